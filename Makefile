@@ -1,0 +1,54 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The interpreter the environment is made from: any CPython 3.11, 3.12 or 3.13.
+PYTHON ?= python3
+PY := .venv/bin/python
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: .venv/.installed  ## make the environment in .venv from the pinned, hashed requirements
+
+# uv installs exactly the file and nothing else. Where uv is missing it is fetched with pip into .make/, not into .venv,
+# because `uv pip sync` removes from .venv whatever the file does not name.
+.venv/.installed: requirements/requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: $(PYTHON) is Python %d.%d; 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ..." % v)'
+	@uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then \
+	  [ -x .make/uv/bin/uv ] || { $(PYTHON) -m venv .make/uv && .make/uv/bin/python -m pip install --quiet uv; }; \
+	  uv=$$PWD/.make/uv/bin/uv; \
+	fi; \
+	[ -x $(PY) ] || "$$uv" venv --quiet --no-python-downloads --python "$$(command -v $(PYTHON))" .venv; \
+	"$$uv" pip sync --quiet --require-hashes --python $(PY) requirements/requirements.txt
+	@touch $@
+
+.PHONY: requirements
+requirements: setup  ## resolve the pinned requirements anew
+	@uv=$$(command -v uv || echo .make/uv/bin/uv); \
+	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --override requirements/overrides.txt --group dev pyproject.toml --output-file requirements/requirements.txt
+
+.PHONY: lint
+lint: setup  ## ruff, mypy and the import contract
+	@$(PY) -m ruff check src tests benchmarks
+	@$(PY) -m ruff format --check src tests benchmarks
+	@$(PY) -m mypy
+	@PATH="$$PWD/.venv/bin:$$PATH" lint-imports
+
+.PHONY: test
+test: lint  ## lint, types, import contract and the default tests
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+
+.PHONY: test-all
+test-all: lint  ## every test, the slow ones too
+	@$(PY) -m pytest -n 2 --dist loadfile
+
+.PHONY: clean
+clean:  ## remove what the demo and the tests made (keeps .venv)
+	@rm -rf demo outputs multirun .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Train, tune and submit instance segmentation cascades."""

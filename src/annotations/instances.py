@@ -1,0 +1,44 @@
+"""The types that every layer shares: an image, and the objects on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Runs = npt.NDArray[np.int32]
+"""Run lengths of one mask. Shape (R, 2), int32: column-major 0-based start pixel and length in pixels.
+
+Starts ascend, runs do not overlap (they may touch), lengths are positive. R = 0 is the empty mask.
+The pixel in row y and column x of an image of height H has the number x * H + y.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One photo of a data set, with the size it has after its EXIF rotation is applied."""
+
+    image_id: str  # as the annotation file spells it
+    file_name: str  # of the picture, relative to the image directory
+    height_px: int
+    width_px: int
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height_px, self.width_px
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """The annotated objects of one image, N of them, in the order of the source file."""
+
+    category_ids: npt.NDArray[np.int16]  # (N,)
+    attribute_ids: tuple[tuple[int, ...], ...]  # N tuples, each in the order of the source
+    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open: x_max and y_max are one past the last pixel
+    areas_px: npt.NDArray[np.int64]  # (N,)
+    runs: tuple[Runs, ...]  # N arrays of shape (R_i, 2)
+
+    def __len__(self) -> int:
+        return len(self.category_ids)

@@ -1,0 +1,72 @@
+"""What every entry point shares: resolvers, the check of the composed config, and errors as one line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from src.annotations.errors import InputError
+
+CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"
+
+
+def register_resolvers() -> None:
+    """Register the resolvers that the YAML files use; calling it twice does nothing.
+
+    ``${tuple:1,2}``: a Python tuple, which YAML lacks and some mmcv layers want.
+    """
+    OmegaConf.register_new_resolver("tuple", lambda *values: tuple(values), replace=True)
+
+
+def check_missing(config: DictConfig) -> None:
+    """Refuse a config with mandatory values left open.
+
+    Raises:
+        InputError: names every key that is still ``???``.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        wanted = " ".join(f"{key}=..." for key in missing)
+        raise InputError(f"these values have no default, give them: {wanted} (--help explains each)")
+
+
+def to_plain(config: Any) -> Any:
+    """Turn a (nested) config node into plain dicts, lists and values, with interpolations resolved."""
+    if isinstance(config, DictConfig | ListConfig):
+        return OmegaConf.to_container(config, resolve=True)
+    return config
+
+
+def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
+    """Make a Hydra program of a function that takes the composed config.
+
+    A user's mistake (``InputError``) ends the program with one line on stderr and exit code 2; anything else is a bug
+    and keeps its traceback.
+    """
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+        @functools.wraps(function)
+        def run(config: DictConfig) -> Any:
+            try:
+                check_missing(config)
+                return function(config)
+            except InputError as error:
+                sys.stdout.flush()
+                print(f"error: {error}", file=sys.stderr)
+                sys.exit(2)
+
+        register_resolvers()
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        program: Callable[[], Any] = hydra.main(
+            version_base="1.3", config_path=str(CONFIG_DIRECTORY), config_name=config_name
+        )(run)
+        return program
+
+    return decorate

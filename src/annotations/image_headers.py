@@ -1,0 +1,98 @@
+"""Sizes and pixels of pictures, read right: EXIF rotation applied, any colour mode made RGB."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from src.annotations.errors import InputError
+
+_ORIENTATION_TAG = 0x0112
+_SIDEWAYS = (
+    5,
+    6,
+    7,
+    8,
+)  # EXIF orientations that exchange height and width (EXIF 2.32, section 4.6.4)
+_END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL_BYTES = 4096
+
+
+def read_size_hw(path: str | Path) -> tuple[int, int]:
+    """Size of a picture as it is displayed, without decoding its pixels.
+
+    A JPEG or PNG must also carry its end mark near the end of the file; one without it (a download
+    that broke off, or a long trailer) is decoded to know.
+
+    Returns:
+        (height, width) in pixels, EXIF rotation applied.
+
+    Raises:
+        InputError: the file is missing, is no picture, or is truncated.
+    """
+    path = Path(path)
+    with _open(path) as image:
+        width, height = image.size
+        if _orientation(image) in _SIDEWAYS:
+            width, height = height, width
+        if not _has_end_mark(path, image.format or ""):
+            _load(image, path)
+    return height, width
+
+
+def read_image_rgb(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Pixels of a picture as it is displayed.
+
+    Grayscale is repeated in the three channels, CMYK and palettes are converted, transparency is
+    dropped, 16-bit values keep their high byte.
+
+    Returns:
+        (H, W, 3) uint8, RGB, 0-255, EXIF rotation applied.
+
+    Raises:
+        InputError: the file is missing, is no picture, or is truncated.
+    """
+    path = Path(path)
+    with _open(path) as image:
+        _load(image, path)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            gray = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(gray[:, :, None], 3, axis=2)
+        return np.array(upright.convert("RGB"))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the image file is missing") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a picture, or cut off in its header ({error})") from error
+
+
+def _load(image: Image.Image, path: Path) -> None:
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(f"{path}: the picture is damaged or truncated ({error})") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except (OSError, ValueError, TypeError, SyntaxError):
+        return 1  # EXIF that cannot be read rotates nothing, as in every viewer
+
+
+def _has_end_mark(path: Path, picture_format: str) -> bool:
+    mark = _END_MARKS.get(picture_format)
+    if mark is None:
+        return False
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - _TAIL_BYTES))
+        return mark in file.read()

@@ -1,0 +1,199 @@
+"""The annotation store: every mask, box and label of a data set, memory-mapped from Arrow files.
+
+A store is a folder, written whole or not at all by ``store_builder``:
+
+- ``images.arrow``: a row an image, by image_id: image_id, file_name, height_px, width_px,
+  instances (their number).
+- ``instances.arrow``: a row an object, by image, then in the order of the source: image_index,
+  category_id, attribute_ids, box_xyxy, area_px, is_crowd, runs_row.
+- ``runs.arrow``: a row an object in the order of the source (its number is ``runs_row``), in record
+  batches: the run lengths.
+- ``store.json``: format version, source, fingerprint, labels.
+
+The pages are shared by every process that opens the store, so loader workers cost no extra memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from src.annotations.categories import LabelDescriptions, label_descriptions_from_json
+from src.annotations.errors import InputError
+from src.annotations.instances import ImageRecord, Instances, Runs
+
+FORMAT_VERSION = 1
+
+IMAGES_SCHEMA = pa.schema(
+    {
+        "image_id": pa.string(),
+        "file_name": pa.string(),
+        "height_px": pa.int32(),
+        "width_px": pa.int32(),
+        "instances": pa.int32(),
+    }
+)
+INSTANCES_SCHEMA = pa.schema(
+    {
+        "image_index": pa.int32(),
+        "category_id": pa.int16(),
+        "attribute_ids": pa.list_(pa.int32()),
+        "box_xyxy": pa.list_(pa.int32(), 4),
+        "area_px": pa.int64(),
+        "is_crowd": pa.uint8(),
+        "runs_row": pa.int64(),
+    }
+)
+RUNS_SCHEMA = pa.schema({"runs": pa.list_(pa.list_(pa.int32(), 2))})
+
+
+class AnnotationStore:
+    """Read access to a store folder. Pickles as its path and reopens there.
+
+    Args:
+        directory: a folder made by ``build_store``.
+
+    Raises:
+        InputError: the folder is missing, incomplete, or of another format version.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.description = read_description(self.directory)
+        images = _open_single_batch(self.directory / "images.arrow")
+        self._images = tuple(
+            map(
+                ImageRecord,
+                images["image_id"].to_pylist(),
+                images["file_name"].to_pylist(),
+                images["height_px"].to_pylist(),
+                images["width_px"].to_pylist(),
+            )
+        )
+        counts = images["instances"].to_numpy()
+        self._first_instance = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._table = _open_single_batch(self.directory / "instances.arrow")
+        self._categories: npt.NDArray[np.int16] = self._table["category_id"].to_numpy()
+        self._boxes: npt.NDArray[np.int32] = (
+            self._table["box_xyxy"].flatten().to_numpy().reshape(-1, 4)
+        )
+        self._areas: npt.NDArray[np.int64] = self._table["area_px"].to_numpy()
+        self._runs_rows: npt.NDArray[np.int64] = self._table["runs_row"].to_numpy()
+        self._runs_file = pa.ipc.open_file(pa.memory_map(str(self.directory / "runs.arrow")))
+        self._first_row_of_batch = np.array(self.description["runs_batch_starts"], dtype=np.int64)
+        self._open_batches: dict[int, tuple[npt.NDArray[np.int32], Runs]] = {}
+
+    def __len__(self) -> int:
+        """Number of images, those without objects included."""
+        return len(self._images)
+
+    def __reduce__(self) -> tuple[type[AnnotationStore], tuple[Path]]:
+        return AnnotationStore, (self.directory,)
+
+    @property
+    def images(self) -> Sequence[ImageRecord]:
+        """Every image, ascending by image_id."""
+        return self._images
+
+    @cached_property
+    def labels(self) -> LabelDescriptions:
+        """The categories and attributes of the data."""
+        return label_descriptions_from_json(self.description["labels"], where=str(self.directory))
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Every category id of the labels, ascending; a model's label index is a position here."""
+        return self.labels.category_ids
+
+    @cached_property
+    def _index_by_id(self) -> dict[str, int]:
+        return {image.image_id: index for index, image in enumerate(self._images)}
+
+    def index_of(self, image_id: str) -> int:
+        """Position of an image in ``images``.
+
+        Raises:
+            InputError: no image has this id.
+        """
+        try:
+            return self._index_by_id[image_id]
+        except KeyError:
+            raise InputError(
+                f"{self.description['source']}: no image has the id {image_id!r}"
+            ) from None
+
+    def instances(self, index: int) -> Instances:
+        """The objects of one image; runs, boxes and areas are read-only views of the files.
+
+        Args:
+            index: position in ``images``, 0 to len - 1.
+        """
+        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        return Instances(
+            category_ids=self._categories[rows],
+            attribute_ids=tuple(map(tuple, self._table["attribute_ids"][rows].to_pylist())),
+            boxes_xyxy=self._boxes[rows],
+            areas_px=self._areas[rows],
+            runs=tuple(self._runs(row) for row in self._runs_rows[rows].tolist()),
+        )
+
+    def is_crowd(self, index: int) -> npt.NDArray[np.bool_]:
+        """Which objects of an image are COCO crowd regions. Shape (N,), bool."""
+        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        crowd: npt.NDArray[np.uint8] = self._table["is_crowd"][rows].to_numpy()
+        return crowd.astype(bool)
+
+    def category_sets(self) -> list[frozenset[int]]:
+        """For each image, in order, the set of its objects' category ids."""
+        categories, starts = self._categories.tolist(), self._first_instance.tolist()
+        return [
+            frozenset(categories[start:end])
+            for start, end in zip(starts[:-1], starts[1:], strict=True)
+        ]
+
+    def _runs(self, row: int) -> Runs:
+        batch = int(np.searchsorted(self._first_row_of_batch, row, side="right")) - 1
+        if batch not in self._open_batches:
+            self._open_batches[batch] = runs_views(self._runs_file.get_batch(batch))
+        offsets, flat = self._open_batches[batch]
+        position = row - int(self._first_row_of_batch[batch])
+        return flat[offsets[position] : offsets[position + 1]]
+
+
+def runs_views(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int32], Runs]:
+    """Zero-copy views of a record batch of ``runs.arrow``: offsets (N + 1,) and runs (R, 2)."""
+    column = batch["runs"]
+    return column.offsets.to_numpy(), column.values.values.to_numpy().reshape(-1, 2)
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """The parsed ``store.json`` of a store folder.
+
+    Raises:
+        InputError: no such folder, not a store, or of another format version.
+    """
+    try:
+        description = json.loads((directory / "store.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{directory}: not an annotation store ({error})") from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{directory}: annotation store of format version {version!r}; "
+            f"this program reads version {FORMAT_VERSION}, build the store anew"
+        )
+    return dict(description)
+
+
+def _open_single_batch(path: Path) -> pa.RecordBatch:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: damaged annotation store, build it anew ({error})") from error

@@ -15,6 +15,7 @@ The pages are shared by every process that opens the store, so loader workers co
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -155,7 +156,7 @@ class AnnotationStore:
         categories, starts = self._categories.tolist(), self._first_instance.tolist()
         return [
             frozenset(categories[start:end])
-            for start, end in zip(starts[:-1], starts[1:], strict=True)
+            for start, end in itertools.pairwise(starts)
         ]
 
     def _runs(self, row: int) -> Runs:

@@ -21,8 +21,12 @@ def register_resolvers() -> None:
     """Register the resolvers that the YAML files use; calling it twice does nothing.
 
     ``${tuple:1,2}``: a Python tuple, which YAML lacks and some mmcv layers want.
+    ``${wandb_offline:}``: whether there is no key to go online with.
     """
     OmegaConf.register_new_resolver("tuple", lambda *values: tuple(values), replace=True)
+    OmegaConf.register_new_resolver(
+        "wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True
+    )
 
 
 def check_missing(config: DictConfig) -> None:
@@ -42,6 +46,11 @@ def to_plain(config: Any) -> Any:
     if isinstance(config, DictConfig | ListConfig):
         return OmegaConf.to_container(config, resolve=True)
     return config
+
+
+def instantiate_all(group: DictConfig | None) -> list[Any]:
+    """Build every object of a group whose keys are names, such as callbacks; an entry that is null is left out."""
+    return [hydra.utils.instantiate(node) for node in (group or {}).values() if node is not None]
 
 
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:

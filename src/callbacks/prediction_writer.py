@@ -1,0 +1,59 @@
+"""Writes predictions to the prediction store while they are made, one series of shards a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from src.postprocess.candidates import Candidates
+from src.postprocess.prediction_store import PredictionStoreWriter
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Hand every predicted image to a ``PredictionStoreWriter``.
+
+    Args:
+        directory: the folder of the store.
+        settings: what the store says about how it was made (checkpoint, detector, scales); JSON values only. A folder
+            that holds a store with other settings is refused by the writer.
+    """
+
+    def __init__(self, *, directory: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(write_interval="batch")
+        self.directory = directory
+        self.settings = dict(settings)
+        self._writer: PredictionStoreWriter | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the store; images of an earlier, killed run of the same settings are kept."""
+        self._writer = PredictionStoreWriter(
+            self.directory,
+            category_ids=pl_module.category_ids,
+            settings=self.settings,
+            rank=trainer.global_rank,
+        )
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Sequence[Candidates],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the images of one batch."""
+        assert self._writer is not None
+        for candidates in prediction:
+            if candidates.image_id not in self._writer.written_image_ids:
+                self._writer.add(candidates)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the last shard and mark the rank as done."""
+        assert self._writer is not None
+        self._writer.close()

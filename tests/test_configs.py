@@ -1,0 +1,55 @@
+"""Every YAML below conf/ is composed, and what it describes is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from src.config import CONFIG_DIRECTORY, register_resolvers
+
+FILES = sorted(path.relative_to(CONFIG_DIRECTORY) for path in CONFIG_DIRECTORY.rglob("*.yaml"))
+ENTRY_POINTS = [path.stem for path in FILES if len(path.parts) == 1]
+OPTIONS = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra"]
+EXPERIMENTS = [path for path in OPTIONS if path.parts[0] == "experiment"]
+
+
+def compose_config(name: str, overrides: list[str]) -> DictConfig:
+    """Compose as the command line does, with a stand-in for what only a running program knows."""
+    register_resolvers()
+    with initialize_config_dir(config_dir=str(CONFIG_DIRECTORY), version_base="1.3"):
+        return compose(config_name=name, overrides=overrides)
+
+
+def test_every_file_is_counted() -> None:
+    assert len(FILES) == 0
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_entry_point_composes_and_has_help(name: str) -> None:
+    register_resolvers()
+    with initialize_config_dir(config_dir=str(CONFIG_DIRECTORY), version_base="1.3"):
+        config = compose(config_name=name, return_hydra_config=True)
+    assert f"python -m src.{name}" in config.hydra.help.header
+    assert config.hydra.job.name == name
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_option_composes_and_builds(option: Path, tmp_path: Path) -> None:
+    group, name = "/".join(option.parts[:-1]), option.stem
+    override = f"+experiment={name}" if group == "experiment" else f"{group}={name}"
+    config = compose_config(
+        "train",
+        [override, f"paths.output_dir={tmp_path}", f"paths.data_dir={tmp_path}"],
+    )
+    OmegaConf.resolve(config)
+    if group == "experiment":
+        instantiate(config.module)
+        return
+    node = config[group]
+    for part in [node] if "_target_" in node else node.values():
+        if isinstance(part, DictConfig) and "_target_" in part:
+            instantiate(part)

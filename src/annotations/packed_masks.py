@@ -1,0 +1,134 @@
+"""Masks of one raster as bits, eight pixels a byte: a 512 x 512 mask takes 32 KiB.
+
+Shape (N, H * W / 8) uint8: pixel x * H + y of a mask (column-major, as run lengths count) is bit (x
+* H + y) % 8, lowest first, of byte (x * H + y) // 8. H * W must be a multiple of 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.instances import Runs
+from src.annotations.run_length_bits import Words, fill_toggles, words_to_runs
+
+Packed = npt.NDArray[np.uint8]
+
+
+def pack(masks: npt.NDArray[np.bool_]) -> Packed:
+    """Pack bitmaps.
+
+    Args:
+        masks: Shape (N, H, W) bool.
+
+    Returns:
+        Shape (N, H * W / 8) uint8.
+
+    Raises:
+        ValueError: H * W is no multiple of 8.
+    """
+    count, height, width = masks.shape
+    _check_size((height, width))
+    columns = masks.transpose(0, 2, 1).reshape(count, height * width)
+    return np.packbits(columns, axis=1, bitorder="little")
+
+
+def unpack(packed: Packed, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Draw packed masks.
+
+    Args:
+        packed: Shape (N, H * W / 8) uint8.
+        size_hw: Height and width of the raster.
+
+    Returns:
+        Shape (N, H, W) bool.
+    """
+    height, width = size_hw
+    bits = np.unpackbits(packed, axis=1, count=height * width, bitorder="little")
+    return np.ascontiguousarray(bits.reshape(-1, width, height).transpose(0, 2, 1)).view(np.bool_)
+
+
+def pack_runs(masks: Sequence[Runs], size_hw: tuple[int, int]) -> Packed:
+    """Pack masks straight from run lengths on this raster.
+
+    Args:
+        masks: N arrays of shape (R_i, 2), valid for the raster (resize with ``resize_nearest``
+            first).
+        size_hw: Height and width of the raster.
+
+    Returns:
+        Shape (N, H * W / 8) uint8.
+
+    Raises:
+        ValueError: H * W is no multiple of 8.
+    """
+    pixels = _check_size(size_hw)
+    words = np.zeros((len(masks), pixels // 64 + 1), dtype=np.uint64)
+    for mask, runs in enumerate(masks):
+        places = np.concatenate([runs[:, 0], runs[:, 0] + runs[:, 1]]).astype(np.uint64)
+        bits = np.uint64(1) << (places & np.uint64(63))
+        np.bitwise_xor.at(words[mask], places >> np.uint64(6), bits)
+    return np.ascontiguousarray(fill_toggles(words).view(np.uint8)[:, : pixels // 8])
+
+
+def to_runs(packed_row: Packed, size_hw: tuple[int, int]) -> Runs:
+    """Maximal runs of one packed mask.
+
+    Args:
+        packed_row: Shape (H * W / 8,) uint8.
+        size_hw: Height and width of the raster.
+
+    Returns:
+        Shape (R, 2) int32.
+    """
+    _check_size(size_hw)
+    return words_to_runs(_words(packed_row[None])[0])
+
+
+def areas_px(packed: Packed) -> npt.NDArray[np.int64]:
+    """Number of pixels of each mask. Shapes (N, B) uint8 and (N,) int64."""
+    return np.bitwise_count(_words(packed)).sum(axis=1, dtype=np.int64)
+
+
+def intersections_px(a: Packed, b: Packed) -> npt.NDArray[np.int64]:
+    """Number of pixels that each mask of ``a`` shares with each of ``b``.
+
+    Args:
+        a: Shape (N, B) uint8.
+        b: Shape (M, B) uint8, of the same raster.
+
+    Returns:
+        Shape (N, M) int64.
+    """
+    a_words, b_words = _words(a), _words(b)
+    shared = np.zeros((len(a), len(b)), dtype=np.int64)
+    for row, words in enumerate(a_words):
+        used = np.flatnonzero(words)
+        if len(used):
+            window = slice(used[0], used[-1] + 1)
+            both = words[window] & b_words[:, window]
+            shared[row] = np.bitwise_count(both).sum(axis=1, dtype=np.int64)
+    return shared
+
+
+def _check_size(size_hw: tuple[int, int]) -> int:
+    pixels = size_hw[0] * size_hw[1]
+    if pixels % 8:
+        raise ValueError(
+            f"a raster of {size_hw[0]} x {size_hw[1]} pixels is no whole number of bytes"
+        )
+    return pixels
+
+
+def _words(packed: Packed) -> Words:
+    """View as 64-bit words; a row that is no whole number of them is copied with zeros behind
+    it.
+    """
+    count, length = packed.shape
+    if length % 8:
+        padded = np.zeros((count, length + 8 - length % 8), dtype=np.uint8)
+        padded[:, :length] = packed
+        packed = padded
+    return np.ascontiguousarray(packed).view(np.uint64)

@@ -1,0 +1,124 @@
+"""Run lengths to bitmaps and back, and nearest resizing that never makes the full bitmap.
+
+Nearest resizing takes the source row ``floor(i * source / target)`` for target row i, and columns
+alike. It is a choice of rows and columns, so it can be read off the runs: the target rows taken
+from source rows y0 to before y1 are ``ceil(y0 * target / source)`` to before ``ceil(y1 * target /
+source)``.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.instances import Runs
+from src.annotations.run_length_algebra import merge_touching
+from src.annotations.run_length_bits import (
+    pixels_to_words,
+    runs_to_words,
+    words_to_pixels,
+    words_to_runs,
+)
+
+
+def decode(runs: Runs, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Draw a mask.
+
+    Args:
+        runs: Shape (R, 2), valid for the picture (``check_runs``).
+        size_hw: Height and width of the picture.
+
+    Returns:
+        Shape (H, W) bool.
+    """
+    starts = runs[:, 0].astype(np.int64)
+    return _draw(starts, starts + runs[:, 1], size_hw)
+
+
+def encode(mask: npt.NDArray[np.bool_]) -> Runs:
+    """Maximal runs of a bitmap.
+
+    Args:
+        mask: Shape (H, W), bool or any numbers, not zero where the object is.
+
+    Returns:
+        Shape (R, 2) int32.
+    """
+    columns = np.ascontiguousarray(mask.T.astype(np.bool_, copy=False))
+    return words_to_runs(pixels_to_words(columns.ravel()))
+
+
+def decode_resized(
+    runs: Runs,
+    size_hw: tuple[int, int],
+    grid_hw: tuple[int, int],
+    flip_horizontal: bool = False,
+) -> npt.NDArray[np.bool_]:
+    """Draw a mask on a smaller or larger grid: what ``decode``, nearest resizing and flipping would
+    give.
+
+    Args:
+        runs: Shape (R, 2), valid for the picture.
+        size_hw: Height and width of the picture.
+        grid_hw: Height and width of the grid, both at least 1.
+        flip_horizontal: Flip left to right after resizing.
+
+    Returns:
+        Shape (grid height, grid width) bool.
+    """
+    starts, ends = _resize(runs, size_hw, grid_hw)
+    drawn = _draw(starts, ends, grid_hw)
+    return np.ascontiguousarray(drawn[:, ::-1]) if flip_horizontal else drawn
+
+
+def resize_nearest(runs: Runs, size_hw: tuple[int, int], new_size_hw: tuple[int, int]) -> Runs:
+    """Resize a mask by nearest: the maximal runs of what ``decode_resized`` draws.
+
+    Args:
+        runs: Shape (R, 2), valid for the picture.
+        size_hw: Height and width of the picture.
+        new_size_hw: Height and width of the result, both at least 1.
+
+    Returns:
+        Shape (S, 2) int32; empty where no chosen row and column meets the mask.
+    """
+    return merge_touching(*_resize(runs, size_hw, new_size_hw))
+
+
+def _draw(
+    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], size_hw: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    height_px, width_px = size_hw
+    pixels = words_to_pixels(
+        runs_to_words(starts, ends, height_px * width_px), height_px * width_px
+    )
+    columns = pixels.view(np.uint8).reshape(width_px, height_px)
+    return cv2.transpose(columns).reshape(size_hw).view(np.bool_)
+
+
+def _resize(
+    runs: Runs, size_hw: tuple[int, int], grid_hw: tuple[int, int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Ascending disjoint intervals (starts, ends) of the target grid's pixels; they may touch or be
+    empty.
+    """
+    (height, width), (grid_height, grid_width) = size_hw, grid_hw
+    starts = runs[:, 0].astype(np.int64)
+    ends = starts + runs[:, 1]
+    targets = np.arange(grid_width, dtype=np.int64)
+    tops = (
+        targets * width // grid_width * height
+    )  # first pixel of each target column's source column
+    first = np.searchsorted(ends, tops, side="right")
+    pieces = np.maximum(np.searchsorted(starts, tops + height, side="left") - first, 0)
+    within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    chosen = np.repeat(first, pieces) + within
+    tops = np.repeat(tops, pieces)
+    grid_tops = np.repeat(targets * grid_height, pieces)
+    y_first = np.maximum(starts[chosen] - tops, 0)
+    y_end = np.minimum(ends[chosen] - tops, height)
+    return (
+        grid_tops + -(-y_first * grid_height // height),
+        grid_tops + -(-y_end * grid_height // height),
+    )

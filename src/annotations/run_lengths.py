@@ -1,0 +1,55 @@
+"""Masks as run lengths, the form in which the project keeps them. One name for what the
+``run_length_*`` files hold.
+
+All functions take and give ``Runs`` (``instances.py``): shape (R, 2) int32, column-major 0-based
+start and length.
+"""
+
+from __future__ import annotations
+
+from src.annotations.instances import Runs
+from src.annotations.run_length_algebra import (
+    area_px,
+    areas_px_batch,
+    box_xyxy,
+    boxes_xyxy_batch,
+    intersection_px,
+    iou,
+    mirror,
+    subtract,
+    union,
+)
+from src.annotations.run_length_checks import RunLengthError, check_runs, check_runs_batch
+from src.annotations.run_length_raster import decode, decode_resized, encode, resize_nearest
+from src.annotations.run_length_text import (
+    RunsBatch,
+    format_runs,
+    format_runs_batch,
+    parse_runs,
+    parse_runs_batch,
+)
+
+__all__ = [
+    "RunLengthError",
+    "Runs",
+    "RunsBatch",
+    "area_px",
+    "areas_px_batch",
+    "box_xyxy",
+    "boxes_xyxy_batch",
+    "check_runs",
+    "check_runs_batch",
+    "decode",
+    "decode_resized",
+    "encode",
+    "format_runs",
+    "format_runs_batch",
+    "intersection_px",
+    "iou",
+    "mirror",
+    "parse_runs",
+    "parse_runs_batch",
+    "resize_nearest",
+    "subtract",
+    "union",
+]

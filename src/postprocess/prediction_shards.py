@@ -1,0 +1,221 @@
+"""One Arrow shard of a prediction store: a record batch of one row for each image."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from src.annotations.errors import InputError
+from src.postprocess.candidates import Candidates
+
+INDEX_FIELDS = ("image_id", "height", "width", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardImage:
+    """Where an image is in a shard, without its candidates."""
+
+    image_id: str
+    size_hw: tuple[int, int]
+    candidates: int
+    batch: int
+
+
+def shard_schema(mask_size_hw: tuple[int, int], mask_dtype: str) -> pa.Schema:
+    """Columns of a shard; the lists have one entry a candidate."""
+    box = pa.list_(pa.float32(), 4)
+    mask_bytes = mask_size_hw[0] * mask_size_hw[1] * np.dtype(mask_dtype).itemsize
+    return pa.schema(
+        [
+            pa.field("image_id", pa.string(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("count", pa.int32(), nullable=False),
+            pa.field("exact_above_score", pa.float64(), nullable=False),
+            pa.field("checksum", pa.uint32(), nullable=False),
+            pa.field("boxes", pa.list_(box), nullable=False),
+            pa.field("nms_boxes", pa.list_(box), nullable=True),
+            pa.field("scores", pa.list_(pa.float32()), nullable=False),
+            pa.field("category_ids", pa.list_(pa.int16()), nullable=False),
+            pa.field("mask_probabilities", pa.list_(pa.binary(mask_bytes)), nullable=False),
+        ]
+    )
+
+
+def _checksum(arrays: Sequence[npt.NDArray[np.generic]]) -> int:
+    """CRC-32 over the bytes of the arrays: Arrow carries none, and a flipped bit must be seen."""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(array.tobytes(), value)
+    return value
+
+
+def _list_of_one(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def _box_list(boxes_xyxy: npt.NDArray[np.float32]) -> pa.Array:
+    return _list_of_one(pa.FixedSizeListArray.from_arrays(pa.array(boxes_xyxy.reshape(-1)), 4))
+
+
+def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) -> pa.RecordBatch:
+    """One image as a record batch of one row."""
+    boxes = np.ascontiguousarray(candidates.boxes_xyxy, dtype=np.float32)
+    scores = np.ascontiguousarray(candidates.scores, dtype=np.float32)
+    category_ids = np.ascontiguousarray(candidates.category_ids, dtype=np.int16)
+    masks = np.ascontiguousarray(candidates.mask_probabilities, dtype=np.dtype(mask_dtype))
+    summed: list[npt.NDArray[np.generic]] = [boxes, scores, category_ids, masks]
+    nms_boxes = pa.nulls(1, schema.field("nms_boxes").type)
+    if candidates.nms_boxes_xyxy is not None:
+        summed.append(np.ascontiguousarray(candidates.nms_boxes_xyxy, dtype=np.float32))
+        nms_boxes = _box_list(np.ascontiguousarray(candidates.nms_boxes_xyxy, dtype=np.float32))
+    mask_type = schema.field("mask_probabilities").type.value_type
+    mask_bytes = pa.FixedSizeBinaryArray.from_buffers(
+        mask_type, len(candidates), [None, pa.py_buffer(masks.reshape(-1).view(np.uint8))]
+    )
+    columns = [
+        pa.array([candidates.image_id], pa.string()),
+        pa.array([candidates.size_hw[0]], pa.int32()),
+        pa.array([candidates.size_hw[1]], pa.int32()),
+        pa.array([len(candidates)], pa.int32()),
+        pa.array([candidates.exact_above_score], pa.float64()),
+        pa.array([_checksum(summed)], pa.uint32()),
+        _box_list(boxes),
+        nms_boxes,
+        _list_of_one(pa.array(scores)),
+        _list_of_one(pa.array(category_ids)),
+        _list_of_one(mask_bytes),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _boxes_from(column: pa.Array) -> npt.NDArray[np.float32]:
+    # flatten() honours offsets of both list levels, the raw child arrays do not
+    flat: npt.NDArray[np.float32] = column.flatten().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, 4)
+
+
+def from_record_batch(
+    batch: pa.RecordBatch, mask_size_hw: tuple[int, int], mask_dtype: str
+) -> Candidates:
+    """Undo ``to_record_batch``.
+
+    Raises:
+        ValueError: the bytes are not those that were written.
+    """
+    boxes = _boxes_from(batch.column("boxes"))
+    scores = batch.column("scores").flatten().to_numpy(zero_copy_only=False)
+    category_ids = batch.column("category_ids").flatten().to_numpy(zero_copy_only=False)
+    mask_bytes = batch.column("mask_probabilities").flatten()
+    dtype = np.dtype(mask_dtype)
+    masks: npt.NDArray[np.float32] = np.frombuffer(
+        mask_bytes.buffers()[1] or b"",
+        dtype=dtype,
+        count=len(mask_bytes) * mask_size_hw[0] * mask_size_hw[1],
+        offset=mask_bytes.offset * mask_size_hw[0] * mask_size_hw[1] * dtype.itemsize,
+    ).reshape(-1, *mask_size_hw)
+    summed: list[npt.NDArray[np.generic]] = [boxes, scores, category_ids, masks]
+    nms_boxes = None
+    if batch.column("nms_boxes").null_count == 0:
+        nms_boxes = _boxes_from(batch.column("nms_boxes"))
+        summed.append(nms_boxes)
+    if _checksum(summed) != batch.column("checksum")[0].as_py():
+        raise ValueError("the checksum does not match")
+    return Candidates(
+        image_id=batch.column("image_id")[0].as_py(),
+        size_hw=(batch.column("height")[0].as_py(), batch.column("width")[0].as_py()),
+        boxes_xyxy=boxes,
+        scores=scores,
+        category_ids=category_ids,
+        mask_probabilities=masks,
+        exact_above_score=batch.column("exact_above_score")[0].as_py(),
+        nms_boxes_xyxy=nms_boxes,
+    )
+
+
+class ShardWriter:
+    """Streams images into one shard; the file has its name only when it is whole."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._temporary = path.with_name(path.name + ".writing")
+        self._sink = pa.OSFile(str(self._temporary), "wb")
+        # level 3: as fast to read as level 1 and smaller; smooth float16 masks shrink by a seventh
+        options = pa.ipc.IpcWriteOptions(
+            compression=pa.Codec("zstd", compression_level=3), use_threads=False
+        )
+        self._writer = pa.ipc.new_file(self._sink, schema, options=options)
+        self.images = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Append one image."""
+        self._writer.write_batch(batch)
+        self.images += 1
+
+    def finish(self) -> None:
+        """Complete the file, push it to the disk, and give it its name."""
+        self._writer.close()
+        self._sink.close()
+        descriptor = os.open(self._temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(self._temporary, self._path)
+
+    def discard(self) -> None:
+        """Drop what was written since the shard began."""
+        self._sink.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def open_shard(path: Path, fields: Sequence[str] = ()) -> pa.ipc.RecordBatchFileReader:
+    """Memory-map a shard.
+
+    Args:
+        fields: read (and decompress) only these columns; none: all.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, or not an Arrow file.
+    """
+    try:
+        source = pa.memory_map(str(path), "rb")
+        reader = pa.ipc.open_file(source)
+        if fields:
+            included = [reader.schema.get_field_index(name) for name in fields]
+            options = pa.ipc.IpcReadOptions(included_fields=included, use_threads=False)
+            reader = pa.ipc.open_file(source, options=options)
+        return reader
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; {REMEDY}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a whole Arrow shard ({error}); {REMEDY}") from error
+
+
+REMEDY = "delete it and run the same predict command again, it writes what is missing"
+
+
+def list_images(path: Path) -> list[ShardImage]:
+    """The images of a shard, in its order, without reading their candidates.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    reader = open_shard(path, fields=INDEX_FIELDS)
+    try:
+        rows = [
+            reader.get_batch(number).to_pylist()[0] for number in range(reader.num_record_batches)
+        ]
+        return [
+            ShardImage(row["image_id"], (row["height"], row["width"]), row["count"], number)
+            for number, row in enumerate(rows)
+        ]
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: damaged ({error}); {REMEDY}") from error

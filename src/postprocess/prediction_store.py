@@ -1,0 +1,314 @@
+"""The prediction store: pre-NMS candidates of many images in a folder, written shard by shard.
+
+    meta.json                     settings, class list, mask size and type, score floor, cap
+    rank00000_shard00000.arrow    a record batch an image, zstd; whole or absent
+    rank00000_done.json           written when the rank has finished: its number of shards
+
+A shard is streamed to ``*.arrow.writing`` and renamed when it is full, so a killed run loses at
+most the shard it was writing. Started again with the same settings, a writer writes what is
+missing. Reading maps the files into memory.
+
+Masks are float16 by default. In [0.5, 1] float16 values are 0.0005 apart, so a mask can change only
+at pixels whose probability is within 0.00025 of the threshold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from src.annotations.errors import InputError
+from src.postprocess.candidates import Candidates
+from src.postprocess.prediction_meta import (
+    META_NAME,
+    StoreMeta,
+    describe_difference,
+    read_json,
+    read_meta,
+    to_json,
+    write_json,
+)
+from src.postprocess.prediction_shards import (
+    REMEDY,
+    ShardImage,
+    ShardWriter,
+    from_record_batch,
+    list_images,
+    open_shard,
+    shard_schema,
+    to_record_batch,
+)
+
+SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
+
+
+def _shard_path(directory: Path, rank: int, shard: int) -> Path:
+    return directory / f"rank{rank:05d}_shard{shard:05d}.arrow"
+
+
+def _done_path(directory: Path, rank: int) -> Path:
+    return directory / f"rank{rank:05d}_done.json"
+
+
+def _list_shards(directory: Path) -> list[tuple[int, int, Path]]:
+    """(rank, number, path) of the whole shards, in that order."""
+    matches = [(SHARD_NAME.fullmatch(path.name), path) for path in directory.iterdir()]
+    return sorted((int(match[1]), int(match[2]), path) for match, path in matches if match)
+
+
+class PredictionStoreWriter:
+    """Writes one rank's part of a store; a context manager.
+
+    Args:
+        directory: the store's folder; made if missing. Ranks share it.
+        category_ids: the data's category ids in the order of the model's labels.
+        settings: what made the predictions, as plain JSON values (config, checkpoint hashes); a
+            folder takes one set.
+        rank: this process's number.
+        mask_size_hw: size of every mask's probabilities.
+        mask_dtype: float16 or float32.
+        score_floor: pairs at or below it are not in the store; recorded.
+        max_candidates: cap on the pairs of an image, None for no cap; recorded.
+        images_per_shard: images after which a shard is closed.
+
+    Raises:
+        InputError: the folder holds a store with other settings, or is not a folder.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        category_ids: Sequence[int],
+        settings: Mapping[str, Any],
+        rank: int = 0,
+        mask_size_hw: tuple[int, int] = (28, 28),
+        mask_dtype: str = "float16",
+        score_floor: float = 0.0,
+        max_candidates: int | None = None,
+        images_per_shard: int = 64,
+    ) -> None:
+        if images_per_shard < 1:
+            raise InputError(f"images_per_shard={images_per_shard}: at least 1")
+        self.directory = Path(directory)
+        self.meta = StoreMeta(
+            category_ids=tuple(int(value) for value in category_ids),
+            settings=settings,
+            mask_size_hw=(int(mask_size_hw[0]), int(mask_size_hw[1])),
+            mask_dtype=mask_dtype,
+            score_floor=float(score_floor),
+            max_candidates=max_candidates,
+        )
+        self._rank = rank
+        self._images_per_shard = images_per_shard
+        self._schema = shard_schema(self.meta.mask_size_hw, mask_dtype)
+        self._known_categories = np.array(self.meta.category_ids, dtype=np.int64)
+        self._open: ShardWriter | None = None
+        self._claim()
+        shards = _list_shards(self.directory)
+        self._written = {image.image_id for *_, path in shards for image in list_images(path)}
+        self._taken = {shard for of, shard, _ in shards if of == rank}
+
+    def _claim(self) -> None:
+        """Make the folder this run's, or check that it is."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.directory}: a folder for predictions wanted ({error})"
+            ) from error
+        content = to_json(self.meta)
+        if (self.directory / META_NAME).exists():
+            there = to_json(read_meta(self.directory))
+            difference = describe_difference(there, content)
+            if difference:
+                raise InputError(
+                    f"{self.directory}: holds predictions of another run; give another folder or "
+                    f"delete it. Different: {'; '.join(difference)}"
+                )
+        else:
+            write_json(self.directory / META_NAME, content)
+        _done_path(self.directory, self._rank).unlink(missing_ok=True)
+        for left_over in self.directory.glob(f"rank{self._rank:05d}_shard*.arrow.writing"):
+            left_over.unlink()
+
+    @property
+    def written_image_ids(self) -> frozenset[str]:
+        """Images in the whole shards of all ranks when the folder was opened, and those added."""
+        return frozenset(self._written)
+
+    def add(self, candidates: Candidates) -> None:
+        """Append one image; one that was written before is passed over.
+
+        Raises:
+            ValueError: the masks have another size than the store's, a category is unknown, or a
+                value is not finite.
+        """
+        if candidates.image_id in self._written:
+            return
+        self._check(candidates)
+        if self._open is None:
+            number = next(number for number in count() if number not in self._taken)
+            self._taken.add(number)
+            path = _shard_path(self.directory, self._rank, number)
+            self._open = ShardWriter(path, self._schema)
+        batch = to_record_batch(candidates, self._schema, self.meta.mask_dtype)
+        self._open.add(batch)
+        self._written.add(candidates.image_id)
+        if self._open.images >= self._images_per_shard:
+            self.flush()
+
+    def _check(self, candidates: Candidates) -> None:
+        name = candidates.image_id
+        mask_size_hw = candidates.mask_probabilities.shape[1:]
+        if mask_size_hw != self.meta.mask_size_hw:
+            raise ValueError(
+                f"{name}: masks of {mask_size_hw}, the store's are {self.meta.mask_size_hw}"
+            )
+        unknown = np.setdiff1d(candidates.category_ids, self._known_categories)
+        if len(unknown):
+            raise ValueError(
+                f"{name}: category {unknown[0]} is not one of {self.meta.category_ids}"
+            )
+        for field in ("scores", "boxes_xyxy", "boxes_for_nms", "mask_probabilities"):
+            if not np.isfinite(getattr(candidates, field)).all():
+                raise ValueError(f"{name}: {field} holds a value that is not finite")
+
+    def flush(self) -> None:
+        """Close the shard in hand; what was added so far survives a kill."""
+        if self._open is not None:
+            self._open.finish()
+            self._open = None
+
+    def close(self) -> None:
+        """Close the last shard and mark this rank as finished."""
+        self.flush()
+        write_json(_done_path(self.directory, self._rank), {"shards": len(self._taken)})
+
+    def __enter__(self) -> PredictionStoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.flush()
+
+
+class PredictionStore:
+    """Reads a store: the shards of all ranks as one sequence of images, ordered by image id.
+
+    Images that two ranks wrote (a distributed sampler pads with duplicates) are there once, as the
+    lowest rank wrote them. Can be pickled: a worker opens the files anew.
+
+    Raises:
+        InputError: names the file that is missing, truncated, empty or damaged.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.meta = read_meta(self.directory)
+        shards = _list_shards(self.directory)
+        self._check_series(shards)
+        self._paths = [path for *_, path in shards]
+        self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
+        found: dict[str, tuple[int, ShardImage]] = {}
+        for number, path in enumerate(self._paths):
+            for image in list_images(path):
+                found.setdefault(image.image_id, (number, image))
+        self._places = [found[image_id] for image_id in sorted(found)]
+        self._index = {image.image_id: index for index, (_, image) in enumerate(self._places)}
+
+    def _check_series(self, shards: Sequence[tuple[int, int, Path]]) -> None:
+        """Refuse a series with a hole, or one shorter than its rank said when it finished."""
+        done = {
+            int(path.name[4:9]): int(read_json(path).get("shards", 0))
+            for path in self.directory.glob("rank?????_done.json")
+        }
+        there = {(rank, shard) for rank, shard, _ in shards}
+        lengths = {rank: max(s for r, s in there if r == rank) + 1 for rank, _ in there}
+        for rank in sorted(done.keys() | lengths.keys()):
+            for shard in range(max(done.get(rank, 0), lengths.get(rank, 0))):
+                if (rank, shard) not in there:
+                    raise InputError(
+                        f"{_shard_path(self.directory, rank, shard)}: missing; run the same "
+                        "predict command again, it writes what is missing"
+                    )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What made the predictions, as the writer was given it."""
+        return self.meta.settings
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The data's category ids in the order of the model's labels."""
+        return self.meta.category_ids
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """In ascending order; the order of the indices."""
+        return tuple(image.image_id for _, image in self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def index_of(self, image_id: str) -> int:
+        """Position of an image.
+
+        Raises:
+            InputError: the store does not hold it.
+        """
+        if image_id not in self._index:
+            raise InputError(f"{self.directory}: holds no predictions of image {image_id!r}")
+        return self._index[image_id]
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """(height, width) of a photo in pixels, without reading its candidates."""
+        return self._places[index][1].size_hw
+
+    def candidates(self, index: int) -> Candidates:
+        """The candidates of one image.
+
+        Raises:
+            InputError: the shard is damaged.
+        """
+        number, image = self._places[index]
+        path = self._paths[number]
+        if number not in self._readers:
+            self._readers[number] = open_shard(path)
+        try:
+            batch = self._readers[number].get_batch(image.batch)
+            return from_record_batch(batch, self.meta.mask_size_hw, self.meta.mask_dtype)
+        except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+            raise InputError(
+                f"{path}: damaged at image {image.image_id} ({error}); {REMEDY}"
+            ) from error
+
+    def check_image_ids(self, wanted: Sequence[str], source: str) -> None:
+        """Refuse a store that lacks one of these images.
+
+        Raises:
+            InputError: counts the images that are missing and names the first.
+        """
+        missing = sorted(set(wanted) - self._index.keys())
+        if missing:
+            raise InputError(
+                f"{self.directory}: {len(missing)} of the {len(set(wanted))} images of {source} "
+                f"have no predictions, the first is {missing[0]!r}; run predict on them"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": {}}

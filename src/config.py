@@ -1,4 +1,4 @@
-"""What every entry point shares: resolvers, the check of the composed config, and errors as one line."""
+"""What every entry point shares: resolvers, the check of the config, and errors as one line."""
 
 from __future__ import annotations
 
@@ -38,26 +38,28 @@ def check_missing(config: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         wanted = " ".join(f"{key}=..." for key in missing)
-        raise InputError(f"these values have no default, give them: {wanted} (--help explains each)")
+        raise InputError(
+            f"these values have no default, give them: {wanted} (--help explains each)"
+        )
 
 
 def to_plain(config: Any) -> Any:
-    """Turn a (nested) config node into plain dicts, lists and values, with interpolations resolved."""
+    """Turn a config node into plain dicts, lists and values, with interpolations resolved."""
     if isinstance(config, DictConfig | ListConfig):
         return OmegaConf.to_container(config, resolve=True)
     return config
 
 
 def instantiate_all(group: DictConfig | None) -> list[Any]:
-    """Build every object of a group whose keys are names, such as callbacks; an entry that is null is left out."""
+    """Build every object of a group of named objects, such as callbacks; null is left out."""
     return [hydra.utils.instantiate(node) for node in (group or {}).values() if node is not None]
 
 
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
     """Make a Hydra program of a function that takes the composed config.
 
-    A user's mistake (``InputError``) ends the program with one line on stderr and exit code 2; anything else is a bug
-    and keeps its traceback.
+    A user's mistake (``InputError``) ends the program with one line on stderr and exit code 2;
+    anything else is a bug and keeps its traceback.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:

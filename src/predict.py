@@ -1,4 +1,4 @@
-"""Write the prediction store of a split: ``python -m src.predict +experiment=htc_x101 checkpoint=best.ckpt``."""
+"""Write the prediction store of a split: ``python -m src.predict checkpoint=best.ckpt``."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def train(config: DictConfig) -> float | None:
     """Run the composed training.
 
     Returns:
-        The best competition score on the validation photos, in [0, 1]; None where nothing was validated.
+        The best competition score on the validation photos, in [0, 1]; None without any.
     """
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)

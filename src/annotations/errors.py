@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake; entry points print it as one line, without a traceback."""
+"""The one exception for a user's mistake; entry points print it as one line, no traceback."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Runs = npt.NDArray[np.int32]
-"""Run lengths of one mask. Shape (R, 2), int32: column-major 0-based start pixel and length in pixels.
+"""Run lengths of one mask. Shape (R, 2), int32: column-major 0-based start and length, in pixels.
 
 Starts ascend, runs do not overlap (they may touch), lengths are positive. R = 0 is the empty mask.
 The pixel in row y and column x of an image of height H has the number x * H + y.
@@ -36,7 +36,8 @@ class Instances:
 
     category_ids: npt.NDArray[np.int16]  # (N,)
     attribute_ids: tuple[tuple[int, ...], ...]  # N tuples, each in the order of the source
-    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open: x_max and y_max are one past the last pixel
+    # (N, 4) pixels, half-open: x_max and y_max are one past the last pixel
+    boxes_xyxy: npt.NDArray[np.int32]
     areas_px: npt.NDArray[np.int64]  # (N,)
     runs: tuple[Runs, ...]  # N arrays of shape (R_i, 2)
 

@@ -18,8 +18,8 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         directory: the folder of the store.
-        settings: what the store says about how it was made (checkpoint, detector, scales); JSON values only. A folder
-            that holds a store with other settings is refused by the writer.
+        settings: what the store says about how it was made (checkpoint, detector, scales); JSON
+            values only. The writer refuses a folder that holds a store with other settings.
     """
 
     def __init__(self, *, directory: Path, settings: Mapping[str, Any]) -> None:

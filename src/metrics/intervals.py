@@ -1,0 +1,156 @@
+"""Bootstrap intervals over images (Efron, "Bootstrap methods: another look at the jackknife",
+1979).
+
+The score is a mean over images, so resampling images and scoring again is the same as resampling
+the images' scores: exact, and a matter of indexing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.errors import InputError
+
+_DRAWS_AT_ONCE = 1 << 20  # bounds the memory of a block to a few tens of MB
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over images with its percentile bootstrap interval, in the units of the score."""
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    resamples: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairedInterval:
+    """The difference ``b - a`` of two means over the same images, with its interval."""
+
+    difference: Interval
+    probability_better: float  # share of resamples in which b is above a; ties count half
+
+
+def bootstrap_interval(
+    per_image: npt.ArrayLike,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean of ``per_image`` and its percentile interval under resampling of images.
+
+    Args:
+        per_image: (M,) scores of the images.
+        resamples: how many times M images are drawn with replacement.
+        confidence: coverage asked for, in (0, 1). What simulation gives at 450 images is within a
+            percent of it; with a few tens of images percentile intervals are somewhat narrow.
+        seed: of the draws; the same seed gives the same interval.
+
+    Raises:
+        InputError: no image, a value that is not a number, or a setting out of range.
+    """
+    scores = _checked(per_image, resamples=resamples, confidence=confidence)
+    return _interval(scores, _resampled_means(scores[:, None], resamples, seed)[:, 0], confidence)
+
+
+def paired_bootstrap_interval(
+    per_image_a: npt.ArrayLike,
+    per_image_b: npt.ArrayLike,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> PairedInterval:
+    """Return the mean of ``b - a`` over the same images in the same order, its interval, and how
+    often b is better.
+
+    Raises:
+        InputError: as ``bootstrap_interval``; or the two differ in length.
+    """
+    a, b = (
+        _checked(scores, resamples=resamples, confidence=confidence)
+        for scores in (per_image_a, per_image_b)
+    )
+    if len(a) != len(b):
+        raise InputError(
+            f"a paired comparison needs the same images twice, got {len(a)} and {len(b)}"
+        )
+    means = _resampled_means((b - a)[:, None], resamples, seed)[:, 0]
+    return PairedInterval(
+        difference=_interval(b - a, means, confidence),
+        probability_better=float(((means > 0).mean() + (means >= 0).mean()) / 2),
+    )
+
+
+def bootstrap_bands(
+    values: npt.NDArray[np.float64],
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """Return the intervals of several means over the same images, drawing the images once.
+
+    Args:
+        values: (M, C) values of each image.
+        resamples: see ``bootstrap_interval``.
+        confidence: see ``bootstrap_interval``.
+        seed: see ``bootstrap_interval``.
+
+    Returns:
+        (C, 2) lower and upper end of each column's interval.
+    """
+    means = _resampled_means(values, resamples, seed)
+    tail = (1 - confidence) / 2
+    return np.quantile(means, (tail, 1 - tail), axis=0).T
+
+
+def _checked(
+    per_image: npt.ArrayLike, *, resamples: int, confidence: float
+) -> npt.NDArray[np.float64]:
+    scores = np.asarray(per_image, dtype=np.float64)
+    if scores.ndim != 1 or not len(scores):
+        raise InputError(f"an interval needs one score for each image, got shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"the score of image {int(np.argmin(np.isfinite(scores)))} is not a number"
+        )
+    if resamples < 1:
+        raise InputError(f"resamples={resamples}: at least 1 is legal")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence}: legal is a value between 0 and 1")
+    return scores
+
+
+def _resampled_means(
+    values: npt.NDArray[np.float64], resamples: int, seed: int
+) -> npt.NDArray[np.float64]:
+    """Return the column means of ``resamples`` draws of M rows with replacement. (M, C) ->
+    (resamples, C)."""
+    images, columns = values.shape
+    generator = np.random.default_rng(seed)
+    means = np.empty((resamples, columns))
+    block = max(1, _DRAWS_AT_ONCE // images)
+    for start in range(0, resamples, block):
+        rows = slice(start, min(start + block, resamples))
+        draws = generator.integers(images, size=(rows.stop - start, images), dtype=np.int32)
+        for column in range(columns):
+            means[rows, column] = values[:, column][draws].mean(axis=1)
+    return means
+
+
+def _interval(
+    scores: npt.NDArray[np.float64], means: npt.NDArray[np.float64], confidence: float
+) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return Interval(
+        estimate=float(scores.mean()),
+        low=float(low),
+        high=float(high),
+        confidence=confidence,
+        resamples=len(means),
+    )

@@ -1,0 +1,149 @@
+"""The LightningModule of a cascade: losses, optimizer, candidates.
+
+Scores and files are the callbacks' work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from src.annotations.errors import InputError
+from src.mmdet_bridge.cascade import MaskStages, predict_candidates
+from src.mmdet_bridge.config import build_detector
+from src.mmdet_bridge.detectors import check_member, preprocess
+from src.modules.schedules import SchedulerFactory
+from src.postprocess.candidates import Candidates
+
+Batch = Mapping[str, Any]
+"""``inputs``: N uint8 tensors (3, H_i, W_i), RGB; ``data_samples``: N DetDataSample."""
+
+
+class CascadeModule(LightningModule):
+    """Hybrid Task Cascade (Chen et al., CVPR 2019) as mmdet builds it, run by Lightning.
+
+    Args:
+        detector: mmdet's model configuration (see ``build_detector``).
+        optimizer: makes the optimizer from the parameters that train.
+        scheduler: makes the learning rate's schedule, stepped with the optimizer; None: constant.
+        num_classes: of the detector's heads.
+        category_ids: the data's id of each class in the model's order; None: 0, 1, 2, ...
+        score_floor: (box, class) pairs with a score above it are candidates, in [0, 1).
+        max_candidates: an image keeps its best so many.
+        mask_stages: see ``predict_candidates``.
+        init_weights: see ``build_detector``.
+
+    Raises:
+        InputError: a configuration that mmdet refuses, or values that contradict each other.
+    """
+
+    def __init__(
+        self,
+        detector: Mapping[str, Any],
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        scheduler: SchedulerFactory | None = None,
+        num_classes: int = 46,
+        category_ids: Sequence[int] | None = None,
+        score_floor: float = 0.001,
+        max_candidates: int = 1000,
+        mask_stages: MaskStages = "all",
+        init_weights: bool = True,
+    ) -> None:
+        super().__init__()
+        # Only plain values: the checkpoint stays readable with `weights_only=True`.
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"])
+        self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
+        _check(self.category_ids, num_classes, score_floor, max_candidates, mask_stages)
+        self.score_floor = score_floor
+        self.max_candidates = max_candidates
+        self.mask_stages = mask_stages
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.detector = build_detector(detector, init_weights=init_weights)
+        check_member(self.detector)
+        for stage, head in enumerate(self.detector.roi_head.bbox_head):
+            if head.num_classes != num_classes:
+                raise InputError(
+                    f"detector.roi_head.bbox_head.{stage}.num_classes: {head.num_classes} given, "
+                    f"but num_classes is {num_classes}"
+                )
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The sum of mmdet's losses; each is logged (``s0.`` to ``s2.``: the stages)."""
+        data = preprocess(self.detector, batch, training=True)
+        loss: Tensor
+        loss, parts = self.detector.parse_losses(
+            self.detector.loss(data["inputs"], data["data_samples"])
+        )
+        images = len(batch["inputs"])
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=images)
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in parts.items() if name != "loss"},
+            batch_size=images,
+        )
+        return loss
+
+    def predict_step(self, batch: Batch, batch_index: int) -> list[Candidates]:
+        """Candidates of the batch's images, in their order."""
+        return predict_candidates(
+            [self.detector],
+            [batch],
+            category_ids=self.category_ids,
+            score_floor=self.score_floor,
+            max_candidates=self.max_candidates,
+            mask_stages=self.mask_stages,
+        )
+
+    def validation_step(  # type: ignore[override]  # Lightning hands it to callbacks as it is
+        self, batch: Batch, batch_index: int
+    ) -> list[Candidates]:
+        """As ``predict_step``; a callback gathers the candidates and scores them at the end."""
+        return self.predict_step(batch, batch_index)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer over the parameters that train, and its schedule by steps."""
+        if self.make_optimizer is None:
+            raise InputError(
+                "optimizer: none given, but training needs one (optimizer=sgd or adamw)"
+            )
+        optimizer = self.make_optimizer(
+            [parameter for parameter in self.parameters() if parameter.requires_grad]
+        )
+        if self.make_scheduler is None:
+            return optimizer
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        batches = self.trainer.num_training_batches
+        scheduler = self.make_scheduler(
+            optimizer,
+            total_steps=total_steps,
+            steps_per_epoch=math.ceil(batches / self.trainer.accumulate_grad_batches),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
+        }
+
+
+def _check(
+    category_ids: list[int],
+    num_classes: int,
+    score_floor: float,
+    max_candidates: int,
+    mask_stages: str,
+) -> None:
+    if len(category_ids) != num_classes or len(set(category_ids)) != num_classes:
+        raise InputError(
+            f"module.category_ids: {len(category_ids)} ids given, {len(set(category_ids))} of them "
+            f"different; module.num_classes wants {num_classes} different ones"
+        )
+    if not 0.0 <= score_floor < 1.0:
+        raise InputError(f"module.score_floor: {score_floor} given, 0 <= score_floor < 1 wanted")
+    if max_candidates < 1:
+        raise InputError(f"module.max_candidates: {max_candidates} given, at least 1 wanted")
+    if mask_stages not in ("all", "last"):
+        raise InputError(f"module.mask_stages: '{mask_stages}' given, 'all' or 'last' wanted")

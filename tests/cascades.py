@@ -1,0 +1,107 @@
+"""Configurations, batches and detectors that several tests of the cascade share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from src.config import CONFIG_DIRECTORY, register_resolvers
+from src.mmdet_bridge.samples import Batch, collate, make_objects, make_sample
+
+SMALL = (  # of htc_tiny, for tests: fewer classes, channels, proposals
+    "module.num_classes=5",
+    "+module.detector.backbone.base_channels=16",
+    "module.detector.backbone.norm_cfg.num_groups=4",
+    "module.detector.neck.in_channels=[16,32,64,128]",
+    "module.detector.sizes.channels=16",
+    "module.detector.sizes.box_features=32",
+    "module.detector.sizes.training_rois=32",
+    "module.detector.sizes.proposals_training=100",
+    "module.detector.sizes.proposals_inference=60",
+)
+
+
+def compose_module(
+    name: str = "htc_tiny",
+    *overrides: str,
+    optimizer: str = "adamw",
+    scheduler: str = "none",
+) -> DictConfig:
+    """The groups that a module needs, composed: keys ``module``, ``optimizer``, ``scheduler``."""
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        return compose(
+            overrides=[
+                f"+optimizer={optimizer}",
+                f"+scheduler={scheduler}",
+                f"+module={name}",
+                *overrides,
+            ]
+        )
+
+
+def detector_config(name: str = "htc_tiny", *overrides: str) -> dict[str, Any]:
+    """The detector's configuration as plain containers."""
+    config = OmegaConf.to_container(compose_module(name, *overrides).module.detector, resolve=True)
+    assert isinstance(config, dict)
+    return config
+
+
+def make_batch(
+    *,
+    seed: int = 0,
+    sizes_hw: tuple[tuple[int, int], ...] = ((96, 80), (64, 96)),
+    scale_wh: tuple[float, float] = (1.0, 1.0),
+    num_classes: int = 5,
+    with_objects: bool = True,
+) -> Batch:
+    """Noise with bright rectangles on it, the rectangles being the objects; deterministic.
+
+    The sizes are those of the picture; the photo is ``1 / scale_wh`` times as wide and high.
+    """
+    random = np.random.default_rng(seed)
+    samples = []
+    for number, (height, width) in enumerate(sizes_hw):
+        image = random.integers(0, 128, (height, width, 3), dtype=np.uint8)
+        boxes, masks = [], []
+        for _ in range(3):
+            x_min, y_min = random.integers(0, width - 24), random.integers(0, height - 24)
+            x_max, y_max = x_min + random.integers(12, 24), y_min + random.integers(12, 24)
+            mask = np.zeros((height, width), dtype=np.uint8)
+            mask[y_min:y_max, x_min:x_max] = 1
+            image[mask.astype(bool)] += np.uint8(100)
+            boxes.append((x_min, y_min, x_max, y_max))
+            masks.append(mask)
+        objects = make_objects(
+            labels=random.integers(0, num_classes, 3),
+            boxes_xyxy=np.array(boxes, dtype=np.float32),
+            masks=np.stack(masks),
+        )
+        samples.append(
+            make_sample(
+                image=image,
+                image_id=f"photo{number}",
+                image_path=f"photo{number}.jpg",
+                original_hw=(round(height / scale_wh[1]), round(width / scale_wh[0])),
+                objects=objects if with_objects else None,
+            )
+        )
+    return collate(samples)
+
+
+def spread_scores(detector: Any, *, seed: int = 0, scale: float = 3.0) -> None:
+    """Give an untrained detector scores that differ by class and proposal, and boxes that move."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for head in detector.roi_head.bbox_head:
+            for layer, factor in ((head.fc_cls, scale), (head.fc_reg, 0.5)):
+                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * factor)
+        for layer in (detector.rpn_head.rpn_cls, detector.rpn_head.rpn_reg):
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.1)
+        for head in detector.roi_head.mask_head:
+            layer = head.conv_logits
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.instances import Runs
-from src.annotations.run_length_bits import Words, fill_toggles, words_to_runs
+from src.annotations.run_length_bits import Words, runs_to_words, transpose, words_to_runs
 
 Packed = npt.NDArray[np.uint8]
 
@@ -31,8 +31,10 @@ def pack(masks: npt.NDArray[np.bool_]) -> Packed:
     """
     count, height, width = masks.shape
     _check_size((height, width))
-    columns = masks.transpose(0, 2, 1).reshape(count, height * width)
-    return np.packbits(columns, axis=1, bitorder="little")
+    packed = np.empty((count, height * width // 8), dtype=np.uint8)
+    for row, mask in enumerate(masks):
+        packed[row] = np.packbits(transpose(mask).ravel(), bitorder="little")
+    return packed
 
 
 def unpack(packed: Packed, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -46,8 +48,11 @@ def unpack(packed: Packed, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
         Shape (N, H, W) bool.
     """
     height, width = size_hw
-    bits = np.unpackbits(packed, axis=1, count=height * width, bitorder="little")
-    return np.ascontiguousarray(bits.reshape(-1, width, height).transpose(0, 2, 1)).view(np.bool_)
+    masks = np.empty((len(packed), height, width), dtype=np.bool_)
+    for row, bits in enumerate(packed):
+        pixels = np.unpackbits(bits, count=height * width, bitorder="little").view(np.bool_)
+        masks[row] = transpose(pixels.reshape(width, height))
+    return masks
 
 
 def pack_runs(masks: Sequence[Runs], size_hw: tuple[int, int]) -> Packed:
@@ -65,12 +70,12 @@ def pack_runs(masks: Sequence[Runs], size_hw: tuple[int, int]) -> Packed:
         ValueError: H * W is no multiple of 8.
     """
     pixels = _check_size(size_hw)
-    words = np.zeros((len(masks), pixels // 64 + 1), dtype=np.uint64)
-    for mask, runs in enumerate(masks):
-        places = np.concatenate([runs[:, 0], runs[:, 0] + runs[:, 1]]).astype(np.uint64)
-        bits = np.uint64(1) << (places & np.uint64(63))
-        np.bitwise_xor.at(words[mask], places >> np.uint64(6), bits)
-    return np.ascontiguousarray(fill_toggles(words).view(np.uint8)[:, : pixels // 8])
+    packed = np.empty((len(masks), pixels // 8), dtype=np.uint8)
+    for row, runs in enumerate(masks):
+        starts = runs[:, 0].astype(np.int64)
+        words = runs_to_words(starts, starts + runs[:, 1], pixels)
+        packed[row] = words.view(np.uint8)[: pixels // 8]
+    return packed
 
 
 def to_runs(packed_row: Packed, size_hw: tuple[int, int]) -> Runs:
@@ -109,7 +114,7 @@ def intersections_px(a: Packed, b: Packed) -> npt.NDArray[np.int64]:
         if len(used):
             window = slice(used[0], used[-1] + 1)
             both = words[window] & b_words[:, window]
-            shared[row] = np.bitwise_count(both).sum(axis=1, dtype=np.int64)
+            shared[row] = np.bitwise_count(both).sum(axis=1, dtype=np.uint32)
     return shared
 
 

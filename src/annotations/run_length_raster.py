@@ -8,7 +8,6 @@ source)``.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +16,7 @@ from src.annotations.run_length_algebra import merge_touching
 from src.annotations.run_length_bits import (
     pixels_to_words,
     runs_to_words,
+    transpose,
     words_to_pixels,
     words_to_runs,
 )
@@ -45,7 +45,7 @@ def encode(mask: npt.NDArray[np.bool_]) -> Runs:
     Returns:
         Shape (R, 2) int32.
     """
-    columns = np.ascontiguousarray(mask.T.astype(np.bool_, copy=False))
+    columns = transpose(mask.astype(np.bool_, copy=False))
     return words_to_runs(pixels_to_words(columns.ravel()))
 
 
@@ -55,8 +55,7 @@ def decode_resized(
     grid_hw: tuple[int, int],
     flip_horizontal: bool = False,
 ) -> npt.NDArray[np.bool_]:
-    """Draw a mask on a smaller or larger grid: what ``decode``, nearest resizing and flipping would
-    give.
+    """Draw a mask on a smaller or larger grid: as ``decode``, nearest resizing, flipping would.
 
     Args:
         runs: Shape (R, 2), valid for the picture.
@@ -67,55 +66,56 @@ def decode_resized(
     Returns:
         Shape (grid height, grid width) bool.
     """
-    starts, ends = _resize(runs, size_hw, grid_hw)
-    drawn = _draw(starts, ends, grid_hw)
-    return np.ascontiguousarray(drawn[:, ::-1]) if flip_horizontal else drawn
+    starts, ends = _resize(runs, size_hw, grid_hw, flip_horizontal)
+    return _draw(starts, ends, grid_hw)
 
 
-def resize_nearest(runs: Runs, size_hw: tuple[int, int], new_size_hw: tuple[int, int]) -> Runs:
+def resize_nearest(
+    runs: Runs,
+    size_hw: tuple[int, int],
+    new_size_hw: tuple[int, int],
+    flip_horizontal: bool = False,
+) -> Runs:
     """Resize a mask by nearest: the maximal runs of what ``decode_resized`` draws.
 
     Args:
         runs: Shape (R, 2), valid for the picture.
         size_hw: Height and width of the picture.
         new_size_hw: Height and width of the result, both at least 1.
+        flip_horizontal: Flip left to right after resizing.
 
     Returns:
         Shape (S, 2) int32; empty where no chosen row and column meets the mask.
     """
-    return merge_touching(*_resize(runs, size_hw, new_size_hw))
+    return merge_touching(*_resize(runs, size_hw, new_size_hw, flip_horizontal))
 
 
 def _draw(
     starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], size_hw: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
     height_px, width_px = size_hw
-    pixels = words_to_pixels(
-        runs_to_words(starts, ends, height_px * width_px), height_px * width_px
-    )
-    columns = pixels.view(np.uint8).reshape(width_px, height_px)
-    return cv2.transpose(columns).reshape(size_hw).view(np.bool_)
+    pixels = height_px * width_px
+    columns = words_to_pixels(runs_to_words(starts, ends, pixels), pixels)
+    return transpose(columns.reshape(width_px, height_px))
 
 
 def _resize(
-    runs: Runs, size_hw: tuple[int, int], grid_hw: tuple[int, int]
+    runs: Runs, size_hw: tuple[int, int], grid_hw: tuple[int, int], flip_horizontal: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ascending disjoint intervals (starts, ends) of the target grid's pixels; they may touch or be
-    empty.
-    """
+    """Ascending disjoint intervals (starts, ends) of grid pixels; they may touch or be empty."""
     (height, width), (grid_height, grid_width) = size_hw, grid_hw
     starts = runs[:, 0].astype(np.int64)
     ends = starts + runs[:, 1]
-    targets = np.arange(grid_width, dtype=np.int64)
-    tops = (
-        targets * width // grid_width * height
-    )  # first pixel of each target column's source column
+    columns = np.arange(grid_width, dtype=np.int64)
+    tops = columns * width // grid_width * height  # first pixel of each grid column's source
+    if flip_horizontal:
+        tops = tops[::-1]
     first = np.searchsorted(ends, tops, side="right")
     pieces = np.maximum(np.searchsorted(starts, tops + height, side="left") - first, 0)
     within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     chosen = np.repeat(first, pieces) + within
     tops = np.repeat(tops, pieces)
-    grid_tops = np.repeat(targets * grid_height, pieces)
+    grid_tops = np.repeat(columns * grid_height, pieces)
     y_first = np.maximum(starts[chosen] - tops, 0)
     y_end = np.minimum(ends[chosen] - tops, height)
     return (

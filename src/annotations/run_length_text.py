@@ -8,30 +8,36 @@ into digits, by a few array operations on 64-bit words of eight characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from src.annotations.instances import Runs
+from src.annotations.run_length_blocks import (
+    BLOCK_RUNS,
+    ParsedBlock,
+    RunsBatch,
+    Texts,
+    cut_blocks,
+    load_words,
+    parse_in_blocks,
+)
 from src.annotations.run_length_checks import RunLengthError
 
-_BLOCK_BYTES = 1 << 18  # a block's arrays fit in a core's cache
+_MAX_FAST = 100_000_000  # numbers of at most eight digits; pictures have no more pixels
 _MAX_VALUE = np.iinfo(np.int32).max
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _WORD = np.uint64
-
-
-class RunsBatch(NamedTuple):
-    """The runs of N masks one after the other."""
-
-    runs: Runs  # (R, 2) int32
-    offsets: npt.NDArray[np.int64]  # (N + 1,): mask i has the runs offsets[i] to offsets[i + 1]
-    problems: dict[int, str]  # what is wrong with a mask's text, by its number; it has no runs
+# Four characters of each number below 10,000: first without leading zeros (0 is no digit at all,
+# being the front of a shorter number), then with them.
+_DIGITS = np.frombuffer(
+    b"\0\0\0\0"
+    + b"".join((b"%d" % number).rjust(4, b"\0") for number in range(1, 10_000))
+    + b"".join(b"%04d" % number for number in range(10_000)),
+    dtype=np.uint32,
+)
 
 
 def parse_runs(text: str | bytes) -> Runs:
@@ -80,7 +86,7 @@ def parse_runs(text: str | bytes) -> Runs:
     return runs.astype(np.int32)
 
 
-def parse_runs_batch(texts: pa.Array | pa.ChunkedArray | Sequence[str | bytes]) -> RunsBatch:
+def parse_runs_batch(texts: Texts) -> RunsBatch:
     """Read the run lengths of many masks, as :func:`parse_runs` would one by one.
 
     Args:
@@ -90,87 +96,31 @@ def parse_runs_batch(texts: pa.Array | pa.ChunkedArray | Sequence[str | bytes]) 
         Runs, offsets and problems. A text that :func:`parse_runs` refuses gives no runs, and its
         message in ``problems``; the other masks are unharmed.
     """
-    pieces: list[Runs] = []
-    counts: list[npt.NDArray[np.int64]] = []
-    problems: dict[int, str] = {}
-    row = 0
-    for block in _blocks(texts):
-        parsed = _parse_block(block)
-        if parsed is None:
-            parsed = _parse_one_by_one(block, row, problems)
-        pieces.append(parsed[0])
-        counts.append(parsed[1])
-        row += len(block)
-    offsets = np.zeros(row + 1, dtype=np.int64)
-    if counts:
-        np.cumsum(np.concatenate(counts), out=offsets[1:])
-    runs = np.concatenate(pieces) if pieces else np.zeros((0, 2), dtype=np.int32)
-    return RunsBatch(runs=runs, offsets=offsets, problems=problems)
+    return parse_in_blocks(
+        texts,
+        parse_block=lambda block, first: _parse_block(block),
+        parse_one=lambda text, row: parse_runs(text),
+    )
 
 
-def _blocks(texts: pa.Array | pa.ChunkedArray | Sequence[str | bytes]) -> Iterator[list[bytes]]:
-    """Cut into lists of texts of about ``_BLOCK_BYTES`` together."""
-    if isinstance(texts, pa.Array | pa.ChunkedArray):
-        texts = texts.cast(pa.large_binary())
-        for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
-            ends = np.cumsum(pc.binary_length(chunk).fill_null(0).to_numpy(zero_copy_only=False))
-            for begin, end in _cuts(ends):
-                yield [text or b"" for text in chunk.slice(begin, end - begin).to_pylist()]
-    else:
-        encoded = [text.encode() if isinstance(text, str) else text for text in texts]
-        for begin, end in _cuts(np.cumsum([len(text) for text in encoded])):
-            yield encoded[begin:end]
-
-
-def _cuts(ends: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    if len(ends) == 0:
-        return
-    marks = np.arange(_BLOCK_BYTES, ends[-1] + _BLOCK_BYTES, _BLOCK_BYTES)
-    cuts = np.unique(np.append(np.searchsorted(ends, marks, side="left") + 1, len(ends)))
-    cuts = cuts[cuts <= len(ends)]
-    yield from zip([0, *cuts[:-1].tolist()], cuts.tolist(), strict=True)
-
-
-def _parse_one_by_one(
-    block: list[bytes], first_row: int, problems: dict[int, str]
-) -> tuple[Runs, npt.NDArray[np.int64]]:
-    pieces = []
-    for index, text in enumerate(block):
-        one = _parse_block([text])
-        if one is None:
-            try:
-                pieces.append(parse_runs(text))
-            except RunLengthError as error:
-                problems[first_row + index] = str(error)
-                pieces.append(np.zeros((0, 2), dtype=np.int32))
-        else:
-            pieces.append(one[0])
-    return np.concatenate(pieces), np.array([len(piece) for piece in pieces], dtype=np.int64)
-
-
-def _parse_block(block: list[bytes]) -> tuple[Runs, npt.NDArray[np.int64]] | None:
-    """Runs and their number in each text, or None where any text needs a closer look."""
+def _parse_block(block: list[bytes]) -> ParsedBlock | None:
     lengths = np.array([len(text) for text in block], dtype=np.int64)
-    # Eight spaces in front, so that the eight characters that end a number can be loaded as one
-    # word.
-    characters = np.frombuffer(b"".join((b" " * 8, b" ".join(block), b" ")), dtype=np.uint8)
+    # Spaces in front, so that the first number too ends at least eight characters in.
+    joined = b"".join((b" " * 8, b" ".join(block), b" "))
+    characters = np.frombuffer(joined, dtype=np.uint8)
     ends = np.flatnonzero(characters[8:] == ord(" ")) + 8
     digits = np.diff(ends, prepend=7) - 1
-    text_ends = np.cumsum(lengths + 1) + 7
     present = digits > 0
     if not present.all():
         ends, digits = ends[present], digits[present]
+    text_ends = np.cumsum(lengths + 1) + 7
     counts = np.diff(np.searchsorted(ends, text_ends, side="right"), prepend=0)
     if len(ends) == 0:
         return np.zeros((0, 2), dtype=np.int32), counts
     if (counts & 1).any() or digits.max() > 8:
         return None
-
-    # A void of 8 bytes has no alignment, so a word can be taken from any byte.
-    words = np.ndarray(shape=(len(characters) - 7,), dtype="V8", buffer=characters, strides=(1,))[
-        ends - 8
-    ].view(_WORD)
-    values = _digits_to_values(words, ((8 - digits) << 3).astype(_WORD))
+    words = load_words(characters, ends)
+    values = _digits_to_values(words, shifts=((8 - digits) << 3).astype(_WORD))
     if values is None:
         return None
     runs = values.astype(np.int32).reshape(-1, 2)
@@ -204,9 +154,7 @@ def format_runs(runs: Runs) -> str:
     Args:
         runs: Shape (R, 2) int32, starts counted from 0.
     """
-    values = runs.astype(np.int64)
-    values[:, 0] += 1
-    return " ".join(map(str, values.ravel().tolist()))
+    return _format_block(runs, np.array([0, len(runs)]))[0]
 
 
 def format_runs_batch(runs: Runs, offsets: npt.NDArray[np.int64]) -> pa.LargeStringArray:
@@ -219,7 +167,35 @@ def format_runs_batch(runs: Runs, offsets: npt.NDArray[np.int64]) -> pa.LargeStr
     Returns:
         N texts.
     """
-    return pa.array(
-        [format_runs(runs[i:j]) for i, j in pairwise(offsets.tolist())],
-        type=pa.large_string(),
-    )
+    texts: list[str] = []
+    for begin, end in cut_blocks(ends=offsets[1:] - offsets[0], size=BLOCK_RUNS):
+        block = offsets[begin : end + 1]
+        texts += _format_block(runs[block[0] : block[-1]], block - block[0])
+    return pa.array(texts, type=pa.large_string())
+
+
+def _format_block(runs: Runs, offsets: npt.NDArray[np.int64]) -> list[str]:
+    if len(runs) == 0:
+        return [""] * (len(offsets) - 1)
+    if runs[:, 0].max() >= _MAX_FAST - 1 or runs[:, 1].max() >= _MAX_FAST or runs.min() < 0:
+        values = (runs + np.array([1, 0], dtype=np.int64)).tolist()
+        return [
+            " ".join(f"{start} {length}" for start, length in values[begin:end])
+            for begin, end in pairwise(offsets.tolist())
+        ]
+    values = (runs + np.array([1, 0], dtype=np.int32)).astype(np.uint32).ravel()
+    high = values // np.uint32(10_000)
+    low = values - high * np.uint32(10_000)
+    low += (high > 0) * np.uint32(10_000)
+    # Three words of four characters a number: its digits, without leading zeros, and what follows.
+    words = np.empty((len(values), 3), dtype=np.uint32)
+    words[:, 0] = _DIGITS[high]
+    words[:, 1] = _DIGITS[low]
+    words[:, 2] = ord(" ")
+    filled = np.diff(offsets) > 0
+    words[2 * offsets[1:][filled] - 1, 2] = ord("\n")
+    lines = words.tobytes().translate(None, b"\0").decode("ascii").splitlines()
+    if filled.all():
+        return lines
+    line = iter(lines)
+    return [next(line) if present else "" for present in filled]

@@ -19,10 +19,10 @@ from src.annotations.run_length_algebra import (
     subtract,
     union,
 )
+from src.annotations.run_length_blocks import RunsBatch
 from src.annotations.run_length_checks import RunLengthError, check_runs, check_runs_batch
 from src.annotations.run_length_raster import decode, decode_resized, encode, resize_nearest
 from src.annotations.run_length_text import (
-    RunsBatch,
     format_runs,
     format_runs_batch,
     parse_runs,

@@ -15,7 +15,7 @@ at pixels whose probability is within 0.00025 of the threshold.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -140,9 +140,9 @@ class PredictionStoreWriter:
             left_over.unlink()
 
     @property
-    def written_image_ids(self) -> frozenset[str]:
+    def written_image_ids(self) -> Set[str]:
         """Images in the whole shards of all ranks when the folder was opened, and those added."""
-        return frozenset(self._written)
+        return self._written
 
     def add(self, candidates: Candidates) -> None:
         """Append one image; one that was written before is passed over.

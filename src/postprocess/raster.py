@@ -1,8 +1,8 @@
 """Masks of the submission's 512 x 512 raster, sampled straight from the network's probabilities.
 
-mmdet pastes each 28 x 28 mask into a bitmap of the photo's size (``_do_paste_mask``); the submission
-then keeps 512 x 512 of its pixels (nearest resizing: source index = floor(i * size / 512)). Here the
-probabilities are computed at those pixels alone: the same masks, without the bitmap.
+mmdet pastes each 28 x 28 mask into a bitmap of the photo's size (``_do_paste_mask``); the
+submission then keeps 512 x 512 of its pixels (nearest resizing: source index = floor(i * size /
+512)). Here the probabilities are computed at those pixels alone: the same masks, no bitmap.
 """
 
 from __future__ import annotations

@@ -1,0 +1,36 @@
+"""What post-processing makes of an image's candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The objects of one image, K of them, by falling score; no mask is empty."""
+
+    image_id: str
+    category_ids: npt.NDArray[np.int16]  # (K,)
+    scores: npt.NDArray[np.float32]  # (K,) in [0, 1]
+    boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) photo pixels, as predicted: not of the final mask
+    packed: npt.NDArray[np.uint8]  # (K, 32768): masks of the 512 x 512 raster, packed_masks
+    # Whether these are the objects that the model would give with these settings. False where the
+    # store leaves out pairs (its score floor, its cap on pairs) that the settings ask for.
+    is_exact: bool
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Detections:
+        """The objects that a mask or indices choose."""
+        return Detections(
+            image_id=self.image_id,
+            category_ids=self.category_ids[chosen],
+            scores=self.scores[chosen],
+            boxes_xyxy=self.boxes_xyxy[chosen],
+            packed=self.packed[chosen],
+            is_exact=self.is_exact,
+        )

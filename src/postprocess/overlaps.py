@@ -1,0 +1,37 @@
+"""Overlapping masks of one class: the competition takes disjoint ones only (seed's row S13)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def suppress_overlaps(
+    category_ids: npt.NDArray[np.integer], packed: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """Take from each mask the pixels of all masks of its class that stand before it.
+
+    The winner's hard suppression (S13). The order given decides: masks stand by falling score, and
+    equal scores as NMS leaves them, the earlier (proposal, class) pair first. Afterwards masks of a
+    class are disjoint and together cover what they covered; each class's first is untouched. Masks
+    of different classes may overlap, as in the truth (a pocket in a jacket).
+
+    Args:
+        category_ids: Shape (N,).
+        packed: Shape (N, B) uint8, packed masks, by falling score.
+
+    Returns:
+        Shape (N, B) uint8; masks may have become empty.
+    """
+    result = packed.copy()
+    for category in np.unique(category_ids):
+        members = np.flatnonzero(category_ids == category)
+        if len(members) > 1:
+            covered = np.bitwise_or.accumulate(packed[members[:-1]], axis=0)
+            result[members[1:]] &= ~covered
+    return result
+
+
+def has_overlaps(category_ids: npt.NDArray[np.integer], packed: npt.NDArray[np.uint8]) -> bool:
+    """Whether two masks of one class share a pixel. Arguments as in ``suppress_overlaps``."""
+    return not np.array_equal(suppress_overlaps(category_ids, packed), packed)

@@ -93,12 +93,12 @@ def make_batch(
     return collate(samples)
 
 
-def spread_scores(detector: Any, *, seed: int = 0, scale: float = 3.0) -> None:
+def spread_scores(detector: Any, *, seed: int = 0) -> None:
     """Give an untrained detector scores that differ by class and proposal, and boxes that move."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for head in detector.roi_head.bbox_head:
-            for layer, factor in ((head.fc_cls, scale), (head.fc_reg, 0.5)):
+            for layer, factor in ((head.fc_cls, 0.8), (head.fc_reg, 0.3)):
                 layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * factor)
         for layer in (detector.rpn_head.rpn_cls, detector.rpn_head.rpn_reg):
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.1)

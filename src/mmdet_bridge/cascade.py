@@ -237,7 +237,7 @@ def _masks_of_rois(
     """
     head = step.detector.roi_head
     extractor = head.mask_roi_extractor[-1]
-    edge = 2 * extractor.roi_layers[0].output_size[0]
+    edge = extractor.roi_layers[0].output_size[0] * head.mask_head[-1].scale_factor
     result = torch.zeros((len(rows), edge, edge), device=rois.device)
     for start in range(0, len(rois), MASK_ROIS_AT_ONCE):
         here = ((rows >= start) & (rows < start + MASK_ROIS_AT_ONCE)).nonzero().squeeze(1)

@@ -1,0 +1,161 @@
+"""Candidates, thresholded afterwards, are mmdet's own prediction with those thresholds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from mmcv.ops import batched_nms
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from torch import Tensor
+
+from src.mmdet_bridge.cascade import predict_candidates
+from src.mmdet_bridge.detectors import preprocess
+from src.postprocess.candidates import Candidates
+from tests.cascades import SMALL, compose_module, make_batch, spread_scores
+
+CLASSES = 5
+SCALE_WH = (0.37, 0.41)  # the photo is larger than the picture, and not by the same factor each way
+THRESHOLDS = [(score, overlap) for score in (0.001, 0.05, 0.3) for overlap in (0.3, 0.5, 0.7)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Any:
+    torch.manual_seed(0)
+    module = instantiate(compose_module("htc_tiny", *SMALL).module)
+    spread_scores(module.detector)
+    return module.detector.eval()
+
+
+def candidates_of(detector: Any, stages: str = "last", **changes: Any) -> list[Candidates]:
+    settings = {"score_floor": 0.001, "max_candidates": 10_000, **changes}
+    return predict_candidates(
+        [detector],
+        [make_batch(scale_wh=SCALE_WH, with_objects=False)],
+        category_ids=range(CLASSES),
+        mask_stages=stages,  # type: ignore[arg-type]
+        **settings,
+    )
+
+
+@torch.no_grad()
+def mmdet_prediction(detector: Any, score_threshold: float, nms_iou_threshold: float) -> list[Any]:
+    """mmdet's own ``predict`` on the same photos."""
+    data = preprocess(detector, make_batch(scale_wh=SCALE_WH, with_objects=False), training=False)
+    before = detector.roi_head.test_cfg
+    detector.roi_head.test_cfg = copy.deepcopy(before)
+    detector.roi_head.test_cfg.score_thr = score_threshold
+    detector.roi_head.test_cfg.nms.iou_threshold = nms_iou_threshold
+    try:
+        samples = detector.predict(data["inputs"], data["data_samples"], rescale=True)
+    finally:
+        detector.roi_head.test_cfg = before
+    return [sample.pred_instances for sample in samples]
+
+
+def suppress(candidates: Candidates, score_threshold: float, nms_iou_threshold: float) -> Tensor:
+    """Indices of the candidates that mmcv's class-wise NMS keeps, the best first."""
+    above = np.flatnonzero(candidates.scores > score_threshold)
+    _, kept = batched_nms(
+        torch.from_numpy(candidates.boxes_for_nms[above]),
+        torch.from_numpy(candidates.scores[above]),
+        torch.from_numpy(candidates.category_ids[above].astype(np.int64)),
+        {"type": "nms", "iou_threshold": nms_iou_threshold},
+    )
+    return torch.from_numpy(above)[kept[:100]]
+
+
+def paste(candidates: Candidates, kept: Tensor) -> Tensor:
+    """(K, H, W) probabilities at the photo's size."""
+    probabilities, _ = _do_paste_mask(
+        torch.from_numpy(candidates.mask_probabilities)[kept][:, None],
+        torch.from_numpy(candidates.boxes_xyxy)[kept],
+        *candidates.size_hw,
+        skip_empty=False,
+    )
+    return probabilities
+
+
+@pytest.mark.parametrize(("score_threshold", "nms_iou_threshold"), THRESHOLDS)
+def test_thresholded_candidates_equal_mmdets_prediction(
+    detector: Any, score_threshold: float, nms_iou_threshold: float
+) -> None:
+    expected = mmdet_prediction(detector, score_threshold, nms_iou_threshold)
+    found = candidates_of(detector)
+    assert len(found) == len(expected) == 2
+    for candidates, wanted in zip(found, expected, strict=True):
+        kept = suppress(candidates, score_threshold, nms_iou_threshold)
+        assert len(kept) == len(wanted) >= 20
+        assert torch.equal(torch.from_numpy(candidates.boxes_xyxy)[kept], wanted.bboxes)
+        assert torch.equal(torch.from_numpy(candidates.scores)[kept], wanted.scores)
+        assert candidates.category_ids[kept].tolist() == wanted.labels.tolist()
+        probabilities = paste(candidates, kept)
+        differs = (probabilities >= 0.5) != wanted.masks
+        assert not (differs & ((probabilities - 0.5).abs() > 1e-6)).any()
+        assert 0.02 < wanted.masks.float().mean() < 0.9
+
+
+def test_all_mask_stages_equal_mmdets_prediction_with_its_loop_repaired(
+    detector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmdet 3 fills its list of stages after the loop over them; filled inside, they agree."""
+    head = detector.roi_head
+
+    def mask_forward(
+        stage: int, x: Any, rois: Tensor, semantic_feat: None = None, training: bool = False
+    ) -> dict[str, list[Tensor]]:
+        features = head.mask_roi_extractor[-1](x[: head.mask_roi_extractor[-1].num_inputs], rois)
+        stages, last = [], None
+        for mask_head in head.mask_head:
+            logits, last = mask_head(features, last)
+            stages.append(logits)
+        return {"mask_preds": stages}
+
+    monkeypatch.setattr(head, "_mask_forward", mask_forward)
+    expected = mmdet_prediction(detector, 0.05, 0.5)
+    averaged, last = candidates_of(detector, "all"), candidates_of(detector, "last")
+    for candidates, of_last, wanted in zip(averaged, last, expected, strict=True):
+        probabilities = paste(candidates, suppress(candidates, 0.05, 0.5))
+        differs = (probabilities >= 0.5) != wanted.masks
+        assert not (differs & ((probabilities - 0.5).abs() > 1e-6)).any()
+        assert np.abs(candidates.mask_probabilities - of_last.mask_probabilities).max() > 0.1
+
+
+def test_candidates_stand_in_proposal_class_order_with_one_box_a_proposal(detector: Any) -> None:
+    for candidates in candidates_of(detector, score_floor=0.0):
+        assert len(candidates) == 60 * CLASSES  # every proposal of the test configuration
+        assert candidates.category_ids.tolist() == [*range(CLASSES)] * 60
+        boxes = candidates.boxes_xyxy.reshape(60, CLASSES, 4)
+        assert (boxes == boxes[:, :1]).all()
+        assert candidates.exact_above_score == 0.0
+
+
+def test_cap_keeps_the_best_pairs_and_says_from_where_on_they_are_all_there(detector: Any) -> None:
+    for capped, whole in zip(
+        candidates_of(detector, max_candidates=40), candidates_of(detector), strict=True
+    ):
+        best = np.sort(np.argsort(-whole.scores, kind="stable")[:40])
+        assert np.array_equal(capped.scores, whole.scores[best])
+        assert np.array_equal(capped.boxes_xyxy, whole.boxes_xyxy[best])
+        assert np.allclose(capped.mask_probabilities, whole.mask_probabilities[best], atol=1e-6)
+        assert capped.exact_above_score == capped.scores.min()
+        assert whole.exact_above_score == 0.001
+
+
+def test_no_candidates_at_all(detector: Any) -> None:
+    for candidates in candidates_of(detector, score_floor=0.9999999):
+        assert len(candidates) == 0
+        assert candidates.mask_probabilities.shape == (0, 28, 28)

@@ -63,15 +63,29 @@ def install_kernels() -> None:
     """Supply ``mmcv._ext`` from torchvision's kernels, unless a compiled one is installed.
 
     Calling it twice does nothing.
+
+    Raises:
+        ImportError: a compiled one is installed, but not for this torch.
     """
-    if EXTENSION in sys.modules or importlib.util.find_spec(EXTENSION) is not None:
+    if EXTENSION in sys.modules:
+        return
+    compiled = importlib.util.find_spec(EXTENSION)
+    if compiled is not None:
+        try:
+            importlib.import_module(EXTENSION)
+        except ImportError as error:
+            raise ImportError(
+                f"mmcv's compiled operators {compiled.origin} do not load with torch "
+                f"{torch.__version__} ({error}). Install an mmcv compiled for it, or one without "
+                "compiled operators: torchvision's kernels then serve"
+            ) from error
         return
     extension = _Extension(EXTENSION, "mmcv's operators on torchvision's kernels.")
     extension.__spec__ = ModuleSpec(EXTENSION, loader=None, origin=torchvision.__file__)
     vars(extension).update(OPERATORS)
     vars(extension).update(
-        get_compiler_version=lambda: "none",
-        get_compiling_cuda_version=lambda: "none",
+        get_compiler_version=lambda: "none: torchvision's kernels",
+        get_compiling_cuda_version=lambda: "none: torchvision's kernels",
     )
     sys.modules[EXTENSION] = extension
     importlib.import_module("mmcv")._ext = extension  # type: ignore[attr-defined]

@@ -18,7 +18,9 @@ class UnsupportedOperatorError(NotImplementedError):
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Greedy non-maximum suppression; of equal scores the earlier box goes first.
+    """Greedy non-maximum suppression.
+
+    Of equal scores the earlier box goes first; a compiled mmcv leaves that open.
 
     Args:
         boxes: (N, 4) float, xyxy.

@@ -31,6 +31,7 @@ from src.annotations.errors import InputError
 from src.annotations.instances import ImageRecord, Instances, Runs
 
 FORMAT_VERSION = 1
+STORE = "store"
 
 IMAGES_SCHEMA = pa.schema(
     {
@@ -103,6 +104,16 @@ class AnnotationStore:
         """Every image, ascending by image_id."""
         return self._images
 
+    @property
+    def object_count(self) -> int:
+        """Number of objects on all images."""
+        return len(self._categories)
+
+    @cached_property
+    def crowd_count(self) -> int:
+        """Number of objects that are COCO crowd regions."""
+        return int(self._table["is_crowd"].to_numpy().sum())
+
     @cached_property
     def labels(self) -> LabelDescriptions:
         """The categories and attributes of the data."""
@@ -154,10 +165,7 @@ class AnnotationStore:
     def category_sets(self) -> list[frozenset[int]]:
         """For each image, in order, the set of its objects' category ids."""
         categories, starts = self._categories.tolist(), self._first_instance.tolist()
-        return [
-            frozenset(categories[start:end])
-            for start, end in itertools.pairwise(starts)
-        ]
+        return [frozenset(categories[start:end]) for start, end in itertools.pairwise(starts)]
 
     def _runs(self, row: int) -> Runs:
         batch = int(np.searchsorted(self._first_row_of_batch, row, side="right")) - 1

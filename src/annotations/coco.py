@@ -1,0 +1,298 @@
+"""COCO JSON, Fashionpedia's dialect included: polygons, run lengths, attributes.
+
+Source: the COCO data format (cocodataset.org/#format-data, "Object detection"); Fashionpedia adds
+``attribute_ids`` to annotations and a list ``attributes``. An image is known by its ``file_name``.
+Boxes and areas of the file are not read but computed from the masks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.annotations.categories import (
+    LARGEST_ID,
+    LabelDescriptions,
+    label_descriptions_from_json,
+)
+from src.annotations.coco_runs import from_coco_compressed_batch, from_coco_counts, from_polygons
+from src.annotations.errors import InputError
+from src.annotations.instances import ImageRecord, Runs
+from src.annotations.json_stream import iterate_members
+from src.annotations.rows import (
+    NO_OBJECT,
+    BadRow,
+    RowBlock,
+    RowError,
+    Source,
+    check_image_id,
+    check_size,
+    describe_ids,
+)
+from src.annotations.run_lengths import RunLengthError, RunsBatch
+from src.annotations.text_lines import ProgressCallback
+
+COCO = "coco"
+_BLOCK_ROWS = 512
+_NO_RUNS: Runs = np.zeros((0, 2), dtype=np.int32)
+
+
+def open_coco(
+    path: Path,
+    *,
+    labels: LabelDescriptions | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Source:
+    """Open a COCO JSON file. It is read twice, because images may stand behind annotations.
+
+    Args:
+        path: the file.
+        labels: categories and attributes to use instead of the file's own.
+        on_progress: called with the bytes read and their total, in the second reading.
+
+    Raises:
+        InputError: not a JSON object with the lists images, annotations and categories, or these
+            are malformed.
+    """
+    parts: dict[str, Any] = {}
+    for name, position, value in iterate_members(path, streamed="annotations"):
+        if name == "annotations" and position >= 0:
+            continue
+        parts[name] = value if name != "annotations" or value is not None else []
+    for name in ("images", "annotations"):
+        if not isinstance(parts.get(name), list):
+            raise InputError(f'{path}: no list "{name}"; COCO annotations have one')
+    if labels is None:
+        labels = label_descriptions_from_json(parts, where=str(path))
+    notes: list[str] = []
+    return Source(
+        path=path,
+        kind=COCO,
+        labels=labels,
+        blocks=_read_blocks(path, parts["images"], labels, notes, on_progress),
+        reread=lambda numbers: {},
+        notes=notes,
+    )
+
+
+def _read_blocks(
+    path: Path,
+    image_entries: list[Any],
+    labels: LabelDescriptions,
+    notes: list[str],
+    on_progress: ProgressCallback | None,
+) -> Iterator[RowBlock]:
+    images = _Images()
+    yield images.block(image_entries)
+    reader = _AnnotationReader(images=images, labels=labels)
+    rows: list[tuple[int, Any]] = []
+    for name, position, value in iterate_members(
+        path, streamed="annotations", on_progress=on_progress
+    ):
+        if name == "annotations" and position >= 0:
+            rows.append((position, value))
+            if len(rows) == _BLOCK_ROWS:
+                yield reader.block(rows)
+                rows = []
+    if rows:
+        yield reader.block(rows)
+    if reader.repeated_ids:
+        notes.append(
+            f"{reader.repeated_ids} annotation ids had occurred before; "
+            "objects are numbered anew when written"
+        )
+
+
+class _Images:
+    """The list of images, by id."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int | str, ImageRecord] = {}
+        self.bad_ids: dict[int | str, str] = {}
+
+    def block(self, entries: list[Any]) -> RowBlock:
+        """The images as rows without objects, the malformed ones as bad rows."""
+        numbers, records, bad_rows = [], [], []
+        names: set[str] = set()
+        for number, entry in enumerate(entries):
+            try:
+                record = self._record(entry, names)
+            except RowError as error:
+                name = str(entry.get("file_name", "")) if isinstance(entry, dict) else ""
+                if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
+                    self.bad_ids.setdefault(entry["id"], name)
+                bad_rows.append(
+                    BadRow(number, f"images[{number}]", name, str(error), json.dumps(entry))
+                )
+                continue
+            names.add(record.file_name)
+            self.by_id[entry["id"]] = record
+            numbers.append(number)
+            records.append(record)
+        return RowBlock(
+            place_format="images[{}]",
+            mask_field="segmentation",
+            numbers=numbers,
+            images=records,
+            category_ids=[NO_OBJECT] * len(records),
+            attribute_ids=[()] * len(records),
+            is_crowd=[False] * len(records),
+            masks=concatenate_masks([_NO_RUNS] * len(records), {}),
+            original=lambda index: json.dumps(entries[numbers[index]]),
+            bad_rows=bad_rows,
+        )
+
+    def _record(self, entry: Any, names: set[str]) -> ImageRecord:
+        if not isinstance(entry, dict):
+            raise RowError(f"{entry!r:.60} is no object with id, file_name, height and width")
+        number, name = entry.get("id"), entry.get("file_name")
+        if not isinstance(number, int | str) or isinstance(number, bool):
+            raise RowError(f"id is {number!r:.60}; a whole number is wanted")
+        if number in self.by_id:
+            raise RowError(f"id {number!r} belongs to {self.by_id[number].file_name} already")
+        if not isinstance(name, str):
+            raise RowError(f"file_name is {name!r:.60}; a text is wanted")
+        check_image_id(name)
+        if name in names:
+            raise RowError(f"file_name {name!r} occurs twice in the list of images")
+        height_px, width_px = check_size(str(entry.get("height")), str(entry.get("width")))
+        return ImageRecord(name, name, height_px, width_px)
+
+
+class _AnnotationReader:
+    """Turns annotations into blocks."""
+
+    def __init__(self, *, images: _Images, labels: LabelDescriptions) -> None:
+        self._images = images
+        self._categories, self._attributes = labels.category_names, labels.attribute_names
+        self._seen_ids: set[Any] = set()
+        self.repeated_ids = 0
+
+    def block(self, rows: list[tuple[int, Any]]) -> RowBlock:
+        kept: list[tuple[int, Any, ImageRecord]] = []
+        bad_rows: list[BadRow] = []
+        for number, entry in rows:
+            try:
+                kept.append((number, entry, self._check(entry)))
+            except RowError as error:
+                bad_rows.append(
+                    BadRow(
+                        number=number,
+                        place=f"annotations[{number}]",
+                        image_id=self._image_name(entry),
+                        reason=str(error),
+                        original=json.dumps(entry),
+                    )
+                )
+        return RowBlock(
+            place_format="annotations[{}]",
+            mask_field="segmentation",
+            numbers=[number for number, _, _ in kept],
+            images=[image for _, _, image in kept],
+            category_ids=[entry["category_id"] for _, entry, _ in kept],
+            attribute_ids=[tuple(entry.get("attribute_ids") or ()) for _, entry, _ in kept],
+            is_crowd=[bool(entry.get("iscrowd")) for _, entry, _ in kept],
+            masks=read_segmentations(
+                [entry.get("segmentation") for _, entry, _ in kept],
+                [image.size_hw for _, _, image in kept],
+            ),
+            original=lambda index: json.dumps(kept[index][1]),
+            bad_rows=bad_rows,
+        )
+
+    def _image_name(self, entry: Any) -> str:
+        number = entry.get("image_id") if isinstance(entry, dict) else None
+        if not isinstance(number, int | str):
+            return ""
+        image = self._images.by_id.get(number)
+        return image.image_id if image else self._images.bad_ids.get(number, str(number))
+
+    def _check(self, entry: Any) -> ImageRecord:
+        if not isinstance(entry, dict):
+            raise RowError(f"{entry!r:.60} is no object")
+        number = entry.get("id")
+        if isinstance(number, int | str):
+            self.repeated_ids += number in self._seen_ids
+            self._seen_ids.add(number)
+        image_id = entry.get("image_id")
+        if not isinstance(image_id, int | str) or image_id not in self._images.by_id:
+            raise RowError(f"image_id {image_id!r:.60} is not among the images that can be used")
+        category = entry.get("category_id")
+        if type(category) is not int or category not in self._categories:
+            legal = describe_ids(self._categories)
+            raise RowError(f"unknown category {category!r:.60}; {legal} are legal")
+        attributes = entry.get("attribute_ids") or []
+        if not isinstance(attributes, list):
+            raise RowError(f"attribute_ids is {attributes!r:.60}; a list is wanted")
+        for attribute in attributes:
+            if type(attribute) is not int or not 0 <= attribute <= LARGEST_ID:
+                raise RowError(
+                    f"attribute {attribute!r:.60} is no whole number from 0 to {LARGEST_ID}"
+                )
+            if self._attributes and attribute not in self._attributes:
+                legal = describe_ids(self._attributes)
+                raise RowError(f"unknown attribute {attribute}; {legal} are legal")
+        if entry.get("iscrowd", 0) not in (0, 1):
+            raise RowError(f"iscrowd is {entry['iscrowd']!r:.60}; 0 or 1 is wanted")
+        return self._images.by_id[image_id]
+
+
+def read_segmentations(
+    segmentations: Sequence[Any], sizes_hw: Sequence[tuple[int, int]]
+) -> RunsBatch:
+    """Runs of COCO ``segmentation`` values: lists of polygons, run lengths plain or compressed.
+
+    Args:
+        segmentations: N parsed JSON values, of any kinds.
+        sizes_hw: N heights and widths of their images in pixels.
+
+    Returns:
+        N masks; ``problems`` names those that are anything else, or of another size.
+    """
+    masks: list[Runs] = [_NO_RUNS] * len(segmentations)
+    problems: dict[int, str] = {}
+    compressed: dict[int, str] = {}
+    for index, (segmentation, size_hw) in enumerate(zip(segmentations, sizes_hw, strict=True)):
+        try:
+            if isinstance(segmentation, list):
+                masks[index] = from_polygons(segmentation, size_hw)
+                continue
+            counts = _counts_of(segmentation, size_hw)
+            if isinstance(counts, str):
+                compressed[index] = counts
+            else:
+                masks[index] = from_coco_counts(counts, size_hw)
+        except RunLengthError as error:
+            problems[index] = str(error)
+    sizes = np.array([sizes_hw[index] for index in compressed], dtype=np.int64).reshape(-1, 2)
+    expanded = from_coco_compressed_batch(list(compressed.values()), sizes)
+    for position, index in enumerate(compressed):
+        begin, end = expanded.offsets[position : position + 2]
+        masks[index] = expanded.runs[begin:end]
+        if position in expanded.problems:
+            problems[index] = expanded.problems[position]
+    return concatenate_masks(masks, problems)
+
+
+def _counts_of(segmentation: Any, size_hw: tuple[int, int]) -> str | list[int]:
+    if not isinstance(segmentation, dict):
+        raise RunLengthError(
+            f"{segmentation!r:.60} is neither a list of polygons nor an object with size and counts"
+        )
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != list(size_hw):
+        raise RunLengthError(f"size is {size!r:.60}, that of the image is {list(size_hw)}")
+    if not isinstance(counts, str | list):
+        raise RunLengthError(f"counts is {counts!r:.60}; a list or a text is wanted")
+    return counts
+
+
+def concatenate_masks(masks: Sequence[Runs], problems: dict[int, str]) -> RunsBatch:
+    """N masks as one batch."""
+    offsets = np.zeros(len(masks) + 1, dtype=np.int64)
+    np.cumsum([len(runs) for runs in masks], out=offsets[1:])
+    return RunsBatch(runs=np.concatenate([_NO_RUNS, *masks]), offsets=offsets, problems=problems)

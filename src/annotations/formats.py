@@ -1,0 +1,149 @@
+"""Converting annotations between the CSV of 2019, the CSV of 2020, COCO JSON and the store."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.annotations.categories import write_label_descriptions
+from src.annotations.coco import COCO
+from src.annotations.coco_writer import write_coco
+from src.annotations.errors import InputError
+from src.annotations.imaterialist_2019 import IMATERIALIST_2019
+from src.annotations.imaterialist_2020 import IMATERIALIST_2020
+from src.annotations.imaterialist_csv import write_csv
+from src.annotations.sources import CSV_EDITIONS, default_labels, detect_format, labels_beside
+from src.annotations.store import STORE, AnnotationStore
+from src.annotations.store_blocks import images_without_objects, iterate_blocks
+from src.annotations.store_builder import BuildReport, build_store, working_directory
+from src.annotations.text_lines import ProgressCallback
+
+__all__ = ["OUTPUT_FORMATS", "ConversionReport", "convert", "detect_format", "write_annotations"]
+
+OUTPUT_FORMATS = ("auto", IMATERIALIST_2019.name, IMATERIALIST_2020.name, COCO, STORE)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """What a conversion did."""
+
+    input_format: str
+    output_format: str
+    read: BuildReport | None  # None where the input was a store
+    images: int
+    objects: int
+    crowd_objects: int  # objects marked iscrowd, a mark that a CSV cannot carry
+    labels_file: Path | None  # categories and attributes beside a CSV that cannot carry them
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    output_format: str = "auto",
+    images_directory: str | Path | None = None,
+    on_bad_rows: str = "error",
+    skipped_file: str | Path | None = None,
+    label_descriptions: str | Path | None = None,
+    size_hw: tuple[int, int] | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> ConversionReport:
+    """Convert an annotation file of any format to any other.
+
+    A CSV carries ids only: where its categories and attributes are not those that a reader would
+    take for granted, they are written beside it as ``<output>.label_descriptions.json``, which is
+    then read with it. Attribute ids keep their numbers, though 2019 and 2020 mean different
+    attributes by them; in a 2020 CSV they are sorted. ``iscrowd`` is lost in a CSV.
+
+    Args:
+        source: a 2019 or 2020 CSV, COCO JSON, or a store; told apart by content.
+        output: the file to write, or the folder of a store; replaced where it exists.
+        output_format: one of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
+            for a name in .store or a store that is there, else a CSV, of 2020 if the source is.
+        images_directory: as for ``build_store``, like all that follow.
+        skipped_file: default: ``output`` with ``.skipped.csv`` behind it.
+
+    Raises:
+        InputError: bad input; nothing is left behind and an existing output stays as it was.
+    """
+    source, output = Path(source), Path(output)
+    input_format = detect_format(source)
+    target = _output_format(output_format, output, input_format)
+    if output.exists() and output.samefile(source):
+        raise InputError(f"output={output}: is the input; another file is wanted")
+    if output.is_dir() and target != STORE:
+        raise InputError(f"output={output}: is a folder; a file is wanted for {target}")
+    if input_format == STORE and target == STORE:
+        raise InputError(f"{source}: an annotation store already; copy the folder")
+    with working_directory(next_to=output) as work:
+        report: BuildReport | None = None
+        store_directory = source
+        if input_format != STORE:
+            store_directory = output if target == STORE else work / "store"
+            report = build_store(
+                source,
+                store_directory,
+                images_directory=images_directory,
+                on_bad_rows=on_bad_rows,
+                skipped_file=skipped_file or f"{output}.skipped.csv",
+                label_descriptions=label_descriptions,
+                size_hw=size_hw,
+                on_progress=on_progress,
+            )
+        store = AnnotationStore(store_directory)
+        labels_file = None
+        if target != STORE:
+            write_annotations(store, work / "output", target)
+            labels_file = _write_labels_beside(store, output, target)
+            os.replace(work / "output", output)
+    return ConversionReport(
+        input_format=input_format,
+        output_format=target,
+        read=report,
+        images=len(store),
+        objects=store.object_count,
+        crowd_objects=store.crowd_count,
+        labels_file=labels_file,
+    )
+
+
+def write_annotations(store: AnnotationStore, path: Path, output_format: str) -> None:
+    """Write a store as a CSV or COCO file, objects in the order of the store's source.
+
+    Args:
+        store: what to write.
+        path: the file, written in place.
+        output_format: ``imaterialist_2019``, ``imaterialist_2020`` or ``coco``.
+    """
+    with open(path, "wb") as file:
+        if output_format == COCO:
+            write_coco(store.images, iterate_blocks(store), labels=store.labels, file=file)
+        else:
+            write_csv(
+                iterate_blocks(store),
+                images_without_objects(store),
+                edition=CSV_EDITIONS[output_format],
+                file=file,
+            )
+
+
+def _output_format(wanted: str, output: Path, input_format: str) -> str:
+    if wanted not in OUTPUT_FORMATS:
+        raise InputError(f"output_format={wanted!r}; one of {', '.join(OUTPUT_FORMATS)} is legal")
+    if wanted != "auto":
+        return wanted
+    if output.suffix.lower() == ".json":
+        return COCO
+    if output.suffix.lower() == ".store" or (output / "store.json").is_file():
+        return STORE
+    return input_format if input_format == IMATERIALIST_2020.name else IMATERIALIST_2019.name
+
+
+def _write_labels_beside(store: AnnotationStore, output: Path, target: str) -> Path | None:
+    path = labels_beside(output)
+    if target == COCO or store.labels == default_labels(target):
+        path.unlink(missing_ok=True)
+        return None
+    write_label_descriptions(store.labels, path)
+    return path

@@ -1,0 +1,252 @@
+"""Reading and writing the competition's CSV files; the two editions differ in a few columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from src.annotations.categories import LabelDescriptions
+from src.annotations.errors import InputError
+from src.annotations.instances import ImageRecord
+from src.annotations.rows import (
+    NO_OBJECT,
+    BadRow,
+    RowBlock,
+    RowError,
+    check_image_id,
+    check_size,
+    parse_attributes,
+    parse_category,
+    picture_name,
+)
+from src.annotations.run_lengths import format_runs_batch, parse_runs_batch
+from src.annotations.store_blocks import StoredBlock
+from src.annotations.text_lines import Lines, ProgressCallback, iterate_lines, split_fields
+
+SIZE_COLUMNS = ("Height", "Width")
+
+
+@dataclass(frozen=True, slots=True)
+class CsvEdition:
+    """What distinguishes the CSV of one year.
+
+    ``label_columns`` hold category and attributes: ``split_label`` cuts their texts into the
+    category and the attributes, ``join_label`` does the reverse.
+    """
+
+    name: str
+    columns: tuple[str, ...]  # as written: image, mask, Height, Width, then the label columns
+    label_columns: tuple[str, ...]
+    split_label: Callable[..., tuple[str, list[str]]]
+    join_label: Callable[[int, tuple[int, ...]], tuple[str, ...]]
+    image_id_of: Callable[[ImageRecord], str]
+
+
+def read_header(path: Path) -> list[str]:
+    """The column names of a CSV file.
+
+    Raises:
+        InputError: the file is missing, empty or not UTF-8 text, or its first line is no header of
+            annotations.
+    """
+    lines = next((lines for lines in iterate_lines(path, block_bytes=1 << 16) if lines), None)
+    if lines is None:
+        raise InputError(f"{path}: the file is empty; annotations as CSV or COCO JSON are wanted")
+    try:
+        header = [name.decode("utf-8").strip() for name in split_fields(lines[0][1]) or []]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error})") from error
+    if "ImageId" not in header:
+        raise InputError(
+            f"{path}, row 1: the first line is {lines[0][1][:60]!r}; "
+            "the header of a CSV with the column ImageId, or a COCO JSON object, is wanted"
+        )
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise InputError(f"{path}, row 1: the column {repeated[0]} occurs more than once")
+    return header
+
+
+def read_csv_blocks(
+    path: Path,
+    *,
+    edition: CsvEdition,
+    labels: LabelDescriptions,
+    size_hw: tuple[int, int] | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Iterator[RowBlock]:
+    """Read the rows of a CSV file, a few megabytes at a time.
+
+    Columns may come in any order; others are ignored. A row with empty label columns and no mask
+    names an image without objects.
+
+    Args:
+        path: the file.
+        edition: which columns it has.
+        labels: the legal categories and, where it lists any, attributes.
+        size_hw: size in pixels of every picture, for a file without the columns Height and Width (a
+            submission). Where the file has them, they count.
+        on_progress: called with the number of bytes read and their total.
+
+    Raises:
+        InputError: no such file, not UTF-8, a missing column, no rows.
+    """
+    header = read_header(path)
+    optional = SIZE_COLUMNS if size_hw is not None else ()
+    missing = [name for name in edition.columns if name not in (*header, *optional)]
+    if missing:
+        raise InputError(
+            f"{path}, row 1: the column {missing[0]} is missing; "
+            f"the columns {', '.join(edition.columns)} are wanted, found: {', '.join(header)}"
+        )
+    parser = _RowParser(header=header, edition=edition, labels=labels, size_hw=size_hw)
+    any_rows, header_is_next = False, True
+    for lines in iterate_lines(path, on_progress=on_progress):
+        body = lines[1:] if header_is_next and lines else lines
+        header_is_next = header_is_next and not lines
+        any_rows = any_rows or bool(body)
+        yield parser.parse(body)
+    if not any_rows:
+        raise InputError(f"{path}: only a header, no rows; at least one row is wanted")
+
+
+def reread_lines(path: Path, numbers: set[int]) -> dict[int, str]:
+    """The text of some rows by their number in the file."""
+    return {
+        number: _shown(line)
+        for lines in iterate_lines(path)
+        for number, line in lines
+        if number in numbers
+    }
+
+
+class _RowParser:
+    """Turns lines into blocks; remembers what repeats from row to row (labels, sizes, images)."""
+
+    def __init__(
+        self,
+        *,
+        header: list[str],
+        edition: CsvEdition,
+        labels: LabelDescriptions,
+        size_hw: tuple[int, int] | None,
+    ) -> None:
+        self.header = header
+        self.id_at, self.runs_at = header.index("ImageId"), header.index("EncodedPixels")
+        self.label_at = [header.index(name) for name in edition.label_columns]
+        sized = all(name in header for name in SIZE_COLUMNS)
+        self.size_at = [header.index(name) for name in SIZE_COLUMNS] if sized else []
+        categories, attributes = labels.category_names, labels.attribute_names
+
+        @cache
+        def parse_label(*texts: bytes) -> tuple[int, tuple[int, ...]]:
+            category, attribute_texts = edition.split_label(*(text.decode() for text in texts))
+            if not category and not attribute_texts:
+                return NO_OBJECT, ()
+            return parse_category(category, categories), parse_attributes(
+                attribute_texts, attributes
+            )
+
+        @cache
+        def parse_image(name: bytes, *size: bytes) -> ImageRecord:
+            image_id = check_image_id(name.decode())
+            size_of_image = check_size(*(text.decode() for text in size)) if size else size_hw
+            assert size_of_image is not None  # read_csv_blocks saw to it
+            return ImageRecord(image_id, picture_name(image_id), *size_of_image)
+
+        self.parse_label, self.parse_image = parse_label, parse_image
+
+    def parse(self, lines: Lines) -> RowBlock:
+        kept: list[bytes] = []
+        mask_texts: list[bytes] = []
+        numbers: list[int] = []
+        images: list[ImageRecord] = []
+        categories: list[int] = []
+        attributes: list[tuple[int, ...]] = []
+        bad_rows: list[BadRow] = []
+        for number, line in lines:
+            fields: list[bytes] = []
+            try:
+                fields = self._fields(line)
+                image = self.parse_image(fields[self.id_at], *(fields[i] for i in self.size_at))
+                label = self.parse_label(*(fields[i] for i in self.label_at))
+                if label[0] == NO_OBJECT and fields[self.runs_at].strip():
+                    raise RowError("the category is empty though EncodedPixels is not")
+            except RowError as error:
+                name = _shown(fields[self.id_at]) if fields else ""
+                bad_rows.append(BadRow(number, f"row {number}", name, str(error), _shown(line)))
+                continue
+            kept.append(line)
+            mask_texts.append(fields[self.runs_at])
+            numbers.append(number)
+            images.append(image)
+            categories.append(label[0])
+            attributes.append(label[1])
+        return RowBlock(
+            place_format="row {}",
+            mask_field="EncodedPixels",
+            numbers=numbers,
+            images=images,
+            category_ids=categories,
+            attribute_ids=attributes,
+            is_crowd=[False] * len(kept),
+            masks=parse_runs_batch(mask_texts),
+            original=lambda index: _shown(kept[index]),
+            bad_rows=bad_rows,
+        )
+
+    def _fields(self, line: bytes) -> list[bytes]:
+        if not line.isascii():
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise RowError(
+                    f"not UTF-8 text: byte {line[error.start]:#x} at position {error.start}"
+                ) from error
+        fields = split_fields(line)
+        if fields is None:
+            raise RowError("a quote is misplaced or not closed")
+        if len(fields) != len(self.header):
+            raise RowError(f"{len(fields)} values; the header has {len(self.header)} columns")
+        return fields
+
+
+def _shown(data: bytes) -> str:
+    return data.decode("utf-8", errors="backslashreplace")
+
+
+def write_csv(
+    blocks: Iterable[StoredBlock],
+    images_without_objects: Iterable[ImageRecord],
+    *,
+    edition: CsvEdition,
+    file: IO[bytes],
+) -> None:
+    """Write a CSV: objects in the order given, then a row without mask and label for each image."""
+    file.write((",".join(edition.columns) + "\n").encode())
+
+    def line(image: ImageRecord, mask_text: str, label: tuple[str, ...]) -> str:
+        image_id = _quoted(edition.image_id_of(image))
+        tail = ",".join(map(_quoted, label))
+        return f"{image_id},{mask_text},{image.height_px},{image.width_px},{tail}\n"
+
+    for block in blocks:
+        texts = format_runs_batch(block.runs, block.offsets).to_pylist()
+        objects = zip(block.images, texts, block.category_ids, block.attribute_ids, strict=True)
+        file.write(
+            "".join(
+                line(image, text, edition.join_label(category, attributes))
+                for image, text, category, attributes in objects
+            ).encode()
+        )
+    empty_label = ("",) * len(edition.label_columns)
+    file.write("".join(line(image, "", empty_label) for image in images_without_objects).encode())
+
+
+def _quoted(text: str) -> str:
+    if "," in text or '"' in text:
+        return '"' + text.replace('"', '""') + '"'
+    return text

@@ -1,0 +1,174 @@
+"""A JSON object too large for memory, value by value."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from src.annotations.errors import InputError
+from src.annotations.text_lines import ProgressCallback
+
+_CHUNK_BYTES = 4 << 20
+_LARGEST_VALUE_CHARACTERS = 1 << 30
+_SPACE = re.compile(r"[ \t\r\n]*")
+# A value whose error lies this far before the end of what was read is wrong, not cut off.
+_CUT_OFF_CHARACTERS = 64
+
+
+def iterate_members(
+    path: Path, *, streamed: str, on_progress: ProgressCallback | None = None
+) -> Iterator[tuple[str, int, Any]]:
+    """Read the members of the JSON object in a file, in its order.
+
+    Args:
+        path: the file, UTF-8.
+        streamed: name of the member whose list is given an element at a time.
+        on_progress: called with the number of bytes read and their total.
+
+    Yields:
+        (name, -1, value) for a member, (``streamed``, position, element) for each element of the
+        streamed list; (``streamed``, -1, None) comes before its elements.
+
+    Raises:
+        InputError: unreadable, not UTF-8, not JSON (with line and column), or no object.
+    """
+    text = _Text(path, on_progress)
+    try:
+        yield from _members(text, streamed)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    finally:
+        text.close()
+
+
+def _members(text: _Text, streamed: str) -> Iterator[tuple[str, int, Any]]:
+    if text.peek() != "{":
+        raise text.error("a JSON object { ... } is wanted at the top")
+    text.skip()
+    while True:
+        if text.peek() != '"':
+            raise text.error("the name of a member in double quotes is wanted")
+        name = text.value()
+        if text.peek() != ":":
+            raise text.error("a colon is wanted after the name of a member")
+        text.skip()
+        if name == streamed and text.peek() == "[":
+            yield name, -1, None
+            yield from ((name, position, element) for position, element in _elements(text))
+        else:
+            yield name, -1, text.value()
+        if text.peek() == ",":
+            text.skip()
+            continue
+        if text.peek() != "}":
+            raise text.error("a comma or the closing } is wanted after a member")
+        text.skip()
+        if text.peek():
+            raise text.error("the file goes on after the closing }")
+        return
+
+
+def _elements(text: _Text) -> Iterator[tuple[int, Any]]:
+    text.skip()
+    if text.peek() == "]":
+        text.skip()
+        return
+    position = 0
+    while True:
+        yield position, text.value()
+        position += 1
+        separator = text.peek()
+        if separator not in ("]", ","):
+            raise text.error("a comma or the closing ] is wanted after an element of a list")
+        text.skip()
+        if separator == "]":
+            return
+
+
+class _Text:
+    """A window on the text of a file, moved forward as values are taken."""
+
+    def __init__(self, path: Path, on_progress: ProgressCallback | None) -> None:
+        self.path = path
+        self._file = path.open("rb")
+        self._size = path.stat().st_size
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._scan = json.JSONDecoder().raw_decode
+        self._on_progress = on_progress
+        self._text, self._at, self._ended = "", 0, False
+        self._lines_before, self._characters_before = 0, 0  # of the window; column of its start
+
+    def close(self) -> None:
+        self._file.close()
+
+    def peek(self) -> str:
+        """The next character that is no white space, empty at the end."""
+        while True:
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                return ""
+            self._read(_CHUNK_BYTES)
+
+    def skip(self) -> None:
+        """Go one character on."""
+        self._at += 1
+
+    def value(self) -> Any:
+        """Take the next value, whatever its size."""
+        self.peek()
+        wanted = _CHUNK_BYTES
+        while True:
+            try:
+                value, end = self._scan(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut_off = error.msg.startswith("Unterminated string") or (
+                    error.pos >= len(self._text) - _CUT_OFF_CHARACTERS
+                )
+                if self._ended or not cut_off:
+                    raise self._error(error.msg, error.pos) from error
+            except RecursionError as error:
+                raise self.error("nested too deeply") from error
+            else:
+                # A number may go on in what was not read yet.
+                if end < len(self._text) or self._ended:
+                    self._at = end
+                    return value
+            if len(self._text) - self._at > _LARGEST_VALUE_CHARACTERS:
+                raise self.error(f"a value is longer than {_LARGEST_VALUE_CHARACTERS} characters")
+            self._read(wanted)
+            wanted *= 2
+
+    def error(self, message: str) -> InputError:
+        return self._error(message, self._at)
+
+    def _error(self, message: str, position: int) -> InputError:
+        newlines = self._text.count("\n", 0, position)
+        line = self._lines_before + newlines + 1
+        if newlines:
+            column = position - self._text.rfind("\n", 0, position)
+        else:
+            column = self._characters_before + position + 1
+        return InputError(f"{self.path}: not valid JSON at line {line}, column {column}: {message}")
+
+    def _read(self, wanted: int) -> None:
+        newlines = self._text.count("\n", 0, self._at)
+        self._lines_before += newlines
+        if newlines:
+            self._characters_before = self._at - self._text.rfind("\n", 0, self._at) - 1
+        else:
+            self._characters_before += self._at
+        data = self._file.read(wanted)
+        self._ended = not data
+        try:
+            self._text = self._text[self._at :] + self._decoder.decode(data, final=self._ended)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: not UTF-8 text ({error})") from error
+        self._at = 0
+        if self._on_progress is not None:
+            self._on_progress(self._file.tell(), self._size)

@@ -1,0 +1,98 @@
+"""Telling the annotation formats apart by their content, and opening any of them for reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
+from src.annotations.coco import COCO, open_coco
+from src.annotations.errors import InputError
+from src.annotations.imaterialist_2019 import IMATERIALIST_2019
+from src.annotations.imaterialist_2020 import IMATERIALIST_2020
+from src.annotations.imaterialist_csv import read_csv_blocks, read_header, reread_lines
+from src.annotations.rows import Source
+from src.annotations.store import STORE
+from src.annotations.text_lines import ProgressCallback
+
+CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERIALIST_2020)}
+
+
+def detect_format(path: str | Path) -> str:
+    """What a file holds, whatever its name.
+
+    Returns:
+        ``imaterialist_2019``, ``imaterialist_2020`` (a CSV with the column AttributesIds), ``coco``
+        (a JSON object), or ``store`` (a folder with a ``store.json``).
+
+    Raises:
+        InputError: no such file, an empty one, or none of these.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / "store.json").is_file():
+            return STORE
+        raise InputError(f"{path}: a folder, but no annotation store (it has no store.json)")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if start[:1] in (b"{", b"["):
+        return COCO
+    if "AttributesIds" in read_header(path):
+        return IMATERIALIST_2020.name
+    return IMATERIALIST_2019.name
+
+
+def default_labels(kind: str) -> LabelDescriptions:
+    """The labels of a CSV that comes without: those of 2019, for 2020 without their attributes."""
+    if kind == IMATERIALIST_2019.name:
+        return IMATERIALIST_2019_LABELS
+    return LabelDescriptions(categories=IMATERIALIST_2019_LABELS.categories)
+
+
+def labels_beside(path: Path) -> Path:
+    """Where the label descriptions of a CSV are kept that has labels of its own."""
+    return path.with_name(path.name + ".label_descriptions.json")
+
+
+def open_source(
+    path: str | Path,
+    *,
+    labels: LabelDescriptions | None = None,
+    size_hw: tuple[int, int] | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Source:
+    """Open an annotation file of any format; its rows are read when the blocks are asked for.
+
+    Args:
+        path: a 2019 or 2020 CSV, or COCO JSON.
+        labels: the legal categories and attributes. Without: those a COCO file carries, or for a
+            CSV the 46 categories of 2019 and, in 2019, its 92 attributes (2020's are not checked).
+        size_hw: size of all pictures in pixels, for a CSV without Height and Width.
+        on_progress: called with the number of bytes read and their total.
+
+    Raises:
+        InputError: as ``detect_format``; a missing column; a COCO file without its lists.
+    """
+    path = Path(path)
+    kind = detect_format(path)
+    if kind == COCO:
+        return open_coco(path, labels=labels, on_progress=on_progress)
+    if kind == STORE:
+        raise InputError(f"{path}: an annotation store already; a CSV or COCO JSON is wanted")
+    labels = labels or default_labels(kind)
+    return Source(
+        path=path,
+        kind=kind,
+        labels=labels,
+        blocks=read_csv_blocks(
+            path,
+            edition=CSV_EDITIONS[kind],
+            labels=labels,
+            size_hw=size_hw,
+            on_progress=on_progress,
+        ),
+        reread=lambda numbers: reread_lines(path, numbers),
+        notes=[],
+    )

@@ -1,0 +1,225 @@
+"""Building an annotation store from an annotation file, streamed, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.annotations.bad_rows import BadRowHandler
+from src.annotations.categories import label_descriptions_to_json, read_label_descriptions
+from src.annotations.errors import InputError
+from src.annotations.image_sizes import ImageSizes, SizeFinding
+from src.annotations.sources import detect_format, labels_beside, open_source
+from src.annotations.store import FORMAT_VERSION, STORE, AnnotationStore, read_description
+from src.annotations.store_writer import StoreWriter
+from src.annotations.text_lines import ProgressCallback
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What was read from a source."""
+
+    source: Path
+    kind: str  # imaterialist_2019, imaterialist_2020 or coco
+    images: int
+    objects: int
+    images_without_objects: int
+    empty_masks: int  # objects whose mask has no pixel; they are kept
+    skipped_rows: int
+    skipped_file: Path | None  # where the skipped rows are, None where there are none
+    size_findings: tuple[SizeFinding, ...]
+    notes: tuple[str, ...]
+
+
+def build_store(
+    source: str | Path,
+    directory: str | Path,
+    *,
+    images_directory: str | Path | None = None,
+    on_bad_rows: str = "error",
+    skipped_file: str | Path | None = None,
+    label_descriptions: str | Path | None = None,
+    size_hw: tuple[int, int] | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> BuildReport:
+    """Read an annotation file of any format into a store folder.
+
+    Args:
+        source: a 2019 or 2020 CSV, or COCO JSON; told apart by content.
+        directory: the folder to make; a store that stands there is replaced.
+        images_directory: the pictures, to compare sizes with and to repair transposed ones.
+        on_bad_rows: ``error`` or ``skip``.
+        skipped_file: where ``skip`` writes the rows left out; default: ``directory`` with
+            ``.skipped.csv`` behind it.
+        label_descriptions: the legal categories and attributes as a JSON file; default: the file
+            ``<source>.label_descriptions.json``, what a COCO source carries, those of 2019.
+        size_hw: size of all pictures in pixels, for a CSV without Height and Width.
+        on_progress: called with the number of bytes read and their total.
+
+    Raises:
+        InputError: the source cannot be read, a row is bad and ``on_bad_rows`` is ``error``, or
+            ``directory`` is something else than a store. Nothing is left behind.
+    """
+    source, directory = Path(source), Path(directory)
+    if size_hw is not None:
+        size_hw = _check_size(size_hw)
+    if directory.exists() and not (directory / "store.json").is_file():
+        raise InputError(f"{directory}: exists and is no annotation store, so it is not replaced")
+    label_descriptions = _label_file(source, label_descriptions)
+    labels = None if label_descriptions is None else read_label_descriptions(label_descriptions)
+    opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
+    sizes = ImageSizes(images_directory)
+    bad_rows = BadRowHandler(
+        source=source,
+        on_bad_rows=on_bad_rows,
+        skipped_file=Path(skipped_file or f"{directory}.skipped.csv"),
+    )
+    description = {
+        "format_version": FORMAT_VERSION,
+        "source": str(source.resolve()),
+        "source_kind": opened.kind,
+        "made_from": _made_from(
+            source=source,
+            images_directory=images_directory,
+            on_bad_rows=on_bad_rows,
+            label_descriptions=label_descriptions,
+            size_hw=size_hw,
+        ),
+        "labels": label_descriptions_to_json(opened.labels),
+    }
+    with working_directory(next_to=directory) as work, bad_rows:
+        new = work / "store"
+        new.mkdir()
+        writer = StoreWriter(source=opened, sizes=sizes, bad_rows=bad_rows)
+        writer.write(new)
+        description |= {
+            "runs_batch_starts": writer.runs_batch_starts,
+            "skipped_rows": bad_rows.count,
+        }
+        (new / "store.json").write_text(json.dumps(description), encoding="utf-8")
+        if directory.exists():
+            os.replace(directory, work / "old")
+        os.replace(new, directory)
+    return BuildReport(
+        source=source,
+        kind=opened.kind,
+        images=writer.images,
+        objects=writer.objects,
+        images_without_objects=writer.images_without_objects,
+        empty_masks=writer.empty_masks,
+        skipped_rows=bad_rows.count,
+        skipped_file=bad_rows.skipped_file if bad_rows.count else None,
+        size_findings=tuple(sizes.findings),
+        notes=tuple(opened.notes),
+    )
+
+
+def open_or_build(
+    source: str | Path,
+    cache_directory: str | Path,
+    *,
+    images_directory: str | Path | None = None,
+    on_bad_rows: str = "error",
+    label_descriptions: str | Path | None = None,
+    size_hw: tuple[int, int] | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> AnnotationStore:
+    """The store of an annotation file, built at the first call and again when its source changes.
+
+    What counts as a change: path, size and time of change of the source and of the label file, the
+    image folder's path and time of change, and the other arguments. Processes that ask at the same
+    time (the ranks of a training) wait for the one that builds.
+
+    Args:
+        source: an annotation file of any format, or a store folder, which is opened as it is.
+        cache_directory: where stores are kept, each in a folder named by source and arguments.
+        images_directory: as for ``build_store``, like the others.
+
+    Raises:
+        InputError: as ``build_store``.
+    """
+    source, cache = Path(source), Path(cache_directory)
+    if detect_format(source) == STORE:
+        return AnnotationStore(source)
+    options: dict[str, Any] = {
+        "images_directory": images_directory,
+        "on_bad_rows": on_bad_rows,
+        "label_descriptions": _label_file(source, label_descriptions),
+        "size_hw": size_hw,
+    }
+    made_from = _made_from(source=source, **options)
+    key = hashlib.sha256(repr((source.resolve(), options)).encode()).hexdigest()[:12]
+    directory = cache / f"{source.stem}-{key}.store"
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / f".{directory.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_current(directory, made_from):
+            build_store(source, directory, on_progress=on_progress, **options)
+        return AnnotationStore(directory)
+
+
+@contextlib.contextmanager
+def working_directory(*, next_to: Path) -> Iterator[Path]:
+    """A hidden folder on the file system of ``next_to``, removed with all that is left in it."""
+    next_to.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{next_to.name}.", suffix=".tmp", dir=next_to.parent))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _label_file(source: Path, given: str | Path | None) -> Path | None:
+    """The label file to use: the one given, else one that lies beside the source by its name."""
+    if given is not None:
+        return Path(given)
+    beside = labels_beside(source)
+    return beside if beside.is_file() else None
+
+
+def _check_size(size_hw: Sequence[int]) -> tuple[int, int]:
+    if len(size_hw) != 2 or any(type(edge) is not int or edge < 1 for edge in size_hw):
+        raise InputError(f"size_hw={list(size_hw)}; height and width in pixels are wanted")
+    return size_hw[0], size_hw[1]
+
+
+def _is_current(directory: Path, made_from: dict[str, Any]) -> bool:
+    try:
+        return bool(read_description(directory)["made_from"] == made_from)
+    except InputError:
+        return False
+
+
+def _made_from(
+    *,
+    source: Path,
+    images_directory: str | Path | None,
+    on_bad_rows: str,
+    label_descriptions: str | Path | None,
+    size_hw: tuple[int, int] | None,
+) -> dict[str, Any]:
+    """Everything a store depends on, as JSON would give it back."""
+    return {
+        "source": _fingerprint(source),
+        "images": None if images_directory is None else _fingerprint(Path(images_directory)),
+        "labels": None if label_descriptions is None else _fingerprint(Path(label_descriptions)),
+        "on_bad_rows": on_bad_rows,
+        "size_hw": None if size_hw is None else list(size_hw),
+    }
+
+
+def _fingerprint(path: Path) -> list[Any]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return [str(path.resolve()), 0 if path.is_dir() else status.st_size, status.st_mtime_ns]

@@ -1,0 +1,255 @@
+"""The tables of an annotation store, filled block by block from any source."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from src.annotations.bad_rows import BadRowHandler
+from src.annotations.image_sizes import ImageSizes
+from src.annotations.instances import ImageRecord, Runs
+from src.annotations.rows import NO_OBJECT, BadRow, RowBlock, Source
+from src.annotations.run_lengths import areas_px_batch, boxes_xyxy_batch, check_runs_batch
+from src.annotations.store import IMAGES_SCHEMA, INSTANCES_SCHEMA, RUNS_SCHEMA
+
+
+class StoreWriter:
+    """Writes the Arrow files of one store; only small columns and one block are in memory.
+
+    An image belongs to the store if it has an object that was kept, or was named and lost none.
+
+    Args:
+        source: what to read.
+        sizes: settles the size of each image.
+        bad_rows: takes the rows that are refused.
+    """
+
+    def __init__(self, *, source: Source, sizes: ImageSizes, bad_rows: BadRowHandler) -> None:
+        self._source, self._sizes, self._bad_rows = source, sizes, bad_rows
+        self._records: dict[ImageRecord, int] = {}
+        self._naming_rows: list[tuple[int, int]] = []  # (row number, record) of rows without object
+        self._ids_with_bad_rows: set[str] = set()
+        self._place_format = ""
+        self._numbers: list[int] = []
+        self._record_of_row: list[int] = []
+        self._attribute_ids: list[tuple[int, ...]] = []
+        self._columns: dict[str, list[npt.NDArray[np.generic]]] = defaultdict(list)
+        self.runs_batch_starts: list[int] = []
+        self.images = self.objects = self.images_without_objects = self.empty_masks = 0
+
+    def write(self, directory: Path) -> None:
+        """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``.
+
+        Raises:
+            InputError: the source is unreadable, or a row is bad and bad rows are errors.
+        """
+        with (
+            pa.OSFile(str(directory / "runs.arrow"), "wb") as sink,
+            pa.ipc.new_file(sink, RUNS_SCHEMA) as file,
+        ):
+            for block in self._source.blocks:
+                self.runs_batch_starts.append(len(self._numbers))
+                file.write_batch(self._add(block))
+        chosen = self._one_record_an_image()
+        self._write_tables(directory, chosen)
+
+    def _add(self, block: RowBlock) -> pa.RecordBatch:
+        """Check a block, keep its small columns, and return its masks."""
+        self._place_format = block.place_format
+        settled, problems = self._check(block)
+        refused = [
+            BadRow(
+                number=block.numbers[index],
+                place=block.place_format.format(block.numbers[index]),
+                image_id=block.images[index].image_id,
+                reason=reason,
+                original=block.original(index),
+            )
+            for index, reason in problems.items()
+        ]
+        self._refuse([*block.bad_rows, *refused])
+        keep = []
+        for index, image in enumerate(settled):
+            if index in problems:
+                continue
+            record = self._records.setdefault(image, len(self._records))
+            if block.category_ids[index] == NO_OBJECT:
+                self._naming_rows.append((block.numbers[index], record))
+                continue
+            keep.append(index)
+            self._numbers.append(block.numbers[index])
+            self._record_of_row.append(record)
+            self._attribute_ids.append(block.attribute_ids[index])
+        runs, offsets = select_masks(block.masks.runs, block.masks.offsets, keep)
+        heights = np.array([settled[index].height_px for index in keep], dtype=np.int32)
+        boxes = boxes_xyxy_batch(runs, offsets, heights)
+        self._columns["box_xyxy"].append(boxes)
+        self._columns["area_px"].append(areas_px_batch(runs, offsets))
+        for name, values, kind in (
+            ("category_id", block.category_ids, np.int16),
+            ("is_crowd", block.is_crowd, np.uint8),
+        ):
+            self._columns[name].append(np.array([values[index] for index in keep], dtype=kind))
+        self.empty_masks += int((np.diff(offsets) == 0).sum())
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(runs.reshape(-1)), 2)
+        masks = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat)
+        return pa.record_batch([masks.cast(RUNS_SCHEMA.field(0).type)], schema=RUNS_SCHEMA)
+
+    def _check(self, block: RowBlock) -> tuple[list[ImageRecord], dict[int, str]]:
+        """The settled image of each row, and what is wrong with a row, by its position."""
+        problems = {
+            index: f"{block.mask_field}: {reason}" for index, reason in block.masks.problems.items()
+        }
+        settled = list(block.images)
+        for index, outcome in enumerate(self._sizes.settle(block.images)):
+            if isinstance(outcome, str):
+                problems.setdefault(index, outcome)
+            else:
+                settled[index] = outcome
+        sizes_hw = np.array([image.size_hw for image in settled], dtype=np.int64).reshape(-1, 2)
+        wrong = check_runs_batch(block.masks.runs, block.masks.offsets, sizes_hw)
+        for index, reason in wrong.items():
+            problems.setdefault(index, f"{block.mask_field}: {reason}")
+        return settled, problems
+
+    def _refuse(self, rows: list[BadRow]) -> None:
+        self._ids_with_bad_rows.update(row.image_id for row in rows)
+        self._bad_rows.take(rows)
+
+    def _one_record_an_image(self) -> npt.NDArray[np.bool_]:
+        """Choose one size for images whose rows disagree, and refuse the rows that have another.
+
+        The size of the picture wins, else the one that most rows have, else the first.
+
+        Returns:
+            Shape (number of records,), bool: the records that were chosen.
+        """
+        by_id: dict[str, list[int]] = defaultdict(list)
+        records = list(self._records)
+        for index, image in enumerate(records):
+            by_id[image.image_id].append(index)
+        chosen = np.ones(len(records), dtype=bool)
+        if len(by_id) == len(records):
+            return chosen
+        named = [record for _, record in self._naming_rows]
+        votes = np.bincount([*self._record_of_row, *named], minlength=len(records))
+        winner_of: dict[int, int] = {}
+        for image_id, rivals in by_id.items():
+            picture_hw = self._sizes.picture_hw(image_id)
+            best = max(
+                rivals, key=lambda index: (records[index].size_hw == picture_hw, votes[index])
+            )
+            winner_of.update({index: best for index in rivals if index != best})
+        chosen[list(winner_of)] = False
+        losing = [
+            (number, record)
+            for number, record in (
+                *zip(self._numbers, self._record_of_row, strict=True),
+                *self._naming_rows,
+            )
+            if record in winner_of
+        ]
+        originals = self._source.reread({number for number, _ in losing})
+        self._refuse(
+            [
+                BadRow(
+                    number=number,
+                    place=self._place_format.format(number),
+                    image_id=records[record].image_id,
+                    reason=(
+                        f"Height and Width are {_size(records[record])}, "
+                        f"in other rows of the image {_size(records[winner_of[record]])}"
+                    ),
+                    original=originals.get(number, ""),
+                )
+                for number, record in losing
+            ]
+        )
+        return chosen
+
+    def _write_tables(self, directory: Path, chosen: npt.NDArray[np.bool_]) -> None:
+        records = list(self._records)
+        record_of_row = np.array(self._record_of_row, dtype=np.int64)
+        kept = np.flatnonzero(chosen[record_of_row])
+        objects = np.bincount(record_of_row[kept], minlength=len(records))
+        belongs = [
+            index
+            for index, image in enumerate(records)
+            if objects[index] or (chosen[index] and image.image_id not in self._ids_with_bad_rows)
+        ]
+        belongs.sort(key=lambda index: records[index].image_id)
+        images = [records[index] for index in belongs]
+        rank = np.full(len(records), -1, dtype=np.int32)
+        rank[belongs] = np.arange(len(belongs), dtype=np.int32)
+        self.images, self.objects = len(images), len(kept)
+        self.images_without_objects = int((objects[belongs] == 0).sum())
+
+        order = kept[np.argsort(rank[record_of_row[kept]], kind="stable")]
+        boxes = self._column("box_xyxy", np.int32).reshape(-1, 4)
+        instances = {
+            "image_index": rank[record_of_row[order]],
+            "category_id": self._column("category_id", np.int16)[order],
+            "attribute_ids": [self._attribute_ids[row] for row in order.tolist()],
+            "box_xyxy": pa.FixedSizeListArray.from_arrays(pa.array(boxes[order].reshape(-1)), 4),
+            "area_px": self._column("area_px", np.int64)[order],
+            "is_crowd": self._column("is_crowd", np.uint8)[order],
+            "runs_row": order,
+        }
+        _write_table(directory / "instances.arrow", instances, INSTANCES_SCHEMA)
+        _write_table(
+            directory / "images.arrow",
+            {
+                "image_id": [image.image_id for image in images],
+                "file_name": [image.file_name for image in images],
+                "height_px": [image.height_px for image in images],
+                "width_px": [image.width_px for image in images],
+                "instances": objects[belongs],
+            },
+            IMAGES_SCHEMA,
+        )
+
+    def _column(self, name: str, kind: type[np.generic]) -> npt.NDArray[np.generic]:
+        return np.concatenate(
+            [np.zeros(0, dtype=kind), *(x.reshape(-1) for x in self._columns[name])]
+        )
+
+
+def select_masks(
+    runs: Runs, offsets: npt.NDArray[np.int64], keep: list[int]
+) -> tuple[Runs, npt.NDArray[np.int64]]:
+    """Some of N concatenated masks.
+
+    Args:
+        runs: Shape (R, 2).
+        offsets: Shape (N + 1,).
+        keep: positions of the masks to keep, ascending.
+
+    Returns:
+        Runs and offsets of the masks kept.
+    """
+    if len(keep) == len(offsets) - 1:
+        return runs, offsets
+    counts = np.diff(offsets)
+    wanted = np.zeros(len(counts), dtype=bool)
+    wanted[keep] = True
+    new_offsets = np.concatenate([[0], np.cumsum(counts[wanted])]).astype(np.int64)
+    return runs[np.repeat(wanted, counts)], new_offsets
+
+
+def _size(image: ImageRecord) -> str:
+    return f"{image.height_px} and {image.width_px}"
+
+
+def _write_table(path: Path, columns: dict[str, object], schema: pa.Schema) -> None:
+    arrays = [
+        column.cast(field.type)
+        if isinstance(column, pa.Array)
+        else pa.array(column, type=field.type)
+        for field, column in zip(schema, (columns[name] for name in schema.names), strict=True)
+    ]
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+        file.write_batch(pa.record_batch(arrays, schema=schema))

@@ -1,0 +1,83 @@
+"""``python -m src.convert``: annotations from one format to another."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from src.annotations.formats import ConversionReport, convert
+from src.annotations.image_sizes import SizeFinding
+from src.config import entry_point, to_plain
+
+_MOST_FINDINGS = 50
+
+
+@entry_point("convert")
+def main(config: DictConfig) -> None:
+    """Convert, with a progress bar, and print what was done."""
+    keys = to_plain(config)
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("reading", total=None)
+        report = convert(
+            keys["input"],
+            keys["output"],
+            output_format=keys["output_format"],
+            images_directory=keys["images"],
+            on_bad_rows=keys["on_bad_rows"],
+            skipped_file=keys["skipped_rows"],
+            label_descriptions=keys["label_descriptions"],
+            size_hw=keys["size_hw"],
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    print_report(report, output=keys["output"])
+
+
+def print_report(report: ConversionReport, *, output: str) -> None:
+    """Print a conversion's figures, and the images whose sizes were not those of their pictures."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{report.input_format} -> {report.output_format}: {output}")
+    console.print(f"{report.objects} objects on {report.images} images")
+    if report.labels_file is not None:
+        console.print(f"categories and attributes: {report.labels_file}")
+    if report.crowd_objects and report.output_format.startswith("imaterialist"):
+        console.print(f"{report.crowd_objects} crowd regions are plain objects in a CSV")
+    read = report.read
+    if read is None:
+        return
+    if read.images_without_objects:
+        console.print(f"{read.images_without_objects} images have no object")
+    if read.empty_masks:
+        console.print(f"{read.empty_masks} objects have an empty mask")
+    for note in read.notes:
+        console.print(note)
+    if read.size_findings:
+        console.print(_size_table(read.size_findings))
+    if read.skipped_rows:
+        console.print(f"{read.skipped_rows} bad rows skipped, listed in {read.skipped_file}")
+
+
+def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
+    """Findings as a table, repaired ones first, cut after the first ``_MOST_FINDINGS``."""
+    title = f"{len(findings)} images are annotated with another size than their pictures have"
+    table = Table("image", "annotated H x W", "picture H x W", "done", title=title)
+    ordered = sorted(findings, key=lambda finding: (not finding.repaired, finding.image_id))
+    for finding in ordered[:_MOST_FINDINGS]:
+        table.add_row(
+            finding.image_id,
+            "{} x {}".format(*finding.annotated_hw),
+            "{} x {}".format(*finding.picture_hw),
+            "repaired: exchanged" if finding.repaired else "kept as annotated",
+        )
+    if len(ordered) > _MOST_FINDINGS:
+        table.add_row(f"and {len(ordered) - _MOST_FINDINGS} more", "", "", "")
+    return table
+
+
+if __name__ == "__main__":
+    main()

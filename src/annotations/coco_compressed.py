@@ -74,8 +74,9 @@ def from_coco_compressed(text: str | bytes, size_hw: tuple[int, int]) -> Runs:
     codes = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
     if len(codes) and (codes.min() < 0 or codes.max() > 63):
         at = int(np.argmax((codes < 0) | (codes > 63)))
+        character = data.decode("utf-8", errors="replace")[at]
         raise RunLengthError(
-            f"compressed counts: character {at + 1} is {chr(data[at])!r}, legal are '0' to 'o'"
+            f"compressed counts: character {at + 1} is {character!r}, legal are '0' to 'o'"
         )
     ends = np.flatnonzero(codes < 32)
     if len(codes) and (len(ends) == 0 or ends[-1] != len(codes) - 1):
@@ -84,7 +85,8 @@ def from_coco_compressed(text: str | bytes, size_hw: tuple[int, int]) -> Runs:
         )
     sizes = np.diff(ends, prepend=-1)
     if len(sizes) and sizes.max() > _MAX_GROUPS:
-        raise RunLengthError("compressed counts: a count has more than 31 bits")
+        at = int(np.argmax(sizes > _MAX_GROUPS))
+        raise RunLengthError(f"compressed counts: count {at + 1} has more than 31 bits")
     within = np.arange(len(codes)) - np.repeat(ends - sizes + 1, sizes)
     counts = np.zeros(len(ends), dtype=np.int64)
     if len(ends):

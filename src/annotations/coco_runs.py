@@ -30,18 +30,19 @@ __all__ = [
     "to_coco_counts",
 ]
 
+_FARTHEST_PX = 100_000  # pycocotools walks along every edge, also where no picture is
+
 
 def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Runs:
-    """Runs of the union of polygons, rasterised by pycocotools so that pixels agree with every COCO
-    tool.
+    """Maximal runs of the union of polygons, rasterised by pycocotools as in every COCO tool.
 
     Args:
         polygons: Each ``[x1, y1, x2, y2, ...]`` in pixels, at least three points.
         size_hw: Height and width of the picture.
 
     Raises:
-        RunLengthError: a polygon with an odd number of coordinates, fewer than three points, or a
-            coordinate that is no finite number.
+        RunLengthError: a polygon that is no list of numbers, of an odd number of them or of fewer
+            than three points, or a coordinate that is not finite or far beyond any picture.
     """
     height_px, width_px = size_hw
     checked = []
@@ -53,14 +54,18 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
             raise RunLengthError(
                 f"{name} holds a coordinate that is no number: {str(polygon)[:60]}"
             ) from None
-        if coordinates.ndim != 1 or len(coordinates) % 2 or len(coordinates) < 6:
+        if coordinates.ndim != 1:
+            raise RunLengthError(f"{name} is not one list of coordinates: {str(polygon)[:60]}")
+        if len(coordinates) % 2 or len(coordinates) < 6:
             raise RunLengthError(
-                f"{name} has {coordinates.size} coordinates; legal are x1, y1, x2, "
-                "y2, ... of at least 3 points"
+                f"{name} has {len(coordinates)} coordinates; legal are x1, y1, x2, y2, ... of at "
+                "least 3 points"
             )
-        if not np.isfinite(coordinates).all():
+        outside = np.flatnonzero(~(np.abs(coordinates) <= _FARTHEST_PX))
+        if len(outside):
             raise RunLengthError(
-                f"{name} holds a coordinate that is not finite: {str(polygon)[:60]}"
+                f"{name}: coordinate {outside[0] + 1} is {coordinates[outside[0]]:g}; legal are "
+                f"-{_FARTHEST_PX} to {_FARTHEST_PX}"
             )
         checked.append(coordinates.tolist())
     if not checked:

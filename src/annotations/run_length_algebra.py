@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -148,23 +150,27 @@ def iou(a: Runs, b: Runs) -> float:
 
 def subtract(a: Runs, b: Runs) -> Runs:
     """Pixels of ``a`` that are not in ``b``, as maximal runs, shape (R, 2)."""
-    return _combine(a, b, wanted=np.array([False, True, False, False]))
+    return _combine(a, b, wanted=lambda in_a, in_b: in_a & ~in_b)
 
 
 def union(a: Runs, b: Runs) -> Runs:
     """Pixels of ``a``, ``b`` or both, as maximal runs, shape (R, 2)."""
-    return _combine(a, b, wanted=np.array([False, True, True, True]))
+    return _combine(a, b, wanted=lambda in_a, in_b: in_a | in_b)
 
 
-def _combine(a: Runs, b: Runs, wanted: npt.NDArray[np.bool_]) -> Runs:
-    """Maximal runs of the pixels for which ``wanted[in_a + 2 * in_b]``."""
+def _combine(
+    a: Runs,
+    b: Runs,
+    wanted: Callable[[npt.NDArray[np.bool_], npt.NDArray[np.bool_]], npt.NDArray[np.bool_]],
+) -> Runs:
+    """Maximal runs of the pixels for which ``wanted(in_a, in_b)``, false outside both."""
     a_starts, b_starts = a[:, 0].astype(np.int64), b[:, 0].astype(np.int64)
     places = np.concatenate([a_starts, a_starts + a[:, 1], b_starts, b_starts + b[:, 1]])
-    if len(places) == 0:
-        return np.zeros((0, 2), dtype=np.int32)
-    steps = np.repeat([1, -1, 2, -2], [len(a), len(a), len(b), len(b)])
+    a_steps, b_steps = np.repeat([[1, -1, 0, 0], [0, 0, 1, -1]], [len(a)] * 2 + [len(b)] * 2, 1)
     order = np.argsort(places, kind="stable")
     places = places[order]
-    # Sums at equal places pass through states that last no pixel; merging drops them.
-    kept = wanted[np.cumsum(steps[order])[:-1]]
+    # Between equal places the sums may be off, but no pixel lies there; merging drops those.
+    in_a = np.cumsum(a_steps[order])[:-1] > 0
+    in_b = np.cumsum(b_steps[order])[:-1] > 0
+    kept = wanted(in_a, in_b)
     return merge_touching(places[:-1][kept], places[1:][kept])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# mmcv's batched_nms ("split_thr") treats so many boxes class by class
+# mmcv's batched_nms ("split_thr") treats so many boxes class by class, and then leaves the order of
+# equal scores to torch's sort
 SPLIT_AT = 10_000
 # pairs compared with one another in one numpy call; 64 to 256 measured alike
 BLOCK = 256
@@ -33,7 +34,7 @@ def select_by_nms(
         scores: Shape (N,) float32.
         labels: Shape (N,) integer: the model's class indices (not category ids, where they differ).
         score_threshold: Compared as float32, as torch does.
-        iou_threshold: Compared as float64, as torchvision's kernel does.
+        iou_threshold: Compared as float32, as mmcv's kernel does (torchvision's: as float64).
         max_per_image: Pairs kept at most; None: no cap.
 
     Returns:
@@ -82,9 +83,8 @@ def _suppresses(
     area_2 = (x_max_2 - x_min_2) * (y_max_2 - y_min_2)
     # a box without area has IoU 0/0 with itself, which is above no threshold
     with np.errstate(invalid="ignore", divide="ignore"):
-        too_much: npt.NDArray[np.bool_] = shared / (area + area_2 - shared) > np.float64(
-            iou_threshold
-        )
+        iou = shared / (area + area_2 - shared)
+    too_much: npt.NDArray[np.bool_] = iou > np.float32(iou_threshold)
     if groups is not None:
         too_much &= groups[first][:, None] == groups[second][None, :]
     return too_much

@@ -1,0 +1,125 @@
+"""A stored prediction, post-processed, is mmdet's own prediction with those thresholds."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from src.annotations.packed_masks import areas_px, intersections_px, pack, unpack
+from src.mmdet_bridge.cascade import predict_candidates
+from src.mmdet_bridge.detectors import preprocess
+from src.postprocess.pipeline import postprocess
+from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
+from src.postprocess.raster import RASTER_HW
+from tests.cascades import SMALL, compose_module, make_batch, spread_scores
+from tests.equivalence.test_postprocess_raster import paste_and_shrink
+from tests.postprocess.generated import make_settings
+
+CATEGORY_IDS = (7, 3, 31, 0, 45)  # the data's ids, in the order of the model's labels
+SCALE_WH = (0.21, 0.19)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Any:
+    torch.manual_seed(0)
+    module = instantiate(compose_module("htc_tiny", *SMALL).module)
+    spread_scores(module.detector)
+    return module.detector.eval()
+
+
+@torch.no_grad()
+def predict_with_mmdet(detector: Any, score: float, iou: float, mask: float) -> list[Any]:
+    """mmdet's own ``predict``, masks at full size."""
+    data = preprocess(detector, make_batch(scale_wh=SCALE_WH, with_objects=False), training=False)
+    before = detector.roi_head.test_cfg
+    detector.roi_head.test_cfg = copy.deepcopy(before)
+    detector.roi_head.test_cfg.score_thr = score
+    detector.roi_head.test_cfg.nms.iou_threshold = iou
+    detector.roi_head.test_cfg.mask_thr_binary = mask
+    try:
+        samples = detector.predict(data["inputs"], data["data_samples"], rescale=True)
+    finally:
+        detector.roi_head.test_cfg = before
+    return [sample.pred_instances for sample in samples]
+
+
+def store_predictions(detector: Any, directory: Path, mask_dtype: str) -> PredictionStore:
+    """Candidates of the same photos, through the files."""
+    candidates = predict_candidates(
+        [detector],
+        [make_batch(scale_wh=SCALE_WH, with_objects=False)],
+        category_ids=CATEGORY_IDS,
+        score_floor=0.001,
+        max_candidates=10_000,
+        mask_stages="last",
+    )
+    with PredictionStoreWriter(
+        directory, category_ids=CATEGORY_IDS, settings={}, mask_dtype=mask_dtype
+    ) as writer:
+        for image in candidates:
+            writer.add(image)
+    return PredictionStore(directory)
+
+
+def shrink(masks: np.ndarray) -> np.ndarray:
+    """(N, 512, 512) of (N, H, W): nearest resizing."""
+    rows, columns = (np.arange(r) * s // r for r, s in zip(RASTER_HW, masks.shape[1:], strict=True))
+    return masks[:, rows][:, :, columns]
+
+
+@pytest.mark.parametrize(
+    ("score", "iou", "mask"), [(0.001, 0.5, 0.5), (0.3, 0.3, 0.45), (0.05, 0.7, 0.6)]
+)
+def test_objects_scores_and_masks_are_those_of_mmdet(
+    detector: Any, tmp_path: Path, score: float, iou: float, mask: float
+) -> None:
+    store = store_predictions(detector, tmp_path, "float32")
+    settings = make_settings(score_threshold=score, nms_iou_threshold=iou, mask_threshold=mask)
+    for index, wanted in enumerate(predict_with_mmdet(detector, score, iou, mask)):
+        candidates = store.candidates(index)
+        found = postprocess(candidates, settings, label_category_ids=store.category_ids)
+        masks = shrink(wanted.masks.numpy())
+        there = masks.any(axis=(1, 2))  # an object without a pixel is none
+        assert found.is_exact
+        assert there.sum() >= 10
+        assert np.array_equal(found.scores, wanted.scores.numpy()[there])
+        assert np.array_equal(found.boxes_xyxy, wanted.bboxes.numpy()[there])
+        labels = wanted.labels.numpy()[there]
+        assert np.array_equal(found.category_ids, np.array(CATEGORY_IDS)[labels])
+        for drawn, full in zip(unpack(found.packed, RASTER_HW), masks[there], strict=True):
+            if not np.array_equal(drawn, full):
+                check_undecided(candidates, drawn != full, mask)
+
+
+def check_undecided(candidates: Any, different: np.ndarray, threshold: float) -> None:
+    """Every differing pixel has, under some candidate, a probability at the threshold."""
+    near = np.zeros(RASTER_HW, dtype=bool)
+    for mask, box in zip(candidates.mask_probabilities, candidates.boxes_xyxy, strict=True):
+        near |= np.abs(paste_and_shrink(mask, box, candidates.size_hw) - threshold) <= 1e-6
+    assert near[different].all()
+
+
+def test_half_precision_changes_masks_by_less_than_a_thousandth(
+    detector: Any, tmp_path: Path
+) -> None:
+    store = store_predictions(detector, tmp_path, "float16")
+    for index, wanted in enumerate(predict_with_mmdet(detector, 0.3, 0.3, 0.45)):
+        found = postprocess(
+            store.candidates(index),
+            make_settings(score_threshold=0.3, nms_iou_threshold=0.3, mask_threshold=0.45),
+            label_category_ids=store.category_ids,
+        )
+        masks = shrink(wanted.masks.numpy())
+        full = pack(masks[masks.any(axis=(1, 2))])
+        assert np.array_equal(found.scores, wanted.scores.numpy()[masks.any(axis=(1, 2))])
+        shared = intersections_px(found.packed, full).diagonal()
+        union = areas_px(found.packed) + areas_px(full) - shared
+        large = union >= 1000
+        assert large.sum() >= 5
+        assert (1 - shared[large] / union[large]).max() < 1e-3

@@ -1,0 +1,128 @@
+"""Masks sampled at the raster's pixels are mmdet's full-size masks, shrunk by nearest resizing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+from src.annotations.packed_masks import unpack
+from src.postprocess.raster import RASTER_HW, sample_masks
+from tests.postprocess.generated import make_boxes, make_masks
+
+UNDECIDED = 1e-6
+
+
+def paste_and_shrink(
+    mask: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]
+) -> np.ndarray:
+    """(512, 512) float32 probabilities: mmdet's pasting at full size, then nearest resizing."""
+    pasted, region = _do_paste_mask(
+        torch.from_numpy(mask)[None, None], torch.from_numpy(box_xyxy)[None], *size_hw
+    )
+    full = torch.zeros(size_hw)
+    full[region] = pasted[0]
+    rows, columns = (np.arange(r) * s // r for r, s in zip(RASTER_HW, size_hw, strict=True))
+    return full.numpy()[rows][:, columns]
+
+
+def check_equal(
+    masks: np.ndarray, boxes: np.ndarray, size_hw: tuple[int, int], threshold: float
+) -> int:
+    """Compare all pixels; returns how many belong to a mask."""
+    packed = sample_masks(masks, boxes, size_hw, mask_threshold=threshold)
+    found = unpack(packed, RASTER_HW)
+    pixels = 0
+    for mask, box, drawn in zip(masks, boxes, found, strict=True):
+        probabilities = paste_and_shrink(mask, box, size_hw)
+        different = drawn != (probabilities >= np.float32(threshold))
+        assert (np.abs(probabilities[different] - threshold) <= UNDECIDED).all()
+        pixels += int(drawn.sum())
+    return pixels
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.45, 0.5])
+@pytest.mark.parametrize(
+    "size_hw",
+    [(512, 512), (331, 296), (151, 499), (800, 1333), (1201, 1799), (3024, 2017), (7, 3)],
+    ids=str,
+)
+def test_equal_to_full_size_pasting(size_hw: tuple[int, int], threshold: float) -> None:
+    random = np.random.default_rng(sum(size_hw))
+    masks = make_masks(random, 12)
+    boxes = make_boxes(random, 12, size_hw, relative_size=0.5)
+    assert check_equal(masks, boxes, size_hw, threshold) > 1000
+
+
+def test_equal_on_hundreds_of_small_photos() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        size_hw = (int(random.integers(20, 700)), int(random.integers(20, 700)))
+        boxes = make_boxes(random, 4, size_hw, relative_size=random.choice([0.02, 0.2, 1.5]))
+        check_equal(make_masks(random, 4), boxes, size_hw, random.choice([0.3, 0.45, 0.5, 0.9]))
+
+
+def test_equal_where_boxes_cross_the_photos_edge() -> None:
+    random = np.random.default_rng(1)
+    size_hw = (900, 700)
+    boxes = np.array(
+        [
+            [-50.25, -80.5, 200.75, 300.125],
+            [600.5, 800.25, 950.0, 1300.5],
+            [-100.0, -100.0, 800.0, 1000.0],
+            [650.0, -20.0, 700.5, 40.0],
+        ],
+        dtype=np.float32,
+    )
+    assert check_equal(make_masks(random, 4), boxes, size_hw, 0.45) > 10_000
+
+
+@pytest.mark.parametrize("size_hw", [(512, 512), (2048, 1536), (100, 60)], ids=str)
+def test_equal_for_boxes_below_a_pixel_or_without_area(size_hw: tuple[int, int]) -> None:
+    masks = np.full((6, 28, 28), 0.9, dtype=np.float32)
+    boxes = np.array(
+        [
+            [20.1, 30.2, 20.4, 30.9],
+            [20.6, 30.6, 21.4, 31.3],
+            [20.0, 30.0, 20.0, 50.0],  # no width: mmdet samples the mask's middle column
+            [20.5, 30.0, 20.5, 50.0],  # no width, on a pixel's centre: 0 / 0
+            [20.0, 30.0, 40.0, 30.0],
+            [20.5, 30.5, 20.5, 30.5],
+        ],
+        dtype=np.float32,
+    )
+    check_equal(masks, boxes, size_hw, 0.5)
+
+
+def test_equal_on_probabilities_at_the_threshold() -> None:
+    """A flat mask lies at its threshold everywhere inside; its edges decide to the bit."""
+    random = np.random.default_rng(2)
+    masks = np.full((4, 28, 28), np.float32(0.45), dtype=np.float32)
+    masks[1:] = 1.0
+    check_equal(masks, make_boxes(random, 4, (1000, 1500), relative_size=0.6), (1000, 1500), 0.45)
+
+
+def test_half_precision_masks_are_sampled_as_the_float32_they_mean() -> None:
+    random = np.random.default_rng(3)
+    masks = make_masks(random, 5).astype(np.float16)
+    boxes = make_boxes(random, 5, (640, 480), relative_size=0.5)
+    found = sample_masks(masks, boxes, (640, 480), mask_threshold=0.5)
+    wanted = sample_masks(masks.astype(np.float32), boxes, (640, 480), mask_threshold=0.5)
+    assert np.array_equal(found, wanted)
+
+
+def test_other_mask_sizes() -> None:
+    random = np.random.default_rng(4)
+    for size_px in (7, 14, 56):
+        boxes = make_boxes(random, 3, (700, 500), relative_size=0.5)
+        check_equal(make_masks(random, 3, size_px=size_px), boxes, (700, 500), 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size_hw", [(8688, 5792), (6824, 10717), (10_000, 10_000)], ids=str)
+def test_equal_on_the_largest_photos(size_hw: tuple[int, int]) -> None:
+    random = np.random.default_rng(5)
+    boxes = make_boxes(random, 6, size_hw, relative_size=0.3)
+    boxes[0] = 0, 0, size_hw[1], size_hw[0]
+    assert check_equal(make_masks(random, 6), boxes, size_hw, 0.45) > 10_000

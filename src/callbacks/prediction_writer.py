@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_store import PredictionStoreWriter
 
@@ -30,11 +31,14 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the store; images of an earlier, killed run of the same settings are kept."""
+        assert isinstance(pl_module, CascadeModule)
         self._writer = PredictionStoreWriter(
             self.directory,
             category_ids=pl_module.category_ids,
             settings=self.settings,
             rank=trainer.global_rank,
+            score_floor=pl_module.score_floor,
+            max_candidates=pl_module.max_candidates,
         )
 
     def write_on_batch_end(

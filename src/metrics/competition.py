@@ -15,7 +15,7 @@ In both, an image with neither truth nor prediction scores 1, and what is on one
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -23,7 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.errors import InputError
-from src.metrics.matching import THRESHOLDS, ImageMatches, ImageObjects, match_objects
+from src.metrics.matching import (
+    THRESHOLDS,
+    ClassKey,
+    ImageMatches,
+    ImageObjects,
+    match_objects,
+    no_objects,
+)
 
 Averaging = Literal["per_class", "pooled"]
 AVERAGINGS: tuple[str, ...] = get_args(Averaging)
@@ -51,7 +58,7 @@ class CompetitionScore:
     averaging: Averaging
     image_ids: tuple[str, ...]  # M
     values: npt.NDArray[np.float64]  # (M, 10) value(t) of each image
-    classes: Mapping[Hashable, ClassResult]  # every class that occurs in truth or prediction
+    classes: Mapping[ClassKey, ClassResult]  # every class that occurs in truth or prediction
 
     @property
     def competition_map(self) -> float:
@@ -74,7 +81,7 @@ class CompetitionScore:
         return self.values.mean(axis=0)
 
     @property
-    def per_class(self) -> dict[Hashable, float]:
+    def per_class(self) -> dict[ClassKey, float]:
         """For each class the mean of its value over the images where it occurs in truth or
         prediction."""
         return {key: result.value for key, result in self.classes.items()}
@@ -102,7 +109,7 @@ class ScoreAccumulator:
     averaging: Averaging = "per_class"
     _image_ids: list[str] = field(default_factory=list)
     _values: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    _classes: dict[Hashable, ClassResult] = field(default_factory=dict)
+    _classes: dict[ClassKey, ClassResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.averaging not in AVERAGINGS:
@@ -111,7 +118,12 @@ class ScoreAccumulator:
     def add(self, truth: ImageObjects, prediction: ImageObjects) -> ImageMatches:
         """Score one image and return its matches."""
         matches = match_objects(truth, prediction)
-        self._image_ids.append(truth.image_id)
+        self.add_matches(truth.image_id, matches)
+        return matches
+
+    def add_matches(self, image_id: str, matches: ImageMatches) -> None:
+        """Score one image whose objects are matched already."""
+        self._image_ids.append(image_id)
         self._values.append(image_values(matches, self.averaging))
         columns = (
             matches.class_keys,
@@ -125,7 +137,6 @@ class ScoreAccumulator:
             result.truth_objects += truth_objects
             result.predicted_objects += predicted_objects
             result.value_sum += value
-        return matches
 
     def result(self) -> CompetitionScore:
         """Return the score of the images so far.
@@ -139,8 +150,13 @@ class ScoreAccumulator:
             averaging=self.averaging,
             image_ids=tuple(self._image_ids),
             values=np.stack(self._values),
-            classes=dict(self._classes),
+            classes=dict(sorted(self._classes.items(), key=_class_order)),
         )
+
+
+def _class_order(item: tuple[ClassKey, ClassResult]) -> tuple[int, ...]:
+    key = item[0]
+    return key if isinstance(key, tuple) else (key,)
 
 
 def score_images(
@@ -165,6 +181,6 @@ def score_images(
     for true_objects in truth:
         predicted_objects = prediction.get(true_objects.image_id)
         if predicted_objects is None:
-            predicted_objects = ImageObjects(true_objects.image_id, (), true_objects.packed[:0])
+            predicted_objects = no_objects(true_objects)
         accumulator.add(true_objects, predicted_objects)
     return accumulator.result()

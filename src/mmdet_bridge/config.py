@@ -46,22 +46,16 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
     model = copy.deepcopy(dict(plain))  # type: ignore[arg-type]
     model.pop(SHARED_SIZES_KEY, None)
     _refuse_pretrained(model)
-    use_mmdet_scope()
-    try:
-        detector = MODELS.build(ConfigDict(model))
-    except (KeyError, TypeError) as error:
-        raise _explained(error, model) from error
-    if init_weights:
-        with _only_warnings():
-            detector.init_weights()
+    # Parts of mmengine look types up in the process's default scope, which may be another's.
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        try:
+            detector = MODELS.build(ConfigDict(model))
+        except (KeyError, TypeError) as error:
+            raise _explained(error, model) from error
+        if init_weights:
+            with _only_warnings():
+                detector.init_weights()
     return detector
-
-
-def use_mmdet_scope() -> None:
-    """Make mmdet's registry the one that nested types are looked up in, for this process."""
-    current = DefaultScope.get_current_instance()
-    if current is None or current.scope_name != "mmdet":
-        DefaultScope.get_instance("mmdet", scope_name="mmdet")
 
 
 @contextmanager

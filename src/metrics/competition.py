@@ -36,6 +36,16 @@ Averaging = Literal["per_class", "pooled"]
 AVERAGINGS: tuple[str, ...] = get_args(Averaging)
 
 
+def check_averaging(averaging: str) -> None:
+    """Refuse what is no averaging.
+
+    Raises:
+        InputError: names the value and the legal ones.
+    """
+    if averaging not in AVERAGINGS:
+        raise InputError(f"averaging={averaging}: legal are {', '.join(AVERAGINGS)}")
+
+
 @dataclass(slots=True)
 class ClassResult:
     """What one class did, over the images that have it in truth or prediction."""
@@ -112,8 +122,7 @@ class ScoreAccumulator:
     _classes: dict[ClassKey, ClassResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.averaging not in AVERAGINGS:
-            raise InputError(f"averaging={self.averaging}: legal are {', '.join(AVERAGINGS)}")
+        check_averaging(self.averaging)
 
     def add(self, truth: ImageObjects, prediction: ImageObjects) -> ImageMatches:
         """Score one image and return its matches."""

@@ -118,11 +118,20 @@ def _checked(
         raise InputError(
             f"the score of image {int(np.argmin(np.isfinite(scores)))} is not a number"
         )
+    check_settings(resamples=resamples, confidence=confidence)
+    return scores
+
+
+def check_settings(*, resamples: int, confidence: float) -> None:
+    """Refuse settings of a bootstrap that mean nothing.
+
+    Raises:
+        InputError: names the setting and what is legal.
+    """
     if resamples < 1:
         raise InputError(f"resamples={resamples}: at least 1 is legal")
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence}: legal is a value between 0 and 1")
-    return scores
 
 
 def _resampled_means(

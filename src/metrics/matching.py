@@ -7,7 +7,6 @@ t when it matches one true object of the same class with an IoU strictly greater
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,17 +20,25 @@ from src.annotations.packed_masks import areas_px, intersections_px
 THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 _THRESHOLD_ARRAY = np.array(THRESHOLDS)
 
+ClassKey = int | tuple[int, ...]
+"""What objects must share to match: a category, or a category and its attributes in order."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageObjects:
     """The objects of one image on the raster, N of them, true or predicted."""
 
     image_id: str
-    class_keys: tuple[Hashable, ...]  # N; objects match only where their keys are equal
+    class_keys: tuple[ClassKey, ...]  # N; objects match only where their keys are equal
     packed: npt.NDArray[np.uint8]  # (N, H*W//8): see src.annotations.packed_masks
 
     def __len__(self) -> int:
         return len(self.class_keys)
+
+
+def no_objects(like: ImageObjects) -> ImageObjects:
+    """Return an image without objects: the other side of ``like`` where nothing was found."""
+    return ImageObjects(image_id=like.image_id, class_keys=(), packed=like.packed[:0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class ImageMatches:
     """Which objects of one image found each other, T true and P predicted, K classes on either
     side."""
 
-    class_keys: tuple[Hashable, ...]  # K, in order of appearance: truth first
+    class_keys: tuple[ClassKey, ...]  # K, in order of appearance: truth first
     truth_classes: npt.NDArray[np.int64]  # (T,) indices into class_keys
     prediction_classes: npt.NDArray[np.int64]  # (P,)
     truth_iou: npt.NDArray[np.float64]  # (T,) IoU of the match in (0.5, 1]; 0 where there is none
@@ -76,7 +83,7 @@ def match_objects(truth: ImageObjects, prediction: ImageObjects) -> ImageMatches
     object has two pairs above 0.5 and the matching is the only one. Between equal IoUs the earlier
     true object goes first, then the earlier predicted one. A mask without a pixel matches nothing.
     """
-    index_of: dict[Hashable, int] = {}
+    index_of: dict[ClassKey, int] = {}
     for key in truth.class_keys + prediction.class_keys:
         index_of.setdefault(key, len(index_of))
     truth_classes = np.array([index_of[key] for key in truth.class_keys], dtype=np.int64)

@@ -1,0 +1,130 @@
+"""From annotation files to objects on the raster, an image at a time.
+
+A submission is read as what it is: an annotation file whose masks lie on the 512x512 raster. One
+with the columns Height and Width (or a COCO file) is at photo size and is resized, as the truth is.
+
+What counts as an object:
+
+- An object that loses its last pixel in resizing is left out, on both sides: on the raster it does
+  not exist, and nothing could match it. So a truth scored against itself gives 1.
+- A mask that is empty in the file itself stays, and matches nothing: the competition counts such a
+  prediction as wrong.
+- The filler ``1 1`` of class 23 is a prediction like any other: the competition counts it as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.annotations.categories import LabelDescriptions
+from src.annotations.image_sizes import ImageSizes
+from src.annotations.instances import ImageRecord
+from src.annotations.packed_masks import areas_px, pack_runs
+from src.annotations.run_lengths import resize_nearest
+from src.annotations.store import AnnotationStore
+from src.metrics.matching import ClassKey, ImageObjects
+
+RASTER_HW = (512, 512)
+
+
+class RasterObjects(Mapping[str, ImageObjects]):
+    """The objects of a store by image id, put on the raster when they are asked for.
+
+    Args:
+        store: masks of any size.
+        use_attributes: the class of an object is its category with its set of attributes, not its
+            category alone.
+        images_directory: the photos, to exchange Height and Width where they contradict the photo
+            (``src.annotations.image_sizes``); a photo that is missing repairs nothing.
+        raster_hw: height and width of the raster.
+    """
+
+    def __init__(
+        self,
+        store: AnnotationStore,
+        *,
+        use_attributes: bool = False,
+        images_directory: str | Path | None = None,
+        raster_hw: tuple[int, int] = RASTER_HW,
+    ) -> None:
+        self.store = store
+        self.use_attributes = use_attributes
+        self.raster_hw = raster_hw
+        self._vanished: dict[str, int] = {}
+        self._index_of = {record.image_id: index for index, record in enumerate(store.images)}
+        self._sizes = ImageSizes(images_directory)
+
+    def __len__(self) -> int:
+        return len(self._index_of)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index_of)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._index_of
+
+    def __getitem__(self, image_id: str) -> ImageObjects:
+        index = self._index_of[image_id]
+        instances = self.store.instances(index)
+        size_hw = self.record(image_id).size_hw
+        masks = instances.runs
+        if size_hw != self.raster_hw:
+            masks = tuple(resize_nearest(runs, size_hw, self.raster_hw) for runs in masks)
+        packed = pack_runs(masks, self.raster_hw)
+        kept = (areas_px(packed) > 0) | (instances.areas_px == 0)
+        self._vanished[image_id] = int(np.count_nonzero(~kept))
+        keys = class_keys(
+            instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes
+        )
+        return ImageObjects(
+            image_id=image_id,
+            class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
+            packed=packed[kept],
+        )
+
+    @property
+    def vanished(self) -> int:
+        """Objects left out, of the images asked for so far, because resizing took all of them."""
+        return sum(self._vanished.values())
+
+    @property
+    def exchanged_sizes(self) -> list[str]:
+        """Images, of those asked for so far, whose Height and Width were exchanged."""
+        return [finding.image_id for finding in self._sizes.findings if finding.repaired]
+
+    def record(self, image_id: str) -> ImageRecord:
+        """The image with the size it has after repair."""
+        record = self.store.images[self._index_of[image_id]]
+        if record.height_px == record.width_px:  # nothing to exchange; the raster is one of these
+            return record
+        settled = self._sizes.settle([record])[0]
+        return record if isinstance(settled, str) else settled
+
+
+def class_keys(
+    category_ids: Sequence[int], attribute_ids: Sequence[Sequence[int]], use_attributes: bool
+) -> list[ClassKey]:
+    """Return what objects must share to match: the category, or (category, attribute, ...).
+
+    Attributes are a set: their order and repetitions do not count.
+    """
+    if not use_attributes:
+        return list(category_ids)
+    return [
+        (category, *sorted(set(attributes)))
+        for category, attributes in zip(category_ids, attribute_ids, strict=True)
+    ]
+
+
+def class_key_text(key: ClassKey) -> str:
+    """Write a class key as ``ClassId`` is written: ``6``, or ``6_13_24``."""
+    return "_".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def class_key_name(key: ClassKey, labels: LabelDescriptions) -> str:
+    """Write a class key in words: ``6 pants``, or ``6_13_24 pants``."""
+    category = key[0] if isinstance(key, tuple) else key
+    return f"{class_key_text(key)} {labels.category_names[category]}"

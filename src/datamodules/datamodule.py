@@ -1,0 +1,298 @@
+"""The competition's photos and annotations for Lightning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import albumentations
+import lightning
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from src.annotations.errors import InputError
+from src.annotations.store import AnnotationStore
+from src.annotations.store_builder import open_or_build
+from src.datamodules.checks import (
+    check_at_least,
+    check_directory,
+    check_photos,
+    check_probability,
+    check_scale,
+)
+from src.datamodules.dataset import PhotoDataset, TrainingDataset
+from src.datamodules.folds import load_or_make_split
+from src.datamodules.loading import EpochSampler, make_loader
+from src.datamodules.photo_list import select_photos
+from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.datamodules.split_file import Split
+from src.mmdet_bridge.samples import Sample
+
+log = logging.getLogger(__name__)
+
+
+class CompetitionDataModule(lightning.LightningDataModule):
+    """Photos of the competition, or any data set in one of the formats that the store reads.
+
+    Training photos without objects are left out (mmdetection's default, and the competition has
+    none); an object that resizing leaves no pixel of is left out of its sample, and a photo that
+    loses all its objects so is trained on as background. Validation and test photos are all
+    predicted, none twice but for what Lightning pads under several devices (not in prediction).
+
+    Args:
+        train_annotations: 2019 CSV, 2020 CSV or COCO JSON, told apart by content; null where only
+            test photos are predicted.
+        train_images: folder of the annotated photos.
+        split_file: which images validate, as ``python -m src.split`` writes it. Made and saved
+            there where it is missing.
+        validation_images: how many images validate. Null: as many as the split file says.
+        split_seed: seed of the split. Null: that of the split file.
+        cache_directory: where the annotations are kept in their fast form.
+        test_images: folder of the test photos.
+        sample_submission: CSV whose column ``ImageId`` names the test photos; null: all photos in
+            the folder.
+        label_descriptions: JSON that names categories and attributes; null: as the format has them.
+        on_bad_rows: ``error`` or ``skip``, see ``open_or_build``.
+        category_ids: the category of each of the model's labels; null: those of the annotations.
+        predict_split: ``validation`` or ``test``, the photos of ``predict_dataloader``.
+        train_short_edge_px: least and greatest shorter edge in training, drawn uniformly.
+        train_long_edge_px: upper limit of the longer edge in training.
+        predict_short_edge_px: upper limit of the shorter edge in validation, test and prediction.
+        predict_long_edge_px: upper limit of the longer edge there.
+        flip_probability: of mirroring a training photo, in [0, 1].
+        pixel_augmentations: albumentations transforms by name, see ``PixelAugmentation``; they see
+            the resized photo, so that a size in pixels is one that the model sees.
+        seed: of order, scale, mirroring and augmentation in training.
+        batch_size: training photos a batch and device.
+        predict_batch_size: photos a batch and device in validation, test and prediction.
+        num_workers: loader processes; 0: none, the photos are made in the training process.
+        prefetch_factor: batches that each worker makes ahead.
+        persistent_workers: keep the workers from epoch to epoch.
+
+    Raises:
+        InputError: a value is not legal; names its key.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_annotations: str | None,
+        train_images: str | None,
+        split_file: str,
+        validation_images: int | None,
+        split_seed: int | None,
+        cache_directory: str,
+        test_images: str | None = None,
+        sample_submission: str | None = None,
+        label_descriptions: str | None = None,
+        on_bad_rows: str = "error",
+        category_ids: Sequence[int] | None = None,
+        predict_split: str = "test",
+        train_short_edge_px: tuple[int, int] = (600, 1200),
+        train_long_edge_px: int = 1900,
+        predict_short_edge_px: int = 1200,
+        predict_long_edge_px: int = 1900,
+        flip_probability: float = 0.5,
+        pixel_augmentations: Mapping[str, albumentations.BasicTransform] | None = None,
+        seed: int = 0,
+        batch_size: int = 2,
+        predict_batch_size: int = 1,
+        num_workers: int = 0,
+        prefetch_factor: int = 2,
+        persistent_workers: bool = True,
+    ) -> None:
+        super().__init__()
+        if predict_split not in ("validation", "test"):
+            raise InputError(
+                f"datamodule.predict_split={predict_split}: legal are validation and test"
+            )
+        check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
+        check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
+        check_probability("datamodule.flip_probability", flip_probability)
+        for key, value, least in (
+            ("batch_size", batch_size, 1),
+            ("predict_batch_size", predict_batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+            ("seed", seed, 0),
+        ):
+            check_at_least(f"datamodule.{key}", value, least)
+        self.train_annotations = train_annotations
+        self.train_images = None if train_images is None else Path(train_images)
+        self.split_file = Path(split_file)
+        self.validation_images = validation_images
+        self.split_seed = split_seed
+        self.cache_directory = Path(cache_directory)
+        self.test_images = None if test_images is None else Path(test_images)
+        self.sample_submission = None if sample_submission is None else Path(sample_submission)
+        self.label_descriptions = label_descriptions
+        self.on_bad_rows = on_bad_rows
+        self.category_ids = category_ids
+        self.predict_split = predict_split
+        self.train_short_edge_px = train_short_edge_px
+        self.train_long_edge_px = train_long_edge_px
+        self.predict_short_edge_px = predict_short_edge_px
+        self.predict_long_edge_px = predict_long_edge_px
+        self.flip_probability = flip_probability
+        self.pixel_augmentation = PixelAugmentation(pixel_augmentations or {})
+        self.seed = seed
+        self.batch_size = batch_size
+        self.predict_batch_size = predict_batch_size
+        self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
+        self.persistent_workers = persistent_workers
+
+    def prepare_data(self) -> None:
+        """Build the annotation store and the split where they are missing; on one process."""
+        stage = None if self.trainer is None else self.trainer.state.fn
+        if self._needs_annotations(stage):
+            self._load_or_make_split(self._open_store())
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open what a stage needs and check that all its photos are there.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``; None: everything configured.
+
+        Raises:
+            InputError: see the messages; each names a file or key and the bad value.
+        """
+        if self._needs_annotations(stage):
+            self.store = self._open_store()
+            self.split = self._load_or_make_split(self.store)
+            self.validation_dataset = self._validation_dataset()
+            if stage in (None, "fit"):
+                self.train_dataset = self._train_dataset()
+        if self._needs_test_photos(stage):
+            self.test_dataset = self._test_dataset()
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled, augmented photos with their objects; the same for the same seed and epoch."""
+        sampler = EpochSampler(
+            self.train_dataset,
+            seed=self.seed,
+            rank=0 if self.trainer is None else self.trainer.global_rank,
+            world_size=self._world_size,
+        )
+        return self._loader(
+            self.train_dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True
+        )
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Every validation photo, by image id, without its objects."""
+        return self._loader(self.validation_dataset, batch_size=self.predict_batch_size)
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Every test photo, in the order of the sample submission or by name."""
+        return self._loader(self.test_dataset, batch_size=self.predict_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Every photo of ``predict_split``."""
+        if self.predict_split == "validation":
+            return self.val_dataloader()
+        return self.test_dataloader()
+
+    @property
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    def _needs_annotations(self, stage: str | None) -> bool:
+        if stage == "predict":
+            return self.predict_split == "validation"
+        return stage != "test"
+
+    def _needs_test_photos(self, stage: str | None) -> bool:
+        if stage is None:
+            return self.test_images is not None
+        return stage == "test" or (stage == "predict" and self.predict_split == "test")
+
+    def _open_store(self) -> AnnotationStore:
+        if self.train_annotations is None:
+            raise InputError("datamodule.train_annotations=null: this needs the annotation file")
+        return open_or_build(
+            Path(self.train_annotations),
+            self.cache_directory,
+            images_directory=check_directory("datamodule.train_images", self.train_images),
+            on_bad_rows=self.on_bad_rows,
+            label_descriptions=self.label_descriptions,
+        )
+
+    def _load_or_make_split(self, store: AnnotationStore) -> Split:
+        return load_or_make_split(
+            self.split_file,
+            image_ids=[record.image_id for record in store.images],
+            category_sets=store.category_sets(),
+            validation_images=self.validation_images,
+            seed=self.split_seed,
+            annotations=Path(str(self.train_annotations)),
+        )
+
+    def _train_dataset(self) -> TrainingDataset:
+        category_sets = self.store.category_sets()
+        positions = [self.store.index_of(image_id) for image_id in self.split.train]
+        indices = np.array([i for i in positions if category_sets[i]], dtype=np.int64)
+        if len(indices) < len(positions):
+            log.info("%d training photos without objects left out", len(positions) - len(indices))
+        wanted = self.batch_size * self._world_size
+        if wanted > len(indices):
+            raise InputError(
+                f"datamodule.batch_size={self.batch_size} on {self._world_size} device(s) takes "
+                f"{wanted} photos a step; {self.split_file} has {len(indices)} training photos "
+                "with objects"
+            )
+        file_names = [self.store.images[index].file_name for index in indices]
+        return TrainingDataset(
+            store=self.store,
+            indices=indices,
+            images_directory=check_photos("datamodule.train_images", self.train_images, file_names),
+            category_ids=self.category_ids or self.store.category_ids,
+            short_edge_px=self.train_short_edge_px,
+            long_edge_px=self.train_long_edge_px,
+            flip_probability=self.flip_probability,
+            pixel_augmentation=self.pixel_augmentation,
+            seed=self.seed,
+        )
+
+    def _validation_dataset(self) -> PhotoDataset:
+        records = [self.store.images[self.store.index_of(i)] for i in self.split.validation]
+        file_names = [record.file_name for record in records]
+        return self._photo_dataset(
+            directory=check_photos("datamodule.train_images", self.train_images, file_names),
+            image_ids=self.split.validation,
+            file_names=file_names,
+        )
+
+    def _test_dataset(self) -> PhotoDataset:
+        directory = check_directory("datamodule.test_images", self.test_images)
+        image_ids, file_names = select_photos(directory, sample_submission=self.sample_submission)
+        return self._photo_dataset(directory=directory, image_ids=image_ids, file_names=file_names)
+
+    def _photo_dataset(
+        self, *, directory: Path, image_ids: Sequence[str], file_names: Sequence[str]
+    ) -> PhotoDataset:
+        return PhotoDataset(
+            images_directory=directory,
+            image_ids=tuple(image_ids),
+            file_names=tuple(file_names),
+            short_edge_px=self.predict_short_edge_px,
+            long_edge_px=self.predict_long_edge_px,
+        )
+
+    def _loader(
+        self,
+        dataset: Dataset[Sample],
+        *,
+        batch_size: int,
+        sampler: EpochSampler | None = None,
+        drop_last: bool = False,
+    ) -> DataLoader[Sample]:
+        return make_loader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor,
+            persistent_workers=self.persistent_workers,
+        )

@@ -1,0 +1,163 @@
+"""Photos as samples: those to train on with their objects, those to predict without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from src.annotations.errors import InputError
+from src.annotations.image_headers import read_size_hw
+from src.annotations.store import AnnotationStore
+from src.datamodules.photos import read_photo
+from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.datamodules.transforms import (
+    View,
+    boxes_of_masks,
+    draw_view,
+    flip_photo,
+    render_masks,
+    resized_hw,
+)
+from src.mmdet_bridge.samples import Objects, Sample, make_objects, make_sample
+
+
+class TrainingDataset(Dataset[Sample]):
+    """Augmented photos with their objects. Keys are pairs (epoch, index), see ``EpochSampler``.
+
+    A sample depends on seed, epoch and index alone: not on the worker that makes it, nor on what
+    was made before.
+
+    Args:
+        store: the annotations.
+        indices: shape (N,), positions in ``store.images`` of the photos to train on.
+        images_directory: folder of the photos.
+        category_ids: the category id of each of the model's labels.
+        short_edge_px: least and greatest shorter edge in pixels, drawn uniformly.
+        long_edge_px: upper limit of the longer edge in pixels.
+        flip_probability: of mirroring left to right, in [0, 1].
+        pixel_augmentation: applied to the resized photo, before mirroring.
+        seed: 0 or above.
+
+    Raises:
+        InputError: an object's category has no label.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: AnnotationStore,
+        indices: npt.NDArray[np.int64],
+        images_directory: Path,
+        category_ids: Sequence[int],
+        short_edge_px: tuple[int, int],
+        long_edge_px: int,
+        flip_probability: float,
+        pixel_augmentation: PixelAugmentation,
+        seed: int,
+    ) -> None:
+        self.store = store
+        self.indices = indices
+        self.images_directory = images_directory
+        self.short_edge_px = short_edge_px
+        self.long_edge_px = long_edge_px
+        self.flip_probability = flip_probability
+        self.pixel_augmentation = pixel_augmentation
+        self.seed = seed
+        self._label_of = {category: label for label, category in enumerate(category_ids)}
+        category_sets = store.category_sets()
+        present = set().union(*(category_sets[index] for index in indices))
+        if unknown := sorted(present - self._label_of.keys()):
+            raise InputError(
+                f"category_ids={list(category_ids)}: the photos to train on carry objects of "
+                f"category {unknown[0]}, which is not among them"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Make the sample of an epoch (0 or above) and a position in ``indices``."""
+        epoch, index = key
+        record = self.store.images[self.indices[index]]
+        view = draw_view(
+            record.size_hw,
+            short_edge_px=self.short_edge_px,
+            long_edge_px=self.long_edge_px,
+            flip_probability=self.flip_probability,
+            generator=np.random.default_rng([self.seed, epoch, index]),
+        )
+        path = self.images_directory / record.file_name
+        image = read_photo(path, size_hw=view.size_hw)
+        image = self.pixel_augmentation(image, seed=view.pixel_seed)
+        return make_sample(
+            image=flip_photo(image) if view.flip else image,
+            image_id=record.image_id,
+            image_path=str(path),
+            original_hw=record.size_hw,
+            flip=view.flip,
+            objects=self._objects(int(self.indices[index]), view),
+        )
+
+    def _objects(self, store_index: int, view: View) -> Objects:
+        """Leave out objects of which resizing left no pixel, and COCO's crowd regions."""
+        instances = self.store.instances(store_index)
+        single = np.flatnonzero(~self.store.is_crowd(store_index))
+        masks = render_masks([instances.runs[number] for number in single], view)
+        boxes = boxes_of_masks(masks)
+        visible = boxes[:, 2] > boxes[:, 0]
+        category_ids = instances.category_ids[single[visible]]
+        return make_objects(
+            labels=np.array([self._label_of[int(c)] for c in category_ids], dtype=np.int64),
+            boxes_xyxy=boxes[visible],
+            masks=masks[visible],
+        )
+
+
+class PhotoDataset(Dataset[Sample]):
+    """Photos to predict, each resized by one rule, without objects. Keys are positions.
+
+    Args:
+        images_directory: folder of the photos.
+        image_ids: N ids.
+        file_names: N files, relative to the folder.
+        short_edge_px: upper limit of the shorter edge in pixels.
+        long_edge_px: upper limit of the longer edge in pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        images_directory: Path,
+        image_ids: Sequence[str],
+        file_names: Sequence[str],
+        short_edge_px: int,
+        long_edge_px: int,
+    ) -> None:
+        self.images_directory = images_directory
+        self.image_ids = image_ids
+        self.file_names = file_names
+        self.short_edge_px = short_edge_px
+        self.long_edge_px = long_edge_px
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Make the sample of a position."""
+        path = self.images_directory / self.file_names[index]
+        photo_hw = read_size_hw(path)
+        size_hw = resized_hw(
+            photo_hw, short_edge_px=self.short_edge_px, long_edge_px=self.long_edge_px
+        )
+        return make_sample(
+            image=read_photo(path, size_hw=size_hw),
+            image_id=self.image_ids[index],
+            image_path=str(path),
+            original_hw=photo_hw,
+        )

@@ -1,0 +1,27 @@
+"""Pixels of photos at the size in which they are wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.image_headers import read_image_rgb
+from src.datamodules.transforms import resize_photo
+
+
+def read_photo(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Read a photo, EXIF rotation applied, and resize it bilinearly.
+
+    Args:
+        path: the picture.
+        size_hw: height and width of the result.
+
+    Returns:
+        Shape (*size_hw, 3), uint8, RGB.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return resize_photo(read_image_rgb(path), size_hw)

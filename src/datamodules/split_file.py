@@ -1,0 +1,94 @@
+"""The file that says which images validate and which train: JSON, two lists of image ids."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from src.annotations.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which images validate and which train: two disjoint lists of image ids, each sorted."""
+
+    validation: tuple[str, ...]
+    train: tuple[str, ...]
+    seed: int
+    annotations: str  # name of the annotation file, without its folder
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Write a split as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(asdict(split), indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_ids(content: dict[str, object], part: str, path: Path) -> tuple[str, ...]:
+    ids = content.get(part)
+    if not isinstance(ids, list) or not all(isinstance(image_id, str) for image_id in ids):
+        raise InputError(f"{path}: the key {part!r} must hold a list of image ids, got {ids!r:.80}")
+    if not ids:
+        raise InputError(f"{path}: the key {part!r} holds no image ids, at least one is needed")
+    return tuple(sorted(ids))
+
+
+def read_split(path: Path) -> Split:
+    """Read a split that ``write_split`` or a person wrote.
+
+    Raises:
+        InputError: no such file, no JSON, a key missing or of the wrong type, an empty part, an id
+            named twice.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such split file; python -m src.split makes one") from None
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable JSON file: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a JSON object is expected, got a {type(content).__name__}")
+    validation = _read_ids(content, "validation", path)
+    train = _read_ids(content, "train", path)
+    seen: set[str] = set()
+    for image_id in validation + train:
+        if image_id in seen:
+            raise InputError(f"{path}: image id {image_id!r} is named twice, legal is once")
+        seen.add(image_id)
+    seed, annotations = content.get("seed"), content.get("annotations")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise InputError(f"{path}: the key 'seed' must hold a whole number, got {seed!r:.80}")
+    if not isinstance(annotations, str):
+        raise InputError(
+            f"{path}: the key 'annotations' must hold a file name, got {annotations!r:.80}"
+        )
+    return Split(validation=validation, train=train, seed=seed, annotations=annotations)
+
+
+def check_split(
+    split: Split, *, image_ids: Collection[str], split_file: Path, annotations: Path
+) -> None:
+    """Check that every image of a split is annotated; warn of annotated images in no part of it.
+
+    Raises:
+        InputError: names the split file and the first unknown id.
+    """
+    known = set(image_ids)
+    unknown = [image_id for image_id in split.validation + split.train if image_id not in known]
+    if unknown:
+        raise InputError(
+            f"{split_file}: image id {unknown[0]!r} is not in {annotations}, nor are "
+            f"{len(unknown) - 1} others; was the split made from this file or from another "
+            f"{split.annotations}?"
+        )
+    left_out = len(known) - len(split.validation) - len(split.train)
+    if left_out:
+        log.warning("%s puts %d images of %s in no part", split_file, left_out, annotations)

@@ -1,0 +1,133 @@
+"""From a photo and run lengths to the pixels and masks of one training view.
+
+Everything random about a view is drawn before a pixel is read, so that a reader may decode the
+photo no larger than the view needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.instances import Runs
+from src.annotations.run_lengths import decode_resized
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How one photo is shown to the model once."""
+
+    annotated_hw: tuple[int, int]  # pixels that the run lengths count
+    size_hw: tuple[int, int]  # pixels of the view
+    flip: bool  # mirrored left to right, after resizing
+    pixel_seed: int  # of the pixel augmentation
+
+
+def resized_hw(
+    size_hw: tuple[int, int], *, short_edge_px: int, long_edge_px: int
+) -> tuple[int, int]:
+    """Return the largest size of the same aspect within both limits.
+
+    mmdetection's rule for a scale of two numbers (``mmcv.rescale_size``): the smaller of both
+    factors, sizes rounded half up; here at least 1 px.
+
+    Args:
+        size_hw: height and width in pixels.
+        short_edge_px: upper limit of the shorter edge.
+        long_edge_px: upper limit of the longer edge.
+    """
+    height, width = size_hw
+    factor = min(long_edge_px / max(height, width), short_edge_px / min(height, width))
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def draw_view(
+    annotated_hw: tuple[int, int],
+    *,
+    short_edge_px: tuple[int, int],
+    long_edge_px: int,
+    flip_probability: float,
+    generator: np.random.Generator,
+) -> View:
+    """Draw a view of a photo.
+
+    Args:
+        annotated_hw: height and width that the photo's annotation counts in: the photo's own, or
+            those of a smaller copy (the 2020 edition's masks); only their ratio matters.
+        short_edge_px: least and greatest shorter edge, both included; whole numbers between them
+            are equally likely (mmdetection's multi-scale training, mode "range").
+        long_edge_px: upper limit of the longer edge.
+        flip_probability: of mirroring, in [0, 1].
+        generator: the only source of randomness.
+    """
+    short_edge = int(generator.integers(*short_edge_px, endpoint=True))
+    flip = bool(generator.random() < flip_probability)
+    return View(
+        annotated_hw=annotated_hw,
+        size_hw=resized_hw(annotated_hw, short_edge_px=short_edge, long_edge_px=long_edge_px),
+        flip=flip,
+        pixel_seed=int(generator.integers(2**32)),
+    )
+
+
+def resize_photo(photo: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Resize a photo bilinearly, as mmdetection's ``Resize`` does.
+
+    Args:
+        photo: shape (H, W, 3), uint8.
+        size_hw: height and width of the result.
+
+    Returns:
+        Shape (*size_hw, 3), uint8.
+    """
+    if photo.shape[:2] == size_hw:
+        return photo
+    resized = cv2.resize(photo, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def flip_photo(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Mirror a photo left to right. Shape (H, W, 3), uint8, C-contiguous, in and out."""
+    return np.asarray(cv2.flip(photo, 1), dtype=np.uint8)
+
+
+def render_masks(runs: Sequence[Runs], view: View) -> npt.NDArray[np.uint8]:
+    """Draw masks on the view's grid, without a bitmap of the photo's size.
+
+    Equal to decoding each mask, resizing it by nearest (source index = floor(i * source / target))
+    and mirroring it where the view is mirrored.
+
+    Args:
+        runs: N masks on a picture of ``view.annotated_hw``, each of shape (R_i, 2).
+        view: the view.
+
+    Returns:
+        Shape (N, *view.size_hw), uint8, 0 or 1.
+    """
+    masks = np.empty((len(runs), *view.size_hw), dtype=np.uint8)
+    for mask, mask_runs in zip(masks, runs, strict=True):
+        mask[:] = decode_resized(
+            mask_runs, view.annotated_hw, view.size_hw, flip_horizontal=view.flip
+        )
+    return masks
+
+
+def boxes_of_masks(masks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the tightest box of each mask.
+
+    Args:
+        masks: shape (N, H, W), uint8, not zero where the object is.
+
+    Returns:
+        Shape (N, 4), float32: x_min, y_min, x_max, y_max in pixels, half-open (the maxima are one
+        past the last pixel); zeros for an empty mask.
+    """
+    boxes = np.zeros((len(masks), 4), dtype=np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        x_min, y_min, width, height = cv2.boundingRect(mask)
+        box[:] = x_min, y_min, x_min + width, y_min + height
+    return boxes

@@ -1,0 +1,97 @@
+"""mmdetection's data types, made from plain arrays: what a batch of the detector consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+
+Objects: TypeAlias = InstanceData
+"""N objects of a photo: bboxes (N, 4) float32, labels (N,) int64, masks BitmapMasks (N, H, W)."""
+
+
+class Sample(TypedDict):
+    """One photo for the detector."""
+
+    inputs: torch.Tensor  # (3, H, W), uint8, RGB
+    data_samples: DetDataSample
+
+
+class Batch(TypedDict):
+    """B photos of any sizes; the detector's preprocessor pads and stacks them."""
+
+    inputs: list[torch.Tensor]  # B tensors (3, H_i, W_i), uint8, RGB
+    data_samples: list[DetDataSample]
+
+
+def make_sample(
+    *,
+    image: npt.NDArray[np.uint8],
+    image_id: str,
+    image_path: str,
+    original_hw: tuple[int, int],
+    flip: bool = False,
+    objects: Objects | None = None,
+) -> Sample:
+    """Pack a photo, and in training its objects, as mmdetection's ``PackDetInputs`` does.
+
+    Args:
+        image: shape (H, W, 3), uint8, RGB, C-contiguous: resized, and mirrored where ``flip``.
+        image_id: the photo's id.
+        image_path: where the photo was read from.
+        original_hw: height and width of the photo before resizing, EXIF rotation applied.
+        flip: whether the image is mirrored left to right.
+        objects: the objects, in training; see ``make_objects``.
+    """
+    height, width = image.shape[:2]
+    data_sample = DetDataSample(
+        metainfo={
+            "img_id": image_id,
+            "img_path": image_path,
+            "ori_shape": original_hw,
+            "img_shape": (height, width),
+            "scale_factor": (width / original_hw[1], height / original_hw[0]),
+            "flip": flip,
+            "flip_direction": "horizontal" if flip else None,
+        }
+    )
+    if objects is not None:
+        data_sample.gt_instances = objects
+    pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    return {"inputs": pixels, "data_samples": data_sample}
+
+
+def make_objects(
+    *,
+    labels: npt.NDArray[np.int64],
+    boxes_xyxy: npt.NDArray[np.float32],
+    masks: npt.NDArray[np.uint8],
+) -> Objects:
+    """Pack N objects, N = 0 included.
+
+    Boxes are a plain tensor: the detector's preprocessor turns mmdetection's box types into one.
+
+    Args:
+        labels: shape (N,), int64, positions in the list of category ids.
+        boxes_xyxy: shape (N, 4), float32, pixels of the resized image, half-open.
+        masks: shape (N, H, W), uint8, 0 or 1, on the grid of the resized image.
+    """
+    objects = InstanceData()
+    objects.bboxes = torch.from_numpy(boxes_xyxy)
+    objects.labels = torch.from_numpy(labels)
+    objects.masks = BitmapMasks(masks, *masks.shape[1:])
+    return objects
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Make a batch of samples, in their order."""
+    return {
+        "inputs": [sample["inputs"] for sample in samples],
+        "data_samples": [sample["data_samples"] for sample in samples],
+    }

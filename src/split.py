@@ -1,0 +1,72 @@
+"""Choose validation images: ``python -m src.split annotations=train.csv``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from src.annotations.store_builder import open_or_build
+from src.config import entry_point
+from src.datamodules.folds import ClassShare, class_shares, make_split, total_deviation
+from src.datamodules.split_file import Split, write_split
+
+
+def shares_table(split: Split, shares: Sequence[ClassShare], names: dict[int, str]) -> Table:
+    """Lay out each class's share of the images in both parts, and the total deviation."""
+    table = Table(
+        title=f"{len(split.validation)} validation and {len(split.train)} training images",
+        caption=f"total deviation: {100 * total_deviation(shares):.2f} percentage points",
+    )
+    table.add_column("class")
+    for heading in ("images", "validation %", "training %", "deviation"):
+        table.add_column(heading, justify="right")
+    for share in shares:
+        table.add_row(
+            f"{share.category_id} {names.get(share.category_id, '')}".strip(),
+            str(share.images),
+            f"{100 * share.validation_share:.2f}",
+            f"{100 * share.train_share:.2f}",
+            f"{100 * share.deviation:.2f}",
+        )
+    return table
+
+
+def split_annotations(config: DictConfig) -> Split:
+    """Make the split that the config describes, save it, show the shares."""
+    annotations = Path(config.annotations)
+    store = open_or_build(
+        annotations,
+        Path(config.cache_directory),
+        images_directory=None if config.images is None else Path(config.images),
+        on_bad_rows=config.on_bad_rows,
+    )
+    image_ids = [record.image_id for record in store.images]
+    category_sets = store.category_sets()
+    split = make_split(
+        image_ids=image_ids,
+        category_sets=category_sets,
+        validation_images=config.validation_images,
+        seed=config.seed,
+        annotations=str(annotations),
+    )
+    write_split(split, Path(config.output))
+    names = {category.id: category.name for category in store.labels.categories}
+    shares = class_shares(split, image_ids=image_ids, category_sets=category_sets)
+    Console(file=sys.stdout).print(shares_table(split, shares, names))
+    print(f"wrote {config.output}")
+    return split
+
+
+@entry_point("split")
+def main(config: DictConfig) -> None:
+    """Hydra's task: split."""
+    split_annotations(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A small data set drawn here: ellipses whose colour says their class, on noise."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.datamodules.datamodule import CompetitionDataModule
+
+COLOURS = {3: (255, 0, 0), 6: (0, 255, 0), 23: (0, 0, 255), 31: (255, 255, 0)}
+ORIENTATION_TAG = 0x0112
+
+
+def run_lengths(mask: np.ndarray) -> str:
+    """EncodedPixels of a bitmap, by the definition: 1-based, column-major."""
+    pixels = np.concatenate([[0], mask.T.ravel().astype(np.int8), [0]])
+    edges = np.flatnonzero(np.diff(pixels)) + 1
+    starts, ends = edges[::2], edges[1::2]
+    return " ".join(f"{start} {end - start}" for start, end in zip(starts, ends, strict=True))
+
+
+def ellipse(
+    size_hw: tuple[int, int], centre: tuple[int, int], radii: tuple[int, int]
+) -> np.ndarray:
+    rows, columns = np.ogrid[: size_hw[0], : size_hw[1]]
+    return ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2 <= 1
+
+
+@dataclass
+class Picture:
+    """A photo as it is displayed, with its objects."""
+
+    image_id: str
+    image: np.ndarray
+    objects: list[tuple[int, np.ndarray]] = field(default_factory=list)
+
+
+def draw_picture(
+    image_id: str, size_hw: tuple[int, int], generator: np.random.Generator
+) -> Picture:
+    """Noise of gray 90 to 160 with one to three ellipses in different halves."""
+    height, width = size_hw
+    gray = generator.integers(90, 160, size=(height, width, 1), dtype=np.uint8)
+    picture = Picture(image_id, np.repeat(gray, 3, axis=2))
+    categories = generator.permutation(list(COLOURS))[: generator.integers(1, 4)]
+    for number, category in enumerate(categories.tolist()):
+        centre = (int(height * (0.2 + 0.3 * number)), int(width * generator.uniform(0.3, 0.7)))
+        radii = (max(2, height // 9), max(2, int(width * generator.uniform(0.1, 0.25))))
+        mask = ellipse(size_hw, centre, radii)
+        picture.image[mask] = COLOURS[category]
+        picture.objects.append((category, mask))
+    return picture
+
+
+def save_picture(picture: Picture, path: Path, *, orientation: int = 1, gray: bool = False) -> None:
+    """Save so that the picture is displayed as given, through an EXIF rotation where asked."""
+    undo = {
+        1: None,
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }
+    image = Image.fromarray(picture.image)
+    if undo[orientation] is not None:
+        image = image.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    image = image.convert("L") if gray else image
+    image.save(path, quality=100, subsampling=0, exif=exif)
+
+
+def write_rows(pictures: list[Picture], path: Path, *, transposed: tuple[str, ...] = ()) -> None:
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])
+        for picture in pictures:
+            height, width = picture.image.shape[:2]
+            if picture.image_id in transposed:
+                height, width = width, height
+            for category, mask in picture.objects:
+                rows.writerow([picture.image_id, run_lengths(mask), height, width, category])
+
+
+@dataclass
+class Data:
+    directory: Path
+    pictures: dict[str, Picture]
+
+    def datamodule(self, **changes) -> CompetitionDataModule:
+        values = {
+            "train_annotations": str(self.directory / "train.csv"),
+            "train_images": str(self.directory / "train"),
+            "split_file": str(self.directory / "split.json"),
+            "validation_images": 4,
+            "split_seed": 777,
+            "cache_directory": str(self.directory / "cache"),
+            "test_images": str(self.directory / "test"),
+            "train_short_edge_px": (40, 60),
+            "train_long_edge_px": 100,
+            "predict_short_edge_px": 48,
+            "predict_long_edge_px": 80,
+            "batch_size": 2,
+        }
+        return CompetitionDataModule(**(values | changes))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """16 annotated photos, one gray, three EXIF-rotated, one of them with transposed rows; 3 test
+    photos, one EXIF-rotated.
+    """
+    directory = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(5)
+    sizes = [tuple(generator.integers(60, 140, size=2).tolist()) for _ in range(16)]
+    pictures = [draw_picture(f"{n:04x}.jpg", size, generator) for n, size in enumerate(sizes)]
+    (directory / "train").mkdir()
+    (directory / "test").mkdir()
+    for number, picture in enumerate(pictures):
+        save_picture(
+            picture,
+            directory / "train" / picture.image_id,
+            orientation={1: 6, 2: 8, 3: 3}.get(number, 1),
+            gray=number == 4,
+        )
+    write_rows(pictures, directory / "train.csv", transposed=("0002.jpg",))
+    for number in range(3):
+        picture = draw_picture(f"t{number}.jpg", (70 + number, 90), generator)
+        save_picture(
+            picture, directory / "test" / picture.image_id, orientation=6 if number == 2 else 1
+        )
+    return Data(directory, {picture.image_id: picture for picture in pictures})

@@ -148,21 +148,21 @@ def _compress_block(
 
 def _expand_block(block: list[bytes], sizes_px: npt.NDArray[np.int64]) -> ParsedBlock | None:
     lengths = np.array([len(text) for text in block], dtype=np.int64)
-    joined = b"".join((b"0" * 8, *block))
-    codes = np.frombuffer(joined, dtype=np.uint8) - np.uint8(48)
-    text_ends = np.cumsum(lengths) + 8
+    text_ends = np.cumsum(lengths)
+    # Behind the text is room to load the last count as a word of eight characters.
+    codes = np.frombuffer(b"".join((*block, b"0" * 16)), dtype=np.uint8) - np.uint8(48)
     if lengths.min() == 0 or codes.max() > 63 or codes[text_ends - 1].max() > 31:
         return None
-    ends = np.flatnonzero(codes[8:] < 32) + 9
-    groups = np.diff(ends, prepend=8)
+    ends = np.flatnonzero(codes[: text_ends[-1]] < 32) + 1
+    groups = np.diff(ends, prepend=0)
     if groups.max() > _MAX_GROUPS:
         return None
-    # Join the low five bits of a word's bytes in pairs, fours and eights, all lanes at once.
-    words = load_words(codes, ends) >> ((8 - groups) << 3).astype(np.uint64)
+    # Join the low five bits of a word's bytes in pairs, fours and eights, all at once.
+    words = load_words(codes, ends - groups)
     for low, high, shift in _JOINS:
         words = (words & low) | ((words >> shift) & high)
-    unused = 64 - 5 * groups
-    deltas = (words << unused.astype(np.uint64)).view(np.int64) >> unused
+    unused = 64 - 5 * groups  # the counts that follow, and room for the sign
+    deltas = (words << unused.view(np.uint64)).view(np.int64) >> unused
 
     totals = np.diff(np.searchsorted(ends, text_ends, side="right"), prepend=0)
     begins = np.cumsum(totals) - totals

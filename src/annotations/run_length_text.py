@@ -29,7 +29,14 @@ from src.annotations.run_length_checks import RunLengthError
 _MAX_FAST = 100_000_000  # numbers of at most eight digits; pictures have no more pixels
 _MAX_VALUE = np.iinfo(np.int32).max
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_WORD = np.uint64
+_JOINS = [
+    (np.uint64(lanes), np.uint64(weights), np.uint64(shift))
+    for lanes, weights, shift in (
+        (0x0F0F0F0F0F0F0F0F, 10 * 2**8 + 1, 8),
+        (0x00FF00FF00FF00FF, 100 * 2**16 + 1, 16),
+        (0x0000FFFF0000FFFF, 10_000 * 2**32 + 1, 32),
+    )
+]
 # Four characters of each number below 10,000: first without leading zeros (0 is no digit at all,
 # being the front of a shorter number), then with them.
 _DIGITS = np.frombuffer(
@@ -104,25 +111,26 @@ def parse_runs_batch(texts: Texts) -> RunsBatch:
 
 
 def _parse_block(block: list[bytes]) -> ParsedBlock | None:
-    lengths = np.array([len(text) for text in block], dtype=np.int64)
-    # Spaces in front, so that the first number too ends at least eight characters in.
-    joined = b"".join((b" " * 8, b" ".join(block), b" "))
-    characters = np.frombuffer(joined, dtype=np.uint8)
-    ends = np.flatnonzero(characters[8:] == ord(" ")) + 8
-    digits = np.diff(ends, prepend=7) - 1
-    present = digits > 0
-    if not present.all():
-        ends, digits = ends[present], digits[present]
-    text_ends = np.cumsum(lengths + 1) + 7
-    counts = np.diff(np.searchsorted(ends, text_ends, side="right"), prepend=0)
+    text_ends = np.cumsum([len(text) + 1 for text in block])
+    # Behind the text is room to load the last number as a word of eight characters.
+    characters = np.frombuffer(b" ".join((*block, b" " * 16)), dtype=np.uint8)
+    text = characters[: text_ends[-1]]
+    ends = np.flatnonzero(text - np.uint8(ord("0")) > 9)
+    if np.count_nonzero(text == ord(" ")) != len(ends):
+        return None
+    begins = np.empty_like(ends)
+    begins[0] = 0
+    np.add(ends[:-1], 1, out=begins[1:])
+    digits = ends - begins
+    if digits.min() == 0:
+        present = digits > 0
+        begins, ends, digits = begins[present], ends[present], digits[present]
+    counts = np.diff(np.searchsorted(ends, text_ends), prepend=0)
     if len(ends) == 0:
         return np.zeros((0, 2), dtype=np.int32), counts
     if (counts & 1).any() or digits.max() > 8:
         return None
-    words = load_words(characters, ends)
-    values = _digits_to_values(words, shifts=((8 - digits) << 3).astype(_WORD))
-    if values is None:
-        return None
+    values = _digits_to_values(load_words(characters, begins), digits)
     runs = values.astype(np.int32).reshape(-1, 2)
     if runs.min() < 1:
         return None
@@ -131,21 +139,19 @@ def _parse_block(block: list[bytes]) -> ParsedBlock | None:
 
 
 def _digits_to_values(
-    words: npt.NDArray[np.uint64], shifts: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.uint64] | None:
-    """Values of right-aligned decimal digits in words of eight characters, None where a character
-    is no digit.
+    words: npt.NDArray[np.uint64], digits: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint64]:
+    """Values of the first 1 to 8 decimal digits of each word of eight characters, in place.
 
-    ``shifts`` is the number of bits before the first digit. The digits are added up in pairs, then
-    in fours, then in eights, all lanes of a word at once (D. Lemire, "Quickly parsing eight
-    digits", 2018).
+    Digits are joined to pairs, pairs to fours and fours to eights, all of a word at once
+    (D. Lemire, "Quickly parsing eight digits", 2018).
     """
-    words = ((words ^ _WORD(0x3030303030303030)) >> shifts) << shifts
-    if (((words + _WORD(0x7676767676767676)) | words) & _WORD(0x8080808080808080)).any():
-        return None
-    words = (words * _WORD(10) + (words >> _WORD(8))) & _WORD(0x00FF00FF00FF00FF)
-    words = (words * _WORD(100) + (words >> _WORD(16))) & _WORD(0x0000FFFF0000FFFF)
-    return (words * _WORD(10000) + (words >> _WORD(32))) & _WORD(0x00000000FFFFFFFF)
+    words <<= ((8 - digits) << 3).view(np.uint64)  # zeros in front, what follows the number is out
+    for lanes, weights, shift in _JOINS:
+        words &= lanes
+        words *= weights
+        words >>= shift
+    return words
 
 
 def format_runs(runs: Runs) -> str:
@@ -177,7 +183,7 @@ def format_runs_batch(runs: Runs, offsets: npt.NDArray[np.int64]) -> pa.LargeStr
 def _format_block(runs: Runs, offsets: npt.NDArray[np.int64]) -> list[str]:
     if len(runs) == 0:
         return [""] * (len(offsets) - 1)
-    if runs[:, 0].max() >= _MAX_FAST - 1 or runs[:, 1].max() >= _MAX_FAST or runs.min() < 0:
+    if runs.max() >= _MAX_FAST - 1 or runs[:, 0].min() < 0 or runs[:, 1].min() < 1:
         values = (runs + np.array([1, 0], dtype=np.int64)).tolist()
         return [
             " ".join(f"{start} {length}" for start, length in values[begin:end])

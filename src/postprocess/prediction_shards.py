@@ -49,11 +49,19 @@ def shard_schema(mask_size_hw: tuple[int, int], mask_dtype: str) -> pa.Schema:
     )
 
 
-def _checksum(arrays: Sequence[npt.NDArray[np.generic]]) -> int:
-    """CRC-32 over the bytes of the arrays: Arrow carries none, and a flipped bit must be seen."""
-    value = 0
-    for array in arrays:
-        value = zlib.crc32(array.tobytes(), value)
+def _checksum(candidates: Candidates) -> int:
+    """CRC-32 over everything stored: Arrow carries none, and a flipped bit must be seen."""
+    frame = (candidates.image_id, *candidates.size_hw, candidates.exact_above_score)
+    value = zlib.crc32(repr(frame).encode())
+    for array in (
+        candidates.boxes_xyxy,
+        candidates.scores,
+        candidates.category_ids,
+        candidates.mask_probabilities,
+        candidates.nms_boxes_xyxy,
+    ):
+        if array is not None:
+            value = zlib.crc32(array.tobytes(), value)
     return value
 
 
@@ -67,30 +75,36 @@ def _box_list(boxes_xyxy: npt.NDArray[np.float32]) -> pa.Array:
 
 def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) -> pa.RecordBatch:
     """One image as a record batch of one row."""
-    boxes = np.ascontiguousarray(candidates.boxes_xyxy, dtype=np.float32)
-    scores = np.ascontiguousarray(candidates.scores, dtype=np.float32)
-    category_ids = np.ascontiguousarray(candidates.category_ids, dtype=np.int16)
-    masks = np.ascontiguousarray(candidates.mask_probabilities, dtype=np.dtype(mask_dtype))
-    summed: list[npt.NDArray[np.generic]] = [boxes, scores, category_ids, masks]
-    nms_boxes = pa.nulls(1, schema.field("nms_boxes").type)
-    if candidates.nms_boxes_xyxy is not None:
-        summed.append(np.ascontiguousarray(candidates.nms_boxes_xyxy, dtype=np.float32))
-        nms_boxes = _box_list(np.ascontiguousarray(candidates.nms_boxes_xyxy, dtype=np.float32))
-    mask_type = schema.field("mask_probabilities").type.value_type
+    stored = Candidates(
+        image_id=candidates.image_id,
+        size_hw=(int(candidates.size_hw[0]), int(candidates.size_hw[1])),
+        boxes_xyxy=candidates.boxes_xyxy.astype(np.float32, copy=False),
+        scores=candidates.scores.astype(np.float32, copy=False),
+        category_ids=candidates.category_ids.astype(np.int16, copy=False),
+        mask_probabilities=candidates.mask_probabilities.astype(mask_dtype, copy=False),
+        exact_above_score=float(candidates.exact_above_score),
+        nms_boxes_xyxy=None
+        if candidates.nms_boxes_xyxy is None
+        else candidates.nms_boxes_xyxy.astype(np.float32, copy=False),
+    )
     mask_bytes = pa.FixedSizeBinaryArray.from_buffers(
-        mask_type, len(candidates), [None, pa.py_buffer(masks.reshape(-1).view(np.uint8))]
+        schema.field("mask_probabilities").type.value_type,
+        len(stored),
+        [None, pa.py_buffer(stored.mask_probabilities.tobytes())],
     )
     columns = [
-        pa.array([candidates.image_id], pa.string()),
-        pa.array([candidates.size_hw[0]], pa.int32()),
-        pa.array([candidates.size_hw[1]], pa.int32()),
-        pa.array([len(candidates)], pa.int32()),
-        pa.array([candidates.exact_above_score], pa.float64()),
-        pa.array([_checksum(summed)], pa.uint32()),
-        _box_list(boxes),
-        nms_boxes,
-        _list_of_one(pa.array(scores)),
-        _list_of_one(pa.array(category_ids)),
+        pa.array([stored.image_id], pa.string()),
+        pa.array([stored.size_hw[0]], pa.int32()),
+        pa.array([stored.size_hw[1]], pa.int32()),
+        pa.array([len(stored)], pa.int32()),
+        pa.array([stored.exact_above_score], pa.float64()),
+        pa.array([_checksum(stored)], pa.uint32()),
+        _box_list(stored.boxes_xyxy),
+        pa.nulls(1, schema.field("nms_boxes").type)
+        if stored.nms_boxes_xyxy is None
+        else _box_list(stored.nms_boxes_xyxy),
+        _list_of_one(pa.array(stored.scores)),
+        _list_of_one(pa.array(stored.category_ids)),
         _list_of_one(mask_bytes),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -110,34 +124,30 @@ def from_record_batch(
     Raises:
         ValueError: the bytes are not those that were written.
     """
-    boxes = _boxes_from(batch.column("boxes"))
-    scores = batch.column("scores").flatten().to_numpy(zero_copy_only=False)
-    category_ids = batch.column("category_ids").flatten().to_numpy(zero_copy_only=False)
+    batch.validate(full=True)
     mask_bytes = batch.column("mask_probabilities").flatten()
     dtype = np.dtype(mask_dtype)
+    cells = mask_size_hw[0] * mask_size_hw[1]
     masks: npt.NDArray[np.float32] = np.frombuffer(
         mask_bytes.buffers()[1] or b"",
         dtype=dtype,
-        count=len(mask_bytes) * mask_size_hw[0] * mask_size_hw[1],
-        offset=mask_bytes.offset * mask_size_hw[0] * mask_size_hw[1] * dtype.itemsize,
-    ).reshape(-1, *mask_size_hw)
-    summed: list[npt.NDArray[np.generic]] = [boxes, scores, category_ids, masks]
-    nms_boxes = None
-    if batch.column("nms_boxes").null_count == 0:
-        nms_boxes = _boxes_from(batch.column("nms_boxes"))
-        summed.append(nms_boxes)
-    if _checksum(summed) != batch.column("checksum")[0].as_py():
-        raise ValueError("the checksum does not match")
-    return Candidates(
+        count=len(mask_bytes) * cells,
+        offset=mask_bytes.offset * cells * dtype.itemsize,
+    )
+    nms_boxes = batch.column("nms_boxes")
+    candidates = Candidates(
         image_id=batch.column("image_id")[0].as_py(),
         size_hw=(batch.column("height")[0].as_py(), batch.column("width")[0].as_py()),
-        boxes_xyxy=boxes,
-        scores=scores,
-        category_ids=category_ids,
-        mask_probabilities=masks,
+        boxes_xyxy=_boxes_from(batch.column("boxes")),
+        scores=batch.column("scores").flatten().to_numpy(zero_copy_only=False),
+        category_ids=batch.column("category_ids").flatten().to_numpy(zero_copy_only=False),
+        mask_probabilities=masks.reshape(-1, *mask_size_hw),
         exact_above_score=batch.column("exact_above_score")[0].as_py(),
-        nms_boxes_xyxy=nms_boxes,
+        nms_boxes_xyxy=None if nms_boxes.null_count else _boxes_from(nms_boxes),
     )
+    if _checksum(candidates) != batch.column("checksum")[0].as_py():
+        raise ValueError("the checksum does not match")
+    return candidates
 
 
 class ShardWriter:
@@ -176,20 +186,25 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def open_shard(path: Path, fields: Sequence[str] = ()) -> pa.ipc.RecordBatchFileReader:
+def open_shard(
+    path: Path, schema: pa.Schema, fields: Sequence[str] = ()
+) -> pa.ipc.RecordBatchFileReader:
     """Memory-map a shard.
 
     Args:
+        schema: the columns that it must have.
         fields: read (and decompress) only these columns; none: all.
 
     Raises:
-        InputError: the file is missing, empty, truncated, or not an Arrow file.
+        InputError: the file is missing, empty, truncated, or not such an Arrow file.
     """
     try:
         source = pa.memory_map(str(path), "rb")
         reader = pa.ipc.open_file(source)
+        if not reader.schema.equals(schema):
+            raise ValueError("its columns are not those of meta.json")
         if fields:
-            included = [reader.schema.get_field_index(name) for name in fields]
+            included = [schema.get_field_index(name) for name in fields]
             options = pa.ipc.IpcReadOptions(included_fields=included, use_threads=False)
             reader = pa.ipc.open_file(source, options=options)
         return reader
@@ -202,17 +217,18 @@ def open_shard(path: Path, fields: Sequence[str] = ()) -> pa.ipc.RecordBatchFile
 REMEDY = "delete it and run the same predict command again, it writes what is missing"
 
 
-def list_images(path: Path) -> list[ShardImage]:
+def list_images(path: Path, schema: pa.Schema) -> list[ShardImage]:
     """The images of a shard, in its order, without reading their candidates.
 
     Raises:
         InputError: the file is damaged.
     """
-    reader = open_shard(path, fields=INDEX_FIELDS)
+    reader = open_shard(path, schema, fields=INDEX_FIELDS)
     try:
-        rows = [
-            reader.get_batch(number).to_pylist()[0] for number in range(reader.num_record_batches)
-        ]
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate(full=True)
+        rows = [batch.to_pylist()[0] for batch in batches]
         return [
             ShardImage(row["image_id"], (row["height"], row["width"]), row["count"], number)
             for number, row in enumerate(rows)

@@ -115,7 +115,9 @@ class PredictionStoreWriter:
         self._open: ShardWriter | None = None
         self._claim()
         shards = _list_shards(self.directory)
-        self._written = {image.image_id for *_, path in shards for image in list_images(path)}
+        self._written = {
+            image.image_id for *_, path in shards for image in list_images(path, self._schema)
+        }
         self._taken = {shard for of, shard, _ in shards if of == rank}
 
     def _claim(self) -> None:
@@ -222,13 +224,14 @@ class PredictionStore:
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.meta = read_meta(self.directory)
+        self._schema = shard_schema(self.meta.mask_size_hw, self.meta.mask_dtype)
         shards = _list_shards(self.directory)
         self._check_series(shards)
         self._paths = [path for *_, path in shards]
         self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
         found: dict[str, tuple[int, ShardImage]] = {}
         for number, path in enumerate(self._paths):
-            for image in list_images(path):
+            for image in list_images(path, self._schema):
                 found.setdefault(image.image_id, (number, image))
         self._places = [found[image_id] for image_id in sorted(found)]
         self._index = {image.image_id: index for index, (_, image) in enumerate(self._places)}
@@ -290,10 +293,13 @@ class PredictionStore:
         number, image = self._places[index]
         path = self._paths[number]
         if number not in self._readers:
-            self._readers[number] = open_shard(path)
+            self._readers[number] = open_shard(path, self._schema)
         try:
             batch = self._readers[number].get_batch(image.batch)
-            return from_record_batch(batch, self.meta.mask_size_hw, self.meta.mask_dtype)
+            candidates = from_record_batch(batch, self.meta.mask_size_hw, self.meta.mask_dtype)
+            if candidates.image_id != image.image_id:
+                raise ValueError(f"it holds {candidates.image_id!r} there")
+            return candidates
         except (pa.ArrowException, OSError, ValueError, LookupError) as error:
             raise InputError(
                 f"{path}: damaged at image {image.image_id} ({error}); {REMEDY}"

@@ -1,9 +1,11 @@
-"""What is asked of a detector, and how it is fed."""
+"""What is asked of a detector, how it is fed, and how it gets its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from src.annotations.errors import InputError
 from src.mmdet_bridge.config import Detector
@@ -51,3 +53,42 @@ def check_member(detector: Detector) -> None:
                 f"detector.roi_head.mask_head.{stage}.class_agnostic: true given, false wanted: "
                 "a pair's mask is that of its class"
             )
+
+
+LIGHTNING_PREFIX = "detector."  # of a detector's weights in a Lightning checkpoint
+EXAMPLES = 3  # names that an error gives of each kind
+
+
+def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
+    """Load a detector's weights, every one of them.
+
+    Args:
+        weights: parameters and buffers by name, as mmdet or as a Lightning checkpoint spells it.
+
+    Raises:
+        InputError: the weights are another model's; says which names are missing, unknown or of
+            another shape.
+    """
+    given = {name.removeprefix(LIGHTNING_PREFIX): value for name, value in weights.items()}
+    own = detector.state_dict()
+    missing = [name for name in own if name not in given]
+    unknown = [name for name in given if name not in own]
+    shapes = [
+        f"{name} {tuple(given[name].shape)} for {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    if missing or unknown or shapes:
+        kinds = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+        found = "; ".join(
+            f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names
+        )
+        raise InputError(
+            f"the weights do not fit the model: {found}; "
+            "give the experiment or module= that they were trained with"
+        )
+    detector.load_state_dict(given)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:EXAMPLES] + ["..."] * (len(names) > EXAMPLES))

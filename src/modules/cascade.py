@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from src.annotations.errors import InputError
 from src.mmdet_bridge.cascade import MaskStages, predict_candidates
 from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.detectors import check_member, preprocess
+from src.mmdet_bridge.detectors import check_member, load_weights, preprocess
 from src.modules.schedules import SchedulerFactory
 from src.postprocess.candidates import Candidates
 
@@ -74,34 +74,8 @@ class CascadeModule(LightningModule):
                 )
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the detector's weights, every one of them.
-
-        Args:
-            weights: by name, as the detector's own or as this module's (``detector.`` in front).
-
-        Raises:
-            InputError: the weights are another model's; says how many names or shapes differ and
-                which is the first.
-        """
-        prefix = "detector."
-        plain = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-        own = self.detector.state_dict()
-        missing = sorted(own.keys() - plain.keys())
-        unknown = sorted(plain.keys() - own.keys())
-        reshaped = sorted(
-            name for name in own.keys() & plain.keys() if own[name].shape != plain[name].shape
-        )
-        for names, what in (
-            (missing, "are missing"),
-            (unknown, "are not the model's"),
-            (reshaped, "have another shape"),
-        ):
-            if names:
-                raise InputError(
-                    f"the weights do not fit the model: {len(names)} of {len(own)} {what}, first "
-                    f"{names[0]}; give the experiment or module= that they were trained with"
-                )
-        self.detector.load_state_dict(plain)
+        """Load the detector's weights, every one of them (``detectors.load_weights``)."""
+        load_weights(self.detector, weights)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The sum of mmdet's losses; each is logged (``s0.`` to ``s2.``: the stages)."""

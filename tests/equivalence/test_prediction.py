@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,6 @@ from tests.cascades import SMALL, compose_module, make_batch, spread_scores
 CLASSES = 5
 SCALE_WH = (0.37, 0.41)  # the photo is larger than the picture, and not by the same factor each way
 THRESHOLDS = [(score, overlap) for score in (0.001, 0.05, 0.3) for overlap in (0.3, 0.5, 0.7)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from omegaconf import OmegaConf
 
+import src.mmdet_bridge.roi_extractor  # noqa: F401  adds ours to it
 from src.annotations.errors import InputError
 
 SHARED_SIZES_KEY = "sizes"

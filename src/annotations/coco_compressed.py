@@ -66,6 +66,13 @@ def to_coco_compressed_batch(
 def from_coco_compressed(text: str | bytes, size_hw: tuple[int, int]) -> Runs:
     """Runs of compressed COCO counts.
 
+    Args:
+        text: The ``counts`` of a COCO JSON or of pycocotools.
+        size_hw: Height and width of the picture.
+
+    Returns:
+        Shape (R, 2) int32; runs that a background run of length zero parts are kept apart.
+
     Raises:
         RunLengthError: a character that the format does not have, a text that ends within a count,
             a negative count, or counts that do not sum to H * W.

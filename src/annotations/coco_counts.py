@@ -35,6 +35,14 @@ def from_coco_counts(
 ) -> Runs:
     """Runs of uncompressed COCO counts.
 
+    Args:
+        counts: Lengths of background and object runs by turns, background first.
+        size_hw: Height and width of the picture.
+
+    Returns:
+        Shape (R, 2) int32, without object runs of length zero; runs that a background run of length
+        zero parts are kept apart.
+
     Raises:
         RunLengthError: a count is no whole number or negative, or they do not sum to H * W.
     """

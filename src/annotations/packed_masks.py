@@ -1,7 +1,7 @@
 """Masks of one raster as bits, eight pixels a byte: a 512 x 512 mask takes 32 KiB.
 
-Shape (N, H * W / 8) uint8: pixel x * H + y of a mask (column-major, as run lengths count) is bit (x
-* H + y) % 8, lowest first, of byte (x * H + y) // 8. H * W must be a multiple of 8.
+Shape (N, H * W / 8) uint8. The pixel in row y and column x has the number p = x * H + y, as in run
+lengths; it is bit p % 8, lowest first, of byte p // 8. H * W must be a multiple of 8.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from src.annotations.instances import Runs
 from src.annotations.run_length_bits import Words, runs_to_words, transpose, words_to_runs
 
 Packed = npt.NDArray[np.uint8]
+
+_BLOCK_MASKS = 64  # of 512 x 512 pixels; they fit in a core's cache
 
 
 def pack(masks: npt.NDArray[np.bool_]) -> Packed:
@@ -46,7 +48,11 @@ def unpack(packed: Packed, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
 
     Returns:
         Shape (N, H, W) bool.
+
+    Raises:
+        ValueError: the masks are of another raster.
     """
+    _check_size(size_hw, row_bytes=packed.shape[1])
     height, width = size_hw
     masks = np.empty((len(packed), height, width), dtype=np.bool_)
     for row, bits in enumerate(packed):
@@ -87,8 +93,11 @@ def to_runs(packed_row: Packed, size_hw: tuple[int, int]) -> Runs:
 
     Returns:
         Shape (R, 2) int32.
+
+    Raises:
+        ValueError: the mask is of another raster.
     """
-    _check_size(size_hw)
+    _check_size(size_hw, row_bytes=len(packed_row))
     return words_to_runs(_words(packed_row[None])[0])
 
 
@@ -108,29 +117,30 @@ def intersections_px(a: Packed, b: Packed) -> npt.NDArray[np.int64]:
         Shape (N, M) int64.
     """
     a_words, b_words = _words(a), _words(b)
+    used = [np.flatnonzero(words) for words in a_words]
     shared = np.zeros((len(a), len(b)), dtype=np.int64)
-    for row, words in enumerate(a_words):
-        used = np.flatnonzero(words)
-        if len(used):
-            window = slice(used[0], used[-1] + 1)
-            both = words[window] & b_words[:, window]
-            shared[row] = np.bitwise_count(both).sum(axis=1, dtype=np.uint32)
+    for begin in range(0, len(b), _BLOCK_MASKS):
+        block = b_words[begin : begin + _BLOCK_MASKS]
+        for row, (words, at) in enumerate(zip(a_words, used, strict=True)):
+            if len(at):
+                window = slice(at[0], at[-1] + 1)
+                both = np.bitwise_count(words[window] & block[:, window])
+                shared[row, begin : begin + len(block)] = both.sum(axis=1, dtype=np.uint32)
     return shared
 
 
-def _check_size(size_hw: tuple[int, int]) -> int:
+def _check_size(size_hw: tuple[int, int], row_bytes: int | None = None) -> int:
     pixels = size_hw[0] * size_hw[1]
+    name = f"a raster of {size_hw[0]} x {size_hw[1]} pixels"
     if pixels % 8:
-        raise ValueError(
-            f"a raster of {size_hw[0]} x {size_hw[1]} pixels is no whole number of bytes"
-        )
+        raise ValueError(f"{name} is no whole number of bytes")
+    if row_bytes is not None and row_bytes != pixels // 8:
+        raise ValueError(f"{name} takes {pixels // 8} bytes a mask, got {row_bytes}")
     return pixels
 
 
 def _words(packed: Packed) -> Words:
-    """View as 64-bit words; a row that is no whole number of them is copied with zeros behind
-    it.
-    """
+    """View as 64-bit words; where a row is no whole number of them, a copy with zeros behind."""
     count, length = packed.shape
     if length % 8:
         padded = np.zeros((count, length + 8 - length % 8), dtype=np.uint8)

@@ -76,9 +76,7 @@ def boxes_xyxy_batch(
 
 
 def split_columns(runs: Runs, height_px: int) -> Runs:
-    """Cut runs at the ends of columns, so that each lies in one. Shapes (R, 2) and (S, 2), S >=
-    R.
-    """
+    """Cut runs at the ends of columns, so that each lies in one. Shapes (R, 2) and (S, 2)."""
     starts = runs[:, 0].astype(np.int64)
     ends = starts + runs[:, 1]
     columns = starts // height_px

@@ -10,9 +10,7 @@ from src.annotations.instances import Runs
 
 
 class RunLengthError(InputError):
-    """Run lengths that describe no mask; the message names the bad value, its place, and what is
-    legal.
-    """
+    """Run lengths that describe no mask; the message names the bad value and its place."""
 
 
 def check_runs(runs: Runs, size_hw: tuple[int, int]) -> None:

@@ -97,6 +97,13 @@ def test_rows_of_a_larger_array_need_no_copy_by_the_caller(store):
     assert_array_equal(pm.unpack(sliced, (8, 8)), pm.unpack(np.ascontiguousarray(sliced), (8, 8)))
 
 
+def test_intersections_of_more_masks_than_a_block():
+    rng = np.random.default_rng(4)
+    a, b = (rng.random((count, 8, 8)) < 0.3 for count in (3, 2 * pm._BLOCK_MASKS + 1))
+    flat_a, flat_b = a.reshape(len(a), -1).astype(int), b.reshape(len(b), -1).astype(int)
+    assert_array_equal(pm.intersections_px(pm.pack(a), pm.pack(b)), flat_a @ flat_b.T)
+
+
 def test_touching_runs_are_one_mask():
     runs = np.array([[0, 3], [3, 5], [64, 64]], dtype=np.int32)
     packed = pm.pack_runs([runs], (16, 16))
@@ -111,3 +118,11 @@ def test_a_raster_of_broken_bytes_is_refused():
         pm.pack_runs([], (3, 5))
     with pytest.raises(ValueError, match=message):
         pm.to_runs(np.zeros(2, dtype=np.uint8), (3, 5))
+
+
+def test_masks_of_another_raster_are_refused():
+    message = r"a raster of 4 x 4 pixels takes 2 bytes a mask, got 8"
+    with pytest.raises(ValueError, match=message):
+        pm.unpack(np.zeros((1, 8), dtype=np.uint8), (4, 4))
+    with pytest.raises(ValueError, match=message):
+        pm.to_runs(np.zeros(8, dtype=np.uint8), (4, 4))

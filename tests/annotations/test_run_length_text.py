@@ -161,6 +161,11 @@ def test_numbers_of_every_width_are_written(pairs):
     assert rl.format_runs(narrow.astype(np.int32)) == wanted
 
 
+def test_runs_that_are_no_mask_are_written_as_they_are():
+    runs = np.array([[3, 0], [-5, 7], [2, -1], [0, 1]], dtype=np.int32)
+    assert rl.format_runs(runs) == "4 0 -4 7 3 -1 1 1"
+
+
 def test_writing_a_slice_of_a_larger_batch():
     runs = np.array([[0, 3], [9, 5], [6, 2], [1, 1]], dtype=np.int32)
     offsets = np.array([1, 1, 3, 3])

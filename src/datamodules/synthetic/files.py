@@ -1,0 +1,67 @@
+"""Output folders that belong to one request, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from src.annotations.errors import InputError
+
+REQUEST_FILE = "synthesis.json"
+
+
+def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file under a temporary name in its folder, then give it its own."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def claim_output(output: str | Path, request: dict[str, Any]) -> Path:
+    """Make a folder for a request, or go on in one that is of the same request.
+
+    Raises:
+        InputError: the path is a file, or the folder holds something that was not asked for here.
+    """
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output={folder}: it is a file; a folder is needed")
+    note = folder / REQUEST_FILE
+    if note.exists():
+        _compare(note, request)
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"output={folder}: the folder is not empty and was not made by this program; "
+            "give a new one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(note, [json.dumps(request, indent=2).encode() + b"\n"])
+    return folder
+
+
+def _compare(note: Path, request: dict[str, Any]) -> None:
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{note}: not readable as JSON ({error}); give a new folder") from error
+    if not isinstance(before, dict):
+        raise InputError(f"{note}: not a request of this program; give a new folder")
+    differing = [
+        f"{key} was {before.get(key)}, now {request.get(key)}"
+        for key in sorted({*before, *request})
+        if before.get(key) != request.get(key)
+    ]
+    if differing:
+        raise InputError(
+            f"output={note.parent}: it holds photos of another request ({'; '.join(differing)}); "
+            "give a new folder or the same values"
+        )

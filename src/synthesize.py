@@ -1,0 +1,79 @@
+"""``python -m src.synthesize``: photos of dressed figures with their truth, drawn by code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.annotations.errors import InputError
+from src.config import entry_point, to_plain
+from src.datamodules.synthetic import synthesize, synthesize_csv
+from src.datamodules.synthetic.request import parse_image_size
+
+_PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
+
+
+@entry_point("synthesize")
+def main(config: DictConfig) -> None:
+    """Draw the photos, or write the CSV alone, with a progress bar."""
+    keys = to_plain(config)
+    output, csv_only = keys.pop("output"), keys.pop("csv_only")
+    workers = _workers(keys.pop("workers"))
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    what = "rows" if csv_only else "photos"
+    with Progress(TextColumn(what), *columns, console=console) as progress:
+        task = progress.add_task(what, total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        made = _run(keys, output, bool(csv_only), workers, show)
+    Console(soft_wrap=True, highlight=False).print(f"{output}: {made}")
+
+
+def _run(
+    keys: dict[str, Any],
+    output: str,
+    csv_only: bool,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> str:
+    rows, image_size = keys.pop("rows"), keys.pop("image_size")
+    if csv_only:
+        written = synthesize_csv(
+            output,
+            rows,
+            seed=keys["seed"],
+            image_size=parse_image_size(image_size, _CSV_SIZE),
+            attributes_share=keys["attributes_share"],
+            workers=workers,
+            on_progress=on_progress,
+        )
+        return f"train.csv with {rows} rows" + ("" if written else ", there already")
+    drawn = synthesize(
+        output,
+        image_size=parse_image_size(image_size, _PHOTO_SIZE),
+        workers=workers,
+        on_progress=on_progress,
+        **keys,
+    )
+    total = f"{keys['train_images']} training photos, {keys['test_images']} test photos"
+    return f"{total}; {drawn} drawn now" if drawn else f"{total}; all there already"
+
+
+def _workers(asked: int | None) -> int:
+    if asked is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        raise InputError(f"workers={asked}: it must be a whole number from 1 (null: all cores)")
+    return asked
+
+
+if __name__ == "__main__":
+    main()

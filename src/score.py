@@ -21,7 +21,7 @@ from src.metrics.competition import CompetitionScore, check_averaging
 from src.metrics.inputs import class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.matching import THRESHOLDS
-from src.metrics.scoring import open_comparison, score_comparison
+from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 
 
 def score_summary(
@@ -88,17 +88,22 @@ def main(config: DictConfig) -> None:
     split = None if config.image_ids is None else read_split(Path(config.image_ids))
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
-        open_comparison(
-            submission=config.submission,
-            ground_truth=config.ground_truth,
+        open_truth(
+            config.ground_truth,
             use_attributes=config.use_attributes,
-            image_ids=None if split is None else split.validation,
             images_directory=config.images,
             label_descriptions=config.label_descriptions,
             cache_directory=config.cache_directory,
             progress=progress,
-        ) as comparison,
+        ) as truth,
+        open_submission(config.submission, truth, progress=progress) as prediction,
     ):
+        comparison = compare(
+            truth,
+            prediction,
+            prediction_name=config.submission,
+            image_ids=None if split is None else split.validation,
+        )
         score = score_comparison(comparison, averaging=config.averaging, progress=progress)
         labels, notes = comparison.labels, comparison.notes
     interval = bootstrap_interval(

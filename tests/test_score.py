@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,8 @@ TRUTH = HEADER + "".join(
 
 def score(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "src.score", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    wide = os.environ | {"COLUMNS": "300"}
+    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_split_attributes_and_photos(folder):
     assert result["competition_map"] == pytest.approx((1 + 1 / 3) / 2, abs=1e-15)
     assert result["per_class"] == {"23": 1.0, "32_5": 0.0, "32_5_7": 0.5}
     assert result["use_attributes"] is True
-    assert "1 images of submission.csv are not among those scored" in done.stdout.replace("\n", " ")
+    assert f"1 images of {folder}/submission.csv are not among those scored" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
+        self.images_directory = images_directory
         self.raster_hw = raster_hw
         self._vanished: dict[str, int] = {}
         self._index_of = {record.image_id: index for index, record in enumerate(store.images)}
@@ -84,6 +85,11 @@ class RasterObjects(Mapping[str, ImageObjects]):
             class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
             packed=packed[kept],
         )
+
+    @property
+    def source(self) -> str:
+        """The file that the store was made of, for messages."""
+        return str(self.store.description["source"])
 
     @property
     def vanished(self) -> int:

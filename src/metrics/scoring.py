@@ -1,10 +1,10 @@
-"""Scoring a submission file against an annotation file."""
+"""Scoring predictions, a submission file for one, against an annotation file."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.errors import InputError
-from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import open_or_build
 from src.annotations.text_lines import ProgressCallback
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
@@ -22,10 +21,10 @@ from src.metrics.matching import ImageObjects, no_objects
 
 @dataclass(frozen=True)
 class Comparison:
-    """A submission beside its truth."""
+    """Predictions beside their truth."""
 
     truth: RasterObjects
-    prediction: RasterObjects
+    prediction: Mapping[str, ImageObjects]
     image_ids: tuple[str, ...]  # those that are compared, ascending
     coverage_notes: tuple[str, ...]  # which images are on one side only
 
@@ -39,7 +38,7 @@ class Comparison:
         """What a reader of the score should know, a sentence each; complete after scoring."""
         notes = list(self.coverage_notes)
         for side, objects in (("true", self.truth), ("predicted", self.prediction)):
-            if objects.vanished:
+            if isinstance(objects, RasterObjects) and objects.vanished:
                 notes.append(
                     f"{objects.vanished} {side} objects have no pixel left on the 512x512 raster "
                     "and were left out"
@@ -52,36 +51,27 @@ class Comparison:
         return tuple(notes)
 
     def pair(self, image_id: str) -> tuple[ImageObjects, ImageObjects]:
-        """The true and the predicted objects of an image; none where the submission lacks it."""
+        """The true and the predicted objects of an image; none where there is no prediction."""
         truth = self.truth[image_id]
         prediction = self.prediction.get(image_id)
         return truth, no_objects(truth) if prediction is None else prediction
 
 
 @contextlib.contextmanager
-def open_comparison(
-    submission: str | Path,
+def open_truth(
     ground_truth: str | Path,
     *,
     use_attributes: bool = False,
-    image_ids: Collection[str] | None = None,
     images_directory: str | Path | None = None,
     label_descriptions: str | Path | None = None,
     cache_directory: str | Path | None = None,
     progress: Progress | None = None,
-) -> Iterator[Comparison]:
-    """Read a submission and its truth; both are there while the context lasts.
-
-    Images of the truth that the submission lacks count as having no predicted object. Images of
-    the submission that are not compared (the truth lacks them, or ``image_ids`` does) are not
-    looked at, and a note says how many. The legal categories of the submission are the truth's.
+) -> Iterator[RasterObjects]:
+    """Read the truth; it is there while the context lasts.
 
     Args:
-        submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; or any annotation
-            format with sizes, which is resized.
         ground_truth: any annotation format, or a store folder.
         use_attributes: see ``RasterObjects``.
-        image_ids: which images of the truth to compare; all where None.
         images_directory: the photos, to repair exchanged sizes; see ``RasterObjects``.
         label_descriptions: the legal categories and attributes; where None, those that the truth
             carries, else those of 2019.
@@ -90,36 +80,86 @@ def open_comparison(
         progress: where reading shows how far it is.
 
     Raises:
-        InputError: a file is wrong (it names file, row, image and value), an id of ``image_ids`` is
-            not in the truth, or no image of the submission is compared.
+        InputError: the file is wrong; it names file, row, image and value.
     """
-    with tempfile.TemporaryDirectory(prefix="score-") as temporary:
-        truth_store = open_or_build(
+    with tempfile.TemporaryDirectory(prefix="truth-") as temporary:
+        store = open_or_build(
             ground_truth,
-            cache_directory or Path(temporary) / "truth",
+            cache_directory or temporary,
             label_descriptions=label_descriptions,
             on_progress=_bytes_read(progress, ground_truth),
         )
+        yield RasterObjects(store, use_attributes=use_attributes, images_directory=images_directory)
+
+
+@contextlib.contextmanager
+def open_submission(
+    submission: str | Path, truth: RasterObjects, *, progress: Progress | None = None
+) -> Iterator[RasterObjects]:
+    """Read a submission as the truth is read; it is there while the context lasts.
+
+    Args:
+        submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; or any annotation
+            format with sizes, which is resized.
+        truth: whose categories and attributes are the legal ones.
+        progress: where reading shows how far it is.
+
+    Raises:
+        InputError: the file is wrong; it names file, row, image and value.
+    """
+    with tempfile.TemporaryDirectory(prefix="submission-") as temporary:
         labels_file = Path(temporary) / "labels.json"
-        write_label_descriptions(truth_store.labels, labels_file)
-        prediction_store = open_or_build(
+        write_label_descriptions(truth.store.labels, labels_file)
+        store = open_or_build(
             submission,
-            Path(temporary) / "prediction",
+            temporary,
             label_descriptions=labels_file,
             size_hw=RASTER_HW,
             on_progress=_bytes_read(progress, submission),
         )
-        compared = _compared_images(truth_store, Path(ground_truth), image_ids)
-        truth, prediction = (
-            RasterObjects(store, use_attributes=use_attributes, images_directory=images_directory)
-            for store in (truth_store, prediction_store)
+        yield RasterObjects(
+            store, use_attributes=truth.use_attributes, images_directory=truth.images_directory
         )
-        yield Comparison(
-            truth=truth,
-            prediction=prediction,
-            image_ids=compared,
-            coverage_notes=_coverage_notes(Path(submission), compared, prediction),
-        )
+
+
+def compare(
+    truth: RasterObjects,
+    prediction: Mapping[str, ImageObjects],
+    *,
+    prediction_name: str,
+    image_ids: Collection[str] | None = None,
+) -> Comparison:
+    """Put predictions beside their truth.
+
+    Images of the truth without a prediction count as having no predicted object. Predicted images
+    that are not compared (the truth lacks them, or ``image_ids`` does) are not looked at. Notes say
+    how many there are of both.
+
+    Args:
+        truth: true objects.
+        prediction: predicted objects by image id.
+        prediction_name: what messages call the prediction.
+        image_ids: which images of the truth to compare; all where None.
+
+    Raises:
+        InputError: an id of ``image_ids`` is not in the truth, or no predicted image is compared.
+    """
+    compared = tuple(truth)
+    if image_ids is not None:
+        wanted = set(image_ids)
+        unknown = sorted(wanted - set(compared))
+        if unknown:
+            raise InputError(
+                f"{truth.source}: no image has the id {unknown[0]!r}, nor has any that of "
+                f"{len(unknown) - 1} others to be scored"
+            )
+        compared = tuple(image_id for image_id in compared if image_id in wanted)
+    return Comparison(
+        truth=truth,
+        prediction=prediction,
+        image_ids=compared,
+        coverage_notes=_coverage_notes(compared, prediction, prediction_name),
+    )
 
 
 def score_comparison(
@@ -141,42 +181,26 @@ def score_comparison(
     return accumulator.result()
 
 
-def _compared_images(
-    store: AnnotationStore, ground_truth: Path, image_ids: Collection[str] | None
-) -> tuple[str, ...]:
-    known = [record.image_id for record in store.images]
-    if image_ids is None:
-        return tuple(known)
-    unknown = sorted(set(image_ids) - set(known))
-    if unknown:
-        raise InputError(
-            f"{ground_truth}: no image has the id {unknown[0]!r}, nor has any that of "
-            f"{len(unknown) - 1} others to be scored"
-        )
-    wanted = set(image_ids)
-    return tuple(image_id for image_id in known if image_id in wanted)
-
-
 def _coverage_notes(
-    submission: Path, compared: tuple[str, ...], prediction: RasterObjects
+    compared: tuple[str, ...], prediction: Mapping[str, ImageObjects], name: str
 ) -> tuple[str, ...]:
     missing = [image_id for image_id in compared if image_id not in prediction]
     if len(missing) == len(compared):
         raise InputError(
-            f"{submission}: it has none of the {len(compared)} images to be scored; its first is "
-            f"{next(iter(prediction))!r}, the first to be scored {compared[0]!r}"
+            f"{name}: it has none of the {len(compared)} images to be scored; its first is "
+            f"{next(iter(prediction), None)!r}, the first to be scored {compared[0]!r}"
         )
     notes = []
     if missing:
         notes.append(
-            f"{len(missing)} of {len(compared)} images are not in {submission.name} and count as "
-            f"having no predicted object; the first is {missing[0]}"
+            f"{len(missing)} of {len(compared)} images are not in {name} and count as having no "
+            f"predicted object; the first is {missing[0]}"
         )
     others = sorted(set(prediction) - set(compared))
     if others:
         notes.append(
-            f"{len(others)} images of {submission.name} are not among those scored and were not "
-            f"looked at; the first is {others[0]}"
+            f"{len(others)} images of {name} are not among those scored and were not looked at; "
+            f"the first is {others[0]}"
         )
     return tuple(notes)
 

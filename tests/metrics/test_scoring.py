@@ -16,13 +16,19 @@ from PIL import Image
 
 from src.annotations.errors import InputError
 from src.metrics.inputs import class_key_text
-from src.metrics.scoring import open_comparison, score_comparison
+from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 
 REAL_DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
-def score_files(submission, ground_truth, averaging="per_class", **options):
-    with open_comparison(submission, ground_truth, **options) as comparison:
+def score_files(submission, ground_truth, averaging="per_class", image_ids=None, **options):
+    with (
+        open_truth(ground_truth, **options) as truth,
+        open_submission(submission, truth) as prediction,
+    ):
+        comparison = compare(
+            truth, prediction, prediction_name=Path(submission).name, image_ids=image_ids
+        )
         score = score_comparison(comparison, averaging=averaging)
         return score, comparison.notes
 

@@ -24,14 +24,24 @@ def suppress_overlaps(
         Shape (N, B) uint8; masks may have become empty.
     """
     result = packed.copy()
-    for category in np.unique(category_ids):
-        members = np.flatnonzero(category_ids == category)
-        if len(members) > 1:
-            covered = np.bitwise_or.accumulate(packed[members[:-1]], axis=0)
-            result[members[1:]] &= ~covered
+    covered: dict[int, npt.NDArray[np.uint8]] = {}
+    for mask, category in enumerate(category_ids.tolist()):
+        if category in covered:
+            result[mask] &= ~covered[category]
+            covered[category] |= packed[mask]
+        else:
+            covered[category] = packed[mask].copy()
     return result
 
 
 def has_overlaps(category_ids: npt.NDArray[np.integer], packed: npt.NDArray[np.uint8]) -> bool:
     """Whether two masks of one class share a pixel. Arguments as in ``suppress_overlaps``."""
-    return not np.array_equal(suppress_overlaps(category_ids, packed), packed)
+    covered: dict[int, npt.NDArray[np.uint8]] = {}
+    for mask, category in zip(packed, category_ids.tolist(), strict=True):
+        if category not in covered:
+            covered[category] = mask.copy()
+        elif (covered[category] & mask).any():
+            return True
+        else:
+            covered[category] |= mask
+    return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from src.postprocess.detections import Detections
 from src.postprocess.filters import of_enough_pixels, of_other_categories
 from src.postprocess.non_maximum_suppression import select_by_nms
 from src.postprocess.overlaps import suppress_overlaps
+from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.raster import sample_masks
 from src.postprocess.settings import PostprocessSettings
 
@@ -73,6 +74,22 @@ def postprocess(
         is_exact=is_exact,
     )
     return objects.take(of_enough_pixels(packed, settings.min_area_px))
+
+
+def postprocess_store(
+    store: PredictionStore, settings: PostprocessSettings, image_ids: Iterable[str]
+) -> Iterator[Detections]:
+    """The objects of these images of a store, one image at a time, in this order.
+
+    Raises:
+        InputError: the store lacks an image, or is damaged.
+    """
+    for image_id in image_ids:
+        yield postprocess(
+            store.candidates(store.index_of(image_id)),
+            settings,
+            label_category_ids=store.category_ids,
+        )
 
 
 def _labels(

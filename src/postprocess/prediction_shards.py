@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from src.annotations.errors import InputError
 from src.postprocess.candidates import Candidates
+from src.postprocess.prediction_files import unfinished_path
 
 INDEX_FIELDS = ("image_id", "height", "width", "count")
 
@@ -155,7 +156,7 @@ class ShardWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
-        self._temporary = path.with_name(path.name + ".writing")
+        self._temporary = unfinished_path(path)
         self._sink = pa.OSFile(str(self._temporary), "wb")
         # level 3: as fast to read as level 1 and smaller; smooth float16 masks shrink by a seventh
         options = pa.ipc.IpcWriteOptions(

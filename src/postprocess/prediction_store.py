@@ -16,7 +16,6 @@ the 512 x 512 raster, thresholds 0.3 to 0.5: 1 - IoU with the float32 mask is 0.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence, Set
 from itertools import count
 from pathlib import Path
@@ -28,11 +27,17 @@ import pyarrow as pa
 
 from src.annotations.errors import InputError
 from src.postprocess.candidates import Candidates
+from src.postprocess.prediction_files import (
+    check_series,
+    done_path,
+    list_shards,
+    shard_path,
+    unfinished_shards,
+)
 from src.postprocess.prediction_meta import (
     META_NAME,
     StoreMeta,
     describe_difference,
-    read_json,
     read_meta,
     to_json,
     write_json,
@@ -47,22 +52,6 @@ from src.postprocess.prediction_shards import (
     shard_schema,
     to_record_batch,
 )
-
-SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
-
-
-def _shard_path(directory: Path, rank: int, shard: int) -> Path:
-    return directory / f"rank{rank:05d}_shard{shard:05d}.arrow"
-
-
-def _done_path(directory: Path, rank: int) -> Path:
-    return directory / f"rank{rank:05d}_done.json"
-
-
-def _list_shards(directory: Path) -> list[tuple[int, int, Path]]:
-    """(rank, number, path) of the whole shards, in that order."""
-    matches = [(SHARD_NAME.fullmatch(path.name), path) for path in directory.iterdir()]
-    return sorted((int(match[1]), int(match[2]), path) for match, path in matches if match)
 
 
 class PredictionStoreWriter:
@@ -114,7 +103,7 @@ class PredictionStoreWriter:
         self._known_categories = np.array(self.meta.category_ids, dtype=np.int64)
         self._open: ShardWriter | None = None
         self._claim()
-        shards = _list_shards(self.directory)
+        shards = list_shards(self.directory)
         self._written = {
             image.image_id for *_, path in shards for image in list_images(path, self._schema)
         }
@@ -139,8 +128,8 @@ class PredictionStoreWriter:
                 )
         else:
             write_json(self.directory / META_NAME, content)
-        _done_path(self.directory, self._rank).unlink(missing_ok=True)
-        for left_over in self.directory.glob(f"rank{self._rank:05d}_shard*.arrow.writing"):
+        done_path(self.directory, self._rank).unlink(missing_ok=True)
+        for left_over in unfinished_shards(self.directory, self._rank):
             left_over.unlink()
 
     @property
@@ -161,7 +150,7 @@ class PredictionStoreWriter:
         if self._open is None:
             number = next(number for number in count() if number not in self._taken)
             self._taken.add(number)
-            path = _shard_path(self.directory, self._rank, number)
+            path = shard_path(self.directory, self._rank, number)
             self._open = ShardWriter(path, self._schema)
         batch = to_record_batch(candidates, self._schema, self.meta.mask_dtype)
         self._open.add(batch)
@@ -194,7 +183,7 @@ class PredictionStoreWriter:
     def close(self) -> None:
         """Close the last shard and mark this rank as finished."""
         self.flush()
-        write_json(_done_path(self.directory, self._rank), {"shards": len(self._taken)})
+        write_json(done_path(self.directory, self._rank), {"shards": len(self._taken)})
 
     def __enter__(self) -> PredictionStoreWriter:
         return self
@@ -225,8 +214,8 @@ class PredictionStore:
         self.directory = Path(directory)
         self.meta = read_meta(self.directory)
         self._schema = shard_schema(self.meta.mask_size_hw, self.meta.mask_dtype)
-        shards = _list_shards(self.directory)
-        self._check_series(shards)
+        shards = list_shards(self.directory)
+        check_series(self.directory, shards)
         self._paths = [path for *_, path in shards]
         self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
         found: dict[str, tuple[int, ShardImage]] = {}
@@ -235,22 +224,6 @@ class PredictionStore:
                 found.setdefault(image.image_id, (number, image))
         self._places = [found[image_id] for image_id in sorted(found)]
         self._index = {image.image_id: index for index, (_, image) in enumerate(self._places)}
-
-    def _check_series(self, shards: Sequence[tuple[int, int, Path]]) -> None:
-        """Refuse a series with a hole, or one shorter than its rank said when it finished."""
-        done = {
-            int(path.name[4:9]): int(read_json(path).get("shards", 0))
-            for path in self.directory.glob("rank?????_done.json")
-        }
-        there = {(rank, shard) for rank, shard, _ in shards}
-        lengths = {rank: max(s for r, s in there if r == rank) + 1 for rank, _ in there}
-        for rank in sorted(done.keys() | lengths.keys()):
-            for shard in range(max(done.get(rank, 0), lengths.get(rank, 0))):
-                if (rank, shard) not in there:
-                    raise InputError(
-                        f"{_shard_path(self.directory, rank, shard)}: missing; run the same "
-                        "predict command again, it writes what is missing"
-                    )
 
     @property
     def settings(self) -> Mapping[str, Any]:

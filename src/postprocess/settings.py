@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
@@ -55,6 +55,21 @@ class PostprocessSettings:
                 raise InputError(
                     f"postprocess.remove_categories: {category!r} is no category id (0, 1, 2, ...)"
                 )
+
+
+def settings_from(values: Mapping[str, Any]) -> PostprocessSettings:
+    """Settings from the configuration group ``postprocess`` as plain values.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value is not legal.
+    """
+    known = [field.name for field in fields(PostprocessSettings)]
+    for key in sorted(values.keys() - set(known)):
+        raise InputError(f"postprocess.{key}: no such key; there are {', '.join(known)}")
+    for key in known:
+        if key not in values:
+            raise InputError(f"postprocess.{key}: missing; postprocess=default has all keys")
+    return PostprocessSettings(**values)
 
 
 def _is_number(value: Any) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from src.annotations.errors import InputError
 from src.annotations.packed_masks import to_runs
 from src.annotations.run_lengths import format_runs
@@ -21,7 +23,8 @@ from src.postprocess.overlaps import has_overlaps
 from src.postprocess.raster import RASTER_HW
 
 HEADER = ("ImageId", "EncodedPixels", "ClassId")
-FILLER = ("1 1", 23)  # of an image without objects, as in sample_submission.csv (S12)
+FILLER_CATEGORY = 23  # of the row of an image without objects, as in sample_submission.csv (S12)
+FILLER_RUNS = np.array([[0, 1]], dtype=np.int32)
 LEGAL_CATEGORIES = range(46)
 
 
@@ -70,7 +73,7 @@ def write_submission(path: str | Path, detections: Iterable[Detections]) -> Subm
 
 def _rows(objects: Detections) -> list[tuple[str, str, int]]:
     if not len(objects):
-        return [(objects.image_id, *FILLER)]
+        return [(objects.image_id, format_runs(FILLER_RUNS), FILLER_CATEGORY)]
     illegal = [
         int(category) for category in objects.category_ids if category not in LEGAL_CATEGORIES
     ]

@@ -51,6 +51,7 @@ class BadRowHandler:
                 image = f", image {row.image_id!r:.120}" if row.image_id else ""
                 raise InputError(f"{self._source}, {row.place}{image}: {row.reason}")
             if self._file is None:
+                self._temporary.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._temporary.open("w", encoding="utf-8", newline="")
                 self._writer = csv.writer(self._file)
                 self._writer.writerow(_COLUMNS)

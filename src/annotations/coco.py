@@ -62,7 +62,7 @@ def open_coco(
     for name, position, value in iterate_members(path, streamed="annotations"):
         if name == "annotations" and position >= 0:
             continue
-        parts[name] = value if name != "annotations" or value is not None else []
+        parts[name] = value
     for name in ("images", "annotations"):
         if not isinstance(parts.get(name), list):
             raise InputError(f'{path}: no list "{name}"; COCO annotations have one')

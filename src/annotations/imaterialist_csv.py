@@ -24,7 +24,13 @@ from src.annotations.rows import (
 )
 from src.annotations.run_lengths import format_runs_batch, parse_runs_batch
 from src.annotations.store_blocks import StoredBlock
-from src.annotations.text_lines import Lines, ProgressCallback, iterate_lines, split_fields
+from src.annotations.text_lines import (
+    BLOCK_BYTES,
+    Lines,
+    ProgressCallback,
+    iterate_lines,
+    split_fields,
+)
 
 SIZE_COLUMNS = ("Height", "Width")
 
@@ -104,7 +110,7 @@ def read_csv_blocks(
         )
     parser = _RowParser(header=header, edition=edition, labels=labels, size_hw=size_hw)
     any_rows, header_is_next = False, True
-    for lines in iterate_lines(path, on_progress=on_progress):
+    for lines in iterate_lines(path, block_bytes=BLOCK_BYTES, on_progress=on_progress):
         body = lines[1:] if header_is_next and lines else lines
         header_is_next = header_is_next and not lines
         any_rows = any_rows or bool(body)

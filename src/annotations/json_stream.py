@@ -31,7 +31,7 @@ def iterate_members(
 
     Yields:
         (name, -1, value) for a member, (``streamed``, position, element) for each element of the
-        streamed list; (``streamed``, -1, None) comes before its elements.
+        streamed list; (``streamed``, -1, []) comes before its elements.
 
     Raises:
         InputError: unreadable, not UTF-8, not JSON (with line and column), or no object.
@@ -57,7 +57,7 @@ def _members(text: _Text, streamed: str) -> Iterator[tuple[str, int, Any]]:
             raise text.error("a colon is wanted after the name of a member")
         text.skip()
         if name == streamed and text.peek() == "[":
-            yield name, -1, None
+            yield name, -1, []
             yield from ((name, position, element) for position, element in _elements(text))
         else:
             yield name, -1, text.value()
@@ -135,8 +135,8 @@ class _Text:
             except RecursionError as error:
                 raise self.error("nested too deeply") from error
             else:
-                # A number may go on in what was not read yet.
-                if end < len(self._text) or self._ended:
+                # A number may go on in what was not read yet, by as little as the 5 of 1e+5.
+                if end + 3 <= len(self._text) or self._ended:
                     self._at = end
                     return value
             if len(self._text) - self._at > _LARGEST_VALUE_CHARACTERS:

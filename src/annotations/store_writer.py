@@ -52,8 +52,11 @@ class StoreWriter:
             pa.ipc.new_file(sink, RUNS_SCHEMA) as file,
         ):
             for block in self._source.blocks:
-                self.runs_batch_starts.append(len(self._numbers))
-                file.write_batch(self._add(block))
+                first_row = len(self._numbers)
+                batch = self._add(block)
+                if batch.num_rows:
+                    self.runs_batch_starts.append(first_row)
+                    file.write_batch(batch)
         chosen = self._one_record_an_image()
         self._write_tables(directory, chosen)
 

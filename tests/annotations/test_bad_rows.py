@@ -1,0 +1,189 @@
+"""Every kind of bad input: the exact words, nothing left behind, and no other row lost."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from src.annotations.errors import InputError
+from src.annotations.formats import convert
+from src.annotations.store import AnnotationStore
+from src.annotations.store_builder import build_store
+from tests.annotations.annotation_rows import (
+    HEADER_2019,
+    HEADER_2020,
+    objects_of,
+    read_rows,
+    write_lines,
+)
+
+GOOD = ["a.jpg,1 2 10 3,5,4,6_1_0", "c.jpg,,7,7,", "a.jpg,20 1,5,4,0"]
+
+# (row, the image as far as it can be read, what is said)
+BAD_ROWS = [
+    ("b.jpg,1 2 3,5,4,6", "b.jpg", "EncodedPixels: an odd number of values, 3"),
+    ("b.jpg,1 2 19 3,5,4,6", "b.jpg", "EncodedPixels: run 2 (start 19, length 3) ends past the"),
+    ("b.jpg,10 3 1 2,5,4,6", "b.jpg", "EncodedPixels: run 2 (start 1, length 2) descends"),
+    ("b.jpg,1 5 3 4,5,4,6", "b.jpg", "EncodedPixels: run 2 (start 3, length 4) overlaps run 1"),
+    ("b.jpg,1 0,5,4,6", "b.jpg", "EncodedPixels: value 2 of 2, the length 0, is below 1"),
+    ("b.jpg,4 -2,5,4,6", "b.jpg", "EncodedPixels: value 2 of 2, the length -2, is below 1"),
+    ("b.jpg,0 2,5,4,6", "b.jpg", "EncodedPixels: value 1 of 2, the start 0, is below 1"),
+    ("b.jpg,1 two,5,4,6", "b.jpg", "EncodedPixels: value 2 of 2 is 'two', not a whole number"),
+    ("b.jpg,1 2,5,4,46", "b.jpg", "unknown category 46; 0 to 45 are legal"),
+    ("b.jpg,1 2,5,4,shoe", "b.jpg", "category is 'shoe'; a whole number from 0 to 32767"),
+    ("b.jpg,1 2,5,4,-1", "b.jpg", "category is -1; it must be from 0 to 32767"),
+    ("b.jpg,1 2,5,4,6_92", "b.jpg", "unknown attribute 92; 0 to 91 are legal"),
+    ("b.jpg,1 2,5,4,6_", "b.jpg", "attribute is ''; a whole number from 0 to 32767"),
+    ("b.jpg,1 2,5,4,", "b.jpg", "the category is empty though EncodedPixels is not"),
+    ("b.jpg,1 2,0,4,6", "b.jpg", "Height is 0; it must be from 1 to 2147483647"),
+    ("b.jpg,1 2,5,-4,6", "b.jpg", "Width is -4; it must be from 1 to 2147483647"),
+    ("b.jpg,1 2,tall,4,6", "b.jpg", "Height is 'tall'; a whole number from 1 to 2147483647"),
+    ("b.jpg,1 2,5,4.5,6", "b.jpg", "Width is '4.5'; a whole number"),
+    ("b.jpg,1 2,,4,6", "b.jpg", "Height is ''; a whole number"),
+    ("b.jpg,1 2,99999,99999,6", "b.jpg", "Height 99999 times Width 99999 is over 2147483647"),
+    ("../b.jpg,1 2,5,4,6", "../b.jpg", "ImageId '../b.jpg' is refused: a plain file name is"),
+    ("x/b.jpg,1 2,5,4,6", "x/b.jpg", "ImageId 'x/b.jpg' is refused"),
+    ("x\\b.jpg,1 2,5,4,6", "x\\b.jpg", r"ImageId 'x\\b.jpg' is refused"),
+    ("/b.jpg,1 2,5,4,6", "/b.jpg", "ImageId '/b.jpg' is refused"),
+    ("..,1 2,5,4,6", "..", "ImageId '..' is refused"),
+    ("b\0.jpg,1 2,5,4,6", "b\0.jpg", r"ImageId 'b\x00.jpg' is refused"),
+    (",1 2,5,4,6", "", "ImageId is empty; the name of a picture is wanted"),
+    ("b.jpg,1 2,5,4", "", "4 values; the header has 5 columns"),
+    ("b.jpg,1 2,5,4,6,7", "", "6 values; the header has 5 columns"),
+    ('b.jpg,"1 2,5,4,6', "", "a quote is misplaced or not closed"),
+    (b"b.jpg,1 2,5,4,6\xff", "", "not UTF-8 text: byte 0xff at position 15"),
+]
+
+
+@pytest.mark.parametrize(("row", "image", "reason"), BAD_ROWS)
+def test_error_names_file_row_image_and_value(tmp_path, row, image, reason):
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD[:2], row, GOOD[2])
+    place = f"{source}, row 4, image {image!r}: " if image else f"{source}, row 4: "
+    with pytest.raises(InputError, match="^" + re.escape(place + reason)):
+        convert(source, tmp_path / "out" / "rows.json")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("row", "image", "reason"), BAD_ROWS)
+def test_skipped_row_costs_no_other(tmp_path, row, image, reason):
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD[:2], row, GOOD[2])
+    good = write_lines(tmp_path / "good.csv", HEADER_2019, *GOOD)
+    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    build_store(good, tmp_path / "good.store")
+    store, expected = (
+        AnnotationStore(tmp_path / "a.store"),
+        AnnotationStore(tmp_path / "good.store"),
+    )
+    assert objects_of(store) == objects_of(expected)
+    assert store.images == expected.images
+    assert report.skipped_rows == 1
+    assert report.skipped_file == tmp_path / "a.store.skipped.csv"
+    (skipped,) = read_rows(report.skipped_file)
+    assert (skipped["place"], skipped["image"]) == ("row 4", image)
+    assert skipped["reason"].startswith(reason)
+    original = row if isinstance(row, str) else row.decode(errors="backslashreplace")
+    assert skipped["original"] == original
+
+
+def test_all_of_them_at_once(tmp_path):
+    rows = [row for row, _, _ in BAD_ROWS]
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD[:2], *rows, GOOD[2])
+    report = convert(
+        source, tmp_path / "o.csv", on_bad_rows="skip", skipped_file=tmp_path / "s" / "bad.csv"
+    )
+    assert report.read.skipped_rows == len(BAD_ROWS)
+    assert len(read_rows(tmp_path / "s" / "bad.csv")) == len(BAD_ROWS)
+    good = write_lines(tmp_path / "good.csv", HEADER_2019, *GOOD)
+    assert read_rows(tmp_path / "o.csv") == read_rows(good)
+
+
+def test_lowest_row_is_the_one_named(tmp_path):
+    # The first is found when runs are checked, the second earlier, when fields are.
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, "a.jpg,1 99,5,4,6", "b.jpg,1 2,0,4,6")
+    with pytest.raises(InputError, match=r"row 2, image 'a.jpg'"):
+        build_store(source, tmp_path / "a.store")
+
+
+def test_no_skipped_file_where_nothing_is_skipped(tmp_path):
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD)
+    stale = write_lines(tmp_path / "o.json.skipped.csv", "place,image,reason,original")
+    report = convert(source, tmp_path / "o.json", on_bad_rows="skip")
+    assert report.read.skipped_file is None
+    assert not stale.exists()
+
+
+def test_image_that_lost_all_its_rows_is_left_out(tmp_path):
+    source = write_lines(
+        tmp_path / "rows.csv", HEADER_2019, *GOOD, "d.jpg,1 99,5,4,6", "a.jpg,1 99,5,4,6"
+    )
+    build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    store = AnnotationStore(tmp_path / "a.store")
+    assert [image.image_id for image in store.images] == ["a.jpg", "c.jpg"]
+
+
+def test_rows_of_an_image_must_agree_on_its_size(tmp_path):
+    lines = ["a.jpg,1 2,50,40,6", *GOOD, "b.jpg,1 1,1,1,1"]
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *lines)
+    message = "row 2, image 'a.jpg': Height and Width are 50 and 40, in other rows of the image 5 a"
+    with pytest.raises(InputError, match=re.escape(message)):
+        build_store(source, tmp_path / "a.store")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    good = write_lines(tmp_path / "good.csv", HEADER_2019, *lines[1:])
+    build_store(good, tmp_path / "good.store")
+    assert objects_of(AnnotationStore(tmp_path / "a.store")) == objects_of(
+        AnnotationStore(tmp_path / "good.store")
+    )
+    (skipped,) = read_rows(report.skipped_file)
+    assert skipped["original"] == lines[0]
+
+
+@pytest.mark.parametrize("name", HEADER_2019.split(","))
+def test_missing_column(tmp_path, name):
+    header = HEADER_2019.replace(name, "Other")
+    source = write_lines(tmp_path / "rows.csv", header, *GOOD)
+    expected = (
+        "rows.csv, row 1: the first line is"
+        if name == "ImageId"
+        else f"rows.csv, row 1: the column {name} is missing; the columns ImageId, Enc"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"rows\.csv: the file is empty"),
+        (b"\n\r\n", r"rows\.csv: the file is empty"),
+        (HEADER_2019.encode(), r"rows\.csv: only a header, no rows"),
+        (HEADER_2020.encode() + b"\r\n\n", r"rows\.csv: only a header, no rows"),
+        (b"%PDF-1.4 hello\n", r"rows\.csv, row 1: the first line is b'%PDF-1\.4 hello'; the head"),
+        (b"\xff\xfeI\0m\0", r"rows\.csv: not UTF-8 text"),
+        (HEADER_2019.encode() + b",Width\n", r"row 1: the column Width occurs more than once"),
+    ],
+)
+def test_files_that_hold_no_rows(tmp_path, content, message):
+    (tmp_path / "rows.csv").write_bytes(content)
+    for on_bad_rows in ("error", "skip"):
+        with pytest.raises(InputError, match=message):
+            convert(tmp_path / "rows.csv", tmp_path / "o.json", on_bad_rows=on_bad_rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_missing_file_and_folders(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.csv: cannot be read \(No such file"):
+        build_store(tmp_path / "gone.csv", tmp_path / "a.store")
+    with pytest.raises(InputError, match=r"a folder, but no annotation store"):
+        build_store(tmp_path, tmp_path / "a.store")
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match=r"mine: exists and is no annotation store"):
+        build_store(source, tmp_path / "mine")
+    with pytest.raises(InputError, match=r"on_bad_rows='warn'; error or skip is legal"):
+        build_store(source, tmp_path / "a.store", on_bad_rows="warn")
+    with pytest.raises(InputError, match=r"gone: no such image folder"):
+        build_store(source, tmp_path / "a.store", images_directory=tmp_path / "gone")
+    with pytest.raises(InputError, match=r"size_hw=\[0, 4\]; height and width in pixels"):
+        build_store(source, tmp_path / "a.store", size_hw=(0, 4))

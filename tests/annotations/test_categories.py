@@ -1,0 +1,93 @@
+"""The label set, and reading and writing of label files."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from src.annotations.categories import (
+    ATTRIBUTES,
+    CATEGORY_INSTANCES,
+    IMATERIALIST_2019_CATEGORIES,
+    IMATERIALIST_2019_LABELS,
+    Attribute,
+    Category,
+    LabelDescriptions,
+    read_label_descriptions,
+    write_label_descriptions,
+)
+from src.annotations.errors import InputError
+from tests.annotations.annotation_rows import REAL_DATA
+
+
+def test_label_set_of_2019():
+    assert [category.id for category in IMATERIALIST_2019_CATEGORIES] == list(range(46))
+    assert [attribute.id for attribute in ATTRIBUTES] == list(range(92))
+    assert IMATERIALIST_2019_CATEGORIES[0] == Category(0, "shirt, blouse", "upperbody")
+    assert IMATERIALIST_2019_CATEGORIES[23].name == "shoe"
+    assert IMATERIALIST_2019_CATEGORIES[45] == Category(45, "tassel", "decorations")
+    assert ATTRIBUTES[77] == Attribute(77, "leopard", "animal")
+    assert ATTRIBUTES[83] == Attribute(83, "toile de jouy", "textile pattern")
+    assert ATTRIBUTES[91].name == "no waistline"
+    assert CATEGORY_INSTANCES[31] == 59452
+    assert CATEGORY_INSTANCES[20] == 112
+    assert sorted(CATEGORY_INSTANCES) == list(range(46))
+
+
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real data are not here")
+def test_label_set_is_the_competitions():
+    labels = read_label_descriptions(REAL_DATA / "label_descriptions.json")
+    assert labels == IMATERIALIST_2019_LABELS
+    with open(REAL_DATA / "category_counts.csv", newline="") as file:
+        counts = {int(row["category_id"]): int(row["instances"]) for row in csv.DictReader(file)}
+    assert counts == CATEGORY_INSTANCES
+
+
+def test_label_file_comes_back_equal(tmp_path):
+    labels = LabelDescriptions(
+        categories=(Category(3, "Mütze, Hut", ""), Category(7, 'a "b"', "head")),
+        attributes=(Attribute(0, "rot", "colour"), Attribute(300, "grün", "colour")),
+    )
+    write_label_descriptions(labels, tmp_path / "labels.json")
+    assert read_label_descriptions(tmp_path / "labels.json") == labels
+    assert labels.category_ids == (3, 7)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1", r"labels.json: not JSON"),
+        ("[1]", r'labels.json: no list "categories"'),
+        ({"categories": {}}, r'labels.json: no list "categories"'),
+        ({"categories": []}, r'the list "categories" is empty'),
+        ({"categories": [5]}, r"categories\[0\] is 5; it must be an object with id and name"),
+        ({"categories": [{"id": "1", "name": "a"}]}, r"categories\[0\] has id '1'; it must be"),
+        ({"categories": [{"id": True, "name": "a"}]}, r"has id True; it must be an integer"),
+        ({"categories": [{"id": 40000, "name": "a"}]}, r"has id 40000; .* from 0 to 32767"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\] has name None; it must be a text"),
+        (
+            {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            r"categories\[1\] repeats id 1, which 'a' has already",
+        ),
+        (
+            {"categories": [{"id": 1, "name": "a"}], "attributes": {"id": 1}},
+            r'"attributes" is a dict; it must be a list',
+        ),
+    ],
+)
+def test_bad_label_files(tmp_path, content, message):
+    path = tmp_path / "labels.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_label_descriptions(path)
+
+
+def test_unreadable_label_files(tmp_path):
+    with pytest.raises(InputError, match=r"gone.json: cannot read the label descriptions"):
+        read_label_descriptions(tmp_path / "gone.json")
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xe4"}')
+    with pytest.raises(InputError, match=r"latin.json: not UTF-8 text"):
+        read_label_descriptions(tmp_path / "latin.json")

@@ -1,0 +1,259 @@
+"""Reading COCO JSON of every dialect, against pycocotools; its faults; what is written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from src.annotations.errors import InputError
+from src.annotations.formats import convert
+from src.annotations.run_lengths import decode
+from src.annotations.store import AnnotationStore
+from src.annotations.store_builder import build_store
+from tests.annotations.annotation_rows import (
+    HEADER_2019,
+    REAL_DATA,
+    objects_of,
+    read_rows,
+    write_lines,
+)
+
+SQUARE = [1.0, 1.0, 6.0, 1.0, 6.0, 7.0, 1.0, 7.0]
+TRIANGLE = [10.5, 2.0, 15.0, 9.0, 9.0, 9.0]
+
+
+def compressed(bitmap: np.ndarray) -> dict:
+    encoded = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(5).random((height, width)) < 0.4
+
+
+@pytest.fixture
+def content() -> dict:
+    """Photos of 12 x 20 and 30 x 9 (height x width), one without objects, masks of all kinds."""
+    return {
+        "info": {"year": 2020},
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [SQUARE], "iscrowd": 0,
+             "attribute_ids": [9, 4]},
+            {"id": 2, "image_id": 7, "category_id": 0, "segmentation": [SQUARE, TRIANGLE]},
+            {"id": 3, "image_id": 9, "category_id": 3, "segmentation": compressed(noise(30, 9))},
+            {"id": 3, "image_id": 7, "category_id": 3, "iscrowd": 1,
+             "segmentation": {"size": [12, 20], "counts": [3, 4, 0, 5, 228]}},
+            {"id": 4, "image_id": 9, "category_id": 0, "segmentation": []},
+        ],
+        "images": [
+            {"id": 7, "file_name": "a.jpg", "height": 12, "width": 20},
+            {"id": 8, "file_name": "b.png", "height": 5, "width": 5},
+            {"id": 9, "file_name": "c.jpg", "height": 30, "width": 9},
+        ],
+        "categories": [{"id": 3, "name": "hat", "supercategory": "a"}, {"id": 0, "name": "shoe"}],
+        "attributes": [{"id": 4, "name": "red"}, {"id": 9, "name": "old"}],
+    }  # fmt: skip
+
+
+def build(tmp_path, content, **options):
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content))
+    report = build_store(path, tmp_path / "a.store", **options)
+    return AnnotationStore(tmp_path / "a.store"), report
+
+
+def test_masks_of_all_kinds(tmp_path, content):
+    store, report = build(tmp_path, content)
+    assert [image.image_id for image in store.images] == ["a.jpg", "b.png", "c.jpg"]
+    assert store.category_ids == (0, 3)
+    assert store.category_sets() == [{0, 3}, set(), {0, 3}]
+    a, c = store.instances(0), store.instances(2)
+    assert a.category_ids.tolist() == [3, 0, 3]
+    assert a.attribute_ids == ((9, 4), (), ())
+    square = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([SQUARE], 12, 20)))
+    both = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([SQUARE, TRIANGLE], 12, 20)))
+    assert_array_equal(decode(a.runs[0], (12, 20)), square)
+    assert_array_equal(decode(a.runs[1], (12, 20)), both)
+    assert a.runs[2].tolist() == [[3, 4], [7, 5]]
+    assert store.is_crowd(0).tolist() == [False, False, True]
+    assert_array_equal(decode(c.runs[0], (30, 9)), noise(30, 9))
+    assert len(c.runs[1]) == 0
+    assert (report.kind, report.images, report.objects, report.empty_masks) == ("coco", 3, 5, 1)
+    assert report.images_without_objects == 1
+    assert report.notes == (
+        "1 annotation ids had occurred before; objects are numbered anew when written",
+    )
+
+
+def test_order_of_members_does_not_matter(tmp_path, content):
+    first, _ = build(tmp_path, content)
+    expected = objects_of(first)
+    turned, _ = build(tmp_path, dict(reversed(content.items())))
+    assert objects_of(turned) == expected
+
+
+BAD_ANNOTATIONS = [
+    ({"segmentation": [[1, 2, 3, 4]]}, "segmentation: polygon 1 of 1 has 4 coordinates"),
+    ({"segmentation": [SQUARE, [1, 2, 3, 4, 5]]}, "segmentation: polygon 2 of 2 has 5 coord"),
+    ({"segmentation": [[1, 2, 3, "x", 5, 6]]}, "segmentation: polygon 1 of 1"),
+    ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "segmentation: polygon 1 of 1"),
+    ({"segmentation": {"size": [20, 12], "counts": [240]}}, "segmentation: size is [20, 12]"),
+    ({"segmentation": {"size": [12, 20], "counts": [3, 4]}}, "segmentation: counts sum to 7"),
+    ({"segmentation": {"size": [12, 20], "counts": [3, -4, 241]}}, "segmentation: count 2 of 3"),
+    ({"segmentation": {"size": [12, 20], "counts": [3, "x"]}}, "segmentation: counts must be"),
+    ({"segmentation": {"size": [12, 20], "counts": "ab~"}}, "segmentation: compressed counts:"),
+    ({"segmentation": {"size": [12, 20], "counts": "T"}}, "segmentation: compressed counts:"),
+    ({"segmentation": {"size": [12, 20]}}, "segmentation: counts is None; a list or a text"),
+    ({"segmentation": None}, "segmentation: None is neither a list of polygons nor an object"),
+    ({"category_id": 5}, "unknown category 5; 2 ids between 0 and 3 with gaps are legal"),
+    ({"category_id": "3"}, "unknown category '3'"),
+    ({"attribute_ids": [4, 5]}, "unknown attribute 5; 2 ids between 4 and 9 with gaps are legal"),
+    ({"attribute_ids": ["4"]}, "attribute '4' is no whole number from 0 to 32767"),
+    ({"attribute_ids": 4}, "attribute_ids is 4; a list is wanted"),
+    ({"iscrowd": 2}, "iscrowd is 2; 0 or 1 is wanted"),
+    ({"image_id": 70}, "image_id 70 is not among the images that can be used"),
+    ({"image_id": None}, "image_id None is not among the images that can be used"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD_ANNOTATIONS)
+def test_bad_annotation_is_named_and_costs_no_other(tmp_path, content, change, reason):
+    good, _ = build(tmp_path, content)
+    expected = objects_of(good)
+    bad = {"id": 50, "image_id": 7, "category_id": 3, "segmentation": [SQUARE]} | change
+    content["annotations"].insert(1, bad)
+    image = "'a.jpg'" if bad["image_id"] == 7 else ""
+    with pytest.raises(
+        InputError, match=rf"coco\.json, annotations\[1\](, image {image}.*)?: "
+    ) as info:
+        build(tmp_path, content)
+    assert reason in str(info.value)
+    store, report = build(tmp_path, content, on_bad_rows="skip")
+    assert objects_of(store) == expected
+    (skipped,) = read_rows(report.skipped_file)
+    assert skipped["reason"].startswith(reason)
+    assert skipped["original"] == json.dumps(bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"height": 0}, "Height is 0; it must be from 1"),
+        ({"width": "x"}, "Width is 'x'; a whole number"),
+        ({"width": None}, "Width is 'None'; a whole number"),
+        ({"file_name": "x/c.jpg"}, "ImageId 'x/c.jpg' is refused"),
+        ({"file_name": "a.jpg"}, "file_name 'a.jpg' occurs twice in the list of images"),
+        ({"file_name": None}, "file_name is None; a text is wanted"),
+        ({"id": 7}, "id 7 belongs to a.jpg already"),
+        ({"id": None}, "id is None; a whole number is wanted"),
+    ],
+)
+def test_bad_image_is_named_and_costs_only_its_objects(tmp_path, content, change, reason):
+    content["images"][2] |= change
+    with pytest.raises(InputError, match=r"coco\.json, images\[2\].*: " + re.escape(reason)):
+        build(tmp_path, content)
+    store, report = build(tmp_path, content, on_bad_rows="skip")
+    # With id 7 taken, the objects of image 9 have no image; in every case two go with theirs.
+    assert [image.image_id for image in store.images] == ["a.jpg", "b.png"]
+    assert report.skipped_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"categories": None}, r'coco\.json: no list "categories"'),
+        ({"images": None}, r'coco\.json: no list "images"'),
+        ({"annotations": None}, r'coco\.json: no list "annotations"'),
+        ({"annotations": {"a": 1}}, r'coco\.json: no list "annotations"'),
+        ({"categories": []}, r'coco\.json: the list "categories" is empty'),
+    ],
+)
+def test_missing_lists(tmp_path, content, change, message):
+    with pytest.raises(InputError, match=message):
+        build(tmp_path, content | change)
+
+
+def test_labels_may_come_from_elsewhere(tmp_path, content):
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({key: content.pop(key) for key in ("categories", "attributes")}))
+    with pytest.raises(InputError, match='no list "categories"'):
+        build(tmp_path, content)
+    store, _ = build(tmp_path, content, label_descriptions=labels)
+    assert store.category_ids == (0, 3)
+
+
+def test_results_are_no_annotations(tmp_path):
+    (tmp_path / "results.json").write_text('[{"image_id": 1}]')
+    with pytest.raises(InputError, match=r"not valid JSON at line 1, column 1: a JSON object"):
+        build_store(tmp_path / "results.json", tmp_path / "a.store")
+
+
+def test_written_file_is_what_pycocotools_reads(tmp_path, content):
+    store, _ = build(tmp_path, content)
+    convert(tmp_path / "coco.json", tmp_path / "out.json")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == ["a.jpg", "b.png", "c.jpg"]
+    assert [entry["id"] for entry in written["annotations"]] == [1, 2, 3, 4, 5]
+    assert written["annotations"][0]["attribute_ids"] == [9, 4]
+    assert [entry["iscrowd"] for entry in written["annotations"]] == [0, 0, 0, 1, 0]
+    coco = COCO(str(tmp_path / "out.json"))
+    for index, image in enumerate(store.images):
+        objects = store.instances(index)
+        entries = coco.loadAnns(coco.getAnnIds(imgIds=[index + 1]))
+        assert len(entries) == len(objects)
+        for entry, runs, box in zip(entries, objects.runs, objects.boxes_xyxy, strict=True):
+            assert_array_equal(coco.annToMask(entry), decode(runs, image.size_hw))
+            assert entry["area"] == coco_mask.area(coco.annToRLE(entry))
+            if entry["area"]:
+                assert entry["bbox"] == coco_mask.toBbox(coco.annToRLE(entry)).tolist()
+            assert entry["bbox"] == [*box[:2], box[2] - box[0], box[3] - box[1]]
+    again = build_store(tmp_path / "out.json", tmp_path / "b.store")
+    assert objects_of(AnnotationStore(tmp_path / "b.store")) == objects_of(store)
+    assert again.notes == ()
+
+
+def test_backslash_in_the_counts(tmp_path):
+    # Some counts are written with a backslash, the one character that JSON escapes.
+    rows = [f"a.jpg,{start} {length},200,200,1" for start in range(1, 90) for length in (1, 44, 92)]
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *rows)
+    convert(source, tmp_path / "out.json")
+    assert "\\\\" in (tmp_path / "out.json").read_text()
+    convert(tmp_path / "out.json", tmp_path / "back.csv")
+    assert (tmp_path / "back.csv").read_bytes() == source.read_bytes()
+
+
+def test_every_annotation_bad_leaves_images_out(tmp_path, content):
+    broken = copy.deepcopy(content)
+    for entry in broken["annotations"]:
+        entry["category_id"] = 77
+    store, report = build(tmp_path, broken, on_bad_rows="skip")
+    assert report.skipped_rows == 5
+    assert [image.image_id for image in store.images] == ["b.png"]
+
+
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real data are not here")
+def test_fashionpedia_sample(tmp_path):
+    sample = REAL_DATA / "fashionpedia_sample"
+    shutil.copy(sample / "annotations.json", tmp_path / "coco.json")
+    report = build_store(
+        tmp_path / "coco.json", tmp_path / "a.store", images_directory=sample / "images"
+    )
+    assert (report.images, report.objects, report.size_findings) == (2, 12, ())
+    store = AnnotationStore(tmp_path / "a.store")
+    coco = COCO(str(tmp_path / "coco.json"))
+    for image_id, image in coco.imgs.items():
+        index = store.index_of(image["file_name"])
+        objects = store.instances(index)
+        entries = coco.loadAnns(coco.getAnnIds(imgIds=[image_id]))
+        assert objects.category_ids.tolist() == [entry["category_id"] for entry in entries]
+        assert objects.attribute_ids == tuple(tuple(entry["attribute_ids"]) for entry in entries)
+        for runs, entry in zip(objects.runs, entries, strict=True):
+            assert_array_equal(decode(runs, store.images[index].size_hw), coco.annToMask(entry))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +17,12 @@ from rich.text import Text
 
 from src.annotations.errors import InputError
 from src.annotations.packed_masks import pack_runs
-from src.annotations.store_builder import open_or_build
 from src.config import entry_point, to_plain
 from src.metrics.competition import ScoreAccumulator, check_averaging
 from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import bootstrap_interval, check_settings
 from src.metrics.matching import ImageObjects
+from src.metrics.scoring import Comparison, open_truth
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess_store
 from src.postprocess.prediction_meta import write_json
@@ -71,51 +72,63 @@ def score_on_the_way(
         yield objects
 
 
-def open_truth(
-    ground_truth: str, image_ids: Sequence[str], *, cache_directory: str, images: str | None
-) -> RasterObjects:
-    """The truth.
+def beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
+    """The written images whose truth is known, with notes on those of one side only.
 
     Raises:
-        InputError: it has none of the images, or cannot be read.
+        InputError: there is none.
     """
-    truth = RasterObjects(open_or_build(ground_truth, cache_directory), images_directory=images)
-    if not any(image_id in truth for image_id in image_ids):
+    known = tuple(image_id for image_id in image_ids if image_id in truth)
+    if not known:
         raise InputError(
-            f"{ground_truth}: has none of the {len(image_ids)} images that are written; its first "
+            f"{truth.source}: has none of the {len(image_ids)} images that are written; its first "
             f"is {next(iter(truth), None)!r}, the first written {image_ids[0]!r}"
         )
-    return truth
-
-
-def coverage_notes(truth: RasterObjects, image_ids: Sequence[str]) -> list[str]:
-    """Which images are on one side only, a sentence each."""
-    known = sum(image_id in truth for image_id in image_ids)
     notes = []
-    if known < len(image_ids):
-        notes.append(f"{len(image_ids) - known} written images are not in the truth: not scored")
-    if known < len(truth):
-        notes.append(f"{len(truth) - known} images of the truth are not written: not scored")
-    return notes
+    if len(known) < len(image_ids):
+        notes.append(f"{len(image_ids) - len(known)} written images have no truth: not scored")
+    if len(known) < len(truth):
+        notes.append(f"{len(truth) - len(known)} images of the truth are not written: not scored")
+    return Comparison(truth=truth, prediction={}, image_ids=known, coverage_notes=tuple(notes))
 
 
-def notes_of(report: SubmissionReport, settings: PostprocessSettings) -> list[str]:
-    """What the user should know about the file, a sentence each."""
-    notes = []
+def in_words(output: Path, report: SubmissionReport, settings: PostprocessSettings) -> Text:
+    """What was written, and what the user should know about it, a line each."""
+    text = Text(
+        f"{output}: {report.objects} objects in {report.images - report.filler_images} of "
+        f"{report.images} images"
+    )
     if report.overlapping_images:
-        notes.append(
-            f"in {report.overlapping_images} of {report.images} images masks of one class overlap, "
-            "and the competition refuses such a file; postprocess.suppress_overlaps=true takes the "
-            "overlaps away"
+        text.append(
+            f"\nnote: in {report.overlapping_images} images masks of one class overlap, and the "
+            "competition refuses such a file; postprocess.suppress_overlaps=true takes the "
+            "overlaps away",
+            "yellow",
         )
     if report.inexact_images:
-        notes.append(
-            f"in {report.inexact_images} of {report.images} images the store lacks (box, class) "
-            f"pairs above score_threshold={settings.score_threshold:g}, so that the model itself "
-            "may give other objects; raise the threshold, or predict with a lower "
-            "module.score_floor or a higher module.max_candidates"
+        text.append(
+            f"\nnote: in {report.inexact_images} images the store lacks (box, class) pairs above "
+            f"score_threshold={settings.score_threshold:g}, so the model itself may give other "
+            "objects; raise the threshold, or predict with a lower module.score_floor or a higher "
+            "module.max_candidates",
+            "yellow",
         )
-    return notes
+    return text
+
+
+def chosen_images(store: PredictionStore, sample_submission: str | None) -> Sequence[str]:
+    """The images to write, in the order of the file.
+
+    Raises:
+        InputError: there is none, or the store lacks one of the sample.
+    """
+    if sample_submission is None:
+        if not len(store):
+            raise InputError(f"{store.directory}: holds no predictions")
+        return store.image_ids
+    image_ids = read_sample_image_ids(sample_submission)
+    store.check_image_ids(image_ids, source=sample_submission)
+    return image_ids
 
 
 @entry_point("postprocess")
@@ -126,40 +139,30 @@ def main(config: DictConfig) -> None:
     check_settings(resamples=config.resamples, confidence=config.confidence)
     output = output_path(config.output, config.output_dir)
     store = PredictionStore(config.predictions)
-    image_ids: Sequence[str] = store.image_ids
-    if config.sample_submission is not None:
-        image_ids = read_sample_image_ids(config.sample_submission)
-        store.check_image_ids(image_ids, source=config.sample_submission)
-    if not image_ids:
-        raise InputError(f"{config.predictions}: holds no predictions")
-    truth = None
-    accumulator = ScoreAccumulator(averaging=config.averaging)
-    if config.ground_truth is not None:
-        truth = open_truth(
-            config.ground_truth,
-            image_ids,
-            cache_directory=config.cache_directory,
-            images=config.images,
+    image_ids = chosen_images(store, config.sample_submission)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    with (
+        Progress(console=Console(stderr=True), transient=True) as progress,
+        contextlib.ExitStack() as opened,
+    ):
+        objects: Iterable[Detections] = postprocess_store(store, settings, image_ids)
+        if config.ground_truth is None:
+            report = write_submission(output, progress.track(objects, total=len(image_ids)))
+            console.print(in_words(output, report, settings))
+            return
+        truth = opened.enter_context(
+            open_truth(
+                config.ground_truth,
+                images_directory=config.images,
+                cache_directory=config.cache_directory,
+                progress=progress,
+            )
         )
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        detections: Iterable[Detections] = progress.track(
-            postprocess_store(store, settings, image_ids), total=len(image_ids)
-        )
-        if truth is not None:
-            detections = score_on_the_way(detections, truth, accumulator)
-        report = write_submission(output, detections)
-    notes = notes_of(report, settings)
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(
-        f"{output}: {report.objects} objects in {report.images - report.filler_images} of "
-        f"{report.images} images",
-        markup=False,
-        soft_wrap=True,
-    )
-    if truth is None:
-        for note in notes:
-            console.print(Text(f"note: {note}", "yellow"))
-        return
+        comparison = beside_truth(truth, image_ids)
+        accumulator = ScoreAccumulator(averaging=config.averaging)
+        objects = score_on_the_way(objects, truth, accumulator)
+        report = write_submission(output, progress.track(objects, total=len(image_ids)))
+        labels, notes = comparison.labels, comparison.notes
     score = accumulator.result()
     interval = bootstrap_interval(
         score.per_image,
@@ -169,8 +172,8 @@ def main(config: DictConfig) -> None:
     )
     summary = score_summary(score, interval, use_attributes=False)
     write_json(output.with_name("score.json"), summary)
-    notes += coverage_notes(truth, image_ids)
-    console.print(score_tables(score, interval, truth.store.labels, notes))
+    console.print(in_words(output, report, settings))
+    console.print(score_tables(score, interval, labels, notes))
     print(json.dumps(summary))
 
 

@@ -29,14 +29,12 @@ class CompetitionScoreCallback(Callback):
     ever averaged over batches or ranks.
 
     Args:
-        settings: thresholds and rules for the candidates.
+        settings: the values of ``PostprocessSettings``: thresholds and rules for the candidates.
         averaging: ``per_class`` or ``pooled``; see ``src.metrics.competition``.
     """
 
-    def __init__(
-        self, *, settings: PostprocessSettings, averaging: Averaging = "per_class"
-    ) -> None:
-        self.settings = settings
+    def __init__(self, *, settings: Mapping[str, Any], averaging: Averaging = "per_class") -> None:
+        self.settings = PostprocessSettings(**settings)
         self.averaging = averaging
         self._matches: dict[str, ImageMatches] = {}
 

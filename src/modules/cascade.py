@@ -120,6 +120,8 @@ class CascadeModule(LightningModule):
         )
         if self.make_scheduler is None:
             return optimizer
+        # Lightning counts the batches only when asked; with `max_steps` given nothing asked yet.
+        self.trainer.fit_loop.setup_data()
         total_steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches
         scheduler = self.make_scheduler(

@@ -93,10 +93,17 @@ def resize_nearest(
 def _draw(
     starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], size_hw: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    height_px, width_px = size_hw
-    pixels = height_px * width_px
-    columns = words_to_pixels(runs_to_words(starts, ends, pixels), pixels)
-    return transpose(columns.reshape(width_px, height_px))
+    height_px, _ = size_hw
+    mask = np.zeros(size_hw, dtype=np.bool_)
+    # Only the columns from the first interval to the last are drawn; a mask is often a small part.
+    left = int(starts[0]) // height_px if len(starts) else 0
+    right = -(-int(ends[-1]) // height_px) if len(ends) else 0
+    if left < right:
+        pixels = (right - left) * height_px
+        words = runs_to_words(starts - left * height_px, ends - left * height_px, pixels)
+        columns = words_to_pixels(words, pixels).reshape(right - left, height_px)
+        mask[:, left:right] = transpose(columns)
+    return mask
 
 
 def _resize(

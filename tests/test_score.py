@@ -82,32 +82,19 @@ def test_split_attributes_and_photos(folder):
     assert result["competition_map"] == pytest.approx((1 + 1 / 3) / 2, abs=1e-15)
     assert result["per_class"] == {"23": 1.0, "32_5": 0.0, "32_5_7": 0.5}
     assert result["use_attributes"] is True
-    assert f"1 images of {folder}/submission.csv are not among those scored" in done.stdout
+    assert (
+        f"images of {folder}/submission.csv that are not among those scored: 1 (the first: b.jpg)"
+        in done.stdout
+    )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "these values have no default, give them: ground_truth=... submission=..."),
-        (
-            ["submission={folder}/submission.csv", "ground_truth={folder}/none.csv"],
-            "error: {folder}/none.csv: cannot be read (No such file or directory)",
-        ),
-        (
-            [
-                "submission={folder}/submission.csv",
-                "ground_truth={folder}/train.csv",
-                "averaging=mean",
-            ],
-            "error: averaging=mean: legal are per_class, pooled",
-        ),
-    ],
-)
-def test_mistakes_are_one_line(folder, arguments, message):
+def test_a_mistake_is_one_line(folder):
     done = score(
-        "cache_directory=null", *(argument.format(folder=folder) for argument in arguments)
+        f"submission={folder}/submission.csv",
+        f"ground_truth={folder}/none.csv",
+        "cache_directory=null",
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert message.format(folder=folder) in done.stderr
+    assert f"error: {folder}/none.csv: cannot be read (No such file or directory)" in done.stderr
     assert "Traceback" not in done.stderr

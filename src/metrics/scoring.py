@@ -40,13 +40,13 @@ class Comparison:
         for side, objects in (("true", self.truth), ("predicted", self.prediction)):
             if isinstance(objects, RasterObjects) and objects.vanished:
                 notes.append(
-                    f"{objects.vanished} {side} objects have no pixel left on the 512x512 raster "
-                    "and were left out"
+                    f"{side} objects without a pixel left on the 512x512 raster, left out: "
+                    f"{objects.vanished}"
                 )
         if self.truth.exchanged_sizes:
             notes.append(
-                f"{len(self.truth.exchanged_sizes)} images of the truth have Height and Width "
-                f"exchanged, which was repaired; the first is {self.truth.exchanged_sizes[0]}"
+                "images of the truth with Height and Width exchanged, repaired: "
+                f"{len(self.truth.exchanged_sizes)} (the first: {self.truth.exchanged_sizes[0]})"
             )
         return tuple(notes)
 
@@ -193,14 +193,14 @@ def _coverage_notes(
     notes = []
     if missing:
         notes.append(
-            f"{len(missing)} of {len(compared)} images are not in {name} and count as having no "
-            f"predicted object; the first is {missing[0]}"
+            f"images not in {name}, which count as having no predicted object: {len(missing)} of "
+            f"{len(compared)} (the first: {missing[0]})"
         )
     others = sorted(set(prediction) - set(compared))
     if others:
         notes.append(
-            f"{len(others)} images of {name} are not among those scored and were not looked at; "
-            f"the first is {others[0]}"
+            f"images of {name} that are not among those scored: {len(others)} "
+            f"(the first: {others[0]})"
         )
     return tuple(notes)
 

@@ -1,0 +1,148 @@
+"""Write a report: ``python -m src.report submission=a.csv ground_truth=train.csv images=train``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+
+from src.annotations.errors import InputError
+from src.config import entry_point, to_plain
+from src.datamodules.split_file import read_split
+from src.metrics.competition import check_averaging
+from src.metrics.inputs import RasterObjects
+from src.metrics.intervals import bootstrap_interval, check_settings
+from src.metrics.matching import ImageObjects
+from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.postprocess.prediction_store import PredictionStore
+from src.postprocess.settings import settings_from
+from src.reporting.examples import choose_examples
+from src.reporting.page import Report, write_report
+from src.reporting.pictures import load_examples, write_drawings
+from src.reporting.stored_predictions import StoredObjects
+
+
+def run_settings(config: DictConfig) -> list[tuple[str, str]]:
+    """What the page says about the run, in words."""
+    settings = []
+    if config.submission is not None:
+        settings.append(("Submission", config.submission))
+    else:
+        rules = ", ".join(f"{key} {value}" for key, value in config.postprocess.items())
+        settings += [("Predictions", config.predictions), ("Post-processing", rules)]
+    settings.append(("Truth", config.ground_truth))
+    if config.images is not None:
+        settings.append(("Photos", config.images))
+    if config.split is not None:
+        settings.append(("Images", f"validation part of {config.split}"))
+    classes = "category and attributes" if config.use_attributes else "category"
+    return [*settings, ("Averaging", config.averaging), ("Classes", classes)]
+
+
+def check_config(config: DictConfig) -> None:
+    """Refuse before anything is read what cannot work.
+
+    Raises:
+        InputError: names the key, its value and what is legal.
+    """
+    if (config.submission is None) == (config.predictions is None):
+        raise InputError(
+            f"submission={config.submission} predictions={config.predictions}: give one of the two"
+        )
+    check_averaging(config.averaging)
+    check_settings(resamples=config.resamples, confidence=config.confidence)
+    for key in ("worst", "best"):
+        if not isinstance(config[key], int) or config[key] < 0:
+            raise InputError(f"{key}={config[key]}: a number of images is wanted, 0 or more")
+    if config.images is not None and not Path(config.images).is_dir():
+        raise InputError(f"images={config.images}: no such folder")
+
+
+@contextlib.contextmanager
+def open_predictions(
+    config: DictConfig, truth: RasterObjects, progress: Progress
+) -> Iterator[Mapping[str, ImageObjects]]:
+    """The objects of the submission, or those of the prediction store under ``postprocess``."""
+    if config.submission is not None:
+        with open_submission(config.submission, truth, progress=progress) as submission:
+            yield submission
+    else:
+        yield StoredObjects(
+            PredictionStore(config.predictions),
+            settings_from(to_plain(config.postprocess)),
+            use_attributes=config.use_attributes,
+        )
+
+
+def make_report(config: DictConfig, progress: Progress) -> Report:
+    """Score, choose the images and draw them."""
+    split = None if config.split is None else read_split(Path(config.split))
+    with (
+        open_truth(
+            config.ground_truth,
+            use_attributes=config.use_attributes,
+            images_directory=config.images,
+            label_descriptions=config.label_descriptions,
+            cache_directory=config.cache_directory,
+            progress=progress,
+        ) as truth,
+        open_predictions(config, truth, progress) as prediction,
+    ):
+        comparison = compare(
+            truth,
+            prediction,
+            prediction_name=config.submission or config.predictions,
+            image_ids=None if split is None else split.validation,
+        )
+        score = score_comparison(comparison, averaging=config.averaging, progress=progress)
+        worst, best = (
+            load_examples(comparison, chosen, config.images)
+            for chosen in choose_examples(score, worst=config.worst, best=config.best)
+        )
+        interval = bootstrap_interval(
+            score.per_image,
+            resamples=config.resamples,
+            confidence=config.confidence,
+            seed=config.seed,
+        )
+        return Report(
+            title=config.title,
+            score=score,
+            interval=interval,
+            labels=comparison.labels,
+            notes=comparison.notes,
+            settings=run_settings(config),
+            worst=worst,
+            best=best,
+        )
+
+
+@entry_point("report")
+def main(config: DictConfig) -> None:
+    """Hydra's task: make the report, write the page and the drawings."""
+    check_config(config)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        report = make_report(config, progress)
+    write_report(report, config.output)
+    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    examples = [*report.worst, *report.best]
+    missing = sum(example.photo_problem is not None for example in examples)
+    if missing:
+        console.print(f"{missing} of {len(examples)} photos could not be read", style="yellow")
+    if config.drawings is not None:
+        files = write_drawings(examples, config.drawings)
+        console.print(f"wrote {len(files)} drawings to {config.drawings}")
+    size_mb = Path(config.output).stat().st_size / 1e6
+    console.print(
+        f"wrote {config.output} ({size_mb:.1f} MB): score {report.score.competition_map:.4f} "
+        f"({report.score.averaging}, {report.score.images} images)"
+    )
+
+
+if __name__ == "__main__":
+    main()

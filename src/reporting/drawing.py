@@ -1,0 +1,181 @@
+"""Masks drawn over photos: photo, truth and prediction side by side (the winner's drawings)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from src.reporting.colours import Rgb, text_colour
+
+Picture = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+_FILL_OPACITY = 0.45
+_PHOTO_COLOUR = 0.55  # how much of the photo's own colour stays under the masks
+_DASH_PX, _GAP_PX = 7, 5
+_MARGIN_PX = 10  # between the pictures of a row
+_MARGIN_RGB = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnObject:
+    """One object to draw."""
+
+    mask: npt.NDArray[np.bool_]  # (h, w) of any size: it is stretched over the photo
+    label: str  # short text; empty for none
+    colour: Rgb
+    matched: bool = True  # False: a dashed outline
+
+
+def downscale(photo_rgb: Picture, edge_px: int) -> Picture:
+    """Shrink a picture so that its longer edge is at most ``edge_px``. (H, W, 3) uint8, RGB."""
+    height, width = photo_rgb.shape[:2]
+    scale = edge_px / max(height, width)
+    if scale >= 1:
+        return photo_rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(photo_rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def draw_objects(photo_rgb: Picture, objects: Sequence[DrawnObject]) -> Picture:
+    """Draw masks over a photo: filled, outlined, with their labels; large ones below small ones.
+
+    Args:
+        photo_rgb: (H, W, 3) uint8, RGB.
+        objects: whose masks cover the photo's frame, whatever their own size. Empty ones are left
+            out.
+
+    Returns:
+        (H, W, 3) uint8, RGB. The photo's colours are muted so that those of the masks speak.
+    """
+    height, width = photo_rgb.shape[:2]
+    gray = cv2.cvtColor(photo_rgb, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
+    canvas = _PHOTO_COLOUR * photo_rgb + (1 - _PHOTO_COLOUR) * gray
+    shown = sorted(
+        (drawn for drawn in objects if drawn.mask.any()),
+        key=lambda drawn: float(drawn.mask.mean()),
+        reverse=True,
+    )
+    coverage = [_cover(drawn.mask, height, width) for drawn in shown]
+    for drawn, cover in zip(shown, coverage, strict=True):
+        opacity = _FILL_OPACITY * cover[:, :, None]
+        canvas = (1 - opacity) * canvas + opacity * np.array(drawn.colour, dtype=np.float32)
+    picture = np.ascontiguousarray(canvas.round().clip(0, 255).astype(np.uint8))
+    for drawn, cover in zip(shown, coverage, strict=True):
+        _draw_outline(picture, cover, drawn)
+    return _draw_labels(picture, list(zip(shown, coverage, strict=True))[::-1])
+
+
+def draw_side_by_side(
+    photo_rgb: Picture,
+    truth: Sequence[DrawnObject],
+    prediction: Sequence[DrawnObject],
+    *,
+    edge_px: int = 640,
+) -> Picture:
+    """Draw photo, truth and prediction in a row, as for a file or a logger.
+
+    Args:
+        photo_rgb: (H, W, 3) uint8, RGB, of any size.
+        truth: true objects.
+        prediction: predicted objects.
+        edge_px: longer edge of each of the three pictures, at most.
+
+    Returns:
+        (h, 3 w + 20, 3) uint8, RGB, burnt in: nothing depends on a viewer's overlays.
+    """
+    photo = downscale(photo_rgb, edge_px)
+    margin = np.full((photo.shape[0], _MARGIN_PX, 3), _MARGIN_RGB, dtype=np.uint8)
+    drawn = [draw_objects(photo, objects) for objects in (truth, prediction)]
+    return np.concatenate([photo, margin, drawn[0], margin, drawn[1]], axis=1)
+
+
+def _cover(mask: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return how much of each pixel of the picture a mask covers. (H, W) float32 in [0, 1]."""
+    cover = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cover, dtype=np.float32)
+
+
+def _draw_outline(picture: Picture, cover: npt.NDArray[np.float32], drawn: DrawnObject) -> None:
+    inside = (cover > 0.5).astype(np.uint8)
+    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    lines = [np.asarray(contour, dtype=np.int32).reshape(-1, 2) for contour in contours]
+    dashes = [np.append(line, line[:1], axis=0) for line in lines]
+    if not drawn.matched:
+        dashes = [dash for line in lines for dash in _dashes(line)]
+    cv2.polylines(picture, dashes, False, (25, 25, 25), 3, cv2.LINE_AA)
+    bright = tuple(round(0.75 * channel + 0.25 * 255) for channel in drawn.colour)
+    cv2.polylines(picture, dashes, False, bright, 2, cv2.LINE_AA)
+
+
+def _dashes(line: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
+    """Cut a contour, whose points are a pixel apart, into dashes."""
+    period = _DASH_PX + _GAP_PX
+    return [line[start : start + _DASH_PX] for start in range(0, len(line), period)]
+
+
+def _draw_labels(
+    picture: Picture, objects: Sequence[tuple[DrawnObject, npt.NDArray[np.float32]]]
+) -> Picture:
+    """Write the labels, in their masks where there is room, else beside them; one that would cover
+    another is left out.
+    """
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=max(11, round(max(picture.shape[:2]) / 46)))
+    taken: list[Box] = []
+    for drawn, cover in objects:
+        if not drawn.label:
+            continue
+        left, top, right, bottom = pen.textbbox((0, 0), drawn.label, font=font)
+        width, height = right - left + 8, bottom - top + 6
+        boxes = (
+            _within(place, width, height, image.width, image.height)
+            for place in _label_places(cover, width, height)
+        )
+        box = next((box for box in boxes if not any(_overlap(box, old) for old in taken)), None)
+        if box is None:
+            continue
+        taken.append(box)
+        pen.rounded_rectangle(box, radius=3, fill=drawn.colour)
+        place = (box[0] + 4 - left, box[1] + 3 - top)
+        pen.text(place, drawn.label, fill=text_colour(drawn.colour), font=font)
+    return np.array(image)
+
+
+def _label_places(
+    cover: npt.NDArray[np.float32], width: float, height: float
+) -> list[tuple[float, float]]:
+    """Return x and y of label centres to try: the mask's deepest place first where it is roomy."""
+    inside = np.pad((cover > 0.5).astype(np.uint8), 1)
+    if not inside.any():  # smaller than a pixel of this picture
+        return []
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = (float(place) for place in np.unravel_index(int(np.argmax(depth)), depth.shape))
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) - 1 for axis in (1, 0))
+    middle = (columns[0] + columns[-1]) / 2
+    beside = [
+        (middle, rows[0] - height / 2 - 3),
+        (middle, rows[-1] + height / 2 + 3),
+        (columns[-1] + width / 2 + 3, y),
+        (columns[0] - width / 2 - 3, y),
+    ]
+    return [(x, y), *beside] if depth.max() > height else [*beside, (x, y)]
+
+
+def _within(
+    centre: tuple[float, float], width: float, height: float, right: int, bottom: int
+) -> Box:
+    """Return the box (x0, y0, x1, y1) of this size around a place, moved into the picture."""
+    x = min(max(0.0, centre[0] - width / 2), max(0.0, right - width))
+    y = min(max(0.0, centre[1] - height / 2), max(0.0, bottom - height))
+    return x, y, x + width, y + height
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

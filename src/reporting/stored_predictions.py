@@ -1,0 +1,53 @@
+"""Predictions straight from a prediction store, as their submission would have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from src.annotations.packed_masks import pack_runs
+from src.metrics.inputs import RASTER_HW, class_keys
+from src.metrics.matching import ImageObjects
+from src.postprocess.pipeline import postprocess_store
+from src.postprocess.prediction_store import PredictionStore
+from src.postprocess.settings import PostprocessSettings
+from src.postprocess.submission import FILLER_CATEGORY, FILLER_RUNS
+
+
+class StoredObjects(Mapping[str, ImageObjects]):
+    """The objects of a prediction store by image id, post-processed when they are asked for.
+
+    An image without an object has the filler, which the competition counts as a prediction.
+
+    Args:
+        store: pre-NMS candidates.
+        settings: thresholds and rules.
+        use_attributes: class keys carry a set of attributes, here always the empty one.
+    """
+
+    def __init__(
+        self, store: PredictionStore, settings: PostprocessSettings, *, use_attributes: bool = False
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.use_attributes = use_attributes
+        self._image_ids = frozenset(store.image_ids)
+
+    def __len__(self) -> int:
+        return len(self._image_ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.store.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._image_ids
+
+    def __getitem__(self, image_id: str) -> ImageObjects:
+        if image_id not in self._image_ids:
+            raise KeyError(image_id)
+        detections = next(postprocess_store(self.store, self.settings, [image_id]))
+        category_ids, packed = detections.category_ids.tolist(), detections.packed
+        if not category_ids:
+            category_ids, packed = [FILLER_CATEGORY], pack_runs([FILLER_RUNS], RASTER_HW)
+        no_attributes: list[tuple[int, ...]] = [()] * len(category_ids)
+        keys = class_keys(category_ids, no_attributes, self.use_attributes)
+        return ImageObjects(image_id=image_id, class_keys=tuple(keys), packed=packed)

@@ -1,0 +1,156 @@
+"""Drawings: what is coloured, what is left alone, and in which order."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from src.reporting.colours import class_colours, css_colour, text_colour
+from src.reporting.drawing import DrawnObject, downscale, draw_objects, draw_side_by_side
+
+RED, BLUE = (220, 0, 0), (0, 0, 220)
+
+
+def gray_photo(height=120, width=80):
+    return np.full((height, width, 3), 128, dtype=np.uint8)
+
+
+def box(y0, x0, y1, x1, size_hw=(120, 80)):
+    mask = np.zeros(size_hw, dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_inside_is_tinted_and_outside_is_the_photo_muted():
+    photo = np.zeros((120, 80, 3), dtype=np.uint8)
+    photo[:, :, 1] = 200
+    drawn = draw_objects(photo, [DrawnObject(box(20, 20, 60, 60), "", RED)])
+    plain = draw_objects(photo, [])
+    assert drawn.shape == photo.shape
+    assert drawn.dtype == np.uint8
+    changed = (drawn != plain).any(axis=2)
+    assert changed[22:58, 22:58].all()
+    assert not changed[:16].any()
+    assert not changed[64:].any()
+    assert not changed[:, :16].any()
+    assert drawn[40, 40, 0] > plain[40, 40, 0] + 50
+    assert photo[0, 0].tolist() == [0, 200, 0], "the photo itself is not drawn on"
+    assert plain[0, 0, 1] > plain[0, 0, 0] > 0, "green still, but paler"
+
+
+def test_masks_of_any_size_are_stretched_over_the_photo():
+    on_raster = DrawnObject(box(0, 0, 512, 256, (512, 512)), "", RED)
+    drawn = draw_objects(gray_photo(), [on_raster])
+    assert drawn[60, 20, 0] > drawn[60, 20, 2]
+    assert drawn[60, 60, 0] == drawn[60, 60, 2]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_small_object_lies_over_a_large_one(order):
+    objects = [
+        DrawnObject(box(10, 10, 110, 70), "", RED),
+        DrawnObject(box(40, 30, 60, 50), "", BLUE),
+    ]
+    drawn = draw_objects(gray_photo(), [objects[number] for number in order])
+    assert drawn[50, 40, 2] > drawn[50, 40, 0]
+    assert drawn[90, 40, 0] > drawn[90, 40, 2]
+
+
+def test_outline_of_an_object_without_match_is_dashed():
+    def outlined(matched):
+        drawn = draw_objects(
+            gray_photo(), [DrawnObject(box(20, 20, 100, 60), "", RED, matched=matched)]
+        )
+        edge = drawn[30:90, 19:22].astype(int)
+        return (edge[:, :, 0] - edge[:, :, 1]).max(axis=1)
+
+    solid, dashed = outlined(True), outlined(False)
+    assert (solid > 100).all()
+    assert 0.3 < (dashed > 100).mean() < 0.9
+
+
+def test_empty_masks_and_masks_below_a_pixel_are_left_out():
+    photo = gray_photo()
+    empty = DrawnObject(np.zeros((512, 512), dtype=bool), "nothing", RED)
+    assert (draw_objects(photo, [empty]) == draw_objects(photo, [])).all()
+    speck = np.zeros((512, 512), dtype=bool)
+    speck[256, 256] = True
+    draw_objects(gray_photo(40, 30), [DrawnObject(speck, "speck", RED)])
+
+
+def test_labels_do_not_cover_each_other():
+    """Ten objects in one place: each label is drawn once at most, in its own solid box."""
+    photo = gray_photo(300, 300)
+    colours = list(class_colours(range(10)).values())
+    mask = box(140, 140, 160, 160, (300, 300))
+    objects = [DrawnObject(mask, f"label {number}", c) for number, c in enumerate(colours)]
+    drawn = draw_objects(photo, objects)
+    boxes = []
+    for colour in colours:
+        exact = (drawn == np.array(colour)).all(axis=2).astype(np.uint8)
+        opened = cv2.morphologyEx(exact, cv2.MORPH_OPEN, np.ones((3, 9), dtype=np.uint8))
+        if opened.any():
+            ys, xs = np.nonzero(opened)
+            boxes.append((xs.min(), ys.min(), xs.max(), ys.max()))
+    assert len(boxes) >= 3
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]
+
+
+@pytest.mark.parametrize("label", ["a", "a label much wider than the picture is", "été ✕ 服"])
+def test_any_label_fits_any_picture(label):
+    for size in ((1, 1), (7, 300), (300, 7)):
+        photo = gray_photo(*size)
+        drawn = draw_objects(photo, [DrawnObject(np.ones((4, 4), dtype=bool), label, RED)])
+        assert drawn.shape == photo.shape
+
+
+def test_side_by_side_is_photo_truth_prediction():
+    photo = np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8)
+    truth = [DrawnObject(box(0, 0, 512, 256, (512, 512)), "", RED)]
+    prediction = [DrawnObject(box(0, 256, 512, 512, (512, 512)), "", BLUE)]
+    row = draw_side_by_side(photo, truth, prediction, edge_px=150)
+    assert row.shape == (150, 3 * 100 + 20, 3)
+    small = downscale(photo, 150)
+    assert (row[:, :100] == small).all()
+    assert (row[:, 100:110] == 255).all()
+    assert (row[:, 110:210] == draw_objects(small, truth)).all()
+    assert (row[:, 220:] == draw_objects(small, prediction)).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((4000, 1000), (640, 160)), ((300, 200), (300, 200)), ((9000, 2), (640, 1))],
+)
+def test_downscale_keeps_proportions_and_never_enlarges(size, expected):
+    assert downscale(gray_photo(*size), 640).shape[:2] == expected
+
+
+def test_colours_are_distinct_and_follow_the_order_of_appearance():
+    colours = class_colours([7, 3, 7, (6, 1), *range(100, 143)])
+    assert list(colours)[:3] == [7, 3, (6, 1)]
+    assert len(set(colours.values())) == len(colours) == 46
+    again = class_colours([7, 3])
+    assert again == {7: colours[7], 3: colours[3]}
+    first = np.array(list(colours.values())[:12])
+    distances = np.linalg.norm(first[:, None] - first[None], axis=2)
+    assert distances[~np.eye(12, dtype=bool)].min() > 55
+
+
+def test_text_contrasts_with_every_label_colour():
+    def luminance(colour):
+        linear = [
+            value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+            for value in (channel / 255 for channel in colour)
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in class_colours(range(46)).values():
+        low, high = sorted([luminance(colour), luminance(text_colour(colour))])
+        assert (high + 0.05) / (low + 0.05) > 4.2
+
+
+def test_css_colour():
+    assert css_colour((0, 158, 214)) == "#009ed6"

@@ -1,0 +1,277 @@
+"""The page: everything is in it, nothing in it runs, and its numbers are the score's."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_files import EVIL_NAME, make_data
+
+from src.metrics.intervals import bootstrap_interval
+from src.metrics.matching import ImageObjects
+from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.reporting.examples import choose_examples, compare_objects, short_names
+from src.reporting.page import Report, render, write_report
+from src.reporting.pictures import load_examples, write_drawings
+
+EVIL_TEXT = "</style><script>alert('x')</script>{{ 7 * 7 }}&amp;"
+
+
+ELEMENTS = """
+html head meta title style body main header footer section article aside h1 h2 h3 p small b i span
+div dl dt dd ul li code figure figcaption img table thead tbody tr th td
+svg line circle polygon polyline rect text
+"""
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page; every element is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open, self.text = [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def make_report(folder, *, images="train", worst=2, best=2, averaging="per_class", **options):
+    labels = options.pop("label_descriptions", None)
+    images_directory = None if images is None else folder / images
+    with (
+        open_truth(
+            folder / "train.csv", label_descriptions=labels, images_directory=images_directory
+        ) as truth,
+        open_submission(folder / "submission.csv", truth) as prediction,
+    ):
+        comparison = compare(truth, prediction, prediction_name="submission.csv")
+        score = score_comparison(comparison, averaging=averaging)
+        chosen = choose_examples(score, worst=worst, best=best)
+        groups = [load_examples(comparison, group, images_directory) for group in chosen]
+        return Report(
+            title=options.pop("title", "A report"),
+            score=score,
+            interval=bootstrap_interval(score.per_image, resamples=200),
+            labels=comparison.labels,
+            notes=comparison.notes,
+            settings=[("Submission", EVIL_TEXT)],
+            worst=groups[0],
+            best=groups[1],
+        )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("report") / "data")
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    return make_report(folder)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return Page(render(report))
+
+
+def test_numbers_are_those_of_the_score(report, page):
+    text = " ".join(" ".join(page.text).split())
+    score = report.score
+    assert f"{score.competition_map:.4f}" in text
+    assert f"{report.interval.low:.4f} to {report.interval.high:.4f}" in text
+    assert "6 images 24 true objects 23 predicted objects 3 classes" in text
+    for key, name in ((4, "jacket"), (31, "sleeve"), (23, "shoe")):
+        result = score.classes[key]
+        assert (
+            f"{key} {name} {result.truth_objects} {result.predicted_objects} 100.0% "
+            f"{result.value:.3f}"
+        ) in text
+    for example in (*report.worst, *report.best):
+        assert f"{example.image_id} {example.score:.3f}" in text
+
+
+def test_nothing_is_fetched_and_nothing_runs(page, report):
+    html = render(report)
+    assert "http" not in html.replace("http-equiv", "")
+    assert "url(" not in html
+    assert "@import" not in html
+    assert {tag for tag, _ in page.elements} <= set(ELEMENTS.split())
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert "href" not in attributes
+    policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_text_from_files_and_settings_is_shown_and_not_obeyed(folder, tmp_path):
+    categories = [{"id": number, "name": f"<b>{number}</b>{EVIL_TEXT}"} for number in (4, 23, 31)]
+    labels = tmp_path / "labels.json"
+    attributes = [{"id": 9, "name": "nine"}]
+    labels.write_text(json.dumps({"categories": categories, "attributes": attributes}))
+    report = make_report(folder, label_descriptions=labels, title=EVIL_TEXT)
+    page = Page(render(report))
+    assert page.all("script") == []
+    text = "".join(page.text)
+    assert EVIL_NAME in text
+    assert f"<b>31</b>{EVIL_TEXT}" in text
+    assert text.count(EVIL_TEXT) >= 5
+    assert EVIL_NAME in page.all("img")[0]["alt"]
+
+
+def test_pictures_are_in_the_page(report, page):
+    pictures = page.all("img")
+    assert len(pictures) == 3 * 4
+    for attributes in pictures:
+        kind, data = attributes["src"].split(",")
+        assert kind == "data:image/jpeg;base64"
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert picture.size == (80, 120)
+        assert (attributes["width"], attributes["height"]) == ("80", "120")
+
+
+def test_worst_and_best_images_are_in_order_and_apart(report):
+    worst, best = ([example.score for example in group] for group in (report.worst, report.best))
+    assert worst == sorted(worst)
+    assert best == sorted(best, reverse=True)
+    assert worst == sorted(report.score.per_image)[:2]
+    assert max(worst) <= min(best)
+    every = choose_examples(report.score, worst=4, best=100)
+    assert [len(group) for group in every] == [4, 2]
+    assert len({name for group in every for name, _ in group}) == 6
+    assert [len(group) for group in choose_examples(report.score, worst=0, best=1)] == [0, 1]
+
+
+def test_missing_and_damaged_photos_are_named(folder, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in (folder / "train").iterdir():
+        (photos / path.name).write_bytes(path.read_bytes())
+    (photos / EVIL_NAME).unlink()
+    (photos / f"{1:032x}.jpg").write_bytes(b"not a picture")
+    report = make_report(folder, images=photos)
+    page = Page(render(report))
+    text = " ".join(" ".join(page.text).split())
+    assert "2 of the photos below could not be read" in text
+    assert f"{EVIL_NAME} {photos}/{EVIL_NAME}: the image file is missing" in text
+    assert "not a picture" in text
+    assert len(page.all("img")) == 12
+    captions = [attributes["alt"].split(",")[0] for attributes in page.all("img")][::3]
+    assert captions.count("no photo") == 2
+    gray = report.worst[0].photo
+    assert gray.shape == (640, 427, 3), "in the proportions of the annotation"
+
+
+def test_without_photos_masks_are_drawn_on_gray(folder):
+    report = make_report(folder, images=None)
+    page = Page(render(report))
+    assert len(page.all("img")) == 12
+    assert page.all("aside") == []
+
+
+def test_notes_are_shown(folder, tmp_path):
+    data = make_data(tmp_path / "data")
+    lines = (data / "submission.csv").read_text().splitlines()
+    (data / "submission.csv").write_text(
+        "\n".join(line for line in lines if f"{3:032x}" not in line) + "\n"
+    )
+    text = " ".join(Page(render(make_report(data))).text)
+    assert "images not in submission.csv, which count as having no predicted object: 1 of 6" in text
+
+
+@pytest.mark.parametrize("averaging", ["per_class", "pooled"])
+def test_the_averaging_is_named(folder, averaging):
+    text = " ".join(Page(render(make_report(folder, averaging=averaging))).text)
+    words = {"per_class": "mean over classes", "pooled": "classes pooled"}
+    for name, shown in words.items():
+        assert (shown in text) == (name == averaging)
+
+
+def test_same_input_same_page(folder, report):
+    assert render(make_report(folder)) == render(report)
+
+
+def test_page_is_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
+    path = tmp_path / "new" / "report.html"
+    write_report(report, path)
+    assert path.read_text(encoding="utf-8") == render(report)
+    assert list(path.parent.iterdir()) == [path]
+    monkeypatch.setattr("src.reporting.page.render", lambda report: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(report, path)
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_drawings_are_named_by_score(report, tmp_path):
+    files = write_drawings([*report.worst, *report.best], tmp_path / "drawings")
+    assert sorted((tmp_path / "drawings").iterdir()) == sorted(files)
+    assert files[0].name == f"{report.worst[0].score:.4f}_{report.worst[0].image_id}"
+    assert [path.name for path in sorted(files)][:2] == [path.name for path in files[:2]]
+    for path in files:
+        assert Image.open(path).size == (3 * 80 + 20, 120)
+
+
+def test_rotated_photos_lie_under_their_masks(tmp_path):
+    """A photo with EXIF rotation: stored 80 x 120, shown 120 x 80, as annotated."""
+    data = make_data(tmp_path / "data", images=2)
+    name = f"{1:032x}.jpg"
+    upright = Image.new("RGB", (80, 120))
+    upright.paste((255, 0, 0), (0, 0, 80, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.rotate(90, expand=True).save(data / "train" / name, exif=exif, quality=95)
+    report = make_report(data)
+    photo = next(e.photo for e in (*report.worst, *report.best) if e.image_id == name)
+    assert photo.shape == (120, 80, 3)
+    assert photo[5, 40, 0] > 200
+    assert photo[100, 40, 0] < 50
+
+
+def test_labels_carry_iou_and_missing_matches_are_marked():
+    packed = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")
+    part = np.packbits(np.arange(512 * 512) < 800, bitorder="little")
+    truth = ImageObjects("a", (1, 2), np.stack([packed, packed]))
+    prediction = ImageObjects("a", (1, 3), np.stack([part, packed]))
+    drawn = compare_objects(truth, prediction, {1: "top", 2: "sweater", 3: "cardigan"})
+    assert [entry.label for entry in drawn.truth] == ["top", "sweater"]
+    assert [entry.label for entry in drawn.prediction] == ["top 0.80", "cardigan"]
+    assert [entry.matched for entry in drawn.truth] == [True, False]
+    assert [entry.matched for entry in drawn.prediction] == [True, False]
+    assert drawn.matched == 1
+    assert drawn.truth[0].colour == drawn.prediction[0].colour
+    assert [entry.name for entry in drawn.classes] == ["top", "sweater", "cardigan"]
+    assert [entry.value for entry in drawn.classes] == pytest.approx([0.6, 0.0, 0.0])
+
+
+def test_short_names():
+    names = {15: "headband, head covering, hair accessory", 6: "pants"}
+    keys = [15, 6, (6, 13, 24), 99]
+    assert list(short_names(names, keys).values()) == ["headband", "pants", "pants +13 +24", "99"]
+
+
+def test_the_template_is_beside_the_code():
+    import src.reporting.page as module
+
+    assert (Path(module.__file__).parent / "templates" / "report.html").is_file()

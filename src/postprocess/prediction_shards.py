@@ -62,7 +62,7 @@ def _checksum(candidates: Candidates) -> int:
         candidates.nms_boxes_xyxy,
     ):
         if array is not None:
-            value = zlib.crc32(array.tobytes(), value)
+            value = zlib.crc32(np.ascontiguousarray(array).data, value)
     return value
 
 
@@ -79,19 +79,19 @@ def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) 
     stored = Candidates(
         image_id=candidates.image_id,
         size_hw=(int(candidates.size_hw[0]), int(candidates.size_hw[1])),
-        boxes_xyxy=candidates.boxes_xyxy.astype(np.float32, copy=False),
-        scores=candidates.scores.astype(np.float32, copy=False),
-        category_ids=candidates.category_ids.astype(np.int16, copy=False),
-        mask_probabilities=candidates.mask_probabilities.astype(mask_dtype, copy=False),
+        boxes_xyxy=np.ascontiguousarray(candidates.boxes_xyxy, dtype=np.float32),
+        scores=np.ascontiguousarray(candidates.scores, dtype=np.float32),
+        category_ids=np.ascontiguousarray(candidates.category_ids, dtype=np.int16),
+        mask_probabilities=np.ascontiguousarray(candidates.mask_probabilities, dtype=mask_dtype),
         exact_above_score=float(candidates.exact_above_score),
         nms_boxes_xyxy=None
         if candidates.nms_boxes_xyxy is None
-        else candidates.nms_boxes_xyxy.astype(np.float32, copy=False),
+        else np.ascontiguousarray(candidates.nms_boxes_xyxy, dtype=np.float32),
     )
     mask_bytes = pa.FixedSizeBinaryArray.from_buffers(
         schema.field("mask_probabilities").type.value_type,
         len(stored),
-        [None, pa.py_buffer(stored.mask_probabilities.tobytes())],
+        [None, pa.py_buffer(stored.mask_probabilities)],
     )
     columns = [
         pa.array([stored.image_id], pa.string()),

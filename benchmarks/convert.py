@@ -8,26 +8,53 @@ on photos of 17 to 19 megapixels).
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from src.annotations.coco_runs import to_coco_compressed
+from src.annotations.coco_runs import to_coco_compressed_batch
 from src.annotations.formats import convert
-from src.annotations.run_lengths import format_runs
-from src.annotations.store import AnnotationStore
+from src.annotations.run_lengths import (
+    areas_px_batch,
+    boxes_xyxy_batch,
+    check_runs_batch,
+    format_runs,
+    parse_runs_batch,
+)
+from src.annotations.store import runs_views
 from src.annotations.store_builder import build_store
+from src.annotations.store_writer import masks_as_arrow
 
 PHOTO_SIZES_HW = ((5214, 3676), (3076, 5468), (4900, 3744))
 OBJECTS_PER_IMAGE = 7
+_ROWS_A_BLOCK = 64
 _MEAN_LOG_COLUMNS, _SPREAD_LOG_COLUMNS = 6.25, 0.65  # columns an object spans, log-normal
+
+
+class Row(NamedTuple):
+    """What both ways begin with."""
+
+    text: bytes  # run lengths
+    height_px: int
+    width_px: int
+
+
+class MaskBlock(NamedTuple):
+    """N masks of our way."""
+
+    masks: pa.RecordBatch  # N rows of the store's ``runs.arrow``
+    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open
+    areas_px: npt.NDArray[np.int64]  # (N,)
+    sizes_hw: npt.NDArray[np.int64]  # (N, 2) pixels
 
 
 def generated_row(random: np.random.Generator, image: int) -> bytes:
@@ -69,91 +96,121 @@ def write_generated_csv(path: Path, rows: int, *, distinct: int = 700, seed: int
         )
 
 
-def decode_encode_box(line: bytes) -> tuple[bytes, list[float]]:
+def decode_encode_box(row: Row) -> tuple[bytes, list[float]]:
     """The usual way with a row: a bitmap of the photo, pycocotools' encoding of it, and its box.
 
     Returns:
         Compressed counts, and the box as x, y, width, height in pixels.
     """
-    _, text, height, width, _ = line.decode().rstrip("\n").split(",")
-    values = np.array(text.split(), dtype=np.int64)
-    bitmap = np.zeros(int(height) * int(width), dtype=np.uint8)
+    values = np.array(row.text.split(), dtype=np.int64)
+    bitmap = np.zeros(row.height_px * row.width_px, dtype=np.uint8)
     for start, length in zip(values[0::2] - 1, values[1::2], strict=True):
         bitmap[start : start + length] = 1
-    encoded = coco_mask.encode(bitmap.reshape((int(height), int(width)), order="F"))
+    encoded = coco_mask.encode(bitmap.reshape((row.height_px, row.width_px), order="F"))
     return encoded["counts"], coco_mask.toBbox(encoded).tolist()
 
 
+def masks_and_boxes(rows: list[Row]) -> list[MaskBlock]:
+    """Our way with rows: masks as the store keeps them, checked, with their areas and boxes."""
+    blocks = []
+    for first in range(0, len(rows), _ROWS_A_BLOCK):
+        block = rows[first : first + _ROWS_A_BLOCK]
+        sizes_hw = np.array([(row.height_px, row.width_px) for row in block])
+        runs, offsets, problems = parse_runs_batch([row.text for row in block])
+        if problems or check_runs_batch(runs, offsets, sizes_hw):
+            raise AssertionError("generated rows are valid")
+        blocks.append(
+            MaskBlock(
+                masks=masks_as_arrow(runs, offsets),
+                boxes_xyxy=boxes_xyxy_batch(runs, offsets, sizes_hw[:, 0]),
+                areas_px=areas_px_batch(runs, offsets),
+                sizes_hw=sizes_hw,
+            )
+        )
+    return blocks
+
+
 def run(
-    *, rows: int = 7000, rows_the_usual_way: int = 42, folder: Path | None = None
+    *,
+    rows: int = 7000,
+    rows_compared: int = 63,
+    rounds: int = 30,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure both ways on the same rows and check that they agree.
+    """Measure both ways on the same rows, check that they agree, and convert the whole file.
+
+    Times are CPU seconds of this process, all its threads together: figures of a core, that a busy
+    machine hardly changes.
 
     Args:
-        rows: length of the generated file; ours reads it all, disk included.
-        rows_the_usual_way: the first rows of it, which the usual way gets.
+        rows: length of the generated file, of which whole conversions are measured.
+        rows_compared: the first rows of it, of which both ways make masks and boxes.
+        rounds: the fastest counts, of ours; the usual way, slow enough to be steady, gets 3.
         folder: where to work, default a temporary one.
     """
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        return _run(Path(work), rows, rows_the_usual_way)
+        source = Path(work) / "rows.csv"
+        write_generated_csv(source, rows)
+        with open(source, "rb") as file:
+            compared = [
+                Row(text=fields[1], height_px=int(fields[2]), width_px=int(fields[3]))
+                for fields in (
+                    line.split(b",") for line in itertools.islice(file, 1, rows_compared + 1)
+                )
+            ]
+        return {
+            "rows": rows,
+            "kilobytes_a_row": round(source.stat().st_size / 1000 / rows, 2),
+            "rows_to_masks_and_boxes": _compare_ways(compared, rounds),
+            "megabytes_a_second_and_core": _convert_files(source),
+        }
 
 
-def _run(work: Path, rows: int, rows_the_usual_way: int) -> dict[str, Any]:
-    source = work / "rows.csv"
-    write_generated_csv(source, rows)
-    megabytes = source.stat().st_size / 1e6
-    # Arrow and the page cache are warm for both ways.
-    build_store(source, work / "rows.store")
-    seconds = {
-        name: _cpu_seconds(task)
-        for name, task in {
-            "csv to store": lambda: build_store(source, work / "rows.store"),
-            "csv to coco": lambda: convert(source, work / "rows.json"),
-            "coco to csv": lambda: convert(work / "rows.json", work / "back.csv"),
-            "csv to 2020 csv": lambda: convert(
-                source, work / "rows_2020.csv", output_format="imaterialist_2020"
-            ),
-        }.items()
-    }
-    with open(source, "rb") as file:
-        lines = [next(file) for _ in range(rows_the_usual_way + 1)][1:]
-    usual: list[tuple[bytes, list[float]]] = []
-    seconds_usual = _cpu_seconds(lambda: usual.extend(map(decode_encode_box, lines)))
-    _check_equal(AnnotationStore(work / "rows.store"), usual)
-    ours_per_row, usual_per_row = seconds["csv to store"] / rows, seconds_usual / len(lines)
+def _compare_ways(rows: list[Row], rounds: int) -> dict[str, float]:
+    usual = [decode_encode_box(row) for row in rows]
+    ours = masks_and_boxes(rows)
+    if [pair for block in ours for pair in _as_coco(block)] != usual:
+        raise AssertionError("the two ways disagree")
+    usual_seconds = min(
+        _cpu_seconds(lambda: [decode_encode_box(row) for row in rows]) for _ in range(3)
+    )
+    our_seconds = min(_cpu_seconds(lambda: masks_and_boxes(rows)) for _ in range(rounds))
     return {
-        "rows": rows,
-        "megabytes": round(megabytes, 1),
-        "kilobytes_a_row": round(1000 * megabytes / rows, 2),
-        "usual_ms_a_row": round(1000 * usual_per_row, 3),
-        "ours_ms_a_row": round(1000 * ours_per_row, 4),
-        "times_faster": round(usual_per_row / ours_per_row, 1),
-        "csv_back_is_the_same": source.read_bytes() == (work / "back.csv").read_bytes(),
-        "megabytes_a_second_and_core": {
-            name: round(megabytes / value, 1) for name, value in seconds.items()
-        },
+        "usual_ms_a_row": round(1000 * usual_seconds / len(rows), 3),
+        "ours_ms_a_row": round(1000 * our_seconds / len(rows), 4),
+        "times_faster": round(usual_seconds / our_seconds, 1),
     }
+
+
+def _convert_files(source: Path) -> dict[str, float]:
+    work, megabytes = source.parent, source.stat().st_size / 1e6
+    build_store(source, work / "rows.store")  # Arrow is loaded and the file is in the page cache
+    tasks: dict[str, Callable[[], Any]] = {
+        "csv_to_store": lambda: build_store(source, work / "rows.store"),
+        "csv_to_coco": lambda: convert(source, work / "rows.json"),
+        "coco_to_csv": lambda: convert(work / "rows.json", work / "back.csv"),
+        "csv_to_2020_csv": lambda: convert(
+            source, work / "rows_2020.csv", output_format="imaterialist_2020"
+        ),
+    }
+    figures = {name: round(megabytes / _cpu_seconds(task), 1) for name, task in tasks.items()}
+    if source.read_bytes() != (work / "back.csv").read_bytes():
+        raise AssertionError("a CSV that went to COCO and back is not the same")
+    return figures
 
 
 def _cpu_seconds(task: Callable[[], Any]) -> float:
-    """CPU seconds of this process, all its threads together, so a figure is one of a core."""
     start = time.process_time()
     task()
     return time.process_time() - start
 
 
-def _check_equal(store: AnnotationStore, usual: list[tuple[bytes, list[float]]]) -> None:
-    ours: list[tuple[bytes, list[float]]] = []
-    for index, image in enumerate(store.images):
-        if len(ours) >= len(usual):
-            break
-        objects = store.instances(index)
-        boxes: npt.NDArray[np.float64] = objects.boxes_xyxy.astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        for runs, box in zip(objects.runs, boxes.tolist(), strict=True):
-            ours.append((to_coco_compressed(runs, image.size_hw).encode(), box))
-    if ours[: len(usual)] != usual:
-        raise AssertionError("the two ways disagree")
+def _as_coco(block: MaskBlock) -> Iterator[tuple[bytes, list[float]]]:
+    """Compressed counts and box as x, y, width, height of each mask, to compare."""
+    offsets, runs = runs_views(block.masks)
+    texts = to_coco_compressed_batch(runs, offsets.astype(np.int64), block.sizes_hw)
+    for text, box in zip(texts, block.boxes_xyxy.astype(float).tolist(), strict=True):
+        yield text.encode(), [*box[:2], box[2] - box[0], box[3] - box[1]]
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from src.annotations.run_lengths import RunLengthError, RunsBatch
 from src.annotations.text_lines import ProgressCallback
 
 COCO = "coco"
-_BLOCK_ROWS = 512
+_BLOCK_ROWS = 128
 _NO_RUNS: Runs = np.zeros((0, 2), dtype=np.int32)
 
 

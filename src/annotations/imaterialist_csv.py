@@ -33,6 +33,7 @@ from src.annotations.text_lines import (
 )
 
 SIZE_COLUMNS = ("Height", "Width")
+_LONGEST_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ def read_header(path: Path) -> list[str]:
         InputError: the file is missing, empty or not UTF-8 text, or its first line is no header of
             annotations.
     """
-    lines = next((lines for lines in iterate_lines(path, block_bytes=1 << 16) if lines), None)
+    blocks = iterate_lines(path, block_bytes=1 << 12, longest_line_bytes=_LONGEST_HEADER_BYTES)
+    lines = next((lines for lines in blocks if lines), None)
     if lines is None:
         raise InputError(f"{path}: the file is empty; annotations as CSV or COCO JSON are wanted")
     try:

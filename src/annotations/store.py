@@ -79,15 +79,16 @@ class AnnotationStore:
                 images["width_px"].to_pylist(),
             )
         )
-        counts = images["instances"].to_numpy()
+        counts = view(images["instances"], np.int32)
         self._first_instance = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._table = _open_single_batch(self.directory / "instances.arrow")
-        self._categories: npt.NDArray[np.int16] = self._table["category_id"].to_numpy()
-        self._boxes: npt.NDArray[np.int32] = (
-            self._table["box_xyxy"].flatten().to_numpy().reshape(-1, 4)
+        self._categories: npt.NDArray[np.int16] = view(self._table["category_id"], np.int16)
+        self._boxes: npt.NDArray[np.int32] = view(self._table["box_xyxy"].values, np.int32).reshape(
+            -1, 4
         )
-        self._areas: npt.NDArray[np.int64] = self._table["area_px"].to_numpy()
-        self._runs_rows: npt.NDArray[np.int64] = self._table["runs_row"].to_numpy()
+        self._areas: npt.NDArray[np.int64] = view(self._table["area_px"], np.int64)
+        self._runs_rows: npt.NDArray[np.int64] = view(self._table["runs_row"], np.int64)
+        self._crowd: npt.NDArray[np.uint8] = view(self._table["is_crowd"], np.uint8)
         self._runs_file = pa.ipc.open_file(pa.memory_map(str(self.directory / "runs.arrow")))
         self._first_row_of_batch = np.array(self.description["runs_batch_starts"], dtype=np.int64)
         self._open_batches: dict[int, tuple[npt.NDArray[np.int32], Runs]] = {}
@@ -112,7 +113,7 @@ class AnnotationStore:
     @cached_property
     def crowd_count(self) -> int:
         """Number of objects that are COCO crowd regions."""
-        return int(self._table["is_crowd"].to_numpy().sum())
+        return int(self._crowd.sum())
 
     @cached_property
     def labels(self) -> LabelDescriptions:
@@ -159,8 +160,7 @@ class AnnotationStore:
     def is_crowd(self, index: int) -> npt.NDArray[np.bool_]:
         """Which objects of an image are COCO crowd regions. Shape (N,), bool."""
         rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
-        crowd: npt.NDArray[np.uint8] = self._table["is_crowd"][rows].to_numpy()
-        return crowd.astype(bool)
+        return self._crowd[rows].astype(bool)
 
     def category_sets(self) -> list[frozenset[int]]:
         """For each image, in order, the set of its objects' category ids."""
@@ -176,10 +176,19 @@ class AnnotationStore:
         return flat[offsets[position] : offsets[position + 1]]
 
 
+def view(column: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
+    """A numeric column without nulls as a read-only array, shape (N,), without a copy.
+
+    As ``to_numpy`` does, which imports pandas: more than a second in each loader worker.
+    """
+    values = np.frombuffer(column.buffers()[1], dtype=kind)
+    return values[column.offset : column.offset + len(column)]
+
+
 def runs_views(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int32], Runs]:
     """Zero-copy views of a record batch of ``runs.arrow``: offsets (N + 1,) and runs (R, 2)."""
     column = batch["runs"]
-    return column.offsets.to_numpy(), column.values.values.to_numpy().reshape(-1, 2)
+    return view(column.offsets, np.int32), view(column.values.values, np.int32).reshape(-1, 2)
 
 
 def read_description(directory: Path) -> dict[str, Any]:

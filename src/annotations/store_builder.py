@@ -169,9 +169,16 @@ def open_or_build(
 
 @contextlib.contextmanager
 def working_directory(*, next_to: Path) -> Iterator[Path]:
-    """A hidden folder on the file system of ``next_to``, removed with all that is left in it."""
-    next_to.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{next_to.name}.", suffix=".tmp", dir=next_to.parent))
+    """A hidden folder on the file system of ``next_to``, removed with all that is left in it.
+
+    Raises:
+        InputError: no folder can be made there.
+    """
+    try:
+        next_to.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{next_to.name}.", suffix=".tmp", dir=next_to.parent))
+    except OSError as error:
+        raise InputError(f"{next_to.parent}: cannot be written to ({error.strerror})") from error
     try:
         yield work
     finally:

@@ -98,9 +98,7 @@ class StoreWriter:
         ):
             self._columns[name].append(np.array([values[index] for index in keep], dtype=kind))
         self.empty_masks += int((np.diff(offsets) == 0).sum())
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(runs.reshape(-1)), 2)
-        masks = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat)
-        return pa.record_batch([masks.cast(RUNS_SCHEMA.field(0).type)], schema=RUNS_SCHEMA)
+        return masks_as_arrow(runs, offsets)
 
     def _check(self, block: RowBlock) -> tuple[list[ImageRecord], dict[int, str]]:
         """The settled image of each row, and what is wrong with a row, by its position."""
@@ -219,6 +217,18 @@ class StoreWriter:
         return np.concatenate(
             [np.zeros(0, dtype=kind), *(x.reshape(-1) for x in self._columns[name])]
         )
+
+
+def masks_as_arrow(runs: Runs, offsets: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """N concatenated masks as a record batch of ``runs.arrow``, without copying the runs.
+
+    Args:
+        runs: Shape (R, 2).
+        offsets: Shape (N + 1,), mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
+    """
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(runs.reshape(-1)), 2)
+    masks = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat)
+    return pa.record_batch([masks], schema=RUNS_SCHEMA)
 
 
 def select_masks(

@@ -159,6 +159,7 @@ def test_missing_column(tmp_path, name):
         (b"\n\r\n", r"rows\.csv: the file is empty"),
         (HEADER_2019.encode(), r"rows\.csv: only a header, no rows"),
         (HEADER_2020.encode() + b"\r\n\n", r"rows\.csv: only a header, no rows"),
+        (b"a" * 100_000, r"rows\.csv, row 1: longer than 65536 bytes"),
         (b"%PDF-1.4 hello\n", r"rows\.csv, row 1: the first line is b'%PDF-1\.4 hello'; the head"),
         (b"\xff\xfeI\0m\0", r"rows\.csv: not UTF-8 text"),
         (HEADER_2019.encode() + b",Width\n", r"row 1: the column Width occurs more than once"),

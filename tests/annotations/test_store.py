@@ -15,10 +15,17 @@ from numpy.testing import assert_array_equal
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.annotations.errors import InputError
+from src.annotations.formats import convert
 from src.annotations.image_sizes import ImageSizes
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
-from tests.annotations.annotation_rows import HEADER_2019, bitmap_of, objects_of, write_lines
+from tests.annotations.annotation_rows import (
+    HEADER_2019,
+    bitmap_of,
+    objects_of,
+    read_rows,
+    write_lines,
+)
 from tests.annotations.mask_strategies import many_examples, runs_by_pixel_loop
 
 ROWS = [
@@ -199,3 +206,23 @@ def test_unknown_image_and_damaged_stores(tmp_path, source):
     description.write_text(description.read_text().replace('"format_version": 1', '"x": 1'))
     with pytest.raises(InputError, match=r"of format version None; this program reads version 1"):
         AnnotationStore(tmp_path / "a.store")
+
+
+def test_images_without_any_object(tmp_path):
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, "b.jpg,,9,8,", "a.jpg,,3,4,")
+    build_store(source, tmp_path / "a.store")
+    store = AnnotationStore(tmp_path / "a.store")
+    assert [image.size_hw for image in store.images] == [(3, 4), (9, 8)]
+    assert store.category_sets() == [set(), set()]
+    assert store.instances(0).boxes_xyxy.shape == (0, 4)
+    assert store.instances(1).attribute_ids == ()
+    convert(tmp_path / "a.store", tmp_path / "o.json")
+    convert(tmp_path / "o.json", tmp_path / "back.csv")
+    assert read_rows(tmp_path / "back.csv") == read_rows(source)
+
+
+def test_every_row_skipped_leaves_an_empty_store(tmp_path):
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, "b.jpg,1 1,0,0,0")
+    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    assert (report.images, report.objects, report.skipped_rows) == (0, 0, 1)
+    assert len(AnnotationStore(tmp_path / "a.store")) == 0

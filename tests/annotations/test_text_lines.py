@@ -59,10 +59,9 @@ def test_progress_ends_with_the_size(tmp_path):
     assert seen == [(64, 200), (128, 200), (192, 200), (200, 200)]
 
 
-def test_unreadable_and_endless_lines(tmp_path, monkeypatch):
+def test_unreadable_and_endless_lines(tmp_path):
     with pytest.raises(InputError, match=r"gone\.csv: cannot be read \(No such file"):
         list(iterate_lines(tmp_path / "gone.csv"))
-    monkeypatch.setattr("src.annotations.text_lines._LONGEST_LINE_BYTES", 50)
     (tmp_path / "long.csv").write_bytes(b"a\nb\n" + b"c" * 100)
     with pytest.raises(InputError, match=r"long\.csv, row 3: longer than 50 bytes"):
-        list(iterate_lines(tmp_path / "long.csv", block_bytes=10))
+        list(iterate_lines(tmp_path / "long.csv", block_bytes=10, longest_line_bytes=50))

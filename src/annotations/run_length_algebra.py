@@ -66,8 +66,9 @@ def boxes_xyxy_batch(
     y_end = y_first + runs[:, 1]
     # A run that goes on into the next column covers the bottom of this one and the top of the next.
     crosses = y_end > heights
-    y_first[crosses] = 0
-    y_end[crosses] = heights[crosses]
+    if crosses.any():
+        y_first[crosses] = 0
+        y_end[crosses] = heights[crosses]
     boxes[filled, 0] = x_first[first]
     boxes[filled, 1] = np.minimum.reduceat(y_first, first)
     boxes[filled, 2] = (starts[last] + runs[last, 1] - 1) // heights[last] + 1

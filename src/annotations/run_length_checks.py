@@ -46,25 +46,27 @@ def check_runs_batch(
         The number of each bad mask with the message that :func:`check_runs` would raise; empty
         where all are right.
     """
-    starts = runs[:, 0].astype(np.int64)
-    ends = starts + runs[:, 1]
+    starts = runs[:, 0].copy()
+    ends = starts + runs[:, 1]  # wraps where it is too large for int32, to before the start
     sizes_px = np.prod(sizes_hw, axis=1, dtype=np.int64)
     filled = np.flatnonzero(np.diff(offsets))
     first, last = offsets[filled], offsets[filled + 1] - 1
 
     overlaps = starts[1:] < ends[:-1]
     overlaps[first[1:] - 1] = False
-    # With positive lengths and ascending runs, only a first start can be negative and only a last
-    # end too large.
+    # Where runs ascend, only a first start can be negative and only a last end too large.
     if (
         not overlaps.any()
-        and (runs[:, 1] > 0).all()
+        and (ends > starts).all()
         and (starts[first] >= 0).all()
         and (ends[last] <= sizes_px[filled]).all()
     ):
         return {}
 
-    bad = (starts < 0) | (runs[:, 1] <= 0) | (ends > np.repeat(sizes_px, np.diff(offsets)))
+    ends_px = starts.astype(np.int64) + runs[:, 1]
+    bad = (starts < 0) | (runs[:, 1] <= 0) | (ends_px > np.repeat(sizes_px, np.diff(offsets)))
+    overlaps = starts[1:] < ends_px[:-1]
+    overlaps[first[1:] - 1] = False
     bad[1:] |= overlaps
     first_bad: dict[int, int] = {}
     at = np.flatnonzero(bad)

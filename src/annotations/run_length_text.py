@@ -121,21 +121,21 @@ def _parse_block(block: list[bytes]) -> ParsedBlock | None:
     begins = np.empty_like(ends)
     begins[0] = 0
     np.add(ends[:-1], 1, out=begins[1:])
-    digits = ends - begins
-    if digits.min() == 0:
-        present = digits > 0
-        begins, ends, digits = begins[present], ends[present], digits[present]
+    if (ends == begins).any():  # spaces side by side, or an empty text
+        present = ends > begins
+        begins, ends = begins[present], ends[present]
     counts = np.diff(np.searchsorted(ends, text_ends), prepend=0)
     if len(ends) == 0:
         return np.zeros((0, 2), dtype=np.int32), counts
+    digits = ends - begins
     if (counts & 1).any() or digits.max() > 8:
         return None
     values = _digits_to_values(load_words(characters, begins), digits)
-    runs = values.astype(np.int32).reshape(-1, 2)
+    runs = values.astype(np.int32)
     if runs.min() < 1:
         return None
-    runs[:, 0] -= 1
-    return runs, counts >> 1
+    runs.view(np.uint64)[:] -= np.uint64(1)  # the start is the lower half of a pair
+    return runs.reshape(-1, 2), counts >> 1
 
 
 def _digits_to_values(

@@ -77,7 +77,7 @@ def _refuse_pretrained(model: Mapping[str, Any]) -> None:
             key = ".".join(path[:-1])
             raise InputError(
                 f"detector.{key}: weights of type Pretrained are refused, because mmengine would "
-                "download and unpickle them; give a local file to `checkpoint` instead"
+                "download and unpickle them; give a local file to initial_weights= instead"
             )
 
 

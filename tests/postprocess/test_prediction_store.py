@@ -1,8 +1,7 @@
-"""The prediction store: what goes in comes out; what is damaged or does not fit is named."""
+"""The prediction store: what goes in comes out; what does not fit is refused by name."""
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,50 +11,9 @@ import pytest
 
 from src.annotations.errors import InputError
 from src.postprocess.candidates import Candidates
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
+from src.postprocess.prediction_store import PredictionStore
 from tests.postprocess.generated import make_candidates
-
-SETTINGS = {"checkpoint": "a1b2", "scales": [[1200, 1900]], "module": {"score_floor": 0.001}}
-
-
-def make_writer(directory: Path, **changes: Any) -> PredictionStoreWriter:
-    values: dict[str, Any] = {
-        "category_ids": range(46),
-        "settings": SETTINGS,
-        "images_per_shard": 4,
-    }
-    return PredictionStoreWriter(directory, **(values | changes))
-
-
-def make_images(first: int, last: int, **changes: Any) -> list[Candidates]:
-    return [
-        make_candidates(
-            number, image_id=f"{number:03d}.jpg", **({"count": 5 * (number % 4)} | changes)
-        )
-        for number in range(first, last)
-    ]
-
-
-def write_store(directory: Path, images: list[Candidates], **changes: Any) -> None:
-    with make_writer(directory, **changes) as writer:
-        for image in images:
-            writer.add(image)
-
-
-def check_same(found: Candidates, wanted: Candidates, mask_dtype: str) -> None:
-    assert (found.image_id, found.size_hw) == (wanted.image_id, wanted.size_hw)
-    assert found.exact_above_score == wanted.exact_above_score
-    masks = wanted.mask_probabilities.astype(mask_dtype)
-    for name, array in {
-        "boxes_xyxy": wanted.boxes_xyxy,
-        "boxes_for_nms": wanted.boxes_for_nms,
-        "scores": wanted.scores,
-        "category_ids": wanted.category_ids,
-        "mask_probabilities": masks,
-    }.items():
-        assert getattr(found, name).dtype == array.dtype
-        assert np.array_equal(getattr(found, name), array)
-    assert (found.nms_boxes_xyxy is None) == (wanted.nms_boxes_xyxy is None)
+from tests.postprocess.stores import SETTINGS, check_same, make_images, make_writer, write_store
 
 
 @pytest.mark.parametrize("mask_dtype", ["float16", "float32"])
@@ -233,79 +191,3 @@ def test_an_image_that_is_not_there(tmp_path: Path) -> None:
         InputError, match=r"2 of the 3 images of sample\.csv have no predictions, .* 'x\.jpg'"
     ):
         store.check_image_ids(["y.jpg", "001.jpg", "x.jpg"], source="sample.csv")
-
-
-def read_all(directory: Path) -> None:
-    store = PredictionStore(directory)
-    for index in range(len(store)):
-        store.candidates(index)
-
-
-@pytest.mark.parametrize("length", [0, 1, 100, 5000, -10, -2000])
-def test_a_shortened_shard_is_named(tmp_path: Path, length: int) -> None:
-    write_store(tmp_path, make_images(0, 8))
-    path = tmp_path / "rank00000_shard00001.arrow"
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(InputError, match=r"rank00000_shard00001\.arrow: .*delete it and run the"):
-        read_all(tmp_path)
-
-
-def test_a_flipped_byte_is_noticed_wherever_it_is(tmp_path: Path) -> None:
-    images = make_images(1, 5)
-    write_store(tmp_path, images)
-    path = tmp_path / "rank00000_shard00000.arrow"
-    whole = path.read_bytes()
-    random = np.random.default_rng(0)
-    unnoticed = 0
-    for place in random.integers(0, len(whole), 150):
-        damaged = bytearray(whole)
-        damaged[place] ^= 0x10
-        path.write_bytes(damaged)
-        try:
-            store = PredictionStore(tmp_path)
-            found = [store.candidates(index) for index in range(len(store))]
-        except InputError as error:
-            assert "rank00000_shard00000.arrow: " in str(error)  # noqa: PT017
-            continue
-        unnoticed += 1
-        for image, candidates in zip(images, found, strict=True):
-            check_same(candidates, image, "float16")
-    assert unnoticed < 15  # padding between buffers
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            None,
-            r"meta\.json: missing; a prediction store is a folder that `python -m src\.predict`",
-        ),
-        ("", r"meta\.json: not readable as JSON"),
-        ('{"format_version": 1, "categ', r"meta\.json: not readable as JSON"),
-        ("[]", r"meta\.json: list found, a JSON object wanted"),
-        ("{}", r"meta\.json: format_version None, this program reads 1"),
-        ('{"format_version": 2}', r"meta\.json: format_version 2, this program reads 1"),
-        ('{"format_version": 1}', r"meta\.json: key 'category_ids' is missing"),
-    ],
-)
-def test_damaged_meta_is_named(tmp_path: Path, content: str | None, message: str) -> None:
-    write_store(tmp_path, make_images(0, 2))
-    path = tmp_path / "meta.json"
-    path.unlink()
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=message):
-        PredictionStore(tmp_path)
-
-
-def test_meta_with_a_wrong_value_is_named(tmp_path: Path) -> None:
-    write_store(tmp_path, [])
-    path = tmp_path / "meta.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"mask_size_hw": 28}))
-    with pytest.raises(InputError, match=r"meta\.json: .*the file is damaged"):
-        PredictionStore(tmp_path)
-
-
-def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere/meta\.json: missing"):
-        PredictionStore(tmp_path / "nowhere")

@@ -1,0 +1,61 @@
+"""Every figure of the README, this project and its peer side by side: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+BENCHMARKS = ("run_lengths", "convert", "kernels", "loading", "postprocess")
+RESULTS = Path(__file__).parent / "results"
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every figure of a nested result with its dotted name."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from leaves(value, (*path, str(key)))
+    else:
+        yield ".".join(path), node
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks (none: all), print their figures, write them to ``results/``."""
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        sys.exit(f"error: no benchmark {unknown[0]}; legal: {', '.join(BENCHMARKS)}")
+    console = Console()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    results: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "device": device,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    for name in names or BENCHMARKS:
+        console.rule(name)
+        results[name] = importlib.import_module(f"benchmarks.{name}").run()
+        table = Table(box=None, show_header=False)
+        for key, value in leaves(results[name]):
+            table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+        console.print(table)
+    path = RESULTS / f"{device.lower().replace(' ', '_')}_{'_'.join(names) or 'all'}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=2) + "\n")
+    temporary.replace(path)
+    console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -31,7 +31,7 @@ from src.datamodules.synthetic.scene import random_scene, random_size
 from src.datamodules.synthetic.workers import in_order
 
 _TEMPLATES = 48
-_TEMPLATE_EDGE_PX = 1400
+_TEMPLATE_EDGE_PX = 900
 _IMAGES_A_TASK = 32
 _MOST_OBJECTS = 20_000_000  # image numbers are spread over the ids so that ids ascend
 

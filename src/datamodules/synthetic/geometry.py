@@ -65,7 +65,7 @@ def rotate(points: PointList, angle: float, about: Sequence[float] | Points = (0
     return turned + pivot
 
 
-def moved(points: PointList, x: float, y: float) -> Points:
+def moved(points: PointList | Sequence[float], x: float, y: float) -> Points:
     """Shift points (or one point)."""
     return np.asarray(points, dtype=np.float64) + np.array([x, y])
 
@@ -147,7 +147,7 @@ class Limb:
         t = np.concatenate([[start], inside, [stop]])
         at_start, at_stop = grow if isinstance(grow, tuple) else (grow, grow)
         extra = at_start + (at_stop - at_start) * (t - start) / max(stop - start, 1e-9)
-        return self._at(t, np.full(len(t), side), extra)
+        return _without_loop(self._at(t, np.full(len(t), side), extra))
 
     def outline(
         self,
@@ -184,8 +184,27 @@ class Limb:
         )
 
 
+def _without_loop(path: Points) -> Points:
+    """Cut off the loop that the inner edge of a sharp bend makes, at its crossing."""
+    start, step = path[:-1], np.diff(path, axis=0)
+    if (step[1:] * step[:-1]).sum(axis=1).min(initial=0.0) >= 0:
+        return path
+    apart = start[None] - start[:, None]
+    cross = step[:, None, 0] * step[None, :, 1] - step[:, None, 1] * step[None, :, 0]
+    cross[np.abs(cross) < 1e-12] = np.inf
+    along = (apart[..., 0] * step[None, :, 1] - apart[..., 1] * step[None, :, 0]) / cross
+    beside = (apart[..., 0] * step[:, None, 1] - apart[..., 1] * step[:, None, 0]) / cross
+    meets = (along > 0) & (along < 1) & (beside > 0) & (beside < 1)
+    pairs = np.argwhere(np.triu(meets, k=2))
+    if len(pairs) == 0:
+        return path
+    first, last = pairs[0]
+    crossing = start[first] + along[first, last] * step[first]
+    return np.concatenate([path[: first + 1], crossing[None], path[last + 1 :]])
+
+
 def _half_circle(one: Points, other: Points, bulge: float = 0.8) -> Points:
     arm = (one - other) / 2
-    t = np.linspace(0, math.pi, 9)[1:-1, None]
+    t = np.linspace(0, math.pi, 11)[1:-1, None]
     outward = np.array([arm[1], -arm[0]])
     return (one + other) / 2 + np.cos(t) * arm + bulge * np.sin(t) * outward

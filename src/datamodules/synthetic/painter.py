@@ -16,6 +16,8 @@ from src.datamodules.synthetic.palette import Colour
 
 SHIFT = 4  # OpenCV takes coordinates as integers with this many fractional bits
 OUTLINE = 0.022  # head heights
+_BROAD = 0.06  # head heights: from here on a line is a shape of the figure, not of the pen
+_WHOLE_FIGURE = 6.6  # head heights that a photo shows of a standing figure
 _SHADING_PX_PER_UNIT = 22  # curvature and folds are soft, so they are computed on a coarse grid
 _LIGHT = (1.1, 0.7)  # brightening of slopes that face left and up
 _ONE = 160  # the brightness, of 255, that leaves a colour as it is
@@ -51,6 +53,8 @@ class Canvas:
         self.picture = picture
         self.matrix = matrix
         self.px_per_unit = math.hypot(matrix[0, 0], matrix[1, 0])
+        # lines grow less than the figure does in a close view
+        self._pen = math.sqrt(self.px_per_unit * max(picture.shape[:2]) / _WHOLE_FIGURE)
 
     def paint(self, piece: Piece) -> None:
         """Paint a piece, its parts and marks, and its shadow on what is there."""
@@ -96,7 +100,7 @@ class Canvas:
         return (x0, y0, x1, y1) if x1 - x0 > 1 and y1 - y0 > 1 else None
 
     def _stroke_px(self, width: float) -> int:
-        return max(1, round(width * self.px_per_unit))
+        return max(1, round(width * (self._pen if width < _BROAD else self.px_per_unit)))
 
     def _draw_mark(self, cloth: npt.NDArray[np.uint8], mark: Mark, local: Matrix) -> None:
         points = to_pixels(local, mark.points)

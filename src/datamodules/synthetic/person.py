@@ -11,9 +11,12 @@ from src.datamodules.synthetic.body import CROTCH, HIP, NECK, SHOULDER, Body
 from src.datamodules.synthetic.drawing import Drawing, Fold, Mark
 from src.datamodules.synthetic.fabrics import Fabric
 from src.datamodules.synthetic.geometry import Points, ellipse, flip, moved, rotate, spline
+from src.datamodules.synthetic.painter import OUTLINE
 from src.datamodules.synthetic.palette import HAIR, SKIN, Colour, jitter, luminance, mix, shade
 
 HAIR_STYLES = ("short", "crop", "bob", "long", "waves", "bun", "ponytail", "afro")
+
+_EYES: tuple[Colour, ...] = ((66, 44, 34), (92, 62, 42), (84, 112, 136), (96, 116, 84))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Looks:
     """Where the hair parts, -1 to 1; beyond +-0.8 it is a fringe."""
     beard: bool
     lips: Colour
+    eyes: Colour
 
     @property
     def skin_fabric(self) -> Fabric:
@@ -51,6 +55,7 @@ def random_looks(rng: np.random.Generator) -> Looks:
         hair_style=style,
         parting=float(rng.uniform(-1, 1)),
         beard=bool(style in ("short", "crop") and rng.random() < 0.45),
+        eyes=_EYES[int(rng.integers(len(_EYES) if luminance(skin) > 130 else 2))],
         lips=mix(skin, (196, 52, 72), float(rng.uniform(0.25, 0.75))),
     )
 
@@ -67,8 +72,8 @@ def draw_torso(drawing: Drawing, body: Body, looks: Looks) -> None:
         (0.19, 0.82),
         (0.20, 1.08),
         (0.27, NECK + 0.02),
-        (0.52, 1.32),
-        (body.shape.shoulder, SHOULDER + 0.08),
+        (0.50, 1.385),
+        (body.shape.shoulder - 0.06, SHOULDER + 0.14),
         (body.half_width(2.0), 2.0),
         (body.half_width(2.6), 2.6),
         (body.half_width(HIP), HIP),
@@ -89,7 +94,11 @@ def draw_torso(drawing: Drawing, body: Body, looks: Looks) -> None:
 
 def draw_arm(drawing: Drawing, body: Body, side: int, looks: Looks) -> None:
     """A bare arm without its hand."""
-    drawing.add(body.arms[side].outline(round_start=True), looks.skin_fabric, edge=0.7, shadow=0.25)
+    arm, sign = body.arms[side], (-1, 1)[side]
+    fabric = looks.skin_fabric
+    piece = drawing.add(arm.outline(round_start=True), fabric, edge=0.0, shadow=0.18)
+    for edge in (arm.edge(-sign, 0.03), arm.edge(sign, 0.22)):  # open at the shoulder
+        piece.marks.append(Mark(edge, fabric.line_colour, width=1.4 * OUTLINE))
 
 
 def hand_outline(body: Body, side: int, grow: float = 0.0) -> Points:
@@ -140,6 +149,7 @@ def draw_back_hair(drawing: Drawing, body: Body, looks: Looks) -> None:
             for x in (-0.44, -0.36, 0.36, 0.44):
                 lock = spline([(x * 0.9, 0.4), (x * 1.05, 0.9), (x, 1.5), (x * 1.1, 1.9)])
                 piece.folds.append(Fold(body.head(lock), 0.05, -0.2))
+                piece.marks.append(Mark(body.head(lock), shade(looks.hair, 0.84), width=0.012))
 
 
 def _curtain(width: float, bottom: float, wave: float) -> Points:
@@ -184,10 +194,13 @@ def draw_head(drawing: Drawing, body: Body, looks: Looks) -> None:
     for sign in (-1, 1):
         put(ellipse((sign * 0.22, 0.70), 0.075, 0.05, count=14), blush)
         eye = (sign * 0.155, 0.545)
-        put(ellipse(eye, 0.072, 0.042, count=14), (246, 244, 240))
-        put(ellipse((eye[0] + turn * 0.25, eye[1]), 0.038, 0.042, count=12), (52, 38, 34))
-        lid = ellipse(eye, 0.082, 0.055, start=math.pi, stop=2 * math.pi, count=9)
-        put(lid, (44, 32, 34), width=0.024)
+        put(ellipse(eye, 0.074, 0.040, count=14), (246, 244, 240))
+        iris = (eye[0] + turn * 0.25, eye[1] - 0.004)
+        put(ellipse(iris, 0.037, 0.04, count=12), looks.eyes)
+        put(ellipse(iris, 0.019, 0.021, count=10), (30, 24, 26))
+        put(ellipse((iris[0] - 0.014, iris[1] - 0.016), 0.010, 0.010, count=8), (252, 250, 246))
+        lid = ellipse(moved(eye, 0, 0.006), 0.086, 0.052, start=math.pi, stop=2 * math.pi, count=9)
+        put(lid, (44, 32, 34), width=0.022)
         brow = [(0.085, 0.435), (0.165, 0.405), (0.245, 0.445)]
         put(spline(np.array(brow) * (sign, 1), samples=4), shade(looks.hair, 0.75), width=0.032)
     put(np.array([(0.015, 0.56), (0.05, 0.685), (0.0, 0.70)]), tone, width=0.02)
@@ -223,4 +236,6 @@ def draw_front_hair(drawing: Drawing, body: Body, looks: Looks) -> None:
         for sign in (-1, 1):
             lock = [(part, 0.04), (part + sign * 0.22 * reach, 0.06), (sign * 0.40 * reach, 0.34)]
             strength = 0.25 if reach == 0.75 and sign < 0 else -0.16
-            piece.folds.append(Fold(body.head(spline(lock)), 0.04, strength))
+            strand = body.head(spline(lock))
+            piece.folds.append(Fold(strand, 0.04, strength))
+            piece.marks.append(Mark(strand, shade(looks.hair, 0.84), width=0.012))

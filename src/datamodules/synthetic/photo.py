@@ -59,13 +59,14 @@ def draw_photo(
     """
     size_hw = random_size(rng, long_edge, never_square)
     scene = random_scene(rng, size_hw, difficulty, clutter)
-    picture = _paint(rng, scene)
+    picture = paint(rng, scene)
     found = visible_objects(scene)
     objects = tuple(PhotoObject(kind, attributes, runs) for kind, attributes, runs in found)
     return Photo(_develop(rng, picture, scene.size_hw), objects)
 
 
-def _paint(rng: np.random.Generator, scene: Scene) -> npt.NDArray[np.uint8]:
+def paint(rng: np.random.Generator, scene: Scene) -> npt.NDArray[np.uint8]:
+    """Paint a scene at twice its size, or at 2,048 px where that is less. Shape (h, w, 3) RGB."""
     height, width = scene.size_hw
     scale = min(2.0, _PAINTED_LONG_EDGE / max(scene.size_hw))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))

@@ -1,0 +1,50 @@
+"""``python -m src.synthesize`` as a person types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.annotations.errors import InputError
+from src.datamodules.synthetic.request import parse_image_size
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "src.synthesize", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_draws_photos(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    done = run(f"output={folder}", "train_images=2", "test_images=1", "image_size=96", "workers=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("2 training photos, 1 test photos; 3 drawn now")
+    assert len(list((folder / "train").iterdir())) == 2
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    failed = run(f"output={tmp_path / 'x'}", "image_size=big")
+    assert failed.returncode == 2
+    assert "error: image_size=big: give the long edge in px" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_help_explains_the_keys() -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    for word in ("difficulty", "csv_only=true rows=333415", "output: ???"):
+        assert word in shown.stdout
+
+
+def test_image_size_is_an_edge_or_two() -> None:
+    assert parse_image_size(None, (5, 6)) == (5, 6)
+    assert parse_image_size(256, (5, 6)) == (256, 256)
+    assert parse_image_size([100, 200], (5, 6)) == (100, 200)
+    for wrong in ("x", [1, 2, 3], 2.5, True, [100, "b"]):
+        with pytest.raises(InputError, match="give the long edge in px"):
+            parse_image_size(wrong, (5, 6))

@@ -66,7 +66,7 @@ def decode_resized(
     Returns:
         Shape (grid height, grid width) bool.
     """
-    starts, ends = _resize(runs, size_hw, grid_hw, flip_horizontal)
+    starts, ends = resized_intervals(runs, size_hw, grid_hw, flip_horizontal)
     return _draw(starts, ends, grid_hw)
 
 
@@ -87,7 +87,7 @@ def resize_nearest(
     Returns:
         Shape (S, 2) int32; empty where no chosen row and column meets the mask.
     """
-    return merge_touching(*_resize(runs, size_hw, new_size_hw, flip_horizontal))
+    return merge_touching(*resized_intervals(runs, size_hw, new_size_hw, flip_horizontal))
 
 
 def _draw(
@@ -106,17 +106,33 @@ def _draw(
     return mask
 
 
-def _resize(
+def resized_intervals(
     runs: Runs, size_hw: tuple[int, int], grid_hw: tuple[int, int], flip_horizontal: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ascending disjoint intervals (starts, ends) of grid pixels; they may touch or be empty."""
+    """Where the runs lie on another grid, for who draws them: as ``resize_nearest``, not merged.
+
+    Args:
+        runs: Shape (R, 2), valid for the picture.
+        size_hw: Height and width of the picture.
+        grid_hw: Height and width of the grid, both at least 1.
+        flip_horizontal: Flip left to right after resizing.
+
+    Returns:
+        Starts and ends, shape (S,) int64, of ascending disjoint intervals of grid pixels; they may
+        touch or be empty.
+    """
     (height, width), (grid_height, grid_width) = size_hw, grid_hw
     starts = runs[:, 0].astype(np.int64)
     ends = starts + runs[:, 1]
-    columns = np.arange(grid_width, dtype=np.int64)
+    if len(runs) == 0:
+        return starts, ends
+    # The grid columns whose source column floor(x * width / grid_width) lies between the mask's
+    # first and last one.
+    left, right = int(starts[0]) // height, -(-int(ends[-1]) // height)
+    columns = np.arange(-(-left * grid_width // width), -(-right * grid_width // width))
     tops = columns * width // grid_width * height  # first pixel of each grid column's source
     if flip_horizontal:
-        tops = tops[::-1]
+        columns, tops = grid_width - 1 - columns[::-1], tops[::-1]
     first = np.searchsorted(ends, tops, side="right")
     pieces = np.maximum(np.searchsorted(starts, tops + height, side="left") - first, 0)
     within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)

@@ -99,10 +99,16 @@ class CompetitionScore:
 
 def image_values(matches: ImageMatches, averaging: Averaging) -> npt.NDArray[np.float64]:
     """Return value(t) of one image. Shape (10,), in [0, 1]; all ones where there is no object."""
+    return _image_values(matches, matches.class_values(), averaging)
+
+
+def _image_values(
+    matches: ImageMatches, class_values: npt.NDArray[np.float64], averaging: Averaging
+) -> npt.NDArray[np.float64]:
     if not matches.class_keys:
         return np.ones(len(THRESHOLDS))
     if averaging == "per_class":
-        return matches.class_values().mean(axis=0)
+        return class_values.mean(axis=0)
     hits = matches.hits().sum(axis=0)
     return hits / (len(matches.truth_iou) + len(matches.prediction_iou) - hits)
 
@@ -132,13 +138,14 @@ class ScoreAccumulator:
 
     def add_matches(self, image_id: str, matches: ImageMatches) -> None:
         """Score one image whose objects are matched already."""
+        class_values = matches.class_values()
         self._image_ids.append(image_id)
-        self._values.append(image_values(matches, self.averaging))
+        self._values.append(_image_values(matches, class_values, self.averaging))
         columns = (
             matches.class_keys,
             matches.truth_objects().tolist(),
             matches.predicted_objects().tolist(),
-            matches.class_values().mean(axis=1).tolist(),
+            class_values.mean(axis=1).tolist(),
         )
         for key, truth_objects, predicted_objects, value in zip(*columns, strict=True):
             result = self._classes.setdefault(key, ClassResult())

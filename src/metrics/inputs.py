@@ -22,8 +22,7 @@ import numpy as np
 from src.annotations.categories import LabelDescriptions
 from src.annotations.image_sizes import ImageSizes
 from src.annotations.instances import ImageRecord
-from src.annotations.packed_masks import areas_px, pack_runs
-from src.annotations.run_lengths import resize_nearest
+from src.annotations.packed_masks import pack_resized
 from src.annotations.store import AnnotationStore
 from src.metrics.matching import ClassKey, ImageObjects
 
@@ -71,11 +70,8 @@ class RasterObjects(Mapping[str, ImageObjects]):
         index = self._index_of[image_id]
         instances = self.store.instances(index)
         size_hw = self.record(image_id).size_hw
-        masks = instances.runs
-        if size_hw != self.raster_hw:
-            masks = tuple(resize_nearest(runs, size_hw, self.raster_hw) for runs in masks)
-        packed = pack_runs(masks, self.raster_hw)
-        kept = (areas_px(packed) > 0) | (instances.areas_px == 0)
+        packed = pack_resized(instances.runs, size_hw, self.raster_hw)
+        kept = packed.any(axis=1) | (instances.areas_px == 0)
         self._vanished[image_id] = int(np.count_nonzero(~kept))
         keys = class_keys(
             instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes

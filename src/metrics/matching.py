@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.packed_masks import areas_px, intersections_px
+from src.annotations.packed_masks import areas_px, paired_intersections_px
 
 # Ten literals: arange(0.5, 1, 0.05) drifts off them. An IoU is one correctly rounded division of
 # integers, so where the exact ratio equals a threshold (11/20 and 0.55) both are the same double,
@@ -117,12 +117,7 @@ def _pairs_above_half(
     # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
     possible = 2 * np.minimum(truth_px, prediction_px) > np.maximum(truth_px, prediction_px)
     rows, columns = rows[possible], columns[possible]
-    intersections = np.empty(len(rows), dtype=np.int64)
-    for row in np.unique(rows):
-        pairs = rows == row
-        intersections[pairs] = intersections_px(
-            truth.packed[row : row + 1], prediction.packed[columns[pairs]]
-        )[0]
+    intersections = paired_intersections_px(truth.packed, prediction.packed, rows, columns)
     ious = intersections / (truth_px[possible] + prediction_px[possible] - intersections)
     above = ious > THRESHOLDS[0]
     return rows[above], columns[above], ious[above]

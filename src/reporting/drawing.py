@@ -32,14 +32,16 @@ class DrawnObject:
     matched: bool = True  # False: a dashed outline
 
 
-def downscale(photo_rgb: Picture, edge_px: int) -> Picture:
-    """Shrink a picture so that its longer edge is at most ``edge_px``. (H, W, 3) uint8, RGB."""
+def fit(photo_rgb: Picture, edge_px: int) -> Picture:
+    """Shrink or enlarge a picture to a longer edge of ``edge_px``. (H, W, 3) uint8, RGB.
+
+    Small photos are enlarged so that outlines and labels drawn on them are fine and legible.
+    """
     height, width = photo_rgb.shape[:2]
     scale = edge_px / max(height, width)
-    if scale >= 1:
-        return photo_rgb
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(photo_rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(photo_rgb, size, interpolation=how), dtype=np.uint8)
 
 
 def draw_objects(photo_rgb: Picture, objects: Sequence[DrawnObject]) -> Picture:
@@ -84,12 +86,12 @@ def draw_side_by_side(
         photo_rgb: (H, W, 3) uint8, RGB, of any size.
         truth: true objects.
         prediction: predicted objects.
-        edge_px: longer edge of each of the three pictures, at most.
+        edge_px: longer edge of each of the three pictures.
 
     Returns:
         (h, 3 w + 20, 3) uint8, RGB, burnt in: nothing depends on a viewer's overlays.
     """
-    photo = downscale(photo_rgb, edge_px)
+    photo = fit(photo_rgb, edge_px)
     margin = np.full((photo.shape[0], _MARGIN_PX, 3), _MARGIN_RGB, dtype=np.uint8)
     drawn = [draw_objects(photo, objects) for objects in (truth, prediction)]
     return np.concatenate([photo, margin, drawn[0], margin, drawn[1]], axis=1)

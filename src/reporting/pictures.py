@@ -15,11 +15,11 @@ from PIL import Image
 from src.annotations.errors import InputError
 from src.annotations.image_headers import read_image_rgb
 from src.metrics.scoring import Comparison
-from src.reporting.drawing import Picture, downscale, draw_side_by_side
+from src.reporting.drawing import Picture, draw_side_by_side, fit
 from src.reporting.examples import DrawnComparison, compare_objects, short_names
 
 _JPEG_QUALITY = 84
-_PICTURE_EDGE_PX = 640
+PICTURE_EDGE_PX = 640
 _CANVAS_GRAY = 150
 
 
@@ -29,7 +29,7 @@ class Example:
 
     image_id: str
     score: float
-    photo: Picture  # downscaled; gray where there is none
+    photo: Picture  # longer edge 640 px; gray where there is none
     photo_problem: str | None  # why there is no photo
     drawn: DrawnComparison
 
@@ -58,8 +58,8 @@ def load_examples(
         photo, problem = blank_canvas(record.size_hw), None
         if images_directory is not None:
             try:
-                photo = downscale(
-                    read_image_rgb(Path(images_directory) / record.file_name), _PICTURE_EDGE_PX
+                photo = fit(
+                    read_image_rgb(Path(images_directory) / record.file_name), PICTURE_EDGE_PX
                 )
             except InputError as error:
                 problem = str(error)
@@ -88,7 +88,7 @@ def write_drawings(examples: Sequence[Example], directory: str | Path) -> list[P
 
 def blank_canvas(size_hw: tuple[int, int]) -> Picture:
     """Return a gray picture in the proportions of a photo that is not there. (H, W, 3) uint8."""
-    scale = _PICTURE_EDGE_PX / max(size_hw)
+    scale = PICTURE_EDGE_PX / max(size_hw)
     height, width = (max(1, round(edge * scale)) for edge in size_hw)
     return np.full((height, width, 3), _CANVAS_GRAY, dtype=np.uint8)
 

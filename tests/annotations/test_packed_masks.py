@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
 from src.annotations import packed_masks as pm
-from src.annotations.run_lengths import encode
+from src.annotations.run_lengths import encode, resize_nearest
 from tests.annotations.mask_strategies import bitmaps, many_examples, runs_by_pixel_loop
 
 packable_hw = st.tuples(st.integers(1, 20), st.integers(1, 20)).filter(
@@ -68,6 +68,9 @@ def test_intersections_agree_with_bitmaps(pair):
     shared = pm.intersections_px(pm.pack(a), pm.pack(b))
     assert shared.dtype == np.int64
     assert_array_equal(shared, (a[:, None] & b[None]).sum(axis=(2, 3)))
+    rows, columns = np.nonzero(np.ones((len(a), len(b)), dtype=bool))
+    paired = pm.paired_intersections_px(pm.pack(a), pm.pack(b), rows, columns)
+    assert_array_equal(paired, shared.ravel())
 
 
 def test_the_competition_raster_frame_filling_and_empty_masks():
@@ -102,6 +105,19 @@ def test_intersections_of_more_masks_than_a_block():
     a, b = (rng.random((count, 8, 8)) < 0.3 for count in (3, 2 * pm._BLOCK_MASKS + 1))
     flat_a, flat_b = a.reshape(len(a), -1).astype(int), b.reshape(len(b), -1).astype(int)
     assert_array_equal(pm.intersections_px(pm.pack(a), pm.pack(b)), flat_a @ flat_b.T)
+    rows, columns = np.nonzero(np.ones((len(a), len(b)), dtype=bool))
+    paired = pm.paired_intersections_px(pm.pack(a), pm.pack(b), rows, columns)
+    assert_array_equal(paired, (flat_a @ flat_b.T).ravel())
+
+
+@many_examples
+@given(stacks(), st.sampled_from([(8, 8), (3, 8), (20, 30), (512, 512)]))
+def test_packing_resized_is_resizing_and_packing(pair, raster_hw):
+    masks, _ = pair
+    size_hw = masks.shape[1:]
+    runs = [encode(mask) for mask in masks]
+    wanted = pm.pack_runs([resize_nearest(mask, size_hw, raster_hw) for mask in runs], raster_hw)
+    assert_array_equal(pm.pack_resized(runs, size_hw, raster_hw), wanted)
 
 
 def test_touching_runs_are_one_mask():

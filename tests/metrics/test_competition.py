@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import metric_by_brute_force as brute_force
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,6 +19,7 @@ from src.metrics.competition import (
     match_objects,
     score_images,
 )
+from tests.metrics import metric_by_brute_force as brute_force
 
 AVERAGINGS = ("per_class", "pooled")
 

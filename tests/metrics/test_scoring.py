@@ -6,8 +6,6 @@ import csv
 import time
 from pathlib import Path
 
-import annotation_files as files
-import metric_by_brute_force as brute_force
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +15,8 @@ from PIL import Image
 from src.annotations.errors import InputError
 from src.metrics.inputs import class_key_text
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from tests.metrics import annotation_files as files
+from tests.metrics import metric_by_brute_force as brute_force
 
 REAL_DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report_files import EVIL_NAME, make_data
 
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.matching import ImageObjects
@@ -19,6 +18,7 @@ from src.metrics.scoring import compare, open_submission, open_truth, score_comp
 from src.reporting.examples import choose_examples, compare_objects, short_names
 from src.reporting.page import Report, render, write_report
 from src.reporting.pictures import load_examples, write_drawings
+from tests.reporting.report_files import EVIL_NAME, make_data
 
 EVIL_TEXT = "</style><script>alert('x')</script>{{ 7 * 7 }}&amp;"
 
@@ -148,8 +148,8 @@ def test_pictures_are_in_the_page(report, page):
         kind, data = attributes["src"].split(",")
         assert kind == "data:image/jpeg;base64"
         picture = Image.open(io.BytesIO(base64.b64decode(data)))
-        assert picture.size == (80, 120)
-        assert (attributes["width"], attributes["height"]) == ("80", "120")
+        assert picture.size == (427, 640)
+        assert (attributes["width"], attributes["height"]) == ("427", "640")
 
 
 def test_worst_and_best_images_are_in_order_and_apart(report):
@@ -230,7 +230,7 @@ def test_drawings_are_named_by_score(report, tmp_path):
     assert files[0].name == f"{report.worst[0].score:.4f}_{report.worst[0].image_id}"
     assert [path.name for path in sorted(files)][:2] == [path.name for path in files[:2]]
     for path in files:
-        assert Image.open(path).size == (3 * 80 + 20, 120)
+        assert Image.open(path).size == (3 * 427 + 20, 640)
 
 
 def test_rotated_photos_lie_under_their_masks(tmp_path):
@@ -244,9 +244,9 @@ def test_rotated_photos_lie_under_their_masks(tmp_path):
     upright.rotate(90, expand=True).save(data / "train" / name, exif=exif, quality=95)
     report = make_report(data)
     photo = next(e.photo for e in (*report.worst, *report.best) if e.image_id == name)
-    assert photo.shape == (120, 80, 3)
-    assert photo[5, 40, 0] > 200
-    assert photo[100, 40, 0] < 50
+    assert photo.shape == (640, 427, 3)
+    assert photo[30, 200, 0] > 200
+    assert photo[600, 200, 0] < 50
 
 
 def test_labels_carry_iou_and_missing_matches_are_marked():

@@ -12,7 +12,12 @@ from src.datamodules.transforms import resize_photo
 
 
 def read_photo(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Read a photo, EXIF rotation applied, and resize it bilinearly.
+    """Read a photo, EXIF rotation applied, and resize it.
+
+    A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of it (a choice of
+    the inverse DCT's size: the mean of the pixels that it stands for), which takes a fraction of
+    the time; what is left is bilinear. Where mmdetection skips pixels this averages them: a gray
+    level of 255 apart in the mean (benchmarks/loading.py).
 
     Args:
         path: the picture.
@@ -24,4 +29,4 @@ def read_photo(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]
     Raises:
         InputError: the file is missing or damaged.
     """
-    return resize_photo(read_image_rgb(path), size_hw)
+    return resize_photo(read_image_rgb(path, at_least_hw=size_hw), size_hw)

@@ -1,4 +1,4 @@
-"""A small data set drawn here: ellipses whose colour says their class, on noise."""
+"""A small data set drawn here: ellipses whose colour says their class, on clouds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,10 +44,11 @@ class Picture:
 def draw_picture(
     image_id: str, size_hw: tuple[int, int], generator: np.random.Generator
 ) -> Picture:
-    """Noise of gray 90 to 160 with one to three ellipses in different halves."""
+    """Clouds of gray 90 to 160 with one to three ellipses in different thirds."""
     height, width = size_hw
-    gray = generator.integers(90, 160, size=(height, width, 1), dtype=np.uint8)
-    picture = Picture(image_id, np.repeat(gray, 3, axis=2))
+    coarse = generator.integers(90, 160, size=(height // 8, width // 8), dtype=np.uint8)
+    gray = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    picture = Picture(image_id, np.repeat(gray[:, :, None], 3, axis=2))
     categories = generator.permutation(list(COLOURS))[: generator.integers(1, 4)]
     for number, category in enumerate(categories.tolist()):
         centre = (int(height * (0.2 + 0.3 * number)), int(width * generator.uniform(0.3, 0.7)))

@@ -50,7 +50,9 @@ def nearest(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("number", range(16))
 def test_every_photo_is_right_through_rotation_gray_and_transposed_rows(data: Data, number):
-    """Against the picture as it was drawn: pixels within JPEG's loss, masks exactly."""
+    """Against the picture as it was drawn: pixels but for JPEG's loss and its decoding at half the
+    size (a turned or mirrored photo is 15 gray levels away), masks exactly.
+    """
     sample = training_dataset(data.directory)[0, number]
     data_sample = sample["data_samples"]
     picture = data.pictures[data_sample.img_id]
@@ -66,7 +68,7 @@ def test_every_photo_is_right_through_rotation_gray_and_transposed_rows(data: Da
     assert sample["inputs"].shape == (3, height, width)
     assert 40 <= min(height, width) <= 60
     assert max(height, width) <= 100
-    assert np.abs(pixels(sample).astype(int) - expected).mean() < 2
+    assert np.abs(pixels(sample).astype(int) - expected).mean() < 4
     objects = data_sample.gt_instances
     np.testing.assert_array_equal(objects.masks.masks, np.array(masks, dtype=np.uint8))
     assert [CATEGORY_IDS[label] for label in objects.labels] == [c for c, _ in picture.objects]

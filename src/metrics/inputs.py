@@ -24,7 +24,7 @@ from src.annotations.image_sizes import ImageSizes
 from src.annotations.instances import ImageRecord
 from src.annotations.packed_masks import pack_resized
 from src.annotations.store import AnnotationStore
-from src.metrics.matching import ClassKey, ImageObjects
+from src.metrics.matching import ClassKey, ImageObjects, split_key
 
 RASTER_HW = (512, 512)
 
@@ -128,5 +128,4 @@ def class_key_text(key: ClassKey) -> str:
 
 def class_key_name(key: ClassKey, labels: LabelDescriptions) -> str:
     """Write a class key in words: ``6 pants``, or ``6_13_24 pants``."""
-    category = key[0] if isinstance(key, tuple) else key
-    return f"{class_key_text(key)} {labels.category_names[category]}"
+    return f"{class_key_text(key)} {labels.category_names[split_key(key)[0]]}"

@@ -24,6 +24,11 @@ ClassKey = int | tuple[int, ...]
 """What objects must share to match: a category, or a category and its attributes in order."""
 
 
+def split_key(key: ClassKey) -> tuple[int, tuple[int, ...]]:
+    """Return the category and the attributes of a class key."""
+    return (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+
+
 @dataclass(frozen=True, slots=True)
 class ImageObjects:
     """The objects of one image on the raster, N of them, true or predicted."""

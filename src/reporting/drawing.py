@@ -129,7 +129,7 @@ def _draw_labels(
     """
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=max(11, round(max(picture.shape[:2]) / 46)))
+    font = ImageFont.load_default(size=max(11, round(picture.shape[1] / 29)))
     taken: list[Box] = []
     for drawn, cover in objects:
         if not drawn.label:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from src.annotations.packed_masks import unpack
 from src.metrics.competition import CompetitionScore
 from src.metrics.inputs import RASTER_HW
-from src.metrics.matching import ClassKey, ImageMatches, ImageObjects, match_objects
+from src.metrics.matching import ClassKey, ImageMatches, ImageObjects, match_objects, split_key
 from src.reporting.colours import Rgb, class_colours
 from src.reporting.drawing import DrawnObject
 
@@ -20,7 +20,8 @@ from src.reporting.drawing import DrawnObject
 class ClassInImage:
     """What one class did in one image."""
 
-    name: str
+    name: str  # short
+    attributes: tuple[int, ...]  # where they are part of the class
     colour: Rgb
     truth_objects: int
     predicted_objects: int
@@ -54,7 +55,7 @@ def choose_examples(
 
 
 def compare_objects(
-    truth: ImageObjects, prediction: ImageObjects, names: Mapping[ClassKey, str]
+    truth: ImageObjects, prediction: ImageObjects, category_names: Mapping[int, str]
 ) -> DrawnComparison:
     """Match the objects of one image and give each its label, colour and outline.
 
@@ -64,10 +65,11 @@ def compare_objects(
     Args:
         truth: true objects.
         prediction: predicted objects.
-        names: short name of each class.
+        category_names: name of each category id.
     """
     matches = match_objects(truth, prediction)
     colours = class_colours(matches.class_keys)
+    names = {key: short_name(category_names[split_key(key)[0]]) for key in matches.class_keys}
     values = matches.class_values().mean(axis=1).tolist()
     counts = zip(
         matches.class_keys,
@@ -80,21 +82,16 @@ def compare_objects(
         truth=_drawn(truth, matches.truth_iou, colours, names, show_iou=False),
         prediction=_drawn(prediction, matches.prediction_iou, colours, names, show_iou=True),
         classes=tuple(
-            ClassInImage(names[key], colours[key], true, predicted, value)
+            ClassInImage(names[key], split_key(key)[1], colours[key], true, predicted, value)
             for key, true, predicted, value in counts
         ),
         matched=_pairs(matches),
     )
 
 
-def short_names(names: Mapping[int, str], keys: Sequence[ClassKey]) -> dict[ClassKey, str]:
-    """Return a label for each class: the category's first word before a comma, then attributes."""
-    labels: dict[ClassKey, str] = {}
-    for key in keys:
-        category, *attributes = key if isinstance(key, tuple) else (key,)
-        name = names.get(category, str(category)).split(",")[0]
-        labels[key] = " ".join([name, *(f"+{attribute}" for attribute in attributes)])
-    return labels
+def short_name(name: str) -> str:
+    """Return what fits on a drawing: ``headband`` of ``headband, head covering``."""
+    return name.split(",")[0]
 
 
 def _pairs(matches: ImageMatches) -> int:

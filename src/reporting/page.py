@@ -12,9 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from src.annotations.categories import LabelDescriptions
 from src.metrics.competition import CompetitionScore
-from src.metrics.inputs import class_key_text
 from src.metrics.intervals import Interval, bootstrap_bands
-from src.metrics.matching import THRESHOLDS, ClassKey
+from src.metrics.matching import THRESHOLDS, split_key
 from src.reporting.charts import interval_bar, score_histogram, threshold_curve
 from src.reporting.colours import css_colour
 from src.reporting.drawing import draw_objects
@@ -88,10 +87,12 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
     names = report.labels.category_names
     rows = []
     for key, result in report.score.classes.items():
+        category, attributes = split_key(key)
         rows.append(
             {
-                "id": class_key_text(key),
-                "name": names[_category(key)],
+                "id": category,
+                "name": names[category],
+                "attributes": ", ".join(map(str, attributes)),
                 "truth": result.truth_objects,
                 "predicted": result.predicted_objects,
                 "share": result.images / report.score.images,
@@ -99,10 +100,6 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: -row["truth"])
-
-
-def _category(key: ClassKey) -> int:
-    return key[0] if isinstance(key, tuple) else key
 
 
 def _totals(score: CompetitionScore) -> dict[str, int]:
@@ -133,6 +130,7 @@ def _card(example: Example) -> dict[str, Any]:
             {
                 "colour": css_colour(entry.colour),
                 "name": entry.name,
+                "attributes": ", ".join(map(str, entry.attributes)),
                 "truth": entry.truth_objects,
                 "predicted": entry.predicted_objects,
                 "value": entry.value,

@@ -16,7 +16,7 @@ from src.annotations.errors import InputError
 from src.annotations.image_headers import read_image_rgb
 from src.metrics.scoring import Comparison
 from src.reporting.drawing import Picture, draw_side_by_side, fit
-from src.reporting.examples import DrawnComparison, compare_objects, short_names
+from src.reporting.examples import DrawnComparison, compare_objects
 
 _JPEG_QUALITY = 84
 PICTURE_EDGE_PX = 640
@@ -51,9 +51,6 @@ def load_examples(
     examples = []
     for image_id, score in chosen:
         truth, prediction = comparison.pair(image_id)
-        names = short_names(
-            comparison.labels.category_names, [*truth.class_keys, *prediction.class_keys]
-        )
         record = comparison.truth.record(image_id)
         photo, problem = blank_canvas(record.size_hw), None
         if images_directory is not None:
@@ -63,7 +60,7 @@ def load_examples(
                 )
             except InputError as error:
                 problem = str(error)
-        drawn = compare_objects(truth, prediction, names)
+        drawn = compare_objects(truth, prediction, comparison.labels.category_names)
         examples.append(Example(image_id, score, photo, problem, drawn))
     return examples
 

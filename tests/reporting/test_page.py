@@ -15,7 +15,7 @@ from PIL import Image
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.matching import ImageObjects
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
-from src.reporting.examples import choose_examples, compare_objects, short_names
+from src.reporting.examples import choose_examples, compare_objects
 from src.reporting.page import Report, render, write_report
 from src.reporting.pictures import load_examples, write_drawings
 from tests.reporting.report_files import EVIL_NAME, make_data
@@ -265,10 +265,17 @@ def test_labels_carry_iou_and_missing_matches_are_marked():
     assert [entry.value for entry in drawn.classes] == pytest.approx([0.6, 0.0, 0.0])
 
 
-def test_short_names():
-    names = {15: "headband, head covering, hair accessory", 6: "pants"}
-    keys = [15, 6, (6, 13, 24), 99]
-    assert list(short_names(names, keys).values()) == ["headband", "pants", "pants +13 +24", "99"]
+def test_attributes_are_shown_beside_the_class_and_not_on_the_drawing():
+    packed = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")[None]
+    long_name = "headband, head covering, hair accessory"
+    truth = ImageObjects("a", ((15, 7, 9),), packed)
+    drawn = compare_objects(truth, ImageObjects("a", ((15,),), packed), {15: long_name})
+    assert [entry.label for entry in (*drawn.truth, *drawn.prediction)] == ["headband"] * 2
+    assert [(entry.name, entry.attributes) for entry in drawn.classes] == [
+        ("headband", (7, 9)),
+        ("headband", ()),
+    ]
+    assert drawn.truth[0].colour != drawn.prediction[0].colour
 
 
 def test_the_template_is_beside_the_code():

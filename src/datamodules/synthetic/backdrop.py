@@ -104,7 +104,7 @@ def _street(stage: Stage) -> None:
     stage.gradient(stage.horizon, 1.0, shade(pavement, 0.9), shade(pavement, 1.05))
     stage.perspective_lines(stage.horizon, shade(pavement, 0.84), 9)
     stage.box(0, stage.horizon, stage.aspect, stage.horizon + 0.012, shade(pavement, 0.7))
-    for _ in range(stage.count(4)):
+    for _ in range(stage.count(6)):
         options = (outdoors.car, outdoors.tree, outdoors.lamp_post, outdoors.passer_by)
         options[int(rng.integers(len(options)))](stage)
 
@@ -121,7 +121,7 @@ def _room(stage: Stage) -> None:
     stage.gradient(stage.horizon, 1.0, shade(wood, 0.85), shade(wood, 1.05))
     stage.perspective_lines(stage.horizon, shade(wood, 0.75), 12)
     stage.box(0, stage.horizon - 0.03, stage.aspect, stage.horizon, (238, 234, 226))
-    for _ in range(stage.count(4)):
+    for _ in range(stage.count(6)):
         options = (
             indoors.window, indoors.picture_frame, indoors.plant, indoors.sofa,
             indoors.floor_lamp, indoors.bookshelf,
@@ -145,7 +145,7 @@ def _park(stage: Stage) -> None:
     if rng.random() < 0.6:
         points = [(x * stage.aspect, stage.horizon + y * (1 - stage.horizon)) for x, y in path]
         stage.polygon(points, (206, 192, 166))
-    for _ in range(stage.count(4)):
+    for _ in range(stage.count(6)):
         options = (outdoors.tree, outdoors.tree, outdoors.lamp_post, outdoors.bench)
         options[int(rng.integers(len(options)))](stage)
 
@@ -156,7 +156,7 @@ def _bricks(stage: Stage) -> None:
     outdoors.brick_wall(stage, brick)
     floor = _choose(rng, ((150, 146, 144), (120, 116, 118)))
     stage.gradient(stage.horizon, 1.0, shade(floor, 0.85), shade(floor, 1.05))
-    for _ in range(stage.count(3)):
+    for _ in range(stage.count(5)):
         options = (outdoors.poster, outdoors.lamp_post, indoors.plant, outdoors.bench)
         options[int(rng.integers(len(options)))](stage)
 
@@ -168,7 +168,7 @@ def _shop(stage: Stage) -> None:
     floor = _choose(rng, ((196, 190, 184), (158, 136, 116)))
     stage.gradient(stage.horizon, 1.0, shade(floor, 0.9), shade(floor, 1.05))
     indoors.shelves(stage)
-    for _ in range(stage.count(3)):
+    for _ in range(stage.count(5)):
         options = (indoors.clothes_rack, indoors.plant, indoors.floor_lamp)
         options[int(rng.integers(len(options)))](stage)
 
@@ -196,7 +196,7 @@ def _beach(stage: Stage) -> None:
     stage.gradient(sea, stage.horizon, water, mix(water, (230, 240, 238), 0.4))
     sand = _choose(rng, ((230, 208, 168), (214, 190, 152)))
     stage.gradient(stage.horizon, 1.0, shade(sand, 0.96), shade(sand, 1.04))
-    for _ in range(stage.count(3)):
+    for _ in range(stage.count(5)):
         options = (outdoors.parasol, outdoors.cloud, outdoors.sail)
         options[int(rng.integers(len(options)))](stage)
 

@@ -95,11 +95,14 @@ class Body:
         """Map points of the upright torso (and of a skirt below it) to the pose. Shape (N, 2)."""
         standing = np.asarray(points, dtype=np.float64)
         x, y = standing[:, 0], standing[:, 1]
-        down = np.clip((y - SHOULDER) / (HIP - SHOULDER), 0, 1)
+        down = np.minimum(np.maximum((y - SHOULDER) / (HIP - SHOULDER), 0.0), 1.0)
         smooth = down * down * (3 - 2 * down)
-        slope = -0.6 * self.pose.hip_tilt + 1.6 * self.pose.hip_tilt * smooth
-        fade = np.clip(1 - (y - HIP) / 2.5, 0, 1)
-        return np.stack([x + self.pose.hip_shift * smooth, y + x * slope * fade], axis=1)
+        slope = self.pose.hip_tilt * (1.6 * smooth - 0.6)
+        fade = np.minimum(np.maximum(1 - (y - HIP) / 2.5, 0.0), 1.0)
+        posed = np.empty_like(standing)
+        posed[:, 0] = x + self.pose.hip_shift * smooth
+        posed[:, 1] = y + x * slope * fade
+        return posed
 
     def head(self, points: PointList) -> Points:
         """Map points around the upright head to the pose (tilted about the neck). Shape (N, 2)."""

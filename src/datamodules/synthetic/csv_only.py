@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, write_label_descriptions
 from src.annotations.instances import Runs
-from src.annotations.run_length_algebra import merge_touching
 from src.annotations.run_lengths import decode, format_runs_batch
 from src.datamodules.synthetic.dataset import CSV_HEADER
 from src.datamodules.synthetic.files import claim_output, write_whole
@@ -32,17 +31,18 @@ from src.datamodules.synthetic.workers import in_order
 
 _TEMPLATES = 48
 _TEMPLATE_EDGE_PX = 900
-_IMAGES_A_TASK = 32
+_IMAGES_A_TASK = 16
+_PIXEL_BITS = 36  # of a number that says object, then pixel
 _MOST_OBJECTS = 20_000_000  # image numbers are spread over the ids so that ids ascend
 
 
 @dataclass(frozen=True, slots=True)
 class _Outlined:
-    """A visible object as closed outlines (holes included), in px of its template."""
+    """A visible object as the edges of its outlines (holes included), in px of its template."""
 
     kind: Kind
     attributes: tuple[int, ...]
-    outlines: tuple[Points, ...]
+    edges: npt.NDArray[np.float64]  # (E, 4): x0, y0, x1, y1 with x0 <= x1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _lines(task: tuple[CsvRequest, int]) -> list[bytes]:
     """CSV lines of a few images."""
     request, first = task
     templates = _templates(request.seed)
-    heads, tails, runs = [], [], []
+    heads, tails, edges, sizes = [], [], [], []
     for index in range(first, first + _IMAGES_A_TASK):
         rng = np.random.default_rng([request.seed, 3, index])
         template = templates[int(rng.integers(len(templates)))]
@@ -116,24 +116,24 @@ def _lines(task: tuple[CsvRequest, int]) -> list[bytes]:
         scale = long_edge / max(template.size_hw)
         height, width = (max(1, round(edge * scale)) for edge in template.size_hw)
         zoom = scale * rng.uniform(0.72, 1.0)
-        shift = rng.uniform(0, 1, 2) * (np.array([width, height]) * (1 - zoom / scale))
-        mirrored = rng.random() < 0.5
+        x, y = rng.uniform(0, 1, 2) * (width, height) * (1 - zoom / scale)
+        grow, move, order = (zoom, zoom, zoom, zoom), (x, y, x, y), (0, 1, 2, 3)
+        if rng.random() < 0.5:  # mirrored
+            x = width - 1 - x
+            grow, move, order = (-zoom, zoom, -zoom, zoom), (x, y, x, y), (2, 3, 0, 1)
         name = _image_id(request.seed, index)
         for item in template.objects:
-            outlines = [outline * zoom + shift for outline in item.outlines]
-            if mirrored:
-                outlines = [(width - 1, 0) + outline * (-1, 1) for outline in outlines]
-            cut = outline_runs(outlines, (height, width))
             label = class_id(rng, item.kind, item.attributes, request.attributes_share)
-            if len(cut):
-                heads.append(name)
-                tails.append(f"{height},{width},{label}")
-                runs.append(cut)
-    offsets = np.concatenate([[0], np.cumsum([len(cut) for cut in runs])]).astype(np.int64)
-    texts = format_runs_batch(np.concatenate(runs), offsets).to_pylist()
+            heads.append(name)
+            tails.append(f"{height},{width},{label}")
+            edges.append(item.edges[:, order] * grow + move)
+            sizes.append((height, width))
+    runs, offsets = edges_to_runs(edges, sizes)
+    texts = format_runs_batch(runs, offsets).to_pylist()
     return [
         f"{head},{text},{tail}\n".encode()
         for head, text, tail in zip(heads, texts, tails, strict=True)
+        if text
     ]
 
 
@@ -152,43 +152,63 @@ def _templates(seed: int) -> tuple[_Template, ...]:
         size_hw = random_size(rng, _TEMPLATE_EDGE_PX)
         scene = random_scene(rng, size_hw, 0.5, 0.5)
         objects = tuple(
-            _Outlined(kind, attributes, _outlines(decode(runs, size_hw)))
+            _Outlined(kind, attributes, _edges(decode(runs, size_hw)))
             for kind, attributes, runs in visible_objects(scene)
         )
         templates.append(_Template(size_hw, objects))
     return tuple(templates)
 
 
-def _outlines(mask: npt.NDArray[np.bool_]) -> tuple[Points, ...]:
+def _edges(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    return tuple(outline[:, 0].astype(np.float64) for outline in found if len(outline) > 2)
+    return outline_edges([outline[:, 0].astype(np.float64) for outline in found])
 
 
-def outline_runs(outlines: list[Points], size_hw: tuple[int, int]) -> Runs:
-    """The pixels whose centres lie within closed outlines (even-odd), column by column.
+def outline_edges(outlines: Sequence[Points]) -> npt.NDArray[np.float64]:
+    """Edges (x0, y0, x1, y1 with x0 <= x1) of closed outlines. Shape (E, 4)."""
+    start = np.concatenate([np.zeros((0, 2)), *outlines])
+    stop = np.concatenate([np.zeros((0, 2)), *(np.roll(line, -1, axis=0) for line in outlines)])
+    backward = (start[:, 0] > stop[:, 0])[:, None]
+    return np.concatenate(
+        [np.where(backward, stop, start), np.where(backward, start, stop)], axis=1
+    )
 
-    Outlines that do not cross give masks that do not overlap, and nested ones nested masks: a
-    column's crossings are rounded up alike for all.
+
+def edges_to_runs(
+    edges: Sequence[npt.NDArray[np.float64]], sizes_hw: Sequence[tuple[int, int]]
+) -> tuple[Runs, npt.NDArray[np.int64]]:
+    """The pixels whose centres lie within outlines (even-odd), column by column.
+
+    Outlines that do not cross give masks that do not overlap, and nested ones nested masks: the
+    crossings of a column are rounded up alike for all.
 
     Args:
-        outlines: each of shape (N, 2), px, pixel centres at whole numbers.
-        size_hw: of the picture; what lies outside is cut off.
+        edges: of each object, shape (E, 4) as ``outline_edges`` gives them: px, pixel centres at
+            whole numbers.
+        sizes_hw: of the picture of each object; what lies outside is cut off.
+
+    Returns:
+        The runs of all objects, shape (R, 2), and where each object's begin, shape (N + 1,).
     """
-    height, width = size_hw
-    start = np.concatenate(outlines) if outlines else np.zeros((0, 2))
-    end = (
-        np.concatenate([np.roll(outline, -1, axis=0) for outline in outlines])
-        if outlines
-        else start
-    )
-    swap = start[:, 0] > end[:, 0]
-    left, right = np.where(swap[:, None], end, start), np.where(swap[:, None], start, end)
-    first = np.clip(np.ceil(left[:, 0]), 0, width).astype(np.int64)
-    count = np.clip(np.ceil(right[:, 0]), 0, width).astype(np.int64) - first
+    height, width = np.asarray(sizes_hw, dtype=np.int64).reshape(-1, 2).T
+    owner = np.repeat(np.arange(len(edges)), [len(lines) for lines in edges])
+    x0, y0, x1, y1 = np.concatenate([np.zeros((0, 4)), *edges]).T
+    first = np.minimum(np.maximum(np.ceil(x0).astype(np.int64), 0), width[owner])
+    count = np.minimum(np.maximum(np.ceil(x1).astype(np.int64), 0), width[owner]) - first
     edge = np.repeat(np.arange(len(count)), count)
-    column = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-    rise = (right[:, 1] - left[:, 1]) / np.maximum(right[:, 0] - left[:, 0], 1e-12)
-    y = left[edge, 1] + (column - left[edge, 0]) * rise[edge]
-    row = np.clip(np.ceil(y), 0, height).astype(np.int64)
-    crossing = np.sort(column * height + row)
-    return merge_touching(crossing[::2], crossing[1::2])
+    column = np.arange(len(edge)) + np.repeat(first - np.cumsum(count) + count, count)
+    slope = (y1 - y0) / np.maximum(x1 - x0, 1e-12)
+    row = np.ceil((y0 - x0 * slope)[edge] + column * slope[edge]).astype(np.int64)
+    tall = height[owner][edge]
+    row = np.minimum(np.maximum(row, 0), tall)
+    crossing = np.sort((owner << _PIXEL_BITS)[edge] + column * tall + row)
+    starts, stops = crossing[::2], crossing[1::2]
+    filled = stops > starts
+    starts, stops = starts[filled], stops[filled]
+    if len(starts) == 0:
+        return np.zeros((0, 2), dtype=np.int32), np.zeros(len(edges) + 1, dtype=np.int64)
+    apart = starts[1:] > stops[:-1]  # runs that touch are one
+    starts, stops = starts[np.insert(apart, 0, True)], stops[np.append(apart, True)]
+    offsets = np.searchsorted(starts, np.arange(len(edges) + 1) << _PIXEL_BITS)
+    runs = np.stack([starts & ((1 << _PIXEL_BITS) - 1), stops - starts], axis=1).astype(np.int32)
+    return runs, offsets.astype(np.int64)

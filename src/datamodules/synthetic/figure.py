@@ -15,7 +15,6 @@ from src.datamodules.synthetic.kinds import Kind
 from src.datamodules.synthetic.palette import Colour, cloth_colour, contrast, mix, shade
 from src.datamodules.synthetic.person import Looks
 
-_WOVEN = {"plain": 5.0, "stripe": 1.4, "check": 0.8, "dot": 0.7, "floral": 0.9, "band": 0.8}
 _PATTERNS: dict[Kind, dict[str, float]] = {
     Kind.SHIRT: {"plain": 4, "pinstripe": 2, "check": 1.2, "tartan": 1.2, "dot": 0.6},
     Kind.TOP: {"plain": 4, "band": 2.2, "dot": 0.7, "leopard": 0.3, "camouflage": 0.3},

@@ -33,7 +33,7 @@ def spline(points: PointList, *, closed: bool = False, samples: int = 6) -> Poin
         around = np.concatenate([knots[-1:], knots, knots[:2]])
     else:
         around = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
-    windows = np.stack([around[i : len(around) - 3 + i] for i in range(4)], axis=1)
+    windows = around[np.arange(len(around) - 3)[:, None] + np.arange(4)]
     curve = (_catmull_rom(samples) @ windows).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, knots[-1:]])
 
@@ -57,12 +57,11 @@ def ellipse(
 
 def rotate(points: PointList, angle: float, about: Sequence[float] | Points = (0.0, 0.0)) -> Points:
     """Turn points by ``angle`` radians (clockwise on a screen) about a point."""
-    pivot = np.asarray(about, dtype=np.float64)
     cosine, sine = math.cos(angle), math.sin(angle)
-    turned: Points = (np.asarray(points, dtype=np.float64) - pivot) @ np.array(
-        [[cosine, sine], [-sine, cosine]]
-    )
-    return turned + pivot
+    x, y = about
+    rest = (x - x * cosine + y * sine, y - x * sine - y * cosine)
+    turned: Points = np.asarray(points, dtype=np.float64) @ ((cosine, sine), (-sine, cosine))
+    return turned + rest
 
 
 def moved(points: PointList | Sequence[float], x: float, y: float) -> Points:
@@ -120,11 +119,14 @@ class Limb:
         self.radius = np.interp(self.t, knots, radii)
         tangent = np.gradient(self.centre, axis=0)
         tangent /= np.maximum(np.hypot(tangent[:, :1], tangent[:, 1:]), 1e-9)
-        self.normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
+        self.normal = tangent[:, ::-1] * (-1.0, 1.0)
+        self._columns = np.concatenate([self.centre, self.normal, self.radius[:, None]], axis=1)
 
     def point(self, t: float, side: float = 0.0) -> Points:
         """Shape (2,): the point at ``t`` along and ``side`` across."""
-        return self._at(np.array([t]), np.array([side]))[0]
+        row = self._at(t)
+        point: Points = row[:2] + side * row[4] * row[2:4]
+        return point
 
     def angle(self, t: float) -> float:
         """Direction of the centre line at ``t``, in radians from straight down."""
@@ -143,11 +145,15 @@ class Limb:
 
         ``grow`` widens it (a pair: at start and stop, linear between).
         """
-        inside = self.t[(self.t > start + 1e-6) & (self.t < stop - 1e-6)]
-        t = np.concatenate([[start], inside, [stop]])
+        first, last = np.searchsorted(self.t, (start + 1e-6, stop - 1e-6))
+        t = np.concatenate([(start,), self.t[first:last], (stop,)])
+        rows = np.concatenate(
+            [self._at(start)[None], self._columns[first:last], self._at(stop)[None]]
+        )
         at_start, at_stop = grow if isinstance(grow, tuple) else (grow, grow)
         extra = at_start + (at_stop - at_start) * (t - start) / max(stop - start, 1e-9)
-        return _without_loop(self._at(t, np.full(len(t), side), extra))
+        across = side * (rows[:, 4] + extra)
+        return _without_loop(rows[:, :2] + across[:, None] * rows[:, 2:4])
 
     def outline(
         self,
@@ -169,19 +175,15 @@ class Limb:
             parts.append(_half_circle(other[0], one[0], bulge=0.5))
         return np.concatenate(parts)
 
-    def _at(
-        self,
-        t: npt.NDArray[np.float64],
-        side: npt.NDArray[np.float64],
-        extra: npt.NDArray[np.float64] | float = 0.0,
-    ) -> Points:
-        def along(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-            return np.interp(t, self.t, values)
-
-        across = side * (along(self.radius) + extra)
-        return np.stack(
-            [along(self.centre[:, i]) + across * along(self.normal[:, i]) for i in (0, 1)], axis=1
+    def _at(self, t: float) -> npt.NDArray[np.float64]:
+        """Centre, normal and radius at ``t``. Shape (5,)."""
+        after = min(max(int(np.searchsorted(self.t, t)), 1), len(self.t) - 1)
+        low, high = self.t[after - 1], self.t[after]
+        share = min(max((t - low) / (high - low), 0.0), 1.0)
+        row: npt.NDArray[np.float64] = (
+            self._columns[after - 1] * (1 - share) + self._columns[after] * share
         )
+        return row
 
 
 def _without_loop(path: Points) -> Points:

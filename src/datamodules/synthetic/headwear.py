@@ -52,12 +52,6 @@ def draw_glasses(figure: Figure) -> None:
         piece.marks.append(Mark(body.head(glint), (214, 222, 232), width=0.03))
 
 
-def draw_hat_back(figure: Figure, fabric: Fabric, index: int) -> None:
-    """The brim behind the head."""
-    brim = ellipse((0.0, 0.17), 0.80, 0.20)
-    figure.drawing.add(figure.body.head(brim), fabric, index, shadow=0.2)
-
-
 def draw_hat(figure: Figure, style: str, fabric: Fabric, index: int) -> Worn:
     """A beanie, a cap, a hat with a brim or a bucket hat."""
     body, turn = figure.body, figure.body.pose.turn

@@ -33,7 +33,7 @@ def to_pixels(matrix: Matrix, points: Points) -> Points:
 
 def fixed_point(points_px: Points) -> npt.NDArray[np.int32]:
     """Pixel coordinates as OpenCV's fixed-point integers."""
-    return np.round(points_px * (1 << SHIFT)).astype(np.int32)
+    return np.rint(points_px * (1 << SHIFT)).astype(np.int32)
 
 
 def fill(target: npt.NDArray[np.uint8], points_px: Points, value: int | Colour, line: int) -> None:

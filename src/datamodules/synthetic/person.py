@@ -35,7 +35,7 @@ class Looks:
     @property
     def skin_fabric(self) -> Fabric:
         """Skin as a fabric, to paint with."""
-        return Fabric(self.skin, relief=0.9)
+        return Fabric(self.skin, relief=0.65)
 
     @property
     def hair_fabric(self) -> Fabric:

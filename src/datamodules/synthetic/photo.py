@@ -103,7 +103,7 @@ def _develop(
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     sized = cv2.resize(picture, (width, height), interpolation=method)
     cast = 1 + rng.normal(0, 0.025, 3)
-    exposure = float(np.clip(rng.normal(1.02, 0.06), 0.85, 1.18))
+    exposure = float(np.clip(rng.normal(1.0, 0.05), 0.86, 1.12))
     gain = (exposure * cast).astype(np.float32)
     y, x = np.linspace(-1, 1, 24)[:, None], np.linspace(-1, 1, 24)
     vignette = 1 - float(rng.uniform(0, 0.16)) * np.clip((x * x + y * y) / 2, 0, 1) ** 1.5

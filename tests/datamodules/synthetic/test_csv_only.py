@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from src.annotations.errors import InputError
 from src.annotations.run_lengths import check_runs, intersection_px, subtract
 from src.datamodules.synthetic import synthesize_csv
-from src.datamodules.synthetic.csv_only import outline_runs
+from src.datamodules.synthetic.csv_only import edges_to_runs, outline_edges
 from src.datamodules.synthetic.kinds import FIRST_PART
 from tests.datamodules.synthetic.rows import by_image, read_rows
 
@@ -93,6 +93,12 @@ def test_bad_values_and_folders(tmp_path: Path) -> None:
         synthesize_csv(tmp_path, 5)
 
 
+def outline_runs(outlines: list[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
+    runs, offsets = edges_to_runs([outline_edges(outlines)], [size_hw])
+    assert offsets.tolist() == [0, len(runs)]
+    return runs
+
+
 def inside(outlines: list[np.ndarray], x: float, y: float) -> bool:
     """Even-odd rule, one ray downward along the column."""
     crossings = 0
@@ -122,3 +128,12 @@ def test_outline_runs_are_the_pixels_within(seed: int, corners: int, count: int)
 def test_outline_runs_of_nothing() -> None:
     assert outline_runs([], (5, 5)).shape == (0, 2)
     assert outline_runs([np.array([[20.0, 20], [30, 20], [30, 30]])], (5, 5)).shape == (0, 2)
+
+
+def test_many_objects_at_once_are_each_alone() -> None:
+    rng = np.random.default_rng(4)
+    shapes = [[rng.uniform(0, 12, (5, 2))] for _ in range(6)] + [[]]
+    sizes = [(9 + i, 14 - i) for i in range(7)]
+    runs, offsets = edges_to_runs([outline_edges(shape) for shape in shapes], sizes)
+    for i, (shape, size_hw) in enumerate(zip(shapes, sizes, strict=True)):
+        assert np.array_equal(runs[offsets[i] : offsets[i + 1]], outline_runs(shape, size_hw))

@@ -248,7 +248,8 @@ def _masks_of_rois(
         probabilities = []
         for mask_head in head.mask_head:
             logits, carried = mask_head(features, carried if head.mask_info_flow else None)
-            probabilities.append(logits[rows[here] - start, classes[here]].float().sigmoid())
+            channels = 0 if mask_head.class_agnostic else classes[here]
+            probabilities.append(logits[rows[here] - start, channels].float().sigmoid())
         result[here] = probabilities[-1] if stages == "last" else _mean(probabilities)
     return result
 

@@ -47,12 +47,6 @@ def check_member(detector: Detector) -> None:
                 f"detector.roi_head.bbox_head.{stage}.reg_class_agnostic: false given, true "
                 "wanted: the classes of a proposal share one box"
             )
-    for stage, mask_head in enumerate(head.mask_head):
-        if mask_head.class_agnostic:
-            raise InputError(
-                f"detector.roi_head.mask_head.{stage}.class_agnostic: true given, false wanted: "
-                "a pair's mask is that of its class"
-            )
 
 
 LIGHTNING_PREFIX = "detector."  # of a detector's weights in a Lightning checkpoint

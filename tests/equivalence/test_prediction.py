@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from mmcv.ops import batched_nms
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from src.mmdet_bridge.cascade import predict_candidates
@@ -150,3 +151,19 @@ def test_no_candidates_at_all(detector: Any) -> None:
     for candidates in candidates_of(detector, score_floor=0.9999999):
         assert len(candidates) == 0
         assert candidates.mask_probabilities.shape == (0, 28, 28)
+
+
+def test_masks_without_classes_equal_mmdets() -> None:
+    torch.manual_seed(0)
+    keys = [f"module.detector.roi_head.mask_head.{stage}.class_agnostic" for stage in range(3)]
+    config = compose_module("htc_tiny", *SMALL)
+    for key in keys:
+        OmegaConf.update(config, key, True, force_add=True)
+    agnostic = instantiate(config.module).detector.eval()
+    spread_scores(agnostic)
+    for candidates, wanted in zip(
+        candidates_of(agnostic), mmdet_prediction(agnostic, 0.05, 0.5), strict=True
+    ):
+        probabilities = paste(candidates, suppress(candidates, 0.05, 0.5))
+        differs = (probabilities >= 0.5) != wanted.masks
+        assert not (differs & ((probabilities - 0.5).abs() > 1e-6)).any()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.annotations.errors import InputError
@@ -55,6 +56,13 @@ def instantiate_all(group: DictConfig | None) -> list[Any]:
     return [hydra.utils.instantiate(node) for node in (group or {}).values() if node is not None]
 
 
+def users_mistake(error: BaseException | None) -> InputError | None:
+    """Find the ``InputError`` behind an exception; Hydra wraps what a constructor raises."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
     """Make a Hydra program of a function that takes the composed config.
 
@@ -68,9 +76,12 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
             try:
                 check_missing(config)
                 return function(config)
-            except InputError as error:
+            except (InputError, InstantiationException) as error:
+                mistake = users_mistake(error)
+                if mistake is None:
+                    raise
                 sys.stdout.flush()
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {mistake}", file=sys.stderr)
                 sys.exit(2)
 
         register_resolvers()

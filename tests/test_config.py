@@ -1,0 +1,59 @@
+"""What every entry point shares: errors as one line, missing values, resolvers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from src.annotations.errors import InputError
+from src.config import check_missing, instantiate_all, register_resolvers, to_plain, users_mistake
+
+
+def refuse(value: int) -> None:
+    raise InputError(f"value={value}: 0 is legal")
+
+
+def test_a_users_mistake_is_found_behind_hydra() -> None:
+    with pytest.raises(Exception, match="Error in call to target") as caught:
+        instantiate({"_target_": "tests.test_config.refuse", "value": 3})
+    assert str(users_mistake(caught.value)) == "value=3: 0 is legal"
+
+
+def test_a_bug_is_no_users_mistake() -> None:
+    assert users_mistake(KeyError("x")) is None
+
+
+def test_missing_values_are_all_named() -> None:
+    config = OmegaConf.create({"input": "???", "inner": {"output": "???", "seed": 1}})
+    with pytest.raises(InputError, match=r"give them: inner\.output=\.\.\. input=\.\.\. \(--help"):
+        check_missing(config)
+
+
+def test_a_null_entry_of_a_group_is_left_out() -> None:
+    group = OmegaConf.create({"a": {"_target_": "builtins.dict", "x": 1}, "b": None})
+    assert instantiate_all(group) == [{"x": 1}]
+    assert instantiate_all(None) == []
+
+
+def test_tuple_resolver_gives_a_tuple() -> None:
+    register_resolvers()
+    assert to_plain(OmegaConf.create({"size": "${tuple:1,2}"})) == {"size": (1, 2)}
+
+
+def test_command_line_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "src.split", f"annotations={tmp_path}/no.csv", "output=x.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "no.csv" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from src.annotations.store_builder import open_or_build
 from src.config import entry_point
+from src.datamodules.annotations import open_annotations
 from src.datamodules.folds import ClassShare, class_shares, make_split, total_deviation
 from src.datamodules.split_file import Split, write_split
 
@@ -39,11 +39,14 @@ def shares_table(split: Split, shares: Sequence[ClassShare], names: dict[int, st
 def split_annotations(config: DictConfig) -> Split:
     """Make the split that the config describes, save it, show the shares."""
     annotations = Path(config.annotations)
-    store = open_or_build(
+    store = open_annotations(
         annotations,
         Path(config.cache_directory),
         images_directory=None if config.images is None else Path(config.images),
         on_bad_rows=config.on_bad_rows,
+        label_descriptions=(
+            None if config.label_descriptions is None else Path(config.label_descriptions)
+        ),
     )
     image_ids = [record.image_id for record in store.images]
     category_sets = store.category_sets()

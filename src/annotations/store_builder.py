@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ def open_or_build(
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | None = None,
     on_progress: ProgressCallback | None = None,
+    on_built: Callable[[BuildReport], None] | None = None,
 ) -> AnnotationStore:
     """The store of an annotation file, built at the first call and again when its source changes.
 
@@ -143,6 +144,7 @@ def open_or_build(
         source: an annotation file of any format, or a store folder, which is opened as it is.
         cache_directory: where stores are kept, each in a folder named by source and arguments.
         images_directory: as for ``build_store``, like the others.
+        on_built: called with the report where a store was built.
 
     Raises:
         InputError: as ``build_store``.
@@ -163,7 +165,9 @@ def open_or_build(
     with open(cache / f".{directory.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_current(directory, made_from):
-            build_store(source, directory, on_progress=on_progress, **options)
+            report = build_store(source, directory, on_progress=on_progress, **options)
+            if on_built is not None:
+                on_built(report)
         return AnnotationStore(directory)
 
 

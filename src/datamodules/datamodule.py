@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.annotations.errors import InputError
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import open_or_build
+from src.datamodules.annotations import open_annotations
 from src.datamodules.checks import (
     check_at_least,
     check_directory,
@@ -126,7 +126,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.cache_directory = Path(cache_directory)
         self.test_images = None if test_images is None else Path(test_images)
         self.sample_submission = None if sample_submission is None else Path(sample_submission)
-        self.label_descriptions = label_descriptions
+        self.label_descriptions = None if label_descriptions is None else Path(label_descriptions)
         self.on_bad_rows = on_bad_rows
         self.category_ids = category_ids
         self.predict_split = predict_split
@@ -210,7 +210,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
     def _open_store(self) -> AnnotationStore:
         if self.train_annotations is None:
             raise InputError("datamodule.train_annotations=null: this needs the annotation file")
-        return open_or_build(
+        return open_annotations(
             Path(self.train_annotations),
             self.cache_directory,
             images_directory=check_directory("datamodule.train_images", self.train_images),

@@ -84,6 +84,29 @@ def test_fit_makes_the_split_and_trains_and_validates_by_it(data: Data, tmp_path
         assert max(sample.img_shape) <= 80
 
 
+def test_repaired_sizes_and_skipped_rows_are_said_once(data: Data, tmp_path, caplog):
+    source = tmp_path / "train.csv"
+    rows = (data.directory / "train.csv").read_text()
+    source.write_text(rows + "0001.jpg,1 0,9,9,3\n")
+    options = {
+        "train_annotations": str(source),
+        "cache_directory": str(tmp_path / "cache"),
+        "on_bad_rows": "skip",
+    }
+    with caplog.at_level(logging.INFO):
+        data.datamodule(**options).setup("fit")
+    height, width = data.pictures["0002.jpg"].image.shape[:2]
+    assert (
+        f"0002.jpg: annotated as {width} x {height} px (height x width), the photo has "
+        f"{height} x {width}: exchanged, repaired" in caplog.text
+    )
+    assert "1 bad rows left out, see " in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        data.datamodule(**options).setup("fit")
+    assert caplog.text == ""
+
+
 def test_predict_takes_every_photo_of_its_split_once(data: Data):
     recorder = Recorder()
     datamodule = data.datamodule(predict_batch_size=2)

@@ -1,0 +1,67 @@
+"""Annotations opened for people: a progress bar where they are read, a word on what was found."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.annotations.store import AnnotationStore
+from src.annotations.store_builder import BuildReport, open_or_build
+
+log = logging.getLogger(__name__)
+
+MOST_FINDINGS = 20
+
+
+def open_annotations(
+    source: Path,
+    cache_directory: Path,
+    *,
+    images_directory: Path | None,
+    on_bad_rows: str,
+    label_descriptions: Path | None,
+) -> AnnotationStore:
+    """Open the store of an annotation file, see ``open_or_build``.
+
+    Raises:
+        InputError: as ``open_or_build``.
+    """
+    columns = (TextColumn("annotations"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("annotations", total=None, visible=False)
+        return open_or_build(
+            source,
+            cache_directory,
+            images_directory=images_directory,
+            on_bad_rows=on_bad_rows,
+            label_descriptions=label_descriptions,
+            on_progress=lambda done, total: progress.update(
+                task, completed=done, total=total, visible=True
+            ),
+            on_built=log_report,
+        )
+
+
+def log_report(report: BuildReport) -> None:
+    """Log what was read: its size, sizes that disagree with the photos, rows left out."""
+    log.info("%s: %d objects on %d images", report.source, report.objects, report.images)
+    for finding in report.size_findings[:MOST_FINDINGS]:
+        log.warning(
+            "%s: annotated as %d x %d px (height x width), the photo has %d x %d: %s",
+            finding.image_id,
+            *finding.annotated_hw,
+            *finding.picture_hw,
+            "exchanged, repaired" if finding.repaired else "kept as annotated",
+        )
+    if len(report.size_findings) > MOST_FINDINGS:
+        log.warning("and %d more such images", len(report.size_findings) - MOST_FINDINGS)
+    if report.skipped_rows:
+        log.warning("%d bad rows left out, see %s", report.skipped_rows, report.skipped_file)
+    for note in report.notes:
+        log.warning("%s", note)

@@ -27,13 +27,18 @@ def main(config: DictConfig) -> None:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     what = "rows" if csv_only else "photos"
-    with Progress(TextColumn(what), *columns, console=console) as progress:
-        task = progress.add_task(what, total=None)
+    progress = Progress(TextColumn(what), *columns, console=console)
+    task = progress.add_task(what, total=None)
 
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+    def show(done: int, total: int) -> None:
+        progress.start()  # not before the request has been found right
+        progress.update(task, completed=done, total=total)
 
+    try:
         made = _run(keys, output, bool(csv_only), workers, show)
+    finally:
+        if progress.live.is_started:
+            progress.stop()
     Console(soft_wrap=True, highlight=False).print(f"{output}: {made}")
 
 

@@ -33,7 +33,7 @@ _TEMPLATES = 48
 _TEMPLATE_EDGE_PX = 900
 _IMAGES_A_TASK = 16
 _PIXEL_BITS = 36  # of a number that says object, then pixel
-_MOST_OBJECTS = 20_000_000  # image numbers are spread over the ids so that ids ascend
+_MOST_IMAGES = 20_000_000  # image numbers are spread over the ids so that ids ascend
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _lines(task: tuple[CsvRequest, int]) -> list[bytes]:
 
 def _image_id(seed: int, index: int) -> str:
     """Ascends with the index, as the real file's order does."""
-    rank = int(index / _MOST_OBJECTS * 16**12)
+    rank = int(index / _MOST_IMAGES * 16**12)
     rest = hashlib.blake2b(f"{seed}/csv/{index}".encode(), digest_size=10).hexdigest()
     return f"{rank:012x}{rest}.jpg"
 

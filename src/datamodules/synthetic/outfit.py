@@ -20,7 +20,6 @@ _BOTTOMS = (Kind.PANTS, Kind.SKIRT, Kind.SHORTS)
 _OUTER = (Kind.JACKET, Kind.COAT, Kind.CARDIGAN, Kind.VEST, Kind.CAPE)
 
 OCCASION: dict[Kind, float] = {
-    # visible objects of the kind for a figure if its share were 1
     Kind.GLASSES: 0.99,
     Kind.HAT: 1.0,
     Kind.HEADBAND: 0.95,
@@ -28,7 +27,6 @@ OCCASION: dict[Kind, float] = {
     Kind.GLOVE: 2.5,
     Kind.WATCH: 1.0,
     Kind.BELT: 0.58,
-    Kind.BUCKLE: 0.17,
     Kind.LEG_WARMER: 0.38,
     Kind.TIGHTS: 0.36,
     Kind.SOCK: 0.57,
@@ -47,7 +45,7 @@ OCCASION: dict[Kind, float] = {
     Kind.SEQUIN: 0.9,
     Kind.TASSEL: 1.6,
 }
-"""How many objects of a kind an image would show if every figure had the chance taken."""
+"""How many objects of a kind a photo would show if every figure that can wear it did; measured."""
 
 _MOST: dict[Kind, int] = {
     Kind.APPLIQUE: 3,
@@ -100,8 +98,8 @@ def choose_outfit(rng: np.random.Generator, upright: bool) -> Outfit:
         outfit = Outfit(_framing(rng, upright, (0.52, 0.27, 0.21)), main, bottom)
         outfit.tucked = main is not Kind.SWEATER and bool(rng.random() < 0.45)
     worn_over = sum(weight[kind] for kind in _OUTER)
-    open_to = 0.30 if one_piece and outfit.bottom is None else 1.85
-    if outfit.main is not Kind.SWEATER and rng.random() < worn_over * open_to * 0.92:
+    inclined = 0.28 if outfit.bottom is None else 1.70  # a dress is seldom under a jacket
+    if outfit.main is not Kind.SWEATER and rng.random() < worn_over * inclined:
         outfit.outer = _one_of(rng, {kind: weight[kind] for kind in _OUTER})
     _add_extras(rng, outfit)
     return outfit
@@ -158,7 +156,8 @@ def _add_extras(rng: np.random.Generator, outfit: Outfit) -> None:
         outfit.extras |= {
             kind for kind in (Kind.SOCK, Kind.LEG_WARMER) if rng.random() < share(kind)
         }
-    if Kind.BELT in outfit.extras and rng.random() < share(Kind.BUCKLE) / share(Kind.BELT) * 0.3:
+    buckled = CATEGORY_INSTANCES[Kind.BUCKLE] / CATEGORY_INSTANCES[Kind.BELT]
+    if Kind.BELT in outfit.extras and rng.random() < buckled:
         outfit.extras.add(Kind.BUCKLE)
     for kind, most in _MOST.items():
         if kind in outfit.extras:

@@ -93,7 +93,6 @@ def _place(
     y = -top * scale + slack * (0.5 if framing == "full" else 0.85)
     lean = float(rng.normal(0, 0.012 + 0.03 * difficulty))
     cosine, sine = scale * math.cos(lean), scale * math.sin(lean)
-    mirror = 1.0
-    matrix = np.array([[mirror * cosine, -sine, x], [mirror * sine, cosine, y]])
+    matrix = np.array([[cosine, -sine, x], [sine, cosine, y]])
     matrix[:, 2] -= matrix[:, :2] @ np.array([0.0, 2.5]) - np.array([0.0, 2.5 * scale])
     return matrix, y + heads * scale

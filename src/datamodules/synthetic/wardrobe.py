@@ -32,15 +32,15 @@ def draw_figure(rng: np.random.Generator, outfit: Outfit, difficulty: float) -> 
         arms[1 - side] = "umbrella"
     body = Body(random_shape(rng, difficulty), random_pose(rng, difficulty, (arms[0], arms[1])))
     figure = Figure(Drawing(), body, person.random_looks(rng), rng, difficulty)
-    _draw_behind(figure, outfit, side)
+    if Kind.UMBRELLA in extras:
+        carried.draw_umbrella(figure, 1 - side)
     main_index = figure.drawing.add_object(outfit.main)
     outer_style = outer.choose_outer(figure, outfit.outer) if outfit.outer is not None else None
     outer_index = figure.drawing.add_object(outfit.outer) if outfit.outer is not None else -1
     hooded = outfit.main is Kind.TOP and outfit.outer is None and figure.chance(0.035)
-    hood_fabric = None
 
     person.draw_back_hair(figure.drawing, body, figure.looks)
-    hood_slot = len(figure.drawing.pieces)
+    behind_neck = len(figure.drawing.pieces)
     _draw_legs(figure, outfit)
     person.draw_torso(figure.drawing, body, figure.looks)
     main = _draw_main(figure, outfit, main_index)
@@ -55,14 +55,12 @@ def draw_figure(rng: np.random.Generator, outfit: Outfit, difficulty: float) -> 
     if Kind.BELT in extras and (outfit.outer is None or front.cut.gap == 0):
         waist = lower.WAISTBAND + 0.08 if outfit.tucked and outfit.outer is None else WAIST + 0.04
         lower.draw_belt(figure, front.cut, waist, Kind.BUCKLE in extras)
-    _decorate(figure, outfit, front, main)
+    _decorate(figure, outfit, front)
     if bag == "cross":
         carried.draw_bag(figure, bag, side)
     if hooded or (outer_style is not None and outer_style.hood):
-        hood_fabric = front.fabric
-        count = len(figure.drawing.pieces)
-        trims.add_hood(figure, front.index, hood_fabric)
-        figure.drawing.pieces.insert(hood_slot, figure.drawing.pieces.pop(count))
+        trims.add_hood(figure, front.index, front.fabric)
+        figure.drawing.pieces.insert(behind_neck, figure.drawing.pieces.pop())
     if bag in ("tote", "hand"):
         carried.draw_bag(figure, bag, side)
     _draw_arms(figure, outfit, front)
@@ -80,11 +78,6 @@ def _choose_bag(rng: np.random.Generator, outfit: Outfit) -> str:
     if outfit.framing == "hip":
         return "cross"
     return ("tote", "hand", "cross")[int(rng.integers(3))]
-
-
-def _draw_behind(figure: Figure, outfit: Outfit, side: int) -> None:
-    if Kind.UMBRELLA in outfit.extras:
-        carried.draw_umbrella(figure, 1 - side)
 
 
 def _draw_legs(figure: Figure, outfit: Outfit) -> None:
@@ -162,7 +155,7 @@ def _draw_head(figure: Figure, outfit: Outfit) -> None:
         headwear.draw_headband(figure)
 
 
-def _decorate(figure: Figure, outfit: Outfit, front: Worn, main: Worn) -> None:
+def _decorate(figure: Figure, outfit: Outfit, front: Worn) -> None:
     """Pin decorations on free places of the garment in front."""
     if Kind.EPAULETTE in outfit.extras and front.kind in (Kind.JACKET, Kind.COAT, Kind.SHIRT):
         trims.add_epaulettes(figure, (front.piece, front.piece), front.fabric)

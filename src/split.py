@@ -41,7 +41,7 @@ def split_annotations(config: DictConfig) -> Split:
     annotations = Path(config.annotations)
     store = open_annotations(
         annotations,
-        Path(config.cache_directory),
+        Path(config.cache_directory or annotations.parent / ".cache"),
         images_directory=None if config.images is None else Path(config.images),
         on_bad_rows=config.on_bad_rows,
         label_descriptions=(

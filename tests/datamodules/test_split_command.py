@@ -50,7 +50,6 @@ def test_same_split_whatever_the_order_of_rows(rows, tmp_path, capsys):
         made = split(
             f"annotations={tmp_path / name}",
             f"output={tmp_path / 'split.json'}",
-            f"cache_directory={tmp_path / 'cache'}",
             "validation_images=31",
         )
         assert read_split(tmp_path / "split.json") == made
@@ -62,6 +61,7 @@ def test_same_split_whatever_the_order_of_rows(rows, tmp_path, capsys):
     assert "6 pants" in shown
     assert splits[0] == splits[1]
     assert len(splits[0][0]) == 31
+    assert (tmp_path / ".cache").is_dir()
     assert {*splits[0][0], *splits[0][1]} == {row[0] for row in rows}
 
 

@@ -76,12 +76,9 @@ def pack_runs(masks: Sequence[Runs], size_hw: tuple[int, int]) -> Packed:
     Raises:
         ValueError: H * W is no multiple of 8.
     """
-    length = _check_size(size_hw) // 8
-    packed = np.zeros((len(masks), length), dtype=np.uint8)
-    for row, runs in enumerate(masks):
-        starts = runs[:, 0].astype(np.int64)
-        _draw(packed[row], starts, starts + runs[:, 1])
-    return packed
+    starts = [runs[:, 0].astype(np.int64) for runs in masks]
+    ends = [start + runs[:, 1] for start, runs in zip(starts, masks, strict=True)]
+    return _draw(starts, ends, _check_size(size_hw) // 8)
 
 
 def pack_resized(
@@ -102,22 +99,40 @@ def pack_resized(
     """
     if size_hw == raster_hw:
         return pack_runs(masks, raster_hw)
-    packed = np.zeros((len(masks), _check_size(raster_hw) // 8), dtype=np.uint8)
-    for row, runs in enumerate(masks):
-        _draw(packed[row], *resized_intervals(runs, size_hw, raster_hw, flip_horizontal=False))
-    return packed
+    length = _check_size(raster_hw) // 8
+    intervals = [
+        resized_intervals(runs, size_hw, raster_hw, flip_horizontal=False) for runs in masks
+    ]
+    return _draw([starts for starts, _ in intervals], [ends for _, ends in intervals], length)
 
 
 def _draw(
-    packed_row: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
-) -> None:
-    """Set the bits of ascending disjoint intervals in a clear row."""
-    if len(starts):
-        # Only the words from the first interval to the last; a mask is often a small part.
-        first = int(starts[0]) // 64
-        words = runs_to_words(starts - 64 * first, ends - 64 * first, int(ends[-1]) - 64 * first)
-        window = packed_row[8 * first : 8 * (first + len(words))]
-        window[:] = words.view(np.uint8)[: len(window)]
+    starts: Sequence[npt.NDArray[np.int64]], ends: Sequence[npt.NDArray[np.int64]], length: int
+) -> Packed:
+    """Rows of ``length`` bytes with the bits of each mask's ascending disjoint intervals set."""
+    packed = np.zeros((len(starts), length), dtype=np.uint8)
+    # Each mask is drawn in a window, the words from its first interval to its last, for it is often
+    # a small part of the raster; the windows lie one after the other and are filled together.
+    windows, begins, total = [], [], 0
+    for row, places in enumerate(starts):
+        if len(places):
+            first = int(places[0]) // 64
+            count = int(ends[row][-1]) // 64 + 1 - first
+            windows.append((row, first, total, count))
+            begins.append(64 * (total - first))
+            total += count
+    if not windows:
+        return packed
+    shifts = np.repeat(begins, [len(starts[row]) for row, *_ in windows])
+    words = runs_to_words(
+        np.concatenate([starts[row] for row, *_ in windows]) + shifts,
+        np.concatenate([ends[row] for row, *_ in windows]) + shifts,
+        64 * total,
+    ).view(np.uint8)
+    for row, first, begin, count in windows:
+        window = packed[row, 8 * first : 8 * (first + count)]
+        window[:] = words[8 * begin : 8 * begin + len(window)]
+    return packed
 
 
 def to_runs(packed_row: Packed, size_hw: tuple[int, int]) -> Runs:

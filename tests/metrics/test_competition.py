@@ -80,7 +80,7 @@ def images(draw) -> tuple[brute_force.Objects, brute_force.Objects]:
 
 
 @given(st.lists(images(), min_size=1, max_size=4), st.sampled_from(AVERAGINGS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_score_equals_brute_force(cases, averaging):
     truth = [image_objects(pair[0], str(number)) for number, pair in enumerate(cases)]
     prediction = {str(number): image_objects(pair[1]) for number, pair in enumerate(cases)}

@@ -64,9 +64,9 @@ demo: setup  ## the whole road on generated photos: data, training, prediction, 
 	@$(PY) -m src.postprocess postprocess=winner_all_classes predictions=$(DEMO)/predictions_validation \
 	  ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train output=$(DEMO)/validation.csv | tail -n 1 > /dev/null
 	@$(PY) -m src.report submission=$(DEMO)/validation.csv ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
-	  image_ids=$(DEMO)/data/split.json output=$(DEMO)/report.html
+	  split=$(DEMO)/data/split.json output=$(DEMO)/report.html
 	@$(PY) -m src.score submission=$(DEMO)/validation.csv ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
-	  image_ids=$(DEMO)/data/split.json
+	  split=$(DEMO)/data/split.json
 	@echo "submission: $(DEMO)/submission.csv"
 	@echo "report: $(DEMO)/report.html"
 

@@ -85,7 +85,7 @@ def main(config: DictConfig) -> None:
     """Hydra's task: score, show the tables, end with one line of JSON."""
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
-    split = None if config.image_ids is None else read_split(Path(config.image_ids))
+    split = None if config.split is None else read_split(Path(config.split))
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         open_truth(

@@ -72,7 +72,7 @@ def test_split_attributes_and_photos(folder):
         f"submission={folder}/submission.csv",
         f"ground_truth={folder}/train.csv",
         "cache_directory=null",
-        f"image_ids={folder}/split.json",
+        f"split={folder}/split.json",
         f"images={folder}",
         "use_attributes=true",
     )

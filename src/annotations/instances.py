@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+RASTER_HW = (512, 512)
+"""Height and width of the raster on which the competition compares masks, in pixels."""
+
 Runs = npt.NDArray[np.int32]
 """Run lengths of one mask. Shape (R, 2), int32: column-major 0-based start and length, in pixels.
 

@@ -9,15 +9,12 @@ import torch.distributed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from src.annotations.packed_masks import pack_runs
-from src.annotations.run_lengths import resize_nearest
-from src.annotations.store import AnnotationStore
 from src.metrics.competition import Averaging, ScoreAccumulator
+from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageMatches, ImageObjects, match_objects
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import postprocess
-from src.postprocess.raster import RASTER_HW
 from src.postprocess.settings import PostprocessSettings
 
 
@@ -53,11 +50,12 @@ class CompetitionScoreCallback(Callback):
     ) -> None:
         """Match one batch's photos with the truth."""
         assert isinstance(pl_module, CascadeModule)
-        store = trainer.datamodule.store  # type: ignore[attr-defined]  # set by fit and validate
+        # The datamodule opens its store for fit and validate.
+        truth = RasterObjects(trainer.datamodule.store)  # type: ignore[attr-defined]
         candidates: Sequence[Candidates] = outputs
         for image in candidates:
             self._matches[image.image_id] = match_objects(
-                true_objects(store, image.image_id),
+                truth[image.image_id],
                 self._predicted_objects(image, pl_module.category_ids),
             )
 
@@ -85,20 +83,6 @@ class CompetitionScoreCallback(Callback):
             class_keys=tuple(detections.category_ids.tolist()),
             packed=detections.packed,
         )
-
-
-def true_objects(store: AnnotationStore, image_id: str) -> ImageObjects:
-    """The annotated objects of one photo on the submission's raster."""
-    index = store.index_of(image_id)
-    instances = store.instances(index)
-    size_hw = store.images[index].size_hw
-    return ImageObjects(
-        image_id=image_id,
-        class_keys=tuple(instances.category_ids.tolist()),
-        packed=pack_runs(
-            [resize_nearest(runs, size_hw, RASTER_HW) for runs in instances.runs], RASTER_HW
-        ),
-    )
 
 
 def merged_over_ranks(matches: Mapping[str, ImageMatches]) -> dict[str, ImageMatches]:

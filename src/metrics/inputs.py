@@ -21,12 +21,10 @@ import numpy as np
 
 from src.annotations.categories import LabelDescriptions
 from src.annotations.image_sizes import ImageSizes
-from src.annotations.instances import ImageRecord
+from src.annotations.instances import RASTER_HW, ImageRecord
 from src.annotations.packed_masks import pack_resized
 from src.annotations.store import AnnotationStore
 from src.metrics.matching import ClassKey, ImageObjects, split_key
-
-RASTER_HW = (512, 512)
 
 
 class RasterObjects(Mapping[str, ImageObjects]):

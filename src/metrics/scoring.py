@@ -12,10 +12,11 @@ from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.errors import InputError
+from src.annotations.instances import RASTER_HW
 from src.annotations.store_builder import open_or_build
 from src.annotations.text_lines import ProgressCallback
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
-from src.metrics.inputs import RASTER_HW, RasterObjects
+from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects, no_objects
 
 

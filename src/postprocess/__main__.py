@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from src.annotations.errors import InputError
+from src.annotations.instances import RASTER_HW
 from src.annotations.packed_masks import pack_runs
 from src.config import entry_point, to_plain
 from src.metrics.competition import ScoreAccumulator, check_averaging
@@ -27,7 +28,6 @@ from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess_store
 from src.postprocess.prediction_meta import write_json
 from src.postprocess.prediction_store import PredictionStore
-from src.postprocess.raster import RASTER_HW
 from src.postprocess.settings import PostprocessSettings, settings_from
 from src.postprocess.submission import (
     FILLER_CATEGORY,

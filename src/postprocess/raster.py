@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-RASTER_HW = (512, 512)
+from src.annotations.instances import RASTER_HW
+
 RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
 
 

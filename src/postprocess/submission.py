@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from src.annotations.errors import InputError
+from src.annotations.instances import RASTER_HW
 from src.annotations.packed_masks import to_runs
 from src.annotations.run_lengths import format_runs
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
-from src.postprocess.raster import RASTER_HW
 
 HEADER = ("ImageId", "EncodedPixels", "ClassId")
 FILLER_CATEGORY = 23  # of the row of an image without objects, as in sample_submission.csv (S12)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.instances import RASTER_HW
 from src.annotations.packed_masks import unpack
 from src.metrics.competition import CompetitionScore
-from src.metrics.inputs import RASTER_HW
 from src.metrics.matching import ClassKey, ImageMatches, ImageObjects, match_objects, split_key
 from src.reporting.colours import Rgb, class_colours
 from src.reporting.drawing import DrawnObject

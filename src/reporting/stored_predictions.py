@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from src.annotations.instances import RASTER_HW
 from src.annotations.packed_masks import pack_runs
-from src.metrics.inputs import RASTER_HW, class_keys
+from src.metrics.inputs import class_keys
 from src.metrics.matching import ImageObjects
 from src.postprocess.pipeline import postprocess_store
 from src.postprocess.prediction_store import PredictionStore

@@ -6,6 +6,7 @@ mmengine's own loader falls back to running pickled code, so nothing here uses i
 from __future__ import annotations
 
 import os
+import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from src.annotations.errors import InputError
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 WEIGHTS_SUFFIX = ".safetensors"
+PICKLES_OF_OLDER_FORMAT = 4  # torch.save before 1.6: magic number, version, machine, content
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -126,7 +128,23 @@ def _code_wanted(path: Path, error: Exception) -> list[str]:
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # torch lists them for its newer format only
-        return re.findall(r"\b(?:GLOBAL|class) (\w+(?:\.\w+)+)", str(error))
+        named = re.findall(r"\b(?:GLOBAL|class) (\w+(?:\.\w+)+)", str(error))
+        # A name that the file's end cuts short is one that nobody wrote.
+        return named if _pickles_are_whole(path) else []
+
+
+def _pickles_are_whole(path: Path) -> bool:
+    """Whether the pickles before an older file's numbers all reach their end; parsed, not run."""
+    with path.open("rb") as file:
+        try:
+            for _ in range(PICKLES_OF_OLDER_FORMAT):
+                if not file.peek(1):
+                    break
+                for _operation in pickletools.genops(file):
+                    pass
+        except Exception:  # damaged bytes can make the parser fail in any way
+            return False
+    return True
 
 
 def _last_line(error: Exception) -> str:

@@ -205,6 +205,16 @@ def test_a_file_cut_anywhere_is_named(tmp_path_factory, good_files, name, share)
         load_state_dict(path)
 
 
+def test_an_older_file_cut_within_a_name_is_named(tmp_path, good_files):
+    """Every cut within the pickle: a name cut short is no code that the file wants."""
+    content = good_files["old.pth"]
+    path = tmp_path / "old.pth"
+    for length in range(content.find(b"collections")):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"old\.pth is cut short"):
+            load_state_dict(path)
+
+
 def test_a_flipped_bit_is_found(tmp_path, good_files):
     content = bytearray(good_files["new.pth"])
     position = content.find(torch.arange(500.0).numpy().tobytes())

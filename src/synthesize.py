@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
 from src.datamodules.synthetic import synthesize, synthesize_csv
-from src.datamodules.synthetic.request import parse_image_size
+from src.datamodules.synthetic.request import parse_categories, parse_image_size
 
 _PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
 
@@ -50,6 +50,7 @@ def _run(
     on_progress: Callable[[int, int], None],
 ) -> str:
     rows, image_size = keys.pop("rows"), keys.pop("image_size")
+    categories = parse_categories(keys.pop("categories"))
     if csv_only:
         written = synthesize_csv(
             output,
@@ -64,6 +65,7 @@ def _run(
     drawn = synthesize(
         output,
         image_size=parse_image_size(image_size, _PHOTO_SIZE),
+        categories=categories,
         workers=workers,
         on_progress=on_progress,
         **keys,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, write_label_descriptions
 from src.datamodules.synthetic.files import claim_output, write_whole
+from src.datamodules.synthetic.kinds import Kind
 from src.datamodules.synthetic.records import SPLITS, draw_record, image_id
 from src.datamodules.synthetic.request import DatasetRequest, PhotoRequest
 from src.datamodules.synthetic.workers import in_order
@@ -35,6 +36,7 @@ def synthesize(
     grayscale_share: float = 0.02,
     rotated_share: float = 0.03,
     transposed_images: int = 2,
+    categories: Sequence[int] = tuple(map(int, Kind)),
     workers: int = 1,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
@@ -57,6 +59,7 @@ def synthesize(
         grayscale_share: share of the photos with one channel.
         rotated_share: share of the photos with an EXIF orientation.
         transposed_images: training photos with Height and Width exchanged.
+        categories: ids of what is worn and annotated.
         workers: processes that draw.
         on_progress: called with the number of photos that are done, and of all.
 
@@ -78,6 +81,7 @@ def synthesize(
             grayscale_share=grayscale_share,
             rotated_share=rotated_share,
             transposed_images=transposed_images,
+            categories=tuple(categories),
         ),
     )
     folder = claim_output(output, request.describe())

@@ -6,6 +6,7 @@ images, divided by how often a figure offers the occasion (a belt needs a visibl
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from src.datamodules.synthetic.kinds import Kind
 
 IMAGES = 45_195  # in the version of train.csv that the counts are of
 
+_ONE_PIECE = (Kind.DRESS, Kind.JUMPSUIT)
 _INNER = (Kind.TOP, Kind.SHIRT, Kind.SWEATER)
 _BOTTOMS = (Kind.PANTS, Kind.SKIRT, Kind.SHORTS)
 _OUTER = (Kind.JACKET, Kind.COAT, Kind.CARDIGAN, Kind.VEST, Kind.CAPE)
@@ -63,6 +65,13 @@ def share(kind: Kind) -> float:
     return min(1.0, CATEGORY_INSTANCES[kind] / IMAGES / OCCASION.get(kind, 1.0))
 
 
+def can_dress(worn: Collection[int]) -> bool:
+    """Whether categories hold a dress or jumpsuit, or an upper garment and one for the legs."""
+    return any(kind in worn for kind in _ONE_PIECE) or all(
+        any(kind in worn for kind in group) for group in (_INNER, _BOTTOMS)
+    )
+
+
 @dataclass
 class Outfit:
     """One figure's clothes, before they have a cut or a colour."""
@@ -80,17 +89,21 @@ class Outfit:
     """How many of each decoration."""
 
 
-def choose_outfit(rng: np.random.Generator, upright: bool) -> Outfit:
+def choose_outfit(
+    rng: np.random.Generator, upright: bool, worn: Collection[int] = tuple(Kind)
+) -> Outfit:
     """Draw an outfit.
 
     Args:
         rng: source of randomness.
         upright: whether the photo is higher than wide; wide ones show less of the figure.
+        worn: categories that garments and accessories are chosen from; they ``can_dress``.
     """
-    weight = {kind: CATEGORY_INSTANCES[kind] / IMAGES for kind in Kind}
+    weight = {kind: CATEGORY_INSTANCES[kind] / IMAGES * (kind in worn) for kind in Kind}
     one_piece = weight[Kind.DRESS] + weight[Kind.JUMPSUIT]
-    if rng.random() < one_piece:
-        main = _one_of(rng, {kind: weight[kind] for kind in (Kind.DRESS, Kind.JUMPSUIT)})
+    in_two = all(any(weight[kind] for kind in group) for group in (_INNER, _BOTTOMS))
+    if rng.random() < one_piece or not in_two:
+        main = _one_of(rng, {kind: weight[kind] for kind in _ONE_PIECE})
         outfit = Outfit(_framing(rng, upright, (0.60, 0.40, 0.0)), main)
     else:
         main = _one_of(rng, {kind: weight[kind] for kind in _INNER})
@@ -102,6 +115,7 @@ def choose_outfit(rng: np.random.Generator, upright: bool) -> Outfit:
     if outfit.main is not Kind.SWEATER and rng.random() < worn_over * inclined:
         outfit.outer = _one_of(rng, {kind: weight[kind] for kind in _OUTER})
     _add_extras(rng, outfit)
+    outfit.extras &= {Kind(category) for category in worn}
     return outfit
 
 

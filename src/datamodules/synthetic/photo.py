@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import cv2
@@ -47,6 +48,7 @@ def draw_photo(
     clutter: float,
     *,
     never_square: bool = False,
+    categories: Collection[int] = tuple(Kind),
 ) -> Photo:
     """Draw one photo with its objects.
 
@@ -56,12 +58,18 @@ def draw_photo(
         difficulty: 0 (usual colours, loud trims, calm poses, a figure that fills the frame) to 1.
         clutter: 0 (an empty, blurred place) to 1 (a crowded one).
         never_square: give height and width different values.
+        categories: what is worn, and which objects count; a part that is not among them is drawn
+            all the same, as a piece of its garment.
     """
     size_hw = random_size(rng, long_edge, never_square)
-    scene = random_scene(rng, size_hw, difficulty, clutter)
+    scene = random_scene(rng, size_hw, difficulty, clutter, categories)
     picture = paint(rng, scene)
     found = visible_objects(scene)
-    objects = tuple(PhotoObject(kind, attributes, runs) for kind, attributes, runs in found)
+    objects = tuple(
+        PhotoObject(kind, attributes, runs)
+        for kind, attributes, runs in found
+        if kind in categories
+    )
     return Photo(_develop(rng, picture, scene.size_hw), objects)
 
 

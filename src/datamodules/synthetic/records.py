@@ -62,7 +62,14 @@ def draw_record(
     transposed = split == "train" and request.is_transposed(index)
     if transposed:
         orientation = 6 if index % 2 else 8
-    photo = draw_photo(rng, long_edge, request.difficulty, request.clutter, never_square=transposed)
+    photo = draw_photo(
+        rng,
+        long_edge,
+        request.difficulty,
+        request.clutter,
+        never_square=transposed,
+        categories=request.categories,
+    )
     name = image_id(request.seed, split, index)
     height, width = photo.size_hw
     if transposed and may_transpose:

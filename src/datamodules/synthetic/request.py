@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from src.annotations.errors import InputError
+from src.datamodules.synthetic.kinds import Kind
+from src.datamodules.synthetic.outfit import can_dress
 
 DRAWING_VERSION = 1
 """Rises when the same seed gives other photos, so that two versions are never mixed in a folder."""
@@ -31,6 +33,8 @@ class PhotoRequest:
         rotated_share: of the photos, this share is stored turned, with an EXIF orientation.
         transposed_images: how many training photos have Height and Width exchanged in train.csv;
             none where there are fewer than ten photos for each.
+        categories: ids of what the figures wear and the rows tell of; parts that are not among them
+            are drawn as pieces of their garments.
     """
 
     seed: int = 0
@@ -41,6 +45,7 @@ class PhotoRequest:
     grayscale_share: float = 0.02
     rotated_share: float = 0.03
     transposed_images: int = 2
+    categories: tuple[int, ...] = tuple(map(int, Kind))
 
     def __post_init__(self) -> None:
         _check_whole("seed", self.seed, 0, 2**63 - 1)
@@ -60,6 +65,13 @@ class PhotoRequest:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise InputError(f"{key}={value}: it must be a number from 0 to 1")
         _check_whole("transposed_images", self.transposed_images, 0, 1000)
+        for category in self.categories:
+            _check_whole("categories", category, 0, max(Kind))
+        if not can_dress(self.categories):
+            raise InputError(
+                f"categories={list(self.categories)}: nobody is dressed in these; a dress or "
+                "jumpsuit (10, 11) is needed, or something above (0, 1, 2) and below (6, 7, 8)"
+            )
 
     def is_transposed(self, index: int) -> bool:
         """Whether the training photo ``index`` is one whose rows may be given the wrong size."""
@@ -87,7 +99,10 @@ class DatasetRequest:
 
     def describe(self) -> dict[str, Any]:
         """The request as plain values, to compare with that of an earlier run."""
-        photos = asdict(self.photos) | {"image_size": list(self.photos.image_size)}
+        photos = asdict(self.photos) | {
+            "image_size": list(self.photos.image_size),
+            "categories": list(self.photos.categories),
+        }
         return {
             "kind": "photos",
             "drawing_version": DRAWING_VERSION,
@@ -136,6 +151,15 @@ def parse_image_size(value: Any, default: tuple[int, int]) -> tuple[int, int]:
             "largest value (image_size=[768,1536])"
         )
     return int(edges[0]), int(edges[1])
+
+
+def parse_categories(value: Any) -> tuple[int, ...]:
+    """``categories`` as a user gives it: a list of ids; None: all."""
+    if value is None:
+        return tuple(map(int, Kind))
+    if not isinstance(value, list | tuple):
+        raise InputError(f"categories={value}: a list of category ids is wanted, as [1,6,10,23]")
+    return tuple(value)
 
 
 def _check_whole(key: str, value: Any, low: int, high: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,15 +44,19 @@ def random_size(
 
 
 def random_scene(
-    rng: np.random.Generator, size_hw: tuple[int, int], difficulty: float, clutter: float
+    rng: np.random.Generator,
+    size_hw: tuple[int, int],
+    difficulty: float,
+    clutter: float,
+    worn: Collection[int] = tuple(Kind),
 ) -> Scene:
-    """Decide who and what is on a photo of a given size."""
+    """Decide who and what is on a photo of a given size; ``worn`` as in ``choose_outfit``."""
     height, width = size_hw
     wide = width / height
     couple = wide > 1.2 and rng.random() < 0.4
     figures, placements, ground = [], [], 1.2
     for number in range(2 if couple else 1):
-        outfit = choose_outfit(rng, upright=wide <= 1.0)
+        outfit = choose_outfit(rng, upright=wide <= 1.0, worn=worn)
         figure = draw_figure(rng, outfit, difficulty)
         centre = 0.5 * wide
         if couple:

@@ -50,6 +50,17 @@ def test_layout_is_the_competitions(photos: Path) -> None:
     assert read_label_descriptions(photos / "label_descriptions.json") == IMATERIALIST_2019_LABELS
 
 
+def test_only_the_given_categories_are_worn_and_annotated(tmp_path: Path) -> None:
+    categories = [1, 6, 10, 23, 31]  # no jacket, no bag, no neckline
+    synthesize(tmp_path / "few", 24, 0, **SMALL, categories=categories)
+    rows = read_rows(tmp_path / "few" / "train.csv")
+    assert len({row.image_id for row in rows}) == 24
+    assert {row.category for row in rows} == set(categories)
+    synthesize(tmp_path / "all", 24, 0, **SMALL)
+    synthesize(tmp_path / "listed", 24, 0, **SMALL, categories=list(range(46)))
+    assert contents(tmp_path / "all") == contents(tmp_path / "listed")
+
+
 def test_sample_submission_has_every_test_photo_with_the_filler(photos: Path) -> None:
     lines = (photos / "sample_submission.csv").read_text().splitlines()
     names = sorted(path.name for path in (photos / "test").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,21 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     assert failed.returncode == 2
     assert "error: image_size=big: give the long edge in px" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("23", r"categories=23: a list of category ids is wanted, as \[1,6,10,23\]"),
+        ("[46]", "categories=46: it must be a whole number from 0 to 45"),
+        ("[1,23]", r"categories=\[1, 23\]: nobody is dressed in these; a dress or jumpsuit"),
+    ],
+)
+def test_categories_that_dress_nobody(tmp_path: Path, given: str, message: str) -> None:
+    failed = run(f"output={tmp_path / 'x'}", f"categories={given}")
+    assert failed.returncode == 2
+    assert re.search(f"^error: {message}", failed.stderr, re.M)
+    assert not (tmp_path / "x").exists()
 
 
 def test_help_explains_the_keys() -> None:

@@ -51,6 +51,7 @@ def main(names: list[str]) -> None:
             table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
         console.print(table)
     path = RESULTS / f"{device.lower().replace(' ', '_')}_{'_'.join(names) or 'all'}.json"
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(results, indent=2) + "\n")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Weights from files of others, read as data: no code in a file is ever run.
+"""Weights from files of others, read as data: no code in a file is run unless it is trusted.
 
 mmengine's own loader falls back to running pickled code, so nothing here uses it.
 """
@@ -10,9 +10,11 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -20,20 +22,49 @@ from torch import Tensor
 from src.annotations.errors import InputError
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
+OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
+META_KEY = "meta"  # what mmdetection notes beside the weights: its version, the classes' names
 WEIGHTS_SUFFIX = ".safetensors"
 PICKLES_OF_OLDER_FORMAT = 4  # torch.save before 1.6: magic number, version, machine, content
 
+# Numbers of numpy's, which mmdetection's notes hold (a best score, say). Their constructors make
+# numbers of bytes and do nothing else; arrays of objects stay refused, as their type is not here.
+NUMPY_NUMBERS: list[Any] = [
+    np.dtype,
+    np.ndarray,
+    *{type(np.dtype(code)) for code in np.typecodes["AllFloat"] + np.typecodes["AllInteger"] + "?"},
+    *(
+        (constructor, f"{module}.multiarray.{constructor.__name__}")
+        for module in ("numpy._core", "numpy.core")  # the second before numpy 2
+        for constructor in (np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0])
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: parameters and buffers by name, and mmdetection's notes beside them."""
+
+    weights: dict[str, Tensor]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint, on the CPU.
+    """The weights of a checkpoint (``load_checkpoint``): parameters and buffers by name."""
+    return load_checkpoint(path).weights
+
+
+def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
+    """Read a checkpoint, on the CPU.
 
     Args:
         path: safetensors, or anything of ``torch.save``'s: a dict of tensors, or a checkpoint of
-            Lightning's or mmdetection's (which keep theirs under ``state_dict``). The kind is
-            found by content, not by name.
+            Lightning's, mmdetection's (which keep theirs under ``state_dict``) or of a tool that
+            keeps them under ``model``. The kind is found by content, not by name.
+        trusted: whether code in the file may run, where it cannot be read without.
 
     Returns:
-        Parameters and buffers by name, as the file spells it.
+        The weights as the file spells their names; mmdetection's notes where there are any.
 
     Raises:
         InputError: the file is missing, cut short, no checkpoint, holds no weights, or cannot be
@@ -52,27 +83,47 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     else:
         if start.startswith(b"PK"):
             _check_archive(path)
-        content = _load_pickled(path)
-    if isinstance(content, Mapping) and isinstance(content.get(WEIGHTS_KEY), Mapping):
-        content = content[WEIGHTS_KEY]
-    return _check_weights(content, path)
+        content = _load_pickled(path, trusted=trusted)
+    weights, meta = content, None
+    if isinstance(content, Mapping):
+        meta = content.get(META_KEY)
+        for key in (OTHER_WEIGHTS_KEY, WEIGHTS_KEY):
+            if isinstance(content.get(key), Mapping):
+                weights = content[key]
+    return Checkpoint(_check_weights(weights, path), meta if isinstance(meta, Mapping) else {})
 
 
-def save_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write weights as safetensors, whole or not at all.
-
-    Args:
-        state_dict: tensors of any device and layout; those that share memory are written twice.
-        path: ends in ``.safetensors``; its folder is made where it is missing.
+def check_weights_path(path: str | Path) -> Path:
+    """Refuse a name for a file of weights that does not say what it is.
 
     Raises:
-        InputError: another ending.
+        InputError: another ending than ``.safetensors``.
     """
     path = Path(path)
     if path.suffix != WEIGHTS_SUFFIX:
         raise InputError(
             f"weights are written as safetensors: {path} has to end in {WEIGHTS_SUFFIX}"
         )
+    return path
+
+
+def save_weights(
+    state_dict: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write weights as safetensors, whole or not at all.
+
+    Args:
+        state_dict: tensors of any device and layout; those that share memory are written twice.
+        path: ends in ``.safetensors``; its folder is made where it is missing.
+        notes: where the weights come from, kept in the file's header.
+
+    Raises:
+        InputError: another ending.
+    """
+    path = check_weights_path(path)
     plain = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state_dict.items()
@@ -81,7 +132,8 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # Not save_file, whose files nobody else on the machine may read.
-        temporary.write_bytes(safetensors.torch.save(plain, metadata={"format": "pt"}))
+        metadata = {**(notes or {}), "format": "pt"}
+        temporary.write_bytes(safetensors.torch.save(plain, metadata=metadata))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -105,21 +157,30 @@ def _check_archive(path: Path) -> None:
         raise InputError(f"checkpoint {path} is damaged: wrong checksum of its part {damaged}")
 
 
-def _load_pickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # as above
-        code = _code_wanted(path, error)
-        if not code:
-            raise InputError(
-                f"checkpoint {path} is cut short, damaged, or no checkpoint at all: expected "
-                f"safetensors or a file of torch.save ({_last_line(error)})"
-            ) from error
+def _load_pickled(path: Path, *, trusted: bool) -> Any:
+    with torch.serialization.safe_globals(NUMPY_NUMBERS):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # as above
+            code = _code_wanted(path, error)
+            if not code:
+                raise InputError(
+                    f"checkpoint {path} is cut short, damaged, or no checkpoint at all: expected "
+                    f"safetensors or a file of torch.save ({_last_line(error)})"
+                ) from error
+            if not trusted:
+                raise InputError(
+                    f"checkpoint {path} holds more than weights, and loading the rest would run "
+                    f"code from the file: {', '.join(code)}. Where it was made, save the weights "
+                    "alone: torch.save({'state_dict': checkpoint['state_dict']}, ...), or "
+                    "mmdetection's tools/model_converters/publish_model.py. If you trust whoever "
+                    "made it as you trust a program: python -m src.import_weights trusted=true"
+                ) from error
+    try:  # the one place where code in a file may run
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # code can fail in any way
         raise InputError(
-            f"checkpoint {path} holds more than weights, and loading the rest would run code "
-            f"from the file: {', '.join(code)}. Where it was made, save the weights alone: "
-            "torch.save({'state_dict': checkpoint['state_dict']}, ...), or mmdetection's "
-            "tools/model_converters/publish_model.py"
+            f"checkpoint {path} fails to load although it is trusted ({_last_line(error)})"
         ) from error
 
 

@@ -63,7 +63,7 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
         InputError: the weights are another model's; says which names are missing, unknown or of
             another shape.
     """
-    given = {name.removeprefix(LIGHTNING_PREFIX): value for name, value in weights.items()}
+    given = detector_names(weights)
     own = detector.state_dict()
     missing = [name for name in own if name not in given]
     unknown = [name for name in given if name not in own]
@@ -75,7 +75,7 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
     if missing or unknown or shapes:
         kinds = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
         found = "; ".join(
-            f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names
+            f"{len(names)} {kind} ({examples(names)})" for kind, names in kinds if names
         )
         raise InputError(
             f"the weights do not fit the model: {found}; "
@@ -84,5 +84,11 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
     detector.load_state_dict(given)
 
 
-def _first(names: list[str]) -> str:
+def detector_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names that mmdet gives them, whoever wrote the file."""
+    return {name.removeprefix(LIGHTNING_PREFIX): value for name, value in weights.items()}
+
+
+def examples(names: list[str]) -> str:
+    """The first few of many names, for a message."""
     return ", ".join(names[:EXAMPLES] + ["..."] * (len(names) > EXAMPLES))

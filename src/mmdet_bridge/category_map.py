@@ -1,0 +1,141 @@
+"""Which class of a checkpoint each of a model's classes takes its weights from."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from src.annotations.errors import InputError
+
+CSV_COLUMNS = ("category", "source")
+
+# COCO's classes in mmdetection's order, for checkpoints without a list of their own.
+COCO_CLASSES: tuple[str, ...] = tuple(
+    name.strip()
+    for name in """
+    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
+    fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant,
+    bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard,
+    sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle,
+    wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot,
+    hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+    mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock,
+    vase, scissors, teddy bear, hair drier, toothbrush
+    """.split(",")
+)
+
+
+def source_class_names(meta: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
+    """Names of a checkpoint's classes: its own list, or COCO's for 80 classes; None: unknown."""
+    data = meta.get("dataset_meta")
+    for notes, key in ((meta, "CLASSES"), (data, "classes"), (data, "CLASSES")):
+        names = notes.get(key) if isinstance(notes, Mapping) else None
+        if isinstance(names, list | tuple) and len(names) == classes:
+            return tuple(map(str, names))
+    return COCO_CLASSES if classes == len(COCO_CLASSES) else None
+
+
+def read_category_map(
+    path: str | Path,
+    *,
+    category_ids: Sequence[int],
+    category_names: Mapping[int, str],
+    source_classes: int,
+    source_names: Sequence[str] | None,
+) -> list[int | None]:
+    """Read a file that names, for a category of the data, a class of the checkpoint.
+
+    Args:
+        path: YAML or JSON, ``category: class``; or CSV with the columns ``category`` and
+            ``source``. A category is an id or a name of the data; a class is an index (0 to
+            ``source_classes`` - 1, no background) or a name; an empty one is as if left out.
+        category_ids: the data's id of each of the model's classes, in the model's order.
+        category_names: name by the data's id, as far as names are known.
+        source_classes: how many classes the checkpoint has.
+        source_names: their names, where known.
+
+    Returns:
+        For each of the model's classes the index of the checkpoint's class; None: not in the file.
+
+    Raises:
+        InputError: names the file, the entry and what is legal.
+    """
+    path = Path(path)
+    picks: list[int | None] = [None] * len(category_ids)
+    seen = set()
+    own_names = {category: category_names.get(category, "") for category in category_ids}
+    for category, source in _entries(path):
+        where = f"category_map {path}: category {category!r}"
+        position = _position(where, category, list(category_ids), list(own_names.values()))
+        if position in seen:
+            raise InputError(f"{where} is given twice")
+        seen.add(position)
+        if source is not None:
+            where = f"{where}: class {source!r}"
+            picks[position] = _position(where, source, range(source_classes), source_names or ())
+    return picks
+
+
+def _entries(path: Path) -> list[tuple[int | str, int | str | None]]:
+    if not path.is_file():
+        raise InputError(f"category_map={path}: no such file")
+    try:
+        if path.suffix == ".csv":
+            content = _read_csv(path.read_text(encoding="utf-8"))
+        else:  # OmegaConf refuses a key that is there twice, where YAML's own reader keeps the last
+            content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # a bad file can make the parsers fail in any way
+        raise InputError(f"category_map {path}: {' '.join(str(error).split())}") from error
+    pairs = list(content.items()) if isinstance(content, dict) else content
+    if not isinstance(pairs, list) or not pairs or not isinstance(pairs[0], tuple):
+        raise InputError(
+            f"category_map {path}: expected lines 'category: class' (YAML or JSON), or a .csv with "
+            f"the columns {','.join(CSV_COLUMNS)}"
+        )
+    for pair in pairs:
+        for value in pair:
+            if isinstance(value, bool) or not isinstance(value, int | str | None):
+                raise InputError(
+                    f"category_map {path}: {pair[0]!r}: {value!r} is neither a number nor a name"
+                )
+    return pairs
+
+
+def _read_csv(text: str) -> Any:
+    rows = csv.DictReader(text.splitlines())
+    if not set(CSV_COLUMNS) <= set(rows.fieldnames or ()):
+        return None
+    return [tuple(_number(row[column] or "") for column in CSV_COLUMNS) for row in rows]
+
+
+def _number(text: str) -> int | str | None:
+    text = text.strip()
+    return int(text) if text.isdecimal() else text or None
+
+
+def _position(
+    where: str, value: int | str | None, numbers: Sequence[int], names: Sequence[str]
+) -> int:
+    """Where a number or a name stands."""
+    if isinstance(value, int) and value in numbers:
+        return numbers.index(value)
+    if isinstance(value, str) and value in names:
+        return list(names).index(value)
+    if isinstance(value, str) and names:
+        near = difflib.get_close_matches(value, names, n=3)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise InputError(f"{where}: no such name{hint}")
+    if isinstance(value, str):
+        raise InputError(f"{where}: the checkpoint names no classes, give {_span(numbers)}")
+    raise InputError(f"{where}: unknown, legal are {_span(numbers)} and names")
+
+
+def _span(numbers: Iterable[int]) -> str:
+    numbers = list(numbers)
+    whole = numbers == list(range(len(numbers)))
+    return f"0 to {len(numbers) - 1}" if whole else ", ".join(map(str, numbers))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 from src.annotations.errors import InputError
 from src.callbacks.prediction_writer import PredictionWriter
 from src.config import entry_point, to_plain
-from src.mmdet_bridge.checkpoints import load_state_dict
+from src.mmdet_bridge.checkpoints import file_sha256, load_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +41,11 @@ def predict(config: DictConfig) -> Path:
     datamodule = instantiate(config.datamodule)
     module = instantiate(config.module)
     module.load_weights(load_state_dict(path))
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     writer = PredictionWriter(
         directory=Path(config.predictions),
         settings={
             "checkpoint": path.name,
-            "checkpoint_sha256": sha256,
+            "checkpoint_sha256": file_sha256(path),
             "predict_split": config.predict_split,
             "detector": to_plain(config.module.detector),
             "datamodule": to_plain(config.datamodule),

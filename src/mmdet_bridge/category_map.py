@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,7 @@ from src.annotations.errors import InputError
 CSV_COLUMNS = ("category", "source")
 
 # COCO's classes in mmdetection's order, for checkpoints without a list of their own.
-COCO_CLASSES: tuple[str, ...] = tuple(
-    name.strip()
-    for name in """
+_COCO = """
     person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
     fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant,
     bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard,
@@ -25,9 +24,8 @@ COCO_CLASSES: tuple[str, ...] = tuple(
     wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot,
     hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
     mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock,
-    vase, scissors, teddy bear, hair drier, toothbrush
-    """.split(",")
-)
+    vase, scissors, teddy bear, hair drier, toothbrush"""
+COCO_CLASSES: tuple[str, ...] = tuple(re.split(r",\s+", _COCO.strip()))
 
 
 def source_class_names(meta: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
@@ -81,7 +79,7 @@ def read_category_map(
     return picks
 
 
-def _entries(path: Path) -> list[tuple[int | str, int | str | None]]:
+def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
     if not path.is_file():
         raise InputError(f"category_map={path}: no such file")
     try:
@@ -97,25 +95,25 @@ def _entries(path: Path) -> list[tuple[int | str, int | str | None]]:
             f"category_map {path}: expected lines 'category: class' (YAML or JSON), or a .csv with "
             f"the columns {','.join(CSV_COLUMNS)}"
         )
-    for pair in pairs:
-        for value in pair:
-            if isinstance(value, bool) or not isinstance(value, int | str | None):
-                raise InputError(
-                    f"category_map {path}: {pair[0]!r}: {value!r} is neither a number nor a name"
-                )
-    return pairs
+    for category, source in pairs:
+        if isinstance(source, bool) or not isinstance(source, int | str | None):
+            raise InputError(
+                f"category_map {path}: category {category!r}: class {source!r} is neither a number "
+                "nor a name"
+            )
+    return [(_number(category), _number(source)) for category, source in pairs]
 
 
 def _read_csv(text: str) -> Any:
     rows = csv.DictReader(text.splitlines())
     if not set(CSV_COLUMNS) <= set(rows.fieldnames or ()):
         return None
-    return [tuple(_number(row[column] or "") for column in CSV_COLUMNS) for row in rows]
+    return [tuple((row[column] or "").strip() or None for column in CSV_COLUMNS) for row in rows]
 
 
-def _number(text: str) -> int | str | None:
-    text = text.strip()
-    return int(text) if text.isdecimal() else text or None
+def _number(value: Any) -> Any:
+    """A number that a CSV or a key of JSON's has to write as text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _position(

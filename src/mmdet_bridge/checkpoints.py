@@ -5,6 +5,7 @@ mmengine's own loader falls back to running pickled code, so nothing here uses i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickletools
 import re
@@ -34,9 +35,9 @@ NUMPY_NUMBERS: list[Any] = [
     np.ndarray,
     *{type(np.dtype(code)) for code in np.typecodes["AllFloat"] + np.typecodes["AllInteger"] + "?"},
     *(
-        (constructor, f"{module}.multiarray.{constructor.__name__}")
+        (number.__reduce__()[0], f"{module}.multiarray.{constructor}")
         for module in ("numpy._core", "numpy.core")  # the second before numpy 2
-        for constructor in (np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0])
+        for number, constructor in ((np.float64(), "scalar"), (np.zeros(0), "_reconstruct"))
     ),
 ]
 
@@ -137,6 +138,12 @@ def save_weights(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_safetensors(path: Path) -> Any:

@@ -1,0 +1,140 @@
+"""Weights to start from: ``python -m src.import_weights source=X.pth output=Y.safetensors``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from src.annotations.categories import IMATERIALIST_2019_LABELS, read_label_descriptions
+from src.config import entry_point, to_plain
+from src.mmdet_bridge.category_map import read_category_map, source_class_names
+from src.mmdet_bridge.checkpoint_layouts import OLD_LAYOUTS
+from src.mmdet_bridge.checkpoints import (
+    check_weights_path,
+    file_sha256,
+    load_checkpoint,
+    save_weights,
+)
+from src.mmdet_bridge.weight_import import Record, WeightImport, import_weights
+
+OLD_GEOMETRY = (
+    "before 2.0 mmdetection pooled RoIs without a half-pixel offset, with 2x2 samples a bin; "
+    "training gets used to today's way. To pool as then, give to training and prediction:\n"
+    "  module.detector.sizes.roi_half_pixel=false module.detector.sizes.roi_samples=2"
+)
+
+
+def import_checkpoint(config: DictConfig) -> WeightImport:
+    """Import what the config describes, write it, and show what became of every weight."""
+    keys = to_plain(config)
+    source, output = Path(keys["source"]), check_weights_path(keys["output"])
+    if keys["trusted"]:
+        print(f"trusted=true: code in {source} may run", file=sys.stderr)
+    checkpoint = load_checkpoint(source, trusted=keys["trusted"])
+    category_ids = keys["module"]["category_ids"] or list(range(keys["module"]["num_classes"]))
+    labels = IMATERIALIST_2019_LABELS
+    if keys["label_descriptions"] is not None:
+        labels = read_label_descriptions(keys["label_descriptions"])
+
+    def pick_classes(source_classes: int) -> Sequence[int | None]:
+        return read_category_map(
+            keys["category_map"],
+            category_ids=category_ids,
+            category_names=labels.category_names,
+            source_classes=source_classes,
+            source_names=source_class_names(checkpoint.meta, source_classes),
+        )
+
+    found = import_weights(
+        checkpoint,
+        keys["module"]["detector"],
+        layout=keys["layout"],
+        class_layers=keys["class_layers"],
+        pick_classes=None if keys["category_map"] is None else pick_classes,
+        reset=keys["reset"],
+        drop=keys["drop"],
+        seed=keys["seed"],
+    )
+    notes = {"source": source.name, "source_sha256": file_sha256(source), "layout": found.layout}
+    save_weights(found.weights, output, notes=notes | {"class_layers": keys["class_layers"]})
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
+    version = checkpoint.meta.get("mmdet_version")
+    written = f", written by mmdetection {version}" if version else ""
+    classes = "unknown" if found.source_classes is None else found.source_classes
+    console.print(f"{source}: layout {found.layout}{written}, {classes} classes")
+    console.print(account_table(found.records))
+    counts = Counter(record.action for record in found.records)
+    console.print(", ".join(f"{number} {action}" for action, number in counts.items()))
+    for line in class_lines(
+        found,
+        category_ids=category_ids,
+        category_names=labels.category_names,
+        source_names=source_class_names(checkpoint.meta, found.source_classes or 0),
+    ):
+        console.print(line)
+    if found.layout in OLD_LAYOUTS:
+        console.print(OLD_GEOMETRY)
+    console.print(f"wrote {output}")
+    return found
+
+
+def account_table(records: Sequence[Record]) -> Table:
+    """Lay out what became of each weight, a row for all whose names differ in numbers only."""
+    table = Table()
+    for heading in ("", "tensors", "in the file", "in the model", "note"):
+        table.add_column(heading, overflow="fold")
+    rows = Counter(
+        (record.action, *_patterns(record.source, record.target), record.note) for record in records
+    )
+    for (action, source, target, note), number in rows.items():
+        table.add_row(action, str(number), source, target, note)
+    return table
+
+
+def _patterns(source: str | None, target: str | None) -> tuple[str, str]:
+    if source == target and source is not None:
+        part = f"{source.split('.')[0]}.*"  # as it is in both: which part of the model says enough
+        return part, part
+    # A layer's weight and bias, or the four numbers of a normalisation, go together.
+    source, target = (re.sub(r"\d+|[a-z_]+$", "*", name or "") for name in (source, target))
+    return source, target
+
+
+def class_lines(
+    found: WeightImport,
+    *,
+    category_ids: Sequence[int],
+    category_names: Mapping[int, str],
+    source_names: Sequence[str] | None,
+) -> list[str]:
+    """Say which class of the checkpoint each of the model's starts from."""
+    classes = len(found.picks)
+    kept = [(row, pick) for row, pick in enumerate(found.picks) if pick is not None]
+    if not kept and found.source_classes == classes:
+        return [
+            f"the checkpoint has as many classes as the model, {classes}, yet their layers are "
+            "drawn anew; class_layers=slice keeps them, if they are the same in the same order"
+        ]
+    lines = [f"{len(kept)} classes kept, {classes - len(kept)} drawn anew"]
+    for row, pick in kept:
+        category, names = category_ids[row], source_names or {}
+        own = f"{category} {category_names.get(category, '')}".strip()
+        lines.append(f"  {own}: from {pick} {names[pick] if names else ''}".rstrip())
+    return lines
+
+
+@entry_point("import_weights")
+def main(config: DictConfig) -> None:
+    """Hydra's task: import weights."""
+    import_checkpoint(config)
+
+
+if __name__ == "__main__":
+    main()

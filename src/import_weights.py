@@ -124,9 +124,8 @@ def class_lines(
         ]
     lines = [f"{len(kept)} classes kept, {classes - len(kept)} drawn anew"]
     for row, pick in kept:
-        category, names = category_ids[row], source_names or {}
-        own = f"{category} {category_names.get(category, '')}".strip()
-        lines.append(f"  {own}: from {pick} {names[pick] if names else ''}".rstrip())
+        own = f"{category_ids[row]} {category_names.get(category_ids[row], '')}".strip()
+        lines.append(f"  {own}: from {pick} {source_names[pick] if source_names else ''}".rstrip())
     return lines
 
 

@@ -22,11 +22,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from torch import Tensor
 
 from src.annotations.errors import InputError
+from src.mmdet_bridge.checkpoints import Checkpoint
 from src.mmdet_bridge.detectors import LIGHTNING_PREFIX, examples
 
 OLD_LAYOUTS = ("v0.6", "v1")  # mmdetection 1.2 and before
@@ -56,29 +57,31 @@ class Entry:
     note: str = ""  # what else was done to it, or why it is dropped
 
 
-def detect_layout(weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
-    """Tell the layout by names; v2 from v3, which name everything alike, by the file's notes.
+def detect_layout(checkpoint: Checkpoint) -> str:
+    """Tell the layout by names, and those that name everything alike by the file's notes.
 
     Raises:
         InputError: the names are no detector's.
     """
-    names = set(unwrapped(weights))
+    names = set(unwrapped(checkpoint.weights))
     old = any(name.startswith("bbox_head.") for name in names)
     if old == any(name.startswith("roi_head.bbox_head.") for name in names):
         raise InputError(
-            "no box heads: names of mmdetection's cascades start with bbox_head. or "
-            f"roi_head.bbox_head., those of the file are {examples(sorted(names))}"
+            f"checkpoint {checkpoint.path} has no box heads: names of mmdetection's cascades start "
+            f"with bbox_head. or roi_head.bbox_head., its are {examples(sorted(names))}"
         )
+    version = str(checkpoint.meta.get("mmdet_version", ""))
     if old:
-        return "v0.6" if any("conv2_offset." in name for name in names) else "v1"
-    return "v2" if str(meta.get("mmdet_version", "")).startswith("2.") else "v3"
+        first = version.startswith("0.") or any("conv2_offset." in name for name in names)
+        return "v0.6" if first else "v1"
+    return "v2" if version.startswith("2.") else "v3"
 
 
-def modernise(weights: Mapping[str, Tensor], layout: str) -> list[Entry]:
+def modernise(checkpoint: Checkpoint, layout: str) -> list[Entry]:
     """Bring a checkpoint into today's form, in the file's order.
 
     Args:
-        weights: as the file spells them.
+        checkpoint: as the file spells it.
         layout: one of ``LAYOUTS``.
 
     Raises:
@@ -86,11 +89,13 @@ def modernise(weights: Mapping[str, Tensor], layout: str) -> list[Entry]:
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout={layout}: legal are auto, {', '.join(LAYOUTS)}")
-    plain = unwrapped(weights)
+    plain = unwrapped(checkpoint.weights)
     old = layout in OLD_LAYOUTS
     if old == any(name.startswith("roi_head.") for name in plain):
         heads = "roi_head.bbox_head." if old else "bbox_head."
-        raise InputError(f"layout={layout}: the file has another, its heads start with {heads}")
+        raise InputError(
+            f"layout={layout}: checkpoint {checkpoint.path} has another, with names {heads}..."
+        )
     entries = []
     for name, (source, value) in plain.items():
         target = _today(name) if old else name
@@ -105,7 +110,7 @@ def modernise(weights: Mapping[str, Tensor], layout: str) -> list[Entry]:
             entries.append(Entry(source, target, value[1:], BACKGROUND_LEFT_OUT))
         else:
             entries.append(Entry(source, target, value))
-    _check_rows(entries, layout)
+    _check_rows(entries, checkpoint.path, layout)
     return entries
 
 
@@ -133,7 +138,7 @@ def _today(name: str) -> str:
     return name.replace(".conv2_offset.", ".conv2.conv_offset.")
 
 
-def _check_rows(entries: list[Entry], layout: str) -> None:
+def _check_rows(entries: list[Entry], path: Path, layout: str) -> None:
     """Compare the classes of the mask heads with those of the box heads.
 
     Layouts differ in whether masks have a background, so a wrong guess shows here.
@@ -144,7 +149,7 @@ def _check_rows(entries: list[Entry], layout: str) -> None:
             continue
         if len(entry.value) not in (1, classes):
             raise InputError(
-                f"layout {layout}: {entry.source} is left with {len(entry.value)} classes, but the "
-                f"box heads have {classes} without the background; another layout, or a damaged "
-                "conversion"
+                f"checkpoint {path}: as layout {layout}, {entry.source} has {len(entry.value)} "
+                f"classes, but the box heads {classes} without the background; give the right "
+                "layout=, or the file was damaged by a conversion"
             )

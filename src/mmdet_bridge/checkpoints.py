@@ -46,6 +46,7 @@ NUMPY_NUMBERS: list[Any] = [
 class Checkpoint:
     """What a file holds: parameters and buffers by name, and mmdetection's notes beside them."""
 
+    path: Path
     weights: dict[str, Tensor]
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,7 +92,8 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
         for key in (OTHER_WEIGHTS_KEY, WEIGHTS_KEY):
             if isinstance(content.get(key), Mapping):
                 weights = content[key]
-    return Checkpoint(_check_weights(weights, path), meta if isinstance(meta, Mapping) else {})
+    meta = meta if isinstance(meta, Mapping) else {}
+    return Checkpoint(path=path, weights=_check_weights(weights, path), meta=meta)
 
 
 def check_weights_path(path: str | Path) -> Path:

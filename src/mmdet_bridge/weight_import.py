@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from src.annotations.errors import InputError
 from src.mmdet_bridge.checkpoint_layouts import (
-    LAYOUTS,
     Entry,
     class_count,
     detect_layout,
@@ -93,10 +93,8 @@ def import_weights(
     if class_layers not in CLASS_LAYERS:
         raise InputError(f"class_layers={class_layers}: legal are {', '.join(CLASS_LAYERS)}")
     if layout == "auto":
-        layout = detect_layout(checkpoint.weights, checkpoint.meta)
-    elif layout not in LAYOUTS:
-        raise InputError(f"layout={layout}: legal are auto, {', '.join(LAYOUTS)}")
-    entries = modernise(checkpoint.weights, layout)
+        layout = detect_layout(checkpoint)
+    entries = modernise(checkpoint, layout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_detector(detector)
@@ -112,6 +110,7 @@ def import_weights(
     _check_patterns("drop", drop, [entry.target for entry in entries if entry.target])
 
     fit = _Fit(
+        path=checkpoint.path,
         own=own,
         names_by_class=_names_by_class(model),
         picks=picks if class_layers == "slice" else None,
@@ -176,6 +175,7 @@ def _any_matches(name: str, patterns: Sequence[str]) -> bool:
 class _Fit:
     """Takes a checkpoint's tensors one by one and keeps the account."""
 
+    path: Path
     own: Mapping[str, Tensor]
     names_by_class: set[str]
     picks: Sequence[int | None] | None  # None: layers with a row a class are drawn anew
@@ -261,7 +261,7 @@ class _Fit:
             only_offsets = not self.misshapen and not self.left_over
             only_offsets &= all(".conv_offset." in name for name in missing)
             raise InputError(
-                f"the checkpoint is another model's: {found}. "
+                f"checkpoint {self.path} is another model's: {found}. "
                 + (OFFSETS_CURE if only_offsets else MISFIT_CURE)
             )
         if not any(record.action in ("loaded", "renamed", "sliced") for record in self.records):

@@ -1,0 +1,195 @@
+"""A model's weights as each release of mmdetection would have written them.
+
+Written from what the releases did, not from the code under test: mmdetection's pull requests 1894
+(offsets of deformable convolutions) and 2374 (order of classes), and its docs/en/compatibility.md.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor
+
+COMMON_OVERRIDES = (
+    "module.num_classes=5",
+    "module.detector.sizes.channels=16",
+    "module.detector.sizes.box_features=32",
+    "module.detector.sizes.mask_convolutions=1",
+    "module.detector.sizes.training_rois=32",
+    "module.detector.sizes.proposals_training=100",
+    "module.detector.sizes.proposals_inference=60",
+    "+module.detector.backbone.base_channels=4",
+    "module.detector.neck.in_channels=[16,32,64,128]",
+)
+DEFORMABLE = (  # of htc_r50: as htc_x101_dcn, but small
+    *COMMON_OVERRIDES,
+    "+module.detector.backbone.dcn={type:DCN,deform_groups:1,fallback_on_stride:false}",
+    "+module.detector.backbone.stage_with_dcn=[false,true,true,true]",
+)
+PLAIN = COMMON_OVERRIDES
+
+
+def written_by(weights: dict[str, Tensor], layout: str) -> OrderedDict[str, Tensor]:
+    """Give the weights the names and rows of a release, and a semantic branch beside them."""
+    generator = torch.Generator().manual_seed(1)
+    written: OrderedDict[str, Tensor] = OrderedDict()
+    for name, value in weights.items():
+        if layout in ("v0.6", "v1"):
+            name = name.removeprefix("roi_head.")
+            if ".fc_cls." in name:  # the background was class 0
+                value = torch.cat([value[-1:], value[:-1]])
+            if ".conv_logits." in name and len(value) > 1:  # and had a mask, which nothing used
+                unused = torch.randn((1, *value.shape[1:]), generator=generator)
+                value = torch.cat([unused, value])
+        if layout == "v0.6":  # torch of that time kept no counters in some releases
+            name = name.replace(".conv2.conv_offset.", ".conv2_offset.")
+            if name.endswith("num_batches_tracked"):
+                continue
+        written[name] = value.clone()
+    prefix = "" if layout in ("v0.6", "v1") else "roi_head."
+    for name, shape in (
+        ("semantic_head.lateral_convs.0.conv.weight", (16, 16, 1, 1)),
+        ("semantic_head.convs.0.conv.bias", (16,)),
+        ("semantic_head.conv_embedding.conv.weight", (16, 16, 1, 1)),
+        ("semantic_head.conv_logits.weight", (183, 16, 1, 1)),
+        ("semantic_head.conv_logits.bias", (183,)),
+    ):
+        written[prefix + name] = torch.randn(shape, generator=generator)
+    return written
+
+
+def notes_of(layout: str) -> dict[str, object]:
+    """What a release noted beside the weights, for five classes."""
+    names = ["person", "bicycle", "car", "tie", "handbag"]
+    if layout == "v3":
+        return {"mmdet_version": "3.0.0", "dataset_meta": {"classes": names}}
+    version = {"v0.6": "0.6.0+unknown", "v1": "1.1.0+unknown", "v2": "2.25.0"}[layout]
+    return {"mmdet_version": version, "CLASSES": tuple(names), "config": "model = dict()"}
+
+
+# Of mmdetection's htc_dconv_c3-c5_mstrain_400_1400_x101_64x4d_fpn_20e (80 classes): names that its
+# releases gave, the shape in the file, and the name and shape today.
+REAL_NAMES: dict[str, tuple[tuple[str, tuple[int, ...], str | None, tuple[int, ...]], ...]] = {
+    "v0.6": (
+        ("backbone.conv1.weight", (64, 3, 7, 7), "backbone.conv1.weight", (64, 3, 7, 7)),
+        (
+            "backbone.layer2.0.conv2_offset.weight",
+            (18, 512, 3, 3),
+            "backbone.layer2.0.conv2.conv_offset.weight",
+            (18, 512, 3, 3),
+        ),
+        (
+            "backbone.layer4.2.conv2_offset.bias",
+            (18,),
+            "backbone.layer4.2.conv2.conv_offset.bias",
+            (18,),
+        ),
+        (
+            "backbone.layer2.0.conv2.weight",
+            (512, 8, 3, 3),
+            "backbone.layer2.0.conv2.weight",
+            (512, 8, 3, 3),
+        ),
+        (
+            "backbone.layer3.22.bn3.running_var",
+            (1024,),
+            "backbone.layer3.22.bn3.running_var",
+            (1024,),
+        ),
+        (
+            "backbone.layer1.0.downsample.0.weight",
+            (256, 64, 1, 1),
+            "backbone.layer1.0.downsample.0.weight",
+            (256, 64, 1, 1),
+        ),
+        (
+            "neck.lateral_convs.3.conv.weight",
+            (256, 2048, 1, 1),
+            "neck.lateral_convs.3.conv.weight",
+            (256, 2048, 1, 1),
+        ),
+        ("neck.fpn_convs.0.conv.bias", (256,), "neck.fpn_convs.0.conv.bias", (256,)),
+        (
+            "rpn_head.rpn_conv.weight",
+            (256, 256, 3, 3),
+            "rpn_head.rpn_conv.weight",
+            (256, 256, 3, 3),
+        ),
+        ("rpn_head.rpn_cls.weight", (3, 256, 1, 1), "rpn_head.rpn_cls.weight", (3, 256, 1, 1)),
+        ("rpn_head.rpn_reg.bias", (12,), "rpn_head.rpn_reg.bias", (12,)),
+        (
+            "bbox_head.0.fc_cls.weight",
+            (81, 1024),
+            "roi_head.bbox_head.0.fc_cls.weight",
+            (81, 1024),
+        ),
+        ("bbox_head.1.fc_cls.bias", (81,), "roi_head.bbox_head.1.fc_cls.bias", (81,)),
+        ("bbox_head.2.fc_reg.weight", (4, 1024), "roi_head.bbox_head.2.fc_reg.weight", (4, 1024)),
+        (
+            "bbox_head.0.shared_fcs.0.weight",
+            (1024, 12544),
+            "roi_head.bbox_head.0.shared_fcs.0.weight",
+            (1024, 12544),
+        ),
+        (
+            "mask_head.0.convs.3.conv.weight",
+            (256, 256, 3, 3),
+            "roi_head.mask_head.0.convs.3.conv.weight",
+            (256, 256, 3, 3),
+        ),
+        (
+            "mask_head.2.upsample.weight",
+            (256, 256, 2, 2),
+            "roi_head.mask_head.2.upsample.weight",
+            (256, 256, 2, 2),
+        ),
+        (
+            "mask_head.1.conv_res.conv.weight",
+            (256, 256, 1, 1),
+            "roi_head.mask_head.1.conv_res.conv.weight",
+            (256, 256, 1, 1),
+        ),
+        (
+            "mask_head.0.conv_logits.weight",
+            (81, 256, 1, 1),
+            "roi_head.mask_head.0.conv_logits.weight",
+            (80, 256, 1, 1),
+        ),
+        (
+            "mask_head.0.conv_logits.bias",
+            (81,),
+            "roi_head.mask_head.0.conv_logits.bias",
+            (80,),
+        ),
+        ("semantic_head.conv_embedding.conv.weight", (256, 256, 1, 1), None, ()),
+        ("semantic_head.conv_logits.bias", (183,), None, ()),
+    ),
+    "v2": (
+        (
+            "backbone.layer2.0.conv2.conv_offset.weight",
+            (18, 512, 3, 3),
+            "backbone.layer2.0.conv2.conv_offset.weight",
+            (18, 512, 3, 3),
+        ),
+        (
+            "roi_head.bbox_head.0.fc_cls.weight",
+            (81, 1024),
+            "roi_head.bbox_head.0.fc_cls.weight",
+            (81, 1024),
+        ),
+        (
+            "roi_head.bbox_head.0.fc_cls.bias",
+            (81,),
+            "roi_head.bbox_head.0.fc_cls.bias",
+            (81,),
+        ),
+        (
+            "roi_head.mask_head.2.conv_logits.bias",
+            (80,),
+            "roi_head.mask_head.2.conv_logits.bias",
+            (80,),
+        ),
+        ("roi_head.semantic_head.lateral_convs.0.conv.weight", (256, 256, 1, 1), None, ()),
+    ),
+}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from src.annotations.errors import InputError
 
@@ -84,13 +84,12 @@ def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
         raise InputError(f"category_map={path}: no such file")
     try:
         if path.suffix == ".csv":
-            content = _read_csv(path.read_text(encoding="utf-8"))
-        else:  # OmegaConf refuses a key that is there twice, where YAML's own reader keeps the last
-            content = OmegaConf.to_container(OmegaConf.load(path))
+            pairs = _read_csv(path.read_text(encoding="utf-8"))
+        else:
+            pairs = _read_yaml(path.read_text(encoding="utf-8"))
     except Exception as error:  # a bad file can make the parsers fail in any way
         raise InputError(f"category_map {path}: {' '.join(str(error).split())}") from error
-    pairs = list(content.items()) if isinstance(content, dict) else content
-    if not isinstance(pairs, list) or not pairs or not isinstance(pairs[0], tuple):
+    if not pairs:
         raise InputError(
             f"category_map {path}: expected lines 'category: class' (YAML or JSON), or a .csv with "
             f"the columns {','.join(CSV_COLUMNS)}"
@@ -104,11 +103,24 @@ def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
     return [(_number(category), _number(source)) for category, source in pairs]
 
 
-def _read_csv(text: str) -> Any:
+def _read_csv(text: str) -> list[tuple[Any, Any]]:
     rows = csv.DictReader(text.splitlines())
     if not set(CSV_COLUMNS) <= set(rows.fieldnames or ()):
-        return None
-    return [tuple((row[column] or "").strip() or None for column in CSV_COLUMNS) for row in rows]
+        return []
+    category, source = CSV_COLUMNS
+    return [((row[category] or "").strip(), (row[source] or "").strip() or None) for row in rows]
+
+
+def _read_yaml(text: str) -> list[tuple[Any, Any]]:
+    """The entries of a mapping in YAML, or JSON, which is YAML: those that repeat a key, too."""
+    loader = yaml.SafeLoader(text)
+    node = loader.get_single_node()
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    return [
+        (loader.construct_object(key, deep=True), loader.construct_object(value, deep=True))
+        for key, value in node.value
+    ]
 
 
 def _number(value: Any) -> Any:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mmdet.models  # noqa: F401  fills the registry
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine import ConfigDict
 from mmengine.logging import MMLogger
@@ -56,6 +57,10 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
         if init_weights:
             with _only_warnings():
                 detector.init_weights()
+            # mmdet draws the offsets like any convolution; they start at zero (Dai et al., 2017).
+            for layer in detector.modules():
+                if isinstance(layer, DeformConv2dPack | ModulatedDeformConv2dPack):
+                    layer.init_offset()
     return detector
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickle
 import re
 import stat
 
@@ -14,21 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.annotations.errors import InputError
-from src.mmdet_bridge.checkpoints import load_state_dict, save_weights
-
-
-def make_weights():
-    torch.manual_seed(0)
-    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    return layers.state_dict()
-
-
-def assert_same(got, expected):
-    assert type(got) is dict
-    assert list(got) == list(expected)
-    for name, tensor in expected.items():
-        assert got[name].dtype == tensor.dtype
-        assert torch.equal(got[name], tensor)
+from src.mmdet_bridge.checkpoints import (
+    file_sha256,
+    load_checkpoint,
+    load_state_dict,
+    save_weights,
+)
+from tests.mmdet_bridge.checkpoint_files import assert_same, make_weights
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -38,8 +30,10 @@ def assert_same(got, expected):
         lambda weights: weights,
         lambda weights: {"state_dict": weights, "meta": {"CLASSES": ("shirt",), "epoch": 12}},
         lambda weights: {"state_dict": weights, "optimizer": {"state": {0: torch.ones(2)}}},
+        lambda weights: {"model": weights, "epoch": 12},
+        lambda weights: {"model": {"other": torch.ones(1)}, "state_dict": weights},
     ],
-    ids=["bare", "mmdetection", "with optimizer"],
+    ids=["bare", "mmdetection", "with optimizer", "model", "both"],
 )
 def test_reads_files_of_torch_save(tmp_path, wrap, new_format):
     path = tmp_path / "any.name"
@@ -96,6 +90,16 @@ def test_safetensors_round_trip(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~current_umask()
 
 
+def test_notes_stand_in_the_header(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights({"weight": torch.ones(3)}, path, notes={"source": "coco.pth"})
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"format": "pt", "source": "coco.pth"}
+    assert_same(load_state_dict(path), {"weight": torch.ones(3)})
+    assert load_checkpoint(path).meta == {}
+    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -124,49 +128,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"weights\.pth has to end in \.safetensors"):
         save_weights({"weight": torch.zeros(3)}, tmp_path / "weights.pth")
-
-
-class Malicious:
-    """Its pickle creates a file when it is loaded as pickles usually are."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.trace}",)
-
-
-@pytest.mark.parametrize("kind", ["new format", "old format", "bare pickle"])
-def test_code_in_a_file_never_runs(tmp_path, kind):
-    trace, path = tmp_path / "ran", tmp_path / "model.pth"
-    content = {"state_dict": make_weights(), "extra": Malicious(trace)}
-    if kind == "bare pickle":
-        path.write_bytes(pickle.dumps(Malicious(trace), protocol=2))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=kind == "new format")
-    with pytest.raises(
-        InputError, match=r"model\.pth holds more than weights.*run code.*: posix\.system\. Where"
-    ):
-        load_state_dict(path)
-    assert not trace.exists()
-
-    with path.open("rb") as file:
-        if kind == "bare pickle":
-            pickle.load(file)
-        else:
-            torch.load(file, weights_only=False)
-    assert trace.exists(), "the file would have run its code elsewhere"
-
-
-def test_what_mmengine_puts_beside_the_weights_is_named(tmp_path):
-    from mmengine.logging import HistoryBuffer
-
-    path = tmp_path / "epoch_12.pth"
-    torch.save({"state_dict": make_weights(), "message_hub": HistoryBuffer([1.0], [1])}, path)
-    with pytest.raises(
-        InputError, match=r"builtins\.getattr, mmengine\.\S+HistoryBuffer.*publish_model\.py"
-    ):
-        load_state_dict(path)
 
 
 def test_a_whole_pickled_module_is_refused(tmp_path):

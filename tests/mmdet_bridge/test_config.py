@@ -15,6 +15,7 @@ from src.annotations.errors import InputError
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.detectors import check_member
 from tests.cascades import SMALL, compose_module, detector_config
+from tests.mmdet_bridge.old_checkpoints import DEFORMABLE
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,17 @@ def test_fresh_weights_are_those_mmdets_classes_ask_for(small_config: dict[str, 
     assert asked.bias.abs().max() == 0  # mmdet: Normal, standard deviation 0.01, bias 0
     assert 0.005 < asked.weight.std() < 0.02
     assert left.bias.abs().max() > 0
+
+
+def test_fresh_deformable_convolutions_start_as_plain_ones() -> None:
+    """mmdet's own initialisation draws their offsets at random."""
+    detector = build_detector(detector_config("htc_r50", *DEFORMABLE))
+    offsets = {
+        name: value for name, value in detector.state_dict().items() if ".conv_offset." in name
+    }
+    assert len(offsets) == 2 * 13
+    assert not any(value.any() for value in offsets.values())
+    assert detector.backbone.layer2[0].conv2.weight.std() > 0
 
 
 def test_another_default_scope_does_not_matter(small_config: dict[str, Any]) -> None:

@@ -72,9 +72,7 @@ def predict(detector: Any) -> list[Any]:
     found = predict_candidates(
         [detector], [batch], category_ids=range(5), score_floor=0.001, max_candidates=200
     )
-    return [
-        (one.boxes_xyxy, one.scores, one.category_ids, one.mask_probabilities) for one in found
-    ]
+    return [(one.boxes_xyxy, one.scores, one.category_ids, one.mask_probabilities) for one in found]
 
 
 def losses(detector: Any) -> dict[str, Tensor]:
@@ -82,9 +80,7 @@ def losses(detector: Any) -> dict[str, Tensor]:
     torch.manual_seed(5)  # of the samplers
     data = preprocess(detector, make_batch(), training=True)
     with torch.no_grad():
-        total, parts = detector.parse_losses(
-            detector.loss(data["inputs"], data["data_samples"])
-        )
+        total, parts = detector.parse_losses(detector.loss(data["inputs"], data["data_samples"]))
     return {"total": total, **parts}
 
 
@@ -338,7 +334,10 @@ def test_roi_half_pixel_off_pools_as_before_mmdetection_2(weights: dict[str, Ten
         for array, other in zip(got, wanted, strict=True):
             assert (array == other).all()
     modern = predict(rebuilt(found))
-    assert any(len(m[1]) != len(e[1]) or (m[1] != e[1]).any() for m, e in zip(modern, expected))
+    assert any(
+        len(got[1]) != len(other[1]) or (got[1] != other[1]).any()
+        for got, other in zip(modern, expected, strict=True)
+    )
 
     # Without the offset a box is read half a cell further to the right and down.
     levels = tuple(

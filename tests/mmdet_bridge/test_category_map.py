@@ -1,0 +1,110 @@
+"""The file that says which class of a checkpoint a category starts from."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.annotations.errors import InputError
+from src.mmdet_bridge.category_map import COCO_CLASSES, read_category_map, source_class_names
+
+NAMES = {0: "shirt, blouse", 16: "tie", 24: "bag, wallet", 26: "umbrella"}
+COMMON: dict[str, Any] = {
+    "category_ids": [26, 0, 16, 24],
+    "category_names": NAMES,
+    "source_classes": 80,
+    "source_names": COCO_CLASSES,
+}
+
+
+def test_coco_classes_are_mmdetections() -> None:
+    """mmdetection's list is read from its text: importing its data sets takes half a minute."""
+    package = importlib.util.find_spec("mmdet")
+    assert package is not None
+    assert package.origin is not None
+    text = (Path(package.origin).parent / "datasets" / "coco.py").read_text()
+    (meta,) = (
+        ast.literal_eval(node.value)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METAINFO"
+    )
+    assert meta["classes"] == COCO_CLASSES
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("map.yaml", "umbrella: 25\n16: tie\nbag, wallet: handbag\n"),
+        ("map.yml", "26: umbrella\ntie: 27\n24: 26\n0: null\n"),
+        ("map.json", '{"26": 25, "16": "tie", "bag, wallet": "handbag"}'),
+        ("map.csv", 'category,source\n26,umbrella\ntie,27\n"bag, wallet",handbag\n0,\n'),
+        ("map.csv", "note,source,category\nx, 25 , 26\ny,tie,16\nz,26,24\n"),
+    ],
+)
+def test_every_spelling_says_the_same(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_category_map(tmp_path / name, **COMMON) == [25, None, 27, 26]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("map.yaml", "umbrela: 25\n", r"map\.yaml: category 'umbrela': no such name; near it: umb"),
+        ("map.yaml", "zzz: 25\n", r"category 'zzz': no such name$"),
+        ("map.yaml", "5: 25\n", r"category 5: unknown, legal are 26, 0, 16, 24 and names"),
+        ("map.yaml", "16: 80\n", r"category 16: class 80: unknown, legal are 0 to 79 and names"),
+        ("map.yaml", "16: -1\n", r"category 16: class -1: unknown, legal are 0 to 79"),
+        ("map.yaml", "16: ties\n", r"category 16: class 'ties': no such name; near it: tie"),
+        ("map.yaml", "16: 1.5\n", r"category 16: class 1\.5 is neither a number nor a name"),
+        ("map.yaml", "16: true\n", r"category 16: class True is neither a number nor a name"),
+        ("map.yaml", "16: 3\ntie: 4\n", r"category 'tie' is given twice"),
+        ("map.yaml", "16: 3\n16: 4\n", r"category 16 is given twice"),
+        ("map.yaml", "a: [\n", r"map\.yaml: while parsing"),
+        (
+            "map.yaml",
+            "- 1\n- 2\n",
+            r"expected lines 'category: class' \(YAML or JSON\), or a",
+        ),
+        ("map.yaml", "", r"expected lines 'category: class'"),
+        ("map.csv", "a,b\n1,2\n", r"expected lines .* with the columns category,source"),
+        ("map.csv", "category,source\n", r"expected lines"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_category_map(tmp_path / name, **COMMON)
+
+
+def test_no_file_and_no_names(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"category_map=.*none\.yaml: no such file"):
+        read_category_map(tmp_path / "none.yaml", **COMMON)
+    (tmp_path / "map.yaml").write_text("16: tie\n")
+    with pytest.raises(
+        InputError, match=r"class 'tie': the checkpoint names no classes, give 0 to 4"
+    ):
+        read_category_map(
+            tmp_path / "map.yaml", **COMMON | {"source_names": None, "source_classes": 5}
+        )
+
+
+@pytest.mark.parametrize(
+    ("meta", "classes", "names"),
+    [
+        ({"CLASSES": ("a", "b")}, 2, ("a", "b")),
+        ({"dataset_meta": {"classes": ["a", "b"]}}, 2, ("a", "b")),
+        ({"dataset_meta": {"CLASSES": ("a", "b")}}, 2, ("a", "b")),
+        ({"CLASSES": ("a", "b")}, 3, None),
+        ({"CLASSES": None}, 80, COCO_CLASSES),
+        ({}, 80, COCO_CLASSES),
+        ({}, 46, None),
+    ],
+)
+def test_where_names_of_classes_come_from(
+    meta: dict[str, Any], classes: int, names: tuple[str, ...] | None
+) -> None:
+    assert source_class_names(meta, classes) == names

@@ -103,7 +103,9 @@ def _patterns(source: str | None, target: str | None) -> tuple[str, str]:
         part = f"{source.split('.')[0]}.*"  # as it is in both: which part of the model says enough
         return part, part
     # A layer's weight and bias, or the four numbers of a normalisation, go together.
-    source, target = (re.sub(r"\d+|[a-z_]+$", "*", name or "") for name in (source, target))
+    source, target = (
+        re.sub(r"(?<=layer)\d+|\b\d+\b|[a-z_]+$", "*", name or "") for name in (source, target)
+    )
     return source, target
 
 

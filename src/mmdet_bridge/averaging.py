@@ -73,12 +73,12 @@ def _check(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list
         raise InputError(f"checkpoint: {len(paths)} given, a mean takes 2 or more")
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise InputError("checkpoint: a file is given twice; weights= says how much each counts")
-    shares = [1.0] * len(paths) if weights is None else [float(weight) for weight in weights]
+    shares = [1.0] * len(paths) if weights is None else list(weights)
     if len(shares) != len(paths):
         raise InputError(f"weights: {len(shares)} given for {len(paths)} checkpoints")
     for share in shares:
-        if not 0 < share < math.inf:
-            raise InputError(f"weights: {share} given, numbers above 0 wanted")
+        if not isinstance(share, int | float) or not 0 < share < math.inf:
+            raise InputError(f"weights: {share!r} given, numbers above 0 wanted")
     return shares
 
 

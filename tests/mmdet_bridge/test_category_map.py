@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.annotations.errors import InputError
 from src.mmdet_bridge.category_map import COCO_CLASSES, read_category_map, source_class_names
 
@@ -48,6 +49,25 @@ def test_coco_classes_are_mmdetections() -> None:
 def test_every_spelling_says_the_same(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert read_category_map(tmp_path / name, **COMMON) == [25, None, 27, 26]
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "weights.md").read_text()
+    (tmp_path / "map.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    picks = read_category_map(
+        tmp_path / "map.yaml",
+        **COMMON
+        | {
+            "category_ids": range(46),
+            "category_names": IMATERIALIST_2019_LABELS.category_names,
+        },
+    )
+    assert {category: pick for category, pick in enumerate(picks) if pick is not None} == {
+        16: COCO_CLASSES.index("tie"),
+        17: COCO_CLASSES.index("baseball glove"),
+        24: COCO_CLASSES.index("handbag"),
+        26: COCO_CLASSES.index("umbrella"),
+    }
 
 
 @pytest.mark.parametrize(

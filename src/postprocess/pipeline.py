@@ -38,24 +38,7 @@ def postprocess(
         label_category_ids: The data's category id of each of the model's labels (a store's
             ``category_ids``); NMS numbers classes by label. None: ids are labels.
     """
-    kept = select_by_nms(
-        candidates.boxes_for_nms,
-        candidates.scores,
-        _labels(candidates, label_category_ids),
-        score_threshold=settings.score_threshold,
-        iou_threshold=settings.nms_iou_threshold,
-        max_per_image=settings.max_per_image,
-    )
-    lowest_exact = np.float32(candidates.exact_above_score)
-    cap_filled = (
-        settings.max_per_image is not None
-        and len(kept) == settings.max_per_image
-        and candidates.scores[kept[-1]] > lowest_exact
-    )
-    is_exact = bool(np.float32(settings.score_threshold) >= lowest_exact or cap_filled)
-
-    # before the masks are made, which are the work; the result is the same
-    kept = kept[of_other_categories(candidates.category_ids[kept], settings.remove_categories)]
+    kept, is_exact = select_pairs(candidates, settings, label_category_ids=label_category_ids)
     packed = sample_masks(
         candidates.mask_probabilities[kept],
         candidates.boxes_xyxy[kept],
@@ -74,6 +57,38 @@ def postprocess(
         is_exact=is_exact,
     )
     return objects.take(of_enough_pixels(packed, settings.min_area_px))
+
+
+def select_pairs(
+    candidates: Candidates,
+    settings: PostprocessSettings,
+    *,
+    label_category_ids: Sequence[int] | None = None,
+) -> tuple[npt.NDArray[np.int64], bool]:
+    """What can be decided without masks: score threshold, NMS, cap, removal of categories.
+
+    Returns:
+        Shape (K,) int64, the pairs that are kept, by falling score; and whether they are those that
+        the model would give with these settings (``Detections.is_exact``).
+    """
+    kept = select_by_nms(
+        candidates.boxes_for_nms,
+        candidates.scores,
+        _labels(candidates, label_category_ids),
+        score_threshold=settings.score_threshold,
+        iou_threshold=settings.nms_iou_threshold,
+        max_per_image=settings.max_per_image,
+    )
+    lowest_exact = np.float32(candidates.exact_above_score)
+    cap_filled = (
+        settings.max_per_image is not None
+        and len(kept) == settings.max_per_image
+        and candidates.scores[kept[-1]] > lowest_exact
+    )
+    is_exact = bool(np.float32(settings.score_threshold) >= lowest_exact or cap_filled)
+    # before the masks are made, which are the work; the result is the same
+    others = of_other_categories(candidates.category_ids[kept], settings.remove_categories)
+    return kept[others], is_exact
 
 
 def postprocess_store(

@@ -1,16 +1,21 @@
-"""Masks of the submission's 512 x 512 raster, sampled straight from the network's probabilities.
+"""Masks on the grid that somebody needs, sampled straight from the network's probabilities.
 
 mmdet pastes each 28 x 28 mask into a bitmap of the photo's size (``_do_paste_mask``); the
 submission then keeps 512 x 512 of its pixels (nearest resizing: source index = floor(i * size /
-512)). Here the probabilities are computed at those pixels alone: the same masks, no bitmap.
+512)). Here the probabilities are computed at those pixels alone: the same masks, no bitmap. COCO's
+metric takes all pixels of the photo; they are computed within each box and kept as run lengths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.instances import RASTER_HW
+from src.annotations.instances import RASTER_HW, Runs
+from src.annotations.run_length_algebra import merge_touching, split_columns
+from src.annotations.run_length_raster import encode
 
 RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
 
@@ -40,10 +45,57 @@ def sample_masks(
     Returns:
         Shape (N, 32768) uint8: packed masks of the raster (``src.annotations.packed_masks``).
     """
+    packed = np.zeros((len(boxes_xyxy), RASTER_HW[1], RASTER_HW[0] // 8), dtype=np.uint8)
+    for index, columns, rows, inside in _windows(
+        mask_probabilities, boxes_xyxy, size_hw, RASTER_HW, mask_threshold
+    ):
+        full_columns = np.zeros((len(inside), RASTER_HW[0]), dtype=bool)
+        full_columns[:, rows] = inside
+        packed[index, columns] = np.packbits(full_columns, axis=1, bitorder="little")
+    return packed.reshape(len(packed), RASTER_BYTES)
+
+
+def sample_runs(
+    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
+    boxes_xyxy: npt.NDArray[np.float32],
+    size_hw: tuple[int, int],
+    *,
+    mask_threshold: float,
+) -> tuple[Runs, ...]:
+    """Masks as mmdet would paste them at the photo's size; see ``sample_masks``.
+
+    Returns:
+        N maximal run lengths, shapes (R_i, 2) int32; empty where no pixel belongs to the mask.
+    """
+    height = size_hw[0]
+    masks = [np.zeros((0, 2), dtype=np.int32)] * len(boxes_xyxy)
+    for index, columns, rows, inside in _windows(
+        mask_probabilities, boxes_xyxy, size_hw, size_hw, mask_threshold
+    ):
+        window_height = inside.shape[1]
+        pieces = split_columns(encode(inside.T), window_height).astype(np.int64)
+        column, row = np.divmod(pieces[:, 0], window_height)
+        starts = (column + columns.start) * height + row + rows.start
+        masks[index] = merge_touching(starts, starts + pieces[:, 1])
+    return tuple(masks)
+
+
+def _windows(
+    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
+    boxes_xyxy: npt.NDArray[np.float32],
+    size_hw: tuple[int, int],
+    grid_hw: tuple[int, int],
+    mask_threshold: float,
+) -> Iterator[tuple[int, slice, slice, npt.NDArray[np.bool_]]]:
+    """The part of the grid that each mask's box covers; boxes that cover none are left out.
+
+    Yields:
+        The mask's number, the span of columns, the span of rows, and whether each pixel belongs to
+        the mask: shape (columns, rows) bool.
+    """
     count, mask_height, mask_width = mask_probabilities.shape
-    packed = np.zeros((count, RASTER_HW[1], RASTER_HW[0] // 8), dtype=np.uint8)
-    x_axis = _Axis(boxes_xyxy[:, 0], boxes_xyxy[:, 2], size_hw[1], RASTER_HW[1], mask_width)
-    y_axis = _Axis(boxes_xyxy[:, 1], boxes_xyxy[:, 3], size_hw[0], RASTER_HW[0], mask_height)
+    x_axis = _Axis(boxes_xyxy[:, 0], boxes_xyxy[:, 2], size_hw[1], grid_hw[1], mask_width)
+    y_axis = _Axis(boxes_xyxy[:, 1], boxes_xyxy[:, 3], size_hw[0], grid_hw[0], mask_height)
     for index in range(count):
         columns, x_weights = x_axis.weights(index)
         rows, y_weights = y_axis.weights(index)
@@ -51,20 +103,17 @@ def sample_masks(
             continue
         mask = mask_probabilities[index].astype(np.float32)
         probabilities = x_weights @ (y_weights @ mask).T
-        inside = np.zeros((len(x_weights), RASTER_HW[0]), dtype=bool)
-        inside[:, rows] = probabilities >= np.float32(mask_threshold)
-        packed[index, columns] = np.packbits(inside, axis=1, bitorder="little")
-    return packed.reshape(count, RASTER_BYTES)
+        yield index, columns, rows, probabilities >= np.float32(mask_threshold)
 
 
 class _Axis:
-    """The raster's pixels along one axis, seen from the boxes of N masks.
+    """The grid's pixels along one axis, seen from the boxes of N masks.
 
     Args:
         low: Shape (N,) float32, first edge of each box in photo pixels.
         high: Shape (N,) float32, last edge.
         photo: Length of the photo in pixels.
-        raster: Length of the raster in pixels.
+        grid: Length of the grid in pixels.
         mask: Length of a mask in cells.
     """
 
@@ -73,30 +122,31 @@ class _Axis:
         low: npt.NDArray[np.float32],
         high: npt.NDArray[np.float32],
         photo: int,
-        raster: int,
+        grid: int,
         mask: int,
     ) -> None:
         self._mask = mask
-        pixels = np.arange(raster, dtype=np.int64) * photo // raster
+        pixels = np.arange(grid, dtype=np.int64) * photo // grid
         first = np.maximum(np.floor(low) - 1, 0)
         last = np.minimum(np.ceil(high) + 1, photo)
         self._start = np.searchsorted(pixels, first, side="left")
         self._stop = np.searchsorted(pixels, last, side="left")
         centres = pixels.astype(np.float32) + np.float32(0.5)
         with np.errstate(divide="ignore", invalid="ignore"):
-            grid = (centres - low[:, None]) / (high - low)[:, None] * np.float32(2) - np.float32(1)
+            places = (centres - low[:, None]) / (high - low)[:, None]
+            places = places * np.float32(2) - np.float32(1)
         # mmdet: a box without extent samples the middle of its mask
-        grid[np.isinf(grid)] = 0
+        places[np.isinf(places)] = 0
         # torch multiplies and subtracts in one rounding (FMA); float64 holds the product exactly
-        cells = (grid + np.float32(1)).astype(np.float64) * (mask / 2) - 0.5
+        cells = (places + np.float32(1)).astype(np.float64) * (mask / 2) - 0.5
         # beyond the outermost cells by a whole one there is nothing to sample
         self._cells = np.nan_to_num(cells, nan=-1.0).clip(-1, mask).astype(np.float32)
 
     def weights(self, index: int) -> tuple[slice, npt.NDArray[np.float32]]:
-        """Where mask ``index`` lies on the raster, and how each pixel there mixes its cells.
+        """Where mask ``index`` lies on the grid, and how each pixel there mixes its cells.
 
         Returns:
-            The span of raster pixels, P long, and the weights of shape (P, mask) float32.
+            The span of grid pixels, P long, and the weights of shape (P, mask) float32.
         """
         span = slice(int(self._start[index]), int(self._stop[index]))
         cells = self._cells[index, span]

@@ -1,0 +1,192 @@
+"""COCO's average precision of masks and boxes, from the objects of all images together.
+
+Source: the COCO API (Lin et al., ECCV 2014; cocodataset.org, "Detection Evaluation"): precision at
+101 recalls, averaged over ten IoU thresholds and over the classes that the truth has; the 100 best
+predictions of an image and class; crowd regions are neither hit nor missed. Computed by
+faster-coco-eval, equal to pycocotools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from faster_coco_eval import COCO, COCOeval_faster
+
+from src.annotations.coco_runs import to_coco_compressed
+from src.annotations.errors import InputError
+from src.annotations.run_lengths import area_px, box_xyxy, resize_nearest
+from src.annotations.store import AnnotationStore
+
+ALL_IOUS = slice(None)
+IOU_50, IOU_75 = slice(0, 1), slice(5, 6)
+# COCO's area ranges: all; under 32 x 32 px; up to 96 x 96 px; above
+ALL_AREAS, SMALL, MEDIUM, LARGE = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class AveragePrecision:
+    """Average precisions, each in [0, 1]; None where the truth has no such object."""
+
+    map: float | None  # mean over IoU thresholds 0.50, 0.55, ..., 0.95
+    map_50: float | None
+    map_75: float | None
+    map_small: float | None  # of objects under 32 x 32 photo pixels
+    map_medium: float | None  # up to 96 x 96
+    map_large: float | None
+
+    def values(self) -> dict[str, float | None]:
+        """The six by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class CocoScore:
+    """The average precision of M images."""
+
+    images: int  # M
+    masks: AveragePrecision
+    boxes: AveragePrecision
+    masks_by_class: Mapping[int, AveragePrecision]  # every category, absent ones too
+    boxes_by_class: Mapping[int, AveragePrecision]
+
+
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """True and predicted objects of one image, in COCO's form; plain values."""
+
+    number: int  # COCO's id of the image, the ``image_id`` of the objects
+    size_hw: tuple[int, int]  # of all masks
+    annotations: Sequence[Mapping[str, Any]]  # without ``id``
+    results: Sequence[Mapping[str, Any]]  # bbox xywh, category_id, score, segmentation
+
+
+def image_number(store: AnnotationStore, image_id: str) -> int:
+    """COCO's number of an image: its place in the store, counted from 1."""
+    return store.index_of(image_id) + 1
+
+
+def coco_annotations(
+    store: AnnotationStore, image_id: str, *, size_hw: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """True objects of one image as COCO's annotations, without ``id``.
+
+    Args:
+        store: the truth.
+        image_id: an image of it.
+        size_hw: height and width of the photo that was predicted. Where the annotated size is
+            another (the store says so when it is built), masks are resized by nearest.
+    """
+    index = store.index_of(image_id)
+    instances = store.instances(index)
+    annotated_hw = store.images[index].size_hw
+    annotations = []
+    for category, mask, is_crowd in zip(
+        instances.category_ids.tolist(),
+        instances.runs,
+        store.is_crowd(index).tolist(),
+        strict=True,
+    ):
+        runs = mask if annotated_hw == size_hw else resize_nearest(mask, annotated_hw, size_hw)
+        x_min, y_min, x_max, y_max = box_xyxy(runs, size_hw[0]).tolist()
+        annotations.append(
+            {
+                "image_id": index + 1,
+                "category_id": category,
+                "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
+                "area": area_px(runs),
+                "iscrowd": int(is_crowd),
+                "segmentation": {
+                    "size": list(size_hw),
+                    "counts": to_coco_compressed(runs, size_hw),
+                },
+            }
+        )
+    return annotations
+
+
+def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> CocoScore:
+    """Score all images together.
+
+    Args:
+        images: each image once; those without objects count too.
+        category_ids: the categories that are scored; objects of others are not looked at.
+
+    Raises:
+        InputError: there is no image.
+    """
+    images = list(images)
+    if not images:
+        raise InputError("there is no image to score")
+    truth = {
+        "images": [
+            {"id": image.number, "height": image.size_hw[0], "width": image.size_hw[1]}
+            for image in images
+        ],
+        "categories": [{"id": category, "name": str(category)} for category in category_ids],
+        "annotations": [
+            # pycocotools takes the id 0 for "no match", so they start at 1
+            {**annotation, "id": number}
+            for number, annotation in enumerate(
+                (annotation for image in images for annotation in image.annotations), start=1
+            )
+        ],
+    }
+    results = [result for image in images for result in image.results]
+    masks = _precision(truth, results, kind="segm")
+    boxes = _precision(truth, results, kind="bbox")
+    order = sorted(category_ids)
+    return CocoScore(
+        images=len(images),
+        masks=_summary(masks),
+        boxes=_summary(boxes),
+        masks_by_class=_by_class(masks, order),
+        boxes_by_class=_by_class(boxes, order),
+    )
+
+
+def _precision(
+    truth: dict[str, Any], results: Sequence[Mapping[str, Any]], *, kind: str
+) -> npt.NDArray[np.float64]:
+    """Interpolated precision, shape (10 IoUs, 101 recalls, K categories, 4 areas); -1: undefined.
+
+    The API writes into what it is given, and takes an object's area from its box where it has one:
+    so each kind gets copies with no more than it needs.
+    """
+    geometry = "bbox" if kind == "bbox" else "segmentation"
+    keys = ("image_id", "category_id", "score", geometry)
+    reference = COCO({**truth, "annotations": [dict(entry) for entry in truth["annotations"]]})
+    found = reference.loadRes([{key: result[key] for key in keys} for result in results])
+    evaluation = COCOeval_faster(reference, found, kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision: npt.NDArray[np.float64] = evaluation.eval["precision"][..., -1]
+    return precision
+
+
+def _by_class(
+    precision: npt.NDArray[np.float64], category_ids: Sequence[int]
+) -> dict[int, AveragePrecision]:
+    return {
+        category: _summary(precision[:, :, place : place + 1])
+        for place, category in enumerate(category_ids)
+    }
+
+
+def _summary(precision: npt.NDArray[np.float64]) -> AveragePrecision:
+    def mean(ious: slice, area: int) -> float | None:
+        values = precision[ious, :, :, area]
+        defined = values[values > -1]
+        return float(defined.mean()) if len(defined) else None
+
+    return AveragePrecision(
+        map=mean(ALL_IOUS, ALL_AREAS),
+        map_50=mean(IOU_50, ALL_AREAS),
+        map_75=mean(IOU_75, ALL_AREAS),
+        map_small=mean(ALL_IOUS, SMALL),
+        map_medium=mean(ALL_IOUS, MEDIUM),
+        map_large=mean(ALL_IOUS, LARGE),
+    )

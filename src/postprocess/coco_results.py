@@ -1,0 +1,111 @@
+"""Predictions as COCO's results: the objects of a photo at the photo's size.
+
+Source: the results format of the COCO API (cocodataset.org, "Results Format"), as pycocotools'
+``loadRes`` and mmdet's ``CocoMetric.results2json`` read and write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from src.annotations.coco_runs import to_coco_compressed_batch
+from src.annotations.instances import RASTER_HW, Runs
+from src.annotations.run_lengths import area_px, resize_nearest, subtract, union
+from src.postprocess.candidates import Candidates
+from src.postprocess.pipeline import select_pairs
+from src.postprocess.raster import sample_runs
+from src.postprocess.settings import PostprocessSettings
+
+
+class CompressedMask(TypedDict):
+    """COCO's compressed run lengths."""
+
+    size: list[int]  # height, width
+    counts: str
+
+
+class CocoResult(TypedDict):
+    """One predicted object; JSON values only."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]  # x, y, width, height in photo pixels, as predicted: not of the mask
+    score: float
+    segmentation: CompressedMask
+
+
+def coco_results(
+    candidates: Candidates,
+    settings: PostprocessSettings,
+    *,
+    image_number: int,
+    label_category_ids: Sequence[int] | None = None,
+) -> list[CocoResult]:
+    """The objects of one image under these settings, with masks at the photo's size.
+
+    The same pairs as ``postprocess`` chooses, by falling score. A mask without a pixel stays where
+    ``min_area_px`` is 0, as mmdet leaves it in: for COCO's metric it is a prediction, and a wrong
+    one.
+
+    Args:
+        candidates: Pre-NMS pairs.
+        settings: Thresholds and rules; ``min_area_px`` counts pixels of the 512 x 512 raster.
+        image_number: COCO's number of the image.
+        label_category_ids: See ``postprocess``.
+    """
+    kept, _ = select_pairs(candidates, settings, label_category_ids=label_category_ids)
+    runs = sample_runs(
+        candidates.mask_probabilities[kept],
+        candidates.boxes_xyxy[kept],
+        candidates.size_hw,
+        mask_threshold=settings.mask_threshold,
+    )
+    category_ids = candidates.category_ids[kept].tolist()
+    if settings.suppress_overlaps:
+        runs = _without_overlaps(category_ids, runs)
+    boxes_xywh = candidates.boxes_xyxy[kept].astype(np.float64)
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    results: list[CocoResult] = [
+        {
+            "image_id": image_number,
+            "category_id": category,
+            "bbox": box,
+            "score": score,
+            "segmentation": {"size": list(candidates.size_hw), "counts": counts},
+        }
+        for category, box, score, counts in zip(
+            category_ids,
+            boxes_xywh.tolist(),
+            candidates.scores[kept].tolist(),
+            _compressed(runs, candidates.size_hw),
+            strict=True,
+        )
+    ]
+    if not settings.min_area_px:
+        return results
+    areas = (area_px(resize_nearest(mask, candidates.size_hw, RASTER_HW)) for mask in runs)
+    return [
+        result for result, area in zip(results, areas, strict=True) if area >= settings.min_area_px
+    ]
+
+
+def _without_overlaps(category_ids: Sequence[int], runs: Sequence[Runs]) -> tuple[Runs, ...]:
+    """As ``suppress_overlaps`` on packed masks: from each the masks of its class before it."""
+    covered: dict[int, Runs] = {}
+    result = []
+    for category, mask in zip(category_ids, runs, strict=True):
+        before = covered.get(category, mask[:0])
+        result.append(subtract(mask, before))
+        covered[category] = union(before, mask)
+    return tuple(result)
+
+
+def _compressed(runs: Sequence[Runs], size_hw: tuple[int, int]) -> list[str]:
+    if not runs:
+        return []
+    offsets = np.cumsum([0, *map(len, runs)])
+    sizes_hw = np.broadcast_to(np.array(size_hw), (len(runs), 2))
+    return to_coco_compressed_batch(np.concatenate(runs), offsets, sizes_hw)

@@ -51,7 +51,8 @@ def predict(config: DictConfig) -> Path:
             "datamodule": to_plain(config.datamodule),
         },
     )
-    callbacks = [writer, instantiate(config.callbacks.progress)]
+    progress = [config.callbacks.progress, config.callbacks.progress_log]
+    callbacks = [writer, *map(instantiate, progress)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=False)
     trainer.predict(module, datamodule=datamodule, return_predictions=False)
     log.info("wrote %s", config.predictions)

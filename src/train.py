@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from src.annotations.errors import InputError
-from src.config import entry_point, instantiate_all
+from src.callbacks.run_record import RunRecordCallback, finishing
+from src.config import entry_point, instantiate_all, to_plain
 from src.mmdet_bridge.checkpoints import load_state_dict
 
 log = logging.getLogger(__name__)
@@ -54,14 +55,15 @@ def train(config: DictConfig) -> float | None:
         log.info("going on from %s", checkpoint)
     elif config.initial_weights is not None:
         module.load_weights(load_state_dict(config.initial_weights))
+    loggers = instantiate_all(config.logger)
+    record = RunRecordCallback(config=to_plain(config), directory=config.paths.output_dir)
     trainer = instantiate(
-        config.trainer,
-        callbacks=instantiate_all(config.callbacks),
-        logger=instantiate_all(config.logger),
+        config.trainer, callbacks=[*instantiate_all(config.callbacks), record], logger=loggers
     )
-    trainer.fit(
-        module, datamodule=datamodule, ckpt_path=None if checkpoint is None else str(checkpoint)
-    )
+    with finishing(loggers):
+        trainer.fit(
+            module, datamodule=datamodule, ckpt_path=None if checkpoint is None else str(checkpoint)
+        )
     best = trainer.checkpoint_callback.best_model_score if trainer.checkpoint_callback else None
     score = trainer.callback_metrics.get("validation/competition_map") if best is None else best
     return None if score is None else float(score)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch.distributed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from src.metrics.competition import Averaging, ScoreAccumulator
+from src.callbacks.gathering import merged_over_ranks
+from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
 from src.metrics.inputs import RasterObjects
-from src.metrics.matching import ImageMatches, ImageObjects, match_objects
+from src.metrics.matching import ImageMatches, ImageObjects, match_objects, split_key
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import postprocess
@@ -33,6 +33,7 @@ class CompetitionScoreCallback(Callback):
     def __init__(self, *, settings: Mapping[str, Any], averaging: Averaging = "per_class") -> None:
         self.settings = PostprocessSettings(**settings)
         self.averaging = averaging
+        self.score: CompetitionScore | None = None
         self._matches: dict[str, ImageMatches] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,13 +66,13 @@ class CompetitionScoreCallback(Callback):
         accumulator = ScoreAccumulator(averaging=self.averaging)
         for image_id in sorted(matches):
             accumulator.add_matches(image_id, matches[image_id])
-        score = accumulator.result()
+        self.score = accumulator.result()
         pl_module.log(
             "validation/competition_map",
-            score.competition_map,
+            self.score.competition_map,
             prog_bar=True,
             rank_zero_only=False,
-            batch_size=score.images,
+            batch_size=self.score.images,
         )
 
     def _predicted_objects(
@@ -84,11 +85,14 @@ class CompetitionScoreCallback(Callback):
             packed=detections.packed,
         )
 
-
-def merged_over_ranks(matches: Mapping[str, ImageMatches]) -> dict[str, ImageMatches]:
-    """The matches of every rank's photos, by image id."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return dict(matches)
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, dict(matches))
-    return {image_id: match for part in gathered for image_id, match in part.items()}
+    def by_class(self) -> dict[int, dict[str, float | int | None]]:
+        """Columns of the table of classes, by category id: those in truth or prediction."""
+        assert self.score is not None
+        return {
+            split_key(key)[0]: {
+                "true_objects": result.truth_objects,
+                "predicted_objects": result.predicted_objects,
+                "competition_score": result.value,
+            }
+            for key, result in self.score.classes.items()
+        }

@@ -8,6 +8,7 @@ faster-coco-eval, equal to pycocotools.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from src.annotations.coco_runs import to_coco_compressed
 from src.annotations.errors import InputError
 from src.annotations.run_lengths import area_px, box_xyxy, resize_nearest
 from src.annotations.store import AnnotationStore
+
+log = logging.getLogger(__name__)
 
 ALL_IOUS = slice(None)
 IOU_50, IOU_75 = slice(0, 1), slice(5, 6)
@@ -160,7 +163,7 @@ def _precision(
     keys = ("image_id", "category_id", "score", geometry)
     reference = COCO({**truth, "annotations": [dict(entry) for entry in truth["annotations"]]})
     found = reference.loadRes([{key: result[key] for key in keys} for result in results])
-    evaluation = COCOeval_faster(reference, found, kind)
+    evaluation = COCOeval_faster(reference, found, kind, print_function=log.debug)
     evaluation.evaluate()
     evaluation.accumulate()
     precision: npt.NDArray[np.float64] = evaluation.eval["precision"][..., -1]

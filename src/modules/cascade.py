@@ -56,7 +56,8 @@ class CascadeModule(LightningModule):
     ) -> None:
         super().__init__()
         # Only plain values: the checkpoint stays readable with `weights_only=True`.
-        self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"])
+        # The loggers get the whole configuration (src/callbacks/run_record.py).
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"], logger=False)
         self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
         _check(self.category_ids, num_classes, score_floor, max_candidates, mask_stages)
         self.score_floor = score_floor

@@ -1,0 +1,67 @@
+"""What Lightning's loggers have no common call for: tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+
+def log_table(
+    trainer: Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Show a table in W&B as such and in TensorBoard as text."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(
+                key, list(columns), [list(row) for row in rows], step=trainer.global_step
+            )
+        elif isinstance(logger, TensorBoardLogger):
+            lines = [columns, ["---"] * len(columns), *rows]
+            text = "\n".join("|".join(map(_cell, line)) for line in lines)
+            logger.experiment.add_text(key, text, trainer.global_step)
+
+
+def log_pictures(trainer: Trainer, key: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+    """Show pictures by their names, in W&B and TensorBoard.
+
+    Args:
+        trainer: whose loggers show them.
+        key: what they are shown under.
+        pictures: shape (H, W, 3), uint8, RGB.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(
+                key,
+                _framed(list(pictures.values())),
+                step=trainer.global_step,
+                caption=list(pictures),
+                file_type=["jpg"] * len(pictures),
+            )
+        elif isinstance(logger, TensorBoardLogger):
+            for name, picture in pictures.items():
+                logger.experiment.add_image(
+                    f"{key}/{name}", picture, trainer.global_step, dataformats="HWC"
+                )
+
+
+def _framed(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+    """The pictures with white below and to the right: W&B wants those of a key of one size."""
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    framed = []
+    for picture in pictures:
+        frame = np.full((height, width, 3), 255, dtype=np.uint8)
+        frame[: picture.shape[0], : picture.shape[1]] = picture
+        framed.append(frame)
+    return framed
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

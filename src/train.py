@@ -64,9 +64,14 @@ def train(config: DictConfig) -> float | None:
         trainer.fit(
             module, datamodule=datamodule, ckpt_path=None if checkpoint is None else str(checkpoint)
         )
-    best = trainer.checkpoint_callback.best_model_score if trainer.checkpoint_callback else None
-    score = trainer.callback_metrics.get("validation/competition_map") if best is None else best
-    return None if score is None else float(score)
+    return best_score(trainer)
+
+
+def best_score(trainer: lightning.Trainer) -> float | None:
+    """The best score that checkpoints were kept by, or the last one where none are kept."""
+    scores = [getattr(kept, "best_model_score", None) for kept in trainer.checkpoint_callbacks]
+    scores.append(trainer.callback_metrics.get("validation/competition_map"))
+    return next((float(score) for score in scores if score is not None), None)
 
 
 @entry_point("train")

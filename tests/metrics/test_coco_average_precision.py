@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,14 +92,16 @@ def random_image(random: np.random.Generator, number: int, *, crowds: bool = Tru
     )
 
 
-def by_pycocotools(images: list[CocoImage], kind: str) -> COCOeval:
+def by_pycocotools(
+    images: list[CocoImage], kind: str, *, categories: Sequence[int] = CATEGORIES
+) -> COCOeval:
     truth = COCO()
     truth.dataset = {
         "images": [
             {"id": image.number, "height": image.size_hw[0], "width": image.size_hw[1]}
             for image in images
         ],
-        "categories": [{"id": category, "name": str(category)} for category in CATEGORIES],
+        "categories": [{"id": category, "name": str(category)} for category in categories],
         "annotations": [
             {**annotation, "id": number}
             for number, annotation in enumerate((a for i in images for a in i.annotations), start=1)

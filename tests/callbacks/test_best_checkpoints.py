@@ -1,0 +1,86 @@
+"""Which checkpoints are kept, under which names, by the callbacks as they are configured."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+from src.train import best_score
+from tests.test_configs import compose_config
+
+
+class Scored(BoringModel):
+    """Its validation score in each epoch is given."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("validation/competition_map", torch.tensor(self.scores[self.current_epoch]))
+
+
+def fit(folder: Path, scores: list[float], **options: Any) -> Trainer:
+    config = compose_config("train", [f"paths.output_dir={folder}"]).callbacks
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=len(scores),
+        limit_train_batches=1,
+        callbacks=[
+            instantiate(config.callbacks[name]) for name in ("best_link", "best_checkpoint")
+        ],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **({"limit_val_batches": 1, "num_sanity_val_steps": 0} | options),
+    )
+    trainer.fit(Scored(scores))
+    return trainer
+
+
+def test_the_three_best_are_kept_and_the_first_is_linked(tmp_path: Path) -> None:
+    trainer = fit(tmp_path, [0.1, 0.30004, 0.2, 0.25, 0.05])
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best.ckpt",
+        "best_epoch_01_score_0.3000.ckpt",
+        "best_epoch_02_score_0.2000.ckpt",
+        "best_epoch_03_score_0.2500.ckpt",
+    ]
+    assert os.readlink(folder / "best.ckpt") == "best_epoch_01_score_0.3000.ckpt"
+    assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert best_score(trainer) == pytest.approx(0.30004)
+
+
+def test_the_link_moves_to_a_better_one(tmp_path: Path) -> None:
+    fit(tmp_path, [0.1, 0.2])
+    assert os.readlink(tmp_path / "checkpoints" / "best.ckpt") == "best_epoch_01_score_0.2000.ckpt"
+
+
+@pytest.mark.parametrize("options", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 5}])
+def test_validation_can_be_left_out(tmp_path: Path, options: dict[str, Any]) -> None:
+    trainer = fit(tmp_path, [0.1, 0.2], **options)
+    assert trainer.current_epoch == 2
+    assert not list(tmp_path.glob("checkpoints/best*"))
+    assert best_score(trainer) is None
+
+
+@pytest.mark.parametrize("name", ["htc_x101"])
+def test_the_competitions_experiments_validate_on_all_photos_after_every_epoch(name: str) -> None:
+    config = compose_config("train", [f"+experiment={name}", "paths.output_dir=nowhere"])
+    assert config.trainer.check_val_every_n_epoch == 1
+    assert config.trainer.limit_val_batches == 1.0
+    assert config.callbacks.best_checkpoint.monitor == "validation/competition_map"
+    assert config.callbacks.epoch_checkpoint.save_top_k == -1  # S7: one an epoch, too
+    # S8 for COCO's metric, whatever the competition's thresholds are
+    assert config.callbacks.coco_average_precision.settings.score_threshold == 0.001
+    assert config.callbacks.coco_average_precision.settings.nms_iou_threshold == 0.5
+    assert config.callbacks.competition_score.settings == config.postprocess

@@ -1,0 +1,177 @@
+"""Scores of a validation come from all photos together, each once, on one device and on two."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from pycocotools import mask as coco_mask
+
+from src.annotations.store_builder import open_or_build
+from src.metrics.coco_average_precision import CocoImage, coco_annotations, image_number
+from src.metrics.competition import score_images
+from src.metrics.inputs import RasterObjects
+from src.metrics.matching import ImageObjects
+from src.modules.cascade import CascadeModule
+from src.postprocess.candidates import Candidates
+from src.postprocess.coco_results import coco_results
+from src.postprocess.pipeline import postprocess
+from src.postprocess.settings import PostprocessSettings
+from tests.callbacks.conftest import CATEGORY_IDS, compose_training
+from tests.datamodules.conftest import Data, Picture
+from tests.metrics.test_coco_average_precision import by_pycocotools, defined
+
+SCORERS = ("competition_score", "coco_average_precision", "class_table", "validation_pictures")
+
+
+def guesses(picture: Picture) -> Candidates:
+    """What a trained cascade might find: the true objects roughly, some twice, some as others."""
+    random = np.random.default_rng(zlib.crc32(picture.image_id.encode()))
+    boxes, categories, masks = [], [], []
+    for category, mask in picture.objects:
+        ys, xs = np.nonzero(mask)
+        box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], dtype=np.float32)
+        crop = mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].astype(np.float32)
+        for _ in range(random.integers(0, 3)):
+            boxes.append(box + random.normal(0, 2, 4))
+            masks.append(cv2.resize(crop, (28, 28), interpolation=cv2.INTER_AREA))
+            categories.append(category if random.random() < 0.8 else random.choice(CATEGORY_IDS))
+    count = len(boxes)
+    return Candidates(
+        image_id=picture.image_id,
+        size_hw=picture.image.shape[:2],
+        boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(count, 4),
+        scores=random.uniform(0.4, 1, count).astype(np.float32),
+        category_ids=np.array(categories, dtype=np.int16).reshape(count),
+        mask_probabilities=np.array(masks, dtype=np.float32).reshape(count, 28, 28),
+        exact_above_score=0.001,
+    )
+
+
+def validate(photos: Data, folder: Path, **options: Any) -> tuple[dict[str, float], Any]:
+    """Validate a cascade that guesses; its scores, and the datamodule."""
+    config = compose_training(photos, folder)
+    module = instantiate(config.module)
+    assert isinstance(module, CascadeModule)
+    module.predict_step = lambda batch, _: [  # type: ignore[method-assign]
+        guesses(photos.pictures[sample.img_id]) for sample in batch["data_samples"]
+    ]
+    datamodule = instantiate(config.datamodule)
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=[instantiate(config.callbacks[name]) for name in SCORERS],
+        logger=False,
+        enable_progress_bar=False,
+        default_root_dir=folder,
+        **options,
+    )
+    (scores,) = trainer.validate(module, datamodule=datamodule, verbose=False)
+    return dict(scores), datamodule
+
+
+@pytest.fixture(scope="module")
+def alone(
+    data: Data, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, float], Any, Path]:
+    folder = tmp_path_factory.mktemp("alone")
+    return *validate(data, folder), folder
+
+
+def test_coco_scores_are_pycocotools_over_all_photos(
+    alone: tuple[dict[str, float], Any, Path], data: Data
+) -> None:
+    scores, datamodule, folder = alone
+    settings = PostprocessSettings(
+        **compose_training(data, folder).callbacks.coco_average_precision.settings
+    )
+    images = []
+    for number, image_id in enumerate(datamodule.split.validation, start=1):
+        picture = data.pictures[image_id]
+        annotations = []
+        for category, mask in picture.objects:
+            encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            annotations.append(
+                {
+                    "image_id": number,
+                    "category_id": category,
+                    "bbox": coco_mask.toBbox(encoded).tolist(),
+                    "area": int(mask.sum()),
+                    "iscrowd": 0,
+                    "segmentation": encoded,
+                }
+            )
+        results = coco_results(guesses(picture), settings, image_number=number)
+        images.append(CocoImage(number, picture.image.shape[:2], annotations, results))
+    for kind, prefix in (("segm", ""), ("bbox", "box_")):
+        expected = by_pycocotools(images, kind, categories=list(range(46))).stats
+        names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
+        for name, value in zip(names, expected, strict=False):
+            found = scores.get(f"validation/coco_{prefix}{name}")
+            wanted = defined(value)
+            assert found == (wanted if wanted is None else pytest.approx(value, abs=1e-6))
+        assert 0.1 < scores[f"validation/coco_{prefix}map"] < 0.9
+
+
+def test_competition_score_is_that_of_all_photos(
+    alone: tuple[dict[str, float], Any, Path], data: Data
+) -> None:
+    scores, datamodule, folder = alone
+    settings = PostprocessSettings(**compose_training(data, folder).postprocess)
+    predictions = {}
+    for image_id in datamodule.split.validation:
+        found = postprocess(guesses(data.pictures[image_id]), settings)
+        keys = tuple(found.category_ids.tolist())
+        predictions[image_id] = ImageObjects(image_id, keys, found.packed)
+    truth = RasterObjects(datamodule.store)
+    expected = score_images([truth[image_id] for image_id in predictions], predictions)
+    found = scores["validation/competition_map"]
+    assert found == pytest.approx(expected.competition_map, abs=1e-6)
+    assert 0.1 < found < 0.9
+
+
+def test_two_devices_score_as_one_and_no_photo_twice(
+    alone: tuple[dict[str, float], Any, Path], data: Data, tmp_path: Path
+) -> None:
+    """Five photos on two devices: the sampler repeats one."""
+    strategy = DDPStrategy(start_method="fork", process_group_backend="gloo")
+    scores, _ = validate(data, tmp_path, devices=2, strategy=strategy)
+    assert scores == alone[0]
+    tables = [folder / "validation" / "epoch_00_classes.csv" for folder in (tmp_path, alone[2])]
+    assert tables[0].read_text() == tables[1].read_text()
+    with tables[0].open() as file:
+        counted = sum(int(row["true_objects"] or 0) for row in csv.DictReader(file))
+    photos = alone[1].split.validation
+    assert counted == sum(len(data.pictures[image_id].objects) for image_id in photos)
+
+
+def test_truth_of_another_size_than_the_photo_is_resized(data: Data, tmp_path: Path) -> None:
+    store = open_or_build(data.directory / "train.csv", tmp_path)
+    image_id = "0005.jpg"
+    picture = data.pictures[image_id]
+    height, width = picture.image.shape[:2]
+    same = coco_annotations(store, image_id, size_hw=(height, width))
+    double = coco_annotations(store, image_id, size_hw=(2 * height, 2 * width))
+    assert len(same) == len(double) == len(picture.objects)
+    for (category, mask), one, two in zip(picture.objects, same, double, strict=True):
+        assert one["category_id"] == two["category_id"] == category
+        assert one["image_id"] == two["image_id"] == image_number(store, image_id)
+        assert np.array_equal(coco_mask.decode(one["segmentation"]), mask)
+        larger = mask.repeat(2, axis=0).repeat(2, axis=1)
+        assert np.array_equal(coco_mask.decode(two["segmentation"]), larger)
+        assert two["area"] == 4 * one["area"] == 4 * int(mask.sum())
+        assert two["bbox"] == [2 * value for value in one["bbox"]]
+        assert one["bbox"] == coco_mask.toBbox(one["segmentation"]).tolist()
+
+
+def test_no_pictures_at_all_is_another_override(data: Data, tmp_path: Path) -> None:
+    config = compose_training(data, tmp_path, "callbacks.validation_pictures.photos=0")
+    with pytest.raises(Exception, match="photos=0: at least 1 wanted; none at all: ~callbacks"):
+        instantiate(config.callbacks.validation_pictures)

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("run_lengths", "convert", "kernels", "loading", "postprocess", "score")
+BENCHMARKS = ("run_lengths", "convert", "kernels", "loading", "postprocess", "coco_masks", "score")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def to_plain(config: Any) -> Any:
     return config
 
 
-def instantiate_all(group: DictConfig | None) -> list[Any]:
+def instantiate_all(group: Mapping[Any, Any] | None) -> list[Any]:
     """Build every object of a group of named objects, such as callbacks; null is left out."""
     return [hydra.utils.instantiate(node) for node in (group or {}).values() if node is not None]
 

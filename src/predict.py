@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from src.annotations.errors import InputError
 from src.callbacks.prediction_writer import PredictionWriter
-from src.config import entry_point, to_plain
+from src.config import entry_point, instantiate_all, to_plain
 from src.mmdet_bridge.checkpoints import file_sha256, load_state_dict
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ def predict(config: DictConfig) -> Path:
             "datamodule": to_plain(config.datamodule),
         },
     )
-    progress = [config.callbacks.progress, config.callbacks.progress_log]
-    callbacks = [writer, *map(instantiate, progress)]
+    progress = {name: config.callbacks.get(name) for name in ("progress", "progress_log")}
+    callbacks = [writer, *instantiate_all(progress)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=False)
     trainer.predict(module, datamodule=datamodule, return_predictions=False)
     log.info("wrote %s", config.predictions)

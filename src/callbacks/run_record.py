@@ -48,7 +48,7 @@ class RunRecordCallback(Callback):
                 logger.experiment.add_text("config", f"```\n{text}```")
             if isinstance(logger, WandbLogger) and logger.experiment.offline:
                 folder = Path(logger.experiment.dir).parent
-                log.info("W&B is offline (WANDB_API_KEY is not set); later: wandb sync %s", folder)
+                log.info("W&B is offline (no WANDB_API_KEY); later: wandb sync %s", folder)
 
     def _note_start(self, version: Mapping[str, Any]) -> None:
         """Add this start to the run's earlier ones; the file is replaced as a whole."""

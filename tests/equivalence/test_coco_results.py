@@ -14,6 +14,7 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from pycocotools import mask as coco_mask
 
+from benchmarks.coco_masks import run
 from src.annotations.coco_runs import from_coco_compressed
 from src.annotations.run_lengths import decode
 from src.metrics.coco_average_precision import CocoImage, coco_score
@@ -213,3 +214,8 @@ def test_an_empty_mask_stays_only_where_no_area_is_asked_for() -> None:
     assert coco_results(candidates, make_settings(min_area_px=1), image_number=1) == []
     nothing = coco_results(candidates, make_settings(score_threshold=1.0), image_number=1)
     assert nothing == []
+
+
+def test_both_ways_of_the_benchmark_make_the_same_masks() -> None:
+    result = run(photo_hw=(300, 400), candidates=20, rounds=1)
+    assert result["masks_compared"] >= 15

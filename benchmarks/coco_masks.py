@@ -5,8 +5,8 @@
 mmdetection pastes each mask into a bitmap of the photo and compresses that with pycocotools
 (``FCNMaskHead``, ``CocoMetric``); this project samples the pixels within the box and keeps their
 run lengths. Both start from the same candidates after the same NMS. Figures are CPU time of one
-core, the least of several rounds. The masks of both ways are compared, text by text, before a
-figure is reported.
+core, the least of several rounds. The masks of both ways are compared before a figure is reported:
+they may differ only in pixels whose probability is within 1e-6 of the threshold.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SETTINGS = PostprocessSettings(
     suppress_overlaps=False,
     min_area_px=0,
 )
+UNDECIDED = 1e-6
 
 
 def make_image(seed: int, *, photo_hw: tuple[int, int], candidates: int) -> Candidates:
@@ -65,23 +66,51 @@ def plain_masks(image: Candidates) -> list[str]:
     """The same, mmdetection's way: one mask at a time, as it does on the CPU."""
     kept, _ = select_pairs(image, SETTINGS)
     texts = []
-    for index in kept:
-        pasted, region = _do_paste_mask(
-            torch.from_numpy(image.mask_probabilities[index])[None, None],
-            torch.from_numpy(image.boxes_xyxy[index])[None],
-            *image.size_hw,
-        )
-        full = torch.zeros(image.size_hw, dtype=torch.bool)
-        full[region] = pasted[0] >= SETTINGS.mask_threshold
-        encoded = coco_mask.encode(np.asfortranarray(full.numpy(), dtype=np.uint8))
+    for index in kept.tolist():
+        window, region = _paste(image, index)
+        mask = torch.zeros(image.size_hw, dtype=torch.bool)
+        mask[region] = window >= SETTINGS.mask_threshold
+        encoded = coco_mask.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
         texts.append(encoded["counts"].decode())
     return texts
+
+
+def differing_px(image: Candidates, ours: list[str], plain: list[str]) -> int:
+    """In how many pixels the two ways differ.
+
+    Raises:
+        AssertionError: in a pixel whose probability is not at the threshold.
+    """
+    kept, _ = select_pairs(image, SETTINGS)
+    total = 0
+    for index, *texts in zip(kept.tolist(), ours, plain, strict=True):
+        if texts[0] != texts[1]:
+            masks = coco_mask.decode([{"size": image.size_hw, "counts": text} for text in texts])
+            different = masks[:, :, 0] != masks[:, :, 1]
+            window, region = _paste(image, index)
+            probabilities = np.zeros(image.size_hw, dtype=np.float32)
+            probabilities[region] = window.numpy()
+            distance = np.abs(probabilities[different] - SETTINGS.mask_threshold)
+            if distance.max() > UNDECIDED:
+                raise AssertionError("the two ways make different masks")
+            total += int(different.sum())
+    return total
+
+
+def _paste(image: Candidates, index: int) -> tuple[torch.Tensor, tuple[slice, slice]]:
+    """Probabilities within the box and where they lie on the photo, by mmdetection's function."""
+    pasted, region = _do_paste_mask(
+        torch.from_numpy(image.mask_probabilities[index])[None, None],
+        torch.from_numpy(image.boxes_xyxy[index])[None],
+        *image.size_hw,
+    )
+    return pasted[0], region
 
 
 def run(
     *, photo_hw: tuple[int, int] = (4000, 3000), candidates: int = 120, rounds: int = 5
 ) -> dict[str, Any]:
-    """Measure both ways on one photo and check that they give the same masks.
+    """Measure both ways on one photo and compare their masks.
 
     Args:
         photo_hw: size of the photo.
@@ -89,19 +118,18 @@ def run(
         rounds: of ours, the fastest counts; mmdetection's way, slow enough to be steady, gets 2.
 
     Returns:
-        Milliseconds an image both ways, how many times faster ours is, and how many masks were
-        compared.
+        Milliseconds an image both ways, how many times faster ours is, and what was compared.
     """
     torch.set_num_threads(1)
     image = make_image(0, photo_hw=photo_hw, candidates=candidates)
-    ours, plain = our_masks(image), plain_masks(image)
-    if ours != plain:
-        raise AssertionError("the two ways make different masks")
+    ours = our_masks(image)
+    different = differing_px(image, ours, plain_masks(image))
     seconds = _cpu_seconds(lambda: our_masks(image), rounds)
     plain_seconds = _cpu_seconds(lambda: plain_masks(image), 2)
     return {
         "photo_megapixels": photo_hw[0] * photo_hw[1] / 1e6,
         "masks_compared": len(ours),
+        "pixels_different": different,
         "ms_an_image": 1e3 * seconds,
         "ms_an_image_mmdet": 1e3 * plain_seconds,
         "times_faster": plain_seconds / seconds,

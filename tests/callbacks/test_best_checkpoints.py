@@ -33,9 +33,7 @@ def fit(folder: Path, scores: list[float], **options: Any) -> Trainer:
         accelerator="cpu",
         max_epochs=len(scores),
         limit_train_batches=1,
-        callbacks=[
-            instantiate(config.callbacks[name]) for name in ("best_link", "best_checkpoint")
-        ],
+        callbacks=[instantiate(config.best_link), instantiate(config.best_checkpoint)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

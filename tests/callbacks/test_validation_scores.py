@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,30 @@ def test_truth_of_another_size_than_the_photo_is_resized(data: Data, tmp_path: P
         assert two["area"] == 4 * one["area"] == 4 * int(mask.sum())
         assert two["bbox"] == [2 * value for value in one["bbox"]]
         assert one["bbox"] == coco_mask.toBbox(one["segmentation"]).tolist()
+
+
+def test_crowd_regions_of_the_truth_stay_crowds(tmp_path: Path) -> None:
+    square = {"size": [4, 6], "counts": [4, 2, 2, 2, 14]}
+    objects = [
+        {"id": n + 1, "image_id": 1, "category_id": 2, "iscrowd": n, "segmentation": square}
+        for n in range(2)
+    ]
+    for entry in objects:
+        entry |= {"area": 4, "bbox": [1, 0, 2, 2]}
+    source = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 6}],
+        "categories": [{"id": 2, "name": "sweater"}],
+        "annotations": objects,
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(source))
+    store = open_or_build(tmp_path / "truth.json", tmp_path / "cache")
+    (record,) = store.images
+    found = coco_annotations(store, record.image_id, size_hw=(4, 6))
+    assert [entry["iscrowd"] for entry in found] == [0, 1]
+    assert [entry["area"] for entry in found] == [4, 4]
+    assert [entry["bbox"] for entry in found] == [[1, 0, 2, 2]] * 2
+    for entry in found:
+        assert coco_mask.decode(entry["segmentation"])[:2, 1:3].sum() == 4
 
 
 def test_no_pictures_at_all_is_another_override(data: Data, tmp_path: Path) -> None:

@@ -29,6 +29,32 @@ def check_probability(key: str, value: float) -> None:
         raise InputError(f"{key}={value}: 0 to 1 is legal")
 
 
+def check_repeat_factor(key: str, value: float | None) -> None:
+    """Check the share of the photos below which a category is rare.
+
+    Raises:
+        InputError: it is neither None nor in (0, 1].
+    """
+    if value is not None and not 0 < value <= 1:
+        raise InputError(
+            f"{key}={value}: legal are null and a share of the photos, above 0 and at most 1"
+        )
+
+
+def check_batch_size(batch_size: int, *, devices: int, photos: int, split_file: Path) -> None:
+    """Check that the photos to train on are enough for a step.
+
+    Raises:
+        InputError: there are fewer than the devices' batches take.
+    """
+    if batch_size * devices > photos:
+        raise InputError(
+            f"datamodule.batch_size={batch_size} on {devices} device(s) takes "
+            f"{batch_size * devices} photos a step; {split_file} has {photos} training photos "
+            "with objects"
+        )
+
+
 def check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) -> None:
     """Check the limits of a resized photo's edges, in pixels.
 

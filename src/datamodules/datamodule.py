@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import albumentations
 import lightning
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from src.annotations.errors import InputError
 from src.annotations.store import AnnotationStore
 from src.datamodules.annotations import open_annotations
 from src.datamodules.checks import (
     check_at_least,
+    check_batch_size,
     check_directory,
     check_photos,
     check_probability,
+    check_repeat_factor,
     check_scale,
 )
 from src.datamodules.dataset import PhotoDataset, TrainingDataset
 from src.datamodules.folds import load_or_make_split
-from src.datamodules.loading import EpochSampler, make_loader
+from src.datamodules.loading import make_loader
 from src.datamodules.photo_list import select_photos
 from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.datamodules.sampling import EpochSampler, repeat_factors
 from src.datamodules.split_file import Split
 from src.mmdet_bridge.samples import Sample
 
@@ -65,6 +69,9 @@ class CompetitionDataModule(lightning.LightningDataModule):
             the resized photo, so that a size in pixels is one that the model sees.
         seed: of order, scale, mirroring and augmentation in training.
         batch_size: training photos a batch and device.
+        group_by_aspect_ratio: photos wider than high and others in training batches of their own.
+        repeat_factor: share of the training photos, in (0, 1], below which a category is rare and
+            its photos are repeated, see ``repeat_factors``; epochs grow. Null: each photo once.
         predict_batch_size: photos a batch and device in validation, test and prediction.
         num_workers: loader processes; 0: none, the photos are made in the training process.
         prefetch_factor: batches that each worker makes ahead.
@@ -97,6 +104,8 @@ class CompetitionDataModule(lightning.LightningDataModule):
         pixel_augmentations: Mapping[str, albumentations.BasicTransform] | None = None,
         seed: int = 0,
         batch_size: int = 2,
+        group_by_aspect_ratio: bool = True,
+        repeat_factor: float | None = None,
         predict_batch_size: int = 1,
         num_workers: int = 0,
         prefetch_factor: int = 2,
@@ -110,14 +119,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
         check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
         check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
         check_probability("datamodule.flip_probability", flip_probability)
-        for key, value, least in (
-            ("batch_size", batch_size, 1),
-            ("predict_batch_size", predict_batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("prefetch_factor", prefetch_factor, 1),
-            ("seed", seed, 0),
-        ):
-            check_at_least(f"datamodule.{key}", value, least)
+        check_repeat_factor("datamodule.repeat_factor", repeat_factor)
+        check_at_least("datamodule.batch_size", batch_size, 1)
+        check_at_least("datamodule.predict_batch_size", predict_batch_size, 1)
+        check_at_least("datamodule.num_workers", num_workers, 0)
+        check_at_least("datamodule.prefetch_factor", prefetch_factor, 1)
+        check_at_least("datamodule.seed", seed, 0)
         self.train_annotations = train_annotations
         self.train_images = None if train_images is None else Path(train_images)
         self.split_file = Path(split_file)
@@ -132,16 +139,23 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.predict_split = predict_split
         self.train_short_edge_px = train_short_edge_px
         self.train_long_edge_px = train_long_edge_px
-        self.predict_short_edge_px = predict_short_edge_px
-        self.predict_long_edge_px = predict_long_edge_px
+        self._photo_dataset = partial(
+            PhotoDataset, short_edge_px=predict_short_edge_px, long_edge_px=predict_long_edge_px
+        )
         self.flip_probability = flip_probability
         self.pixel_augmentation = PixelAugmentation(pixel_augmentations or {})
         self.seed = seed
         self.batch_size = batch_size
+        self.group_by_aspect_ratio = group_by_aspect_ratio
+        self.repeat_factor = repeat_factor
         self.predict_batch_size = predict_batch_size
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor
-        self.persistent_workers = persistent_workers
+        self._loader = partial(
+            make_loader,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+        )
+        self._first_batch = 0
 
     def prepare_data(self) -> None:
         """Build the annotation store and the split where they are missing; on one process."""
@@ -167,17 +181,35 @@ class CompetitionDataModule(lightning.LightningDataModule):
         if self._needs_test_photos(stage):
             self.test_dataset = self._test_dataset()
 
+    def skip_batches(self, batches: int) -> None:
+        """Begin the next training loader's first epoch after so many batches of each device.
+
+        For a run that goes on within an epoch: what it has trained on is not made again, and what
+        follows is the same. Call it before the loader is made: in ``on_load_checkpoint``, say.
+        """
+        self._first_batch = batches
+
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled, augmented photos with their objects; the same for the same seed and epoch."""
+        """Shuffled, augmented photos with their objects; the same for the same seed and epoch.
+
+        Raises:
+            InputError: ``skip_batches`` was told more than an epoch has.
+        """
+        dataset, trainer = self.train_dataset, self.trainer
+        progress = None if trainer is None else trainer.fit_loop.epoch_progress.current
         sampler = EpochSampler(
-            self.train_dataset,
+            batch_size=self.batch_size,
             seed=self.seed,
-            rank=0 if self.trainer is None else self.trainer.global_rank,
+            rank=0 if trainer is None else trainer.global_rank,
             world_size=self._world_size,
+            groups=dataset.is_wide() & self.group_by_aspect_ratio,
+            repeat_factors=repeat_factors(dataset.category_sets(), threshold=self.repeat_factor),
+            # Lightning starts the workers before it tells the sampler which epoch it goes on with.
+            first_epoch=getattr(progress, "processed", 0),
+            first_batch=self._first_batch,
         )
-        return self._loader(
-            self.train_dataset, batch_size=self.batch_size, sampler=sampler, drop_last=True
-        )
+        self._first_batch = 0
+        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Every validation photo, by image id, without its objects."""
@@ -234,13 +266,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
         indices = np.array([i for i in positions if category_sets[i]], dtype=np.int64)
         if len(indices) < len(positions):
             log.info("%d training photos without objects left out", len(positions) - len(indices))
-        wanted = self.batch_size * self._world_size
-        if wanted > len(indices):
-            raise InputError(
-                f"datamodule.batch_size={self.batch_size} on {self._world_size} device(s) takes "
-                f"{wanted} photos a step; {self.split_file} has {len(indices)} training photos "
-                "with objects"
-            )
+        check_batch_size(
+            self.batch_size,
+            devices=self._world_size,
+            photos=len(indices),
+            split_file=self.split_file,
+        )
         file_names = [self.store.images[index].file_name for index in indices]
         return TrainingDataset(
             store=self.store,
@@ -258,41 +289,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
         records = [self.store.images[self.store.index_of(i)] for i in self.split.validation]
         file_names = [record.file_name for record in records]
         return self._photo_dataset(
-            directory=check_photos("datamodule.train_images", self.train_images, file_names),
+            images_directory=check_photos("datamodule.train_images", self.train_images, file_names),
             image_ids=self.split.validation,
             file_names=file_names,
         )
 
     def _test_dataset(self) -> PhotoDataset:
         directory = check_directory("datamodule.test_images", self.test_images)
-        image_ids, file_names = select_photos(directory, sample_submission=self.sample_submission)
-        return self._photo_dataset(directory=directory, image_ids=image_ids, file_names=file_names)
-
-    def _photo_dataset(
-        self, *, directory: Path, image_ids: Sequence[str], file_names: Sequence[str]
-    ) -> PhotoDataset:
-        return PhotoDataset(
-            images_directory=directory,
-            image_ids=tuple(image_ids),
-            file_names=tuple(file_names),
-            short_edge_px=self.predict_short_edge_px,
-            long_edge_px=self.predict_long_edge_px,
-        )
-
-    def _loader(
-        self,
-        dataset: Dataset[Sample],
-        *,
-        batch_size: int,
-        sampler: EpochSampler | None = None,
-        drop_last: bool = False,
-    ) -> DataLoader[Sample]:
-        return make_loader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            prefetch_factor=self.prefetch_factor,
-            persistent_workers=self.persistent_workers,
-        )
+        ids, names = select_photos(directory, sample_submission=self.sample_submission)
+        return self._photo_dataset(images_directory=directory, image_ids=ids, file_names=names)

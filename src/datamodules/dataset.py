@@ -14,6 +14,7 @@ from src.annotations.image_headers import read_size_hw
 from src.annotations.store import AnnotationStore
 from src.datamodules.photos import read_photo
 from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.datamodules.sampling import SampleKey
 from src.datamodules.transforms import (
     View,
     boxes_of_masks,
@@ -26,10 +27,10 @@ from src.mmdet_bridge.samples import Objects, Sample, make_objects, make_sample
 
 
 class TrainingDataset(Dataset[Sample]):
-    """Augmented photos with their objects. Keys are pairs (epoch, index), see ``EpochSampler``.
+    """Augmented photos with their objects. Keys are those of ``EpochSampler``, see ``SampleKey``.
 
-    A sample depends on seed, epoch and index alone: not on the worker that makes it, nor on what
-    was made before.
+    A sample depends on seed and key alone: not on the worker that makes it, nor on what was made
+    before.
 
     Args:
         store: the annotations.
@@ -68,8 +69,7 @@ class TrainingDataset(Dataset[Sample]):
         self.pixel_augmentation = pixel_augmentation
         self.seed = seed
         self._label_of = {category: label for label, category in enumerate(category_ids)}
-        category_sets = store.category_sets()
-        present = set().union(*(category_sets[index] for index in indices))
+        present = set().union(*self.category_sets())
         if unknown := sorted(present - self._label_of.keys()):
             raise InputError(
                 f"category_ids={list(category_ids)}: the photos to train on carry objects of "
@@ -80,16 +80,30 @@ class TrainingDataset(Dataset[Sample]):
         """Return the number of photos."""
         return len(self.indices)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Make the sample of an epoch (0 or above) and a position in ``indices``."""
-        epoch, index = key
-        record = self.store.images[self.indices[index]]
+    def category_sets(self) -> list[frozenset[int]]:
+        """Return the set of category ids on each photo."""
+        category_sets = self.store.category_sets()
+        return [category_sets[index] for index in self.indices]
+
+    def is_wide(self) -> npt.NDArray[np.bool_]:
+        """Return whether each photo is wider than high, shape (N,)."""
+        images = [self.store.images[index] for index in self.indices]
+        return np.array([image.width_px > image.height_px for image in images], dtype=np.bool_)
+
+    def __getitem__(self, key: SampleKey | tuple[int, int] | int) -> Sample:
+        """Make the sample of an epoch, a position in ``indices`` and a repetition, 0 or above.
+
+        A position alone, as Lightning's ``overfit_batches`` asks, is one of epoch 0.
+        """
+        epoch, position, repetition = SampleKey(*((0, key) if isinstance(key, int) else key))
+        index = int(self.indices[position])
+        record = self.store.images[index]
         view = draw_view(
             record.size_hw,
             short_edge_px=self.short_edge_px,
             long_edge_px=self.long_edge_px,
             flip_probability=self.flip_probability,
-            generator=np.random.default_rng([self.seed, epoch, index]),
+            generator=np.random.default_rng([self.seed, epoch, position, repetition]),
         )
         path = self.images_directory / record.file_name
         image = read_photo(path, size_hw=view.size_hw)
@@ -100,7 +114,7 @@ class TrainingDataset(Dataset[Sample]):
             image_path=str(path),
             original_hw=record.size_hw,
             flip=view.flip,
-            objects=self._objects(int(self.indices[index]), view),
+            objects=self._objects(index, view),
         )
 
     def _objects(self, store_index: int, view: View) -> Objects:

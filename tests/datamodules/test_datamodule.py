@@ -199,6 +199,8 @@ def test_photos_without_objects_are_validated_but_not_trained_on(data: Data, tmp
             "datamodule.train_long_edge_px=59 is less than datamodule.train_short_edge_px=60",
         ),
         ({"predict_long_edge_px": 20}, "datamodule.predict_long_edge_px=20 is less than .*=48"),
+        ({"repeat_factor": 0}, "datamodule.repeat_factor=0: legal are null and a share"),
+        ({"repeat_factor": 1.5}, "datamodule.repeat_factor=1.5: .* above 0 and at most 1"),
         ({"flip_probability": 1.5}, "datamodule.flip_probability=1.5: 0 to 1 is legal"),
         ({"batch_size": 0}, "datamodule.batch_size=0: 1 or more"),
         ({"predict_batch_size": -1}, "datamodule.predict_batch_size=-1: 1 or more"),

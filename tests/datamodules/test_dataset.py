@@ -185,6 +185,17 @@ def test_same_photo_at_different_positions_is_drawn_differently(data: Data):
     assert 15 < sum(sample.flip for sample in samples) < 45
 
 
+def test_repeated_photo_is_drawn_anew(data: Data):
+    dataset = training_dataset(data.directory)
+    views = {
+        (sample["data_samples"].img_shape, sample["data_samples"].flip)
+        for sample in (dataset[0, 5, repetition] for repetition in range(8))
+    }
+    assert len(views) > 4
+    for key in ((0, 5, 0), (0, 5), 5):
+        np.testing.assert_array_equal(pixels(dataset[key]), pixels(dataset[0, 5]))
+
+
 def test_dataset_pickles_small_and_shares_the_store(data: Data):
     dataset = training_dataset(data.directory)
     large = training_dataset(data.directory, indices=np.zeros(10_016, dtype=np.int64))

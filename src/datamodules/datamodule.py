@@ -155,7 +155,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             prefetch_factor=prefetch_factor,
             persistent_workers=persistent_workers,
         )
-        self._first_batch = 0
+        self.first_epoch, self.batches_done = 0, 0
 
     def prepare_data(self) -> None:
         """Build the annotation store and the split where they are missing; on one process."""
@@ -181,34 +181,31 @@ class CompetitionDataModule(lightning.LightningDataModule):
         if self._needs_test_photos(stage):
             self.test_dataset = self._test_dataset()
 
-    def skip_batches(self, batches: int) -> None:
-        """Begin the next training loader's first epoch after so many batches of each device.
+    def go_on(self, *, epoch: int, batches_done: int) -> None:
+        """Let the next training loader begin in an epoch, after its first so many batches.
 
-        For a run that goes on within an epoch: what it has trained on is not made again, and what
-        follows is the same. Call it before the loader is made: in ``on_load_checkpoint``, say.
+        For a run that goes on: what each device has trained on is not made again. To be called
+        before Lightning asks for the loader, that is before or while it loads the checkpoint.
         """
-        self._first_batch = batches
+        self.first_epoch, self.batches_done = epoch, batches_done
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled, augmented photos with their objects; the same for the same seed and epoch.
 
         Raises:
-            InputError: ``skip_batches`` was told more than an epoch has.
+            InputError: ``go_on`` was told of more batches than an epoch has.
         """
-        dataset, trainer = self.train_dataset, self.trainer
-        progress = None if trainer is None else trainer.fit_loop.epoch_progress.current
+        dataset = self.train_dataset
         sampler = EpochSampler(
             batch_size=self.batch_size,
             seed=self.seed,
-            rank=0 if trainer is None else trainer.global_rank,
+            rank=0 if self.trainer is None else self.trainer.global_rank,
             world_size=self._world_size,
             groups=dataset.is_wide() & self.group_by_aspect_ratio,
             repeat_factors=repeat_factors(dataset.category_sets(), threshold=self.repeat_factor),
-            # Lightning starts the workers before it tells the sampler which epoch it goes on with.
-            first_epoch=getattr(progress, "processed", 0),
-            first_batch=self._first_batch,
+            first_epoch=self.first_epoch,
+            batches_done=self.batches_done,
         )
-        self._first_batch = 0
         return self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:

@@ -43,12 +43,14 @@ class EpochSampler(DistributedSampler):
             at most one batch an epoch is mixed.
         repeat_factors: shape (N,), float64, 1 or above: how often each photo comes up in an epoch,
             in the mean; see ``repeat_factors``.
-        first_epoch: the epoch until ``set_epoch`` says another.
-        first_batch: how many batches of each process ``first_epoch`` begins after: those that a
-            run trained on before it was cut off. ``len`` counts them, as Lightning expects.
+        first_epoch: the epoch that the run begins or goes on with. It is set here because Lightning
+            makes the first iterator, and so its workers begin, before it calls ``set_epoch``:
+            https://github.com/Lightning-AI/pytorch-lightning/issues/21938
+        batches_done: how many of this process's batches of that epoch are done and left out; all of
+            them: the run goes on with the next epoch. ``len`` counts them, as Lightning expects.
 
     Raises:
-        InputError: ``first_batch`` is more than an epoch has.
+        InputError: ``batches_done`` is more than an epoch has.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class EpochSampler(DistributedSampler):
         groups: npt.NDArray[np.bool_],
         repeat_factors: npt.NDArray[np.float64],
         first_epoch: int = 0,
-        first_batch: int = 0,
+        batches_done: int = 0,
     ) -> None:
         super().__init__(groups, num_replicas=world_size, rank=rank, seed=seed)  # type: ignore[arg-type]
         self.batch_size = batch_size
@@ -70,16 +72,18 @@ class EpochSampler(DistributedSampler):
         # As whole numbers, whose sum depends on no order: every epoch has the same length.
         rest = (repeat_factors - self._whole) * 2**_ROUNDING_BITS
         self._rest = np.round(rest).astype(np.int64)
-        self.first_epoch = first_epoch
-        self.first_batch = first_batch
-        self.set_epoch(first_epoch)
         batches = len(self) // batch_size
-        if first_batch > batches:
+        if batches_done > batches:
             raise InputError(
-                f"the run to go on with had trained on {first_batch} batches of its epoch, but an "
+                f"the run to go on with had trained on {batches_done} batches of its epoch, but an "
                 f"epoch has {batches} now: go on with the data, datamodule.batch_size and devices "
                 "of before"
             )
+        done = batches_done == batches
+        self.first_epoch, self.batches_done = (
+            (first_epoch + 1, 0) if done else (first_epoch, batches_done)
+        )
+        self.set_epoch(self.first_epoch)
 
     def __len__(self) -> int:
         """Return the number of keys of a whole epoch on this process."""
@@ -89,7 +93,7 @@ class EpochSampler(DistributedSampler):
     def __iter__(self) -> Iterator[SampleKey]:
         """Yield the keys of this epoch, or what is left of it."""
         positions, repetitions = self._order(self.epoch)
-        begin = self.first_batch * self.batch_size if self.epoch == self.first_epoch else 0
+        begin = self.batches_done * self.batch_size if self.epoch == self.first_epoch else 0
         pairs = zip(positions[begin:].tolist(), repetitions[begin:].tolist(), strict=True)
         return (SampleKey(self.epoch, position, repetition) for position, repetition in pairs)
 

@@ -194,15 +194,14 @@ def test_an_epoch_begun_late_goes_on_as_it_would_have():
     for rank in range(2):
         changes = {"photos": 23, "batch_size": 3, "rank": rank, "world_size": 2}
         whole = {epoch: keys(epoch, **changes) for epoch in (4, 5)}
-        late = sampler(first_epoch=4, first_batch=2, **changes)
+        late = sampler(first_epoch=4, batches_done=2, **changes)
         assert list(late) == whole[4][6:]
         assert list(late) == whole[4][6:]
         assert len(late) == len(whole[4])
         late.set_epoch(5)
         assert list(late) == whole[5]
-    done = sampler(photos=6, batch_size=3, first_batch=2)
-    assert list(done) == []
+        assert list(sampler(first_epoch=4, batches_done=3, **changes)) == whole[5]
     with pytest.raises(
         InputError, match=r"had trained on 3 batches of its epoch, but .* has 2 now"
     ):
-        sampler(photos=6, batch_size=3, first_batch=3)
+        sampler(photos=6, batch_size=3, batches_done=3)

@@ -32,8 +32,22 @@ def decode(runs: Runs, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
     Returns:
         Shape (H, W) bool.
     """
+    mask = np.zeros(size_hw, dtype=np.bool_)
+    draw(runs, mask)
+    return mask
+
+
+def draw(runs: Runs, mask: npt.NDArray[np.bool_]) -> None:
+    """Draw a mask into a bitmap that is there.
+
+    Args:
+        runs: Shape (R, 2), valid for the picture (``check_runs``).
+        mask: Shape (H, W) bool, of the picture, nothing drawn in it yet. Changed; outside of the
+            columns that the mask meets not even touched, so that a row of ``np.zeros`` takes no
+            memory there.
+    """
     starts = runs[:, 0].astype(np.int64)
-    return _draw(starts, starts + runs[:, 1], size_hw)
+    _draw(starts, starts + runs[:, 1], mask)
 
 
 def encode(mask: npt.NDArray[np.bool_]) -> Runs:
@@ -67,7 +81,9 @@ def decode_resized(
         Shape (grid height, grid width) bool.
     """
     starts, ends = resized_intervals(runs, size_hw, grid_hw, flip_horizontal)
-    return _draw(starts, ends, grid_hw)
+    mask = np.zeros(grid_hw, dtype=np.bool_)
+    _draw(starts, ends, mask)
+    return mask
 
 
 def resize_nearest(
@@ -91,10 +107,9 @@ def resize_nearest(
 
 
 def _draw(
-    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], size_hw: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
-    height_px, _ = size_hw
-    mask = np.zeros(size_hw, dtype=np.bool_)
+    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]
+) -> None:
+    height_px = len(mask)
     # Only the columns from the first interval to the last are drawn; a mask is often a small part.
     left = int(starts[0]) // height_px if len(starts) else 0
     right = -(-int(ends[-1]) // height_px) if len(ends) else 0
@@ -103,7 +118,6 @@ def _draw(
         words = runs_to_words(starts - left * height_px, ends - left * height_px, pixels)
         columns = words_to_pixels(words, pixels).reshape(right - left, height_px)
         mask[:, left:right] = transpose(columns)
-    return mask
 
 
 def resized_intervals(

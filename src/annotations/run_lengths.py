@@ -21,7 +21,13 @@ from src.annotations.run_length_algebra import (
 )
 from src.annotations.run_length_blocks import RunsBatch
 from src.annotations.run_length_checks import RunLengthError, check_runs, check_runs_batch
-from src.annotations.run_length_raster import decode, decode_resized, encode, resize_nearest
+from src.annotations.run_length_raster import (
+    decode,
+    decode_resized,
+    draw,
+    encode,
+    resize_nearest,
+)
 from src.annotations.run_length_text import (
     format_runs,
     format_runs_batch,
@@ -41,6 +47,7 @@ __all__ = [
     "check_runs_batch",
     "decode",
     "decode_resized",
+    "draw",
     "encode",
     "format_runs",
     "format_runs_batch",

@@ -17,11 +17,12 @@ from src.datamodules.pixel_augmentation import PixelAugmentation
 from src.datamodules.sampling import SampleKey
 from src.datamodules.transforms import (
     View,
-    boxes_of_masks,
+    boxes_of_runs,
+    draw_masks,
     draw_view,
     flip_photo,
-    render_masks,
     resized_hw,
+    runs_of_view,
 )
 from src.mmdet_bridge.samples import Objects, Sample, make_objects, make_sample
 
@@ -121,14 +122,14 @@ class TrainingDataset(Dataset[Sample]):
         """Leave out objects of which resizing left no pixel, and COCO's crowd regions."""
         instances = self.store.instances(store_index)
         single = np.flatnonzero(~self.store.is_crowd(store_index))
-        masks = render_masks([instances.runs[number] for number in single], view)
-        boxes = boxes_of_masks(masks)
-        visible = boxes[:, 2] > boxes[:, 0]
+        resized = runs_of_view([instances.runs[number] for number in single], view)
+        visible = [number for number, runs in enumerate(resized) if len(runs)]
+        runs = [resized[number] for number in visible]
         category_ids = instances.category_ids[single[visible]]
         return make_objects(
             labels=np.array([self._label_of[int(c)] for c in category_ids], dtype=np.int64),
-            boxes_xyxy=boxes[visible],
-            masks=masks[visible],
+            boxes_xyxy=boxes_of_runs(runs, view.size_hw),
+            masks=draw_masks(runs, view.size_hw),
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.instances import Runs
-from src.annotations.run_lengths import decode_resized
+from src.annotations.run_lengths import box_xyxy, draw, resize_nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,39 +95,37 @@ def flip_photo(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.flip(photo, 1), dtype=np.uint8)
 
 
-def render_masks(runs: Sequence[Runs], view: View) -> npt.NDArray[np.uint8]:
-    """Draw masks on the view's grid, without a bitmap of the photo's size.
-
-    Equal to decoding each mask, resizing it by nearest (source index = floor(i * source / target))
-    and mirroring it where the view is mirrored.
+def runs_of_view(runs: Sequence[Runs], view: View) -> list[Runs]:
+    """Resize masks by nearest to the view's grid, and mirror them where the view is mirrored.
 
     Args:
         runs: N masks on a picture of ``view.annotated_hw``, each of shape (R_i, 2).
         view: the view.
 
     Returns:
-        Shape (N, *view.size_hw), uint8, 0 or 1.
+        N masks on a picture of ``view.size_hw``, each of shape (S_i, 2); empty where resizing
+        (source index = floor(i * source / target)) left no pixel.
     """
-    masks = np.empty((len(runs), *view.size_hw), dtype=np.uint8)
+    return [
+        resize_nearest(mask, view.annotated_hw, view.size_hw, flip_horizontal=view.flip)
+        for mask in runs
+    ]
+
+
+def draw_masks(runs: Sequence[Runs], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Draw N masks, shape (N, *size_hw), uint8, 0 or 1."""
+    masks = np.zeros((len(runs), *size_hw), dtype=np.bool_)
     for mask, mask_runs in zip(masks, runs, strict=True):
-        mask[:] = decode_resized(
-            mask_runs, view.annotated_hw, view.size_hw, flip_horizontal=view.flip
-        )
-    return masks
+        draw(mask_runs, mask)
+    return masks.view(np.uint8)
 
 
-def boxes_of_masks(masks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return the tightest box of each mask.
-
-    Args:
-        masks: shape (N, H, W), uint8, not zero where the object is.
+def boxes_of_runs(runs: Sequence[Runs], size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Return the tightest box of each of N masks.
 
     Returns:
         Shape (N, 4), float32: x_min, y_min, x_max, y_max in pixels, half-open (the maxima are one
         past the last pixel); zeros for an empty mask.
     """
-    boxes = np.zeros((len(masks), 4), dtype=np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        x_min, y_min, width, height = cv2.boundingRect(mask)
-        box[:] = x_min, y_min, x_min + width, y_min + height
-    return boxes
+    boxes = [box_xyxy(mask, size_hw[0]) for mask in runs]
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4)

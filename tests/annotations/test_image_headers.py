@@ -103,3 +103,15 @@ def test_thumbnail_does_not_hide_a_truncation(tmp_path):
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(InputError, match="truncated"):
         read_size_hw(path)
+
+
+def test_pixels_are_the_same_however_pillow_keeps_them(tmp_path):
+    """Above 16 MB, four bytes a pixel, Pillow keeps the rows in several blocks."""
+    random = np.random.default_rng(0)
+    for size_hw in ((64, 48), (2100, 2100)):
+        image = random.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "a.png", compress_level=0)
+        found = read_image_rgb(tmp_path / "a.png")
+        assert_array_equal(found, image)
+        assert found.flags.c_contiguous
+        assert found.flags.writeable

@@ -10,12 +10,13 @@ from mmcv.image import rescale_size
 from src.annotations.run_lengths import encode, mirror
 from src.datamodules.transforms import (
     View,
-    boxes_of_masks,
+    boxes_of_runs,
+    draw_masks,
     draw_view,
     flip_photo,
-    render_masks,
     resize_photo,
     resized_hw,
+    runs_of_view,
 )
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 60))
@@ -35,7 +36,7 @@ def box_by_loop(mask: np.ndarray) -> list[int]:
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def draw_masks(size_hw: tuple[int, int], seed: int) -> np.ndarray:
+def random_masks(size_hw: tuple[int, int], seed: int) -> np.ndarray:
     """Masks (5, H, W): blocky, speckled, a single pixel, everything, nothing."""
     generator = np.random.default_rng(seed)
     blocks = generator.random((2, 1 + size_hw[0] // 9, 1 + size_hw[1] // 9)) < 0.4
@@ -112,11 +113,13 @@ def test_flip_probability_ends(probability, flipped):
 @settings(deadline=None)
 @given(source=sizes, target=sizes, flip=st.booleans(), seed=st.integers(0, 2**31))
 def test_masks_are_nearest_resized_bitmaps_and_boxes_fit_them(source, target, flip, seed):
-    bitmaps = draw_masks(source, seed)
+    bitmaps = random_masks(source, seed)
     view = View(annotated_hw=source, size_hw=target, flip=flip, pixel_seed=0)
-    masks = render_masks([encode(bitmap) for bitmap in bitmaps], view)
+    runs = runs_of_view([encode(bitmap) for bitmap in bitmaps], view)
+    masks = draw_masks(runs, target)
     assert masks.dtype == np.uint8
-    boxes = boxes_of_masks(masks)
+    assert [len(mask) > 0 for mask in runs] == masks.any(axis=(1, 2)).tolist()
+    boxes = boxes_of_runs(runs, target)
     assert boxes.dtype == np.float32
     for bitmap, mask, box in zip(bitmaps, masks, boxes, strict=True):
         expected = nearest(bitmap, target)
@@ -128,13 +131,14 @@ def test_masks_are_nearest_resized_bitmaps_and_boxes_fit_them(source, target, fl
 @settings(deadline=None)
 @given(size=sizes, seed=st.integers(0, 2**31))
 def test_mirrored_twin_gives_mirrored_masks_and_boxes(size, seed):
-    runs = [encode(bitmap) for bitmap in draw_masks(size, seed)]
+    runs = [encode(bitmap) for bitmap in random_masks(size, seed)]
     twins = [mirror(mask, size) for mask in runs]
     plain = View(annotated_hw=size, size_hw=size, flip=False, pixel_seed=0)
     flipped = View(annotated_hw=size, size_hw=size, flip=True, pixel_seed=0)
-    np.testing.assert_array_equal(render_masks(twins, flipped), render_masks(runs, plain))
-    boxes = boxes_of_masks(render_masks(runs, plain))
-    mirrored = boxes_of_masks(render_masks(twins, plain))
+    for twin, mask in zip(runs_of_view(twins, flipped), runs_of_view(runs, plain), strict=True):
+        np.testing.assert_array_equal(twin, mask)
+    boxes = boxes_of_runs(runs_of_view(runs, plain), size)
+    mirrored = boxes_of_runs(runs_of_view(twins, plain), size)
     filled = boxes[:, 2] > 0
     np.testing.assert_array_equal(mirrored[filled, 0], size[1] - boxes[filled, 2])
     np.testing.assert_array_equal(mirrored[filled, 2], size[1] - boxes[filled, 0])
@@ -143,9 +147,9 @@ def test_mirrored_twin_gives_mirrored_masks_and_boxes(size, seed):
 
 def test_no_masks():
     view = View(annotated_hw=(9, 9), size_hw=(4, 5), flip=True, pixel_seed=0)
-    masks = render_masks([], view)
-    assert masks.shape == (0, 4, 5)
-    assert boxes_of_masks(masks).shape == (0, 4)
+    assert runs_of_view([], view) == []
+    assert draw_masks([], (4, 5)).shape == (0, 4, 5)
+    assert boxes_of_runs([], (4, 5)).shape == (0, 4)
 
 
 def test_photo_is_resized_bilinearly_and_mirrored():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 import torch
@@ -115,9 +117,21 @@ def test_workers_hand_over_whole_samples():
             found = batch["data_samples"][position]
             assert torch.equal(batch["inputs"][position], expected["inputs"])
             assert found.metainfo == expected["data_samples"].metainfo
+            masks = found.gt_instances.masks
             np.testing.assert_array_equal(
-                found.gt_instances.masks.masks, expected["data_samples"].gt_instances.masks.masks
+                masks.masks, expected["data_samples"].gt_instances.masks.masks
             )
+            assert (type(masks), masks.masks.dtype) == (BitmapMasks, np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 7), (3, 5, 7), (2, 8, 8)])
+def test_masks_go_between_processes_as_bits(shape):
+    masks = np.random.default_rng(0).integers(0, 2, shape, dtype=np.uint8)
+    sent = ForkingPickler.dumps(BitmapMasks(masks, *shape[1:]))
+    assert len(sent) < 500
+    found = ForkingPickler.loads(sent)
+    assert (found.height, found.width) == shape[1:]
+    np.testing.assert_array_equal(found.masks, masks)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinning needs a GPU")

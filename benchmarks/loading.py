@@ -83,7 +83,8 @@ def run(
 
     Returns:
         For each photo size a dict of plain values: milliseconds of CPU a sample in both ways, how
-        many times faster ours is, and how far the pixels of the two are apart.
+        many times faster ours is, the memory that a sample takes at its peak, beside that of the
+        objects' bitmaps at the photo's size, and how far the pixels of the two are apart.
 
     Raises:
         RuntimeError: the two ways give different sizes or labels, masks or pixels that are further
@@ -107,6 +108,7 @@ def _compare(
         records = _write_data(Path(folder), size_hw, photos=photos, seed=seed)
         dataset = _training_dataset(Path(folder), seed=seed)
         usual_seconds, seconds, differences = [], [], []
+        usual_peaks_mb, peaks_mb, resident_mb = [], [], []
         for epoch in range(draws):
             for index, record in enumerate(records):
                 sample, spent = _fastest(lambda: dataset[epoch, index], rounds=rounds)  # noqa: B023
@@ -114,6 +116,9 @@ def _compare(
                 pipeline = _mmdetection_pipeline(sample)
                 usual, spent = _fastest(lambda: pipeline(dict(record)), rounds=rounds)  # noqa: B023
                 usual_seconds.append(spent)
+                peaks_mb.append(_peak_mb(lambda: dataset[epoch, index]))  # noqa: B023
+                resident_mb.append(_memory_mb("RssAnon"))
+                usual_peaks_mb.append(_peak_mb(lambda: pipeline(dict(record))))  # noqa: B023
                 differences.append(_check_same(sample, usual, record["bitmaps"]))
         bytes_a_pixel = np.mean([Path(r["img_path"]).stat().st_size for r in records])
     pixels, masks = zip(*differences, strict=True)
@@ -123,6 +128,10 @@ def _compare(
         "mmdetection_ms_a_sample": round(1e3 * float(np.mean(usual_seconds)), 1),
         "ours_ms_a_sample": round(1e3 * float(np.mean(seconds)), 1),
         "times_faster": round(sum(usual_seconds) / sum(seconds), 2),
+        "bitmap_stack_mb": round(OBJECTS * size_hw[0] * size_hw[1] / 1e6, 1),
+        "mmdetection_peak_mb": round(max(usual_peaks_mb), 1),
+        "ours_peak_mb": round(max(peaks_mb), 1),
+        "ours_mb_more_at_the_end": round(resident_mb[-1] - resident_mb[0], 1),
         "gray_levels_apart_in_the_mean": round(float(np.mean(pixels)), 2),
         "gray_levels_apart_at_most": round(max(pixels), 2),
         "mask_pixels_apart": float(f"{np.mean(masks):.1e}"),
@@ -242,6 +251,19 @@ def _fastest(task: Callable[[], Any], *, rounds: int) -> tuple[Any, float]:
         result = task()
         seconds.append(time.process_time() - begin)
     return result, min(seconds)
+
+
+def _peak_mb(task: Callable[[], Any]) -> float:
+    """The most memory that a task takes in addition to what the process has (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+    before = _memory_mb("VmRSS")
+    task()
+    return _memory_mb("VmHWM") - before
+
+
+def _memory_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1e3
 
 
 if __name__ == "__main__":

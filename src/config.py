@@ -63,6 +63,11 @@ def users_mistake(error: BaseException | None) -> InputError | None:
     return error
 
 
+def one_line(mistake: InputError) -> str:
+    """Return the message alone, also of a mistake that a loader's worker put its traceback around."""
+    return str(mistake).rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2].strip()
+
+
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
     """Make a Hydra program of a function that takes the composed config.
 
@@ -81,7 +86,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 if mistake is None:
                     raise
                 sys.stdout.flush()
-                print(f"error: {mistake}", file=sys.stderr)
+                print(f"error: {one_line(mistake)}", file=sys.stderr)
                 sys.exit(2)
 
         register_resolvers()

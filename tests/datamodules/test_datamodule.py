@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import lightning
 import pytest
 import torch
 
 from src.annotations.errors import InputError
+from src.config import one_line
 from src.datamodules.checks import check_photos
 from src.datamodules.split_file import read_split
 from tests.datamodules.conftest import Data
@@ -274,3 +276,22 @@ def test_split_of_another_file_is_refused(data: Data, tmp_path):
     path.write_text(json.dumps(split))
     with pytest.raises(InputError, match=r"split\.json: image id 'x\.jpg' is not in .*train\.csv"):
         data.datamodule(split_file=str(path), validation_images=None, split_seed=None).setup("fit")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_photo_that_is_damaged_during_training_is_named(data: Data, tmp_path, num_workers):
+    """Its end mark is there, so that no check before training finds it."""
+    images = tmp_path / "train"
+    shutil.copytree(data.directory / "train", images)
+    recorder, datamodule = (
+        Recorder(),
+        data.datamodule(train_images=str(images), num_workers=num_workers),
+    )
+    datamodule.setup("fit")
+    image_id = datamodule.split.train[3]
+    (images / image_id).write_bytes((images / image_id).read_bytes()[:700])
+    with pytest.raises(InputError, match=f"{image_id}: the picture is damaged") as caught:
+        make_trainer(max_epochs=1).fit(recorder, datamodule=datamodule)
+    message = one_line(caught.value)
+    assert message.startswith(f"{images / image_id}: the picture is damaged or truncated (")
+    assert "\n" not in message

@@ -27,6 +27,7 @@ def test_competition_values():
     assert datamodule.train_long_edge_px == 1900
     assert datamodule.flip_probability == 0.5
     assert datamodule.batch_size == 2
+    assert (datamodule.group_by_aspect_ratio, datamodule.repeat_factor) == (True, None)
     assert datamodule.seed == 3
     cutout, brightness_contrast, jpeg = datamodule.pixel_augmentation._compose.transforms
     assert isinstance(cutout, albumentations.CoarseDropout)

@@ -145,6 +145,26 @@ def test_mirrored_twin_gives_mirrored_masks_and_boxes(size, seed):
     np.testing.assert_array_equal(mirrored[:, 1::2], boxes[:, 1::2])
 
 
+@settings(deadline=None)
+@given(source=sizes, target=sizes, seed=st.integers(0, 2**31))
+def test_mirrored_twin_at_every_size(source, target, seed):
+    """Nearest resizing takes the first source column of the span that a target column covers
+    (floor(i * source / target)); that of a mirrored twin, mirrored again, the last. These are the
+    same where no span holds two columns: at the source's width and whole multiples of it.
+    """
+    bitmaps = random_masks(source, seed)
+    twins = [mirror(encode(bitmap), source) for bitmap in bitmaps]
+    flipped = View(annotated_hw=source, size_hw=target, flip=True, pixel_seed=0)
+    found = draw_masks(runs_of_view(twins, flipped), target)
+    rows = np.arange(target[0]) * source[0] // target[0]
+    last_columns = -(-np.arange(1, target[1] + 1) * source[1] // target[1]) - 1
+    np.testing.assert_array_equal(found, bitmaps[:, rows][:, :, last_columns])
+    if target[1] % source[1] == 0:
+        plain = View(annotated_hw=source, size_hw=target, flip=False, pixel_seed=0)
+        runs = runs_of_view([encode(bitmap) for bitmap in bitmaps], plain)
+        np.testing.assert_array_equal(found, draw_masks(runs, target))
+
+
 def test_no_masks():
     view = View(annotated_hw=(9, 9), size_hw=(4, 5), flip=True, pixel_seed=0)
     assert runs_of_view([], view) == []

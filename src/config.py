@@ -64,7 +64,7 @@ def users_mistake(error: BaseException | None) -> InputError | None:
 
 
 def one_line(mistake: InputError) -> str:
-    """Return the message alone, also of a mistake that a loader's worker put its traceback around."""
+    """Return the message alone, where a worker of a loader put its traceback around it, too."""
     return str(mistake).rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2].strip()
 
 

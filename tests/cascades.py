@@ -39,6 +39,7 @@ def compose_module(
                 f"+optimizer={optimizer}",
                 f"+scheduler={scheduler}",
                 f"+module={name}",
+                "module.base_batch_size=null",  # no data module says the batch here
                 *overrides,
             ]
         )

@@ -61,7 +61,8 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
             for layer in detector.modules():
                 if isinstance(layer, DeformConv2dPack | ModulatedDeformConv2dPack):
                     layer.init_offset()
-    return detector
+    # `norm_eval` acts when the mode is set, and Lightning leaves the mode as it finds it.
+    return detector.train()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,6 +18,7 @@ from src.annotations.errors import InputError
 from src.mmdet_bridge.cascade import MaskStages, predict_candidates
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.detectors import check_member, load_weights, preprocess
+from src.modules.batch_size import scale_learning_rate
 from src.modules.schedules import SchedulerFactory
 from src.postprocess.candidates import Candidates
 
@@ -31,6 +33,9 @@ class CascadeModule(LightningModule):
         detector: mmdet's model configuration (see ``build_detector``).
         optimizer: makes the optimizer from the parameters that train.
         scheduler: makes the learning rate's schedule, stepped with the optimizer; None: constant.
+        base_batch_size: images an optimizer step that the optimizer's learning rate is meant for;
+            it is scaled to the run's real batch. None: it is taken as it is.
+        channels_last: weights and photos lie in memory channel by channel within a pixel.
         num_classes: of the detector's heads.
         category_ids: the data's id of each class in the model's order; None: 0, 1, 2, ...
         score_floor: (box, class) pairs with a score above it are candidates, in [0, 1).
@@ -47,6 +52,8 @@ class CascadeModule(LightningModule):
         detector: Mapping[str, Any],
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         scheduler: SchedulerFactory | None = None,
+        base_batch_size: int | None = None,
+        channels_last: bool = False,
         num_classes: int = 46,
         category_ids: Sequence[int] | None = None,
         score_floor: float = 0.001,
@@ -65,7 +72,14 @@ class CascadeModule(LightningModule):
         self.mask_stages = mask_stages
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        if base_batch_size is not None and base_batch_size < 1:
+            raise InputError(
+                f"module.base_batch_size: {base_batch_size} given, at least 1 or null wanted"
+            )
+        self.base_batch_size = base_batch_size
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.detector = build_detector(detector, init_weights=init_weights)
+        self.detector.to(memory_format=self.memory_format)
         check_member(self.detector)
         for stage, head in enumerate(self.detector.roi_head.bbox_head):
             if head.num_classes != num_classes:
@@ -81,10 +95,9 @@ class CascadeModule(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The sum of mmdet's losses; each is logged (``s0.`` to ``s2.``: the stages)."""
         data = preprocess(self.detector, batch, training=True)
+        inputs = data["inputs"].contiguous(memory_format=self.memory_format)
         loss: Tensor
-        loss, parts = self.detector.parse_losses(
-            self.detector.loss(data["inputs"], data["data_samples"])
-        )
+        loss, parts = self.detector.parse_losses(self.detector.loss(inputs, data["data_samples"]))
         images = len(batch["inputs"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=images)
         self.log_dict(
@@ -119,6 +132,10 @@ class CascadeModule(LightningModule):
         optimizer = self.make_optimizer(
             [parameter for parameter in self.parameters() if parameter.requires_grad]
         )
+        if self.base_batch_size is not None:
+            scale_learning_rate(
+                optimizer, trainer=self.trainer, base_batch_size=self.base_batch_size
+            )
         if self.make_scheduler is None:
             return optimizer
         # Lightning counts the batches only when asked; with `max_steps` given nothing asked yet.

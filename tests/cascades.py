@@ -23,6 +23,16 @@ SMALL = (  # of htc_tiny, for tests: fewer classes, channels, proposals
     "module.detector.sizes.proposals_training=100",
     "module.detector.sizes.proposals_inference=60",
 )
+SMALL_BATCH_NORM = (  # the same sizes of htc_r50: BatchNorm with kept statistics, a frozen stage
+    *(override for override in SMALL if "norm_cfg" not in override),
+    "module.detector.backbone.depth=50",
+    "module.detector.neck.in_channels=[64,128,256,512]",
+)
+SMALL_DEFORMABLE = (  # ... and the winner's deformable convolutions
+    *SMALL_BATCH_NORM,
+    "+module.detector.backbone.dcn={type:DCN,deform_groups:1,fallback_on_stride:false}",
+    "+module.detector.backbone.stage_with_dcn=[false,true,true,true]",
+)
 
 
 def compose_module(
@@ -59,6 +69,7 @@ def make_batch(
     scale_wh: tuple[float, float] = (1.0, 1.0),
     num_classes: int = 5,
     with_objects: bool = True,
+    objects_each: int = 3,
 ) -> Batch:
     """Noise with bright rectangles on it, the rectangles being the objects; deterministic.
 
@@ -69,7 +80,7 @@ def make_batch(
     for number, (height, width) in enumerate(sizes_hw):
         image = random.integers(0, 128, (height, width, 3), dtype=np.uint8)
         boxes, masks = [], []
-        for _ in range(3):
+        for _ in range(objects_each):
             x_min, y_min = random.integers(0, width - 24), random.integers(0, height - 24)
             x_max, y_max = x_min + random.integers(12, 24), y_min + random.integers(12, 24)
             mask = np.zeros((height, width), dtype=np.uint8)
@@ -78,9 +89,9 @@ def make_batch(
             boxes.append((x_min, y_min, x_max, y_max))
             masks.append(mask)
         objects = make_objects(
-            labels=random.integers(0, num_classes, 3),
-            boxes_xyxy=np.array(boxes, dtype=np.float32),
-            masks=np.stack(masks),
+            labels=random.integers(0, num_classes, objects_each),
+            boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            masks=np.array(masks, dtype=np.uint8).reshape(-1, height, width),
         )
         samples.append(
             make_sample(

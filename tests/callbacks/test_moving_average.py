@@ -192,7 +192,9 @@ def test_the_average_is_where_the_model_is() -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])
 def test_wrong_decay_is_named(decay: float) -> None:
-    with pytest.raises(InputError, match=rf"callbacks.ema.decay: {decay} given, 0 < decay < 1 want"):
+    with pytest.raises(
+        InputError, match=rf"callbacks.ema.decay: {decay} given, 0 < decay < 1 want"
+    ):
         ExponentialMovingAverage(decay=decay)
 
 

@@ -94,9 +94,7 @@ def test_every_step_of_the_recipe(
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    trainer.fit(
-        instantiate(groups.module), datamodule=Data(batches=batches, batch_size=batch_size)
-    )
+    trainer.fit(instantiate(groups.module), datamodule=Data(batches=batches, batch_size=batch_size))
 
     assert trainer.global_step == EPOCHS * steps_per_epoch
     assert [epoch for epoch, _ in rates.seen] == [

@@ -20,8 +20,7 @@ EPOCHS = 20
 
 
 def recipe_rate(step: int, *, steps_per_epoch: int) -> float:
-    """SEED, S7, from the rate 0.03 of S6: warm-up over 500 steps from a third, a tenth from epoch 10
-    on and a hundredth from epoch 18 on (epochs counted from 0)."""
+    """S7 from S6's 0.03: a warm-up over 500 steps from a third, a tenth after 10 and 18 epochs."""
     epoch = step // steps_per_epoch
     rate = 0.03
     if epoch >= 10:

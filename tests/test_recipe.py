@@ -141,7 +141,7 @@ def readme_rows() -> list[tuple[list[str], list[str], list[str]]]:
 def has_key(config: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    return OmegaConf.is_dict(node) and name in node
+    return OmegaConf.is_dict(node) and name in list(node)  # what is still ??? counts
 
 
 def test_readme_tells_every_row_of_the_recipe() -> None:
@@ -155,7 +155,7 @@ def test_every_key_that_the_readme_names_exists(recipe: DictConfig) -> None:
         for name in ENTRY_POINTS
     ]
     for numbers, keys, _ in readme_rows():
-        in_training = int(numbers[0][1:]) <= 7
+        in_training = numbers[0] in ("S1", "S3", "S4", "S5", "S6", "S7")  # S2: a file is made first
         for key in keys:
             group, _, option = key.lstrip("+").partition("=")
             if option:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.annotations.errors import InputError
@@ -68,32 +70,96 @@ def one_line(mistake: InputError) -> str:
     return str(mistake).rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2].strip()
 
 
+def unknown_argument(error: BaseException, config: DictConfig) -> InputError | None:
+    """Find the key of the config that a constructor does not know, behind Hydra's exception."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
+    node_key = re.search(r"full_key: (\S+)", str(error))
+    node = OmegaConf.select(config, node_key[1]) if node_key else None
+    if found is None or not isinstance(node, DictConfig) or found[1] not in node:
+        return None
+    assert node_key is not None
+    others = [str(key) for key in node if key != found[1] and not str(key).startswith("_")]
+    return InputError(
+        f"unknown key {node_key[1]}.{found[1]}{_near(found[1], others, prefix=f'{node_key[1]}.')}"
+    )
+
+
+def composition_mistake(error: Exception, config_name: str) -> InputError:
+    """Say in one line why the command line makes no config."""
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    if found is None or "No match in the defaults list" in str(error):
+        return InputError(" ".join(str(error).split()))
+    with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        config = hydra.compose(config_name)
+    return InputError(f"unknown key {found[1]}{_near(found[1], _keys(config))}")
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterable[str]:
+    for key in map(str, node):
+        yield prefix + key
+        if isinstance(value := node._get_node(key), DictConfig):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _near(key: str, others: Iterable[str], *, prefix: str = "") -> str:
+    near = difflib.get_close_matches(key, list(others), n=3)
+    if not near:
+        return " (--help lists the configuration)"
+    return f"; near ones: {', '.join(prefix + name for name in near)}"
+
+
+def _fail(mistake: InputError) -> None:
+    sys.stdout.flush()
+    print(f"error: {one_line(mistake)}", file=sys.stderr)
+    sys.exit(2)
+
+
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
     """Make a Hydra program of a function that takes the composed config.
 
-    A user's mistake (``InputError``) ends the program with one line on stderr and exit code 2;
+    A user's mistake (``InputError``, or a command line that Hydra makes no config of) ends the
+    program with one line on stderr and exit code 2, Ctrl-C with one line and exit code 130;
     anything else is a bug and keeps its traceback.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+        is_composed = False
+
         @functools.wraps(function)
         def run(config: DictConfig) -> Any:
+            nonlocal is_composed
+            is_composed = True
             try:
                 check_missing(config)
                 return function(config)
             except (InputError, InstantiationException) as error:
-                mistake = users_mistake(error)
+                mistake = users_mistake(error) or unknown_argument(error, config)
                 if mistake is None:
                     raise
-                sys.stdout.flush()
-                print(f"error: {one_line(mistake)}", file=sys.stderr)
-                sys.exit(2)
+                _fail(mistake)
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(130)
 
         register_resolvers()
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         program: Callable[[], Any] = hydra.main(
             version_base="1.3", config_path=str(CONFIG_DIRECTORY), config_name=config_name
         )(run)
-        return program
+
+        @functools.wraps(function)
+        def main() -> Any:
+            nonlocal is_composed
+            is_composed = False
+            # Hydra prints an exception on several lines and exits, unless told to let it through.
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            try:
+                return program()
+            except HydraException as error:
+                if is_composed:
+                    raise
+                _fail(composition_mistake(error, config_name))
+
+        return main
 
     return decorate

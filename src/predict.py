@@ -14,6 +14,7 @@ from src.annotations.errors import InputError
 from src.callbacks.prediction_writer import PredictionWriter
 from src.config import entry_point, instantiate_all, to_plain
 from src.mmdet_bridge.checkpoints import file_sha256, load_state_dict
+from src.quiet import leave_out_irrelevant_messages
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def checkpoint_path(checkpoint: Any) -> Path:
 
 def predict(config: DictConfig) -> Path:
     """Predict every photo of the split and return the folder of the prediction store."""
+    leave_out_irrelevant_messages()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     path = checkpoint_path(config.checkpoint)

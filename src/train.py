@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
 
 import lightning
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from src.annotations.errors import InputError
+from src.callbacks.composed_config import ComposedConfig
+from src.callbacks.memory_advice import MemoryAdvice
 from src.callbacks.run_record import RunRecordCallback, finishing
 from src.config import entry_point, instantiate_all, to_plain
+from src.datamodules.loading import end_with_parent
+from src.guards import build_trainer, check_devices, check_multirun
 from src.mmdet_bridge.checkpoints import load_state_dict
+from src.quiet import leave_out_irrelevant_messages
+from src.resume import check_same_run, choose_checkpoint, set_aside
 
 log = logging.getLogger(__name__)
-
-
-def resume_path(*, resume: str, output_dir: Path) -> Path | None:
-    """Return the checkpoint to go on from, or None to start anew.
-
-    Args:
-        resume: ``auto`` (the run's last checkpoint where there is one), ``never``, or a path.
-        output_dir: the run's folder.
-
-    Raises:
-        InputError: the path names no file.
-    """
-    if resume == "never":
-        return None
-    if resume == "auto":
-        last = output_dir / "checkpoints" / "last.ckpt"
-        return last if last.exists() else None
-    path = Path(resume)
-    if not path.is_file():
-        raise InputError(f"resume={resume}: no such file; legal: auto, never, or a checkpoint")
-    return path
 
 
 def train(config: DictConfig) -> float | None:
@@ -45,25 +34,60 @@ def train(config: DictConfig) -> float | None:
     Returns:
         The best competition score on the validation photos, in [0, 1]; None without any.
     """
+    leave_out_irrelevant_messages()
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()  # so that a device is free again when the first process is killed
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
+    check_devices(config.trainer)
+    plain_config = to_plain(config)
+    checkpoints = Path(config.paths.output_dir) / "checkpoints"
+    found = choose_checkpoint(resume=config.resume, directory=checkpoints)
+    if found is not None:
+        check_same_run(found, plain_config)
+        if found.is_at_the_end(
+            max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
+        ):
+            log.info("finished already: %s is the end of the run", found.path)
+            return found.best_score()
+        log.info("going on from %s, step %d", found.path, found.step)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = instantiate(config.datamodule)
     module = instantiate(config.module)
-    checkpoint = resume_path(resume=config.resume, output_dir=Path(config.paths.output_dir))
-    if checkpoint is not None:
-        log.info("going on from %s", checkpoint)
-    elif config.initial_weights is not None:
+    if found is None and config.initial_weights is not None:
         module.load_weights(load_state_dict(config.initial_weights))
     loggers = instantiate_all(config.logger)
-    record = RunRecordCallback(config=to_plain(config), directory=config.paths.output_dir)
-    trainer = instantiate(
-        config.trainer, callbacks=[*instantiate_all(config.callbacks), record], logger=loggers
+    advice = MemoryAdvice()
+    record = RunRecordCallback(config=plain_config, directory=config.paths.output_dir)
+    trainer = build_trainer(
+        config.trainer,
+        callbacks=[
+            *instantiate_all(config.callbacks),
+            record,
+            advice,
+            ComposedConfig(plain_config),
+        ],
+        loggers=loggers,
     )
-    with finishing(loggers):
-        trainer.fit(
-            module, datamodule=datamodule, ckpt_path=None if checkpoint is None else str(checkpoint)
-        )
+    rank_zero_only(set_aside)(checkpoints, after_step=-1 if found is None else found.step)
+    try:
+        with finishing(loggers):
+            trainer.fit(
+                module,
+                datamodule=datamodule,
+                ckpt_path=None if found is None else found.path,
+                weights_only=True,
+            )
+    except torch.OutOfMemoryError as error:
+        raise InputError(advice.message()) from error
+    except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
+        if trainer.is_global_zero:
+            print(
+                f"stopped at step {trainer.global_step}; the same command goes on from the last "
+                f"checkpoint in {checkpoints}",
+                file=sys.stderr,
+            )
+        sys.exit(143 if isinstance(error, SIGTERMException) else 130)
     return best_score(trainer)
 
 
@@ -77,6 +101,7 @@ def best_score(trainer: lightning.Trainer) -> float | None:
 @entry_point("train")
 def main(config: DictConfig) -> float | None:
     """Hydra's task: train."""
+    check_multirun(config.trainer)
     return train(config)
 
 

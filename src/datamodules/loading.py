@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
+
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -37,11 +41,23 @@ def make_loader(
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=persistent_workers and num_workers > 0,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_begin_worker,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _use_one_thread(_worker: int) -> None:
-    """Keep OpenCV from starting a thread a core in each worker."""
+def end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it is killed (Linux).
+
+    A loader process that is handing over a batch then would wait for its reader for ever, and hold
+    its memory: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _begin_worker(_worker: int) -> None:
+    """Keep OpenCV from starting a thread a core in each worker; leave no worker behind."""
     cv2.setNumThreads(0)
+    end_with_parent()

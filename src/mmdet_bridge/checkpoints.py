@@ -84,7 +84,7 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
         content = _load_safetensors(path)
     else:
         if start.startswith(b"PK"):
-            _check_archive(path)
+            check_archive(path)
         content = _load_pickled(path, trusted=trusted)
     weights, meta = content, None
     if isinstance(content, Mapping):
@@ -155,7 +155,7 @@ def _load_safetensors(path: Path) -> Any:
         raise InputError(f"checkpoint {path} is cut short or damaged: {error}") from error
 
 
-def _check_archive(path: Path) -> None:
+def check_archive(path: Path) -> None:
     """Compare the checksums of a ``torch.save`` file, which ``torch.load`` does not."""
     try:
         with zipfile.ZipFile(path) as archive:

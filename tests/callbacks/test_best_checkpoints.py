@@ -77,7 +77,9 @@ def test_the_competitions_experiments_validate_on_all_photos_after_every_epoch(n
     assert config.trainer.check_val_every_n_epoch == 1
     assert config.trainer.limit_val_batches == 1.0
     assert config.callbacks.best_checkpoint.monitor == "validation/competition_map"
-    assert config.callbacks.epoch_checkpoint.save_top_k == -1  # S7: one an epoch, too
+    # S7: one an epoch, too, and after the best, whose scores it holds
+    names = list(config.callbacks)
+    assert names.index("best_checkpoint") < names.index("run_checkpoint")
     # S8 for COCO's metric, whatever the competition's thresholds are
     assert config.callbacks.coco_average_precision.settings.score_threshold == 0.001
     assert config.callbacks.coco_average_precision.settings.nms_iou_threshold == 0.5

@@ -1,0 +1,178 @@
+"""The checkpoints that a run goes on from: one an epoch, and one every so many steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from src.annotations.errors import InputError
+from src.callbacks.checkpoint_files import link
+from src.datamodules.datamodule import CompetitionDataModule
+
+EPOCH_FILES, STEP_FILES, LAST_FILE = "epoch_*.ckpt", "step_*.ckpt", "last.ckpt"
+STEP_FILES_KEPT = 2  # the newest, and the one before for the case that the newest gets damaged
+POSITION_KEY = "position"
+
+
+class RunCheckpoint(Checkpoint):
+    """Save the run where going on gives the weights of an uninterrupted run, bit for bit.
+
+    That is after an optimizer step in the middle of an epoch (``step_00000500.ckpt``), and after an
+    epoch with its validation (``epoch_00.ckpt``, kept). ``last.ckpt`` is a second name of the
+    newest. The run goes on with the first photo of the epoch that it has not trained on.
+
+    Lightning's ``ModelCheckpoint`` also saves between an epoch's last step and its validation,
+    which is left out when the run goes on, and between batches whose gradients are accumulated. One
+    that monitors a score has to stand before this one, so that what it knows is saved here.
+
+    Args:
+        dirpath: the folder of the checkpoints.
+        every_n_train_steps: optimizer steps between two checkpoints within an epoch.
+
+    Raises:
+        InputError: a number of steps below 1.
+    """
+
+    def __init__(self, *, dirpath: str, every_n_train_steps: int) -> None:
+        if every_n_train_steps < 1:
+            raise InputError(
+                f"callbacks.run_checkpoint.every_n_train_steps={every_n_train_steps}: 1 or more "
+                "is legal"
+            )
+        self.directory = Path(dirpath)
+        self.every_n_train_steps = every_n_train_steps
+        self._saved_step = 0
+        self._goes_on_with_an_epoch = False
+        self._is_saving = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time, gradients are used up, and another step follows at once."""
+        if trainer.global_step - self._saved_step < self.every_n_train_steps:
+            return
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if (
+            loop._should_accumulate()
+            or loop._is_training_done
+            or loop._should_check_val_fx(fetcher)
+        ):
+            return
+        self._save(trainer, f"step_{trainer.global_step:08d}.ckpt")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save an epoch that is done."""
+        self._save(trainer, f"epoch_{trainer.current_epoch:02d}.ckpt")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the epochs' checkpoints."""
+        if trainer.is_global_zero:
+            for path in self.directory.glob(STEP_FILES):
+                path.unlink()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add where the data goes on, to the checkpoints of this class only."""
+        if not self._is_saving:
+            return
+        epochs = trainer.fit_loop.epoch_progress.current.state_dict()
+        # Lightning counts an epoch as processed, calls the hooks of its end, then completes it.
+        is_between_epochs = epochs["processed"] > epochs["completed"]
+        batches_done = trainer.fit_loop.batch_idx + 1
+        checkpoint[POSITION_KEY] = {
+            "epoch": epochs["processed"],
+            "batches_done": 0
+            if is_between_epochs
+            else batches_done % max(1, int(trainer.num_training_batches)),
+            **_data(trainer),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let the data go on where the checkpoint says.
+
+        Raises:
+            InputError: other training photos or batches than the checkpoint's.
+        """
+        position = checkpoint[POSITION_KEY]
+        _check_data(_data(trainer), position)
+        self._saved_step = checkpoint["global_step"]
+        self._goes_on_with_an_epoch = position["batches_done"] == 0
+        _datamodule(trainer).go_on(epoch=position["epoch"], batches_done=position["batches_done"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an epoch as an epoch, also in runs that are limited by ``max_steps``.
+
+        Lightning takes it there for one that waits to be finished, and ends it a second time; see
+        https://github.com/Lightning-AI/pytorch-lightning/issues/19617
+        """
+        if self._goes_on_with_an_epoch and trainer.max_steps != -1:
+            loop = trainer.fit_loop
+            loop.epoch_progress.increment_completed()
+            loop.reset_restart_stage()
+            loop.epoch_loop.restarting = False
+            loop.epoch_loop.reset_restart_stage()
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        self._is_saving = True
+        trainer.save_checkpoint(self.directory / name, weights_only=False)
+        self._is_saving = False
+        self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            link(self.directory / name, LAST_FILE)
+            for path in sorted(self.directory.glob(STEP_FILES))[:-STEP_FILES_KEPT]:
+                path.unlink()
+
+
+def _datamodule(trainer: Trainer) -> CompetitionDataModule:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(datamodule, CompetitionDataModule)
+    return datamodule
+
+
+def _data(trainer: Trainer) -> dict[str, Any]:
+    """What the place in the data depends on."""
+    datamodule = _datamodule(trainer)
+    photos = datamodule.train_dataset
+    names = [photos.store.images[index].image_id for index in photos.indices]
+    return {
+        "devices": trainer.world_size,
+        "batch_size": datamodule.batch_size,
+        "photos_a_step": trainer.world_size
+        * datamodule.batch_size
+        * trainer.accumulate_grad_batches,
+        "training_photos": len(names),
+        "training_photos_sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
+    }
+
+
+def _check_data(found: dict[str, Any], saved: dict[str, Any]) -> None:
+    if found["training_photos_sha256"] != saved["training_photos_sha256"]:
+        raise InputError(
+            f"the checkpoint was trained on {saved['training_photos']} photos, and the "
+            f"{found['training_photos']} training photos now are others: give the split and the "
+            "annotations of then, or start another run with name=..."
+        )
+    if found["photos_a_step"] != saved["photos_a_step"]:
+        raise InputError(
+            f"devices x datamodule.batch_size x trainer.accumulate_grad_batches is "
+            f"{found['photos_a_step']} photos a step, the checkpoint's {saved['photos_a_step']}: "
+            "the schedule counts steps, so keep the product, or start another run with name=..."
+        )
+    shape = ("devices", "batch_size")
+    if saved["batches_done"] and any(found[key] != saved[key] for key in shape):
+        raise InputError(
+            f"the checkpoint is in the middle of an epoch of batches of {saved['batch_size']} on "
+            f"{saved['devices']} device(s); batches of {found['batch_size']} on "
+            f"{found['devices']} go on from an epoch's end only: resume=.../epoch_XX.ckpt"
+        )

@@ -1,0 +1,96 @@
+"""What a training cannot be started with, said in one line before anything is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, ListConfig
+
+from src.annotations.errors import InputError
+
+
+def local_devices(trainer: DictConfig) -> int:
+    """The number of this machine's devices that ``trainer.devices`` asks for."""
+    devices, on_gpu = trainer.devices, trainer.accelerator in ("auto", "gpu", "cuda")
+    if isinstance(devices, ListConfig):
+        return len(devices)
+    if str(devices) in ("auto", "-1"):
+        return max(1, torch.cuda.device_count()) if on_gpu else 1
+    if "," in str(devices):
+        return len([number for number in str(devices).split(",") if number.strip()])
+    return int(devices)
+
+
+def check_devices(trainer: DictConfig) -> None:
+    """Refuse devices that are not there, and several on the CPU where nobody asked for the CPU.
+
+    Raises:
+        InputError: names what this machine has.
+    """
+    if trainer.accelerator not in ("auto", "gpu", "cuda"):
+        return
+    wanted, gpus = local_devices(trainer), torch.cuda.device_count()
+    if gpus == 0 and not torch.accelerator.is_available():
+        if trainer.accelerator != "auto":
+            raise InputError(
+                f"trainer.accelerator={trainer.accelerator}: this machine has no GPU; legal here "
+                "is trainer.accelerator=cpu"
+            )
+        if wanted > 1:
+            raise InputError(
+                f"trainer.devices={trainer.devices}: this machine has no GPU; legal is 1, or "
+                f"trainer.accelerator=cpu for {wanted} processes on the CPU"
+            )
+    if 0 < gpus < wanted:
+        raise InputError(
+            f"trainer.devices={trainer.devices}: this machine has {gpus} GPU(s); legal is 1 to "
+            f"{gpus}, or auto for all"
+        )
+
+
+def check_multirun(trainer: DictConfig) -> None:
+    """Refuse ``-m`` with several local devices.
+
+    Lightning starts the other devices' processes by this program's command line, and with ``-m`` in
+    it each of them would start every job.
+
+    Raises:
+        InputError: see the message.
+    """
+    hydra = HydraConfig.get()
+    launcher = str(hydra.launcher._target_)
+    wanted = local_devices(trainer)
+    if hydra.mode == RunMode.MULTIRUN and wanted > 1 and "submitit" not in launcher:
+        raise InputError(
+            f"-m with trainer.devices={trainer.devices}: each of the {wanted} processes of a job "
+            "would start all jobs again; start one run at a time (without -m), take "
+            "trainer.devices=1, or let SLURM start the processes: hydra/launcher=submitit_slurm "
+            f"hydra.launcher.tasks_per_node={wanted}"
+        )
+
+
+def build_trainer(config: DictConfig, *, callbacks: list[Callback], loggers: list[Any]) -> Trainer:
+    """Build Lightning's trainer.
+
+    Raises:
+        InputError: devices that are not there, or another value that Lightning refuses.
+    """
+    try:
+        trainer: Trainer = instantiate(config, callbacks=callbacks, logger=loggers)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, MisconfigurationException | ValueError):
+            raise InputError(f"trainer: {_in_one_line(error.__cause__)}") from error
+        raise
+    return trainer
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

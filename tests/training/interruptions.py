@@ -1,0 +1,59 @@
+"""What ends a run, or copies its folder, at a chosen moment; tests add it to the callbacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+
+class KillOnce(Callback):
+    """SIGKILL this process before a training step, the first time that the run comes there."""
+
+    def __init__(self, *, step: int, marker: str) -> None:
+        self.step, self.marker = step, Path(marker)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Snapshots(Callback):
+    """Copy the run's folder as a SIGKILL would leave it there and then.
+
+    Moments are ``batch 3`` (before the batch of that number in the run), ``validation 1`` (in the
+    middle of it, after the epoch of that number) and ``saving 2`` (before a checkpoint of that step
+    has its name; what is written of it is cut short).
+    """
+
+    def __init__(self, *, directory: str, output: str, moments: Sequence[str]) -> None:
+        self.directory, self.output, self.moments = Path(directory), Path(output), list(moments)
+        self.seen: list[str] = []
+
+    def _note(self, moment: str) -> None:
+        self.seen.append(moment)
+        if moment in self.moments:
+            shutil.copytree(self.directory, self.output / moment)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._note(f"batch {trainer.fit_loop.total_batch_idx}")
+
+    def on_validation_batch_start(self, trainer: Trainer, *arguments: Any) -> None:
+        if arguments[2] == 1:
+            self._note(f"validation {trainer.current_epoch}")
+
+    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: Any) -> None:
+        moment = f"saving {trainer.global_step}"
+        if moment not in self.seen:
+            self._note(moment)
+        if moment in self.moments:
+            name = f"step_{trainer.global_step:08d}.ckpt.writing"
+            folder = self.output / moment / "checkpoints"
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_bytes(b"PK\x03\x04 cut short")

@@ -1,0 +1,220 @@
+"""What a run cannot be started with is one line and exit code 2, before anything is built."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from src import train as entry
+from src.annotations.errors import InputError
+from src.callbacks.memory_advice import MemoryAdvice, describe
+from src.guards import build_trainer, check_devices, check_multirun, local_devices
+from src.modules.cascade import CascadeModule
+from src.quiet import leave_out_irrelevant_messages
+from tests.cascades import make_batch
+from tests.training.runs import overrides, run
+
+
+def trainer(**keys: Any) -> Any:
+    values = {"_target_": "lightning.Trainer", "accelerator": "auto", "devices": 1}
+    return OmegaConf.create(values | keys)
+
+
+@pytest.mark.parametrize(
+    ("devices", "number"), [(3, 3), ("3", 3), ([0, 2], 2), ("0,2", 2), ("auto", 1), (-1, 1)]
+)
+def test_devices_are_counted(devices: Any, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert local_devices(trainer(devices=devices)) == number
+
+
+def test_all_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert local_devices(trainer(devices="auto")) == 4
+    assert local_devices(trainer(devices="auto", accelerator="cpu")) == 1
+
+
+def test_devices_that_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    message = (
+        r"trainer\.devices=8: this machine has no GPU; legal is 1, or trainer\.accelerator=cpu"
+    )
+    with pytest.raises(InputError, match=message):
+        check_devices(trainer(devices=8))
+    message = r"trainer\.accelerator=gpu: this machine has no GPU; legal here is .*=cpu"
+    with pytest.raises(InputError, match=message):
+        check_devices(trainer(devices=8, accelerator="gpu"))
+    check_devices(trainer(devices=8, accelerator="cpu"))
+    check_devices(trainer())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"trainer\.devices=8: this machine has 2 GPU\(s\); legal"):
+        check_devices(trainer(devices=8))
+    check_devices(trainer(devices=2))
+
+
+def test_lightnings_refusals_are_one_line() -> None:
+    with pytest.raises(InputError, match=r"trainer: .*invalid accelerator name.*'cgpu'"):
+        build_trainer(trainer(accelerator="cgpu"), callbacks=[], loggers=[])
+    with pytest.raises(InputError, match=r"trainer: Precision 'bf61' is invalid\. Allowed .*bf16"):
+        build_trainer(trainer(precision="bf61"), callbacks=[], loggers=[])
+
+
+def hydra_of(mode: RunMode, launcher: str) -> Any:
+    return OmegaConf.create({"mode": mode, "launcher": {"_target_": launcher}})
+
+
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+
+
+def test_multirun_on_several_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hydra = hydra_of(RunMode.MULTIRUN, BASIC)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
+    message = r"-m with trainer\.devices=2: .*one run at a time.*hydra/launcher=submitit_slurm"
+    with pytest.raises(InputError, match=message):
+        check_multirun(trainer(devices=2))
+    check_multirun(trainer(devices=1))
+
+
+@pytest.mark.parametrize(("mode", "launcher"), [(RunMode.RUN, BASIC), (RunMode.MULTIRUN, SLURM)])
+def test_what_multirun_allows(
+    mode: RunMode, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra_of(mode, launcher))
+    check_multirun(trainer(devices=2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trainer.devicess=2"], "unknown key trainer.devicess; near ones: trainer.devices"),
+        (["+trainer.devicess=2"], "unknown key trainer.devicess; near ones: trainer.devices"),
+        (["+datamodule.batch_sizes=2"], "unknown key datamodule.batch_sizes; near ones: datamodul"),
+        (["module=htc_x102"], "Could not find 'module/htc_x102' Available options"),
+        (["trainer.max_epochs=[1"], "no viable alternative at input"),
+        (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px=[64, 48]: legal are who"),
+        (["datamodule.batch_size=14"], "takes 14 photos a step"),
+        (["datamodule.validation_images=16"], "validation_images=16"),
+        (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
+        (["initial_weights=no.pth"], "checkpoint no.pth does not exist"),
+        (["trainer.precision=bf61"], "Precision 'bf61' is invalid"),
+        (
+            ["-m", "hydra.sweep.subdir=x", "seed=1,2", "trainer.devices=2"],
+            "-m with trainer.devices=2",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    arguments: list[str],
+    line: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    base = [
+        o for o in overrides(photos, tmp_path) if o.split("=")[0] != arguments[-1].split("=")[0]
+    ]
+    command = [*arguments, *base, f"hydra.run.dir={tmp_path}", f"hydra.sweep.dir={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["train.py", *command, f"datamodule.split_file={tmp_path}/s"])
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2
+    assert error.startswith("error: ")
+    assert line in error
+
+
+def test_out_of_memory_names_the_images_and_what_to_lower(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(CascadeModule, "training_step", run_out)
+    message = (
+        r"^out of GPU memory in training, step 0; images of the batch \(height x width, objects\): "
+        r"\d+x\d+ \(\d+\), \d+x\d+ \(\d+\); lower datamodule\.batch_size, train_short_edge_px, "
+        r"train_long_edge_px, or give trainer\.precision=bf16-mixed$"
+    )
+    with pytest.raises(InputError, match=message):
+        run(photos, tmp_path)
+
+
+def test_sizes_of_a_batch() -> None:
+    assert describe(make_batch()) == "96x80 (3), 64x96 (3)"
+    assert describe(make_batch(with_objects=False)) == "96x80, 64x96"
+
+
+def test_out_of_memory_in_validation_names_its_own_keys() -> None:
+    advice = MemoryAdvice()
+    assert advice.message().startswith("out of GPU memory in making the model; lower datamodule.b")
+    advice.on_validation_batch_start(None, None, make_batch(with_objects=False), 0)  # type: ignore[arg-type]
+    expected = r"in validation; images .*: 96x80, 64x96; lower datamodule\.predict_batch_size, pred"
+    with pytest.raises(InputError, match=expected):
+        raise InputError(advice.message())
+
+
+def test_ctrl_c_says_how_to_go_on(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CascadeModule, "training_step", interrupt)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning turns Ctrl-C off for good
+    with pytest.raises(SystemExit) as ended:
+        run(photos, tmp_path)
+    assert ended.value.code == 130
+    assert "stopped at step 0; the same command goes on from" in capsys.readouterr().err
+
+
+def test_other_photos_than_the_checkpoints_are_refused(photos: Path, tmp_path: Path) -> None:
+    steps = ("trainer.max_epochs=1", "trainer.limit_val_batches=0")
+    run(photos, tmp_path / "run", *steps)
+    with pytest.raises(
+        InputError, match="was trained on 13 photos, and the 12 training photos now"
+    ):
+        run(
+            photos,
+            tmp_path / "run",
+            "datamodule.validation_images=4",
+            f"datamodule.split_file={tmp_path / 'split.json'}",
+        )
+    with pytest.raises(InputError, match="is 4 photos a step, the checkpoint's 2: the schedule"):
+        run(photos, tmp_path / "run", "datamodule.batch_size=4")
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.0005 then, 0\.1 now"):
+        run(photos, tmp_path / "run", "optimizer.lr=0.1")
+
+
+def test_advertisements_are_left_out() -> None:
+    leave_out_irrelevant_messages()
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        log.warning(
+            "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels](x)"
+        )
+        log.warning("GPU available: True, used: True")
+    finally:
+        log.removeHandler(handler)
+    assert seen == ["GPU available: True, used: True"]
+    with warnings.catch_warnings(record=True) as caught:
+        leave_out_irrelevant_messages()
+        warnings.warn("Checkpoint directory /x/checkpoints exists and is not empty.", stacklevel=1)
+    assert caught == []

@@ -1,0 +1,126 @@
+"""A run that was killed ends with the weights of one that was not, to the bit."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.training.runs import STEPS_PER_EPOCH, load, overrides, run, state_differences
+
+
+def at(moment: str, uninterrupted: Path) -> Path:
+    """The run's folder, put back to how it was at a moment."""
+    shutil.copytree(uninterrupted, uninterrupted.parent / "kept")
+    shutil.rmtree(uninterrupted)
+    shutil.copytree(uninterrupted.parent / "moments" / moment, uninterrupted)
+    return uninterrupted.parent / "kept"
+
+
+@pytest.fixture
+def killed(request: pytest.FixtureRequest, uninterrupted: Path):
+    """The run as a kill left it, and the uninterrupted one, kept elsewhere in the meantime."""
+    kept = at(request.param, uninterrupted)
+    yield uninterrupted, kept
+    shutil.rmtree(uninterrupted)
+    kept.rename(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("killed", "message"),
+    [
+        ("batch 1", None),  # before the first checkpoint
+        ("saving 4", "going on from .*step_00000002.ckpt, step 2"),
+        ("validation 0", "going on from .*step_00000004.ckpt, step 4"),
+        ("batch 6", "going on from .*epoch_00.ckpt, step 6"),
+        ("batch 9", "going on from .*step_00000008.ckpt, step 8"),
+    ],
+    indirect=["killed"],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    killed: tuple[Path, Path], message: str | None, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found, expected = killed
+    with caplog.at_level(logging.INFO):
+        run(photos, found)
+    assert state_differences(found, expected) == []
+    names = sorted(path.name for path in (found / "checkpoints").iterdir())
+    assert names == sorted(path.name for path in (expected / "checkpoints").iterdir())
+    assert {"best.ckpt", "epoch_00.ckpt", "epoch_01.ckpt", "last.ckpt"} < set(names)
+    going_on = [record.message for record in caplog.records if "going on" in record.message]
+    assert len(going_on) == (message is not None)
+    assert message is None or re.search(message, going_on[0])
+
+
+def test_a_killed_process_goes_on_by_the_same_command(
+    uninterrupted: Path, photos: Path, tmp_path: Path
+) -> None:
+    """With loader processes, which make batches ahead of the kill."""
+    output = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "src.train"),
+        *overrides(photos, output),
+        f"hydra.run.dir={output}",
+        "datamodule.num_workers=1",
+        "+callbacks.kill._target_=tests.training.interruptions.KillOnce",
+        f"+callbacks.kill.step={STEPS_PER_EPOCH + 3}",
+        f"+callbacks.kill.marker={tmp_path / 'killed'}",
+    ]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == -signal.SIGKILL
+    assert (output / "checkpoints" / "step_00000008.ckpt").exists()
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 0
+    assert "step_00000008.ckpt, step 8" in second.stdout
+    assert state_differences(output, uninterrupted) == []
+
+
+def test_a_finished_run_is_not_trained_again(
+    uninterrupted: Path, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (uninterrupted / "checkpoints" / "last.ckpt").stat()
+    with caplog.at_level(logging.INFO):
+        score = run(photos, uninterrupted)
+    assert score == 0.0  # it has learnt nothing yet
+    assert "finished already" in caplog.text
+    assert (uninterrupted / "checkpoints" / "last.ckpt").stat() == before
+
+
+def test_a_run_limited_by_steps_goes_on_at_an_epoch(photos: Path, tmp_path: Path) -> None:
+    """Lightning's own way would end the epoch a second time there."""
+    steps = (
+        "trainer.max_epochs=-1",
+        "trainer.max_steps=9",
+        "scheduler=none",
+        "trainer.limit_val_batches=0",
+    )
+    run(photos, tmp_path / "whole", *steps)
+    run(photos, tmp_path / "parts", *steps, "trainer.max_steps=6")
+    run(photos, tmp_path / "parts", *steps)
+    assert state_differences(tmp_path / "parts", tmp_path / "whole") == []
+
+
+def test_accumulated_gradients_are_not_lost(photos: Path, tmp_path: Path) -> None:
+    """Steps of two batches: a checkpoint stands between steps only."""
+    options = (
+        "trainer.accumulate_grad_batches=2",
+        "callbacks.run_checkpoint.every_n_train_steps=1",
+    )
+    snapshots = (
+        "+callbacks.snapshots._target_=tests.training.interruptions.Snapshots",
+        f"+callbacks.snapshots.directory={tmp_path / 'run'}",
+        f"+callbacks.snapshots.output={tmp_path}",
+        "+callbacks.snapshots.moments=[batch 3]",
+    )
+    run(photos, tmp_path / "run", *options, *snapshots)
+    (tmp_path / "run").rename(tmp_path / "whole")
+    (tmp_path / "batch 3").rename(tmp_path / "run")
+    assert load(tmp_path / "run/checkpoints/last.ckpt")["position"]["batches_done"] == 2
+    run(photos, tmp_path / "run", *options)
+    assert state_differences(tmp_path / "run", tmp_path / "whole") == []

@@ -100,7 +100,11 @@ RECIPE: list[tuple[str, str, Any]] = [
     ("S7", "scheduler.milestone_epochs", [10, 18]),
     ("S7", "scheduler.gamma", 0.1),
     ("S7", "trainer.max_epochs", 20),
-    ("S7", "callbacks.epoch_checkpoint.save_top_k", -1),  # one an epoch, all kept
+    (
+        "S7",
+        "callbacks.run_checkpoint._target_",
+        "src.callbacks.run_checkpoint.RunCheckpoint",
+    ),  # one an epoch, all kept
 ]
 
 

@@ -64,7 +64,7 @@ def our_masks(image: Candidates) -> list[str]:
 
 def plain_masks(image: Candidates) -> list[str]:
     """The same, mmdetection's way: one mask at a time, as it does on the CPU."""
-    kept, _ = select_pairs(image, SETTINGS)
+    kept = select_pairs(image, SETTINGS).pairs
     texts = []
     for index in kept.tolist():
         window, region = _paste(image, index)
@@ -81,7 +81,7 @@ def differing_px(image: Candidates, ours: list[str], plain: list[str]) -> int:
     Raises:
         AssertionError: in a pixel whose probability is not at the threshold.
     """
-    kept, _ = select_pairs(image, SETTINGS)
+    kept = select_pairs(image, SETTINGS).pairs
     total = 0
     for index, *texts in zip(kept.tolist(), ours, plain, strict=True):
         if texts[0] != texts[1]:

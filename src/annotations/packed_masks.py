@@ -152,6 +152,38 @@ def to_runs(packed_row: Packed, size_hw: tuple[int, int]) -> Runs:
     return words_to_runs(_words(packed_row[None])[0])
 
 
+def to_runs_batch(packed: Packed, size_hw: tuple[int, int]) -> tuple[Runs, npt.NDArray[np.int64]]:
+    """Maximal runs of packed masks, as ``to_runs`` gives them one by one.
+
+    Args:
+        packed: Shape (N, H * W / 8) uint8.
+        size_hw: Height and width of the raster.
+
+    Returns:
+        The runs of all masks one after the other, shape (R, 2) int32, and where each mask's begin,
+        shape (N + 1,): mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Raises:
+        ValueError: the masks are of another raster.
+    """
+    _check_size(size_hw, row_bytes=packed.shape[1])
+    blocks = []
+    counts = [np.zeros(1, dtype=np.int64)]
+    for begin in range(0, len(packed), _BLOCK_MASKS):
+        words = _words(packed[begin : begin + _BLOCK_MASKS])
+        # the masks one after the other, and a clear word that ends the runs of each
+        rows = np.zeros((len(words), words.shape[1] + 1), dtype=np.uint64)
+        rows[:, :-1] = words
+        runs = words_to_runs(rows.ravel())
+        row, runs[:, 0] = np.divmod(runs[:, 0], 64 * rows.shape[1])
+        blocks.append(runs)
+        counts.append(np.bincount(row, minlength=len(words)))
+    return (
+        np.concatenate([np.zeros((0, 2), dtype=np.int32), *blocks]),
+        np.cumsum(np.concatenate(counts)),
+    )
+
+
 def areas_px(packed: Packed) -> npt.NDArray[np.int64]:
     """Number of pixels of each mask. Shapes (N, B) uint8 and (N,) int64."""
     return np.bitwise_count(_words(packed)).sum(axis=1, dtype=np.int64)

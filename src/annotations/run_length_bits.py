@@ -53,7 +53,7 @@ def words_to_runs(words: Words) -> Runs:
     toggles[:-1] ^= words << np.uint64(1)
     changed = np.flatnonzero(toggles)
     bits = np.unpackbits(toggles[changed].view(np.uint8), bitorder="little")
-    at = np.flatnonzero(bits)
+    at = np.flatnonzero(bits.view(np.bool_))  # of booleans numpy finds them faster
     places = (changed[at >> 6] << 6) + (at & 63)
     return np.stack([places[::2], places[1::2] - places[::2]], axis=1).astype(np.int32)
 

@@ -12,11 +12,11 @@ from typing import TypedDict
 import numpy as np
 
 from src.annotations.coco_runs import to_coco_compressed_batch
-from src.annotations.instances import RASTER_HW, Runs
+from src.annotations.instances import Runs
 from src.annotations.run_lengths import area_px, resize_nearest, subtract, union
 from src.postprocess.candidates import Candidates
-from src.postprocess.pipeline import select_pairs
-from src.postprocess.raster import sample_runs
+from src.postprocess.pipeline import filter_pairs, mask_thresholds, select_pairs
+from src.postprocess.raster import RASTERS, sample_runs
 from src.postprocess.settings import PostprocessSettings
 
 
@@ -52,23 +52,34 @@ def coco_results(
 
     Args:
         candidates: Pre-NMS pairs.
-        settings: Thresholds and rules; ``min_area_px`` counts pixels of the 512 x 512 raster.
+        settings: Thresholds and rules; ``min_area_px`` counts pixels of ``min_area_raster``.
         image_number: COCO's number of the image.
         label_category_ids: See ``postprocess``.
     """
-    kept, _ = select_pairs(candidates, settings, label_category_ids=label_category_ids)
+    chosen = select_pairs(candidates, settings, label_category_ids=label_category_ids)
     runs = sample_runs(
-        candidates.mask_probabilities[kept],
-        candidates.boxes_xyxy[kept],
+        candidates.mask_probabilities[chosen.pairs],
+        candidates.boxes_xyxy[chosen.pairs],
         candidates.size_hw,
-        mask_threshold=settings.mask_threshold,
+        mask_threshold=mask_thresholds(chosen, settings),
     )
-    category_ids = candidates.category_ids[kept].tolist()
-    if settings.suppress_overlaps:
-        runs = _without_overlaps(category_ids, runs)
-    boxes_xywh = candidates.boxes_xyxy[kept].astype(np.float64)
+    for step in settings.steps[settings.steps.index("masks") + 1 :]:
+        if step == "suppress_overlaps":
+            if settings.suppress_overlaps:
+                runs = _without_overlaps(chosen.category_ids.tolist(), runs)
+            continue
+        kept = np.ones(len(runs), dtype=bool)
+        if step != "min_area":
+            kept = np.isin(chosen.pairs, filter_pairs(step, chosen, settings).pairs)
+        elif settings.min_area_px:
+            raster_hw = RASTERS[settings.min_area_raster](candidates.size_hw)
+            small = [resize_nearest(mask, candidates.size_hw, raster_hw) for mask in runs]
+            kept = np.array([area_px(mask) >= settings.min_area_px for mask in small], dtype=bool)
+        chosen = chosen.take(kept)
+        runs = tuple(mask for mask, stays in zip(runs, kept, strict=True) if stays)
+    boxes_xywh = candidates.boxes_xyxy[chosen.pairs].astype(np.float64)
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-    results: list[CocoResult] = [
+    return [
         {
             "image_id": image_number,
             "category_id": category,
@@ -77,18 +88,12 @@ def coco_results(
             "segmentation": {"size": list(candidates.size_hw), "counts": counts},
         }
         for category, box, score, counts in zip(
-            category_ids,
+            chosen.category_ids.tolist(),
             boxes_xywh.tolist(),
-            candidates.scores[kept].tolist(),
+            chosen.scores.tolist(),
             _compressed(runs, candidates.size_hw),
             strict=True,
         )
-    ]
-    if not settings.min_area_px:
-        return results
-    areas = (area_px(resize_nearest(mask, candidates.size_hw, RASTER_HW)) for mask in runs)
-    return [
-        result for result, area in zip(results, areas, strict=True) if area >= settings.min_area_px
     ]
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.instances import RASTER_HW
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
@@ -16,10 +18,11 @@ class Detections:
     category_ids: npt.NDArray[np.int16]  # (K,)
     scores: npt.NDArray[np.float32]  # (K,) in [0, 1]
     boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) photo pixels, as predicted: not of the final mask
-    packed: npt.NDArray[np.uint8]  # (K, 32768): masks of the 512 x 512 raster, packed_masks
+    packed: npt.NDArray[np.uint8]  # (K, H * W / 8): masks of the raster, packed_masks
     # Whether these are the objects that the model would give with these settings. False where the
     # store leaves out pairs (its score floor, its cap on pairs) that the settings ask for.
     is_exact: bool
+    raster_hw: tuple[int, int] = RASTER_HW
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -33,4 +36,5 @@ class Detections:
             boxes_xyxy=self.boxes_xyxy[chosen],
             packed=self.packed[chosen],
             is_exact=self.is_exact,
+            raster_hw=self.raster_hw,
         )

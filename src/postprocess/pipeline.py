@@ -1,20 +1,55 @@
-"""From the candidates of an image to its objects: thresholds, NMS, masks, overlaps, filters."""
+"""From the candidates of an image to its objects: the steps of the settings, one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from src.postprocess.candidates import Candidates
 from src.postprocess.detections import Detections
-from src.postprocess.filters import of_enough_pixels, of_other_categories
-from src.postprocess.non_maximum_suppression import select_by_nms
+from src.postprocess.filters import (
+    above_score,
+    by_category,
+    first_of_each_category,
+    of_enough_pixels,
+    of_other_categories,
+)
+from src.postprocess.non_maximum_suppression import suppress_boxes
 from src.postprocess.overlaps import suppress_overlaps
 from src.postprocess.prediction_store import PredictionStore
-from src.postprocess.raster import sample_masks
+from src.postprocess.raster import RASTERS, sample_masks
 from src.postprocess.settings import PostprocessSettings
+from src.postprocess.soft_nms import select_by_soft_nms
+
+Packed = npt.NDArray[np.uint8]
+Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Packed]
+"""Packed masks of some pairs, each with its mask threshold, on the raster of this name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """What the steps so far have left of an image's pairs, K of them, by falling score."""
+
+    pairs: npt.NDArray[np.int64]  # (K,) indices into the candidates
+    scores: npt.NDArray[np.float32]  # (K,) as stored, or as soft-NMS has lowered them
+    category_ids: npt.NDArray[np.int16]  # (K,)
+    exact_above_score: np.float32  # see Candidates
+    is_exact: bool  # see Detections
+    masks: Mapping[str, Packed]  # (K, B) packed masks by the name of the raster; none yet: empty
+
+    def take(self, kept: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | slice) -> Chosen:
+        """Those that a mask, indices or a slice choose."""
+        return Chosen(
+            pairs=self.pairs[kept],
+            scores=self.scores[kept],
+            category_ids=self.category_ids[kept],
+            exact_above_score=self.exact_above_score,
+            is_exact=self.is_exact,
+            masks={name: packed[kept] for name, packed in self.masks.items()},
+        )
 
 
 def postprocess(
@@ -22,14 +57,16 @@ def postprocess(
     settings: PostprocessSettings,
     *,
     label_category_ids: Sequence[int] | None = None,
+    raster: str = "512x512",
 ) -> Detections:
     """The objects of one image under these settings.
 
-    Score threshold, class-wise NMS, cap (as mmdet does them), removal of categories, masks on the
-    512 x 512 raster, overlap suppression, minimum area; an empty mask is never an object.
+    By default: score threshold, class-wise NMS, cap (as mmdet does them), removal of categories,
+    cap for each class, masks on the raster, overlap suppression, minimum area. An empty mask is
+    never an object, whatever the steps.
 
     The result is what the model run with these settings would give where the store holds all pairs
-    above the threshold, or where the cap is filled by pairs above those it lacks (then up to the
+    above the threshold, or where a cap is filled by pairs above those it lacks (then up to the
     class offset that NMS takes from the largest coordinate of all pairs). ``is_exact`` says so.
 
     Args:
@@ -37,62 +74,19 @@ def postprocess(
         settings: Thresholds and rules.
         label_category_ids: The data's category id of each of the model's labels (a store's
             ``category_ids``); NMS numbers classes by label. None: ids are labels.
+        raster: The name of the raster of the masks, one of ``RASTERS``.
     """
-    kept, is_exact = select_pairs(candidates, settings, label_category_ids=label_category_ids)
-    packed = sample_masks(
-        candidates.mask_probabilities[kept],
-        candidates.boxes_xyxy[kept],
-        candidates.size_hw,
-        mask_threshold=settings.mask_threshold,
-    )
-    category_ids = candidates.category_ids[kept]
-    if settings.suppress_overlaps:
-        packed = suppress_overlaps(category_ids, packed)
-    objects = Detections(
-        image_id=candidates.image_id,
-        category_ids=category_ids,
-        scores=candidates.scores[kept],
-        boxes_xyxy=candidates.boxes_xyxy[kept],
-        packed=packed,
-        is_exact=is_exact,
-    )
-    return objects.take(of_enough_pixels(packed, settings.min_area_px))
-
-
-def select_pairs(
-    candidates: Candidates,
-    settings: PostprocessSettings,
-    *,
-    label_category_ids: Sequence[int] | None = None,
-) -> tuple[npt.NDArray[np.int64], bool]:
-    """What can be decided without masks: score threshold, NMS, cap, removal of categories.
-
-    Returns:
-        Shape (K,) int64, the pairs that are kept, by falling score; and whether they are those that
-        the model would give with these settings (``Detections.is_exact``).
-    """
-    kept = select_by_nms(
-        candidates.boxes_for_nms,
-        candidates.scores,
-        _labels(candidates, label_category_ids),
-        score_threshold=settings.score_threshold,
-        iou_threshold=settings.nms_iou_threshold,
-        max_per_image=settings.max_per_image,
-    )
-    lowest_exact = np.float32(candidates.exact_above_score)
-    cap_filled = (
-        settings.max_per_image is not None
-        and len(kept) == settings.max_per_image
-        and candidates.scores[kept[-1]] > lowest_exact
-    )
-    is_exact = bool(np.float32(settings.score_threshold) >= lowest_exact or cap_filled)
-    # before the masks are made, which are the work; the result is the same
-    others = of_other_categories(candidates.category_ids[kept], settings.remove_categories)
-    return kept[others], is_exact
+    chosen = select_pairs(candidates, settings, label_category_ids=label_category_ids)
+    objects = draw_masks(chosen, settings, sampler=sampler_of(candidates), raster=raster)
+    return to_detections(objects, candidates, raster)
 
 
 def postprocess_store(
-    store: PredictionStore, settings: PostprocessSettings, image_ids: Iterable[str]
+    store: PredictionStore,
+    settings: PostprocessSettings,
+    image_ids: Iterable[str],
+    *,
+    raster: str = "512x512",
 ) -> Iterator[Detections]:
     """The objects of these images of a store, one image at a time, in this order.
 
@@ -104,7 +98,165 @@ def postprocess_store(
             store.candidates(store.index_of(image_id)),
             settings,
             label_category_ids=store.category_ids,
+            raster=raster,
         )
+
+
+def select_pairs(
+    candidates: Candidates,
+    settings: PostprocessSettings,
+    *,
+    label_category_ids: Sequence[int] | None = None,
+) -> Chosen:
+    """The steps before ``masks``: which pairs become masks. Arguments as for ``postprocess``."""
+    by_score = np.argsort(-candidates.scores, kind="stable")
+    chosen = Chosen(
+        pairs=by_score,
+        scores=candidates.scores[by_score],
+        category_ids=candidates.category_ids[by_score],
+        exact_above_score=np.float32(candidates.exact_above_score),
+        is_exact=candidates.exact_above_score <= 0,
+        masks={},
+    )
+    labels = _labels(candidates, label_category_ids)
+    for step in settings.steps[: settings.steps.index("masks")]:
+        if step == "nms":
+            chosen = _suppress(chosen, settings, candidates.boxes_for_nms, labels)
+        else:
+            chosen = filter_pairs(step, chosen, settings)
+    return chosen
+
+
+def draw_masks(
+    chosen: Chosen, settings: PostprocessSettings, *, sampler: Sampler, raster: str = "512x512"
+) -> Chosen:
+    """The step ``masks`` and those after it.
+
+    What becomes of a mask depends on those of its class alone, unless a cap comes after ``masks``.
+
+    Args:
+        chosen: From ``select_pairs``.
+        settings: Thresholds and rules.
+        sampler: Makes the masks.
+        raster: The raster of the masks, one of ``RASTERS``.
+
+    Returns:
+        Objects with masks on ``raster``, none of them empty.
+    """
+    thresholds = mask_thresholds(chosen, settings)
+    rasters = {raster, settings.min_area_raster} if settings.min_area_px else {raster}
+    chosen = replace(
+        chosen, masks={name: sampler(chosen.pairs, thresholds, name) for name in rasters}
+    )
+    for step in settings.steps[settings.steps.index("masks") + 1 :]:
+        if step == "suppress_overlaps":
+            if settings.suppress_overlaps:
+                disjoint = {
+                    name: suppress_overlaps(chosen.category_ids, packed)
+                    for name, packed in chosen.masks.items()
+                }
+                chosen = replace(chosen, masks=disjoint)
+        elif step == "min_area":
+            if settings.min_area_px:
+                areas_of = chosen.masks[settings.min_area_raster]
+                chosen = chosen.take(of_enough_pixels(areas_of, settings.min_area_px))
+        else:
+            chosen = filter_pairs(step, chosen, settings)
+    return chosen.take(of_enough_pixels(chosen.masks[raster], min_area_px=1))
+
+
+def mask_thresholds(chosen: Chosen, settings: PostprocessSettings) -> npt.NDArray[np.float32]:
+    """The probability from which a pixel belongs to each mask. Shape (K,)."""
+    return by_category(
+        chosen.category_ids, settings.mask_threshold, settings.mask_threshold_per_class
+    )
+
+
+def to_detections(objects: Chosen, candidates: Candidates, raster: str) -> Detections:
+    """What ``draw_masks`` has left of an image's candidates."""
+    return Detections(
+        image_id=candidates.image_id,
+        category_ids=objects.category_ids,
+        scores=objects.scores,
+        boxes_xyxy=candidates.boxes_xyxy[objects.pairs],
+        packed=objects.masks[raster],
+        is_exact=objects.is_exact,
+        raster_hw=RASTERS[raster](candidates.size_hw),
+    )
+
+
+def sampler_of(candidates: Candidates) -> Sampler:
+    """Masks made from an image's candidates."""
+
+    def sample(
+        pairs: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
+    ) -> Packed:
+        return sample_masks(
+            candidates.mask_probabilities[pairs],
+            candidates.boxes_xyxy[pairs],
+            candidates.size_hw,
+            mask_threshold=thresholds,
+            raster_hw=RASTERS[raster](candidates.size_hw),
+        )
+
+    return sample
+
+
+def _suppress(
+    chosen: Chosen,
+    settings: PostprocessSettings,
+    boxes_xyxy: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.integer],
+) -> Chosen:
+    # mmdet breaks ties of score by the order of the pairs, so they are handed over in it
+    order = np.argsort(chosen.pairs)
+    pairs = chosen.pairs[order]
+    after = settings.steps[settings.steps.index("nms") + 1]
+    cap = settings.max_per_image if after == "cap" else None
+    if settings.nms_kind == "soft_linear" or settings.nms_kind == "soft_gaussian":
+        kept, scores = select_by_soft_nms(
+            boxes_xyxy[pairs],
+            chosen.scores[order],
+            labels[pairs],
+            kind=settings.nms_kind,
+            iou_threshold=settings.nms_iou_threshold,
+            sigma=settings.soft_nms_sigma,
+            min_score=settings.soft_nms_min_score,
+            max_selected=cap,
+        )
+        return replace(chosen.take(order[kept]), scores=scores)
+    kept = suppress_boxes(
+        boxes_xyxy[pairs],
+        chosen.scores[order],
+        labels[pairs],
+        iou_threshold=settings.nms_iou_threshold,
+        max_selected=cap,
+        class_agnostic=settings.nms_kind == "class_agnostic",
+    )
+    return chosen.take(order[kept])
+
+
+def filter_pairs(step: str, chosen: Chosen, settings: PostprocessSettings) -> Chosen:
+    """The steps that need no mask; they may come before or after the masks."""
+    if step == "score":
+        thresholds = by_category(
+            chosen.category_ids, settings.score_threshold, settings.score_threshold_per_class
+        )
+        chosen = chosen.take(above_score(chosen.scores, thresholds))
+        lowest = min(settings.score_threshold, *settings.score_threshold_per_class.values(), 1.0)
+        if np.float32(lowest) >= chosen.exact_above_score:
+            chosen = replace(chosen, is_exact=True)
+    elif step == "cap" and settings.max_per_image is not None:
+        chosen = chosen.take(slice(settings.max_per_image))
+        is_filled = len(chosen.pairs) == settings.max_per_image
+        if is_filled and chosen.scores[-1] > chosen.exact_above_score:
+            chosen = replace(chosen, is_exact=True)
+    elif step == "remove":
+        kept = of_other_categories(chosen.category_ids, settings.removed_categories)
+        chosen = chosen.take(kept)
+    elif step == "max_per_class" and settings.max_per_class is not None:
+        chosen = chosen.take(first_of_each_category(chosen.category_ids, settings.max_per_class))
+    return chosen
 
 
 def _labels(

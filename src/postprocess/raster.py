@@ -8,7 +8,7 @@ metric takes all pixels of the photo; they are computed within each box and kept
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,24 @@ from src.annotations.run_length_algebra import merge_touching, split_columns
 from src.annotations.run_length_raster import encode
 
 RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
+LONG_EDGE_PX = 1024
+
+
+def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
+    """The raster of the 2020 competition for a photo of this size: its long edge has 1024 pixels.
+
+    The short edge keeps the aspect ratio, rounded to the nearest pixel (a half up), at least 1.
+    """
+    long = max(size_hw)
+    height, width = (max(1, (2 * edge * LONG_EDGE_PX + long) // (2 * long)) for edge in size_hw)
+    return height, width
+
+
+RASTERS: Mapping[str, Callable[[tuple[int, int]], tuple[int, int]]] = {
+    "512x512": lambda size_hw: RASTER_HW,
+    "long_edge_1024": long_edge_1024,
+}
+"""Height and width of each named raster for a photo of (height, width)."""
 
 
 def sample_masks(
@@ -25,7 +43,8 @@ def sample_masks(
     boxes_xyxy: npt.NDArray[np.float32],
     size_hw: tuple[int, int],
     *,
-    mask_threshold: float,
+    mask_threshold: float | npt.NDArray[np.float32],
+    raster_hw: tuple[int, int] = RASTER_HW,
 ) -> npt.NDArray[np.uint8]:
     """Masks as mmdet would paste them at full size and nearest resizing would shrink them.
 
@@ -40,19 +59,33 @@ def sample_masks(
         mask_probabilities: Shape (N, h, w) in [0, 1].
         boxes_xyxy: Shape (N, 4) float32, photo pixels; may cross the photo's edge.
         size_hw: Height and width of the photo in pixels.
-        mask_threshold: Probability from which a pixel belongs to the mask.
+        mask_threshold: Probability from which a pixel belongs to the mask; one for all, or shape
+            (N,).
+        raster_hw: Height and width of the raster; together a multiple of 8.
 
     Returns:
-        Shape (N, 32768) uint8: packed masks of the raster (``src.annotations.packed_masks``).
+        Shape (N, H * W / 8) uint8: packed masks of the raster (``src.annotations.packed_masks``).
     """
-    packed = np.zeros((len(boxes_xyxy), RASTER_HW[1], RASTER_HW[0] // 8), dtype=np.uint8)
-    for index, columns, rows, inside in _windows(
-        mask_probabilities, boxes_xyxy, size_hw, RASTER_HW, mask_threshold
-    ):
-        full_columns = np.zeros((len(inside), RASTER_HW[0]), dtype=bool)
-        full_columns[:, rows] = inside
-        packed[index, columns] = np.packbits(full_columns, axis=1, bitorder="little")
-    return packed.reshape(len(packed), RASTER_BYTES)
+    thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
+    return _drawn(mask_probabilities, boxes_xyxy, size_hw, thresholds[None], raster_hw)[0]
+
+
+def sample_masks_at(
+    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
+    boxes_xyxy: npt.NDArray[np.float32],
+    size_hw: tuple[int, int],
+    *,
+    mask_thresholds: Sequence[float],
+    raster_hw: tuple[int, int] = RASTER_HW,
+) -> npt.NDArray[np.uint8]:
+    """``sample_masks`` at several thresholds, the probabilities computed once.
+
+    Returns:
+        Shape (T, N, H * W / 8) uint8.
+    """
+    thresholds = np.array(mask_thresholds, dtype=np.float32)[:, None]
+    thresholds = np.broadcast_to(thresholds, (len(mask_thresholds), len(boxes_xyxy)))
+    return _drawn(mask_probabilities, boxes_xyxy, size_hw, thresholds, raster_hw)
 
 
 def sample_runs(
@@ -60,7 +93,7 @@ def sample_runs(
     boxes_xyxy: npt.NDArray[np.float32],
     size_hw: tuple[int, int],
     *,
-    mask_threshold: float,
+    mask_threshold: float | npt.NDArray[np.float32],
 ) -> tuple[Runs, ...]:
     """Masks as mmdet would paste them at the photo's size; see ``sample_masks``.
 
@@ -69,9 +102,11 @@ def sample_runs(
     """
     height = size_hw[0]
     masks = [np.zeros((0, 2), dtype=np.int32)] * len(boxes_xyxy)
-    for index, columns, rows, inside in _windows(
-        mask_probabilities, boxes_xyxy, size_hw, size_hw, mask_threshold
+    thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
+    for index, columns, rows, probabilities in _windows(
+        mask_probabilities, boxes_xyxy, size_hw, size_hw
     ):
+        inside = probabilities >= thresholds[index]
         window_height = inside.shape[1]
         pieces = split_columns(encode(inside.T), window_height).astype(np.int64)
         column, row = np.divmod(pieces[:, 0], window_height)
@@ -80,18 +115,41 @@ def sample_runs(
     return tuple(masks)
 
 
+def _drawn(
+    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
+    boxes_xyxy: npt.NDArray[np.float32],
+    size_hw: tuple[int, int],
+    thresholds: npt.NDArray[np.float32],
+    raster_hw: tuple[int, int],
+) -> npt.NDArray[np.uint8]:
+    """Packed masks at ``thresholds``, shape (T, N). Shape (T, N, H * W / 8)."""
+    height, width = raster_hw
+    packed = np.zeros((*thresholds.shape, height * width // 8), dtype=np.uint8)
+    for index, columns, rows, probabilities in _windows(
+        mask_probabilities, boxes_xyxy, size_hw, raster_hw
+    ):
+        # the window's columns from top to bottom, behind the bits that fill up their first byte
+        first_byte, spare_bits = divmod(columns.start * height, 8)
+        pixels = np.zeros(spare_bits + len(probabilities) * height, dtype=bool)
+        inside = pixels[spare_bits:].reshape(-1, height)[:, rows]
+        for row, threshold in enumerate(thresholds[:, index]):
+            np.greater_equal(probabilities, threshold, out=inside)
+            drawn = np.packbits(pixels, bitorder="little")
+            packed[row, index, first_byte : first_byte + len(drawn)] = drawn
+    return packed
+
+
 def _windows(
     mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
     boxes_xyxy: npt.NDArray[np.float32],
     size_hw: tuple[int, int],
     grid_hw: tuple[int, int],
-    mask_threshold: float,
-) -> Iterator[tuple[int, slice, slice, npt.NDArray[np.bool_]]]:
+) -> Iterator[tuple[int, slice, slice, npt.NDArray[np.float32]]]:
     """The part of the grid that each mask's box covers; boxes that cover none are left out.
 
     Yields:
-        The mask's number, the span of columns, the span of rows, and whether each pixel belongs to
-        the mask: shape (columns, rows) bool.
+        The mask's number, the span of columns, the span of rows, and the probability of each pixel:
+        shape (columns, rows) float32.
     """
     count, mask_height, mask_width = mask_probabilities.shape
     x_axis = _Axis(boxes_xyxy[:, 0], boxes_xyxy[:, 2], size_hw[1], grid_hw[1], mask_width)
@@ -102,8 +160,7 @@ def _windows(
         if not len(x_weights) or not len(y_weights):
             continue
         mask = mask_probabilities[index].astype(np.float32)
-        probabilities = x_weights @ (y_weights @ mask).T
-        yield index, columns, rows, probabilities >= np.float32(mask_threshold)
+        yield index, columns, rows, x_weights @ (y_weights @ mask).T
 
 
 class _Axis:

@@ -3,58 +3,117 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from numbers import Real
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from src.annotations.errors import InputError
+from src.postprocess.raster import RASTERS
+from src.postprocess.setting_checks import (
+    check_categories,
+    check_choice,
+    check_count,
+    check_share,
+    check_shares_by_category,
+    is_positive,
+    is_whole,
+)
+from src.postprocess.steps import DEFAULT_STEPS, check_steps
+
+NmsKind = Literal["class_wise", "class_agnostic", "soft_linear", "soft_gaussian"]
+NMS_KINDS: tuple[str, ...] = get_args(NmsKind)
+# What the winner removed (seed's row S12): the classes that carry attributes, which were not
+# predicted, and, at first, the garment parts with a few attributes that are noise.
+REMOVALS: Mapping[str, tuple[int, ...]] = {
+    "none": (),
+    "attribute_classes": tuple(range(13)),
+    "attribute_classes_and_parts": (*range(13), 27, 28, 33),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostprocessSettings:
-    """Thresholds and rules, in the order in which they act.
+    """Thresholds and rules, in the order in which they act unless ``steps`` says otherwise.
 
     Raises:
         InputError: names the key, the bad value and what is legal.
     """
 
-    score_threshold: float  # [0, 1]: a pair needs a score strictly above it
-    nms_iou_threshold: float  # [0, 1]: IoU strictly above it within a class suppresses
-    max_per_image: int | None  # objects left after NMS at most; None: no cap
-    remove_categories: Sequence[int]  # category ids that are left out
-    mask_threshold: float  # (0, 1]: a pixel needs a probability of at least this
-    suppress_overlaps: bool  # take from a mask the pixels of same-class masks of higher score
-    min_area_px: int  # masks with fewer pixels on the 512 x 512 raster are left out
+    # score: [0, 1]; a pair needs a score strictly above it
+    score_threshold: float
+    score_threshold_per_class: Mapping[int, float] = field(default_factory=dict)  # in its place
+    # nms
+    nms_kind: NmsKind = "class_wise"
+    nms_iou_threshold: float  # [0, 1]: IoU strictly above it (soft_linear: from it on) counts
+    soft_nms_sigma: float = 0.5  # above 0: of soft_gaussian
+    soft_nms_min_score: float = 0.001  # [0, 1]: soft-NMS drops what falls below it
+    # cap: objects left at most; None: no cap
+    max_per_image: int | None
+    # remove: category ids that are left out, and a name for a list of them, one of REMOVALS
+    remove_categories: Sequence[int]
+    remove: str = "none"
+    # max_per_class: objects of each class at most, the best; None: no cap
+    max_per_class: int | None = None
+    # masks: (0, 1]; a pixel needs a probability of at least this
+    mask_threshold: float
+    mask_threshold_per_class: Mapping[int, float] = field(default_factory=dict)  # in its place
+    # suppress_overlaps: take from a mask the pixels of same-class masks of higher score
+    suppress_overlaps: bool
+    # min_area: masks with fewer pixels than this are left out, counted on the raster of this name
+    min_area_px: int
+    min_area_raster: str = "512x512"  # one of RASTERS
+    steps: Sequence[str] = DEFAULT_STEPS
 
     def __post_init__(self) -> None:
-        for key in ("score_threshold", "nms_iou_threshold", "mask_threshold"):
-            value = getattr(self, key)
-            if not _is_number(value) or not 0 <= value <= 1 or (key[:4] == "mask" and value == 0):
-                low = "above 0" if key == "mask_threshold" else "from 0"
-                raise InputError(f"postprocess.{key}={value!r}: a number {low} to 1 wanted")
-        if self.max_per_image is not None and not _is_whole(self.max_per_image, 1):
-            raise InputError(
-                f"postprocess.max_per_image={self.max_per_image!r}: a whole number of at least 1 "
-                "wanted, or null for no cap"
+        for key in ("score_threshold", "nms_iou_threshold", "soft_nms_min_score"):
+            check_share(key, getattr(self, key))
+        check_share("mask_threshold", self.mask_threshold, above_zero=True)
+        for key in ("score_threshold_per_class", "mask_threshold_per_class"):
+            values = check_shares_by_category(
+                key, getattr(self, key), above_zero=key.startswith("mask")
             )
-        if not _is_whole(self.min_area_px, 0):
+            object.__setattr__(self, key, values)
+        check_choice("nms_kind", self.nms_kind, NMS_KINDS)
+        if not is_positive(self.soft_nms_sigma):
+            raise InputError(
+                f"postprocess.soft_nms_sigma={self.soft_nms_sigma!r}: a number above 0 wanted"
+            )
+        for key in ("max_per_image", "max_per_class"):
+            check_count(key, getattr(self, key))
+        if not is_whole(self.min_area_px, 0):
             raise InputError(
                 f"postprocess.min_area_px={self.min_area_px!r}: a whole number of pixels from 0"
             )
+        check_choice("min_area_raster", self.min_area_raster, tuple(RASTERS))
         if not isinstance(self.suppress_overlaps, bool):
             raise InputError(
                 f"postprocess.suppress_overlaps={self.suppress_overlaps!r}: true or false"
             )
-        categories = self.remove_categories
-        if isinstance(categories, str) or not isinstance(categories, Sequence):
-            raise InputError(
-                f"postprocess.remove_categories={categories!r}: a list of category ids, as [0,1,2]"
-            )
-        for category in categories:
-            if not _is_whole(category, 0):
+        check_categories("remove_categories", self.remove_categories)
+        check_choice("remove", self.remove, tuple(REMOVALS))
+        object.__setattr__(self, "steps", check_steps(self.steps))
+        self._check_that_nothing_is_lost()
+
+    def _check_that_nothing_is_lost(self) -> None:
+        """Refuse a rule whose step is left out."""
+        asked = {
+            "score_threshold_per_class": ("score", self.score_threshold_per_class),
+            "remove_categories": ("remove", self.remove_categories),
+            "remove": ("remove", self.remove != "none"),
+            "max_per_class": ("max_per_class", self.max_per_class is not None),
+            "suppress_overlaps": ("suppress_overlaps", self.suppress_overlaps),
+            "min_area_px": ("min_area", self.min_area_px),
+        }
+        for key, (step, is_asked) in asked.items():
+            if is_asked and step not in self.steps:
                 raise InputError(
-                    f"postprocess.remove_categories: {category!r} is no category id (0, 1, 2, ...)"
+                    f"postprocess.{key}={getattr(self, key)!r} without the step {step} in "
+                    "postprocess.steps, which would do it"
                 )
+
+    @property
+    def removed_categories(self) -> frozenset[int]:
+        """Category ids that the step ``remove`` leaves out: the list and the named ones."""
+        return frozenset(self.remove_categories) | frozenset(REMOVALS[self.remove])
 
 
 def settings_from(values: Mapping[str, Any]) -> PostprocessSettings:
@@ -63,18 +122,12 @@ def settings_from(values: Mapping[str, Any]) -> PostprocessSettings:
     Raises:
         InputError: a key is unknown or missing, or a value is not legal.
     """
-    known = [field.name for field in fields(PostprocessSettings)]
-    for key in sorted(values.keys() - set(known)):
-        raise InputError(f"postprocess.{key}: no such key; there are {', '.join(known)}")
+    known = fields(PostprocessSettings)
+    names = [key.name for key in known]
+    for name in sorted(values.keys() - set(names)):
+        raise InputError(f"postprocess.{name}: no such key; there are {', '.join(names)}")
     for key in known:
-        if key not in values:
-            raise InputError(f"postprocess.{key}: missing; postprocess=default has all keys")
+        has_default = key.default is not MISSING or key.default_factory is not MISSING
+        if key.name not in values and not has_default:
+            raise InputError(f"postprocess.{key.name}: missing; postprocess=default has all keys")
     return PostprocessSettings(**values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

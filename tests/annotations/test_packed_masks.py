@@ -142,3 +142,20 @@ def test_masks_of_another_raster_are_refused():
         pm.unpack(np.zeros((1, 8), dtype=np.uint8), (4, 4))
     with pytest.raises(ValueError, match=message):
         pm.to_runs(np.zeros(8, dtype=np.uint8), (4, 4))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 130])
+def test_runs_of_many_masks_are_those_of_each(count):
+    random = np.random.default_rng(count)
+    masks = random.random((count, 24, 17)) < random.random((count, 1, 1))
+    masks[::7] = False
+    masks[1::5] = True
+    packed = pm.pack(masks)
+    runs, offsets = pm.to_runs_batch(packed, (24, 17))
+    assert runs.dtype == np.int32
+    assert len(offsets) == count + 1
+    for row, begin, end in zip(packed, offsets, offsets[1:], strict=False):
+        assert_array_equal(runs[begin:end], pm.to_runs(row, (24, 17)))
+    assert offsets[-1] == len(runs)
+    with pytest.raises(ValueError, match="a raster of 8 x 8 pixels takes 8 bytes a mask, got 51"):
+        pm.to_runs_batch(packed, (8, 8))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
 from src.annotations.packed_masks import unpack
-from src.postprocess.raster import RASTER_HW, sample_masks
+from src.postprocess.raster import RASTER_HW, long_edge_1024, sample_masks, sample_masks_at
 from tests.postprocess.generated import make_boxes, make_masks
 
 UNDECIDED = 1e-6
@@ -119,8 +120,85 @@ def test_other_mask_sizes() -> None:
         check_equal(make_masks(random, 3, size_px=size_px), boxes, (700, 500), 0.5)
 
 
+def sampled_by_torch(
+    mask: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int], raster_hw: tuple[int, int]
+) -> np.ndarray:
+    """Probabilities by torch's ``grid_sample``, which pasting asks for all pixels of the photo, at
+    the raster's alone; zero beyond the box grown by a pixel, where pasting stops."""
+    grids, inside = [], []
+    for axis in (0, 1):
+        pixels = torch.arange(raster_hw[axis]) * size_hw[axis] // raster_hw[axis]
+        low, high = (torch.from_numpy(box_xyxy)[[1 - axis, 3 - axis]]).unbind()
+        grids.append((pixels.to(torch.float32) + 0.5 - low) / (high - low) * 2 - 1)
+        inside.append((pixels >= (low.floor() - 1).clamp(min=0)) & (pixels < high.ceil() + 1))
+    grid = torch.stack(torch.meshgrid(grids[1], grids[0], indexing="xy"), dim=-1)
+    sampled = torch.nn.functional.grid_sample(
+        torch.from_numpy(mask)[None, None], grid[None], align_corners=False
+    )[0, 0]
+    return (sampled * (inside[0][:, None] & inside[1][None])).numpy()
+
+
+LARGE = [(10_000, 7000), (10_000, 480), (320, 10_000), (6824, 10_717), (10_000, 10_000)]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.45])
+@pytest.mark.parametrize("size_hw", LARGE, ids=str)
+def test_equal_to_torchs_sampling_on_photos_of_10_000_pixels(
+    size_hw: tuple[int, int], threshold: float
+) -> None:
+    random = np.random.default_rng(7)
+    masks = make_masks(random, 8)
+    boxes = make_boxes(random, 8, size_hw, relative_size=0.3)
+    boxes[0] = 0, 0, size_hw[1], size_hw[0]
+    boxes[1] = -30.5, -20.25, size_hw[1] + 17, size_hw[0] / 3
+    found = unpack(sample_masks(masks, boxes, size_hw, mask_threshold=threshold), RASTER_HW)
+    assert found.sum() > 10_000
+    for mask, box, drawn in zip(masks, boxes, found, strict=True):
+        probabilities = sampled_by_torch(mask, box, size_hw, RASTER_HW)
+        different = drawn != (probabilities >= np.float32(threshold))
+        assert (np.abs(probabilities[different] - threshold) <= UNDECIDED).all()
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "raster_hw"),
+    [
+        ((4000, 3000), (1024, 768)),
+        ((3000, 4001), (768, 1024)),
+        ((5792, 8688), (683, 1024)),
+        ((331, 296), (1024, 916)),
+        ((1024, 1024), (1024, 1024)),
+        ((10_000, 3), (1024, 1)),
+        ((2048, 3), (1024, 2)),  # 1.5: a half goes up
+    ],
+    ids=str,
+)
+def test_raster_of_2020(size_hw: tuple[int, int], raster_hw: tuple[int, int]) -> None:
+    assert long_edge_1024(size_hw) == raster_hw
+    random = np.random.default_rng(8)
+    masks = make_masks(random, 4)
+    boxes = make_boxes(random, 4, size_hw, relative_size=0.6)
+    packed = sample_masks(masks, boxes, size_hw, mask_threshold=0.5, raster_hw=raster_hw)
+    assert packed.shape == (4, raster_hw[0] * raster_hw[1] // 8)
+    for mask, box, drawn in zip(masks, boxes, unpack(packed, raster_hw), strict=True):
+        probabilities = sampled_by_torch(mask, box, size_hw, raster_hw)
+        different = drawn != (probabilities >= np.float32(0.5))
+        assert (np.abs(probabilities[different] - 0.5) <= UNDECIDED).all()
+
+
+def test_several_thresholds_and_one_for_each_mask() -> None:
+    random = np.random.default_rng(9)
+    masks, boxes = make_masks(random, 5), make_boxes(random, 5, (700, 500), relative_size=0.5)
+    thresholds = [0.3, 0.45, 0.6]
+    found = sample_masks_at(masks, boxes, (700, 500), mask_thresholds=thresholds)
+    alone = [sample_masks(masks, boxes, (700, 500), mask_threshold=value) for value in thresholds]
+    assert np.array_equal(found, np.stack(alone))
+    own = np.array([0.3, 0.6, 0.45, 0.3, 0.6], dtype=np.float32)
+    mixed = sample_masks(masks, boxes, (700, 500), mask_threshold=own)
+    assert np.array_equal(mixed, found[[0, 2, 1, 0, 2], np.arange(5)])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("size_hw", [(8688, 5792), (6824, 10717), (10_000, 10_000)], ids=str)
+@pytest.mark.parametrize("size_hw", [(8688, 5792), *LARGE], ids=str)
 def test_equal_on_the_largest_photos(size_hw: tuple[int, int]) -> None:
     random = np.random.default_rng(5)
     boxes = make_boxes(random, 6, size_hw, relative_size=0.3)

@@ -8,6 +8,7 @@ import numpy as np
 
 from src.postprocess.candidates import Candidates
 from src.postprocess.settings import PostprocessSettings
+from src.postprocess.steps import DEFAULT_STEPS
 
 DEFAULT: dict[str, Any] = {
     "score_threshold": 0.001,
@@ -17,6 +18,15 @@ DEFAULT: dict[str, Any] = {
     "mask_threshold": 0.5,
     "suppress_overlaps": False,
     "min_area_px": 0,
+    "score_threshold_per_class": None,
+    "nms_kind": "class_wise",
+    "soft_nms_sigma": 0.5,
+    "soft_nms_min_score": 0.001,
+    "remove": "none",
+    "max_per_class": None,
+    "mask_threshold_per_class": None,
+    "min_area_raster": "512x512",
+    "steps": list(DEFAULT_STEPS),
 }
 WINNER: dict[str, Any] = DEFAULT | {
     "score_threshold": 0.5,

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from src.annotations.packed_masks import pack
-from src.postprocess.filters import of_enough_pixels, of_other_categories
+from src.postprocess.filters import (
+    above_score,
+    by_category,
+    first_of_each_category,
+    of_enough_pixels,
+    of_other_categories,
+)
 
 
 def test_removed_categories() -> None:
@@ -23,3 +31,29 @@ def test_area_at_the_limit_stays_and_an_empty_mask_never(min_area_px: int, kept:
     areas = np.array([0, 1, 19, 20, 21])
     masks = np.arange(64).reshape(8, 8) < areas[:, None, None]
     assert areas[of_enough_pixels(pack(masks), min_area_px)].tolist() == kept
+
+
+def test_a_score_at_its_threshold_goes_in_float32() -> None:
+    scores = np.array([0.3, 0.31, 0.29], dtype=np.float32)
+    # 0.3 as float32 is larger than 0.3
+    assert above_score(scores, 0.3).tolist() == [False, True, False]
+    own = np.array([0.2, 0.4, 0.28], dtype=np.float32)
+    assert above_score(scores, own).tolist() == [True, False, True]
+
+
+def test_thresholds_by_category() -> None:
+    values = by_category(np.array([3, 5, 3, 7]), 0.5, {3: 0.25, 9: 0.75})
+    assert values.tolist() == [0.25, 0.5, 0.25, 0.5]
+    assert values.dtype == np.float32
+
+
+@settings(max_examples=100, deadline=None)
+@given(categories=st.lists(st.integers(0, 3), max_size=20), most=st.integers(1, 5))
+def test_the_first_of_each_category_stay(categories: list[int], most: int) -> None:
+    ids = np.array(categories, dtype=np.int16)
+    kept = first_of_each_category(ids, most)
+    for category in range(4):
+        own = kept[ids == category]
+        assert own[:most].all()
+        assert not own[most:].any()
+    assert first_of_each_category(ids[kept], most).all()

@@ -14,6 +14,7 @@ from src.postprocess.candidates import Candidates
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
 from src.postprocess.pipeline import postprocess
+from src.postprocess.steps import DEFAULT_STEPS
 from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -173,3 +174,117 @@ def test_labels_not_ids_make_the_class_offset() -> None:
     by_id = postprocess(candidates, settings_used)
     assert by_label.category_ids.tolist() == [30_000, 30_000, 5]
     assert by_id.category_ids.tolist() == [30_000, 5]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_thresholds_of_a_class_act_on_it_alone(seed: int) -> None:
+    """What each class has with its thresholds is what it has where they are those of all."""
+    candidates = make_candidates(seed, categories=3, count=40)
+    own = {"score_threshold_per_class": {1: 0.6}, "mask_threshold_per_class": {1: 0.7, 9: 0.1}}
+    low = {"max_per_image": None, "score_threshold": 0.2}
+    mixed = keys(run(candidates, low | own))
+    strict = keys(run(candidates, low | {"score_threshold": 0.6, "mask_threshold": 0.7}))
+    plain = keys(run(candidates, low))
+    assert [key for key in mixed if key[0] == 1] == [key for key in strict if key[0] == 1]
+    assert [key for key in mixed if key[0] != 1] == [key for key in plain if key[0] != 1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, most=st.integers(1, 4), suppress=st.booleans())
+def test_at_most_so_many_of_each_class_are_the_first_ones(
+    seed: int, most: int, suppress: bool
+) -> None:
+    candidates = make_candidates(seed, categories=3, count=40)
+    whole = keys(run(candidates, {"suppress_overlaps": suppress}))
+    few = keys(run(candidates, {"suppress_overlaps": suppress, "max_per_class": most}))
+    assert set(few) <= set(whole)
+    for category in range(3):
+        own = [key for key in few if key[0] == category]
+        assert len(own) <= most
+        # one that overlaps or the mask threshold leaves no pixel of may have been among them
+        assert own == [key for key in whole if key[0] == category][: len(own)]
+
+
+def test_a_cap_after_the_masks_counts_objects_not_pairs() -> None:
+    candidates = make_candidates(4, categories=2, count=60, clusters=2)
+    changes: dict[str, Any] = {"suppress_overlaps": True, "min_area_px": 2000, "max_per_image": 3}
+    late = [step for step in DEFAULT_STEPS if step != "cap"] + ["cap"]
+    whole = run(candidates, changes | {"max_per_image": None})
+    assert len(whole) > 3
+    capped = run(candidates, changes | {"steps": late})
+    assert keys(capped) == keys(whole)[:3]
+    assert len(run(candidates, changes)) < 3
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, kind=st.sampled_from(["soft_linear", "soft_gaussian"]))
+def test_soft_nms_keeps_the_best_of_each_class_as_it_is(seed: int, kind: str) -> None:
+    candidates = make_candidates(seed, categories=3, count=30)
+    soft = run(candidates, {"nms_kind": kind, "max_per_image": None, "min_area_px": 0})
+    hard = run(candidates, {"max_per_image": None})
+    assert (np.diff(soft.scores) <= 0).all()
+    for category in np.unique(candidates.category_ids):
+        best = candidates.scores[candidates.category_ids == category].max()
+        for found in (soft, hard):
+            scores = found.scores[found.category_ids == category]
+            assert len(scores) == 0 or scores[0] <= best
+    again = [step for step in DEFAULT_STEPS if step != "score"]
+    again.insert(again.index("nms") + 1, "score")
+    late = run(
+        candidates,
+        {"nms_kind": kind, "max_per_image": None, "score_threshold": 0.4, "steps": again},
+    )
+    assert keys(late) == [key for key in keys(soft) if key[1] > np.float32(0.4)]
+
+
+def test_class_agnostic_nms_compares_boxes_of_all_classes() -> None:
+    candidates = Candidates(
+        image_id="a",
+        size_hw=(64, 64),
+        boxes_xyxy=np.array([[0, 0, 40, 40], [0, 0, 40, 40]], dtype=np.float32),
+        scores=np.array([0.8, 0.9], dtype=np.float32),
+        category_ids=np.array([1, 2], dtype=np.int16),
+        mask_probabilities=np.ones((2, 28, 28), dtype=np.float32),
+        exact_above_score=0.0,
+    )
+    assert run(candidates, {}).category_ids.tolist() == [2, 1]
+    assert run(candidates, {"nms_kind": "class_agnostic"}).category_ids.tolist() == [2]
+
+
+def test_area_is_counted_on_the_named_raster() -> None:
+    """A square of 30 x 30 px on a photo of 300 x 300: 51 x 51 on 512 x 512, 102 x 102 on 1024."""
+    candidates = Candidates(
+        image_id="a",
+        size_hw=(300, 300),
+        boxes_xyxy=np.array([[0, 0, 30, 30]], dtype=np.float32),
+        scores=np.array([0.9], dtype=np.float32),
+        category_ids=np.array([1], dtype=np.int16),
+        mask_probabilities=np.ones((1, 28, 28), dtype=np.float32),
+        exact_above_score=0.0,
+    )
+    areas = {}
+    for raster in ("512x512", "long_edge_1024"):
+        found = postprocess(candidates, make_settings(), raster=raster)
+        areas[raster] = int(areas_px(found.packed)[0])
+    assert 2500 < areas["512x512"] < 2800
+    assert 10_000 < areas["long_edge_1024"] < 11_200
+    for area_raster, area in areas.items():
+        for least, kept in ((area, 1), (area + 1, 0)):
+            rules = make_settings(min_area_px=least, min_area_raster=area_raster)
+            for raster in areas:
+                assert len(postprocess(candidates, rules, raster=raster)) == kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_exact"),
+    [
+        ({"score_threshold": 0.6, "score_threshold_per_class": {1: 0.5}}, True),
+        ({"score_threshold": 0.6, "score_threshold_per_class": {1: 0.4}}, False),
+        ({"steps": ["nms", "masks", "score"], "score_threshold": 0.6}, True),
+        ({"steps": ["nms", "masks"], "score_threshold": 0.6}, False),
+        ({"steps": ["nms", "masks", "cap"], "max_per_image": 2}, True),
+    ],
+)
+def test_exactness_with_other_steps(changes: dict[str, Any], is_exact: bool) -> None:
+    assert run(make_candidates(3, exact_above_score=0.5), changes).is_exact is is_exact

@@ -1,9 +1,4 @@
-"""The submission file of the 2019 competition: ``ImageId,EncodedPixels,ClassId``, a row an object.
-
-A valid one (the competition's rules): every test image at least once; categories 0 to 45; runs
-ascending, not overlapping, within 512 x 512; no empty mask but the filler row; masks of the same
-image and class disjoint.
-"""
+"""Writing submissions: ``ImageId,EncodedPixels,ClassId`` (2019), a row an object; 2020 likewise."""
 
 from __future__ import annotations
 
@@ -13,19 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from src.annotations.errors import InputError
-from src.annotations.instances import RASTER_HW
-from src.annotations.packed_masks import to_runs
-from src.annotations.run_lengths import format_runs
+from src.annotations.imaterialist_2019 import IMATERIALIST_2019
+from src.annotations.packed_masks import to_runs_batch
+from src.annotations.run_lengths import format_runs_batch
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
-
-HEADER = ("ImageId", "EncodedPixels", "ClassId")
-FILLER_CATEGORY = 23  # of the row of an image without objects, as in sample_submission.csv (S12)
-FILLER_RUNS = np.array([[0, 1]], dtype=np.int32)
-LEGAL_CATEGORIES = range(46)
+from src.postprocess.submission_formats import (
+    FILLER_CATEGORY,
+    FILLER_TEXT,
+    FORMATS,
+    LEGAL_CATEGORIES,
+    SubmissionFormat,
+)
 
 
 @dataclass(slots=True)
@@ -39,13 +34,20 @@ class SubmissionReport:
     inexact_images: int = 0  # see Detections.is_exact
 
 
-def write_submission(path: str | Path, detections: Iterable[Detections]) -> SubmissionReport:
+def write_submission(
+    path: str | Path,
+    detections: Iterable[Detections],
+    *,
+    written_as: SubmissionFormat = FORMATS[IMATERIALIST_2019.name],
+) -> SubmissionReport:
     """Write the objects of each image, in the order given; the file appears whole or not at all.
 
     Args:
         path: The CSV file; its folder is made.
-        detections: One of each image. Masks are written as they are; where some of one class
-            overlap, the report counts the image, since the competition refuses such a file.
+        detections: One of each image, with masks on the format's raster. Masks are written as they
+            are; where some of one class overlap, the report counts the image, since the competition
+            refuses such a file.
+        written_as: Columns and spelling of image ids.
 
     Raises:
         InputError: a category outside 0 to 45, or the file cannot be written.
@@ -61,29 +63,30 @@ def write_submission(path: str | Path, detections: Iterable[Detections]) -> Subm
     try:
         with file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(HEADER)
+            rows.writerow(written_as.header)
             for objects in detections:
                 _add(report, objects)
-                rows.writerows(_rows(objects))
+                rows.writerows(_rows(objects, written_as))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return report
 
 
-def _rows(objects: Detections) -> list[tuple[str, str, int]]:
+def _rows(objects: Detections, written_as: SubmissionFormat) -> list[tuple[str, ...]]:
+    name = written_as.image_id(objects.image_id)
     if not len(objects):
-        return [(objects.image_id, format_runs(FILLER_RUNS), FILLER_CATEGORY)]
-    illegal = [
-        int(category) for category in objects.category_ids if category not in LEGAL_CATEGORIES
-    ]
+        return [(name, FILLER_TEXT, *written_as.label(FILLER_CATEGORY))]
+    categories = objects.category_ids.tolist()
+    illegal = [category for category in categories if category not in LEGAL_CATEGORIES]
     if illegal:
         raise InputError(
             f"{objects.image_id}: category {illegal[0]} in a submission, where 0 to 45 are legal"
         )
+    texts = format_runs_batch(*to_runs_batch(objects.packed, objects.raster_hw)).to_pylist()
     return [
-        (objects.image_id, format_runs(to_runs(packed, RASTER_HW)), int(category))
-        for packed, category in zip(objects.packed, objects.category_ids, strict=True)
+        (name, text, *written_as.label(category))
+        for text, category in zip(texts, categories, strict=True)
     ]
 
 

@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 
 from src.annotations.errors import InputError
 from src.annotations.packed_masks import pack, unpack
+from src.annotations.sources import default_labels
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess
+from src.postprocess.settings import NMS_KINDS
+from src.postprocess.steps import DEFAULT_STEPS
 from src.postprocess.submission import read_sample_image_ids, write_submission
+from src.postprocess.submission_formats import FORMATS, format_named
+from src.postprocess.submission_rules import check_submission
 from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
+
+LATE_STEPS = ("max_per_class", "nms", "masks", "min_area", "suppress_overlaps", "cap", "score")
 
 
 def make_detections(image_id: str, masks: list[np.ndarray], categories: list[int]) -> Detections:
@@ -98,6 +105,86 @@ def test_what_is_written_is_valid(
     drawn = [draw(row["EncodedPixels"]) for row in rows if row["EncodedPixels"] != "1 1"]
     assert len(drawn) == len(wanted)
     assert all(np.array_equal(a, b) for a, b in zip(drawn, wanted, strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    name=st.sampled_from(list(FORMATS)),
+    size_hw=st.sampled_from([(48, 36), (5, 300), (301, 299)]),
+    changes=st.fixed_dictionaries(
+        {
+            "score_threshold": st.sampled_from([0.0, 0.4, 0.99]),
+            "score_threshold_per_class": st.sampled_from([None, {0: 0.9, 1: 0.1}]),
+            "nms_kind": st.sampled_from(NMS_KINDS),
+            "nms_iou_threshold": st.sampled_from([0.0, 0.5, 1.0]),
+            "max_per_image": st.sampled_from([None, 5]),
+            "remove": st.sampled_from(["none", "attribute_classes"]),
+            "max_per_class": st.sampled_from([None, 2]),
+            "mask_threshold": st.sampled_from([0.01, 0.5, 1.0]),
+            "min_area_px": st.sampled_from([0, 20, 9000]),
+            "min_area_raster": st.sampled_from(["512x512", "long_edge_1024"]),
+            "steps": st.sampled_from([DEFAULT_STEPS, (*LATE_STEPS, "remove")]),
+        }
+    ),
+)
+def test_whatever_is_set_with_suppression_the_file_is_valid(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    name: str,
+    size_hw: tuple[int, int],
+    changes: dict[str, Any],
+) -> None:
+    written_as = FORMATS[name]
+    images = [
+        make_candidates(
+            seed + number,
+            image_id=f"{number}.jpg",
+            categories=categories,
+            count=20 * number,
+            size_hw=size_hw,
+        )
+        for number, categories in enumerate((1, 3, 30))
+    ]
+    rules = make_settings(**changes, suppress_overlaps=True)
+    path = tmp_path_factory.mktemp("submission") / "submission.csv"
+    found = [postprocess(image, rules, raster=written_as.raster) for image in images]
+    report = write_submission(path, found, written_as=written_as)
+    names = [written_as.image_id(image.image_id) for image in images]
+    findings = check_submission(
+        path,
+        written_as=written_as,
+        image_ids=names,
+        labels=default_labels(name),
+        sizes_hw=dict.fromkeys(names, size_hw),
+    )
+    assert findings.violations == ()
+    assert (findings.images, report.images, report.overlapping_images) == (3, 3, 0)
+    if name == "imaterialist_2019":
+        check_valid(path, names, disjoint=True)
+
+
+def test_golden_file_of_2020(tmp_path: Path) -> None:
+    mask = np.zeros((1, 1024, 2), dtype=bool)
+    mask[0, 1022:, 0] = True
+    mask[0, 0, 1] = True
+    made = Detections(
+        image_id="b.jpg",
+        category_ids=np.array([33], dtype=np.int16),
+        scores=np.array([0.5], dtype=np.float32),
+        boxes_xyxy=np.zeros((1, 4), dtype=np.float32),
+        packed=pack(mask),
+        is_exact=True,
+        raster_hw=(1024, 2),
+    )
+    path = tmp_path / "submission.csv"
+    empty = make_detections("a.jpg", [], [])
+    write_submission(path, [made, empty], written_as=format_named("imaterialist_2020"))
+    assert path.read_text() == (
+        "ImageId,EncodedPixels,ClassId,AttributesIds\nb,1023 3,33,\na,1 1,23,\n"
+    )
+    with pytest.raises(InputError, match="format=2020: legal are imaterialist_2019, imaterialist_"):
+        format_named("2020")
 
 
 def test_golden_file(tmp_path: Path) -> None:

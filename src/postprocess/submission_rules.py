@@ -1,0 +1,243 @@
+"""Checking a submission file against the competition's rules: every violation, none left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from src.annotations.categories import LabelDescriptions
+from src.annotations.rows import describe_ids
+from src.annotations.run_lengths import check_runs_batch, parse_runs_batch
+from src.annotations.text_lines import Lines, iterate_lines, split_fields
+from src.postprocess.raster import LONG_EDGE_PX, RASTERS
+from src.postprocess.submission_formats import LEGAL_CATEGORIES, SubmissionFormat
+from src.postprocess.submission_masks import MaskCollector, run_problems
+
+_ID = re.compile(r"[0-9]{1,9}")
+_NO_CATEGORY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule."""
+
+    row: int  # line of the file, the header is 1; 0: the file as a whole
+    image_id: str  # as the file spells it; empty where it is about no image
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"row {self.row}" if self.row else "the file"
+        return f"{place}{', image ' + self.image_id if self.image_id else ''}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was read, and what is wrong with it."""
+
+    rows: int
+    images: int
+    violations: tuple[Violation, ...]  # by row; images that are missing come last
+
+
+def check_submission(
+    path: str | Path,
+    *,
+    written_as: SubmissionFormat,
+    image_ids: Collection[str] | None,
+    labels: LabelDescriptions,
+    sizes_hw: Mapping[str, tuple[int, int]] | None = None,
+) -> Findings:
+    """Check a whole file.
+
+    Args:
+        path: The submission.
+        written_as: Which competition's rules.
+        image_ids: Those that must occur, and may; None: ids are not checked.
+        labels: Legal attributes; where it lists none, any.
+        sizes_hw: (height, width) of photos by image id, for rasters that depend on them; where one
+            is missing, a raster of that kind has its largest size.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = Path(path)
+    reader = _Reader(written_as, image_ids, labels, sizes_hw or {})
+    for lines in iterate_lines(path):
+        reader.read(lines)
+    return reader.finish()
+
+
+class _Reader:
+    """Reads lines and remembers violations."""
+
+    def __init__(
+        self,
+        written_as: SubmissionFormat,
+        image_ids: Collection[str] | None,
+        labels: LabelDescriptions,
+        sizes_hw: Mapping[str, tuple[int, int]],
+    ) -> None:
+        self._format = written_as
+        self._legal_ids = None if image_ids is None else frozenset(image_ids)
+        self._labels = labels
+        self._sizes_hw = sizes_hw
+        self._violations: list[Violation] = []
+        self._seen: dict[str, None] = {}
+        self._rows = 0
+        self._places: dict[str, int] | None = None
+        self._columns = 0
+        self._masks = MaskCollector()
+        # labels and images repeat from row to row
+        self._label_problems = cache(self._problems_of)
+        self._category = cache(self._category_of)
+        self._pixels = cache(self._count_pixels)
+
+    def read(self, lines: Lines) -> None:
+        """Check the next lines of the file."""
+        if self._places is None and lines:
+            self._read_header(lines[0])
+            lines = lines[1:]
+        if self._places is None or not lines:
+            return
+        numbers: list[int] = []
+        rows: list[dict[str, str]] = []
+        for number, line in lines:
+            self._rows += 1
+            row = self._fields(number, line)
+            if row is not None:
+                numbers.append(number)
+                rows.append(row)
+        for number, row in zip(numbers, rows, strict=True):
+            self._check_image_id(number, row["ImageId"])
+            for reason in self._label_problems(*self._label(row)):
+                self._add(number, row["ImageId"], reason)
+        if rows:
+            self._check_masks(numbers, rows)
+
+    def finish(self) -> Findings:
+        """What can be said of the file as a whole."""
+        if self._places is None and not self._violations:
+            self._add(0, "", f"it is empty; the header {self._header()} is wanted")
+        for overlap in self._masks.overlaps():
+            self._add(
+                overlap.row,
+                overlap.image_id,
+                f"the mask shares {overlap.shared_px} pixels with that of row "
+                f"{overlap.earlier_row}, of the same image and class {overlap.category}",
+            )
+        self._violations.sort(key=lambda violation: violation.row)
+        if self._legal_ids is not None and self._places is not None:
+            for name in sorted(self._legal_ids - self._seen.keys()):
+                self._add(0, name, "it is in the sample and has no row")
+        return Findings(self._rows, len(self._seen), tuple(self._violations))
+
+    def _add(self, row: int, image_id: str, reason: str) -> None:
+        self._violations.append(Violation(row, image_id, reason))
+
+    def _header(self) -> str:
+        return ",".join(self._format.header)
+
+    def _read_header(self, first: tuple[int, bytes]) -> None:
+        number, line = first
+        text = line.decode("utf-8", errors="backslashreplace")
+        names = [
+            name.decode("utf-8", errors="backslashreplace") for name in split_fields(line) or []
+        ]
+        if tuple(names) != self._format.header:
+            self._add(number, "", f"the header is {text[:100]!r}; {self._header()} is wanted")
+        places = {name: index for index, name in enumerate(names)}
+        missing = [name for name in self._format.header if name not in places]
+        if missing:
+            self._add(
+                number, "", f"the column {missing[0]} is missing, so the rows cannot be looked at"
+            )
+            return
+        self._places, self._columns = places, len(names)
+
+    def _fields(self, number: int, line: bytes) -> dict[str, str] | None:
+        assert self._places is not None  # read_header saw to it
+        try:
+            texts = [field.decode("utf-8") for field in split_fields(line) or []]
+        except UnicodeDecodeError as error:
+            self._add(number, "", f"not UTF-8 text ({error})")
+            return None
+        if not texts:
+            self._add(number, "", "a quote is misplaced or not closed")
+            return None
+        if len(texts) != self._columns:
+            self._add(
+                number, texts[0], f"{len(texts)} values; the header has {self._columns} columns"
+            )
+            return None
+        return {name: texts[place] for name, place in self._places.items()}
+
+    def _check_image_id(self, number: int, name: str) -> None:
+        self._seen[name] = None
+        if not name:
+            self._add(number, "", "ImageId is empty")
+        elif self._format.id_suffix and name.endswith(self._format.id_suffix):
+            self._add(
+                number, name, f"ImageId ends in {self._format.id_suffix}, which it has not here"
+            )
+        elif self._legal_ids is not None and name not in self._legal_ids:
+            self._add(number, name, "the sample has no image of this id")
+
+    def _label(self, row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(row[column] for column in self._format.edition.label_columns)
+
+    def _check_masks(self, numbers: list[int], rows: list[dict[str, str]]) -> None:
+        names = [row["ImageId"] for row in rows]
+        texts = [row["EncodedPixels"] for row in rows]
+        pixels = [self._pixels(name) for name in names]
+        batch = parse_runs_batch(texts)
+        sizes_hw = np.stack([np.array(pixels), np.ones(len(pixels), dtype=np.int64)], axis=1)
+        bad = {index for index, text in enumerate(texts) if not text.strip()}
+        bad |= batch.problems.keys() | check_runs_batch(batch.runs, batch.offsets, sizes_hw).keys()
+        for index in sorted(bad):
+            for reason in run_problems(texts[index], pixels[index]):
+                self._add(numbers[index], names[index], reason)
+        self._masks.add(
+            runs=batch.runs,
+            offsets=batch.offsets,
+            rows=numbers,
+            keys=[(row["ImageId"], self._category(*self._label(row))) for row in rows],
+            pixels=pixels,
+        )
+
+    def _category_of(self, *label: str) -> int:
+        category, _ = self._format.edition.split_label(*label)
+        return int(category) if _ID.fullmatch(category) else _NO_CATEGORY
+
+    def _problems_of(self, *label: str) -> list[str]:
+        """What is wrong with the label columns of a row."""
+        category, attributes = self._format.edition.split_label(*label)
+        problems = []
+        if not _ID.fullmatch(category):
+            problems.append(f"the category is {category!r:.60}, not a whole number")
+        elif int(category) not in LEGAL_CATEGORIES:
+            problems.append(f"category {category}; 0 to 45 are legal")
+        legal = self._labels.attribute_names
+        texts = [text for text in attributes if not _ID.fullmatch(text)]
+        problems += [f"the attribute {text!r:.60} is not a whole number" for text in texts]
+        ids = [int(text) for text in attributes if _ID.fullmatch(text)]
+        problems += [
+            f"unknown attribute {number}; {describe_ids(legal)} are legal"
+            for number in ids
+            if legal and number not in legal
+        ]
+        if len(set(ids)) < len(ids):
+            problems.append(f"an attribute occurs twice in {','.join(attributes)}")
+        elif self._format.sorts_attributes and ids != sorted(ids):
+            problems.append(f"the attributes {','.join(attributes)} do not ascend")
+        return problems
+
+    def _count_pixels(self, image_id: str) -> int:
+        """Pixels of an image's raster."""
+        largest = (LONG_EDGE_PX, LONG_EDGE_PX)
+        height, width = RASTERS[self._format.raster](self._sizes_hw.get(image_id, largest))
+        return height * width

@@ -1,0 +1,94 @@
+"""Check a submission: ``python -m src.validate_submission submission=... sample=...``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from src.annotations.categories import read_label_descriptions
+from src.annotations.errors import InputError
+from src.annotations.image_headers import read_size_hw
+from src.annotations.sources import default_labels, detect_format
+from src.config import entry_point
+from src.postprocess.submission import read_sample_image_ids
+from src.postprocess.submission_formats import FORMATS, SubmissionFormat, format_named
+from src.postprocess.submission_rules import Findings, check_submission
+
+
+def chosen_format(name: str, submission: Path) -> SubmissionFormat:
+    """The format that is asked for; ``auto``: 2020 where the file has its column AttributesIds.
+
+    Raises:
+        InputError: no such format.
+    """
+    if name == "auto":
+        try:
+            return FORMATS.get(detect_format(submission)) or FORMATS["imaterialist_2019"]
+        except InputError:  # no header at all; what is wrong with it is listed
+            return FORMATS["imaterialist_2019"]
+    return format_named(name)
+
+
+def photo_sizes(
+    images: str | None, image_ids: list[str], suffix: str
+) -> dict[str, tuple[int, int]]:
+    """(height, width) of each photo that is there, by image id.
+
+    Raises:
+        InputError: no such folder, or a photo cannot be read.
+    """
+    if images is None:
+        return {}
+    folder = Path(images)
+    if not folder.is_dir():
+        raise InputError(f"images={images}: no such folder")
+    photos = {name: folder / f"{name}{suffix}" for name in image_ids}
+    return {name: read_size_hw(photo) for name, photo in photos.items() if photo.exists()}
+
+
+def find_violations(config: DictConfig) -> tuple[Findings, SubmissionFormat]:
+    """Check the file that the configuration names.
+
+    Raises:
+        InputError: a file cannot be read, or a value is not legal.
+    """
+    path = Path(config.submission)
+    if not path.is_file():
+        raise InputError(f"submission={path}: no such file")
+    written_as = chosen_format(config.format, path)
+    image_ids = None if config.sample is None else list(read_sample_image_ids(config.sample))
+    labels = (
+        default_labels(written_as.name)
+        if config.label_descriptions is None
+        else read_label_descriptions(config.label_descriptions)
+    )
+    findings = check_submission(
+        path,
+        written_as=written_as,
+        image_ids=image_ids,
+        labels=labels,
+        sizes_hw=photo_sizes(config.images, image_ids or [], written_as.id_suffix),
+    )
+    return findings, written_as
+
+
+@entry_point("validate_submission")
+def main(config: DictConfig) -> None:
+    """Hydra's task: list every violation, end with exit code 1 where there is one."""
+    findings, written_as = find_violations(config)
+    for violation in findings.violations:
+        print(violation)
+    read = f"{findings.rows} rows of {findings.images} images, {written_as.name}"
+    if config.sample is None:
+        read += "; image ids not checked, for there is no sample"
+    if findings.violations:
+        count = len(findings.violations)
+        print(f"{config.submission}: {count} violation{'s' if count > 1 else ''} ({read})")
+        sys.exit(1)
+    print(f"{config.submission}: valid ({read})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""``python -m src.validate_submission``: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from src.validate_submission import main
+
+SAMPLE = "ImageId,EncodedPixels,ClassId\na.jpg,1 1,23\nb.jpg,1 1,23\n"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the program in an empty folder; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["program", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+def test_valid(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").write_text(SAMPLE)
+    code, out, _ = run("submission=sample.csv", "sample=sample.csv")
+    assert (code, out) == (0, "sample.csv: valid (2 rows of 2 images, imaterialist_2019)\n")
+    code, out, _ = run("submission=sample.csv")
+    assert code == 0
+    assert "image ids not checked, for there is no sample" in out
+
+
+def test_every_violation_is_listed(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").write_text(SAMPLE)
+    (tmp_path / "sub.csv").write_text(SAMPLE.replace("b.jpg,1 1,23", "x.jpg,1 2 2 9,46"))
+    code, out, _ = run("submission=sub.csv", "sample=sample.csv")
+    assert code == 1
+    assert out.splitlines() == [
+        "row 3, image x.jpg: the sample has no image of this id",
+        "row 3, image x.jpg: category 46; 0 to 45 are legal",
+        "row 3, image x.jpg: run 2 (start 2, length 9) overlaps run 1 (start 1, length 2)",
+        "the file, image b.jpg: it is in the sample and has no row",
+        "sub.csv: 4 violations (2 rows of 2 images, imaterialist_2019)",
+    ]
+
+
+def test_2020_is_told_by_its_column_and_photos_give_the_raster(run: Any, tmp_path: Path) -> None:
+    sample = "ImageId,EncodedPixels,ClassId,AttributesIds\na,1 1,23,\n"
+    (tmp_path / "sample.csv").write_text(sample)
+    (tmp_path / "sub.csv").write_text(sample.replace("1 1", "1000000 1"))
+    assert run("submission=sub.csv", "sample=sample.csv")[0] == 0
+    Image.new("L", (200, 100)).save(tmp_path / "a.jpg")
+    code, out, _ = run("submission=sub.csv", "sample=sample.csv", f"images={tmp_path}")
+    assert code == 1
+    assert "ends past the raster, which has 524288 pixels" in out
+    code, out, _ = run("submission=sub.csv", "format=imaterialist_2019")
+    assert code == 1
+    assert "ImageId,EncodedPixels,ClassId is wanted" in out
+
+
+def test_an_empty_file_is_invalid(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "sub.csv").write_text("")
+    code, out, _ = run("submission=sub.csv")
+    assert code == 1
+    assert "the file: it is empty" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "these values have no default, give them: submission=..."),
+        (("submission=no.csv",), "submission=no.csv: no such file"),
+        (("submission=s.csv", "sample=no.csv"), "no.csv: not readable as a CSV file"),
+        (("submission=s.csv", "images=no"), "images=no: no such folder"),
+        (
+            ("submission=s.csv", "format=coco"),
+            "format=coco: legal are imaterialist_2019, imaterialist_2020",
+        ),
+        (("submission=s.csv", "label_descriptions=no.json"), "no.json: cannot read"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(
+    run: Any, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "s.csv").write_text(SAMPLE)
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1

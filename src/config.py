@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from src.annotations.errors import InputError
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"
+LONGEST_NAME_BYTES = 200
 
 
 def register_resolvers() -> None:
@@ -25,11 +27,33 @@ def register_resolvers() -> None:
 
     ``${tuple:1,2}``: a Python tuple, which YAML lacks and some mmcv layers want.
     ``${wandb_offline:}``: whether there is no key to go online with.
+    ``${folder_name:text}``: the text where a folder can have that name, else shortened.
+    ``${name_of_files:a,b}``: a folder name for what is made of these files; null is none.
     """
     OmegaConf.register_new_resolver("tuple", lambda *values: tuple(values), replace=True)
     OmegaConf.register_new_resolver(
         "wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True
     )
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("name_of_files", name_of_files, replace=True)
+
+
+def folder_name(text: str) -> str:
+    """A folder's name from any text; where it is too long or has a slash, a hash is its end."""
+    name = text.replace("/", "_")
+    if name == text and len(text.encode()) <= LONGEST_NAME_BYTES:
+        return name
+    return f"{name.encode()[:LONGEST_NAME_BYTES].decode(errors='ignore')}~{_digest(text)}"
+
+
+def name_of_files(first: str, *others: str | None) -> str:
+    """A folder's name for what is made of these files: the first one's, and a hash of all."""
+    places = [None if path is None else str(Path(path).resolve()) for path in (first, *others)]
+    return f"{Path(first).resolve().name}~{_digest(repr(places))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def check_missing(config: DictConfig) -> None:
@@ -114,8 +138,15 @@ def _fail(mistake: InputError) -> None:
     sys.exit(2)
 
 
-def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
+def entry_point(
+    config_name: str, renamed: Mapping[str, str] | None = None
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
     """Make a Hydra program of a function that takes the composed config.
+
+    Args:
+        config_name: The file in ``conf/`` that it starts from.
+        renamed: Keys by what a command line may call them. Hydra takes ``sweep=...`` for a choice
+            of the group of that name, whatever the config has.
 
     A user's mistake (``InputError``, or a command line that Hydra makes no config of) ends the
     program with one line on stderr and exit code 2, Ctrl-C with one line and exit code 130;
@@ -141,7 +172,6 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 print("interrupted", file=sys.stderr)
                 sys.exit(130)
 
-        register_resolvers()
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         program: Callable[[], Any] = hydra.main(
             version_base="1.3", config_path=str(CONFIG_DIRECTORY), config_name=config_name
@@ -151,6 +181,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
         def main() -> Any:
             nonlocal is_composed
             is_composed = False
+            sys.argv[1:] = [_renamed(argument, renamed or {}) for argument in sys.argv[1:]]
             # Hydra prints an exception on several lines and exits, unless told to let it through.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             try:
@@ -163,3 +194,12 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
         return main
 
     return decorate
+
+
+def _renamed(argument: str, renamed: Mapping[str, str]) -> str:
+    key, equals, value = argument.partition("=")
+    return f"{renamed.get(key, key)}{equals}{value}"
+
+
+# A job that a launcher runs in another process imports this module and calls no entry point.
+register_resolvers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,15 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src.annotations.errors import InputError
-from src.config import check_missing, instantiate_all, register_resolvers, to_plain, users_mistake
+from src.config import (
+    check_missing,
+    folder_name,
+    instantiate_all,
+    name_of_files,
+    register_resolvers,
+    to_plain,
+    users_mistake,
+)
 
 
 def refuse(value: int) -> None:
@@ -57,3 +66,22 @@ def test_command_line_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None
     assert result.stderr.count("\n") == 1
     assert "no.csv" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_folder_names_are_legal_and_differ() -> None:
+    assert folder_name("a=0.3,b=[1,2]") == "a=0.3,b=[1,2]"
+    long = "x" * 300
+    assert len(folder_name(long)) <= 255
+    assert folder_name(long) != folder_name(long + "y")
+    assert folder_name("a/b").startswith("a_b~")
+    assert folder_name("a/b") != folder_name("a_b")
+    wide = folder_name("é" * 200)
+    assert len(wide.encode()) <= 255
+
+
+def test_names_of_files_tell_places_apart(tmp_path: Path) -> None:
+    name = name_of_files("runs/a/predictions", "t.csv", None)
+    assert re.fullmatch(r"predictions~[0-9a-f]{8}", name)
+    assert name == name_of_files(str(Path("runs/a/predictions").resolve()), "t.csv", None)
+    others = [("runs/b/predictions", "t.csv"), ("runs/a/predictions", "u.csv")]
+    assert len({name, *(name_of_files(*files, None) for files in others)}) == 3

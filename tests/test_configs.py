@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.config import CONFIG_DIRECTORY, register_resolvers
+from src.config import CONFIG_DIRECTORY, register_resolvers, to_plain
+from src.postprocess.settings import settings_from
 
 FILES = sorted(path.relative_to(CONFIG_DIRECTORY) for path in CONFIG_DIRECTORY.rglob("*.yaml"))
 ENTRY_POINTS = [path.stem for path in FILES if len(path.parts) == 1]
@@ -25,7 +26,7 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
 
 
 def test_every_file_is_counted() -> None:
-    assert len(FILES) == 35
+    assert len(FILES) == 37
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -40,6 +41,10 @@ def test_entry_point_composes_and_has_help(name: str) -> None:
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_option_composes_and_builds(option: Path, tmp_path: Path) -> None:
     group, name = "/".join(option.parts[:-1]), option.stem
+    if group == "sweep":  # of thresholds
+        config = compose_config("postprocess", [f"+sweep={name}", "output_dir=."])
+        settings_from(to_plain(config.postprocess))
+        return
     overrides = [f"paths.output_dir={tmp_path}", f"paths.data_dir={tmp_path}"]
     if option != Path("callbacks/default.yaml"):  # always there; others add to it
         overrides.append(f"{'+' * (group in ('experiment', 'callbacks'))}{group}={name}")

@@ -26,6 +26,7 @@ from src.annotations.errors import InputError
 from src.metrics.matching import (
     THRESHOLDS,
     ClassKey,
+    ImageCounts,
     ImageMatches,
     ImageObjects,
     match_objects,
@@ -99,18 +100,19 @@ class CompetitionScore:
 
 def image_values(matches: ImageMatches, averaging: Averaging) -> npt.NDArray[np.float64]:
     """Return value(t) of one image. Shape (10,), in [0, 1]; all ones where there is no object."""
-    return _image_values(matches, matches.class_values(), averaging)
+    counts = matches.counts()
+    return _image_values(counts, counts.class_values(), averaging)
 
 
 def _image_values(
-    matches: ImageMatches, class_values: npt.NDArray[np.float64], averaging: Averaging
+    counts: ImageCounts, class_values: npt.NDArray[np.float64], averaging: Averaging
 ) -> npt.NDArray[np.float64]:
-    if not matches.class_keys:
+    if not counts.class_keys:
         return np.ones(len(THRESHOLDS))
     if averaging == "per_class":
         return class_values.mean(axis=0)
-    hits = matches.hits().sum(axis=0)
-    return hits / (len(matches.truth_iou) + len(matches.prediction_iou) - hits)
+    hits = counts.hits.sum(axis=0)
+    return hits / (counts.truth_objects.sum() + counts.predicted_objects.sum() - hits)
 
 
 @dataclass
@@ -138,13 +140,17 @@ class ScoreAccumulator:
 
     def add_matches(self, image_id: str, matches: ImageMatches) -> None:
         """Score one image whose objects are matched already."""
-        class_values = matches.class_values()
+        self.add_counts(image_id, matches.counts())
+
+    def add_counts(self, image_id: str, counts: ImageCounts) -> None:
+        """Score one image whose hits are counted already."""
+        class_values = counts.class_values()
         self._image_ids.append(image_id)
-        self._values.append(_image_values(matches, class_values, self.averaging))
+        self._values.append(_image_values(counts, class_values, self.averaging))
         columns = (
-            matches.class_keys,
-            matches.truth_objects().tolist(),
-            matches.predicted_objects().tolist(),
+            counts.class_keys,
+            counts.truth_objects.tolist(),
+            counts.predicted_objects.tolist(),
             class_values.mean(axis=1).tolist(),
         )
         for key, truth_objects, predicted_objects, value in zip(*columns, strict=True):

@@ -47,6 +47,20 @@ def no_objects(like: ImageObjects) -> ImageObjects:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageCounts:
+    """True objects, predicted objects and hits of one image, K classes on either side."""
+
+    class_keys: tuple[ClassKey, ...]  # K
+    truth_objects: npt.NDArray[np.int64]  # (K,)
+    predicted_objects: npt.NDArray[np.int64]  # (K,)
+    hits: npt.NDArray[np.int64]  # (K, 10) TP by class and threshold
+
+    def class_values(self) -> npt.NDArray[np.float64]:
+        """value(t) = TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
+        return self.hits / ((self.truth_objects + self.predicted_objects)[:, None] - self.hits)
+
+
+@dataclass(frozen=True, slots=True)
 class ImageMatches:
     """Which objects of one image found each other, T true and P predicted, K classes on either
     side."""
@@ -59,11 +73,13 @@ class ImageMatches:
 
     def hits(self) -> npt.NDArray[np.int64]:
         """TP by class and threshold. Shape (K, 10)."""
-        counts = np.zeros((len(self.class_keys), len(THRESHOLDS)), dtype=np.int64)
-        np.add.at(
-            counts, self.prediction_classes, self.prediction_iou[:, None] > _THRESHOLD_ARRAY[None]
-        )
-        return counts
+        # an IoU passes the first so many thresholds, those below it
+        passed = np.searchsorted(_THRESHOLD_ARRAY, self.prediction_iou)
+        steps = len(THRESHOLDS) + 1
+        counts = np.bincount(
+            self.prediction_classes * steps + passed, minlength=len(self.class_keys) * steps
+        ).reshape(-1, steps)
+        return np.cumsum(counts[:, :0:-1], axis=1)[:, ::-1]
 
     def truth_objects(self) -> npt.NDArray[np.int64]:
         """True objects by class. Shape (K,)."""
@@ -73,10 +89,15 @@ class ImageMatches:
         """Predicted objects by class. Shape (K,)."""
         return np.bincount(self.prediction_classes, minlength=len(self.class_keys))
 
+    def counts(self) -> ImageCounts:
+        """What the score is made of."""
+        return ImageCounts(
+            self.class_keys, self.truth_objects(), self.predicted_objects(), self.hits()
+        )
+
     def class_values(self) -> npt.NDArray[np.float64]:
         """value(t) = TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
-        hits = self.hits()
-        return hits / (self.truth_objects()[:, None] + self.predicted_objects()[:, None] - hits)
+        return self.counts().class_values()
 
 
 def match_objects(truth: ImageObjects, prediction: ImageObjects) -> ImageMatches:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -15,28 +16,23 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
+from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.annotations.errors import InputError
-from src.annotations.instances import RASTER_HW
-from src.annotations.packed_masks import pack_runs
 from src.config import entry_point, to_plain
-from src.metrics.competition import ScoreAccumulator, check_averaging
-from src.metrics.inputs import RasterObjects
-from src.metrics.intervals import bootstrap_interval, check_settings
-from src.metrics.matching import ImageObjects
-from src.metrics.scoring import Comparison, open_truth
-from src.postprocess.detections import Detections
-from src.postprocess.pipeline import postprocess_store
+from src.metrics.competition import CompetitionScore, check_averaging
+from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.postprocess.prediction_meta import write_json
-from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import PostprocessSettings, settings_from
-from src.postprocess.submission import (
-    FILLER_CATEGORY,
-    FILLER_RUNS,
-    SubmissionReport,
-    read_sample_image_ids,
-    write_submission,
-)
+from src.postprocess.submission_formats import format_named
 from src.score import score_summary, score_tables
+from src.tuning.session import Inputs, open_session, shared_session
+from src.tuning.submit import Submitted, submit
+from src.tuning.sweep_results import finished_result, read_overrides, write_result
+
+
+def is_sweep() -> bool:
+    """Whether this is a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def output_path(output: str, output_dir: str) -> Path:
@@ -45,58 +41,19 @@ def output_path(output: str, output_dir: str) -> Path:
     Raises:
         InputError: a multirun whose jobs would all write one file.
     """
-    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if multirun and Path(output).is_absolute():
+    if is_sweep() and Path(output).is_absolute():
         raise InputError(
             f"output={output}: in a multirun each job writes its own file; give a relative path"
         )
     return Path(output_dir) / output
 
 
-def as_submitted(objects: Detections) -> ImageObjects:
-    """What the competition sees of an image: its objects, or the filler row."""
-    if not len(objects):
-        return ImageObjects(
-            objects.image_id, (FILLER_CATEGORY,), pack_runs([FILLER_RUNS], RASTER_HW)
-        )
-    return ImageObjects(objects.image_id, tuple(objects.category_ids.tolist()), objects.packed)
-
-
-def score_on_the_way(
-    detections: Iterable[Detections], truth: RasterObjects, accumulator: ScoreAccumulator
-) -> Iterator[Detections]:
-    """Pass detections through, and score those whose truth is known."""
-    for objects in detections:
-        if objects.image_id in truth:
-            accumulator.add(truth[objects.image_id], as_submitted(objects))
-        yield objects
-
-
-def beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
-    """The written images whose truth is known, with notes on those of one side only.
-
-    Raises:
-        InputError: there is none.
-    """
-    known = tuple(image_id for image_id in image_ids if image_id in truth)
-    if not known:
-        raise InputError(
-            f"{truth.source}: has none of the {len(image_ids)} images that are written; its first "
-            f"is {next(iter(truth), None)!r}, the first written {image_ids[0]!r}"
-        )
-    notes = []
-    if len(known) < len(image_ids):
-        notes.append(f"{len(image_ids) - len(known)} written images have no truth: not scored")
-    if len(known) < len(truth):
-        notes.append(f"{len(truth) - len(known)} images of the truth are not written: not scored")
-    return Comparison(truth=truth, prediction={}, image_ids=known, coverage_notes=tuple(notes))
-
-
-def in_words(output: Path, report: SubmissionReport, settings: PostprocessSettings) -> Text:
+def in_words(output: Path, submitted: Submitted, settings: PostprocessSettings) -> Text:
     """What was written, and what the user should know about it, a line each."""
+    report, violations = submitted.report, submitted.findings.violations
     text = Text(
         f"{output}: {report.objects} objects in {report.images - report.filler_images} of "
-        f"{report.images} images"
+        f"{report.images} images{'' if violations else ', a valid submission'}"
     )
     if report.overlapping_images:
         text.append(
@@ -105,6 +62,8 @@ def in_words(output: Path, report: SubmissionReport, settings: PostprocessSettin
             "overlaps away",
             "yellow",
         )
+    elif violations:
+        text.append(f"\nnote: not a valid submission: {violations[0]}", "yellow")
     if report.inexact_images:
         text.append(
             f"\nnote: in {report.inexact_images} images the store lacks (box, class) pairs above "
@@ -116,54 +75,39 @@ def in_words(output: Path, report: SubmissionReport, settings: PostprocessSettin
     return text
 
 
-def chosen_images(store: PredictionStore, sample_submission: str | None) -> Sequence[str]:
-    """The images to write, in the order of the file.
-
-    Raises:
-        InputError: there is none, or the store lacks one of the sample.
-    """
-    if sample_submission is None:
-        if not len(store):
-            raise InputError(f"{store.directory}: holds no predictions")
-        return store.image_ids
-    image_ids = read_sample_image_ids(sample_submission)
-    store.check_image_ids(image_ids, source=sample_submission)
-    return image_ids
-
-
-@entry_point("postprocess")
-def main(config: DictConfig) -> None:
-    """Hydra's task: write the submission, and where the truth is known show its score."""
-    settings = settings_from(to_plain(config.postprocess))
-    check_averaging(config.averaging)
-    check_settings(resamples=config.resamples, confidence=config.confidence)
+def run(
+    config: DictConfig, settings: PostprocessSettings, inputs: Inputs, console: Console
+) -> dict[str, Any]:
+    """Write the files of one job and say what they are. Returns the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
-    store = PredictionStore(config.predictions)
-    image_ids = chosen_images(store, config.sample_submission)
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    written_as = format_named(config.format)
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         contextlib.ExitStack() as opened,
     ):
-        objects: Iterable[Detections] = postprocess_store(store, settings, image_ids)
-        if config.ground_truth is None:
-            report = write_submission(output, progress.track(objects, total=len(image_ids)))
-            console.print(in_words(output, report, settings))
-            return
-        truth = opened.enter_context(
-            open_truth(
-                config.ground_truth,
-                images_directory=config.images,
-                cache_directory=config.cache_directory,
-                progress=progress,
-            )
+        session = (
+            shared_session(inputs, written_as, progress=progress)
+            if is_sweep()
+            else opened.enter_context(open_session(inputs, written_as, progress=progress))
         )
-        comparison = beside_truth(truth, image_ids)
-        accumulator = ScoreAccumulator(averaging=config.averaging)
-        objects = score_on_the_way(objects, truth, accumulator)
-        report = write_submission(output, progress.track(objects, total=len(image_ids)))
-        labels, notes = comparison.labels, comparison.notes
-    score = accumulator.result()
+        submitted = submit(
+            output,
+            session,
+            settings,
+            written_as=written_as,
+            averaging=config.averaging,
+            track=lambda images: progress.track(images, total=len(session.image_ids)),
+        )
+        labels, notes = (
+            (session.comparison.labels, session.comparison.notes)
+            if session.comparison
+            else (IMATERIALIST_2019_LABELS, ())
+        )
+    console.print(in_words(output, submitted, settings))
+    score = submitted.score
+    counts = asdict(submitted.report) | {"violations": len(submitted.findings.violations)}
+    if score is None:
+        return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
     interval = bootstrap_interval(
         score.per_image,
         resamples=config.resamples,
@@ -172,9 +116,60 @@ def main(config: DictConfig) -> None:
     )
     summary = score_summary(score, interval, use_attributes=False)
     write_json(output.with_name("score.json"), summary)
-    console.print(in_words(output, report, settings))
-    console.print(score_tables(score, interval, labels, notes))
-    print(json.dumps(summary))
+    if is_sweep():
+        console.print(in_a_line(score, interval))
+    else:
+        console.print(score_tables(score, interval, labels, notes))
+        print(json.dumps(summary))
+    return {
+        "competition_map": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "averaging": score.averaging,
+        "scored_images": score.images,
+    } | counts
+
+
+def in_a_line(score: CompetitionScore, interval: Interval) -> str:
+    """A score as a sweep shows it."""
+    return (
+        f"competition score {score.competition_map:.5f} ({score.averaging}, {score.images} images, "
+        f"{interval.confidence:.0%} interval {interval.low:.4f} to {interval.high:.4f})"
+    )
+
+
+@entry_point("postprocess")
+def main(config: DictConfig) -> float | None:
+    """Hydra's task: write the submission, and where the truth is known show its score.
+
+    Returns:
+        The score, None without truth.
+    """
+    settings = settings_from(to_plain(config.postprocess))
+    check_averaging(config.averaging)
+    check_settings(resamples=config.resamples, confidence=config.confidence)
+    format_named(config.format)
+    names = ("predictions", "ground_truth", "sample_submission", "images", "cache_directory")
+    inputs = Inputs(**{name: config[name] for name in names})
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    if not is_sweep():
+        return run(config, settings, inputs, console)["competition_map"]
+    keys = ("format", "averaging", "resamples", "confidence", "seed")
+    identity = {
+        **inputs.fingerprint(),
+        **{key: config[key] for key in keys},
+        "postprocess": asdict(settings),
+    }
+    folder = Path(config.output_dir)
+    done = finished_result(folder, identity)
+    if done is not None:
+        console.print(f"{folder}: done before")
+        return done["result"]["competition_map"]
+    result = run(config, settings, inputs, console)
+    job = HydraConfig.get()
+    overrides = read_overrides(job.overrides.task, job.job.config.override_dirname.exclude_keys)
+    write_result(folder, identity=identity, overrides=overrides, result=result)
+    return result["competition_map"]
 
 
 if __name__ == "__main__":

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from src.annotations.instances import RASTER_HW
-from src.annotations.packed_masks import pack_runs
-from src.metrics.inputs import class_keys
 from src.metrics.matching import ImageObjects
 from src.postprocess.pipeline import postprocess_store
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.submission import FILLER_CATEGORY, FILLER_RUNS
+from src.tuning.submitted import as_submitted
 
 
 class StoredObjects(Mapping[str, ImageObjects]):
@@ -46,9 +43,4 @@ class StoredObjects(Mapping[str, ImageObjects]):
         if image_id not in self._image_ids:
             raise KeyError(image_id)
         detections = next(postprocess_store(self.store, self.settings, [image_id]))
-        category_ids, packed = detections.category_ids.tolist(), detections.packed
-        if not category_ids:
-            category_ids, packed = [FILLER_CATEGORY], pack_runs([FILLER_RUNS], RASTER_HW)
-        no_attributes: list[tuple[int, ...]] = [()] * len(category_ids)
-        keys = class_keys(category_ids, no_attributes, self.use_attributes)
-        return ImageObjects(image_id=image_id, class_keys=tuple(keys), packed=packed)
+        return as_submitted(detections, use_attributes=self.use_attributes)

@@ -15,71 +15,14 @@ from hydra import compose, initialize_config_dir
 from src.annotations.packed_masks import to_runs
 from src.annotations.run_lengths import format_runs
 from src.config import CONFIG_DIRECTORY, to_plain
-from src.postprocess.__main__ import main
 from src.postprocess.pipeline import postprocess
 from src.postprocess.prediction_store import PredictionStoreWriter
 from src.postprocess.settings import settings_from
 from src.score import main as score_main
+from tests.postprocess.conftest import IMAGES, SIZE_HW
 from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
 
 ROOT = Path(__file__).parents[2]
-IMAGES = 6
-SIZE_HW = (400, 300)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images; the last has no candidates."""
-    directory = tmp_path_factory.mktemp("predictions") / "store"
-    with PredictionStoreWriter(directory, category_ids=range(46), settings={}) as writer:
-        for number in range(IMAGES):
-            count = 40 if number < IMAGES - 1 else 0
-            writer.add(
-                make_candidates(
-                    number,
-                    image_id=f"{number}.jpg",
-                    size_hw=SIZE_HW,
-                    count=count,
-                    categories=20,
-                    exact_above_score=0.001,
-                )
-            )
-    return directory
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
-    """A train.csv of the first three images and the last; and of one that the store lacks."""
-    path = tmp_path_factory.mktemp("truth") / "train.csv"
-    rules = make_settings(score_threshold=0.7, suppress_overlaps=True, mask_threshold=0.55)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])
-        for number in range(3):
-            candidates = make_candidates(
-                number, image_id=f"{number}.jpg", size_hw=SIZE_HW, count=40, categories=20
-            )
-            found = postprocess(candidates, rules)
-            for packed, category in zip(found.packed, found.category_ids, strict=True):
-                text = format_runs(to_runs(packed, (512, 512)))
-                rows.writerow([candidates.image_id, text, 512, 512, int(category)])
-        rows.writerow([f"{IMAGES - 1}.jpg", "1 5", *SIZE_HW, 23])
-        rows.writerow(["elsewhere.jpg", "1 5", *SIZE_HW, 3])
-    return path
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the program in an empty folder; gives its stdout."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str, program: Any = main) -> str:
-        monkeypatch.setattr(sys, "argv", ["program", *arguments])
-        capsys.readouterr()
-        program()
-        return capsys.readouterr().out
-
-    return call
 
 
 def refused(run: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -104,6 +47,7 @@ def test_submission_of_a_store(run: Any, store: Path, tmp_path: Path) -> None:
     assert rows[-1] == {"ImageId": "5.jpg", "EncodedPixels": "1 1", "ClassId": "23"}
     assert all(int(row["ClassId"]) > 12 for row in rows)
     assert f"new/sub.csv: {len(rows) - 1} objects in 5 of 6 images" in shown
+    assert shown.splitlines()[0].endswith(", a valid submission")
     assert "note:" not in shown
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
@@ -145,6 +89,37 @@ def test_default_settings_warn_of_what_the_competition_refuses(
     assert "note: in 6 images the store lacks (box, class) pairs above score_threshold=" in shown
 
 
+def test_submission_of_2020(run: Any, store: Path, truth: Path, tmp_path: Path) -> None:
+    """Masks of another raster, ids without .jpg; the score is that of the 512 x 512 raster."""
+    sample = tmp_path / "sample.csv"
+    sample.write_text("ImageId,EncodedPixels,ClassId,AttributesIds\n5,1 1,23,\n0,1 1,23,\n")
+    arguments = (f"predictions={store}", f"ground_truth={truth}", "postprocess=winner")
+    shown = run(*arguments, f"sample_submission={sample}", "format=imaterialist_2020")
+    assert "of 2 images, a valid submission" in shown
+    rows = read_rows(tmp_path / "submission.csv")
+    assert list(rows[0]) == ["ImageId", "EncodedPixels", "ClassId", "AttributesIds"]
+    assert rows[0] == {"ImageId": "5", "EncodedPixels": "1 1", "ClassId": "23", "AttributesIds": ""}
+    assert {row["ImageId"] for row in rows[1:]} == {"0"}
+    wanted = postprocess(
+        make_candidates(
+            0,
+            image_id="0.jpg",
+            size_hw=SIZE_HW,
+            count=40,
+            categories=20,
+            mask_dtype="float16",
+        ),
+        make_settings(**WINNER),
+        raster="long_edge_1024",
+    )
+    assert wanted.raster_hw == (1024, 768)
+    texts = [format_runs(to_runs(packed, (1024, 768))) for packed in wanted.packed]
+    assert [row["EncodedPixels"] for row in rows[1:]] == texts
+    score = json.loads(shown.splitlines()[-1])
+    sample.write_text("ImageId,EncodedPixels,ClassId\n5.jpg,1 1,23\n0.jpg,1 1,23\n")
+    assert score == json.loads(run(*arguments, f"sample_submission={sample}").splitlines()[-1])
+
+
 def test_sample_submission_chooses_images_and_order(
     run: Any, capsys: pytest.CaptureFixture[str], store: Path, tmp_path: Path
 ) -> None:
@@ -159,34 +134,6 @@ def test_sample_submission_chooses_images_and_order(
     assert "the first is 'x.jpg'" in error
 
 
-def test_multirun_writes_a_folder_a_job(
-    run: Any, capsys: pytest.CaptureFixture[str], store: Path, truth: Path, tmp_path: Path
-) -> None:
-    arguments = (
-        "-m",
-        f"predictions={store}",
-        f"ground_truth={truth}",
-        "postprocess=winner",
-        "postprocess.score_threshold=0.3,0.6",
-        "postprocess.nms_iou_threshold=0.5",
-    )
-    run(*arguments)
-    run(*arguments)
-    folders = sorted(path.parent for path in tmp_path.rglob("score.json"))
-    assert len(folders) == 4
-    assert len({folder.parent for folder in folders}) == 2
-    assert folders[1].name == (
-        "1_postprocess.nms_iou_threshold=0.5,postprocess.score_threshold=0.6,postprocess=winner"
-    )
-    scores = [json.loads((folder / "score.json").read_text()) for folder in folders]
-    assert scores[:2] == scores[2:]
-    assert scores[0]["competition_map"] != scores[1]["competition_map"]
-    assert all((folder / "submission.csv").exists() for folder in folders)
-    assert not (tmp_path / "submission.csv").exists()
-    error = refused(run, capsys, *arguments, f"output={tmp_path}/submission.csv")
-    assert "in a multirun each job writes its own file; give a relative path" in error
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -194,6 +141,8 @@ def test_multirun_writes_a_folder_a_job(
         (["postprocess.score_threshold=2"], "postprocess.score_threshold=2: a number from 0 to 1"),
         (["+postprocess.per_class=1"], "postprocess.per_class: no such key; there are score_thr"),
         (["~postprocess.min_area_px"], "postprocess.min_area_px: missing; postprocess=default"),
+        (["postprocess.steps=[score,nms]"], "postprocess.steps: masks is missing"),
+        (["format=coco"], "format=coco: legal are imaterialist_2019, imaterialist_2020"),
         (["averaging=mean"], "averaging=mean: legal are per_class, pooled"),
         (["ground_truth=none.csv"], "none.csv"),
         (["sample_submission=none.csv"], "none.csv: not readable as a CSV file"),

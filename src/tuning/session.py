@@ -1,0 +1,197 @@
+"""The files of a post-processing run, opened; the jobs of a sweep open them once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from src.annotations.errors import InputError
+from src.metrics.inputs import RasterObjects
+from src.metrics.matching import ImageObjects
+from src.metrics.scoring import Comparison, open_truth
+from src.postprocess.prediction_store import PredictionStore
+from src.postprocess.submission import read_sample_image_ids
+from src.postprocess.submission_formats import SubmissionFormat
+from src.tuning.threshold_lab import ThresholdLab
+
+TRUTH_ROOM_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Which files a run reads."""
+
+    predictions: str
+    ground_truth: str | None
+    sample_submission: str | None
+    images: str | None  # the folder of the photos
+    cache_directory: str | None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Which files these are: they have changed where this has. Plain JSON values.
+
+        Raises:
+            InputError: one is missing.
+        """
+        return {
+            key: _fingerprint(key, getattr(self, key))
+            for key in ("predictions", "ground_truth", "sample_submission")
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An opened store, its images to be written, and their truth where it is given."""
+
+    store: PredictionStore
+    image_ids: Sequence[str]
+    truth: Mapping[str, ImageObjects]  # by image id; empty where none is given
+    comparison: Comparison | None  # None where no truth is given
+    lab: ThresholdLab
+
+
+class _Remembered(Mapping[str, ImageObjects]):
+    """True objects, kept once they are read as long as there is room for them."""
+
+    def __init__(self, objects: RasterObjects, room_bytes: int) -> None:
+        self._objects = objects
+        self._room_bytes = room_bytes
+        self._kept: dict[str, ImageObjects] = {}
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._objects)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._objects
+
+    def __getitem__(self, image_id: str) -> ImageObjects:
+        if image_id in self._kept:
+            return self._kept[image_id]
+        objects = self._objects[image_id]
+        if objects.packed.nbytes <= self._room_bytes:
+            self._kept[image_id] = objects
+            self._room_bytes -= objects.packed.nbytes
+        return objects
+
+
+@contextlib.contextmanager
+def open_session(
+    inputs: Inputs,
+    written_as: SubmissionFormat,
+    *,
+    remember: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Session]:
+    """Open the files; they are there while the context lasts.
+
+    Args:
+        inputs: The files.
+        written_as: How the sample spells image ids.
+        remember: Whether candidates, truth and masks are kept in memory for the next settings.
+        progress: Where reading the truth shows how far it is.
+
+    Raises:
+        InputError: a file is missing or wrong, the store lacks an image of the sample, or none of
+            the images has a truth.
+    """
+    store = PredictionStore(inputs.predictions)
+    image_ids = _chosen_images(store, inputs.sample_submission, written_as)
+    with contextlib.ExitStack() as opened:
+        truth: Mapping[str, ImageObjects] = {}
+        comparison = None
+        if inputs.ground_truth is not None:
+            objects = opened.enter_context(
+                open_truth(
+                    inputs.ground_truth,
+                    images_directory=inputs.images,
+                    cache_directory=inputs.cache_directory,
+                    progress=progress,
+                )
+            )
+            comparison = _beside_truth(objects, image_ids)
+            truth = _Remembered(objects, room_bytes=TRUTH_ROOM_BYTES if remember else 0)
+        room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
+        lab = ThresholdLab(store, truth, image_ids, **room)
+        yield Session(store, image_ids, truth, comparison, lab)
+
+
+_LAST: dict[str, Any] = {}  # the session of the job before, its key, and what closes it
+
+
+def shared_session(
+    inputs: Inputs, written_as: SubmissionFormat, *, progress: Progress | None = None
+) -> Session:
+    """The session of the job before, where its files are the same and unchanged; or a new one.
+
+    It stays open until another takes its place, or the process ends.
+
+    Raises:
+        InputError: as for ``open_session``.
+    """
+    key = (inputs, written_as.name, repr(inputs.fingerprint()))
+    if _LAST.get("key") != key:
+        if _LAST:
+            _LAST.pop("opened").close()
+            _LAST.clear()
+        opened = contextlib.ExitStack()
+        session = opened.enter_context(
+            open_session(inputs, written_as, remember=True, progress=progress)
+        )
+        _LAST.update(key=key, opened=opened, session=session)
+    found: Session = _LAST["session"]
+    return found
+
+
+def _chosen_images(
+    store: PredictionStore, sample_submission: str | None, written_as: SubmissionFormat
+) -> Sequence[str]:
+    """The images to write, in the order of the file."""
+    if sample_submission is None:
+        if not len(store):
+            raise InputError(f"{store.directory}: holds no predictions")
+        return store.image_ids
+    by_name = {written_as.image_id(image_id): image_id for image_id in store.image_ids}
+    names = read_sample_image_ids(sample_submission)
+    image_ids = [by_name.get(name, name) for name in names]
+    store.check_image_ids(image_ids, source=sample_submission)
+    return image_ids
+
+
+def _beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
+    """The written images whose truth is known, with notes on those of one side only."""
+    known = tuple(image_id for image_id in image_ids if image_id in truth)
+    if not known:
+        raise InputError(
+            f"{truth.source}: has none of the {len(image_ids)} images that are written; its first "
+            f"is {next(iter(truth), None)!r}, the first written {image_ids[0]!r}"
+        )
+    notes = []
+    if len(known) < len(image_ids):
+        notes.append(f"{len(image_ids) - len(known)} written images have no truth: not scored")
+    if len(known) < len(truth):
+        notes.append(f"{len(truth) - len(known)} images of the truth are not written: not scored")
+    return Comparison(truth=truth, prediction={}, image_ids=known, coverage_notes=tuple(notes))
+
+
+def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:
+    """Where a file or folder lies, and the name, size and time of each file in it."""
+    if path is None:
+        return None
+    place = Path(path).resolve()
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    try:
+        stats = {file.name: file.stat() for file in files if not file.name.startswith(".")}
+    except OSError as error:
+        raise InputError(f"{key}={path}: cannot be read ({error.strerror})") from error
+    return {
+        "path": str(place),
+        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
+    }

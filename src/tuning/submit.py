@@ -1,0 +1,90 @@
+"""Writing the submission of some settings, scored and checked on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.annotations.sources import default_labels
+from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
+from src.postprocess.detections import Detections
+from src.postprocess.settings import PostprocessSettings
+from src.postprocess.submission import SubmissionReport, write_submission
+from src.postprocess.submission_formats import SubmissionFormat
+from src.postprocess.submission_rules import Findings, check_submission
+from src.tuning.session import Session
+from src.tuning.submitted import as_submitted
+
+SCORED_RASTER = "512x512"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A written submission."""
+
+    report: SubmissionReport
+    findings: Findings  # of the written file, against the competition's rules
+    score: CompetitionScore | None  # None where no truth is known
+
+
+def submit(
+    output: Path,
+    session: Session,
+    settings: PostprocessSettings,
+    *,
+    written_as: SubmissionFormat,
+    averaging: Averaging,
+    track: Callable[[Iterable[Detections]], Iterable[Detections]],
+) -> Submitted:
+    """Write a submission, check the file, and score the images whose truth is known.
+
+    Args:
+        output: The file to write.
+        session: Opened files.
+        settings: Thresholds and rules.
+        written_as: The format.
+        averaging: ``per_class`` or ``pooled``.
+        track: Passes images through and shows how far it is.
+
+    Raises:
+        InputError: the file cannot be written, or the store is damaged.
+    """
+    accumulator = ScoreAccumulator(averaging=averaging)
+    objects: Iterable[Detections] = session.lab.detections(settings, raster=written_as.raster)
+    is_scored_raster = written_as.raster == SCORED_RASTER
+    if is_scored_raster:
+        objects = _scored(objects, session, accumulator)
+    report = write_submission(output, track(objects), written_as=written_as)
+    score = None
+    if session.comparison is not None:
+        score = (
+            accumulator.result()
+            if is_scored_raster
+            else session.lab.score(settings, averaging=averaging)
+        )
+    return Submitted(report, _check(output, session, written_as), score)
+
+
+def _scored(
+    detections: Iterable[Detections], session: Session, accumulator: ScoreAccumulator
+) -> Iterator[Detections]:
+    """Pass detections through, and score those whose truth is known."""
+    for objects in detections:
+        if objects.image_id in session.truth:
+            accumulator.add(session.truth[objects.image_id], as_submitted(objects))
+        yield objects
+
+
+def _check(output: Path, session: Session, written_as: SubmissionFormat) -> Findings:
+    names = {written_as.image_id(image_id): image_id for image_id in session.image_ids}
+    return check_submission(
+        output,
+        written_as=written_as,
+        image_ids=names,
+        labels=default_labels(written_as.name),
+        sizes_hw={
+            name: session.store.size_hw(session.store.index_of(image_id))
+            for name, image_id in names.items()
+        },
+    )

@@ -1,0 +1,182 @@
+"""The results of a sweep's jobs: one file in each job's folder, one table in the sweep's.
+
+``result.json`` of a job says what it was made of and what came out. It is written last, so it is
+the mark of a finished job as well: a sweep that is started again passes over such folders. Jobs
+write nothing that they share, so they may run in any number of processes or machines; the table is
+made of their files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from src.annotations.errors import InputError
+from src.postprocess.prediction_meta import describe_difference, read_json, write_json
+
+RESULT_NAME = "result.json"
+SCORE_COLUMNS = ("competition_map", "low", "high")
+TABLE_NAMES = ("results.csv", "results.parquet")
+
+
+def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the finished job of this folder found; None where none has finished.
+
+    Args:
+        folder: The job's folder.
+        identity: What a result is made of: settings and files.
+
+    Raises:
+        InputError: the result that lies there was made of something else.
+    """
+    path = folder / RESULT_NAME
+    if not path.exists():
+        return None
+    content = read_json(path)
+    difference = describe_difference(
+        content.get("identity"), json.loads(json.dumps(identity, sort_keys=True))
+    )
+    if difference:
+        raise InputError(
+            f"{path}: the result of other settings or files lies there, and it is not overwritten; "
+            "give another hydra.sweep.dir, or delete it. Different: " + "; ".join(difference[:5])
+        )
+    return content
+
+
+def write_result(
+    folder: Path,
+    *,
+    identity: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    result: Mapping[str, Any],
+) -> None:
+    """Mark a job as finished."""
+    content = {"identity": identity, "overrides": overrides, "result": result}
+    write_json(folder / RESULT_NAME, content)
+
+
+def read_overrides(overrides: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
+    """Key and value of each override of a command line, typed as Hydra reads them.
+
+    Args:
+        overrides: As typed, ``postprocess.score_threshold=0.3``.
+        exclude: Keys that are left out.
+    """
+    values = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key not in exclude:
+            values[key] = None if override.is_delete() else override.value()
+    # quoted texts and the like become plain JSON
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return plain
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResults:
+    """What the finished jobs of a sweep found."""
+
+    overrides: tuple[str, ...]  # keys that some job sets, the first columns of a row
+    rows: tuple[Mapping[str, Any], ...]  # one a job, the best first; those without a score last
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """Keys that have more than one value."""
+        return tuple(
+            key for key in self.overrides if len({json.dumps(row[key]) for row in self.rows}) > 1
+        )
+
+
+def read_results(sweep_directory: str | Path) -> SweepResults:
+    """The finished jobs of a sweep: each one's overrides, then its result, then its folder.
+
+    An override that some jobs lack has there the value that their settings had.
+
+    Raises:
+        InputError: there is none, or one is damaged.
+    """
+    directory = Path(sweep_directory)
+    files = sorted(directory.glob(f"*/{RESULT_NAME}"))
+    if not files:
+        raise InputError(
+            f"{directory}: holds no results of a sweep (*/{RESULT_NAME}); "
+            "`python -m src.postprocess -m ...` writes such a folder"
+        )
+    contents = [(path.parent.name, read_json(path)) for path in files]
+    for path, (_, content) in zip(files, contents, strict=True):
+        if not all(isinstance(content.get(key), dict) for key in ("overrides", "result")):
+            raise InputError(f"{path}: overrides or result are missing; the file is damaged")
+    overrides = tuple(dict.fromkeys(key for _, content in contents for key in content["overrides"]))
+    rows = [
+        {key: _value(content, key) for key in overrides}
+        | {key: content["result"].get(key) for key in SCORE_COLUMNS}
+        | {key: value for key, value in content["result"].items() if key not in SCORE_COLUMNS}
+        | {"folder": folder}
+        for folder, content in contents
+    ]
+    scores = [row["competition_map"] for row in rows]
+    order = sorted(
+        range(len(rows)), key=lambda row: (scores[row] is None, -(scores[row] or 0), row)
+    )
+    return SweepResults(overrides, tuple(rows[row] for row in order))
+
+
+def write_table(sweep_directory: str | Path) -> tuple[Path, Path]:
+    """Write all results as CSV and Parquet, the best first; each file whole or not at all.
+
+    Raises:
+        InputError: as for ``read_results``.
+    """
+    directory = Path(sweep_directory)
+    rows = read_results(directory).rows
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    plain = {column: _column([row.get(column) for row in rows]) for column in columns}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*plain.values(), strict=True))
+    parquet = io.BytesIO()
+    pq.write_table(pa.table(plain), parquet)
+    csv_path, parquet_path = (directory / name for name in TABLE_NAMES)
+    _write(csv_path, text.getvalue().encode())
+    _write(parquet_path, parquet.getvalue())
+    return csv_path, parquet_path
+
+
+def _value(content: Mapping[str, Any], key: str) -> Any:
+    if key in content["overrides"]:
+        return content["overrides"][key]
+    value: Any = content.get("identity")
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """Values of one type: numbers, or else texts; None stays."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, bool) for value in known):
+        return values
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        is_whole = all(isinstance(value, int) for value in known)
+        return [value if value is None or is_whole else float(value) for value in values]
+    return [
+        value if value is None or isinstance(value, str) else json.dumps(value) for value in values
+    ]
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

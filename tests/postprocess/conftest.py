@@ -1,0 +1,75 @@
+"""A store, its truth and a way to run the program, for the tests of the command and of sweeps."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.annotations.packed_masks import to_runs
+from src.annotations.run_lengths import format_runs
+from src.postprocess.__main__ import main
+from src.postprocess.pipeline import postprocess
+from src.postprocess.prediction_store import PredictionStoreWriter
+from tests.postprocess.generated import make_candidates, make_settings
+
+IMAGES = 6
+SIZE_HW = (400, 300)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images; the last has no candidates."""
+    directory = tmp_path_factory.mktemp("predictions") / "store"
+    with PredictionStoreWriter(directory, category_ids=range(46), settings={}) as writer:
+        for number in range(IMAGES):
+            count = 40 if number < IMAGES - 1 else 0
+            writer.add(
+                make_candidates(
+                    number,
+                    image_id=f"{number}.jpg",
+                    size_hw=SIZE_HW,
+                    count=count,
+                    categories=20,
+                    exact_above_score=0.001,
+                )
+            )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    """A train.csv of the first three images and the last; and of one that the store lacks."""
+    path = tmp_path_factory.mktemp("truth") / "train.csv"
+    rules = make_settings(score_threshold=0.7, suppress_overlaps=True, mask_threshold=0.55)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])
+        for number in range(3):
+            candidates = make_candidates(
+                number, image_id=f"{number}.jpg", size_hw=SIZE_HW, count=40, categories=20
+            )
+            found = postprocess(candidates, rules)
+            for packed, category in zip(found.packed, found.category_ids, strict=True):
+                text = format_runs(to_runs(packed, (512, 512)))
+                rows.writerow([candidates.image_id, text, 512, 512, int(category)])
+        rows.writerow([f"{IMAGES - 1}.jpg", "1 5", *SIZE_HW, 23])
+        rows.writerow(["elsewhere.jpg", "1 5", *SIZE_HW, 3])
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the program in an empty folder; gives its stdout."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, program: Any = main) -> str:
+        monkeypatch.setattr(sys, "argv", ["program", *arguments])
+        capsys.readouterr()
+        program()
+        return capsys.readouterr().out
+
+    return call

@@ -1,0 +1,218 @@
+"""Sweeps of ``python -m src.postprocess``: folders, the table, going on, other launchers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from src.postprocess.prediction_store import PredictionStore
+from src.tuning import session
+
+ROOT = Path(__file__).parents[2]
+GRID = ("postprocess.score_threshold=0.3,0.6", "postprocess.nms_iou_threshold=0.5")
+
+
+@pytest.fixture
+def arguments(store: Path, truth: Path) -> tuple[str, ...]:
+    return ("-m", f"predictions={store}", f"ground_truth={truth}", "postprocess=winner", *GRID)
+
+
+def refused(run: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr of a run that ends with exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("result.json")}
+
+
+def test_each_job_has_a_folder_named_by_its_overrides(
+    run: Any, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    shown = run(*arguments)
+    (sweep,) = (tmp_path / "multirun" / "postprocess").iterdir()
+    assert sweep.name.startswith("store~")
+    names = [
+        f"postprocess.nms_iou_threshold=0.5,postprocess.score_threshold={score},postprocess=winner"
+        for score in ("0.3", "0.6")
+    ]
+    folders = sorted(path for path in sweep.iterdir() if path.is_dir())
+    assert [folder.name for folder in folders] == names
+    for folder in folders:
+        files = sorted(path.name for path in folder.iterdir())
+        assert files == ["result.json", "score.json", "submission.csv"]
+    assert not (tmp_path / "submission.csv").exists()
+    assert shown.count("competition score 0.") == 2
+    assert f"wrote {sweep.relative_to(tmp_path)}/results.csv and results.parquet" in shown
+
+    table = pd.read_csv(sweep / "results.csv")
+    assert table.equals(pd.read_parquet(sweep / "results.parquet").astype(table.dtypes))
+    assert list(table.columns[:6]) == [
+        "postprocess",
+        "postprocess.nms_iou_threshold",
+        "postprocess.score_threshold",
+        "competition_map",
+        "low",
+        "high",
+    ]
+    assert sorted(table["postprocess.score_threshold"]) == [0.3, 0.6]
+    assert table["competition_map"].is_monotonic_decreasing
+    for row in table.to_dict("records"):
+        score = json.loads((sweep / row["folder"] / "score.json").read_text())
+        assert row["competition_map"] == score["competition_map"]
+        assert (row["low"], row["high"]) == (score["interval"]["low"], score["interval"]["high"])
+        assert (row["scored_images"], row["images"], row["violations"]) == (4, 6, 0)
+        name = f"postprocess.score_threshold={row['postprocess.score_threshold']}"
+        assert name in row["folder"]
+
+
+def test_a_job_scores_as_a_run_alone(run: Any, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    run(*arguments)
+    for name, done in results(tmp_path).items():
+        score = f"postprocess.score_threshold={done['overrides']['postprocess.score_threshold']}"
+        alone = run(*arguments[1:4], "postprocess.nms_iou_threshold=0.5", score)
+        summary = json.loads(alone.splitlines()[-1])
+        assert summary["competition_map"] == done["result"]["competition_map"]
+        folder = next(tmp_path.rglob(name))
+        assert (folder / "submission.csv").read_bytes() == Path("submission.csv").read_bytes()
+
+
+def test_a_sweep_goes_on_where_it_stopped(
+    run: Any, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    run(*arguments)
+    before = results(tmp_path)
+    gone = sorted(tmp_path.rglob("result.json"))[0]
+    stays = sorted(tmp_path.rglob("submission.csv"))[1]
+    gone.unlink()  # as a killed job leaves its folder
+    time_before = stays.stat().st_mtime_ns
+    shown = run(*arguments[:-2], "postprocess.score_threshold=0.3,0.6,0.9", arguments[-1])
+    assert shown.count(": done before") == 1
+    assert shown.count("competition score 0.") == 2
+    assert stays.stat().st_mtime_ns == time_before
+    after = results(tmp_path)
+    assert {name: after[name] for name in before} == before
+    table = pd.read_csv(next(tmp_path.rglob("results.csv")))
+    assert sorted(table["postprocess.score_threshold"]) == [0.3, 0.6, 0.9]
+
+
+def test_another_grid_adds_columns_with_the_values_that_were_in_force(
+    run: Any, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    run(*arguments)
+    run(*arguments[:-2], "postprocess.mask_threshold=0.4", "postprocess.max_per_image=null")
+    (path,) = tmp_path.rglob("results.csv")
+    table = pd.read_csv(path).sort_values("folder")
+    # winner's own: mask 0.45, score 0.5, NMS 0.3, 100 objects
+    assert table["postprocess.mask_threshold"].tolist() == [0.4, 0.45, 0.45]
+    assert table["postprocess.score_threshold"].tolist() == [0.5, 0.3, 0.6]
+    assert table["postprocess.max_per_image"].fillna(0).tolist() == [0, 100, 100]
+
+
+def test_other_inputs_lie_elsewhere_and_changed_ones_are_not_overwritten(
+    run: Any,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    truth: Path,
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / "truth.csv"
+    copy.write_bytes(truth.read_bytes())
+    elsewhere = [*arguments[:2], f"ground_truth={copy}", *arguments[3:]]
+    run(*arguments)
+    run(*elsewhere)
+    assert len(list((tmp_path / "multirun" / "postprocess").iterdir())) == 2
+    copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
+    error = refused(run, capsys, *elsewhere)
+    assert "result.json: the result of other settings or files lies there" in error
+    assert "it is not overwritten; give another hydra.sweep.dir, or delete it" in error
+    assert "Different: ground_truth.files.truth.csv: [" in error
+
+
+def test_one_job_cannot_write_anothers_file(
+    run: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    error = refused(run, capsys, *arguments, f"output={tmp_path}/submission.csv")
+    assert "in a multirun each job writes its own file; give a relative path" in error
+
+
+def test_jobs_of_one_process_share_what_they_read(
+    run: Any, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, store: Path
+) -> None:
+    session._LAST.clear()
+    opened: list[Path] = []
+
+    class Counted(PredictionStore):
+        def __init__(self, directory: Any) -> None:
+            opened.append(Path(directory))
+            super().__init__(directory)
+
+    monkeypatch.setattr(session, "PredictionStore", Counted)
+    run(*arguments)
+    assert opened == [store]
+    os.utime(store / "meta.json")  # it may hold other predictions now
+    run(*arguments, "hydra.sweep.dir=again")
+    assert opened == [store, store]
+    session._LAST.pop("opened").close()
+    session._LAST.clear()
+
+
+def test_a_grid_from_a_file(run: Any, store: Path, truth: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "conf" / "sweep"
+    grid.mkdir(parents=True)
+    (grid / "small.yaml").write_text(
+        "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      postprocess.mask_threshold: 0.4,0.5\n"
+        "      postprocess.remove: none,attribute_classes\n"
+    )
+    run(
+        f"predictions={store}",
+        f"ground_truth={truth}",
+        "+sweep=small",
+        f"hydra.searchpath=[file://{grid.parent}]",
+    )
+    table = pd.read_csv(next(tmp_path.rglob("results.csv")))
+    assert len(table) == 4
+    assert set(table["postprocess.remove"]) == {"none", "attribute_classes"}
+    assert "sweep" not in table.columns
+
+
+def test_long_overrides_make_folders_of_legal_names(run: Any, store: Path, tmp_path: Path) -> None:
+    many = ",".join(f"{number}:0.{number + 10}" for number in range(46))
+    other = many.replace("0:0.10", "0:0.11")
+    run(
+        "-m",
+        f"predictions={store}",
+        f"postprocess.score_threshold_per_class={{{many}}},{{{other}}}",
+    )
+    folders = [path.parent for path in tmp_path.rglob("result.json")]
+    assert len(folders) == 2
+    assert all(len(folder.name.encode()) <= 255 for folder in folders)
+    table = pd.read_parquet(next(tmp_path.rglob("results.parquet")))
+    assert json.loads(table["postprocess.score_threshold_per_class"][0])["45"] == 0.55
+    assert table["competition_map"].isna().all()
+
+
+def test_joblib_runs_jobs_side_by_side(
+    store: Path, truth: Path, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "src.postprocess", *arguments, "hydra/launcher=joblib"]
+    command += ["hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path}/sweep"]
+    command += [f"cache_directory={tmp_path}/cache"]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        table = pd.read_csv(tmp_path / "sweep" / "results.csv")
+        assert sorted(table["postprocess.score_threshold"]) == [0.3, 0.6]
+        assert table["competition_map"].notna().all()
+    assert done.stdout.count(": done before") == 2

@@ -1,0 +1,199 @@
+"""The lab's scores are those of the plain way, whatever it remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.annotations.errors import InputError
+from src.metrics.competition import CompetitionScore, ScoreAccumulator
+from src.metrics.matching import ImageObjects
+from src.postprocess.pipeline import postprocess
+from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
+from src.postprocess.settings import NMS_KINDS, PostprocessSettings
+from src.postprocess.steps import DEFAULT_STEPS
+from src.tuning.lab_image import LabImage, SettingsKeys
+from src.tuning.raster_cache import RasterCache
+from src.tuning.submitted import as_submitted
+from src.tuning.threshold_lab import ThresholdLab
+from tests.postprocess.generated import make_candidates, make_settings
+
+LABELS = (5, 0, 31, 23)  # category ids in the order of the model's labels
+IMAGES = 4
+ORDERS = [
+    list(DEFAULT_STEPS),
+    ["nms", "masks", "min_area", "suppress_overlaps", "score", "remove", "max_per_class"],
+    ["score", "nms", "masks", "suppress_overlaps", "min_area", "cap", "remove", "max_per_class"],
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PredictionStore:
+    """Four images; the last has no candidates."""
+    directory = tmp_path_factory.mktemp("lab") / "store"
+    with PredictionStoreWriter(directory, category_ids=LABELS, settings={}) as writer:
+        for number in range(IMAGES):
+            count = 30 if number < IMAGES - 1 else 0
+            made = make_candidates(
+                number, image_id=f"{number}.jpg", count=count, categories=4, clusters=3
+            )
+            made.category_ids[:] = np.array(LABELS)[made.category_ids]
+            writer.add(made)
+    return PredictionStore(directory)
+
+
+@pytest.fixture(scope="module")
+def truth(store: PredictionStore) -> dict[str, ImageObjects]:
+    """What looser settings find; nothing is known of the third image, nothing is on the fourth."""
+    loose = make_settings(score_threshold=0.4, mask_threshold=0.55, suppress_overlaps=True)
+    found = {
+        store.image_ids[index]: as_submitted(
+            postprocess(store.candidates(index), loose, label_category_ids=LABELS)
+        )
+        for index in (0, 1, 3)
+    }
+    last = found["3.jpg"]
+    return found | {"3.jpg": ImageObjects("3.jpg", (), last.packed[:0])}
+
+
+def plainly(
+    store: PredictionStore,
+    truth: dict[str, ImageObjects],
+    rules: PostprocessSettings,
+    averaging: Any = "per_class",
+) -> CompetitionScore:
+    accumulator = ScoreAccumulator(averaging=averaging)
+    for index, image_id in enumerate(store.image_ids):
+        if image_id in truth:
+            objects = postprocess(store.candidates(index), rules, label_category_ids=LABELS)
+            accumulator.add(truth[image_id], as_submitted(objects))
+    return accumulator.result()
+
+
+def check_same(found: CompetitionScore, wanted: CompetitionScore) -> None:
+    assert found.image_ids == wanted.image_ids
+    assert np.array_equal(found.values, wanted.values)
+    assert found.classes == wanted.classes
+
+
+RULES = st.fixed_dictionaries(
+    {
+        "score_threshold": st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+        "score_threshold_per_class": st.sampled_from([{}, {5: 0.7, 23: 0.1}]),
+        "nms_kind": st.sampled_from(NMS_KINDS),
+        "nms_iou_threshold": st.sampled_from([0.1, 0.3, 0.6]),
+        "soft_nms_min_score": st.sampled_from([0.001, 0.3]),
+        "max_per_image": st.sampled_from([None, 2, 10]),
+        "remove_categories": st.sampled_from([[], [5, 31]]),
+        "max_per_class": st.sampled_from([None, 1]),
+        "mask_threshold": st.sampled_from([0.4, 0.5]),
+        "mask_threshold_per_class": st.sampled_from([{}, {0: 0.7}]),
+        "suppress_overlaps": st.booleans(),
+        "min_area_px": st.sampled_from([0, 3000]),
+        "min_area_raster": st.sampled_from(["512x512", "long_edge_1024"]),
+    }
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(grid=st.lists(RULES, min_size=1, max_size=4), orders=st.lists(st.sampled_from(ORDERS)))
+def test_a_grid_scores_as_each_of_its_settings_alone(
+    store: PredictionStore,
+    truth: dict[str, ImageObjects],
+    grid: list[dict[str, Any]],
+    orders: list[list[str]],
+) -> None:
+    steps = (orders or ORDERS[:1]) * len(grid)
+    rules = [
+        make_settings(**changes, steps=order) for changes, order in zip(grid, steps, strict=False)
+    ]
+    lab = ThresholdLab(store, truth, store.image_ids)
+    for averaging in ("per_class", "pooled"):
+        scores = lab.score_grid(rules, averaging)
+        for found, own in zip(scores, rules, strict=True):
+            check_same(found, plainly(store, truth, own, averaging))
+            check_same(lab.score(own, averaging), found)
+
+
+@pytest.mark.parametrize("room_bytes", [0, 40_000])
+def test_little_room_changes_nothing(
+    store: PredictionStore, truth: dict[str, ImageObjects], room_bytes: int
+) -> None:
+    lab = ThresholdLab(
+        store,
+        truth,
+        store.image_ids,
+        raster_room_bytes=room_bytes,
+        candidate_room_bytes=room_bytes,
+    )
+    rules = make_settings(score_threshold=0.2, suppress_overlaps=True)
+    wanted = plainly(store, truth, rules)
+    for _ in range(2):
+        check_same(lab.score(rules), wanted)
+        found = list(lab.detections(rules))
+        for index, objects in enumerate(found):
+            own = postprocess(store.candidates(index), rules, label_category_ids=LABELS)
+            assert np.array_equal(objects.packed, own.packed)
+            assert np.array_equal(objects.scores, own.scores)
+    assert [objects.image_id for objects in found] == list(store.image_ids)
+
+
+def test_forgetting_changes_nothing(
+    store: PredictionStore, truth: dict[str, ImageObjects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.tuning.lab_image._REMEMBERED", 2)
+    lab = ThresholdLab(store, truth, store.image_ids)
+    grid = [make_settings(score_threshold=score) for score in (0.1, 0.3, 0.5, 0.1)]
+    for found, rules in zip(lab.score_grid(grid), grid, strict=True):
+        check_same(found, plainly(store, truth, rules))
+
+
+def test_what_cannot_be_scored_is_refused(
+    store: PredictionStore, truth: dict[str, ImageObjects]
+) -> None:
+    with pytest.raises(InputError, match="there is no image to score"):
+        ThresholdLab(store, {}, store.image_ids).score(make_settings())
+    with pytest.raises(InputError, match="averaging=mean: legal are per_class, pooled"):
+        ThresholdLab(store, truth, store.image_ids).score(make_settings(), "mean")
+    unknown = LabImage(
+        store.candidates(2),
+        truth=None,
+        label_category_ids=LABELS,
+        rasters=RasterCache(room_bytes=0),
+    )
+    with pytest.raises(ValueError, match=r"2\.jpg: its truth is not known"):
+        unknown.counts(SettingsKeys(make_settings()))
+
+
+def test_rasters_make_room_for_newer_ones() -> None:
+    made: list[list[int]] = []
+
+    def make(pairs: np.ndarray, thresholds: np.ndarray, raster: str) -> np.ndarray:
+        made.append(pairs.tolist())
+        masks = np.zeros((len(pairs), 64), dtype=np.uint8)
+        for row, (pair, threshold) in enumerate(zip(pairs, thresholds, strict=True)):
+            masks[row, 8 * pair : 8 * pair + 16] = 100 * threshold
+        return masks
+
+    cache = RasterCache(room_bytes=3 * 16)
+    sample = cache.sampler("a", make)
+
+    def ask(pairs: list[int], threshold: float = 0.5) -> np.ndarray:
+        return sample(np.array(pairs), np.full(len(pairs), threshold, dtype=np.float32), "512x512")
+
+    first = ask([0, 1])
+    assert np.array_equal(ask([1, 2, 0]), first[[1]].tolist() + ask([2, 0]).tolist())
+    assert made == [[0, 1], [2]]
+    assert cache.used_bytes == 48
+    ask([3])  # in the place of the mask asked for longest ago
+    ask([1], threshold=0.25)
+    assert cache.used_bytes == 48
+    ask([0])
+    assert made[2:] == [[3], [1]]
+    ask([2])
+    assert made[-1] == [2]
+    assert len(ask([])) == 0

@@ -22,9 +22,11 @@ from src.metrics.scoring import compare, open_submission, open_truth, score_comp
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import settings_from
 from src.reporting.examples import choose_examples
-from src.reporting.page import Report, write_report
+from src.reporting.page import Report, write_page, write_report
 from src.reporting.pictures import load_examples, write_drawings
 from src.reporting.stored_predictions import StoredObjects
+from src.reporting.sweep_page import render_sweep
+from src.tuning.sweep_results import read_results
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:
@@ -50,6 +52,8 @@ def check_config(config: DictConfig) -> None:
     Raises:
         InputError: names the key, its value and what is legal.
     """
+    if config.ground_truth is None:
+        raise InputError("ground_truth=null: give the truth, or sweep= in place of everything")
     if (config.submission is None) == (config.predictions is None):
         raise InputError(
             f"submission={config.submission} predictions={config.predictions}: give one of the two"
@@ -122,9 +126,33 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         )
 
 
-@entry_point("report")
+def report_sweep(config: DictConfig) -> None:
+    """Write the page of a sweep.
+
+    Raises:
+        InputError: the folder is that of no sweep, or something else is to be reported as well.
+    """
+    for key in ("submission", "predictions"):
+        if config[key] is not None:
+            raise InputError(
+                f"sweep={config.sweep_directory} {key}={config[key]}: give one of the two"
+            )
+    results = read_results(config.sweep_directory)
+    page = render_sweep(results, title=config.title, directory=config.sweep_directory)
+    write_page(page, config.output)
+    best = results.rows[0]
+    print(
+        f"wrote {config.output}: best of {len(results.rows)} jobs {best['competition_map']:.4f} "
+        f"({best['low']:.4f} to {best['high']:.4f}), {best['folder']}"
+    )
+
+
+@entry_point("report", renamed={"sweep": "sweep_directory"})
 def main(config: DictConfig) -> None:
     """Hydra's task: make the report, write the page and the drawings."""
+    if config.sweep_directory is not None:
+        report_sweep(config)
+        return
     check_config(config)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         report = make_report(config, progress)

@@ -18,7 +18,8 @@ from src.annotations.errors import InputError
 from src.config import CONFIG_DIRECTORY
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_store import PredictionStoreWriter
-from src.report import check_config
+from src.report import check_config, report_sweep
+from tests.reporting.test_sweep_page import write_sweep
 
 ROOT = Path(__file__).parents[1]
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
@@ -99,10 +100,27 @@ def test_page_of_a_prediction_store(folder, tmp_path):
     assert f"validation part of {folder}/split.json" in html
 
 
+def test_page_of_a_sweep(tmp_path):
+    write_sweep(tmp_path / "sweep")
+    done = report(f"sweep={tmp_path}/sweep", f"output={tmp_path}/report.html", "title=Grid")
+    assert done.returncode == 0, done.stderr
+    shown = f"wrote {tmp_path}/report.html: best of 12 jobs 0.4000 (0.3800 to 0.4300), 3\n"
+    assert done.stdout == shown
+    assert "<h1>Grid</h1>" in (tmp_path / "report.html").read_text()
+    with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        config = compose("report", overrides=["sweep_directory=a", "submission=b.csv"])
+    with pytest.raises(InputError, match=r"^sweep=a submission=b\.csv: give one of the two$"):
+        report_sweep(config)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "submission=None predictions=None: give one of the two"),
+        (
+            ["ground_truth=null"],
+            "ground_truth=null: give the truth, or sweep= in place of everything",
+        ),
         (
             ["submission=a.csv", "predictions=b"],
             "submission=a.csv predictions=b: give one of the two",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from src.annotations.categories import LabelDescriptions
 from src.metrics.competition import CompetitionScore
@@ -43,19 +43,12 @@ def render(report: Report) -> str:
     bands = bootstrap_bands(
         score.values, resamples=interval.resamples, confidence=interval.confidence
     )
-    environment = Environment(
-        loader=PackageLoader("src.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     missing = [
         (example.image_id, example.photo_problem)
         for example in (*report.worst, *report.best)
         if example.photo_problem
     ]
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         title=report.title,
         score=score,
         interval=interval,
@@ -74,13 +67,30 @@ def render(report: Report) -> str:
     )
 
 
-def write_report(report: Report, path: str | Path) -> None:
-    """Write the page whole or not at all."""
+def template(name: str) -> Template:
+    """A page's template; every text that it is given is escaped."""
+    environment = Environment(
+        loader=PackageLoader("src.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def write_page(html: str, path: str | Path) -> None:
+    """Write a page whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(render(report), encoding="utf-8")
+    temporary.write_text(html, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def write_report(report: Report, path: str | Path) -> None:
+    """Write the page whole or not at all."""
+    write_page(render(report), path)
 
 
 def _class_rows(report: Report) -> list[dict[str, Any]]:

@@ -1,0 +1,108 @@
+"""The page of a sweep: heat maps show the best of each cell, the best job is named."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from src.annotations.errors import InputError
+from src.reporting.heat_maps import best_scores, heat_map
+from src.reporting.sweep_page import render_sweep
+from src.tuning.sweep_results import read_results
+
+SCORE, NMS, MASK = (f"postprocess.{key}_threshold" for key in ("score", "nms_iou", "mask"))
+
+
+def write_sweep(folder: Path, *, scored: bool = True) -> None:
+    """A job for each of 2 x 3 x 2 thresholds."""
+    jobs = product([0.5, 0.3], [0.2, 0.3, 0.4], [0.45, 0.5])
+    for number, (score, nms, mask) in enumerate(jobs):
+        (folder / str(number)).mkdir(parents=True)
+        value = 0.1 + score / 2 - abs(nms - 0.3) + mask / 10 if scored else None
+        content = {
+            "identity": {},
+            "overrides": {"postprocess": "winner", SCORE: score, NMS: nms, MASK: mask},
+            "result": {
+                "competition_map": value,
+                "low": value and value - 0.02,
+                "high": value and value + 0.03,
+                "averaging": "per_class",
+                "scored_images": 40,
+                "objects": 100 + number,
+            },
+        }
+        (folder / str(number) / "result.json").write_text(json.dumps(content))
+
+
+def marks(svg, kind):
+    return [node for node in ElementTree.fromstring(svg).iter() if node.get("class") == kind]
+
+
+def test_cells_hold_the_best_over_the_other_keys(tmp_path):
+    write_sweep(tmp_path)
+    results = read_results(tmp_path)
+    assert results.swept == (SCORE, NMS, MASK)
+    data = best_scores(results.rows, NMS, SCORE)
+    assert (data.x_values, data.y_values) == (("0.2", "0.3", "0.4"), ("0.3", "0.5"))
+    assert data.scores == (
+        pytest.approx((0.2, 0.3, 0.2)),  # score 0.3, mask 0.5
+        pytest.approx((0.3, 0.4, 0.3)),
+    )
+    svg = heat_map(data)
+    cells = marks(svg, "cell")
+    assert len(cells) == 6
+    opacity = [float(cell.get("fill-opacity")) for cell in cells]
+    assert opacity == pytest.approx([0.08, 0.54, 0.08, 0.54, 1, 0.54])
+    (frame,) = marks(svg, "best")
+    assert (frame.get("x"), frame.get("y")) == (cells[4].get("x"), cells[4].get("y"))
+    assert cells[4][0].text == f"{NMS}=0.3, {SCORE}=0.5: 0.40000"
+    assert [node.text for node in marks(svg, "value")][4] == "0.4000"
+
+
+def test_a_single_key_and_cells_without_a_job():
+    rows = [
+        {"k": "b", "competition_map": 0.5},
+        {"k": None, "competition_map": 0.5},
+        {"k": 3, "competition_map": 0.25},
+    ]
+    data = best_scores(rows, "k", None)
+    assert data.x_values == ("null", "3", "b")
+    assert data.scores == ((0.5, 0.25, 0.5),)
+    rows = [{"x": 1, "y": 1, "competition_map": 0.5}, {"x": 2, "y": 2, "competition_map": 0.5}]
+    svg = heat_map(best_scores(rows, "x", "y"))
+    assert len(marks(svg, "empty")) == 2
+    assert {cell.get("fill-opacity") for cell in marks(svg, "cell")} == {"1.0"}
+    assert len(marks(svg, "best")) == 1
+
+
+def test_the_page_names_the_best_job_and_its_interval(tmp_path):
+    write_sweep(tmp_path)
+    html = render_sweep(read_results(tmp_path), title="Grid <1>", directory="multirun/a")
+    assert "<h1>Grid &lt;1&gt;</h1>" in html
+    assert "Best of 12 jobs" in html
+    assert '<p class="score">0.4000</p>' in html
+    assert "<b>0.3800</b> to <b>0.4300</b>" in html
+    assert "<dt>score_threshold</dt><dd>0.5</dd>" in html
+    assert "<dt>postprocess</dt><dd>winner</dd>" in html
+    assert "multirun/a/3" in html
+    assert "<b>1</b> others within its interval" in html  # mask 0.45: 0.395
+    assert html.count('<svg class="chart"') == 3  # each two of three keys
+    assert "Each cell is the best over mask_threshold." in html
+    assert html.count("<tr>") == 13
+    assert "<script" not in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_damaged_and_empty_sweeps_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"holds no results of a sweep \(\*/result\.json\)"):
+        read_results(tmp_path)
+    write_sweep(tmp_path / "unscored", scored=False)
+    with pytest.raises(InputError, match=r"a: none of its 12 jobs has a score; give the sweep gro"):
+        render_sweep(read_results(tmp_path / "unscored"), title="", directory="a")
+    (tmp_path / "unscored" / "3" / "result.json").write_text("{}")
+    with pytest.raises(InputError, match=r"3/result\.json: overrides or result are missing"):
+        read_results(tmp_path / "unscored")

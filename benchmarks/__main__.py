@@ -24,6 +24,7 @@ BENCHMARKS = (
     "postprocess",
     "coco_masks",
     "score",
+    "threshold_grid",
     "training",
 )
 ON_A_GPU = ("gpu_training",)  # without one they run when named, on a small model

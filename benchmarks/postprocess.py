@@ -1,6 +1,6 @@
 """Post-processing beside the plain way, from candidates to the rows of a submission.
 
-    python -m benchmarks.postprocess
+    python -m benchmarks.postprocess    # one configuration; benchmarks/threshold_grid.py has a grid
 
 The plain way is what mmdetection and the competition's kernels did: NMS with mmcv, masks pasted
 into bitmaps of the photo's size with mmdetection's function, encoded and decoded with pycocotools,
@@ -78,17 +78,27 @@ def our_rows(image: Candidates) -> list[Row]:
     ]
 
 
-def plain_rows(image: Candidates) -> list[Row]:
+def plain_rows(image: Candidates, settings: PostprocessSettings = SETTINGS) -> list[Row]:
     """The same rows, the plain way."""
-    above = np.flatnonzero(image.scores > SETTINGS.score_threshold)
+    return [
+        (image.image_id, _encode_text(mask), category)
+        for mask, category in plain_objects(image, settings)
+    ]
+
+
+def plain_objects(
+    image: Candidates, settings: PostprocessSettings
+) -> list[tuple[npt.NDArray[np.bool_], int]]:
+    """Bitmap (512, 512) and category of each object, the plain way."""
+    above = np.flatnonzero(image.scores > np.float32(settings.score_threshold))
     _, kept = batched_nms(
         torch.from_numpy(image.boxes_xyxy[above]),
         torch.from_numpy(image.scores[above]),
         torch.from_numpy(image.category_ids[above].astype(np.int64)),
-        {"type": "nms", "iou_threshold": SETTINGS.nms_iou_threshold},
+        {"type": "nms", "iou_threshold": settings.nms_iou_threshold},
     )
-    chosen = above[kept.numpy()[: SETTINGS.max_per_image]]
-    encoded = [_paste_and_encode(image, index) for index in chosen]
+    chosen = above[kept.numpy()[: settings.max_per_image]]
+    encoded = [_paste_and_encode(image, index, settings.mask_threshold) for index in chosen]
     rows, columns = (np.arange(r) * s // r for r, s in zip(RASTER_HW, image.size_hw, strict=True))
     masks = [coco_mask.decode(code).astype(bool)[rows][:, columns] for code in encoded]
     categories = image.category_ids[chosen].tolist()
@@ -98,13 +108,13 @@ def plain_rows(image: Candidates) -> list[Row]:
             if categories[earlier] == categories[later]:
                 mask &= ~masks[earlier]
     return [
-        (image.image_id, _encode_text(mask), category)
+        (mask, category)
         for mask, category in zip(disjoint, categories, strict=True)
-        if mask.sum() >= max(SETTINGS.min_area_px, 1)
+        if mask.sum() >= max(settings.min_area_px, 1)
     ]
 
 
-def _paste_and_encode(image: Candidates, index: int) -> Any:
+def _paste_and_encode(image: Candidates, index: int, mask_threshold: float) -> Any:
     """One mask at photo size as mmdetection makes it, compressed as its results are."""
     pasted, region = _do_paste_mask(
         torch.from_numpy(image.mask_probabilities[index])[None, None],
@@ -112,7 +122,7 @@ def _paste_and_encode(image: Candidates, index: int) -> Any:
         *image.size_hw,
     )
     full = torch.zeros(image.size_hw, dtype=torch.bool)
-    full[region] = pasted[0] >= SETTINGS.mask_threshold
+    full[region] = pasted[0] >= mask_threshold
     return coco_mask.encode(np.asfortranarray(full.numpy(), dtype=np.uint8))
 
 

@@ -78,7 +78,7 @@ def brute_force(submission: Path, truth_file: Path) -> float:
         predicted_objects = prediction.get(image_id, [])
         categories = {name for name, _ in true_objects + predicted_objects}
         values = [
-            _class_value(
+            class_value(
                 [mask for name, mask in true_objects if name == category],
                 [mask for name, mask in predicted_objects if name == category],
             )
@@ -107,7 +107,7 @@ def _bitmaps(path: Path) -> Objects:
     return objects
 
 
-def _class_value(
+def class_value(
     truth: list[npt.NDArray[np.bool_]], prediction: list[npt.NDArray[np.bool_]]
 ) -> float:
     """Mean over thresholds of TP / (TP + FP + FN)."""

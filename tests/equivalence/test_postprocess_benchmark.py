@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from benchmarks.postprocess import run
+from benchmarks.threshold_grid import run as run_grid
 
 
 def test_both_ways_agree_and_ours_is_faster() -> None:
     result = run(images=1, objects=4, candidates=30, rounds=1)
     assert result["rows_compared"] >= 3
     assert result["times_faster"] > 10
+
+
+def test_the_grids_scores_are_those_of_the_plain_way() -> None:
+    result = run_grid(images=2, candidates=20, plain_images=1, plain_every=50)
+    assert result["scores_compared"] == 2
+    assert 0.3 < result["best_score"] < 1

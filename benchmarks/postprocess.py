@@ -117,8 +117,8 @@ def plain_objects(
 def _paste_and_encode(image: Candidates, index: int, mask_threshold: float) -> Any:
     """One mask at photo size as mmdetection makes it, compressed as its results are."""
     pasted, region = _do_paste_mask(
-        torch.from_numpy(image.mask_probabilities[index])[None, None],
-        torch.from_numpy(image.boxes_xyxy[index])[None],
+        torch.from_numpy(image.mask_probabilities[index].astype(np.float32))[None, None],
+        torch.from_numpy(image.boxes_xyxy[index].copy())[None],
         *image.size_hw,
     )
     full = torch.zeros(image.size_hw, dtype=torch.bool)

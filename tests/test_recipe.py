@@ -12,7 +12,7 @@ from src.config import CONFIG_DIRECTORY
 from tests.test_configs import ENTRY_POINTS, compose_config
 
 ROOT = CONFIG_DIRECTORY.parent
-ABSENT = object()
+ABSENT = "absent"  # of a key that must not be there
 
 DETECTOR = "module.detector"
 HEAD = f"{DETECTOR}.roi_head"

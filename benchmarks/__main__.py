@@ -26,8 +26,9 @@ BENCHMARKS = (
     "score",
     "threshold_grid",
     "training",
+    "tta",
 )
-ON_A_GPU = ("gpu_training",)  # without one they run when named, on a small model
+ON_A_GPU = ("gpu_training", "gpu_tta")  # without one they run when named, on a small model
 RESULTS = Path(__file__).parent / "results"
 
 

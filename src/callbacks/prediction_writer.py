@@ -9,13 +9,17 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from src.modules.cascade import CascadeModule
+from src.callbacks.gathering import merged_over_ranks
+from src.modules.ensemble import CascadeEnsemble
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_store import PredictionStoreWriter
 
 
 class PredictionWriter(BasePredictionWriter):
     """Hand every predicted image to a ``PredictionStoreWriter``.
+
+    ``failures`` tells after the run which photos could not be predicted, and why, by image id;
+    ``candidates_found`` how many candidates all others have together. Both are those of every rank.
 
     Args:
         directory: the folder of the store.
@@ -27,11 +31,13 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.directory = directory
         self.settings = dict(settings)
+        self.failures: dict[str, str] = {}
+        self.candidates_found = 0
         self._writer: PredictionStoreWriter | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the store; images of an earlier, killed run of the same settings are kept."""
-        assert isinstance(pl_module, CascadeModule)
+        assert isinstance(pl_module, CascadeEnsemble)
         self._writer = PredictionStoreWriter(
             self.directory,
             category_ids=pl_module.category_ids,
@@ -54,10 +60,15 @@ class PredictionWriter(BasePredictionWriter):
         """Write the images of one batch."""
         assert self._writer is not None
         for candidates in prediction:
+            self.candidates_found += len(candidates)
             if candidates.image_id not in self._writer.written_image_ids:
                 self._writer.add(candidates)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the last shard and mark the rank as done."""
         assert self._writer is not None
+        assert isinstance(pl_module, CascadeEnsemble)
         self._writer.close()
+        self.failures = merged_over_ranks(pl_module.failures)
+        found = merged_over_ranks({str(trainer.global_rank): self.candidates_found})
+        self.candidates_found = sum(found.values())

@@ -28,6 +28,7 @@ from src.datamodules.dataset import PhotoDataset, TrainingDataset
 from src.datamodules.folds import load_or_make_split
 from src.datamodules.loading import make_loader
 from src.datamodules.photo_list import select_photos
+from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_scales
 from src.datamodules.pixel_augmentation import PixelAugmentation
 from src.datamodules.sampling import EpochSampler, repeat_factors
 from src.datamodules.split_file import Split
@@ -64,6 +65,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         train_long_edge_px: upper limit of the longer edge in training.
         predict_short_edge_px: upper limit of the shorter edge in validation, test and prediction.
         predict_long_edge_px: upper limit of the longer edge there.
+        predict_scales: pairs of both, a size that prediction sees a photo in each; null: that pair.
         flip_probability: of mirroring a training photo, in [0, 1].
         pixel_augmentations: albumentations transforms by name, see ``PixelAugmentation``; they see
             the resized photo, so that a size in pixels is one that the model sees.
@@ -100,6 +102,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         train_long_edge_px: int = 1900,
         predict_short_edge_px: int = 1200,
         predict_long_edge_px: int = 1900,
+        predict_scales: Sequence[tuple[int, int]] | None = None,
         flip_probability: float = 0.5,
         pixel_augmentations: Mapping[str, albumentations.BasicTransform] | None = None,
         seed: int = 0,
@@ -118,6 +121,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             )
         check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
         check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
+        check_scales("datamodule.predict_scales", predict_scales)
         check_probability("datamodule.flip_probability", flip_probability)
         check_repeat_factor("datamodule.repeat_factor", repeat_factor)
         check_at_least("datamodule.batch_size", batch_size, 1)
@@ -128,8 +132,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.train_annotations = train_annotations
         self.train_images = None if train_images is None else Path(train_images)
         self.split_file = Path(split_file)
-        self.validation_images = validation_images
-        self.split_seed = split_seed
+        self.validation_images, self.split_seed = validation_images, split_seed
         self.cache_directory = Path(cache_directory)
         self.test_images = None if test_images is None else Path(test_images)
         self.sample_submission = None if sample_submission is None else Path(sample_submission)
@@ -137,11 +140,11 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.on_bad_rows = on_bad_rows
         self.category_ids = category_ids
         self.predict_split = predict_split
-        self.train_short_edge_px = train_short_edge_px
-        self.train_long_edge_px = train_long_edge_px
+        self.train_short_edge_px, self.train_long_edge_px = train_short_edge_px, train_long_edge_px
         self._photo_dataset = partial(
             PhotoDataset, short_edge_px=predict_short_edge_px, long_edge_px=predict_long_edge_px
         )
+        self.predict_scales = predict_scales or [(predict_short_edge_px, predict_long_edge_px)]
         self.flip_probability = flip_probability
         self.pixel_augmentation = PixelAugmentation(pixel_augmentations or {})
         self.seed = seed
@@ -216,11 +219,11 @@ class CompetitionDataModule(lightning.LightningDataModule):
         """Every test photo, in the order of the sample submission or by name."""
         return self._loader(self.test_dataset, batch_size=self.predict_batch_size)
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
-        """Every photo of ``predict_split``."""
-        if self.predict_split == "validation":
-            return self.val_dataloader()
-        return self.test_dataloader()
+    def predict_dataloader(self) -> DataLoader[PhotoViews]:
+        """Every photo of ``predict_split``, at each of the scales."""
+        base = self.validation_dataset if self.predict_split == "validation" else self.test_dataset
+        views = PhotoViewsDataset(base, scales=self.predict_scales)
+        return self._loader(views, batch_size=self.predict_batch_size)
 
     @property
     def _world_size(self) -> int:

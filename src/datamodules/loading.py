@@ -5,28 +5,29 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
+from typing import Any
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from src.datamodules.sampling import EpochSampler
-from src.mmdet_bridge.samples import Sample, collate
+from src.mmdet_bridge.samples import collate
 
 
 def make_loader(
-    dataset: Dataset[Sample],
+    dataset: Dataset[Any],
     *,
     batch_size: int,
     sampler: EpochSampler | None = None,
     num_workers: int,
     prefetch_factor: int,
     persistent_workers: bool,
-) -> DataLoader[Sample]:
+) -> DataLoader[Any]:
     """Make a loader of batches for the detector.
 
     Args:
-        dataset: of the photos.
+        dataset: of the photos; one whose items are no samples has its own function ``collate``.
         batch_size: photos a batch.
         sampler: the order of the keys; None: every position once, in order.
         num_workers: loader processes; 0: none, and the next two values mean nothing.
@@ -37,7 +38,7 @@ def make_loader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        collate_fn=collate,
+        collate_fn=getattr(dataset, "collate", collate),
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=persistent_workers and num_workers > 0,

@@ -25,6 +25,7 @@ from src.annotations.errors import InputError
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
 META_KEY = "meta"  # what mmdetection notes beside the weights: its version, the classes' names
+NOTES = (META_KEY, "hyper_parameters", "callbacks")  # the last two are Lightning's
 WEIGHTS_SUFFIX = ".safetensors"
 PICKLES_OF_OLDER_FORMAT = 4  # torch.save before 1.6: magic number, version, machine, content
 
@@ -44,11 +45,13 @@ NUMPY_NUMBERS: list[Any] = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: parameters and buffers by name, and mmdetection's notes beside them."""
+    """What a file holds: parameters and buffers by name, and what stands beside them."""
 
     path: Path
     weights: dict[str, Tensor]
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)  # mmdetection's notes
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)  # of Lightning's module
+    callbacks: Mapping[str, Any] = field(default_factory=dict)  # states of Lightning's callbacks
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -66,7 +69,8 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
         trusted: whether code in the file may run, where it cannot be read without.
 
     Returns:
-        The weights as the file spells their names; mmdetection's notes where there are any.
+        The weights as the file spells their names; mmdetection's and Lightning's notes where there
+        are any.
 
     Raises:
         InputError: the file is missing, cut short, no checkpoint, holds no weights, or cannot be
@@ -86,14 +90,14 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
         if start.startswith(b"PK"):
             check_archive(path)
         content = _load_pickled(path, trusted=trusted)
-    weights, meta = content, None
+    weights = content
+    notes: dict[str, Mapping[str, Any]] = {}
     if isinstance(content, Mapping):
-        meta = content.get(META_KEY)
+        notes = {key: content[key] for key in NOTES if isinstance(content.get(key), Mapping)}
         for key in (OTHER_WEIGHTS_KEY, WEIGHTS_KEY):
             if isinstance(content.get(key), Mapping):
                 weights = content[key]
-    meta = meta if isinstance(meta, Mapping) else {}
-    return Checkpoint(path=path, weights=_check_weights(weights, path), meta=meta)
+    return Checkpoint(path=path, weights=_check_weights(weights, path), **notes)
 
 
 def check_weights_path(path: str | Path) -> Path:

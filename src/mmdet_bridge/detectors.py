@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -47,6 +47,44 @@ def check_member(detector: Detector) -> None:
                 f"detector.roi_head.bbox_head.{stage}.reg_class_agnostic: false given, true "
                 "wanted: the classes of a proposal share one box"
             )
+
+
+def mask_edge_px(detector: Detector) -> int:
+    """Edge of the masks that a detector's heads predict, in cells."""
+    head = detector.roi_head
+    pooled: int = head.mask_roi_extractor[-1].roi_layers[0].output_size[0]
+    return pooled * int(head.mask_head[-1].scale_factor)
+
+
+def check_members(detectors: Sequence[Detector], names: Sequence[str]) -> None:
+    """Refuse detectors whose results cannot be averaged with those of the first.
+
+    Args:
+        detectors: accepted by ``check_member``.
+        names: how a message calls each.
+
+    Raises:
+        InputError: names the detector, what differs and both values.
+    """
+    for detector, name in zip(detectors, names, strict=True):
+        for (what, first), (_, own) in zip(
+            _shared_values(detectors[0]), _shared_values(detector), strict=True
+        ):
+            if own != first:
+                raise InputError(
+                    f"{name}: {what} is {own}, that of {names[0]} is {first}; the models of an "
+                    "ensemble have the same"
+                )
+
+
+def _shared_values(detector: Detector) -> list[tuple[str, object]]:
+    rule = detector.test_cfg.rpn
+    return [
+        ("the number of classes", detector.roi_head.bbox_head[-1].num_classes),
+        ("test_cfg.rpn.nms.iou_threshold", rule.nms.iou_threshold),
+        ("test_cfg.rpn.max_per_img", rule.max_per_img),
+        ("the edge of a predicted mask", mask_edge_px(detector)),
+    ]
 
 
 LIGHTNING_PREFIX = "detector."  # of a detector's weights in a Lightning checkpoint

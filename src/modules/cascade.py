@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from src.annotations.errors import InputError
-from src.mmdet_bridge.cascade import MaskStages, predict_candidates
+from src.mmdet_bridge.cascade import predict_candidates
+from src.mmdet_bridge.cascade_passes import MaskStages
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.detectors import check_member, load_weights, preprocess
 from src.modules.batch_size import scale_learning_rate
@@ -66,7 +67,7 @@ class CascadeModule(LightningModule):
         # The loggers get the whole configuration (src/callbacks/run_record.py).
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"], logger=False)
         self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
-        _check(self.category_ids, num_classes, score_floor, max_candidates, mask_stages)
+        check_values(self.category_ids, num_classes, score_floor, max_candidates, mask_stages)
         self.score_floor = score_floor
         self.max_candidates = max_candidates
         self.mask_stages = mask_stages
@@ -153,13 +154,18 @@ class CascadeModule(LightningModule):
         }
 
 
-def _check(
+def check_values(
     category_ids: list[int],
     num_classes: int,
     score_floor: float,
     max_candidates: int,
     mask_stages: str,
 ) -> None:
+    """Check what says which candidates a module gives.
+
+    Raises:
+        InputError: a value that is not legal; names its key.
+    """
     if len(category_ids) != num_classes or len(set(category_ids)) != num_classes:
         raise InputError(
             f"module.category_ids: {len(category_ids)} ids given, {len(set(category_ids))} of them "

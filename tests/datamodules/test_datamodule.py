@@ -37,7 +37,8 @@ class Recorder(lightning.LightningModule):
         self.note("validate", batch)
 
     def predict_step(self, batch: dict, _: int) -> None:
-        self.note("predict", batch)
+        for view in batch["views"]:
+            self.note("predict", view)
 
     def test_step(self, batch: dict, batch_idx: int) -> None:
         self.note("test", batch)
@@ -144,7 +145,8 @@ def test_sample_submission_says_which_photos_and_in_which_order(data: Data, tmp_
     path.write_text("\n".join(["ImageId,EncodedPixels,ClassId", *rows]) + "\n")
     datamodule = data.datamodule(sample_submission=str(path))
     datamodule.setup("predict")
-    samples = [s for batch in datamodule.predict_dataloader() for s in batch["data_samples"]]
+    batches = [view for batch in datamodule.predict_dataloader() for view in batch["views"]]
+    samples = [sample for batch in batches for sample in batch["data_samples"]]
     assert [s.img_id for s in samples] == [spelling.format(2), spelling.format(0)]
     assert [s.ori_shape for s in samples] == [(72, 90), (70, 90)]
 
@@ -203,6 +205,15 @@ def test_photos_without_objects_are_validated_but_not_trained_on(data: Data, tmp
         ({"predict_long_edge_px": 20}, "datamodule.predict_long_edge_px=20 is less than .*=48"),
         ({"repeat_factor": 0}, "datamodule.repeat_factor=0: legal are null and a share"),
         ({"repeat_factor": 1.5}, "datamodule.repeat_factor=1.5: .* above 0 and at most 1"),
+        ({"predict_scales": []}, r"datamodule.predict_scales=\[\]: at least one scale is legal"),
+        ({"predict_scales": [[60, 50]]}, r"datamodule.predict_scales: \[60, 50\] given; legal is"),
+        (
+            {"predict_scales": [[40, 80], [31, 80]]},
+            r"predict_scales: \[31, 80\] .* 32 <= SHORT <= L",
+        ),
+        ({"predict_scales": [1000, 1600]}, r"predict_scales: 1000 given; legal is \[SHORT,LONG\]"),
+        ({"predict_scales": [[50, "80"]]}, r"predict_scales: \[50, '80'\] given; legal is"),
+        ({"predict_scales": [[50, 60, 80]]}, r"predict_scales: \[50, 60, 80\] given; legal is"),
         ({"flip_probability": 1.5}, "datamodule.flip_probability=1.5: 0 to 1 is legal"),
         ({"batch_size": 0}, "datamodule.batch_size=0: 1 or more"),
         ({"predict_batch_size": -1}, "datamodule.predict_batch_size=-1: 1 or more"),

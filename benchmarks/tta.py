@@ -1,0 +1,202 @@
+"""Flip test-time augmentation inside the cascade beside the three-pass way, with the same result.
+
+    python -m benchmarks.tta
+
+The three-pass way is the winning solution's: the backbone runs for the proposals, again for the
+boxes and again for the masks of each view, one view at a time. Everything else is the same work in
+both: proposals, box stages on all of them, mask stages on the 100 best (box, class) pairs, which is
+mmdetection's limit on an image. Times are CPU time; the weights are random, which costs the same.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.mmdet_bridge.cascade import predict_candidates
+from src.mmdet_bridge.cascade_pairs import select_pairs
+from src.mmdet_bridge.config import Detector, build_detector
+from src.mmdet_bridge.detectors import preprocess
+from src.mmdet_bridge.placement import Placement
+from src.mmdet_bridge.samples import Batch, collate, make_sample, mirrored
+from tests.cascades import detector_config, spread_scores
+
+# After src.mmdet_bridge, which gives mmcv its operators.
+from mmcv.ops import nms  # isort: skip
+from mmdet.structures.bbox import bbox2roi  # isort: skip
+from mmengine.structures import InstanceData  # isort: skip
+
+CANDIDATES = 100
+TOLERANCE = 1e-4  # of scores and mask probabilities; of boxes in shares of the photo's edge
+
+
+def run(
+    *,
+    module: str = "htc_x101_dcn",
+    overrides: Sequence[str] = (),
+    size_hw: tuple[int, int] = (640, 480),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure both ways on one photo.
+
+    Args:
+        module: file below conf/module.
+        overrides: of its configuration.
+        size_hw: of the photo and of both views.
+        seed: of weights and photo.
+
+    Returns:
+        CPU seconds and backbone passes of each way, how many times faster ours is, and the largest
+        differences of scores, boxes and masks.
+
+    Raises:
+        RuntimeError: the two ways give different candidates.
+    """
+    detector = make_detector(module, overrides, seed=seed)
+    photo = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    plain = view_of(photo)
+    views = [plain, mirrored(plain)]
+    passes: list[int] = []
+    hook = detector.backbone.register_forward_pre_hook(
+        lambda _, inputs: passes.append(len(inputs[0]))
+    )
+    results, seconds, counts = [], [], []
+    try:
+        for way in (three_passes, one_pass):
+            passes.clear()
+            result, spent = _timed(lambda: way(detector, views))  # noqa: B023
+            results.append(result)
+            seconds.append(spent)
+            counts.append(sum(passes))
+    finally:
+        hook.remove()
+    differences = _differences(*results, edge_px=max(size_hw))
+    return {
+        "module": module,
+        "photo_px": f"{size_hw[0]}x{size_hw[1]}",
+        "candidates": len(results[0][1]),
+        "three_passes_cpu_s": round(seconds[0], 2),
+        "ours_cpu_s": round(seconds[1], 2),
+        "times_faster": round(seconds[0] / seconds[1], 2),
+        "three_passes_backbone_passes": counts[0],
+        "our_backbone_passes": counts[1],
+        **differences,
+    }
+
+
+def make_detector(module: str, overrides: Sequence[str], *, seed: int) -> Detector:
+    """A detector of random weights with scores that differ by class and proposal."""
+    torch.manual_seed(seed)
+    detector = build_detector(detector_config(module, *overrides), init_weights=False)
+    spread_scores(detector, seed=seed)
+    return detector.eval()
+
+
+def view_of(picture: np.ndarray, *, photo_hw: tuple[int, int] | None = None) -> Batch:
+    """A batch of one picture, (H, W, 3) uint8, of a photo that is as large where not said."""
+    sample = make_sample(
+        image=picture,
+        image_id="photo",
+        image_path="photo.jpg",
+        original_hw=photo_hw or (picture.shape[0], picture.shape[1]),
+    )
+    return collate([sample])
+
+
+Result = tuple[Tensor, Tensor, Tensor]
+"""Boxes (K, 4) of the candidates, their scores (K,), their masks (K, h, w)."""
+
+
+def one_pass(detector: Detector, views: Sequence[Batch]) -> Result:
+    """This project's way."""
+    head = detector.roi_head.bbox_head[-1]
+    (found,) = predict_candidates(
+        [detector],
+        views,
+        category_ids=range(head.num_classes),
+        score_floor=0.0,
+        max_candidates=CANDIDATES,
+    )
+    boxes, scores, masks = found.boxes_xyxy, found.scores, found.mask_probabilities
+    return torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(masks)
+
+
+@torch.no_grad()
+def three_passes(detector: Detector, views: Sequence[Batch]) -> Result:
+    """The backbone for each part of each view anew."""
+    head, rule = detector.roi_head, detector.test_cfg.rpn
+    frames = [Placement.of(view["data_samples"][0].metainfo) for view in views]
+    boxes, scores = [], []
+    for view, frame in zip(views, frames, strict=True):
+        data = preprocess(detector, view, training=False)
+        (found,) = detector.rpn_head.predict(
+            detector.extract_feat(data["inputs"]), data["data_samples"], rescale=False
+        )
+        boxes.append(frame.to_photo(found.bboxes))
+        scores.append(found.scores)
+    proposals, _ = nms(
+        torch.cat(boxes),
+        torch.cat(scores),
+        iou_threshold=rule.nms.iou_threshold,
+        max_num=rule.max_per_img,
+    )
+    boxes, scores = [], []
+    for view, frame in zip(views, frames, strict=True):
+        data = preprocess(detector, view, training=False)
+        (found,) = head.predict_bbox(
+            x=detector.extract_feat(data["inputs"]),
+            batch_img_metas=[data["data_samples"][0].metainfo],
+            rpn_results_list=[InstanceData(bboxes=frame.to_picture(proposals[:, :4]))],
+            rcnn_test_cfg=None,
+            semantic_feat=None,
+        )
+        boxes.append(frame.to_photo(found.bboxes))
+        scores.append(found.scores)
+    mean_boxes, mean_scores = sum(boxes) / len(views), sum(scores) / len(views)
+    pairs = select_pairs(mean_scores[:, :-1], score_floor=0.0, max_pairs=CANDIDATES)
+    kept, rows = pairs.proposals.unique(return_inverse=True)
+    masks = []
+    for view, frame in zip(views, frames, strict=True):
+        data = preprocess(detector, view, training=False)
+        features = detector.extract_feat(data["inputs"])
+        extractor, carried = head.mask_roi_extractor[-1], None
+        rois = bbox2roi([frame.to_picture(mean_boxes[kept])])
+        pooled = extractor(features[: extractor.num_inputs], rois)
+        for mask_head in head.mask_head:
+            logits, carried = mask_head(pooled, carried)
+            masks.append(frame.masks_to_photo(logits[rows, pairs.classes].sigmoid()))
+    return (
+        mean_boxes[pairs.proposals],
+        mean_scores[pairs.proposals, pairs.classes],
+        sum(masks) / len(masks),
+    )
+
+
+def _timed(task: Callable[[], Result]) -> tuple[Result, float]:
+    begin = time.process_time()
+    result = task()
+    return result, time.process_time() - begin
+
+
+def _differences(expected: Result, found: Result, *, edge_px: int) -> dict[str, float]:
+    if any(one.shape != other.shape for one, other in zip(expected, found, strict=True)):
+        raise RuntimeError("the two ways give different numbers of candidates")
+    scales = {"boxes": edge_px, "scores": 1, "masks": 1}
+    differences = {
+        f"{name}_apart": float((one - other).abs().max()) / scale
+        for (name, scale), one, other in zip(scales.items(), expected, found, strict=True)
+    }
+    for name, difference in differences.items():
+        if difference > TOLERANCE:
+            raise RuntimeError(f"the two ways differ: {name} by {difference:.2g}")
+    return {name: float(f"{difference:.1e}") for name, difference in differences.items()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(), indent=2))

@@ -1,0 +1,169 @@
+"""From checkpoints to the detectors of an ensemble."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.annotations.errors import InputError
+from src.mmdet_bridge.checkpoints import Checkpoint, load_checkpoint
+from src.mmdet_bridge.config import Detector, build_detector
+from src.mmdet_bridge.detectors import check_member, check_members, load_weights
+from src.postprocess.prediction_meta import describe_difference
+
+log = logging.getLogger(__name__)
+
+SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)\.ckpt$")
+LAST_CHECKPOINT = "last.ckpt"  # carries the states of the callbacks that kept the best
+INFERENCE_KEYS = (
+    "test_cfg",
+    "sizes",
+)  # the configuration's, whatever a checkpoint was trained with
+DIFFERENCES_SHOWN = 3
+
+
+def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> list[Path]:
+    """The checkpoints of an ensemble.
+
+    Args:
+        checkpoint: ``checkpoint=``: a path, a list of paths, or None.
+        best: None: those of ``checkpoint``. A number: so many of the folder, by score.
+        directory: a run's folder of checkpoints.
+
+    Raises:
+        InputError: none given, given in both ways, or no such file.
+    """
+    if best is not None:
+        if checkpoint is not None:
+            raise InputError(
+                f"checkpoint={checkpoint} and ensemble.best={best} are given: one of both is legal"
+            )
+        return best_checkpoints(directory, best)
+    names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
+    if not names:
+        raise InputError(
+            "checkpoint=null: give the trained weights, a path or a list of paths, or "
+            "ensemble=top3, which takes a run's best"
+        )
+    paths = [Path(str(name)) for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"checkpoint={path}: no such file")
+    return paths
+
+
+def best_checkpoints(directory: Path, count: int) -> list[Path]:
+    """The checkpoints of a run with the highest scores, the best first; of equal ones by name.
+
+    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); where no name has one, the state
+    of the ``ModelCheckpoint`` callbacks in ``last.ckpt`` says which files were the best.
+
+    Raises:
+        InputError: there are fewer; says how many, and where they were looked for.
+    """
+    named = [(SCORE_IN_NAME.search(path.name), path) for path in directory.glob("*.ckpt")]
+    scores = {path: float(found[1]) for found, path in named if found}
+    if not scores and (directory / LAST_CHECKPOINT).is_file():
+        scores = _scores_of_callbacks(directory)
+    if not 1 <= count <= len(scores):
+        raise InputError(
+            f"ensemble.best={count}: {len(scores)} checkpoints with a score are in {directory} "
+            "(best_epoch_07_score_0.3312.ckpt is the score 0.3312 after epoch 7)"
+        )
+    return sorted(scores, key=lambda path: (-scores[path], path.name))[:count]
+
+
+def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
+    """A run may have been moved, so files are looked for by name in its folder."""
+    scores: dict[Path, float] = {}
+    for state in load_checkpoint(directory / LAST_CHECKPOINT).callbacks.values():
+        if isinstance(state, Mapping) and state.get("monitor") == "validation/competition_map":
+            for name, score in state.get("best_k_models", {}).items():
+                path = directory / Path(name).name
+                if path.is_file():
+                    scores[path] = float(score)
+    return scores
+
+
+def load_members(
+    paths: Sequence[Path],
+    *,
+    detector: Mapping[str, Any],
+    num_classes: int,
+    category_ids: Sequence[int] | None,
+) -> list[Detector]:
+    """Build the detector of each checkpoint and load its weights.
+
+    A checkpoint of Lightning's carries its detector's configuration: models of different backbones
+    need no configuration each. From ``detector`` they take what belongs to inference alone.
+
+    Args:
+        paths: the checkpoints.
+        detector: mmdet's configuration for weights that carry none.
+        num_classes: that every checkpoint has to have.
+        category_ids: ids of its classes; None: 0, 1, 2, ...
+
+    Raises:
+        InputError: names the checkpoint, and what does not fit.
+    """
+    members = []
+    classes = list(range(num_classes) if category_ids is None else category_ids)
+    for path in paths:
+        checkpoint = load_checkpoint(path)
+        _check_classes(path, checkpoint, classes)
+        try:
+            member = build_detector(_configuration(path, checkpoint, detector), init_weights=False)
+            check_member(member)
+            load_weights(member, checkpoint.weights)
+        except InputError as error:
+            raise InputError(f"checkpoint {path}: {error}") from error
+        members.append(member.eval())
+    check_members(members, [f"checkpoint {path}" for path in paths])
+    return members
+
+
+def _configuration(
+    path: Path, checkpoint: Checkpoint, detector: Mapping[str, Any]
+) -> dict[str, Any]:
+    own = checkpoint.hyper_parameters.get("detector")
+    if own is None:
+        return dict(detector)
+    used = {**own, **{key: detector[key] for key in INFERENCE_KEYS if key in detector}}
+    differences = describe_difference(used, dict(detector))
+    if differences:
+        shown = "; ".join(differences[:DIFFERENCES_SHOWN])
+        log.info(
+            "%s is built as it was trained, which differs from module.detector: %s%s",
+            path,
+            shown,
+            " ..." if len(differences) > DIFFERENCES_SHOWN else "",
+        )
+    return used
+
+
+def _check_classes(path: Path, checkpoint: Checkpoint, wanted: list[int]) -> None:
+    """Compare with the classes that Lightning recorded, else with the number that weights show."""
+    hyper_parameters = checkpoint.hyper_parameters
+    heads = [v for k, v in checkpoint.weights.items() if k.endswith("bbox_head.0.fc_cls.weight")]
+    if "num_classes" in hyper_parameters:
+        ids = hyper_parameters.get("category_ids")
+        own = list(range(hyper_parameters["num_classes"]) if ids is None else ids)
+    elif heads:
+        own = list(range(len(heads[0]) - 1))  # the last is the background
+        if len(own) == len(wanted):
+            return
+    else:
+        return
+    if own == wanted:
+        return
+    if len(own) != len(wanted):
+        difference = f"it has {len(own)} classes, module.num_classes is {len(wanted)}"
+    else:
+        place = next(n for n in range(len(own)) if own[n] != wanted[n])
+        difference = (
+            f"its class {place} is category {own[place]}, module.category_ids has {wanted[place]}"
+        )
+    raise InputError(f"checkpoint {path}: another class list: {difference}")

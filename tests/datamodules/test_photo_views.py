@@ -1,0 +1,92 @@
+"""Photos at several scales for prediction; photos that fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.datamodules.dataset import PhotoDataset
+from src.datamodules.photo_views import PhotoViewsDataset
+from tests.datamodules.conftest import Data
+
+SCALES = [(40, 70), (64, 100), (96, 160)]
+
+
+def photo_dataset(
+    directory: Path, names: list[str], scale: tuple[int, int] = (1, 1)
+) -> PhotoDataset:
+    return PhotoDataset(
+        images_directory=directory,
+        image_ids=names,
+        file_names=names,
+        short_edge_px=scale[0],
+        long_edge_px=scale[1],
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for name, (height, width) in {"a": (300, 220), "b": (120, 150), "thin": (20, 400)}.items():
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg")
+    return tmp_path
+
+
+def test_each_view_is_the_photo_at_that_scale_alone(folder: Path) -> None:
+    names = ["a.jpg", "b.jpg"]
+    views = PhotoViewsDataset(photo_dataset(folder, names), scales=SCALES)
+    assert len(views) == 2
+    for index in range(2):
+        photo = views[index]
+        assert (photo["image_id"], photo["failure"]) == (names[index], None)
+        for view, scale in zip(photo["views"], SCALES, strict=True):
+            alone = photo_dataset(folder, names, scale)[index]
+            assert torch.equal(view["inputs"], alone["inputs"])
+            assert view["data_samples"].metainfo == alone["data_samples"].metainfo
+    batch = views.collate([views[0], views[1]])
+    assert batch["failures"] == {}
+    assert [[s.img_id for s in view["data_samples"]] for view in batch["views"]] == [names] * 3
+    shapes = [[picture.shape[1:] for picture in view["inputs"]] for view in batch["views"]]
+    assert shapes[0] == [(55, 40), (40, 50)]
+    assert shapes[2] == [(131, 96), (96, 120)]
+
+
+def test_photos_that_fail_say_why_and_leave_the_others(folder: Path) -> None:
+    names = ["a.jpg", "thin.jpg", "gone.jpg", "cut.jpg", "b.jpg"]
+    (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:2000])
+    views = PhotoViewsDataset(photo_dataset(folder, names), scales=SCALES)
+    batch = views.collate([views[index] for index in range(5)])
+    assert [[s.img_id for s in v["data_samples"]] for v in batch["views"]] == [
+        ["a.jpg", "b.jpg"]
+    ] * 3
+    failures = batch["failures"]
+    assert list(failures) == ["thin.jpg", "gone.jpg", "cut.jpg"]
+    assert failures["thin.jpg"] == (
+        f"{folder}/thin.jpg: a photo of 20x400 px becomes a view of 4x70 px at the scale (40, 70); "
+        "each edge of a view has 32 px or more"
+    )
+    assert failures["gone.jpg"] == f"{folder}/gone.jpg: the image file is missing"
+    assert failures["cut.jpg"].startswith(f"{folder}/cut.jpg: the picture is damaged or truncated")
+    assert views.collate([views[2]]) == {
+        "views": [],
+        "failures": {"gone.jpg": failures["gone.jpg"]},
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loader_hands_over_views_and_failures(data: Data, workers: int) -> None:
+    datamodule = data.datamodule(
+        predict_scales=SCALES, predict_batch_size=2, num_workers=workers, persistent_workers=False
+    )
+    datamodule.setup("predict")
+    datamodule.test_dataset.file_names = ("t0.jpg", "gone.jpg", "t2.jpg")
+    first, second = datamodule.predict_dataloader()
+    assert [len(view["inputs"]) for view in first["views"]] == [1, 1, 1]
+    assert [view["data_samples"][0].img_id for view in second["views"]] == ["t2.jpg"] * 3
+    assert list(first["failures"]) == ["t1.jpg"]
+    assert "gone.jpg: the image file is missing" in first["failures"]["t1.jpg"]

@@ -1,0 +1,269 @@
+"""From checkpoints to an ensemble's detectors: which files, which configuration, which classes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer
+
+from src.annotations.errors import InputError
+from src.mmdet_bridge.checkpoints import save_weights
+from src.modules.ensemble import CascadeEnsemble
+from src.modules.members import best_checkpoints, checkpoint_paths, load_members
+from tests.cascades import SMALL, compose_module, detector_config, make_batch, spread_scores
+
+DEEPER = "module.detector.backbone.depth=34"
+
+
+def save_checkpoint(path: Path, *overrides: str, **hyper_parameters: Any) -> None:
+    """A checkpoint of a ``CascadeModule``, written by Lightning."""
+    torch.manual_seed(len(path.name))
+    module = instantiate(compose_module("htc_tiny", *SMALL, *overrides).module, init_weights=False)
+    spread_scores(module.detector)
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=path.parent)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"] |= hyper_parameters
+    torch.save(content, path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoints")
+    save_checkpoint(directory / "plain.ckpt")
+    save_checkpoint(directory / "deeper.ckpt", DEEPER)
+    return directory
+
+
+def load(*paths: Path, **changes: Any) -> list[Any]:
+    settings = {"detector": detector_config("htc_tiny", *SMALL), "num_classes": 5}
+    return load_members(paths, **{**settings, "category_ids": None, **changes})
+
+
+def test_members_of_different_backbones_need_no_configuration(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    members = load(folder / "plain.ckpt", folder / "deeper.ckpt")
+    assert [member.backbone.depth for member in members] == [18, 34]
+    assert not any(member.training for member in members)
+    (message,) = caplog.messages  # that of the one that differs
+    assert "deeper.ckpt is built as it was trained, which differs from module.detector" in message
+    assert "backbone.depth: 34 there, 18 here" in message
+    ensemble = CascadeEnsemble(members, category_ids=range(5), max_candidates=7)
+    found = ensemble.predict_step({"views": [make_batch(with_objects=False)], "failures": {}}, 0)
+    assert [len(candidates) for candidates in found] == [7, 7]
+
+
+def test_what_belongs_to_inference_is_the_configurations(folder: Path) -> None:
+    fewer = detector_config("htc_tiny", *SMALL, "module.detector.sizes.proposals_inference=11")
+    (member,) = load(folder / "deeper.ckpt", detector=fewer)
+    assert member.test_cfg.rpn.max_per_img == 11
+    assert member.backbone.depth == 34
+
+
+def test_weights_alone_take_the_configured_detector(folder: Path, tmp_path: Path) -> None:
+    weights = torch.load(folder / "deeper.ckpt", weights_only=True)["state_dict"]
+    save_weights(weights, tmp_path / "deeper.safetensors")
+    deeper = detector_config("htc_tiny", *SMALL, DEEPER)
+    (member,) = load(tmp_path / "deeper.safetensors", detector=deeper)
+    name = "backbone.layer3.5.conv2.weight"
+    assert torch.equal(member.state_dict()[name], weights[f"detector.{name}"])
+    with pytest.raises(InputError, match=r"deeper.safetensors: the weights do not fit the model"):
+        load(tmp_path / "deeper.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("trained", "configured", "message"),
+    [
+        ({"num_classes": 4}, {}, r"it has 4 classes, module.num_classes is 5"),
+        (
+            {"category_ids": [0, 1, 7, 3, 4]},
+            {},
+            r"its class 2 is category 7, module.category_ids has 2",
+        ),
+        ({}, {"num_classes": 46}, r"it has 5 classes, module.num_classes is 46"),
+        (
+            {},
+            {"category_ids": [4, 3, 2, 1, 0]},
+            r"its class 0 is category 0, module.category_ids has 4",
+        ),
+    ],
+)
+def test_checkpoint_of_another_class_list_is_named(
+    tmp_path: Path, trained: dict[str, Any], configured: dict[str, Any], message: str
+) -> None:
+    save_checkpoint(tmp_path / "other.ckpt", **trained)
+    with pytest.raises(InputError, match=rf"other.ckpt: another class list: {message}$"):
+        load(tmp_path / "other.ckpt", **configured)
+
+
+def test_classes_of_weights_alone_are_counted(folder: Path, tmp_path: Path) -> None:
+    weights = torch.load(folder / "plain.ckpt", weights_only=True)["state_dict"]
+    save_weights(weights, tmp_path / "weights.safetensors")
+    assert load(tmp_path / "weights.safetensors", category_ids=[9, 8, 7, 6, 5])
+    with pytest.raises(InputError, match=r"weights.safetensors: another class list: it has 5"):
+        load(tmp_path / "weights.safetensors", num_classes=46)
+
+
+def test_members_that_do_not_fit_together_are_named(tmp_path: Path, folder: Path) -> None:
+    save_checkpoint(tmp_path / "odd.ckpt")
+    content = torch.load(tmp_path / "odd.ckpt", weights_only=True)
+    extractor = content["hyper_parameters"]["detector"]["roi_head"]["mask_roi_extractor"]
+    extractor["roi_layer"]["output_size"] = 7
+    torch.save(content, tmp_path / "odd.ckpt")
+    message = (
+        r"odd.ckpt: the edge of a predicted mask is 14, that of checkpoint .*plain.ckpt is 28; "
+        "the models of an ensemble have the same"
+    )
+    with pytest.raises(InputError, match=message):
+        load(folder / "plain.ckpt", tmp_path / "odd.ckpt")
+
+
+@pytest.fixture(scope="module")
+def member(folder: Path) -> Any:
+    (loaded,) = load(folder / "plain.ckpt")
+    return loaded
+
+
+def touch(directory: Path, *names: str) -> None:
+    for name in names:
+        (directory / name).touch()
+
+
+def test_best_checkpoints_by_the_score_in_their_names(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "best_epoch_07_score_0.3312.ckpt",
+        "best_epoch_10_score_0.3312.ckpt",
+        "best_epoch_11_score_0.34.ckpt",
+        "best_epoch_12_score_0.0999.ckpt",
+        "epoch_12.ckpt",
+        "last.ckpt",
+        "notes_score_0.9.txt",
+    )
+    assert [path.name for path in best_checkpoints(tmp_path, 3)] == [
+        "best_epoch_11_score_0.34.ckpt",
+        "best_epoch_07_score_0.3312.ckpt",
+        "best_epoch_10_score_0.3312.ckpt",
+    ]
+    assert checkpoint_paths(None, best=1, directory=tmp_path) == best_checkpoints(tmp_path, 1)
+    with pytest.raises(InputError, match=r"ensemble.best=5: 4 checkpoints with a score are in"):
+        best_checkpoints(tmp_path, 5)
+    with pytest.raises(InputError, match=r"ensemble.best=0: 4 checkpoints"):
+        best_checkpoints(tmp_path, 0)
+
+
+def test_best_checkpoints_by_the_state_of_the_callback_that_kept_them(tmp_path: Path) -> None:
+    touch(tmp_path, "epoch_03.ckpt", "epoch_05.ckpt", "epoch_09.ckpt")
+    scores = {
+        "/elsewhere/epoch_03.ckpt": 0.31,
+        "/elsewhere/epoch_05.ckpt": 0.33,
+        "/elsewhere/gone.ckpt": 0.4,
+    }
+    best_k_models = {name: torch.tensor(score) for name, score in scores.items()}
+    callbacks = {
+        "ModelCheckpoint{'monitor': 'validation/competition_map'}": {
+            "monitor": "validation/competition_map",
+            "best_k_models": best_k_models,
+        },
+        "ModelCheckpoint{'monitor': None}": {
+            "monitor": None,
+            "best_k_models": {"epoch_09.ckpt": torch.tensor(9.0)},
+        },
+    }
+    state_dict = {"weight": torch.zeros(1)}
+    torch.save({"state_dict": state_dict, "callbacks": callbacks}, tmp_path / "last.ckpt")
+    found = best_checkpoints(tmp_path, 2)
+    assert [path.name for path in found] == ["epoch_05.ckpt", "epoch_03.ckpt"]
+    with pytest.raises(InputError, match=r"ensemble.best=3: 2 checkpoints with a score"):
+        best_checkpoints(tmp_path, 3)
+
+
+def test_checkpoints_that_are_given(tmp_path: Path) -> None:
+    touch(tmp_path, "a.ckpt", "b.ckpt")
+    a, b = str(tmp_path / "a.ckpt"), str(tmp_path / "b.ckpt")
+    assert checkpoint_paths(a, best=None, directory=tmp_path) == [tmp_path / "a.ckpt"]
+    assert [str(p) for p in checkpoint_paths([b, a], best=None, directory=tmp_path)] == [b, a]
+    for given, best, message in (
+        (None, None, r"checkpoint=null: give the trained weights, a path or a list of paths, or"),
+        ([], None, r"checkpoint=null: give the trained weights"),
+        ([a, "no.ckpt"], None, r"checkpoint=no.ckpt: no such file"),
+        (a, 3, r"checkpoint=.*a.ckpt and ensemble.best=3 are given: one of both is legal"),
+    ):
+        with pytest.raises(InputError, match=message):
+            checkpoint_paths(given, best=best, directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_weights": [1.0]}, r"ensemble.model_weights=\[1.0\]: 1 weights for 2 models"),
+        (
+            {"model_weights": [1.0, 0.0]},
+            r"ensemble.model_weights=\[1.0, 0.0\]: numbers above 0 are legal",
+        ),
+        ({"model_weights": [1.0, "a"]}, r"model_weights=\[1.0, 'a'\]: numbers above 0 are legal"),
+        ({"flip": "maybe"}, r"tta.flip=maybe: true and false are legal"),
+        ({"feature_memory_gb": "lots"}, r"feature_memory_gb=lots: 0 or more GB are legal"),
+        ({"model_weights": [1.0, float("nan")]}, r"numbers above 0 are legal"),
+        ({"seed_proposals": "none"}, r"seed_proposals=none: legal are all, and first_view"),
+        ({"feature_memory_gb": -1}, r"feature_memory_gb=-1: 0 or more GB are legal"),
+        ({"feature_memory_cpu_gb": -1}, r"feature_memory_cpu_gb=-1: 0 or more GB are legal"),
+        ({"score_floor": 2.0}, r"module.score_floor: 2.0 given"),
+        ({"category_ids": [1, 2]}, r"module.category_ids: 2 ids given"),
+    ],
+)
+def test_wrong_values_of_an_ensemble_are_named(
+    member: Any, changes: dict[str, Any], message: str
+) -> None:
+    members = [member, member]
+    with pytest.raises(InputError, match=message):
+        CascadeEnsemble(members, **{"category_ids": range(5), **changes})
+
+
+def test_mirrored_views_are_the_same_pixels_mirrored(member: Any) -> None:
+    """``flip`` equals giving the mirrored photos as views of their own."""
+    members = [member]
+    plain = make_batch(with_objects=False)
+    mirrored = make_batch(with_objects=False)
+    mirrored["inputs"] = [picture.flip(-1) for picture in mirrored["inputs"]]
+    for sample in mirrored["data_samples"]:
+        sample.set_metainfo({"flip": True, "flip_direction": "horizontal"})
+    values: dict[str, Any] = {"category_ids": range(5), "score_floor": 0.1}
+    batch = {"views": [plain], "failures": {}}
+    by_flip = CascadeEnsemble(members, flip=True, **values).predict_step(batch, 0)
+    by_views = CascadeEnsemble(members, **values).predict_step(
+        {"views": [plain, mirrored], "failures": {}}, 0
+    )
+    alone = CascadeEnsemble(members, **values).predict_step(batch, 0)
+    for one, other, single in zip(by_flip, by_views, alone, strict=True):
+        assert (one.scores == other.scores).all()
+        assert (one.boxes_xyxy == other.boxes_xyxy).all()
+        assert (one.mask_probabilities == other.mask_probabilities).all()
+        assert len(one) != len(single) or (one.scores != single.scores).any()
+
+
+def test_photos_too_large_for_the_device_fail_with_the_others_going_on(
+    member: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = CascadeEnsemble([member], category_ids=range(5))
+    batch = {"views": [make_batch(with_objects=False)], "failures": {"gone": "no file"}}
+
+    def short(_: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(member, "extract_feat", short)
+        assert ensemble.predict_step(batch, 0) == []
+    assert list(ensemble.failures) == ["gone", "photo0", "photo1"]
+    assert "do not fit into the device's memory" in ensemble.failures["photo1"]
+    assert len(ensemble.predict_step(batch, 0)) == 2
+    assert ensemble.predict_step({"views": [], "failures": {"cut": "damaged"}}, 0) == []
+    assert ensemble.failures["cut"] == "damaged"

@@ -1,0 +1,209 @@
+"""``python -m src.predict``: views, models, stores, and one line for what goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from src.annotations.errors import InputError
+from src.config import CONFIG_DIRECTORY, register_resolvers
+from src.mmdet_bridge.cascade import predict_candidates
+from src.mmdet_bridge.config import build_detector
+from src.postprocess.candidates import Candidates
+from src.postprocess.prediction_store import PredictionStore
+from src.predict import predict
+from tests.cascades import SMALL, detector_config, spread_scores
+from tests.mmdet_bridge.views import make_view
+
+SIZES_HW = {"a.jpg": (120, 90), "b.jpg": (80, 110), "c.jpg": (100, 100)}
+SCALES = [[64, 96], [80, 120]]
+CLASSES = 5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos, and a run with two checkpoints."""
+    directory = tmp_path_factory.mktemp("predict")
+    random = np.random.default_rng(0)
+    (directory / "test").mkdir()
+    for name, (height, width) in SIZES_HW.items():
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(directory / "test" / name, quality=95)
+    (directory / "checkpoints").mkdir()
+    for seed, score in ((0, "0.3"), (1, "0.4")):
+        config = detector_config("htc_tiny", *SMALL)
+        torch.manual_seed(seed)
+        detector = build_detector(config)
+        spread_scores(detector, seed=seed)
+        content = {
+            "state_dict": {f"detector.{k}": v for k, v in detector.state_dict().items()},
+            "hyper_parameters": {"detector": config, "num_classes": CLASSES},
+        }
+        torch.save(content, directory / "checkpoints" / f"best_epoch_0{seed}_score_{score}.ckpt")
+    return directory
+
+
+def checkpoint(folder: Path, seed: int) -> Path:
+    return next((folder / "checkpoints").glob(f"best_epoch_0{seed}_*"))
+
+
+def overrides(folder: Path, *more: str) -> list[str]:
+    return [
+        "module=htc_tiny",
+        *SMALL,
+        "module.score_floor=0.25",
+        "datamodule=tiny",
+        "datamodule.train_annotations=null",
+        f"datamodule.test_images={folder}/test",
+        "datamodule.sample_submission=null",
+        "datamodule.predict_short_edge_px=64",
+        "datamodule.predict_long_edge_px=96",
+        "datamodule.num_workers=0",
+        "trainer=cpu",
+        "callbacks.progress=null",
+        f"ensemble.directory={folder}/checkpoints",
+        *more,
+    ]
+
+
+def run(folder: Path, output: Path, *more: str) -> PredictionStore:
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        config = compose("predict", overrides(folder, f"paths.output_dir={output}", *more))
+    return PredictionStore(predict(config))
+
+
+def expected(folder: Path, seeds: tuple[int, ...], scales: list[list[int]]) -> Candidates:
+    """Candidates of ``a.jpg``, a photo of 120x90 px, under flip TTA."""
+    members = []
+    for seed in seeds:
+        content = torch.load(checkpoint(folder, seed), weights_only=True)
+        detector = build_detector(content["hyper_parameters"]["detector"])
+        names = {k.removeprefix("detector."): v for k, v in content["state_dict"].items()}
+        detector.load_state_dict(names)
+        members.append(detector.eval())
+    photo = np.asarray(Image.open(folder / "test" / "a.jpg"))
+    sizes_hw = [(round(120 * short / 90), short) for short, _ in scales]
+    views = [make_view(photo, size, flip=flip) for flip in (False, True) for size in sizes_hw]
+    (candidates,) = predict_candidates(
+        members, views, category_ids=range(CLASSES), score_floor=0.25, max_candidates=1000
+    )
+    return candidates
+
+
+def test_models_and_views_of_the_command_line_are_those_of_the_cascade(
+    folder: Path, tmp_path: Path
+) -> None:
+    both = f"checkpoint=[{checkpoint(folder, 0)},{checkpoint(folder, 1)}]"
+    store = run(
+        folder, tmp_path, both, "tta=three_scales_flip", f"tta.scales={SCALES}".replace(" ", "")
+    )
+    assert store.image_ids == tuple(SIZES_HW)
+    assert [store.size_hw(index) for index in range(3)] == list(SIZES_HW.values())
+    found, wanted = store.candidates(0), expected(folder, (0, 1), SCALES)
+    assert len(found) == len(wanted) > 20
+    assert np.allclose(found.scores, wanted.scores, rtol=1e-5)
+    assert np.allclose(found.boxes_xyxy, wanted.boxes_xyxy, atol=1e-3)
+    assert found.category_ids.tolist() == wanted.category_ids.tolist()
+    assert store.settings["tta"] == {"scales": SCALES, "flip": True}
+    assert [one["name"] for one in store.settings["checkpoints"]] == [
+        "best_epoch_00_score_0.3.ckpt",
+        "best_epoch_01_score_0.4.ckpt",
+    ]
+
+
+def test_best_checkpoints_of_a_run_are_an_ensemble(folder: Path, tmp_path: Path) -> None:
+    store = run(folder, tmp_path, "ensemble=top3", "ensemble.best=1")
+    assert [one["name"] for one in store.settings["checkpoints"]] == [
+        "best_epoch_01_score_0.4.ckpt"
+    ]
+    with pytest.raises(InputError, match=r"ensemble.best=3: 2 checkpoints with a score are in"):
+        run(folder, tmp_path, "ensemble=top3")
+
+
+def test_another_setting_in_the_same_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    given = f"checkpoint={checkpoint(folder, 0)}"
+    run(folder, tmp_path, given)
+    with pytest.raises(InputError, match=r"Different: settings.tta.flip: False there, True here"):
+        run(folder, tmp_path, given, "tta=flip")
+
+
+def test_photos_that_fail_are_listed_and_the_rest_is_stored(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "test").mkdir()
+    for name in SIZES_HW:
+        (tmp_path / "test" / name).write_bytes((folder / "test" / name).read_bytes())
+    Image.new("RGB", (400, 20)).save(tmp_path / "test" / "thin.jpg")
+    (tmp_path / "test" / "cut.jpg").write_bytes((folder / "test" / "a.jpg").read_bytes()[:900])
+    message = (
+        r"2 photos could not be predicted, the rest is in .*predictions_test; the first is "
+        r"cut.jpg: .*cut.jpg: .*truncated"
+    )
+    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={tmp_path}/test"]
+    with pytest.raises(InputError, match=message):
+        run(folder, tmp_path, *given)
+    assert PredictionStore(tmp_path / "predictions_test").image_ids == tuple(SIZES_HW)
+    errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert [text.split(":")[0] for text in errors] == [
+        "no prediction of cut.jpg",
+        "no prediction of thin.jpg",
+    ]
+    assert "becomes a view of 5x96 px at the scale (64, 96)" in errors[1]
+
+
+def test_no_candidates_at_all_is_said(folder: Path, tmp_path: Path) -> None:
+    given = [f"checkpoint={checkpoint(folder, 0)}", "module.score_floor=0.9999"]
+    message = (
+        r"no photo has a candidate: no class of any box scored above module.score_floor=0.9999; is "
+        "the checkpoint a trained one"
+    )
+    with pytest.raises(InputError, match=message):
+        run(folder, tmp_path, *given)
+    assert len(PredictionStore(tmp_path / "predictions_test")) == 3
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "src.predict", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_sweep_over_views_writes_a_store_for_each(folder: Path, tmp_path: Path) -> None:
+    sweep: list[Any] = [
+        "-m",
+        *overrides(folder, f"checkpoint={checkpoint(folder, 0)}"),
+        "tta=none,flip,three_scales_flip",
+        "tta.scales=[[64,96],[80,120]]",
+        f"hydra.sweep.dir={tmp_path}",
+        "hydra.sweep.subdir=${hydra:runtime.choices.tta}",
+    ]
+    result = command(*sweep, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    stores = {
+        name: PredictionStore(tmp_path / name / "predictions_test")
+        for name in ("none", "flip", "three_scales_flip")
+    }
+    assert all(store.image_ids == tuple(SIZES_HW) for store in stores.values())
+    flips = {name: store.settings["tta"]["flip"] for name, store in stores.items()}
+    assert flips == {"none": False, "flip": True, "three_scales_flip": True}
+
+
+def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
+    result = command(*overrides(folder, f"hydra.run.dir={tmp_path}"), folder=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: checkpoint=null: give the trained weights")
+    assert result.stderr.count("\n") == 1

@@ -200,10 +200,3 @@ def test_sweep_over_views_writes_a_store_for_each(folder: Path, tmp_path: Path) 
     assert all(store.image_ids == tuple(SIZES_HW) for store in stores.values())
     flips = {name: store.settings["tta"]["flip"] for name, store in stores.items()}
     assert flips == {"none": False, "flip": True, "three_scales_flip": True}
-
-
-def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
-    result = command(*overrides(folder, f"hydra.run.dir={tmp_path}"), folder=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: checkpoint=null: give the trained weights")
-    assert result.stderr.count("\n") == 1

@@ -16,7 +16,7 @@ from src.postprocess.prediction_meta import describe_difference
 
 log = logging.getLogger(__name__)
 
-SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)\.ckpt$")
+SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)(?:-v\d+)?\.ckpt$")
 LAST_CHECKPOINT = "last.ckpt"  # carries the states of the callbacks that kept the best
 INFERENCE_KEYS = (
     "test_cfg",

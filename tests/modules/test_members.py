@@ -142,14 +142,14 @@ def test_best_checkpoints_by_the_score_in_their_names(tmp_path: Path) -> None:
         tmp_path,
         "best_epoch_07_score_0.3312.ckpt",
         "best_epoch_10_score_0.3312.ckpt",
-        "best_epoch_11_score_0.34.ckpt",
+        "best_epoch_11_score_0.34-v1.ckpt",  # Lightning's second of that name
         "best_epoch_12_score_0.0999.ckpt",
         "epoch_12.ckpt",
         "last.ckpt",
         "notes_score_0.9.txt",
     )
     assert [path.name for path in best_checkpoints(tmp_path, 3)] == [
-        "best_epoch_11_score_0.34.ckpt",
+        "best_epoch_11_score_0.34-v1.ckpt",
         "best_epoch_07_score_0.3312.ckpt",
         "best_epoch_10_score_0.3312.ckpt",
     ]

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.cascade_batches import compose_training, draw_batch
+from src.callbacks.step_seed import seed_step
 from src.config import instantiate_all
 from src.mmdet_bridge.config import Detector
 from src.mmdet_bridge.samples import Batch
@@ -57,8 +58,9 @@ class InTurn(Dataset[Batch]):
     Lightning's time for a batch is what passes until it asks for the next one.
     """
 
-    def __init__(self, batches: list[Batch], plain: PlainLoop) -> None:
+    def __init__(self, batches: list[Batch], plain: PlainLoop, *, seed: int) -> None:
         self.batches = batches
+        self.seed = seed
         self.plain = plain
         self.plain_seconds: list[float] = []
         self.lightning_seconds: list[float] = []
@@ -72,12 +74,12 @@ class InTurn(Dataset[Batch]):
         if self.handed_out is not None:
             self.lightning_seconds.append(start - self.handed_out)
         batch = copy.deepcopy(self.batches[index])  # mmdet's preprocessor changes its samples
-        torch.manual_seed(index)  # RoIs are sampled at random
+        # RoIs are sampled at random; Lightning's callback seeds its step so.
+        seed_step(self.seed, rank=0, epoch=0, batch_index=index)
         start = time.process_time()
         self.plain.step(batch)
         self.plain_seconds.append(time.process_time() - start)
         batch = copy.deepcopy(self.batches[index])
-        torch.manual_seed(index)
         self.handed_out = time.process_time()
         return batch
 
@@ -145,7 +147,8 @@ def _train_both(
         instantiate(config.scheduler),
         steps=steps,
     )
-    data = InTurn([draw_batch(size_hw, photos=photos, seed=step) for step in range(steps)], plain)
+    batches = [draw_batch(size_hw, photos=photos, seed=step) for step in range(steps)]
+    data = InTurn(batches, plain, seed=config.seed)
     callbacks = [c for c in instantiate_all(config.callbacks) if not isinstance(c, Checkpoint)]
     trainer = instantiate(
         config.trainer,

@@ -35,8 +35,8 @@ requirements: setup  ## resolve the pinned requirements anew
 
 .PHONY: lint
 lint: setup  ## ruff, mypy and the import contract
-	@$(PY) -m ruff check src tests benchmarks
-	@$(PY) -m ruff format --check src tests benchmarks
+	@$(PY) -m ruff check src tests benchmarks experiments
+	@$(PY) -m ruff format --check src tests benchmarks experiments
 	@$(PY) -m mypy
 	@PATH="$$PWD/.venv/bin:$$PATH" lint-imports
 
@@ -74,6 +74,10 @@ demo: setup  ## the whole road on generated photos: data, training, prediction, 
 .PHONY: bench
 bench: setup  ## measure every figure of the README beside its peer
 	@$(PY) -m benchmarks
+
+.PHONY: ladder
+ladder: setup  ## climb the winner's rungs on generated photos, and rewrite the tables of experiments/
+	@OMP_NUM_THREADS=2 $(PY) -m experiments.ladder
 
 .PHONY: clean
 clean:  ## remove what the demo and the tests made (keeps .venv)

@@ -19,7 +19,7 @@ PHOTOS = (
 # S10's sizes, scaled: 192 px, in the middle of what training has, stands for 1200.
 VIEWS = "tta=three_scales_flip tta.scales=[[160,320],[192,320],[224,320]]"
 PREDICTIONS = {
-    "one_view": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt tta=none",
+    "one_view": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt tta=none module.score_floor=0.001",
     "six_views": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt {VIEWS}",
     "three_models_six_views": f"ensemble=top3 {VIEWS}",
 }
@@ -83,10 +83,10 @@ FOLDERS = tuple(dict.fromkeys(rung.folder for rung in LADDER))
 class Sizes:
     """How large the experiment is."""
 
-    train_images: int = 230
-    validation_images: int = 30
+    train_images: int = 180
+    validation_images: int = 20
     test_images: int = 120
-    steps: int = 500
+    steps: int = 400
 
 
 def steps(rung: Rung, sizes: Sizes) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ PHOTOS = (
     "attributes_share=0.2"
 )
 # S10's sizes, scaled: 192 px, in the middle of what training has, stands for 1200.
-VIEWS = "tta=three_scales_flip tta.scales=[[160,320],[192,320],[224,320]]"
+# A floor of 0.3 leaves out nothing that a threshold of 0.5 keeps, and spares the masks.
+VIEWS = "tta=three_scales_flip tta.scales=[[160,320],[192,320],[224,320]] module.score_floor=0.3"
 PREDICTIONS = {
     "one_view": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt tta=none module.score_floor=0.001",
     "six_views": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt {VIEWS}",

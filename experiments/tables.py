@@ -89,7 +89,8 @@ def table(measured: Sequence[Measured], conditions: Conditions) -> str:
         f"{first.score.resamples:,} resamples in which this rung is the better one. The model: "
         f"{sizes.steps} steps on {sizes.train_images - sizes.validation_images} photos; "
         f"{sizes.validation_images} others chose its checkpoints. Commit {', '.join(commits)}; "
-        f"{conditions.minutes:.0f} minutes for these rungs and what they build on, on "
+        f"{conditions.minutes:.0f} minutes for these rungs and what they build on (an interrupted "
+        "command counts from where it went on), on "
         f"{conditions.machine}."
     )
     return "\n".join((HEAD, *(table_row(one) for one in measured), "", notes))

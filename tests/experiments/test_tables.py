@@ -21,7 +21,9 @@ from src.annotations.errors import InputError
 from src.metrics.intervals import Interval, PairedInterval, paired_bootstrap_interval
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ladder_table.md"
-CONDITIONS = Conditions(Sizes(), minutes=24.4, machine="2 cores (x86_64)", averaging="per_class")
+CONDITIONS = Conditions(
+    Sizes(230, 30, 120, 500), minutes=24.4, machine="2 cores (x86_64)", averaging="per_class"
+)
 FIGURES = {  # score, gain, its interval, probability
     "S8": (0.1, None),
     "S9": (0.25, (0.15, 0.125, 0.1755, 1.0)),

@@ -129,7 +129,7 @@ def test_what_multirun_allows(
         (["datamodule.batch_size=14"], "takes 14 photos a step"),
         (["datamodule.validation_images=16"], "validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
-        (["initial_weights=no.pth"], "checkpoint no.pth does not exist"),
+        (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),
         (["trainer.precision=bf61"], "Precision 'bf61' is invalid"),
         (
             ["-m", "hydra.sweep.subdir=x", "seed=1,2", "trainer.devices=2"],

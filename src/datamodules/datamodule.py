@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,12 @@ from src.datamodules.dataset import PhotoDataset, TrainingDataset
 from src.datamodules.folds import load_or_make_split
 from src.datamodules.loading import make_loader
 from src.datamodules.photo_list import select_photos
-from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_scales
+from src.datamodules.photo_views import (
+    PhotoViews,
+    PhotoViewsDataset,
+    check_scales,
+    positions_left,
+)
 from src.datamodules.pixel_augmentation import PixelAugmentation
 from src.datamodules.sampling import EpochSampler, repeat_factors
 from src.datamodules.split_file import Split
@@ -159,6 +164,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             persistent_workers=persistent_workers,
         )
         self.first_epoch, self.batches_done = 0, 0
+        self.predicted_image_ids: Collection[str] = ()  # photos that prediction leaves out
 
     def prepare_data(self) -> None:
         """Build the annotation store and the split where they are missing; on one process."""
@@ -178,11 +184,11 @@ class CompetitionDataModule(lightning.LightningDataModule):
         if self._needs_annotations(stage):
             self.store = self._open_store()
             self.split = self._load_or_make_split(self.store)
-            self.validation_dataset = self._validation_dataset()
+            self.validation_dataset = self._validation_dataset(some_suffice=stage == "predict")
             if stage in (None, "fit"):
                 self.train_dataset = self._train_dataset()
         if self._needs_test_photos(stage):
-            self.test_dataset = self._test_dataset()
+            self.test_dataset = self._test_dataset(some_suffice=stage == "predict")
 
     def go_on(self, *, epoch: int, batches_done: int) -> None:
         """Let the next training loader begin in an epoch, after its first so many batches.
@@ -220,10 +226,20 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return self._loader(self.test_dataset, batch_size=self.predict_batch_size)
 
     def predict_dataloader(self) -> DataLoader[PhotoViews]:
-        """Every photo of ``predict_split``, at each of the scales."""
-        base = self.validation_dataset if self.predict_split == "validation" else self.test_dataset
-        views = PhotoViewsDataset(base, scales=self.predict_scales)
+        """Every photo of ``predict_split`` not predicted before, at each of the scales.
+
+        Raises:
+            InputError: one of those predicted before is none of the split's.
+        """
+        photos = self.photos_to_predict
+        left = positions_left(photos.image_ids, self.predicted_image_ids, self._world_size)
+        views = PhotoViewsDataset(photos.take(left), scales=self.predict_scales)
         return self._loader(views, batch_size=self.predict_batch_size)
+
+    @property
+    def photos_to_predict(self) -> PhotoDataset:
+        """Every photo of ``predict_split``; there after ``setup``."""
+        return self.validation_dataset if self.predict_split == "validation" else self.test_dataset
 
     @property
     def _world_size(self) -> int:
@@ -285,16 +301,20 @@ class CompetitionDataModule(lightning.LightningDataModule):
             seed=self.seed,
         )
 
-    def _validation_dataset(self) -> PhotoDataset:
+    def _validation_dataset(self, *, some_suffice: bool) -> PhotoDataset:
         records = [self.store.images[self.store.index_of(i)] for i in self.split.validation]
         file_names = [record.file_name for record in records]
         return self._photo_dataset(
-            images_directory=check_photos("datamodule.train_images", self.train_images, file_names),
+            images_directory=check_photos(
+                "datamodule.train_images", self.train_images, file_names, some_suffice=some_suffice
+            ),
             image_ids=self.split.validation,
             file_names=file_names,
         )
 
-    def _test_dataset(self) -> PhotoDataset:
+    def _test_dataset(self, *, some_suffice: bool) -> PhotoDataset:
         directory = check_directory("datamodule.test_images", self.test_images)
-        ids, names = select_photos(directory, sample_submission=self.sample_submission)
+        ids, names = select_photos(
+            directory, sample_submission=self.sample_submission, some_suffice=some_suffice
+        )
         return self._photo_dataset(images_directory=directory, image_ids=ids, file_names=names)

@@ -26,7 +26,7 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
 
 
 def test_every_file_is_counted() -> None:
-    assert len(FILES) == 43
+    assert len(FILES) == 47
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -48,7 +48,7 @@ def test_option_composes_and_builds(option: Path, tmp_path: Path) -> None:
     overrides = [f"paths.output_dir={tmp_path}", f"paths.data_dir={tmp_path}"]
     if option != Path("callbacks/default.yaml"):  # always there; others add to it
         overrides.append(f"{'+' * (group in ('experiment', 'callbacks'))}{group}={name}")
-    program = "predict" if group in ("tta", "ensemble") else "train"
+    program = "predict" if group in ("tta", "ensemble", "fusion") else "train"
     config = compose_config(program, overrides)
     OmegaConf.resolve(config)
     if group == "experiment":

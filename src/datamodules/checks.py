@@ -41,7 +41,17 @@ def check_repeat_factor(key: str, value: float | None) -> None:
         )
 
 
-def check_batch_size(batch_size: int, *, devices: int, photos: int, split_file: Path) -> None:
+def check_choice(key: str, value: str, legal: Sequence[str]) -> None:
+    """Check one of several words.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if value not in legal:
+        raise InputError(f"{key}={value}: legal are {' and '.join(legal)}")
+
+
+def check_batch_size(batch_size: int, devices: int, *, photos: int, split_file: Path) -> None:
     """Check that the photos to train on are enough for a step.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.metrics.competition import Averaging
-from src.metrics.matching import THRESHOLDS, ClassKey
+from src.metrics.matching import THRESHOLDS, ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.submission_formats import FILLER_CATEGORY
 from src.tuning.threshold_lab import ThresholdLab
@@ -78,7 +78,7 @@ class ClassTable:
             if np.array_equal(chosen, before):
                 break
         moved = np.flatnonzero(chosen).tolist()
-        return {int(self.categories[c]): self.values[chosen[c]] for c in moved}  # type: ignore[call-overload]
+        return {split_key(self.categories[c])[0]: self.values[chosen[c]] for c in moved}
 
 
 class _State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,9 @@ class Chooser:
         self._tables: dict[str, ClassTable] = {}
 
     def choose(
-        self, candidates: Sequence[tuple[PostprocessSettings, Scores]], images: npt.NDArray[np.bool_]
+        self,
+        candidates: Sequence[tuple[PostprocessSettings, Scores]],
+        images: npt.NDArray[np.bool_],
     ) -> tuple[PostprocessSettings, PostprocessSettings]:
         """The settings that are best for these images.
 
@@ -96,9 +99,12 @@ class Chooser:
         means = [scores[images].mean() for _, scores in candidates]
         common = settings = candidates[int(np.argmax(means))][0]
         for key, values in self._per_class.items():
-            settings = replace(settings, **{key: {}})
-            own = self._table(settings, key, values).tune(images, self._averaging)
-            settings = replace(settings, **{key: own})
+            nothing: dict[str, Any] = {key: {}}
+            settings = replace(settings, **nothing)
+            own: dict[str, Any] = {
+                key: self._table(settings, key, values).tune(images, self._averaging)
+            }
+            settings = replace(settings, **own)
             self._on_step()
         return common, settings
 

@@ -58,9 +58,9 @@ class SearchResult:
         sentences = [
             f"Gain over the winner's settings on held-out images: {shown}, "
             f"{verdicts[self.verdict]}.",
-            f"Expect the cross-validated score, {self.scores[HELD_OUT].estimate:.4f}, on new images: "
-            f"the in-sample one is {flattery:+.4f} from it, because these {self.images} images "
-            f"chose among {self.trials} trials.",
+            f"On new images expect the cross-validated {self.scores[HELD_OUT].estimate:.4f}; "
+            f"in-sample it is {flattery:+.4f} from that, because these {self.images} images chose "
+            f"among {self.trials} trials.",
         ]
         if self.scores[HELD_OUT].estimate < self.scores[COMMON].estimate:
             sentences.append(
@@ -77,7 +77,7 @@ class SearchResult:
             box=None,
             header_style="dim",
             padding=(0, 1, 0, 0),
-            title=f"{self.averaging}, {self.images} images, {self.folds} folds; gain over the winner",
+            title=f"{self.averaging}, {self.images} images; gain over the winner",
             title_justify="left",
             title_style="dim",
         )

@@ -51,7 +51,7 @@ class SearchSpace:
 
     def __init__(self, space: Mapping[str, Any], base: PostprocessSettings) -> None:
         self.base = base
-        self._plain = _plain(base)
+        self._plain: dict[str, Any] = asdict(base)
         self._choices: dict[str, Range | list[Any]] = {}
         self.per_class: dict[str, list[float]] = {}
         for key, asked in space.items():
@@ -77,9 +77,7 @@ class SearchSpace:
         """Ask Optuna for each key that matters."""
         kinds = self._choices.get("nms_kind")
         kind = (
-            self.base.nms_kind
-            if kinds is None
-            else trial.suggest_categorical("nms_kind", kinds)  # type: ignore[arg-type]
+            self.base.nms_kind if kinds is None else trial.suggest_categorical("nms_kind", kinds)  # type: ignore[arg-type]
         )
         for key, choices in self._choices.items():
             if key == "nms_kind" or kind not in _OF_NMS_KINDS.get(key, (kind,)):
@@ -105,15 +103,9 @@ class SearchSpace:
             values = [int(value) for value in values]
         for value in values:
             try:
-                settings_from(
-                    self._plain | {key: {0: value} if key in PER_CLASS_KEYS else value}
-                )
+                settings_from(self._plain | {key: {0: value} if key in PER_CLASS_KEYS else value})
             except InputError as error:
                 raise InputError(f"space.{key}: {error}") from error
-
-
-def _plain(settings: PostprocessSettings) -> dict[str, Any]:
-    return {key: value for key, value in asdict(settings).items()}
 
 
 def _read(key: str, asked: Any) -> Range | list[Any]:

@@ -84,9 +84,7 @@ class SettingsSearch:
         self._seen_by = {view: folds != int(view) for view in views} | {
             ALL: np.ones(len(folds), dtype=bool)
         }
-        self._views = {
-            view: optuna.create_study(direction="maximize") for view in self._seen_by
-        }
+        self._views = {view: optuna.create_study(direction="maximize") for view in self._seen_by}
         self._study = _open_study(storage, identity)
         self.trials: list[Trial] = []
         for frozen in self._study.get_trials(deepcopy=False):

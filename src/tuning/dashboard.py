@@ -13,6 +13,8 @@ from typing import Any
 
 from src.annotations.errors import InputError
 
+MARK_NAME = "wandb_row.txt"
+
 
 class Dashboard:
     """A group of W&B runs.
@@ -22,9 +24,13 @@ class Dashboard:
         group: What its runs are grouped by.
         directory: W&B's files are written below it, in ``wandb``.
         offline: Only there; ``wandb sync`` sends them later.
+        shown: What a message calls the directory; ``SWEEP/*`` for those of many jobs.
     """
 
-    def __init__(self, *, project: str, group: str, directory: Path, offline: bool) -> None:
+    def __init__(
+        self, *, project: str, group: str, directory: Path, offline: bool, shown: Path | None = None
+    ) -> None:
+        self._shown = shown or directory
         self._project = project
         self._group = group
         self._directory = directory
@@ -34,7 +40,7 @@ class Dashboard:
     def in_words(self) -> str:
         """Where the rows go."""
         if self._offline:
-            runs = self._directory / "wandb" / "offline-run-*"
+            runs = self._shown / "wandb" / "offline-run-*"
             return f"W&B is offline (no WANDB_API_KEY); later: wandb sync {runs}"
         return f"W&B: project {self._project}, group {self._group}"
 
@@ -72,9 +78,16 @@ class Dashboard:
         run.summary.update(json.loads(json.dumps(summary)))
         run.finish()
 
+    def add_once(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Write the one row of this directory, unless it is there. Arguments as for ``add``."""
+        mark = self._directory / MARK_NAME
+        if not mark.exists():
+            self.add(name, config=config, summary=summary)
+            mark.write_text(f"{self._project}: {self._group}: {name}\n", encoding="utf-8")
+
 
 def open_dashboard(
-    logger: Mapping[str, Any] | None, *, group: str, directory: Path
+    logger: Mapping[str, Any] | None, *, group: str, directory: Path, shown: Path | None = None
 ) -> Dashboard | None:
     """The dashboard that the configuration group ``logger`` asks for; None where it asks for none.
 
@@ -82,6 +95,7 @@ def open_dashboard(
         logger: The group; its entry ``wandb`` names the project, and whether it is offline.
         group: What the runs are grouped by.
         directory: Where W&B's files go.
+        shown: See ``Dashboard``.
 
     Raises:
         InputError: it asks for loggers, but not for W&B.
@@ -92,5 +106,9 @@ def open_dashboard(
         raise InputError(f"logger: {', '.join(map(str, logger))} cannot show rows; give wandb")
     asked = logger["wandb"]
     return Dashboard(
-        project=asked["project"], group=group, directory=directory, offline=bool(asked["offline"])
+        project=asked["project"],
+        group=group,
+        directory=directory,
+        offline=bool(asked["offline"]),
+        shown=shown,
     )

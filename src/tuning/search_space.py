@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import optuna
 
 from src.annotations.errors import InputError
@@ -19,6 +19,8 @@ _OF_NMS_KINDS = {
     "soft_nms_min_score": ("soft_linear", "soft_gaussian"),
 }
 PER_CLASS_KEYS = ("score_threshold_per_class", "mask_threshold_per_class")
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_RANGE = re.compile(rf"{_NUMBER} to {_NUMBER} by {_NUMBER}")
 _NOT_SEARCHED = ("remove_categories", "steps")
 
 
@@ -41,8 +43,9 @@ class SearchSpace:
     """What may be tried in place of the values of some settings.
 
     Args:
-        space: By key of ``postprocess``, ``{low, high, step}`` or a list of values. For a threshold
-            per class, a range. Keys with null, and those that are not there, keep their value.
+        space: By key of ``postprocess``, a range (``0.1 to 0.9 by 0.05``) or a list of values. For
+            a threshold per class, a range. Keys with null, and those that are not there, keep their
+            value.
         base: The settings.
 
     Raises:
@@ -66,9 +69,7 @@ class SearchSpace:
             elif isinstance(choices, Range):
                 self.per_class[key] = choices.values
             else:
-                raise InputError(
-                    f"space.{key}={asked!r}: a range wanted, as {{low: 0.1, high: 0.9, step: 0.05}}"
-                )
+                raise InputError(f"space.{key}={asked!r}: a range wanted, as 0.1 to 0.9 by 0.05")
             self._check(key, choices)
         if not self._choices:
             raise InputError("space: no key is searched; give at least one a range or a list")
@@ -98,8 +99,8 @@ class SearchSpace:
         """Refuse values that the settings refuse."""
         values = [choices.low, choices.high] if isinstance(choices, Range) else choices
         if isinstance(choices, Range) and isinstance(self._plain[key], int | None):
-            if not all(float(value).is_integer() for value in asdict(choices).values()):
-                raise InputError(f"space.{key}={asdict(choices)}: whole numbers wanted")
+            if not all(value.is_integer() for value in asdict(choices).values()):
+                raise InputError(f"space.{key}: a range of whole numbers wanted")
             values = [int(value) for value in values]
         for value in values:
             try:
@@ -109,24 +110,20 @@ class SearchSpace:
 
 
 def _read(key: str, asked: Any) -> Range | list[Any]:
-    if isinstance(asked, Mapping):
-        numbers = [asked.get(name) for name in ("low", "high", "step")]
-        if set(asked) != {"low", "high", "step"} or not all(_is_number(n) for n in numbers):
-            raise InputError(f"space.{key}={dict(asked)}: low, high and step wanted, all numbers")
-        choices = Range(*numbers)  # type: ignore[arg-type]
-        steps = (choices.high - choices.low) / choices.step if choices.step > 0 else -1.0
-        if steps < 0 or abs(steps - round(steps)) > 1e-6:
-            raise InputError(
-                f"space.{key}={dict(asked)}: high must lie whole steps above low, step above 0"
-            )
-        return choices
     if isinstance(asked, Sequence) and not isinstance(asked, str) and len(asked):
         return list(asked)
-    raise InputError(f"space.{key}={asked!r}: a list of values wanted, or low, high and step")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    found = _RANGE.fullmatch(asked) if isinstance(asked, str) else None
+    if found is None:
+        raise InputError(
+            f"space.{key}={asked!r}: a range wanted, as 0.1 to 0.9 by 0.05, or a list of values"
+        )
+    choices = Range(*map(float, found.groups()))
+    steps = (choices.high - choices.low) / choices.step if choices.step > 0 else -1.0
+    if steps < 0 or abs(steps - round(steps)) > 1e-6:
+        raise InputError(
+            f"space.{key}={asked!r}: the end must lie whole steps above the start, steps above 0"
+        )
+    return choices
 
 
 def _tidy(value: Any) -> Any:

@@ -80,7 +80,7 @@ def test_gains_of_classes_and_sizes_are_those_of_their_errors():
     large = (1, np.ones(SIZE_HW, dtype=bool))  # 1024 pixels: medium
     report = make_report([SHOE, large], [(2, strip(0, 5, row=8))], averaging="per_class")
     # the shoe found: 1/3 of 3 classes; so for the large one; class 2 gone: nothing is right yet
-    assert report.by_class[23] == pytest.approx({group: 0 for group in GROUPS} | {MISSED: 1 / 3})
+    assert report.by_class[23] == pytest.approx(dict.fromkeys(GROUPS, 0) | {MISSED: 1 / 3})
     assert report.by_class[1][MISSED] == pytest.approx(1 / 3)
     assert report.by_class[2][BACKGROUND] == 0
     assert report.by_size["small"][MISSED] == pytest.approx(1 / 3)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,11 +19,12 @@ from src.postprocess.__main__ import main as postprocess
 from src.postprocess.settings import settings_from
 from src.search import main
 from src.tuning.found_settings import is_found, option_path, write_option
-from tests.callbacks.wandb_file import config, read_records
 from tests.postprocess.generated import make_settings
 from tests.tuning.lab_data import write_lab_data
+from tests.tuning.wandb_rows import read_row
 
 IMAGES = 60
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,34 @@ def test_a_stopped_search_ends_as_one_that_ran_through(run, arguments, tmp_path)
     assert "Different: averaging: 'per_class' there, 'pooled' here" in error
 
 
+@pytest.mark.slow
+def test_a_killed_search_goes_on(arguments, tmp_path):
+    whole, killed = ([*arguments, f"output_dir={tmp_path}/{name}"] for name in "ab")
+    command = [sys.executable, "-m", "src.search", "cache_directory=null"]
+    done = subprocess.run([*command, *whole], cwd=ROOT, capture_output=True, text=True, check=True)
+    process = subprocess.Popen([*command, *killed], cwd=ROOT, stdout=subprocess.DEVNULL)
+    storage = tmp_path / "b" / "search.db"
+
+    def trials():
+        """As SQLite has them; none before the file is made."""
+        try:
+            with sqlite3.connect(f"file:{storage}?mode=ro", uri=True) as connection:
+                return int(connection.execute("select count(*) from trials").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+    while trials() < 7:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert 7 <= trials() < 36
+    again = subprocess.run(
+        [*command, *killed], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert last_line(again.stdout) == last_line(done.stdout)
+    assert trials() == 36
+
+
 def test_within_noise_is_said(run, arguments):
     """Nothing to find: the winner's own settings are the space."""
     shown = run(
@@ -118,36 +150,18 @@ def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
     assert len(files) == 4  # the two of the first start as well
     storage = f"sqlite:///{tmp_path}/out/search.db"
     trials = optuna.load_study(study_name="search", storage=storage).trials
-    rows = {}
-    for path in files:
-        records = list(read_records(path))
-        (started,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
-        assert (started.project, started.run_group) == ("instance-cascade", "search found")
-        rows[started.display_name] = (config_of(records), summary_of(records))
+    rows = {row.name: row for row in map(read_row, files)}
     assert sorted(rows) == [f"trial {number:04d}" for number in range(4)]
+    assert {(row.project, row.group) for row in rows.values()} == {
+        ("instance-cascade", "search found")
+    }
     for trial in trials:
-        parameters, summary = rows[f"trial {trial.number:04d}"]
-        assert summary["competition_map"] == trial.value
+        row = rows[f"trial {trial.number:04d}"]
+        assert row.summary["competition_map"] == trial.value
         for key, value in trial.params.items():
-            assert parameters["postprocess"][key] == pytest.approx(value)
+            assert row.config["postprocess"][key] == pytest.approx(value)
     run(main, *few, "trials=4", "logger=wandb")
     assert len(list(tmp_path.glob("out/wandb/offline-run-*"))) == 4
-
-
-def config_of(records):
-    """The parameters, which come with the run's start or after it."""
-    (started,) = (r.run for r in records if r.WhichOneof("record_type") == "run")
-    first = {item.key: json.loads(item.value_json) for item in started.config.update}
-    return first | config(records)
-
-
-def summary_of(records):
-    return {
-        item.key or item.nested_key[0]: json.loads(item.value_json)
-        for record in records
-        if record.WhichOneof("record_type") == "summary"
-        for item in record.summary.update
-    }
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def test_a_killed_search_goes_on(arguments, tmp_path):
 
     while trials() < 7:
         assert process.poll() is None
+        time.sleep(0.05)
     process.kill()
     process.wait()
     assert 7 <= trials() < 36

@@ -18,9 +18,9 @@ IMAGES, FOLDS = 20, 4
 FOLD_OF = np.arange(IMAGES) % FOLDS
 SPACE = SearchSpace(
     {
-        "score_threshold": {"low": 0.0, "high": 1.0, "step": 0.01},
+        "score_threshold": "0.0 to 1.0 by 0.01",
         "nms_kind": ["class_wise", "soft_gaussian"],
-        "soft_nms_sigma": {"low": 0.1, "high": 1.0, "step": 0.1},
+        "soft_nms_sigma": "0.1 to 1.0 by 0.1",
     },
     make_settings(),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 
 @pytest.fixture
@@ -23,6 +24,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
             program()
         except SystemExit as stop:
             code = stop.code
+        if "logger=wandb" in arguments:
+            wandb.teardown()  # waits for the process that writes the files
         shown = capsys.readouterr()
         assert code in (None, 2), shown.err
         return shown.out if code is None else shown.err.strip()

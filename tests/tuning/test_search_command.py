@@ -88,6 +88,7 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     assert last_line(own)["competition_map"] == scores["in_sample"]
 
 
+@pytest.mark.slow
 def test_a_stopped_search_ends_as_one_that_ran_through(run, arguments, tmp_path):
     whole = last_line(run(main, *arguments))
     run(main, *arguments, f"output_dir={tmp_path}/again", "trials=20")

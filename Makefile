@@ -73,7 +73,7 @@ demo: setup  ## the whole road on generated photos: data, training, prediction, 
 
 .PHONY: bench
 bench: setup  ## measure every figure of the README beside its peer
-	@$(PY) -m benchmarks
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m benchmarks
 
 .PHONY: ladder
 ladder: setup  ## climb the winner's rungs on generated photos, and rewrite the tables of experiments/

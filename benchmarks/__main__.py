@@ -27,6 +27,8 @@ BENCHMARKS = (
     "threshold_grid",
     "training",
     "tta",
+    "prediction_store",
+    "fusion",
 )
 ON_A_GPU = ("gpu_training", "gpu_tta")  # without one they run when named, on a small model
 RESULTS = Path(__file__).parent / "results"

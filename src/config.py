@@ -43,13 +43,13 @@ def folder_name(text: str) -> str:
     name = text.replace("/", "_")
     if name == text and len(text.encode()) <= LONGEST_NAME_BYTES:
         return name
-    return f"{name.encode()[:LONGEST_NAME_BYTES].decode(errors='ignore')}~{_digest(text)}"
+    return f"{name.encode()[:LONGEST_NAME_BYTES].decode(errors='ignore')}-{_digest(text)}"
 
 
 def name_of_files(first: str, *others: str | None) -> str:
     """A folder's name for what is made of these files: the first one's, and a hash of all."""
     places = [None if path is None else str(Path(path).resolve()) for path in (first, *others)]
-    return f"{Path(first).resolve().name}~{_digest(repr(places))}"
+    return f"{Path(first).resolve().name}-{_digest(repr(places))}"
 
 
 def _digest(text: str) -> str:

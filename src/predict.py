@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from src.annotations.errors import InputError
 from src.callbacks.prediction_writer import PredictionWriter
 from src.config import entry_point, instantiate_all, to_plain
+from src.guards import check_devices, check_multirun
 from src.mmdet_bridge.checkpoints import file_sha256
 from src.modules.ensemble import CascadeEnsemble
 from src.modules.members import checkpoint_paths, load_members
+from src.postprocess.late_fusion import LateFusion
+from src.postprocess.prediction_folder import claim_folder
+from src.postprocess.prediction_meta import StoreMeta
+from src.postprocess.prediction_store import PredictionStore
 from src.quiet import leave_out_irrelevant_messages
 
 log = logging.getLogger(__name__)
 
+# of the datamodule: how samples are made, not what they are; a run may go on with others
+WORKINGS = (
+    "batch_size",
+    "cache_directory",
+    "num_workers",
+    "persistent_workers",
+    "prefetch_factor",
+)
+LISTED = 10
+
 
 def build_ensemble(config: DictConfig, paths: Sequence[Path]) -> CascadeEnsemble:
     """Build the models of the checkpoints, and what predicts with them."""
-    module = config.module
+    module, late_fusion = config.module, late_fusion_of(config)
+    floor = module.score_floor
     members = load_members(
         paths,
         detector=to_plain(module.detector),
@@ -33,7 +51,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path]) -> CascadeEnsemble
     return CascadeEnsemble(
         members,
         category_ids=to_plain(module.category_ids) or range(module.num_classes),
-        score_floor=module.score_floor,
+        score_floor=max(floor, late_fusion.score_threshold) if late_fusion else floor,
         max_candidates=module.max_candidates,
         mask_stages=module.mask_stages,
         model_weights=to_plain(config.ensemble.model_weights),
@@ -41,32 +59,92 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path]) -> CascadeEnsemble
         seed_proposals=config.seed_proposals,
         feature_memory_gb=config.feature_memory_gb,
         feature_memory_cpu_gb=config.feature_memory_cpu_gb,
+        max_unlikely=None if late_fusion else config.max_unlikely_candidates,
+        late_fusion=late_fusion,
     )
 
 
-def check_predicted(writer: PredictionWriter, score_floor: float) -> None:
-    """Name the photos that failed, after everything else has been stored.
+def late_fusion_of(config: DictConfig) -> LateFusion | None:
+    """The settings of ``fusion=late``; None for ``fusion=cascade``.
 
     Raises:
-        InputError: photos failed, or not one has a candidate.
+        InputError: a value that is not legal; names its key.
     """
-    for image_id, failure in sorted(writer.failures.items()):
-        log.error("no prediction of %s: %s", image_id, failure)
-    if writer.failures:
-        first = min(writer.failures)
+    values = to_plain(config.fusion)
+    kind = values.pop("kind")
+    if kind not in ("cascade", "late"):
+        raise InputError(f"fusion.kind={kind}: cascade and late are legal")
+    try:
+        return LateFusion(**values) if kind == "late" else None
+    except InputError as error:
+        raise InputError(f"fusion.{error}") from error
+
+
+def describe_store(config: DictConfig, paths: Sequence[Path]) -> StoreMeta:
+    """What the store says about itself: everything that its content depends on."""
+    module = config.module
+    fusion = to_plain(config.fusion)
+    is_late = fusion["kind"] == "late"
+    datamodule = to_plain(config.datamodule)
+    return StoreMeta(
+        category_ids=tuple(to_plain(module.category_ids) or range(module.num_classes)),
+        settings={
+            "checkpoints": [{"name": path.name, "sha256": file_sha256(path)} for path in paths],
+            "model_weights": to_plain(config.ensemble.model_weights),
+            "tta": to_plain(config.tta),
+            "fusion": fusion,
+            "seed_proposals": config.seed_proposals,
+            "mask_stages": module.mask_stages,
+            "max_unlikely_candidates": config.max_unlikely_candidates,
+            "precision": config.trainer.precision,
+            "predict_split": config.predict_split,
+            "detector": to_plain(module.detector),
+            "datamodule": {k: v for k, v in datamodule.items() if k not in WORKINGS},
+        },
+        mask_size_hw=(28, 28),
+        mask_dtype="float16",
+        score_floor=0.0 if is_late else module.score_floor,
+        max_candidates=None if is_late else module.max_candidates,
+    )
+
+
+def check_predicted(directory: Path, image_ids: Sequence[str], score_floor: float) -> None:
+    """Compare the store with the photos, and name those that failed.
+
+    Raises:
+        InputError: the store lacks a photo that did not fail, or has not one candidate.
+    """
+    store = PredictionStore(directory)
+    lost = sorted({*image_ids}.difference(store.image_ids, store.failed))
+    if lost:
         raise InputError(
-            f"{len(writer.failures)} photos could not be predicted, the rest is in "
-            f"{writer.directory}; the first is {first}: {writer.failures[first]}"
+            f"{directory}: {len(lost)} of the {len(image_ids)} photos are not there: "
+            f"{', '.join(lost[:LISTED])}{', ...' if len(lost) > LISTED else ''}; run the same "
+            "command again, it predicts what is missing"
         )
-    if not writer.candidates_found:
+    if len(store) and not any(store.count(index) for index in range(len(store))):
         raise InputError(
             f"no photo has a candidate: no class of any box scored above module.score_floor="
             f"{score_floor}; is the checkpoint a trained one?"
         )
+    log.info("wrote %s: %d photos", directory, len(store))
+    if store.failed:
+        log.error(
+            "%d of the %d photos could not be predicted; run the same command again when they are "
+            "repaired, it predicts these alone:",
+            len(store.failed),
+            len(image_ids),
+        )
+    for image_id, reason in store.failed.items():
+        log.error("no prediction of %s: %s", image_id, reason)
 
 
 def predict(config: DictConfig) -> Path:
-    """Predict every photo of the split and return the folder of the prediction store."""
+    """Predict every photo of the split and return the folder of the prediction store.
+
+    Photos that are in the folder already are not predicted again.
+    """
+    check_devices(config.trainer)
     leave_out_irrelevant_messages()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
@@ -75,34 +153,35 @@ def predict(config: DictConfig) -> Path:
         best=config.ensemble.best,
         directory=Path(config.ensemble.directory),
     )
+    directory, meta = Path(config.predictions), describe_store(config, paths)
     datamodule = instantiate(config.datamodule)
     ensemble = build_ensemble(config, paths)
+    # every process asks before the first of them writes: they wait for one another to be connected
+    datamodule.predicted_image_ids = claim_folder(directory, meta)
+    if datamodule.predicted_image_ids:
+        log.info("%s has %d photos", directory, len(datamodule.predicted_image_ids))
     writer = PredictionWriter(
-        directory=Path(config.predictions),
-        settings={
-            "checkpoints": [{"name": path.name, "sha256": file_sha256(path)} for path in paths],
-            "model_weights": to_plain(config.ensemble.model_weights),
-            "tta": to_plain(config.tta),
-            "seed_proposals": config.seed_proposals,
-            "mask_stages": config.module.mask_stages,
-            "predict_split": config.predict_split,
-            "detector": to_plain(config.module.detector),
-            "datamodule": to_plain(config.datamodule),
-        },
+        directory=directory, meta=meta, images_per_shard=config.images_per_shard
     )
     progress = {name: config.callbacks.get(name) for name in ("progress", "progress_log")}
     callbacks = [writer, *instantiate_all(progress)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=False)
     trainer.predict(ensemble, datamodule=datamodule, return_predictions=False)
-    check_predicted(writer, ensemble.score_floor)
-    log.info("wrote %s", config.predictions)
-    return Path(config.predictions)
+    if trainer.is_global_zero:
+        image_ids = datamodule.photos_to_predict.image_ids
+        check_predicted(directory, image_ids, ensemble.score_floor)
+    return directory
 
 
 @entry_point("predict")
 def main(config: DictConfig) -> None:
-    """Hydra's task: predict."""
-    predict(config)
+    """Hydra's task: predict. The exit code is 1 where photos failed."""
+    check_multirun(config.trainer)
+    directory = predict(config)
+    # Lightning kills the first process when another ends with an error, so it alone says so
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    if rank == 0 and PredictionStore(directory).failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

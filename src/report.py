@@ -15,6 +15,7 @@ from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
 from src.datamodules.split_file import read_split
 from src.metrics.competition import check_averaging
+from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import bootstrap_interval, check_settings
 from src.metrics.matching import ImageObjects
@@ -103,7 +104,10 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             prediction_name=config.submission or config.predictions,
             image_ids=None if split is None else split.validation,
         )
-        score = score_comparison(comparison, averaging=config.averaging, progress=progress)
+        errors = ErrorAccumulator(averaging=config.averaging)
+        score = score_comparison(
+            comparison, averaging=config.averaging, progress=progress, errors=errors
+        )
         worst, best = (
             load_examples(comparison, chosen, config.images)
             for chosen in choose_examples(score, worst=config.worst, best=config.best)
@@ -117,6 +121,7 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         return Report(
             title=config.title,
             score=score,
+            errors=errors.result(),
             interval=interval,
             labels=comparison.labels,
             notes=comparison.notes,

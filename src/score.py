@@ -21,6 +21,7 @@ from src.metrics.competition import CompetitionScore, check_averaging
 from src.metrics.inputs import class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.matching import THRESHOLDS
+from src.metrics.score_file import write_scores
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 
 
@@ -113,7 +114,10 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
     )
     Console(file=sys.stdout, highlight=False).print(score_tables(score, interval, labels, notes))
-    print(json.dumps(score_summary(score, interval, config.use_attributes)))
+    summary = score_summary(score, interval, config.use_attributes)
+    if config.output is not None:
+        write_scores(Path(config.output), summary, score)
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.loading import end_with_parent
 from src.guards import build_trainer, check_devices, check_multirun
 from src.mmdet_bridge.checkpoints import load_state_dict
+from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
 from src.resume import check_same_run, choose_checkpoint, set_aside
 
@@ -54,8 +55,8 @@ def train(config: DictConfig) -> float | None:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     datamodule = instantiate(config.datamodule)
     module = instantiate(config.module)
-    if found is None and config.initial_weights is not None:
-        module.load_weights(load_state_dict(config.initial_weights))
+    if found is None:
+        start_from(module, config.initial_weights)
     loggers = instantiate_all(config.logger)
     advice = MemoryAdvice()
     record = RunRecordCallback(config=plain_config, directory=config.paths.output_dir)
@@ -89,6 +90,27 @@ def train(config: DictConfig) -> float | None:
             )
         sys.exit(143 if isinstance(error, SIGTERMException) else 130)
     return best_score(trainer)
+
+
+def start_from(module: CascadeModule, initial_weights: str | None) -> None:
+    """Give a module its first weights.
+
+    Raises:
+        InputError: the file is missing, damaged, or another model's.
+    """
+    if initial_weights is None:
+        fixed = sum(not parameter.requires_grad for parameter in module.parameters())
+        if fixed:
+            log.warning(
+                "initial_weights=null: %d parameters of the frozen stages stay random", fixed
+            )
+        return
+    if not Path(initial_weights).is_file():
+        raise InputError(
+            f"initial_weights={initial_weights}: no such file; python -m src.import_weights makes "
+            "it of a COCO checkpoint (docs/weights.md), null starts from random weights"
+        )
+    module.load_weights(load_state_dict(initial_weights))
 
 
 def best_score(trainer: lightning.Trainer) -> float | None:

@@ -73,7 +73,7 @@ def test_folder_names_are_legal_and_differ() -> None:
     long = "x" * 300
     assert len(folder_name(long)) <= 255
     assert folder_name(long) != folder_name(long + "y")
-    assert folder_name("a/b").startswith("a_b~")
+    assert folder_name("a/b").startswith("a_b-")
     assert folder_name("a/b") != folder_name("a_b")
     wide = folder_name("é" * 200)
     assert len(wide.encode()) <= 255
@@ -81,7 +81,7 @@ def test_folder_names_are_legal_and_differ() -> None:
 
 def test_names_of_files_tell_places_apart(tmp_path: Path) -> None:
     name = name_of_files("runs/a/predictions", "t.csv", None)
-    assert re.fullmatch(r"predictions~[0-9a-f]{8}", name)
+    assert re.fullmatch(r"predictions-[0-9a-f]{8}", name)
     assert name == name_of_files(str(Path("runs/a/predictions").resolve()), "t.csv", None)
     others = [("runs/b/predictions", "t.csv"), ("runs/a/predictions", "u.csv")]
     assert len({name, *(name_of_files(*files, None) for files in others)}) == 3

@@ -136,30 +136,6 @@ def test_another_setting_in_the_same_folder_is_refused(folder: Path, tmp_path: P
         run(folder, tmp_path, given, "tta=flip")
 
 
-def test_photos_that_fail_are_listed_and_the_rest_is_stored(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "test").mkdir()
-    for name in SIZES_HW:
-        (tmp_path / "test" / name).write_bytes((folder / "test" / name).read_bytes())
-    Image.new("RGB", (400, 20)).save(tmp_path / "test" / "thin.jpg")
-    (tmp_path / "test" / "cut.jpg").write_bytes((folder / "test" / "a.jpg").read_bytes()[:900])
-    message = (
-        r"2 photos could not be predicted, the rest is in .*predictions_test; the first is "
-        r"cut.jpg: .*cut.jpg: .*truncated"
-    )
-    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={tmp_path}/test"]
-    with pytest.raises(InputError, match=message):
-        run(folder, tmp_path, *given)
-    assert PredictionStore(tmp_path / "predictions_test").image_ids == tuple(SIZES_HW)
-    errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
-    assert [text.split(":")[0] for text in errors] == [
-        "no prediction of cut.jpg",
-        "no prediction of thin.jpg",
-    ]
-    assert "becomes a view of 5x96 px at the scale (64, 96)" in errors[1]
-
-
 def test_no_candidates_at_all_is_said(folder: Path, tmp_path: Path) -> None:
     given = [f"checkpoint={checkpoint(folder, 0)}", "module.score_floor=0.9999"]
     message = (

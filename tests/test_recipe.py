@@ -61,6 +61,7 @@ RECIPE: list[tuple[str, str, Any]] = [
     *[("S1", f"{TRAIN}.rcnn[{stage}].sampler.num", 512) for stage in range(3)],
     *[("S1", f"{TRAIN}.rcnn[{stage}].sampler.pos_fraction", 0.25) for stage in range(3)],
     *[("S1", f"{TRAIN}.rcnn[{stage}].mask_size", 28) for stage in range(3)],
+    ("S2", "initial_weights", "data/htc_x101_dcn_coco.safetensors"),
     ("S3", "datamodule.validation_images", 450),
     ("S3", "datamodule.split_seed", 777),
     ("S4", f"{AUGMENTATIONS}.cutout._target_", "albumentations.CoarseDropout"),
@@ -100,11 +101,8 @@ RECIPE: list[tuple[str, str, Any]] = [
     ("S7", "scheduler.milestone_epochs", [10, 18]),
     ("S7", "scheduler.gamma", 0.1),
     ("S7", "trainer.max_epochs", 20),
-    (
-        "S7",
-        "callbacks.run_checkpoint._target_",
-        "src.callbacks.run_checkpoint.RunCheckpoint",
-    ),  # one an epoch, all kept
+    # one an epoch, all kept
+    ("S7", "callbacks.run_checkpoint._target_", "src.callbacks.run_checkpoint.RunCheckpoint"),
 ]
 
 
@@ -128,7 +126,7 @@ def test_the_recipe_has_the_value(row: str, key: str, value: Any, recipe: DictCo
 
 def test_each_key_is_told_once() -> None:
     keys = [key for _, key, _ in RECIPE]
-    assert len(set(keys)) == len(keys) == 93
+    assert len(set(keys)) == len(keys) == 94
 
 
 def readme_rows() -> list[tuple[list[str], list[str], list[str]]]:

@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from src.callbacks.gathering import merged_over_ranks
 from src.modules.ensemble import CascadeEnsemble
 from src.postprocess.candidates import Candidates
+from src.postprocess.prediction_files import clear_other_ranks
+from src.postprocess.prediction_meta import StoreMeta
 from src.postprocess.prediction_store import PredictionStoreWriter
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Hand every predicted image to a ``PredictionStoreWriter``.
+    """Hand every predicted image, and every one that failed, to a ``PredictionStoreWriter``.
 
-    ``failures`` tells after the run which photos could not be predicted, and why, by image id;
-    ``candidates_found`` how many candidates all others have together. Both are those of every rank.
+    After a prediction that ended well, every rank's part is in the folder.
 
     Args:
         directory: the folder of the store.
-        settings: what the store says about how it was made (checkpoint, detector, scales); JSON
-            values only. The writer refuses a folder that holds a store with other settings.
+        meta: what the store says about itself. The writer refuses a folder with another one.
+        images_per_shard: a killed process loses at most so many images.
     """
 
-    def __init__(self, *, directory: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, *, directory: Path, meta: StoreMeta, images_per_shard: int = 64) -> None:
         super().__init__(write_interval="batch")
         self.directory = directory
-        self.settings = dict(settings)
-        self.failures: dict[str, str] = {}
-        self.candidates_found = 0
+        self.meta = meta
+        self.images_per_shard = images_per_shard
         self._writer: PredictionStoreWriter | None = None
+        self._failed: set[str] = set()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the store; images of an earlier, killed run of the same settings are kept."""
-        assert isinstance(pl_module, CascadeEnsemble)
+        if trainer.is_global_zero:
+            clear_other_ranks(self.directory, trainer.world_size)
         self._writer = PredictionStoreWriter(
             self.directory,
-            category_ids=pl_module.category_ids,
-            settings=self.settings,
+            category_ids=self.meta.category_ids,
+            settings=self.meta.settings,
             rank=trainer.global_rank,
-            score_floor=pl_module.score_floor,
-            max_candidates=pl_module.max_candidates,
+            mask_size_hw=self.meta.mask_size_hw,
+            mask_dtype=self.meta.mask_dtype,
+            score_floor=self.meta.score_floor,
+            max_candidates=self.meta.max_candidates,
+            images_per_shard=self.images_per_shard,
         )
 
     def write_on_batch_end(
@@ -59,16 +63,22 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write the images of one batch."""
         assert self._writer is not None
+        assert isinstance(pl_module, CascadeEnsemble)
+        for image_id in pl_module.failures.keys() - self._failed:
+            self._failed.add(image_id)
+            self._writer.add_failed(image_id, pl_module.failures[image_id])
         for candidates in prediction:
-            self.candidates_found += len(candidates)
-            if candidates.image_id not in self._writer.written_image_ids:
-                self._writer.add(candidates)
+            self._writer.add(candidates)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Keep what was predicted before the error, or before Ctrl-C."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the last shard and mark the rank as done."""
+        """Close the last shard, mark the rank as done, and wait for the others."""
         assert self._writer is not None
-        assert isinstance(pl_module, CascadeEnsemble)
         self._writer.close()
-        self.failures = merged_over_ranks(pl_module.failures)
-        found = merged_over_ranks({str(trainer.global_rank): self.candidates_found})
-        self.candidates_found = sum(found.values())
+        trainer.strategy.barrier("predictions are written")

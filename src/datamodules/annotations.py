@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -46,6 +49,16 @@ def open_annotations(
             ),
             on_built=log_report,
         )
+
+
+def indices_with_objects(store: AnnotationStore, image_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Positions in ``store.images`` of the photos that have objects; logs how many have none."""
+    category_sets = store.category_sets()
+    positions = [store.index_of(image_id) for image_id in image_ids]
+    indices = np.array([position for position in positions if category_sets[position]], np.int64)
+    if len(indices) < len(positions):
+        log.info("%d training photos without objects left out", len(positions) - len(indices))
+    return indices
 
 
 def log_report(report: BuildReport) -> None:

@@ -41,7 +41,17 @@ def check_repeat_factor(key: str, value: float | None) -> None:
         )
 
 
-def check_batch_size(batch_size: int, *, devices: int, photos: int, split_file: Path) -> None:
+def check_choice(key: str, value: str, legal: Sequence[str]) -> None:
+    """Check one of several words.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if value not in legal:
+        raise InputError(f"{key}={value}: legal are {' and '.join(legal)}")
+
+
+def check_batch_size(batch_size: int, devices: int, *, photos: int, split_file: Path) -> None:
     """Check that the photos to train on are enough for a step.
 
     Raises:
@@ -92,8 +102,16 @@ def check_directory(key: str, directory: Path | None) -> Path:
     return directory
 
 
-def check_photos(key: str, directory: Path | None, file_names: Sequence[str]) -> Path:
+def check_photos(
+    key: str, directory: Path | None, file_names: Sequence[str], *, some_suffice: bool = False
+) -> Path:
     """Return a folder that has to hold certain photos, after one listing of it.
+
+    Args:
+        key: of the folder, for the message.
+        directory: the folder.
+        file_names: the photos.
+        some_suffice: refuse only a folder that has none of them.
 
     Raises:
         InputError: no folder, or a photo is missing; names the first, and how many are.
@@ -101,7 +119,7 @@ def check_photos(key: str, directory: Path | None, file_names: Sequence[str]) ->
     directory = check_directory(key, directory)
     listing = set(os.listdir(directory))
     missing = [n for n in file_names if n not in listing and not (directory / n).is_file()]
-    if missing:
+    if missing and not (some_suffice and len(missing) < len(file_names)):
         raise InputError(
             f"{key}={directory}: the image file {missing[0]} is missing "
             f"({len(missing)} of {len(file_names)} are)"

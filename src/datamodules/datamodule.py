@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import albumentations
 import lightning
-import numpy as np
 from torch.utils.data import DataLoader
 
 from src.annotations.errors import InputError
 from src.annotations.store import AnnotationStore
-from src.datamodules.annotations import open_annotations
+from src.datamodules.annotations import indices_with_objects, open_annotations
 from src.datamodules.checks import (
     check_at_least,
     check_batch_size,
+    check_choice,
     check_directory,
     check_photos,
     check_probability,
@@ -28,13 +27,11 @@ from src.datamodules.dataset import PhotoDataset, TrainingDataset
 from src.datamodules.folds import load_or_make_split
 from src.datamodules.loading import make_loader
 from src.datamodules.photo_list import select_photos
-from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_scales
+from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_scales, positions_left
 from src.datamodules.pixel_augmentation import PixelAugmentation
 from src.datamodules.sampling import EpochSampler, repeat_factors
 from src.datamodules.split_file import Split
 from src.mmdet_bridge.samples import Sample
-
-log = logging.getLogger(__name__)
 
 
 class CompetitionDataModule(lightning.LightningDataModule):
@@ -115,10 +112,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         persistent_workers: bool = True,
     ) -> None:
         super().__init__()
-        if predict_split not in ("validation", "test"):
-            raise InputError(
-                f"datamodule.predict_split={predict_split}: legal are validation and test"
-            )
+        check_choice("datamodule.predict_split", predict_split, ("validation", "test"))
         check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
         check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
         check_scales("datamodule.predict_scales", predict_scales)
@@ -149,8 +143,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.pixel_augmentation = PixelAugmentation(pixel_augmentations or {})
         self.seed = seed
         self.batch_size = batch_size
-        self.group_by_aspect_ratio = group_by_aspect_ratio
-        self.repeat_factor = repeat_factor
+        self.group_by_aspect_ratio, self.repeat_factor = group_by_aspect_ratio, repeat_factor
         self.predict_batch_size = predict_batch_size
         self._loader = partial(
             make_loader,
@@ -159,11 +152,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
             persistent_workers=persistent_workers,
         )
         self.first_epoch, self.batches_done = 0, 0
+        self.predicted_image_ids: Collection[str] = ()  # photos that prediction leaves out
 
     def prepare_data(self) -> None:
         """Build the annotation store and the split where they are missing; on one process."""
         stage = None if self.trainer is None else self.trainer.state.fn
-        if self._needs_annotations(stage):
+        if self._needs(stage)[0]:
             self._load_or_make_split(self._open_store())
 
     def setup(self, stage: str | None = None) -> None:
@@ -175,14 +169,15 @@ class CompetitionDataModule(lightning.LightningDataModule):
         Raises:
             InputError: see the messages; each names a file or key and the bad value.
         """
-        if self._needs_annotations(stage):
+        needs_annotations, needs_test_photos = self._needs(stage)
+        if needs_annotations:
             self.store = self._open_store()
             self.split = self._load_or_make_split(self.store)
-            self.validation_dataset = self._validation_dataset()
+            self.validation_dataset = self._validation_dataset(some_suffice=stage == "predict")
             if stage in (None, "fit"):
                 self.train_dataset = self._train_dataset()
-        if self._needs_test_photos(stage):
-            self.test_dataset = self._test_dataset()
+        if needs_test_photos:
+            self.test_dataset = self._test_dataset(some_suffice=stage == "predict")
 
     def go_on(self, *, epoch: int, batches_done: int) -> None:
         """Let the next training loader begin in an epoch, after its first so many batches.
@@ -220,24 +215,31 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return self._loader(self.test_dataset, batch_size=self.predict_batch_size)
 
     def predict_dataloader(self) -> DataLoader[PhotoViews]:
-        """Every photo of ``predict_split``, at each of the scales."""
-        base = self.validation_dataset if self.predict_split == "validation" else self.test_dataset
-        views = PhotoViewsDataset(base, scales=self.predict_scales)
+        """Every photo of ``predict_split`` not predicted before, at each of the scales.
+
+        Raises:
+            InputError: one of those predicted before is none of the split's.
+        """
+        photos = self.photos_to_predict
+        left = positions_left(photos.image_ids, self.predicted_image_ids, self._world_size)
+        views = PhotoViewsDataset(photos.take(left), scales=self.predict_scales)
         return self._loader(views, batch_size=self.predict_batch_size)
+
+    @property
+    def photos_to_predict(self) -> PhotoDataset:
+        """Every photo of ``predict_split``; there after ``setup``."""
+        return self.validation_dataset if self.predict_split == "validation" else self.test_dataset
 
     @property
     def _world_size(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size
 
-    def _needs_annotations(self, stage: str | None) -> bool:
-        if stage == "predict":
-            return self.predict_split == "validation"
-        return stage != "test"
-
-    def _needs_test_photos(self, stage: str | None) -> bool:
+    def _needs(self, stage: str | None) -> tuple[bool, bool]:
+        """Whether a stage needs the annotations, and whether the test photos."""
         if stage is None:
-            return self.test_images is not None
-        return stage == "test" or (stage == "predict" and self.predict_split == "test")
+            return True, self.test_images is not None
+        is_test = (self.predict_split if stage == "predict" else stage) == "test"
+        return not is_test, is_test
 
     def _open_store(self) -> AnnotationStore:
         if self.train_annotations is None:
@@ -261,16 +263,9 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def _train_dataset(self) -> TrainingDataset:
-        category_sets = self.store.category_sets()
-        positions = [self.store.index_of(image_id) for image_id in self.split.train]
-        indices = np.array([i for i in positions if category_sets[i]], dtype=np.int64)
-        if len(indices) < len(positions):
-            log.info("%d training photos without objects left out", len(positions) - len(indices))
+        indices = indices_with_objects(self.store, self.split.train)
         check_batch_size(
-            self.batch_size,
-            devices=self._world_size,
-            photos=len(indices),
-            split_file=self.split_file,
+            self.batch_size, self._world_size, photos=len(indices), split_file=self.split_file
         )
         file_names = [self.store.images[index].file_name for index in indices]
         return TrainingDataset(
@@ -285,16 +280,20 @@ class CompetitionDataModule(lightning.LightningDataModule):
             seed=self.seed,
         )
 
-    def _validation_dataset(self) -> PhotoDataset:
+    def _validation_dataset(self, *, some_suffice: bool) -> PhotoDataset:
         records = [self.store.images[self.store.index_of(i)] for i in self.split.validation]
         file_names = [record.file_name for record in records]
         return self._photo_dataset(
-            images_directory=check_photos("datamodule.train_images", self.train_images, file_names),
+            images_directory=check_photos(
+                "datamodule.train_images", self.train_images, file_names, some_suffice=some_suffice
+            ),
             image_ids=self.split.validation,
             file_names=file_names,
         )
 
-    def _test_dataset(self) -> PhotoDataset:
+    def _test_dataset(self, *, some_suffice: bool) -> PhotoDataset:
         directory = check_directory("datamodule.test_images", self.test_images)
-        ids, names = select_photos(directory, sample_submission=self.sample_submission)
+        ids, names = select_photos(
+            directory, sample_submission=self.sample_submission, some_suffice=some_suffice
+        )
         return self._photo_dataset(images_directory=directory, image_ids=ids, file_names=names)

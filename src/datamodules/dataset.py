@@ -159,6 +159,16 @@ class PhotoDataset(Dataset[Sample]):
         self.short_edge_px = short_edge_px
         self.long_edge_px = long_edge_px
 
+    def take(self, positions: Sequence[int]) -> PhotoDataset:
+        """The photos of these positions, in this order."""
+        return PhotoDataset(
+            images_directory=self.images_directory,
+            image_ids=tuple(self.image_ids[position] for position in positions),
+            file_names=tuple(self.file_names[position] for position in positions),
+            short_edge_px=self.short_edge_px,
+            long_edge_px=self.long_edge_px,
+        )
+
     def __len__(self) -> int:
         """Return the number of photos."""
         return len(self.image_ids)

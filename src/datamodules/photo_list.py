@@ -45,7 +45,9 @@ def read_image_ids(path: Path) -> list[str]:
     return image_ids
 
 
-def files_of_ids(image_ids: Sequence[str], *, directory: Path, source: Path) -> list[str]:
+def files_of_ids(
+    image_ids: Sequence[str], *, directory: Path, source: Path, some_suffice: bool = False
+) -> list[str]:
     """Return each id's file in a folder: the id itself (2019) or the id and a suffix (2020).
 
     Looking ids up in the folder's listing also refuses those with a path in them.
@@ -54,6 +56,8 @@ def files_of_ids(image_ids: Sequence[str], *, directory: Path, source: Path) -> 
         image_ids: the ids.
         directory: folder of the photos.
         source: the file that names the ids, for the message.
+        some_suffice: refuse only a folder that has none of the photos, and an id that is no file
+            name; an id without a photo stands for its file, so that reading it fails.
 
     Raises:
         InputError: names the first id without a photo, and how many there are.
@@ -63,16 +67,17 @@ def files_of_ids(image_ids: Sequence[str], *, directory: Path, source: Path) -> 
         files.setdefault(Path(name).stem, name)
         files[name] = name
     missing = [image_id for image_id in image_ids if image_id not in files]
-    if missing:
+    are_names = all(Path(image_id).name == image_id for image_id in missing)
+    if missing and not (some_suffice and are_names and len(missing) < len(image_ids)):
         raise InputError(
             f"{source}: image id {missing[0]!r} has no photo in {directory} "
             f"({len(missing)} of {len(image_ids)} ids have none)"
         )
-    return [files[image_id] for image_id in image_ids]
+    return [files.get(image_id, image_id) for image_id in image_ids]
 
 
 def select_photos(
-    directory: Path, *, sample_submission: Path | None
+    directory: Path, *, sample_submission: Path | None, some_suffice: bool = False
 ) -> tuple[list[str], list[str]]:
     """Return the ids of the photos to predict, and their files in the folder.
 
@@ -80,6 +85,7 @@ def select_photos(
         directory: folder of the photos.
         sample_submission: CSV whose column ``ImageId`` names them; None: all in the folder, the
             file name being the id.
+        some_suffice: see ``files_of_ids``.
 
     Raises:
         InputError: no photos, or an id without one.
@@ -88,4 +94,7 @@ def select_photos(
         names = list_photos(directory)
         return names, names
     image_ids = read_image_ids(sample_submission)
-    return image_ids, files_of_ids(image_ids, directory=directory, source=sample_submission)
+    file_names = files_of_ids(
+        image_ids, directory=directory, source=sample_submission, some_suffice=some_suffice
+    )
+    return image_ids, file_names

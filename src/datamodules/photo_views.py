@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from typing import Any, TypedDict
 
 from torch.utils.data import Dataset
@@ -77,6 +78,32 @@ class PhotoViewsDataset(Dataset[PhotoViews]):
                 if photo["failure"] is not None
             },
         }
+
+
+def positions_left(
+    image_ids: Sequence[str], predicted: Collection[str], world_size: int
+) -> list[int]:
+    """Which photos are still to be predicted.
+
+    Where a few are left for more processes, some stand twice: Lightning wants one for each process,
+    and the prediction store drops the second.
+
+    Args:
+        image_ids: all photos.
+        predicted: those that have predictions.
+        world_size: number of processes.
+
+    Raises:
+        InputError: a photo that has predictions is none of the photos.
+    """
+    if unknown := sorted(set(predicted).difference(image_ids)):
+        raise InputError(
+            f"{len(unknown)} images are in the prediction store that are none of the "
+            f"{len(image_ids)} photos to predict, the first is {unknown[0]!r}; the list of photos "
+            "has changed: give another folder"
+        )
+    left = [place for place, image_id in enumerate(image_ids) if image_id not in predicted]
+    return [*left, *itertools.islice(itertools.cycle(left), max(0, world_size - len(left)))]
 
 
 def check_scales(key: str, scales: Sequence[Any] | None) -> None:

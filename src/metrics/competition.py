@@ -104,6 +104,11 @@ def image_values(matches: ImageMatches, averaging: Averaging) -> npt.NDArray[np.
     return _image_values(counts, counts.class_values(), averaging)
 
 
+def image_score(counts: ImageCounts, averaging: Averaging) -> float:
+    """Return the score of one image whose hits are counted, in [0, 1]."""
+    return float(_image_values(counts, counts.class_values(), averaging).mean())
+
+
 def _image_values(
     counts: ImageCounts, class_values: npt.NDArray[np.float64], averaging: Averaging
 ) -> npt.NDArray[np.float64]:

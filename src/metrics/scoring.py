@@ -16,6 +16,7 @@ from src.annotations.instances import RASTER_HW
 from src.annotations.store_builder import open_or_build
 from src.annotations.text_lines import ProgressCallback
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
+from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects, no_objects
 
@@ -164,9 +165,18 @@ def compare(
 
 
 def score_comparison(
-    comparison: Comparison, averaging: Averaging = "per_class", progress: Progress | None = None
+    comparison: Comparison,
+    averaging: Averaging = "per_class",
+    progress: Progress | None = None,
+    errors: ErrorAccumulator | None = None,
 ) -> CompetitionScore:
     """Score the compared images one by one; only one is on the raster at a time.
+
+    Args:
+        comparison: predictions beside their truth.
+        averaging: ``per_class`` or ``pooled``.
+        progress: where it shows how far it is.
+        errors: takes each image as well.
 
     Raises:
         InputError: unknown averaging.
@@ -176,7 +186,10 @@ def score_comparison(
         None if progress is None else progress.add_task("scoring", total=len(comparison.image_ids))
     )
     for image_id in comparison.image_ids:
-        accumulator.add(*comparison.pair(image_id))
+        truth, prediction = comparison.pair(image_id)
+        matches = accumulator.add(truth, prediction)
+        if errors is not None:
+            errors.add(truth, prediction, matches)
         if progress is not None and task is not None:
             progress.advance(task)
     return accumulator.result()

@@ -20,6 +20,7 @@ from src.mmdet_bridge.config import Detector
 from src.mmdet_bridge.samples import mirrored
 from src.modules.cascade import check_values
 from src.postprocess.candidates import Candidates
+from src.postprocess.late_fusion import LateFusion, check_weights, fuse
 
 
 class CascadeEnsemble(LightningModule):
@@ -38,6 +39,9 @@ class CascadeEnsemble(LightningModule):
         seed_proposals: see ``predict_candidates``.
         feature_memory_gb: see ``KeptFeatures``.
         feature_memory_cpu_gb: see ``KeptFeatures``.
+        max_unlikely: see ``predict_candidates``.
+        late_fusion: each model predicts each view alone, and what they detect is fused by these
+            settings; None: they meet inside the cascade.
 
     Raises:
         InputError: a value that is not legal; names its key.
@@ -56,13 +60,15 @@ class CascadeEnsemble(LightningModule):
         seed_proposals: SeedProposals = "all",
         feature_memory_gb: float = FEATURE_MEMORY_GB,
         feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
+        max_unlikely: int | None = None,
+        late_fusion: LateFusion | None = None,
     ) -> None:
         super().__init__()
         self.category_ids = list(category_ids)
         num_classes = members[0].roi_head.bbox_head[-1].num_classes
         check_values(self.category_ids, num_classes, score_floor, max_candidates, mask_stages)
         if model_weights is not None:
-            _check_weights(model_weights, len(members))
+            check_weights("ensemble.model_weights", model_weights, len(members))
         if seed_proposals not in ("all", "first_view"):
             raise InputError(
                 f"seed_proposals={seed_proposals}: legal are all, and first_view, which keeps the "
@@ -86,6 +92,8 @@ class CascadeEnsemble(LightningModule):
         self.seed_proposals = seed_proposals
         self.feature_memory_gb = feature_memory_gb
         self.feature_memory_cpu_gb = feature_memory_cpu_gb
+        self.max_unlikely = max_unlikely
+        self.late_fusion = late_fusion
 
     def predict_step(self, batch: Mapping[str, Any], batch_index: int) -> list[Candidates]:
         """Candidates of the batch's photos, in their order, but for those that failed.
@@ -102,30 +110,43 @@ class CascadeEnsemble(LightningModule):
         if self.flip:
             views += [mirrored(view) for view in views]
         try:
-            return predict_candidates(
-                list(self.members),
-                views,
-                category_ids=self.category_ids,
-                score_floor=self.score_floor,
-                max_candidates=self.max_candidates,
-                mask_stages=self.mask_stages,
-                model_weights=self.model_weights,
-                seed_proposals=self.seed_proposals,
-                feature_memory_gb=self.feature_memory_gb,
-                feature_memory_cpu_gb=self.feature_memory_cpu_gb,
-            )
+            if self.late_fusion is not None:
+                return self._fused_late(views, self.late_fusion)
+            return self._predict(list(self.members), views, self.model_weights)
         except InputError as error:  # a photo too large for the device must not end the run
             self.failures |= {sample.img_id: str(error) for sample in views[0]["data_samples"]}
             return []
 
+    def _fused_late(
+        self, views: Sequence[Mapping[str, Any]], settings: LateFusion
+    ) -> list[Candidates]:
+        """Fuse what each model detects on each view alone."""
+        found, weights = [], []
+        for number, member in enumerate(self.members):
+            for view in views:
+                found.append(self._predict([member], [view], None))
+                weights.append(self.model_weights[number] if self.model_weights else 1.0)
+        return [
+            fuse(of_photo, settings, weights=weights, label_category_ids=self.category_ids)
+            for of_photo in zip(*found, strict=True)
+        ]
 
-def _check_weights(weights: Sequence[float], members: int) -> None:
-    if len(weights) != members:
-        raise InputError(
-            f"ensemble.model_weights={list(weights)}: {len(weights)} weights for {members} models"
-        )
-    if not all(isinstance(w, int | float) and 0 < w < float("inf") for w in weights):
-        raise InputError(
-            f"ensemble.model_weights={list(weights)}: numbers above 0 are legal; leave a model out "
-            "of checkpoint= rather than give it no weight"
+    def _predict(
+        self,
+        members: Sequence[Detector],
+        views: Sequence[Mapping[str, Any]],
+        model_weights: Sequence[float] | None,
+    ) -> list[Candidates]:
+        return predict_candidates(
+            members,
+            views,
+            category_ids=self.category_ids,
+            score_floor=self.score_floor,
+            max_candidates=self.max_candidates,
+            mask_stages=self.mask_stages,
+            model_weights=model_weights,
+            seed_proposals=self.seed_proposals,
+            feature_memory_gb=self.feature_memory_gb,
+            feature_memory_cpu_gb=self.feature_memory_cpu_gb,
+            max_unlikely=self.max_unlikely,
         )

@@ -21,10 +21,11 @@ from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
 from src.metrics.competition import CompetitionScore, check_averaging
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
-from src.postprocess.prediction_meta import write_json
+from src.metrics.score_file import write_scores
 from src.postprocess.settings import PostprocessSettings, settings_from
 from src.postprocess.submission_formats import format_named
 from src.score import score_summary, score_tables
+from src.tuning.dashboard import open_dashboard
 from src.tuning.session import Inputs, open_session, shared_session
 from src.tuning.submit import Submitted, submit
 from src.tuning.sweep_results import finished_result, read_overrides, write_result
@@ -115,7 +116,7 @@ def run(
         seed=config.seed,
     )
     summary = score_summary(score, interval, use_attributes=False)
-    write_json(output.with_name("score.json"), summary)
+    write_scores(output.with_name("score.json"), summary, score)
     if is_sweep():
         console.print(in_a_line(score, interval))
     else:
@@ -161,14 +162,25 @@ def main(config: DictConfig) -> float | None:
         "postprocess": asdict(settings),
     }
     folder = Path(config.output_dir)
+    dashboard = open_dashboard(
+        config.get("logger"),
+        group=f"sweep {folder.parent.name}",
+        directory=folder,
+        shown=folder.parent / "*",
+    )
     done = finished_result(folder, identity)
-    if done is not None:
+    if done is None:
+        result = run(config, settings, inputs, console)
+        job = HydraConfig.get()
+        overrides = read_overrides(job.overrides.task, job.job.config.override_dirname.exclude_keys)
+        write_result(folder, identity=identity, overrides=overrides, result=result)
+    else:
         console.print(f"{folder}: done before")
-        return done["result"]["competition_map"]
-    result = run(config, settings, inputs, console)
-    job = HydraConfig.get()
-    overrides = read_overrides(job.overrides.task, job.job.config.override_dirname.exclude_keys)
-    write_result(folder, identity=identity, overrides=overrides, result=result)
+        result = done["result"]
+    if dashboard is not None:
+        if HydraConfig.get().job.num == 0:
+            console.print(dashboard.in_words)
+        dashboard.add_once(folder.name, config={"postprocess": asdict(settings)}, summary=result)
     return result["competition_map"]
 
 

@@ -11,6 +11,7 @@ from src.postprocess.prediction_meta import read_json
 
 SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
 UNFINISHED = ".writing"
+FAILED_SUFFIX = "_failed.json"
 
 Shard = tuple[int, int, Path]
 """Rank, number in the rank's series, file."""
@@ -29,6 +30,31 @@ def unfinished_path(shard: Path) -> Path:
 def unfinished_shards(directory: Path, rank: int) -> list[Path]:
     """What a killed process of this rank left."""
     return list(directory.glob(f"rank{rank:05d}_shard*.arrow{UNFINISHED}"))
+
+
+def clear_other_ranks(directory: Path, world_size: int) -> None:
+    """Delete what ranks beyond ``world_size`` left, killed in a run of more processes than this."""
+    for path in directory.glob("rank?????_*"):
+        is_left = path.name.endswith(UNFINISHED) or path.name.endswith(FAILED_SUFFIX)
+        if is_left and int(path.name[4:9]) >= world_size:
+            path.unlink(missing_ok=True)
+
+
+def failed_path(directory: Path, rank: int) -> Path:
+    """The file that says which images a rank could not predict."""
+    return directory / f"rank{rank:05d}{FAILED_SUFFIX}"
+
+
+def read_failed(directory: Path) -> dict[str, str]:
+    """Why images of a store could not be predicted, by image id in ascending order; of all ranks.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(directory.glob(f"rank?????{FAILED_SUFFIX}")):
+        found |= {image_id: str(reason) for image_id, reason in read_json(path).items()}
+    return dict(sorted(found.items()))
 
 
 def done_path(directory: Path, rank: int) -> Path:

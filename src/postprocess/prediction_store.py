@@ -2,6 +2,7 @@
 
     meta.json                     settings, class list, mask size and type, score floor, cap
     rank00000_shard00000.arrow    a record batch an image, zstd; whole or absent
+    rank00000_failed.json         images that could not be predicted, and why; absent where none
     rank00000_done.json           written when the rank has finished: its number of shards
 
 A shard is streamed to ``*.arrow.writing`` and renamed when it is full, so a killed run loses at
@@ -30,18 +31,14 @@ from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import (
     check_series,
     done_path,
+    failed_path,
     list_shards,
+    read_failed,
     shard_path,
     unfinished_shards,
 )
-from src.postprocess.prediction_meta import (
-    META_NAME,
-    StoreMeta,
-    describe_difference,
-    read_meta,
-    to_json,
-    write_json,
-)
+from src.postprocess.prediction_folder import claim_folder
+from src.postprocess.prediction_meta import StoreMeta, read_meta, write_json
 from src.postprocess.prediction_shards import (
     REMEDY,
     ShardImage,
@@ -102,35 +99,15 @@ class PredictionStoreWriter:
         self._schema = shard_schema(self.meta.mask_size_hw, mask_dtype)
         self._known_categories = np.array(self.meta.category_ids, dtype=np.int64)
         self._open: ShardWriter | None = None
-        self._claim()
-        shards = list_shards(self.directory)
-        self._written = {
-            image.image_id for *_, path in shards for image in list_images(path, self._schema)
-        }
-        self._taken = {shard for of, shard, _ in shards if of == rank}
-
-    def _claim(self) -> None:
-        """Make the folder this run's, or check that it is."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{self.directory}: a folder for predictions wanted ({error})"
-            ) from error
-        content = to_json(self.meta)
-        if (self.directory / META_NAME).exists():
-            there = to_json(read_meta(self.directory))
-            difference = describe_difference(there, content)
-            if difference:
-                raise InputError(
-                    f"{self.directory}: holds predictions of another run; give another folder or "
-                    f"delete it. Different: {'; '.join(difference)}"
-                )
-        else:
-            write_json(self.directory / META_NAME, content)
-        done_path(self.directory, self._rank).unlink(missing_ok=True)
-        for left_over in unfinished_shards(self.directory, self._rank):
-            left_over.unlink()
+        self._written = claim_folder(self.directory, self.meta)
+        self._taken = {shard for of, shard, _ in list_shards(self.directory) if of == rank}
+        self._failed: dict[str, str] = {}
+        for left_over in (
+            done_path(self.directory, rank),
+            failed_path(self.directory, rank),
+            *unfinished_shards(self.directory, rank),
+        ):
+            left_over.unlink(missing_ok=True)
 
     @property
     def written_image_ids(self) -> Set[str]:
@@ -157,6 +134,11 @@ class PredictionStoreWriter:
         self._written.add(candidates.image_id)
         if self._open.images >= self._images_per_shard:
             self.flush()
+
+    def add_failed(self, image_id: str, reason: str) -> None:
+        """Record that an image could not be predicted, in the folder at once."""
+        self._failed[image_id] = reason
+        write_json(failed_path(self.directory, self._rank), self._failed)
 
     def _check(self, candidates: Candidates) -> None:
         name = candidates.image_id
@@ -224,6 +206,16 @@ class PredictionStore:
                 found.setdefault(image.image_id, (number, image))
         self._places = [found[image_id] for image_id in sorted(found)]
         self._index = {image.image_id: index for index, (_, image) in enumerate(self._places)}
+        self._failed = {
+            image_id: reason
+            for image_id, reason in read_failed(self.directory).items()
+            if image_id not in self._index
+        }
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Why images could not be predicted, by image id in ascending order."""
+        return self._failed
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -257,6 +249,10 @@ class PredictionStore:
         """(height, width) of a photo in pixels, without reading its candidates."""
         return self._places[index][1].size_hw
 
+    def count(self, index: int) -> int:
+        """Number of candidates of an image, without reading them."""
+        return self._places[index][1].candidates
+
     def candidates(self, index: int) -> Candidates:
         """The candidates of one image.
 
@@ -282,13 +278,16 @@ class PredictionStore:
         """Refuse a store that lacks one of these images.
 
         Raises:
-            InputError: counts the images that are missing and names the first.
+            InputError: counts the images that are missing and names the first, with the reason
+                where it failed.
         """
         missing = sorted(set(wanted) - self._index.keys())
         if missing:
+            reason = self._failed.get(missing[0])
             raise InputError(
                 f"{self.directory}: {len(missing)} of the {len(set(wanted))} images of {source} "
-                f"have no predictions, the first is {missing[0]!r}; run predict on them"
+                f"have no predictions, the first is {missing[0]!r}"
+                f"{'' if reason is None else f' ({reason})'}; run predict on them"
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from src.annotations.categories import LabelDescriptions
 from src.metrics.competition import CompetitionScore
+from src.metrics.errors import ErrorReport
 from src.metrics.intervals import Interval, bootstrap_bands
 from src.metrics.matching import THRESHOLDS, split_key
 from src.reporting.charts import interval_bar, score_histogram, threshold_curve
 from src.reporting.colours import css_colour
 from src.reporting.drawing import draw_objects
+from src.reporting.error_section import error_section
 from src.reporting.pictures import Example, jpeg_data_uri
 
 
@@ -26,6 +28,7 @@ class Report:
 
     title: str
     score: CompetitionScore
+    errors: ErrorReport
     interval: Interval
     labels: LabelDescriptions
     notes: Sequence[str]  # what a reader of the score should know, a sentence each
@@ -58,6 +61,7 @@ def render(report: Report) -> str:
         missing_photos=missing,
         curve=threshold_curve(THRESHOLDS, score.per_threshold, bands),
         histogram=score_histogram(score.per_image),
+        errors=error_section(report.errors, interval, report.labels),
         classes=_class_rows(report),
         totals=_totals(score),
         example_groups=[

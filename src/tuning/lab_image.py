@@ -150,8 +150,12 @@ class LabImage:
         for packed, threshold in zip(masks, missing, strict=True):
             self._rasters.add(name, SCORED_RASTER, together, threshold, packed)
 
-    def counts(self, keys: SettingsKeys) -> ImageCounts:
+    def counts(self, keys: SettingsKeys, *, with_filler: bool = True) -> ImageCounts:
         """As matching the objects that are submitted with the truth gives them.
+
+        Args:
+            keys: Of the settings.
+            with_filler: Whether an image without an object has the filler, as it is submitted.
 
         Raises:
             ValueError: the truth is not known.
@@ -159,8 +163,10 @@ class LabImage:
         if self._truth is None:
             raise ValueError(f"{self._candidates.image_id}: its truth is not known")
         if not keys.classes_are_apart:
-            submitted = as_submitted(self.detections(keys, SCORED_RASTER))
-            return match_objects(self._truth, submitted).counts()
+            objects = self.detections(keys, SCORED_RASTER)
+            if with_filler or len(objects):
+                return match_objects(self._truth, as_submitted(objects)).counts()
+            return match_objects(self._truth, no_objects(self._truth)).counts()
         chosen, classes = self._choose(keys)
         found: dict[ClassKey, ClassHits] = {}
         firsts: dict[ClassKey, int] = {}
@@ -169,7 +175,7 @@ class LabImage:
             if hits.objects:
                 found[of_class.category] = hits
                 firsts[of_class.category] = of_class.places[hits.first]
-        if not found:
+        if not found and with_filler:
             if self._filler_counts is None:
                 submitted = filler(self._truth.image_id)
                 self._filler_counts = match_objects(self._truth, submitted).counts()

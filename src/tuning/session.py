@@ -157,6 +157,7 @@ def _chosen_images(
     if sample_submission is None:
         if not len(store):
             raise InputError(f"{store.directory}: holds no predictions")
+        store.check_image_ids([*store.image_ids, *store.failed], source="its split")
         return store.image_ids
     by_name = {written_as.image_id(image_id): image_id for image_id in store.image_ids}
     names = read_sample_image_ids(sample_submission)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
-from src.metrics.matching import ImageObjects
+from src.metrics.matching import ImageCounts, ImageObjects
 from src.postprocess.detections import Detections
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import PostprocessSettings
@@ -71,16 +71,33 @@ class ThresholdLab:
         Raises:
             InputError: as for ``score``.
         """
-        keys = [SettingsKeys(settings) for settings in grid]
         accumulators = [ScoreAccumulator(averaging=averaging) for _ in grid]
-        for image_id in self.image_ids:
-            if image_id not in self._truth:
-                continue
-            image = self._image(image_id)
-            image.prepare(keys)
-            for accumulator, of_settings in zip(accumulators, keys, strict=True):
-                accumulator.add_counts(image_id, image.counts(of_settings))
+        for image_id, counts in self.counts(grid):
+            for accumulator, of_settings in zip(accumulators, counts, strict=True):
+                accumulator.add_counts(image_id, of_settings)
         return [accumulator.result() for accumulator in accumulators]
+
+    def counts(
+        self, grid: Sequence[PostprocessSettings], *, with_filler: bool = True
+    ) -> Iterator[tuple[str, list[ImageCounts]]]:
+        """Each image whose truth is known, with its counts under each of many settings.
+
+        Args:
+            grid: The settings.
+            with_filler: Whether an image without an object has the filler, as it is submitted.
+
+        Raises:
+            InputError: the store is damaged.
+        """
+        keys = [SettingsKeys(settings) for settings in grid]
+        for image_id in self.image_ids:
+            if image_id in self._truth:
+                image = self._image(image_id)
+                image.prepare(keys)
+                yield (
+                    image_id,
+                    [image.counts(of_settings, with_filler=with_filler) for of_settings in keys],
+                )
 
     def detections(
         self, settings: PostprocessSettings, *, raster: str = "512x512"

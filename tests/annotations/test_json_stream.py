@@ -62,7 +62,7 @@ def test_any_object_in_any_chunks(tmp_path_factory, parts, items, chunk_bytes, i
         ('{"items": [1 2]}', r"line 1, column 14: a comma or the closing \] is wanted"),
         ('{"items": [1,\n 2,\n {"x": tru}]}', r"line 3, column 8: Expecting value"),
         ('{"items": [\n"open]}', r"line 2, column 1: Unterminated string"),
-        ('{"items": [{"x": 1,}]}', r"line 1, column \d+: .*property name"),
+        ('{"items": [{"x": 1,}]}', r"line 1, column \d+: .*(property name|trailing comma)"),
         ("", r"line 1, column 1: a JSON object"),
         ('{"a": ' + "[" * 100_000, r"nested too deeply|Expecting value"),
     ],

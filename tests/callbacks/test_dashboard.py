@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -83,6 +84,7 @@ def run(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
         try:
             best = train(composed)
         finally:
+            wandb.teardown()  # waits for the process that writes the file
             logging.getLogger("src").removeHandler(handler)
             logging.getLogger("src").setLevel(logging.NOTSET)
     return Run(folder, best, "\n".join(handler.lines))
@@ -165,8 +167,6 @@ def test_wandb_has_configuration_and_commit(run: Run) -> None:
 
 
 def test_wandb_run_is_finished_and_offline_is_said_once(run: Run) -> None:
-    import wandb
-
     assert wandb.run is None  # the next job of a sweep starts its own
     last = run.records[-1]
     assert last.WhichOneof("record_type") == "exit"

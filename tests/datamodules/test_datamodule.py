@@ -266,7 +266,23 @@ def test_bad_data_is_named(data: Data, stage, changes, message):
 def test_bad_sample_submission_is_named(data: Data, tmp_path, text, message):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(InputError, match=message):
-        data.datamodule(sample_submission=str(tmp_path / "s.csv")).setup("predict")
+        data.datamodule(sample_submission=str(tmp_path / "s.csv")).setup("test")
+
+
+def test_prediction_goes_on_without_some_photos(data: Data, tmp_path):
+    sample = tmp_path / "s.csv"
+    sample.write_text("ImageId\nt0.jpg\nno.jpg\n")
+    datamodule = data.datamodule(sample_submission=str(sample))
+    datamodule.setup("predict")
+    assert [*datamodule.photos_to_predict.image_ids] == ["t0.jpg", "no.jpg"]
+    batches = list(datamodule.predict_dataloader())
+    failures = {name: text for batch in batches for name, text in batch["failures"].items()}
+    assert list(failures) == ["no.jpg"]
+    assert "no.jpg: the image file is missing" in failures["no.jpg"]
+    # an id with a folder in it would be another photo's file
+    sample.write_text("ImageId\nt0.jpg\n../t1.jpg\n")
+    with pytest.raises(InputError, match=r"image id '\.\./t1\.jpg' has no photo .*1 of 2 ids"):
+        datamodule.setup("predict")
 
 
 def test_missing_photos_are_named_and_counted(data: Data, tmp_path):
@@ -276,6 +292,9 @@ def test_missing_photos_are_named_and_counted(data: Data, tmp_path):
     assert check_photos("images", tmp_path, ["c.jpg", "more/d.jpg"]) == tmp_path
     with pytest.raises(InputError, match=r"images=.*the image file a\.jpg is missing \(2 of 3 are"):
         check_photos("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    check_photos("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"], some_suffice=True)
+    with pytest.raises(InputError, match=r"the image file a\.jpg is missing \(2 of 2 are"):
+        check_photos("images", tmp_path, ["a.jpg", "b.jpg"], some_suffice=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no photos \(\.jpeg, \.jpg, \.png\) in"):
         data.datamodule(test_images=str(tmp_path / "empty")).setup("test")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from src.annotations.errors import InputError
 from src.datamodules.dataset import PhotoDataset
-from src.datamodules.photo_views import PhotoViewsDataset
+from src.datamodules.photo_views import PhotoViewsDataset, positions_left
 from tests.datamodules.conftest import Data
 
 SCALES = [(40, 70), (64, 100), (96, 160)]
@@ -90,3 +91,14 @@ def test_loader_hands_over_views_and_failures(data: Data, workers: int) -> None:
     assert [view["data_samples"][0].img_id for view in second["views"]] == ["t2.jpg"] * 3
     assert list(first["failures"]) == ["t1.jpg"]
     assert "gone.jpg: the image file is missing" in first["failures"]["t1.jpg"]
+
+
+def test_what_is_left_of_the_photos() -> None:
+    ids = ("a", "b", "c", "d", "e")
+    assert positions_left(ids, (), 1) == [0, 1, 2, 3, 4]
+    assert positions_left(ids, {"a", "d"}, 2) == [1, 2, 4]
+    assert positions_left(ids, {*ids}, 8) == []
+    # Lightning wants one for each process
+    assert positions_left(ids, {"a", "c", "e"}, 5) == [1, 3, 1, 3, 1]
+    with pytest.raises(InputError, match=r"2 images are in the .* none of the 5 .* is 'x'"):
+        positions_left(ids, {"a", "y", "x"}, 1)

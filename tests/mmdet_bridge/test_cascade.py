@@ -111,6 +111,33 @@ def test_selected_pairs_are_the_best_above_the_floor(
     assert (pairs.exact_above_score == floor) == (len(above) <= cap)
 
 
+@pytest.mark.parametrize(
+    ("likely", "unlikely", "cap", "chosen", "exact_above"),
+    [
+        (10, 10, 100, 20, 0.001),  # few of both
+        (10, 90, 100, 40, 0.021),  # unlikely ones fill up
+        (60, 90, 100, 60, 0.201),  # of a crowded photo every likely one
+        (60, 90, 50, 50, 0.211),  # but for the cap
+    ],
+)
+def test_unlikely_pairs_only_fill_up(
+    likely: int, unlikely: int, cap: int, chosen: int, exact_above: float
+) -> None:
+    scores = torch.cat(
+        [0.201 + 0.001 * torch.arange(likely), 0.002 + 0.001 * torch.arange(unlikely) * 49 / 89]
+    ).double()
+    table = scores[torch.randperm(len(scores))].reshape(-1, 2)
+    pairs = select_pairs(table, score_floor=0.001, max_pairs=cap, max_unlikely=40)
+    kept = table[pairs.proposals, pairs.classes]
+    assert len(kept) == chosen
+    assert sorted(kept) == sorted(scores)[-chosen:]
+    assert (scores > pairs.exact_above_score).sum() <= chosen
+    if exact_above == 0.001:
+        assert pairs.exact_above_score == 0.001
+    else:
+        assert pairs.exact_above_score == float(kept.min())
+
+
 def test_weights_of_another_model_are_refused_with_what_differs(detectors: list[Any]) -> None:
     good = {f"detector.{name}": value for name, value in detectors[1].state_dict().items()}
     copy = make_detector(0)

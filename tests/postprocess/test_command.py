@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -64,7 +65,10 @@ def test_score_is_that_of_src_score(
         "postprocess.remove_categories=[]",
     )
     summary = json.loads(shown.splitlines()[-1])
-    assert summary == json.loads((tmp_path / "score.json").read_text())
+    written = json.loads((tmp_path / "score.json").read_text())
+    per_image = written.pop("per_image")
+    assert summary == written
+    assert np.mean(list(per_image.values())) == pytest.approx(summary["competition_map"])
     assert "note: 2 written images have no truth: not scored" in shown
     assert "note: 1 images of the truth are not written: not scored" in shown
     known = tmp_path / "known.csv"

@@ -11,6 +11,7 @@ import pytest
 
 from src.annotations.errors import InputError
 from src.postprocess.candidates import Candidates
+from src.postprocess.prediction_files import clear_other_ranks
 from src.postprocess.prediction_store import PredictionStore
 from tests.postprocess.generated import make_candidates
 from tests.postprocess.stores import SETTINGS, check_same, make_images, make_writer, write_store
@@ -191,3 +192,48 @@ def test_an_image_that_is_not_there(tmp_path: Path) -> None:
         InputError, match=r"2 of the 3 images of sample\.csv have no predictions, .* 'x\.jpg'"
     ):
         store.check_image_ids(["y.jpg", "001.jpg", "x.jpg"], source="sample.csv")
+
+
+def test_a_folder_without_images_takes_other_settings(tmp_path: Path) -> None:
+    make_writer(tmp_path, settings={"photos": "wrong path"})
+    write_store(tmp_path, make_images(0, 2))
+    assert PredictionStore(tmp_path).settings == SETTINGS
+
+
+def test_failed_images_are_in_the_store_until_they_are_predicted(tmp_path: Path) -> None:
+    images = make_images(0, 3)
+    with make_writer(tmp_path, rank=1) as writer:
+        writer.add(images[0])
+        writer.add_failed("002.jpg", "truncated")
+        writer.add_failed("001.jpg", "gone")
+        # at once, not at the end
+        assert dict(PredictionStore(tmp_path).failed) == {"001.jpg": "gone", "002.jpg": "truncated"}
+    with pytest.raises(
+        InputError, match=r"1 of the 2 images of s\.csv have no .* '001\.jpg' \(gone\); run"
+    ):
+        PredictionStore(tmp_path).check_image_ids(["000.jpg", "001.jpg"], source="s.csv")
+    # another number of processes: rank 1's file is still there
+    write_store(tmp_path, [images[1]])
+    assert dict(PredictionStore(tmp_path).failed) == {"002.jpg": "truncated"}
+    write_store(tmp_path, [images[2]], rank=1)
+    assert dict(PredictionStore(tmp_path).failed) == {}
+    assert len(PredictionStore(tmp_path)) == 3
+
+
+def test_what_more_processes_left_is_cleared(tmp_path: Path) -> None:
+    write_store(tmp_path, make_images(0, 2), rank=3)
+    left = ["rank00002_failed.json", "rank00003_shard00001.arrow.writing"]
+    kept = ["rank00001_failed.json", "rank00001_shard00000.arrow.writing"]
+    for name in (*left, *kept):
+        (tmp_path / name).write_text("{}")
+    clear_other_ranks(tmp_path, world_size=2)
+    assert not any((tmp_path / name).exists() for name in left)
+    assert all((tmp_path / name).exists() for name in kept)
+    assert len(PredictionStore(tmp_path)) == 2
+
+
+def test_candidates_are_counted_without_reading_them(tmp_path: Path) -> None:
+    images = make_images(0, 5)
+    write_store(tmp_path, images)
+    store = PredictionStore(tmp_path)
+    assert [store.count(index) for index in range(5)] == [len(image) for image in images]

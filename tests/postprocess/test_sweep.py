@@ -41,7 +41,7 @@ def test_each_job_has_a_folder_named_by_its_overrides(
 ) -> None:
     shown = run(*arguments)
     (sweep,) = (tmp_path / "multirun" / "postprocess").iterdir()
-    assert sweep.name.startswith("store~")
+    assert sweep.name.startswith("store-")
     names = [
         f"postprocess.nms_iou_threshold=0.5,postprocess.score_threshold={score},postprocess=winner"
         for score in ("0.3", "0.6")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.metrics.errors import GROUPS, KINDS, MISSED, ErrorAccumulator
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.matching import ImageObjects
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
@@ -67,12 +68,14 @@ def make_report(folder, *, images="train", worst=2, best=2, averaging="per_class
         open_submission(folder / "submission.csv", truth) as prediction,
     ):
         comparison = compare(truth, prediction, prediction_name="submission.csv")
-        score = score_comparison(comparison, averaging=averaging)
+        errors = ErrorAccumulator(averaging=averaging)
+        score = score_comparison(comparison, averaging=averaging, errors=errors)
         chosen = choose_examples(score, worst=worst, best=best)
         groups = [load_examples(comparison, group, images_directory) for group in chosen]
         return Report(
             title=options.pop("title", "A report"),
             score=score,
+            errors=errors.result(),
             interval=bootstrap_interval(score.per_image, resamples=200),
             labels=comparison.labels,
             notes=comparison.notes,
@@ -207,6 +210,36 @@ def test_the_averaging_is_named(folder, averaging):
     words = {"per_class": "mean over classes", "pooled": "classes pooled"}
     for name, shown in words.items():
         assert (shown in text) == (name == averaging)
+
+
+def test_errors_are_shown_with_their_gains(report, page):
+    text = " ".join(" ".join(page.text).split())
+    errors = report.errors
+    assert errors.score == pytest.approx(report.score.competition_map)
+    assert errors.gain(MISSED) > 0
+    section = text.split("Where the score is lost")[1].split("By class and size")[0]
+    for kind in KINDS:
+        shown = kind.removeprefix("poor mask, ")
+        assert f"{shown} {errors.counts[kind]} {errors.gain(kind):+.4f}" in section
+        assert f"{shown}: {errors.gain(kind):+.4f} (" in section  # of the chart's bar
+    section = text.split("By class and size")[1].split("By class ")[0]
+    for key, name in ((4, "jacket"), (31, "sleeve"), (23, "shoe")):
+        gains = errors.by_class[key]
+        shown = " ".join(f"{gains[group]:+.4f}" for group in GROUPS)
+        assert f"{key} {name} {shown}" in section
+    for size, gains in errors.by_size.items():
+        assert f"{size} {' '.join(f'{gains[group]:+.4f}' for group in GROUPS)}" in section
+
+
+def test_a_page_without_errors_has_an_empty_chart(folder, tmp_path):
+    """The truth against itself."""
+    make_data(tmp_path / "data", images=2)
+    submission = tmp_path / "data" / "submission.csv"
+    submission.write_text((tmp_path / "data" / "train.csv").read_text())
+    report = make_report(tmp_path / "data")
+    text = " ".join(" ".join(Page(render(report)).text).split())
+    assert report.score.competition_map == 1
+    assert "missed 0 +0.0000 +0.000 to +0.000" in text
 
 
 def test_same_input_same_page(folder, report):

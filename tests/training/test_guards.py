@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src import train as entry
 from src.annotations.errors import InputError
 from src.callbacks.memory_advice import MemoryAdvice, describe
 from src.guards import build_trainer, check_devices, check_multirun, local_devices
+from src.mmdet_bridge.checkpoints import save_weights
 from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
-from tests.cascades import make_batch
+from tests.cascades import SMALL, compose_module, make_batch
 from tests.training.runs import overrides, run
+
+FROZEN = ("module.detector.backbone.frozen_stages=1",)
 
 
 def trainer(**keys: Any) -> Any:
@@ -59,6 +64,25 @@ def test_devices_that_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"trainer\.devices=8: this machine has 2 GPU\(s\); legal"):
         check_devices(trainer(devices=8))
     check_devices(trainer(devices=2))
+
+
+def test_first_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module = instantiate(compose_module("htc_tiny", *SMALL, *FROZEN).module)
+    missing = tmp_path / "coco.safetensors"
+    with pytest.raises(
+        InputError, match=r"initial_weights=.*coco\.safetensors: no such file; .*import_weights"
+    ):
+        entry.start_from(module, str(missing))
+    with caplog.at_level(logging.WARNING):
+        entry.start_from(module, None)
+    assert re.search(r"initial_weights=null: \d+ parameters of the frozen stages", caplog.text)
+    caplog.clear()
+    given = {name: value + 1 for name, value in module.detector.state_dict().items()}
+    save_weights(given, missing)
+    entry.start_from(module, str(missing))
+    assert all(torch.equal(v, given[k]) for k, v in module.detector.state_dict().items())
+    entry.start_from(instantiate(compose_module("htc_tiny", *SMALL).module), None)
+    assert caplog.text == ""
 
 
 def test_lightnings_refusals_are_one_line() -> None:
@@ -105,7 +129,7 @@ def test_what_multirun_allows(
         (["datamodule.batch_size=14"], "takes 14 photos a step"),
         (["datamodule.validation_images=16"], "validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
-        (["initial_weights=no.pth"], "checkpoint no.pth does not exist"),
+        (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),
         (["trainer.precision=bf61"], "Precision 'bf61' is invalid"),
         (
             ["-m", "hydra.sweep.subdir=x", "seed=1,2", "trainer.devices=2"],

@@ -106,21 +106,31 @@ def test_a_run_limited_by_steps_goes_on_at_an_epoch(photos: Path, tmp_path: Path
     assert state_differences(tmp_path / "parts", tmp_path / "whole") == []
 
 
-def test_accumulated_gradients_are_not_lost(photos: Path, tmp_path: Path) -> None:
-    """Steps of two batches: a checkpoint stands between steps only."""
-    options = (
-        "trainer.accumulate_grad_batches=2",
-        "callbacks.run_checkpoint.every_n_train_steps=1",
-    )
+@pytest.mark.parametrize(
+    ("options", "moment", "batches_done"),
+    [
+        # Steps of two batches: a checkpoint stands between steps only.
+        (
+            ["trainer.accumulate_grad_batches=2", "callbacks.run_checkpoint.every_n_train_steps=1"],
+            "batch 3",
+            2,
+        ),
+        (["+callbacks=ema", "callbacks.ema.decay=0.5"], "batch 9", 2),
+    ],
+    ids=["accumulated gradients", "moving average"],
+)
+def test_nothing_between_steps_is_lost(
+    options: list[str], moment: str, batches_done: int, photos: Path, tmp_path: Path
+) -> None:
     snapshots = (
         "+callbacks.snapshots._target_=tests.training.interruptions.Snapshots",
         f"+callbacks.snapshots.directory={tmp_path / 'run'}",
         f"+callbacks.snapshots.output={tmp_path}",
-        "+callbacks.snapshots.moments=[batch 3]",
+        f"+callbacks.snapshots.moments=[{moment}]",
     )
     run(photos, tmp_path / "run", *options, *snapshots)
     (tmp_path / "run").rename(tmp_path / "whole")
-    (tmp_path / "batch 3").rename(tmp_path / "run")
-    assert load(tmp_path / "run/checkpoints/last.ckpt")["position"]["batches_done"] == 2
+    (tmp_path / moment).rename(tmp_path / "run")
+    assert load(tmp_path / "run/checkpoints/last.ckpt")["position"]["batches_done"] == batches_done
     run(photos, tmp_path / "run", *options)
     assert state_differences(tmp_path / "run", tmp_path / "whole") == []

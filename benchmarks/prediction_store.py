@@ -1,0 +1,82 @@
+"""Size and speed of the prediction store beside one file of masks at the photos' size.
+
+    python -m benchmarks.prediction_store
+
+The peer is what mmdetection's test script dumps: a pickle of each photo's detections, masks as
+COCO's compressed run lengths at the photo's size. It holds the 100 detections that NMS left, at one
+mask threshold; the store holds 300 (box, class) pairs from before NMS with their probabilities, so
+that every threshold can still be chosen. Times are CPU time.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from src.postprocess.coco_results import coco_results
+from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
+from src.postprocess.settings import PostprocessSettings
+from tests.postprocess.generated import make_candidates
+
+TEST_PHOTOS = 3200
+PHOTO_HW = (2000, 1500)
+COCO_DEFAULTS = PostprocessSettings(
+    score_threshold=0.001,
+    nms_iou_threshold=0.5,
+    max_per_image=100,
+    remove_categories=[],
+    mask_threshold=0.5,
+    suppress_overlaps=False,
+    min_area_px=0,
+)
+
+
+def run(*, photos: int = 16, candidates: int = 300) -> dict[str, Any]:
+    """Write, read and measure a store of generated candidates with smooth masks.
+
+    Args:
+        photos: in the store.
+        candidates: of each, what src.predict keeps of a common photo.
+
+    Returns:
+        Bytes of a photo, GiB of the 3,200 test photos, milliseconds a photo, and those of the peer.
+    """
+    made = [
+        make_candidates(
+            seed, image_id=f"{seed}.jpg", count=candidates, size_hw=PHOTO_HW, mask_dtype="float16"
+        )
+        for seed in range(photos)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        with PredictionStoreWriter(folder, category_ids=range(46), settings={}) as writer:
+            for image in made:
+                writer.add(image)
+        written = time.process_time()
+        store = PredictionStore(folder)
+        for index in range(photos):
+            store.candidates(index)
+        read = time.process_time()
+        size = sum(path.stat().st_size for path in Path(folder).iterdir())
+    start_peer = time.process_time()
+    peer = pickle.dumps([coco_results(image, COCO_DEFAULTS, image_number=1) for image in made])
+    peer_seconds = time.process_time() - start_peer
+    return {
+        "candidates_a_photo": candidates,
+        "bytes_a_photo": size // photos,
+        "gib_of_3200_photos": round(TEST_PHOTOS * size / photos / 2**30, 2),
+        "write_ms_a_photo": round(1e3 * (written - start) / photos, 2),
+        "read_ms_a_photo": round(1e3 * (read - written) / photos, 2),
+        "masks_at_photo_size_gib_of_3200_photos": round(
+            TEST_PHOTOS * len(peer) / photos / 2**30, 2
+        ),
+        "masks_at_photo_size_ms_a_photo": round(1e3 * peer_seconds / photos, 2),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(), indent=2))

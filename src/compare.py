@@ -1,0 +1,165 @@
+"""Compare two results: ``python -m src.compare a=one.csv b=other.csv ground_truth=train.csv``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+
+from src.annotations.errors import InputError
+from src.config import entry_point, to_plain
+from src.datamodules.split_file import read_split
+from src.metrics.competition import check_averaging
+from src.metrics.inputs import RasterObjects
+from src.metrics.intervals import (
+    PairedInterval,
+    bootstrap_interval,
+    check_settings,
+    paired_bootstrap_interval,
+)
+from src.metrics.matching import ImageObjects
+from src.metrics.score_file import is_score_file, read_scores
+from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.postprocess.prediction_store import PredictionStore
+from src.postprocess.settings import settings_from
+from src.reporting.stored_predictions import StoredObjects
+
+SIDES = ("a", "b")
+
+
+def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str, float]:
+    """The score of each image of one side, by image id.
+
+    Raises:
+        InputError: a file is missing or wrong, or a score file is of another averaging.
+    """
+    path = Path(config[side])
+    if not path.exists():
+        raise InputError(f"{side}={path}: no such file or folder")
+    wanted = None if config.split is None else set(read_split(Path(config.split)).validation)
+    if is_score_file(path):
+        scores = read_scores(path)
+        for key in ("averaging", "use_attributes"):
+            if getattr(scores, key) != config[key]:
+                raise InputError(
+                    f"{side}={path}: made with {key}={getattr(scores, key)}, and {key}="
+                    f"{config[key]} is compared; give {key}={getattr(scores, key)}"
+                )
+        kept = scores.per_image
+        return {name: kept[name] for name in kept if wanted is None or name in wanted}
+    if config.ground_truth is None:
+        raise InputError(f"{side}={path}: ground_truth=... is needed to score it")
+    with ExitStack() as opened:
+        truth = opened.enter_context(
+            open_truth(
+                config.ground_truth,
+                use_attributes=config.use_attributes,
+                images_directory=config.images,
+                label_descriptions=config.label_descriptions,
+                cache_directory=config.cache_directory,
+                progress=progress,
+            )
+        )
+        prediction: Mapping[str, ImageObjects] = (
+            StoredObjects(
+                PredictionStore(path),
+                settings_from(to_plain(config[f"{side}_postprocess"])),
+                use_attributes=config.use_attributes,
+            )
+            if path.is_dir()
+            else opened.enter_context(open_submission(path, truth, progress=progress))
+        )
+        return _score(truth, prediction, wanted, side, config, progress)
+
+
+def _score(
+    truth: RasterObjects,
+    prediction: Mapping[str, ImageObjects],
+    wanted: set[str] | None,
+    side: str,
+    config: DictConfig,
+    progress: Progress,
+) -> Mapping[str, float]:
+    """Of the images that have both, and are wanted."""
+    name = f"{side}={config[side]}"
+    image_ids = [
+        image_id
+        for image_id in truth
+        if image_id in prediction and (wanted is None or image_id in wanted)
+    ]
+    if not image_ids:
+        raise InputError(f"{name}: has none of the images of {config.ground_truth} to be compared")
+    comparison = compare(truth, prediction, prediction_name=name, image_ids=image_ids)
+    score = score_comparison(comparison, averaging=config.averaging, progress=progress)
+    return dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
+
+
+def check_same_images(a: Mapping[str, float], b: Mapping[str, float]) -> None:
+    """Refuse two sets of images that differ: a paired comparison needs the same.
+
+    Raises:
+        InputError: names how many are on one side only, and the first of each.
+    """
+    only = [sorted(set(one) - set(other)) for one, other in ((a, b), (b, a))]
+    if any(only):
+        differences = "; ".join(
+            f"{side} alone has {len(names)} (the first: {names[0]})"
+            for side, names in zip(SIDES, only, strict=True)
+            if names
+        )
+        raise InputError(
+            f"a and b must score the same images, {len(set(a) & set(b))} are in both; {differences}"
+        )
+
+
+def verdict(paired: PairedInterval) -> str:
+    """What the interval says, in a word or two."""
+    if paired.difference.low > 0:
+        return "b is better"
+    return "a is better" if paired.difference.high < 0 else "within noise"
+
+
+@entry_point(
+    "compare", renamed={f"{side}_postprocess": f"postprocess@{side}_postprocess" for side in SIDES}
+)
+def main(config: DictConfig) -> None:
+    """Hydra's task: score both, resample the images, show the difference with its interval."""
+    check_averaging(config.averaging)
+    check_settings(resamples=config.resamples, confidence=config.confidence)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        a, b = (scores_of(config, side, progress) for side in SIDES)
+    check_same_images(a, b)
+    options = {key: config[key] for key in ("resamples", "confidence", "seed")}
+    per_image = {"a": list(a.values()), "b": [b[name] for name in a]}
+    paired = paired_bootstrap_interval(per_image["a"], per_image["b"], **options)
+    intervals = {side: bootstrap_interval(per_image[side], **options) for side in SIDES}
+    for side, own in intervals.items():
+        print(
+            f"{side}  {own.estimate:.5f}  {own.confidence:.0%} interval {own.low:.4f} to "
+            f"{own.high:.4f}  {config[side]}"
+        )
+    gain = paired.difference
+    print(
+        f"b - a  {gain.estimate:+.5f}  {gain.confidence:.0%} interval {gain.low:+.4f} to "
+        f"{gain.high:+.4f}, probability that b is better {paired.probability_better:.1%}: "
+        f"{verdict(paired)} ({config.averaging}, {len(a)} images)"
+    )
+    summary = {side: asdict(own) for side, own in intervals.items()} | {
+        "difference": asdict(gain),
+        "probability_better": paired.probability_better,
+        "verdict": verdict(paired),
+        "images": len(a),
+        "averaging": config.averaging,
+        "use_attributes": config.use_attributes,
+    }
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Stored predictions as COCO results: ``python -m src.export_coco predictions=STORE``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+
+from src.annotations.errors import InputError
+from src.config import entry_point, to_plain
+from src.postprocess.coco_results import coco_results
+from src.postprocess.prediction_store import PredictionStore
+from src.postprocess.settings import settings_from
+
+
+def read_image_numbers(path: Path) -> dict[str, int]:
+    """COCO's number of each image by file name, from a file of COCO annotations.
+
+    Raises:
+        InputError: no such file, no such JSON, or a file name that stands twice.
+    """
+    try:
+        images = json.loads(path.read_text(encoding="utf-8"))["images"]
+        numbers = {str(image["file_name"]): int(image["id"]) for image in images}
+    except FileNotFoundError:
+        raise InputError(f"annotations={path}: no such file") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"annotations={path}: COCO JSON wanted, with images that have id and file_name "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if len(numbers) < len(images):
+        raise InputError(f"annotations={path}: two images have one file_name")
+    return numbers
+
+
+def number_images(store: PredictionStore, annotations: str | None) -> Mapping[str, int]:
+    """COCO's number of each image of the store.
+
+    Without a file, as src.convert numbers the same images: by place, from 1. An image id is a file
+    name, or one without its suffix, or with folders left out.
+
+    Raises:
+        InputError: the file lacks an image of the store.
+    """
+    if annotations is None:
+        return {image_id: place for place, image_id in enumerate(store.image_ids, start=1)}
+    by_file = read_image_numbers(Path(annotations))
+    names = {Path(file).stem: number for file, number in by_file.items()}
+    names |= {Path(file).name: number for file, number in by_file.items()} | by_file
+    missing = [image_id for image_id in store.image_ids if image_id not in names]
+    if missing:
+        raise InputError(
+            f"annotations={annotations}: lacks {len(missing)} of the {len(store)} images of "
+            f"{store.directory}, the first is {missing[0]!r}"
+        )
+    return {image_id: names[image_id] for image_id in store.image_ids}
+
+
+def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write the JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(results), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@entry_point("export_coco")
+def main(config: DictConfig) -> None:
+    """Hydra's task: write COCO's results."""
+    settings = settings_from(to_plain(config.postprocess))
+    store = PredictionStore(config.predictions)
+    store.check_image_ids([*store.image_ids, *store.failed], source="its split")
+    numbers = number_images(store, config.annotations)
+    console = Console(stderr=True)
+    results = [
+        result
+        for index, image_id in enumerate(
+            track(store.image_ids, description="masks", console=console, transient=True)
+        )
+        for result in coco_results(
+            store.candidates(index),
+            settings,
+            image_number=numbers[image_id],
+            label_category_ids=store.category_ids,
+        )
+    ]
+    write_results(Path(config.output), results)
+    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(
+        f"{config.output}: {len(results)} objects in {len(store)} images"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Fuse prediction stores: ``python -m src.fuse predictions=[STORE_A,STORE_B] output=STORE_C``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+
+from src.annotations.errors import InputError
+from src.config import entry_point, to_plain
+from src.postprocess.late_fusion import LateFusion, check_weights, fuse
+from src.postprocess.prediction_meta import to_json
+from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
+
+LISTED = 12
+
+
+def open_stores(directories: Sequence[str]) -> list[PredictionStore]:
+    """Open stores that fit together.
+
+    Raises:
+        InputError: no store, one that cannot be read, or two of other classes, photos or masks.
+    """
+    if isinstance(directories, str) or not directories:
+        raise InputError(
+            f"predictions={directories!r}: a list of prediction stores wanted, as [STORE_A,STORE_B]"
+        )
+    stores = [PredictionStore(directory) for directory in directories]
+    for store in stores:
+        store.check_image_ids([*store.image_ids, *store.failed], source="its split")
+    for store in stores[1:]:
+        _check_fits(stores[0], store)
+    return stores
+
+
+def _check_fits(first: PredictionStore, other: PredictionStore) -> None:
+    for key in ("category_ids", "mask_size_hw"):
+        values = [list(getattr(store.meta, key)) for store in (first, other)]
+        if values[0] != values[1]:
+            raise InputError(
+                f"{other.directory} does not fit {first.directory}: {key} {_shortened(values[1])}, "
+                f"{_shortened(values[0])} there"
+            )
+    other.check_image_ids(first.image_ids, source=str(first.directory))
+    first.check_image_ids(other.image_ids, source=str(other.directory))
+    for image_id in first.image_ids:
+        sizes_hw = [store.size_hw(store.index_of(image_id)) for store in (first, other)]
+        if sizes_hw[0] != sizes_hw[1]:
+            raise InputError(
+                f"{other.directory}: photo {image_id} of {sizes_hw[1]} px (height, width), of "
+                f"{sizes_hw[0]} px in {first.directory}"
+            )
+
+
+def _shortened(values: Sequence[int]) -> str:
+    shown = ", ".join(map(str, values[:LISTED]))
+    return f"[{shown}]" if len(values) <= LISTED else f"[{shown}, ...] ({len(values)})"
+
+
+@entry_point("fuse")
+def main(config: DictConfig) -> None:
+    """Hydra's task: fuse the stores."""
+    settings = LateFusion(
+        score_threshold=config.score_threshold,
+        nms_iou_threshold=config.nms_iou_threshold,
+        max_per_image=config.max_per_image,
+        iou_threshold=config.iou_threshold,
+    )
+    stores = open_stores(to_plain(config.predictions))
+    weights = to_plain(config.weights)
+    if weights is not None:
+        check_weights("weights", weights, len(stores))
+    writer = PredictionStoreWriter(
+        Path(config.output),
+        category_ids=stores[0].category_ids,
+        settings={
+            "fusion": {"kind": "late", **asdict(settings)},
+            "weights": weights,
+            "predictions": [to_json(store.meta) for store in stores],
+        },
+        mask_size_hw=stores[0].meta.mask_size_hw,
+    )
+    with writer:
+        left = [one for one in stores[0].image_ids if one not in writer.written_image_ids]
+        for image_id in track(left, console=Console(stderr=True), transient=True):
+            writer.add(
+                fuse(
+                    [store.candidates(store.index_of(image_id)) for store in stores],
+                    settings,
+                    weights=weights,
+                    label_category_ids=stores[0].category_ids,
+                )
+            )
+    fused = PredictionStore(config.output)
+    objects = sum(fused.count(index) for index in range(len(fused)))
+    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(
+        f"{config.output}: {objects} detections in {len(fused)} photos, of {len(stores)} stores"
+    )
+
+
+if __name__ == "__main__":
+    main()

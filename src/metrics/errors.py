@@ -1,0 +1,241 @@
+"""Where the score is lost: one kind of error is put right at a time, and the images scored again.
+
+After TIDE (Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors"),
+adapted to this metric, which knows no confidences and counts every object. Each object that is not
+a hit at all ten thresholds belongs to one error:
+
+- ``poor mask``, by bands of IoU: a predicted object and the true one of its class that it means,
+  with an IoU above 0.1. Up to 0.5 it is no hit at all, above at some thresholds. Put right: the
+  mask becomes the true one.
+- ``wrong class``: a predicted object and an unmatched true one of another class with an IoU above
+  0.5. Put right: class and mask become the true ones.
+- ``duplicate``: a predicted object over a true one that another prediction has already found: of
+  its class (IoU above 0.1) or of another (above 0.5). Put right: it goes.
+- ``background``: any other predicted object, the filler row too. Put right: it goes.
+- ``missed``: a true object that no prediction means. Put right: it is found with its mask.
+
+Pairs are made by falling IoU, one to one; those that count as matches come first. With all errors
+put right the score is 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.packed_masks import areas_px, paired_intersections_px
+from src.metrics.competition import Averaging, image_score
+from src.metrics.matching import (
+    THRESHOLDS,
+    ClassKey,
+    ImageCounts,
+    ImageMatches,
+    ImageObjects,
+)
+
+MISSED, DUPLICATE, WRONG_CLASS, BACKGROUND = "missed", "duplicate", "wrong class", "background"
+MASK_BANDS = ((0.1, 0.5), (0.5, 0.65), (0.65, 0.8), (0.8, 0.95))  # above, up to
+POOR_MASK = "poor mask"
+
+
+def band_name(band: tuple[float, float]) -> str:
+    """``poor mask, IoU 0.50-0.65``."""
+    return f"{POOR_MASK}, IoU {band[0]:.2f}-{band[1]:.2f}"
+
+
+BANDS = tuple(band_name(band) for band in MASK_BANDS)
+KINDS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, *BANDS)
+GROUPS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, POOR_MASK)  # with the bands together
+# By pixels of an object's mask on the 512x512 raster; COCO's bounds.
+SIZES = (("small", 32**2), ("medium", 96**2), ("large", 512 * 512 + 1))
+_MEANT = 0.1  # IoU above which a prediction means a true object of its class
+_FOUND = THRESHOLDS[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectError:
+    """One error of an image."""
+
+    kind: str  # one of KINDS
+    class_key: ClassKey  # of the true object; of the predicted one where there is none
+    area_px: int  # of the same object
+    # how counts change where it is put right: class, predicted objects, hits by threshold
+    changes: tuple[tuple[ClassKey, int, npt.NDArray[np.int64]], ...]
+
+    @property
+    def group(self) -> str:
+        """Its kind, one of GROUPS."""
+        return POOR_MASK if self.kind in BANDS else self.kind
+
+    @property
+    def size(self) -> str:
+        """The name of its size, one of SIZES."""
+        return next(name for name, below in SIZES if self.area_px < below)
+
+
+def find_errors(
+    truth: ImageObjects, prediction: ImageObjects, matches: ImageMatches
+) -> list[ObjectError]:
+    """The errors of one image.
+
+    Args:
+        truth: true objects.
+        prediction: predicted objects.
+        matches: of the two.
+    """
+    true_px, predicted_px = areas_px(truth.packed).tolist(), areas_px(prediction.packed).tolist()
+    free_truth = matches.truth_iou == 0
+    free_prediction = matches.prediction_iou == 0
+    errors = [
+        ObjectError(
+            _band(iou),
+            truth.class_keys[row],
+            true_px[row],
+            ((truth.class_keys[row], 0, _hits(1.0) - _hits(iou)),),
+        )
+        for row, iou in enumerate(matches.truth_iou.tolist())
+        if 0 < iou <= THRESHOLDS[-1]
+    ]
+    rows, columns, ious = _overlaps(truth, prediction, free_prediction)
+    for pair in np.argsort(-ious, kind="stable").tolist():
+        row, column, iou = int(rows[pair]), int(columns[pair]), float(ious[pair])
+        if not (free_truth[row] and free_prediction[column]):
+            continue
+        free_truth[row] = free_prediction[column] = False
+        key = truth.class_keys[row]
+        if key == prediction.class_keys[column]:  # 0.5 at most, or it were a match
+            errors.append(ObjectError(_band(iou), key, true_px[row], ((key, 0, _hits(1.0)),)))
+            continue
+        changes = ((prediction.class_keys[column], -1, _hits(0.0)), (key, 1, _hits(1.0)))
+        errors.append(ObjectError(WRONG_CLASS, key, true_px[row], changes))
+    over_truth = set(columns.tolist())
+    for column in np.flatnonzero(free_prediction).tolist():
+        key = prediction.class_keys[column]
+        kind = DUPLICATE if column in over_truth else BACKGROUND
+        errors.append(ObjectError(kind, key, predicted_px[column], ((key, -1, _hits(0.0)),)))
+    for row in np.flatnonzero(free_truth).tolist():
+        key = truth.class_keys[row]
+        errors.append(ObjectError(MISSED, key, true_px[row], ((key, 1, _hits(1.0)),)))
+    return errors
+
+
+def counts_put_right(counts: ImageCounts, errors: Iterable[ObjectError]) -> ImageCounts:
+    """The counts of an image as they would be without these errors of it."""
+    place = {key: number for number, key in enumerate(counts.class_keys)}
+    predicted, hits = counts.predicted_objects.copy(), counts.hits.copy()
+    for error in errors:
+        for key, objects, more_hits in error.changes:
+            predicted[place[key]] += objects
+            hits[place[key]] += more_hits
+    left = counts.truth_objects + predicted > 0
+    return ImageCounts(
+        class_keys=tuple(key for key, keep in zip(counts.class_keys, left, strict=True) if keep),
+        truth_objects=counts.truth_objects[left],
+        predicted_objects=predicted[left],
+        hits=hits[left],
+    )
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """What the errors of M images cost: the gain of the score if one kind were put right."""
+
+    score: float
+    counts: Mapping[str, int]  # errors by kind, POOR_MASK being all its bands together
+    gains: Mapping[str, npt.NDArray[np.float64]]  # (M,) by kind, of each image
+    by_class: Mapping[ClassKey, Mapping[str, float]]  # gain of the score by class and GROUPS
+    by_size: Mapping[str, Mapping[str, float]]  # and by size and GROUPS
+
+    def gain(self, kind: str) -> float:
+        """By how much the score would rise, 0 at least."""
+        return float(self.gains[kind].mean())
+
+
+@dataclass
+class ErrorAccumulator:
+    """Takes images one by one, and keeps numbers only."""
+
+    averaging: Averaging
+    _scores: list[float] = field(default_factory=list)
+    _counts: Counter[str] = field(default_factory=Counter)
+    _gains: dict[str, list[float]] = field(
+        default_factory=lambda: {kind: [] for kind in (*KINDS, POOR_MASK)}
+    )
+    _by_class: dict[ClassKey, Counter[str]] = field(default_factory=dict)
+    _by_size: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name, _ in SIZES}
+    )
+
+    def add(self, truth: ImageObjects, prediction: ImageObjects, matches: ImageMatches) -> None:
+        """Take one image."""
+        counts = matches.counts()
+        score = image_score(counts, self.averaging)
+        errors = find_errors(truth, prediction, matches)
+        self._scores.append(score)
+
+        def gain(chosen: list[ObjectError]) -> float:
+            return image_score(counts_put_right(counts, chosen), self.averaging) - score
+
+        of_kinds: dict[str, list[ObjectError]] = {kind: [] for kind in self._gains}
+        of_class: dict[tuple[ClassKey, str], list[ObjectError]] = {}
+        of_size: dict[tuple[str, str], list[ObjectError]] = {}
+        for error in errors:
+            for kind in {error.kind, error.group}:
+                of_kinds[kind].append(error)
+            of_class.setdefault((error.class_key, error.group), []).append(error)
+            of_size.setdefault((error.size, error.group), []).append(error)
+        for kind, own in of_kinds.items():
+            self._counts[kind] += len(own)
+            self._gains[kind].append(gain(own) if own else 0.0)
+        for (key, group), own in of_class.items():
+            self._by_class.setdefault(key, Counter())[group] += gain(own)  # type: ignore[assignment]
+        for (size, group), own in of_size.items():
+            self._by_size[size][group] += gain(own)  # type: ignore[assignment]
+
+    def result(self) -> ErrorReport:
+        """The report of the images so far, one at least."""
+        images = len(self._scores)
+        return ErrorReport(
+            score=float(np.mean(self._scores)),
+            counts={kind: self._counts[kind] for kind in self._gains},
+            gains={kind: np.array(gains) for kind, gains in self._gains.items()},
+            by_class={
+                key: {group: gains[group] / images for group in GROUPS}
+                for key, gains in self._by_class.items()
+            },
+            by_size={
+                size: {group: gains[group] / images for group in GROUPS}
+                for size, gains in self._by_size.items()
+            },
+        )
+
+
+def _overlaps(
+    truth: ImageObjects, prediction: ImageObjects, free_prediction: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """True index, predicted index and IoU where an unmatched prediction means a true object:
+    of its class with an IoU above 0.1, of another with one above 0.5."""
+    same = np.array(
+        [[key == other for other in prediction.class_keys] for key in truth.class_keys], dtype=bool
+    ).reshape(len(truth), len(prediction))
+    rows, columns = np.nonzero(np.broadcast_to(free_prediction, same.shape))
+    intersections = paired_intersections_px(truth.packed, prediction.packed, rows, columns)
+    either = areas_px(truth.packed)[rows] + areas_px(prediction.packed)[columns] - intersections
+    ious = intersections / np.maximum(either, 1)
+    meant = ious > np.where(same[rows, columns], _MEANT, _FOUND)
+    return rows[meant], columns[meant], ious[meant]
+
+
+def _hits(iou: float) -> npt.NDArray[np.int64]:
+    """Whether an IoU is a hit, by threshold. Shape (10,)."""
+    return (iou > np.array(THRESHOLDS)).astype(np.int64)
+
+
+def _band(iou: float) -> str:
+    return next(
+        name for name, (low, high) in zip(BANDS, MASK_BANDS, strict=True) if low < iou <= high
+    )

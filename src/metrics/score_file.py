@@ -1,0 +1,71 @@
+"""``score.json``: a score with that of each image, so that two of them can be compared later."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.annotations.errors import InputError
+from src.metrics.competition import CompetitionScore
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScores:
+    """The scores of images, and how they were made."""
+
+    averaging: str
+    use_attributes: bool
+    per_image: Mapping[str, float]  # by image id
+
+
+def write_scores(path: Path, summary: Mapping[str, Any], score: CompetitionScore) -> None:
+    """Write a summary and the scores of the images, the file whole or not at all.
+
+    Args:
+        path: The file.
+        summary: Plain JSON values; ``averaging`` and ``use_attributes`` among them.
+        score: Whose images' scores are written as ``per_image``.
+    """
+    per_image = dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({**summary, "per_image": per_image}, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def is_score_file(path: Path) -> bool:
+    """Whether a file is a JSON object with a score, as an annotation file is none."""
+    if path.suffix != ".json":
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "competition_map" in content
+
+
+def read_scores(path: Path) -> ImageScores:
+    """Read what ``write_scores`` has written.
+
+    Raises:
+        InputError: the file has no scores of images, or one is no number.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    per_image = content.get("per_image")
+    if not isinstance(per_image, dict) or not per_image:
+        raise InputError(
+            f"{path}: has no scores of single images (per_image); python -m src.score output=... "
+            "and python -m src.postprocess write them"
+        )
+    for image_id, value in per_image.items():
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InputError(f"{path}: per_image: {image_id}: {value!r} is no score from 0 to 1")
+    return ImageScores(
+        averaging=str(content.get("averaging")),
+        use_attributes=bool(content.get("use_attributes")),
+        per_image=per_image,
+    )

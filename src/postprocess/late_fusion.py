@@ -1,0 +1,258 @@
+"""Late fusion: several models' detections, each after its own NMS, made one by weighted boxes.
+
+Source: Solovyev, Wang, Gabruseva, "Weighted boxes fusion: Ensembling boxes from different object
+detection models", Image and Vision Computing 107 (2021), section 3, and the authors' code, where
+the paper leaves it open. Boxes of a class come in order of falling score times weight. Each goes to
+the cluster whose fused box it overlaps most, if the IoU is above the threshold, or begins a new
+one; a cluster's box is the mean of its boxes, weighted by score times weight, and is brought up to
+date at once. At the end a cluster of T boxes from N models has the score
+
+    mean over its boxes of (weight x score)  x  min(T, N) / (sum of the weights)
+
+so that what one model alone has seen counts less.
+
+Masks are not in the paper. Here the fused mask is the mean of the cluster's mask probabilities with
+the weights of its boxes, each sampled at the centres of the fused box's cells (bilinear, zero
+outside its own box, as mmdet pastes masks). They stay probabilities on a box, so a fused store is
+post-processed as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.errors import InputError
+from src.postprocess.candidates import Candidates
+from src.postprocess.pipeline import select_pairs
+from src.postprocess.settings import PostprocessSettings
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateFusion:
+    """What fusion can be told; the keys of ``fusion=late`` and of ``python -m src.fuse``.
+
+    Raises:
+        InputError: names the key, the bad value and what is legal.
+    """
+
+    score_threshold: float  # [0, 1]: a detection enters with a score strictly above it
+    nms_iou_threshold: float  # [0, 1]: of each model's own NMS
+    max_per_image: int | None  # of each model's detections at most, the best; None: no cap
+    iou_threshold: float  # [nms_iou_threshold, 1]: boxes that overlap more are one object
+
+    def __post_init__(self) -> None:
+        for key in ("score_threshold", "nms_iou_threshold", "iou_threshold"):
+            value = getattr(self, key)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and 0 <= value <= 1):
+                raise InputError(f"{key}={value!r}: a number from 0 to 1 wanted")
+        if self.iou_threshold < self.nms_iou_threshold:
+            raise InputError(
+                f"iou_threshold={self.iou_threshold} is below nms_iou_threshold="
+                f"{self.nms_iou_threshold}: a model's own detections would be fused together"
+            )
+        cap = self.max_per_image
+        if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
+            raise InputError(
+                f"max_per_image={cap!r}: a whole number of at least 1, or null for no cap"
+            )
+
+    @property
+    def own_detections(self) -> PostprocessSettings:
+        """How each model's pairs become its detections."""
+        return PostprocessSettings(
+            score_threshold=self.score_threshold,
+            nms_iou_threshold=self.nms_iou_threshold,
+            max_per_image=self.max_per_image,
+            remove_categories=(),
+            mask_threshold=0.5,
+            suppress_overlaps=False,
+            min_area_px=0,
+        )
+
+
+def fuse(
+    members: Sequence[Candidates],
+    settings: LateFusion,
+    *,
+    weights: Sequence[float] | None = None,
+    label_category_ids: Sequence[int] | None = None,
+) -> Candidates:
+    """Fuse the detections of N members in one image.
+
+    What comes out is, for post-processing, candidates: no two of a class overlap much, and their
+    scores may lie anywhere above 0. ``exact_above_score`` is 0 where every member had all pairs
+    that its detections are made of; where one lacks some, nothing is certain, and it is 1.
+
+    Args:
+        members: N models' (or views') pairs before NMS, of one photo.
+        settings: thresholds.
+        weights: N weights above 0; None: equal.
+        label_category_ids: see ``postprocess``.
+
+    Returns:
+        By falling score; float32 masks.
+
+    Raises:
+        ValueError: the members are of different photos, or their masks of different sizes.
+    """
+    _check_same_photo(members)
+    weights = [1.0] * len(members) if weights is None else weights
+    parts, is_exact = [], True
+    for member, weight in zip(members, weights, strict=True):
+        chosen = select_pairs(
+            member, settings.own_detections, label_category_ids=label_category_ids
+        )
+        kept = chosen.pairs
+        is_exact &= chosen.is_exact
+        parts.append(
+            _Boxes(
+                corners=member.boxes_xyxy[kept].astype(np.float64),
+                weights=member.scores[kept].astype(np.float64) * weight,
+                category_ids=member.category_ids[kept],
+                masks=member.mask_probabilities[kept].astype(np.float32),
+            )
+        )
+    boxes = _Boxes.joined(parts)
+    clusters = _cluster(boxes, settings.iou_threshold)
+    fused = [_fused_box(boxes, cluster) for cluster in clusters]
+    scores = np.array(
+        [
+            boxes.weights[cluster].mean() * min(len(cluster), len(members)) / sum(weights)
+            for cluster in clusters
+        ]
+    )
+    order = np.argsort(-scores, kind="stable")
+    height, width = members[0].mask_probabilities.shape[1:]
+    masks = np.zeros((len(order), height, width), dtype=np.float32)
+    for place, chosen in enumerate(order):
+        masks[place] = _fused_mask(boxes, clusters[chosen], fused[chosen])
+    first = [clusters[chosen][0] for chosen in order]
+    return Candidates(
+        image_id=members[0].image_id,
+        size_hw=members[0].size_hw,
+        boxes_xyxy=np.array([fused[chosen] for chosen in order], np.float32).reshape(-1, 4),
+        scores=scores[order].astype(np.float32),
+        category_ids=boxes.category_ids[first],
+        mask_probabilities=masks,
+        exact_above_score=0.0 if is_exact else 1.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    """The detections of all members, D of them."""
+
+    corners: Floats  # (D, 4) xyxy photo pixels
+    weights: Floats  # (D,) weight of the member times score
+    category_ids: npt.NDArray[np.int16]  # (D,)
+    masks: npt.NDArray[np.float32]  # (D, h, w) in [0, 1]
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Boxes]) -> _Boxes:
+        """All together, by falling weight; among equals in an order that no member's place sets."""
+        corners = np.concatenate([part.corners for part in parts])
+        weights = np.concatenate([part.weights for part in parts])
+        category_ids = np.concatenate([part.category_ids for part in parts])
+        order = np.lexsort((*corners.T, category_ids, -weights))
+        masks = np.concatenate([part.masks for part in parts])
+        return cls(corners[order], weights[order], category_ids[order], masks[order])
+
+
+def check_weights(key: str, weights: Sequence[float], members: int) -> None:
+    """Check the weights of N models.
+
+    Raises:
+        InputError: another number of them, or one that is not above 0.
+    """
+    if len(weights) != members:
+        raise InputError(f"{key}={list(weights)}: {len(weights)} weights for {members} models")
+    if not all(isinstance(w, int | float) and 0 < w < float("inf") for w in weights):
+        raise InputError(
+            f"{key}={list(weights)}: numbers above 0 are legal; leave a model out rather than give "
+            "it no weight"
+        )
+
+
+def _check_same_photo(members: Sequence[Candidates]) -> None:
+    first = members[0]
+    for other in members[1:]:
+        for name, of_first, of_other in (
+            ("image_id", first.image_id, other.image_id),
+            ("size_hw", tuple(first.size_hw), tuple(other.size_hw)),
+            ("masks", first.mask_probabilities.shape[1:], other.mask_probabilities.shape[1:]),
+        ):
+            if of_first != of_other:
+                raise ValueError(
+                    f"{first.image_id}: members differ in {name}: {of_first} and {of_other}"
+                )
+
+
+def _cluster(boxes: _Boxes, iou_threshold: float) -> list[list[int]]:
+    """Indices of the boxes of each cluster; the clusters in the order in which they began."""
+    clusters: list[list[int]] = []
+    fused = np.zeros((len(boxes.weights), 4))
+    category_ids = np.zeros(len(boxes.weights), dtype=np.int64)
+    for index, category in enumerate(boxes.category_ids.tolist()):
+        started = len(clusters)
+        same = np.flatnonzero(category_ids[:started] == category)
+        ious = _ious(fused[same], boxes.corners[index])
+        if len(same) and ious.max() > iou_threshold:
+            chosen = int(same[ious.argmax()])
+            clusters[chosen].append(index)
+            fused[chosen] = _fused_box(boxes, clusters[chosen])
+        else:
+            clusters.append([index])
+            fused[started] = boxes.corners[index]
+            category_ids[started] = category
+    return clusters
+
+
+def _ious(boxes_xyxy: Floats, box_xyxy: Floats) -> Floats:
+    """IoU of each box with one; that of equal boxes is 1, even where they have no area."""
+    low = np.maximum(boxes_xyxy[:, :2], box_xyxy[:2])
+    high = np.minimum(boxes_xyxy[:, 2:], box_xyxy[2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=1)
+    areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+    union = areas + np.prod(box_xyxy[2:] - box_xyxy[:2]) - shared
+    equal = (boxes_xyxy == box_xyxy).all(axis=1)
+    ious: Floats = np.divide(shared, union, out=equal.astype(np.float64), where=union > 0)
+    return ious
+
+
+def _fused_box(boxes: _Boxes, cluster: Sequence[int]) -> Floats:
+    """(4,) mean of the cluster's boxes."""
+    weights = boxes.weights[list(cluster)]
+    mean: Floats = weights @ boxes.corners[list(cluster)] / weights.sum()
+    return mean
+
+
+def _fused_mask(boxes: _Boxes, cluster: Sequence[int], fused_xyxy: Floats) -> Floats:
+    """(h, w) mean of the cluster's masks on the fused box."""
+    total = 0.0
+    for index in cluster:
+        mask = boxes.masks[index].astype(np.float64)
+        height, width = mask.shape
+        box = boxes.corners[index]
+        across = _cell_weights(fused_xyxy[0], fused_xyxy[2], box[0], box[2], width)
+        down = _cell_weights(fused_xyxy[1], fused_xyxy[3], box[1], box[3], height)
+        total = total + boxes.weights[index] * (down @ mask @ across.T)
+    mean: Floats = total / boxes.weights[list(cluster)].sum()
+    return mean
+
+
+def _cell_weights(low: float, high: float, own_low: float, own_high: float, cells: int) -> Floats:
+    """How the cells of the fused box mix a member's, along one axis; shape (cells, cells)."""
+    if own_high <= own_low:  # without extent; the fused box is it, or nearly so
+        return np.eye(cells)
+    centres = low + (np.arange(cells) + 0.5) * (high - low) / cells
+    # rounded, so that a member whose box is the fused one keeps its mask to the bit
+    places = np.round((centres - own_low) / (own_high - own_low) * cells - 0.5, 9)
+    weights: Floats = np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0)
+    return weights

@@ -1,0 +1,204 @@
+"""Search for settings: ``python -m src.search predictions=STORE ground_truth=train.csv``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+
+from src.annotations.errors import InputError
+from src.config import CONFIG_DIRECTORY, entry_point, to_plain
+from src.metrics.competition import check_averaging
+from src.metrics.intervals import check_settings
+from src.postprocess.prediction_meta import write_json
+from src.postprocess.setting_checks import is_whole
+from src.postprocess.settings import PostprocessSettings, settings_from
+from src.postprocess.submission_formats import FORMATS
+from src.tuning.cross_validation import Chooser, Scores, cross_validate, make_folds
+from src.tuning.dashboard import Dashboard, open_dashboard
+from src.tuning.found_settings import option_path, write_option
+from src.tuning.search_result import SearchResult, compare_results
+from src.tuning.search_space import SearchSpace
+from src.tuning.session import Inputs, Session, open_session
+from src.tuning.settings_search import SettingsSearch, Trial
+
+STORAGE_NAME = "search.db"
+ROWS_NAME = "rows_shown.json"
+
+
+def check_config(config: DictConfig) -> None:
+    """Refuse before anything is read what cannot work.
+
+    Raises:
+        InputError: names the key, its value and what is legal.
+    """
+    check_averaging(config.averaging)
+    check_settings(resamples=config.resamples, confidence=config.confidence)
+    for key, least in (("trials", 1), ("random_trials", 0), ("folds", 2), ("seed", 0)):
+        if not is_whole(config[key], least):
+            raise InputError(f"{key}={config[key]}: a whole number of at least {least} wanted")
+
+
+def run(config: DictConfig, console: Console) -> tuple[SearchResult, PostprocessSettings]:
+    """Search, choose, and score on held-out images.
+
+    Raises:
+        InputError: a file is missing or wrong, or there are too few images.
+    """
+    base, *baselines = (
+        settings_from(to_plain(config[key])) for key in ("postprocess", "default", "winner")
+    )
+    space = SearchSpace(to_plain(config.space), base)
+    names = ("predictions", "ground_truth", "images", "cache_directory")
+    inputs = Inputs(sample_submission=None, **{name: config[name] for name in names})
+    keys = ("averaging", "folds", "seed", "random_trials")
+    identity = {
+        **inputs.fingerprint(),
+        **{key: config[key] for key in keys},
+        "postprocess": asdict(base),
+        "space": to_plain(config.space),
+    }
+    directory = Path(config.output_dir)
+    dashboard = open_dashboard(
+        config.get("logger"), group=f"search {config.name}", directory=directory
+    )
+    with (
+        Progress(console=Console(stderr=True), transient=True) as progress,
+        open_session(
+            inputs, FORMATS["imaterialist_2019"], remember=True, progress=progress
+        ) as session,
+    ):
+        score = _scorer(session, config.averaging)
+        folds = _folds(session, config)
+        search = SettingsSearch(
+            directory / STORAGE_NAME,
+            identity=identity,
+            space=space,
+            folds=folds,
+            seed=config.seed,
+            random_trials=config.random_trials,
+        )
+        if search.trials:
+            console.print(f"{directory / STORAGE_NAME}: goes on after {len(search.trials)} trials")
+        rows = None if dashboard is None else _Rows(dashboard, directory, search.trials, console)
+        task = progress.add_task("trials", total=config.trials, completed=len(search.trials))
+
+        def show(trial: Trial) -> None:
+            progress.advance(task)
+            if rows is not None:
+                rows.show(trial)
+
+        search.run(config.trials, score, show)
+        choices = progress.add_task(
+            "choosing, held-out images", total=(config.folds + 1) * len(space.per_class)
+        )
+        chooser = Chooser(
+            session.lab,
+            score=score,
+            per_class=space.per_class,
+            averaging=config.averaging,
+            on_step=lambda: progress.advance(choices),
+        )
+        candidates = [(settings, score(settings)) for settings in baselines]
+        found = cross_validate(search, chooser, baselines=candidates, folds=folds, score=score)
+    result = compare_results(
+        default=candidates[0][1],
+        winner=candidates[1][1],
+        found=found,
+        folds=config.folds,
+        trials=len(search.trials),
+        averaging=config.averaging,
+        resamples=config.resamples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+    return result, found.settings
+
+
+class _Rows:
+    """Trials on a dashboard, each once, those of earlier runs too; a file says how many are there.
+
+    Args:
+        dashboard: Where they are shown.
+        directory: Of the file.
+        trials: Finished before.
+        console: Where it is said, once, where the rows are.
+    """
+
+    def __init__(
+        self, dashboard: Dashboard, directory: Path, trials: list[Trial], console: Console
+    ) -> None:
+        self._dashboard = dashboard
+        self._path = directory / ROWS_NAME
+        shown = json.loads(self._path.read_text())["shown"] if self._path.exists() else 0
+        console.print(dashboard.in_words)
+        for trial in trials[shown:]:
+            self.show(trial)
+
+    def show(self, trial: Trial) -> None:
+        """Add the next trial's row."""
+        self._dashboard.add(
+            f"trial {trial.number:04d}",
+            config={"postprocess": asdict(trial.settings), "proposed_by": trial.proposed_by},
+            summary={"competition_map": float(trial.per_image.mean()), "trial": trial.number},
+        )
+        write_json(self._path, {"shown": trial.number + 1})
+
+
+def _scorer(session: Session, averaging: Any) -> Any:
+    """A function from settings to (M,) the images' scores, which remembers."""
+    known: dict[str, Scores] = {}
+
+    def score(settings: PostprocessSettings) -> Scores:
+        name = repr(settings)
+        if name not in known:
+            known[name] = session.lab.score(settings, averaging).per_image
+        return known[name]
+
+    return score
+
+
+def _folds(session: Session, config: DictConfig) -> Any:
+    assert session.comparison is not None  # ground_truth is mandatory
+    image_ids = session.comparison.image_ids
+    if len(image_ids) < config.folds:
+        raise InputError(
+            f"folds={config.folds}: only {len(image_ids)} images have predictions and truth"
+        )
+    sets = [set(session.truth[image_id].class_keys) for image_id in image_ids]
+    return make_folds(sets, config.folds, config.seed)  # type: ignore[arg-type]
+
+
+@entry_point("search")
+def main(config: DictConfig) -> None:
+    """Hydra's task: search, show what is found beside the baselines, write it as an option."""
+    check_config(config)
+    directory = CONFIG_DIRECTORY if config.config_dir is None else Path(config.config_dir)
+    path = option_path(directory, config.name)
+    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    result, settings = run(config, console)
+    origin = [
+        f"predictions {config.predictions}, truth {config.ground_truth}, {config.averaging}",
+        *result.sentences,
+    ]
+    write_option(path, settings, origin)
+    console.print(result.table())
+    for sentence in result.sentences:
+        console.print(sentence)
+    use = f"postprocess={config.name}"
+    if config.config_dir is not None:
+        use += f" hydra.searchpath=[file://{directory.resolve()}]"
+    console.print(f"wrote {path}: {use}")
+    summary = result.summary() | {"settings": asdict(settings), "written": str(path)}
+    write_json(Path(config.output_dir) / "result.json", json.loads(json.dumps(summary)))
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Settings that were found, written as an option of the configuration group ``postprocess``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from src.annotations.errors import InputError
+from src.postprocess.settings import PostprocessSettings
+
+HEADER = "# Found by python -m src.search"
+
+
+def option_path(config_directory: Path, name: str) -> Path:
+    """Where the option of this name lies: ``postprocess/NAME.yaml``.
+
+    Raises:
+        InputError: the name is none for an option, or a file that no search wrote is there.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
+        raise InputError(f"name={name}: letters, digits, _ and - make a name")
+    path = config_directory / "postprocess" / f"{name}.yaml"
+    if path.exists() and not is_found(path):
+        raise InputError(
+            f"name={name}: {path} was written by no search and is not overwritten; give another"
+        )
+    return path
+
+
+def is_found(path: Path) -> bool:
+    """Whether a search wrote this file."""
+    return path.read_text(encoding="utf-8").startswith(HEADER)
+
+
+def write_option(path: Path, settings: PostprocessSettings, origin: Sequence[str]) -> None:
+    """Write the file whole or not at all.
+
+    Args:
+        path: From ``option_path``.
+        settings: What it says.
+        origin: Where the settings come from and how good they are, a comment line each.
+    """
+    values = {key: _plain(value) for key, value in asdict(settings).items()}
+    lines = [f"{HEADER}.", *(f"# {line}" for line in origin)]
+    text = "\n".join(lines) + "\n" + yaml.safe_dump(values, sort_keys=False, width=120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return None if value == {} else value  # null: no class has a threshold of its own

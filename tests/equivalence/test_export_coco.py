@@ -1,0 +1,203 @@
+"""``python -m src.export_coco``: pycocotools finds the AP that mmdet's own evaluator reports."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation.metrics import CocoMetric
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from src.annotations.errors import InputError
+from src.datamodules.dataset import PhotoDataset
+from src.export_coco import number_images
+from src.mmdet_bridge.detectors import preprocess
+from src.mmdet_bridge.samples import collate
+from src.modules.members import load_members
+from src.postprocess.prediction_store import PredictionStore
+from tests import test_predict
+from tests.postprocess.stores import make_images, make_writer, write_store
+from tests.test_predict import CLASSES, SIZES_HW, checkpoint, run
+
+folder = test_predict.folder
+NUMBERS = {"a.jpg": 30, "b.jpg": 10, "c.jpg": 20}  # COCO's, which are not in the order of names
+
+
+@torch.no_grad()
+def predicted_by_mmdet(folder: Path) -> dict[str, Any]:
+    """mmdet's own ``predict`` of each photo with COCO's defaults, as its evaluator takes it."""
+    (detector,) = load_members(
+        [checkpoint(folder, 0)], detector={}, num_classes=CLASSES, category_ids=None
+    )
+    photos = PhotoDataset(
+        images_directory=folder / "test",
+        image_ids=tuple(SIZES_HW),
+        file_names=tuple(SIZES_HW),
+        short_edge_px=64,
+        long_edge_px=96,
+    )
+    samples = {}
+    for place, (name, size_hw) in enumerate(SIZES_HW.items()):
+        data = preprocess(detector, collate([photos[place]]), training=False)
+        (sample,) = detector.predict(data["inputs"], data["data_samples"], rescale=True)
+        samples[name] = {
+            "img_id": NUMBERS[name],
+            "ori_shape": size_hw,
+            "pred_instances": sample.pred_instances,
+        }
+    return samples
+
+
+def truth_near(samples: dict[str, Any]) -> dict[str, Any]:
+    """Every fifth prediction, moved, is an object."""
+    annotations: list[dict[str, Any]] = []
+    for sample in samples.values():
+        found = sample["pred_instances"]
+        for place in range(0, len(found), 5):
+            mask = np.roll(found.masks[place].numpy(), 3, axis=1)
+            if not mask.any():
+                continue
+            encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": sample["img_id"],
+                    "category_id": int(found.labels[place]),
+                    "bbox": coco_mask.toBbox(encoded).tolist(),
+                    "area": int(mask.sum()),
+                    "iscrowd": 0,
+                    "segmentation": {"size": [*mask.shape], "counts": encoded["counts"].decode()},
+                }
+            )
+    images = [
+        {"id": number, "file_name": name, "height": SIZES_HW[name][0], "width": SIZES_HW[name][1]}
+        for name, number in NUMBERS.items()
+    ]
+    categories = [{"id": number, "name": str(number)} for number in range(CLASSES)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def average_precisions(truth: Path, results: Path, kind: str) -> np.ndarray:
+    """pycocotools: AP, AP50, AP75, APs, APm, APl."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(truth))
+        entries = json.loads(results.read_text())
+        if kind == "segm":  # as mmdet does: else areas would be the boxes'
+            entries = [{k: v for k, v in entry.items() if k != "bbox"} for entry in entries]
+        evaluation = COCOeval(reference, reference.loadRes(entries), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[:6]
+
+
+def export(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "src.export_coco", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_average_precision_of_a_store_is_what_mmdet_reports(folder: Path, tmp_path: Path) -> None:
+    store = run(
+        folder,
+        tmp_path,
+        f"checkpoint={checkpoint(folder, 0)}",
+        "module.score_floor=0.001",
+        "module.max_candidates=10000",
+        "module.mask_stages=last",
+        "max_unlikely_candidates=null",
+    )
+    samples = predicted_by_mmdet(folder)
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(truth_near(samples)))
+    metric = CocoMetric(ann_file=str(truth), metric=["bbox", "segm"])
+    metric.dataset_meta = {"classes": tuple(str(number) for number in range(CLASSES))}
+    metric.process({}, list(samples.values()))
+    reported = metric.evaluate(size=len(samples))
+
+    done = export(f"predictions={store.directory}", f"output={results}", f"annotations={truth}")
+    assert done.returncode == 0, done.stderr
+    count = sum(len(sample["pred_instances"]) for sample in samples.values())
+    assert done.stdout == f"{results}: {count} objects in 3 images\n"
+    for kind in ("bbox", "segm"):
+        found = average_precisions(truth, results, kind)
+        names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+        # mmdet rounds to three places
+        assert [round(float(value), 3) for value in found] == [
+            reported[f"coco/{kind}_{name}"] for name in names
+        ]
+        assert 0.05 < found[0] < 0.95
+
+
+def write_coco(path: Path, names: dict[str, Any]) -> str:
+    images = [{"id": number, "file_name": name} for name, number in names.items()]
+    path.write_text(json.dumps({"images": images}))
+    return str(path)
+
+
+def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", make_images(0, 3, count=1))
+    store = PredictionStore(tmp_path / "store")
+    file = tmp_path / "a.json"
+    assert number_images(store, None) == {"000.jpg": 1, "001.jpg": 2, "002.jpg": 3}
+    for names in (
+        {"002.jpg": 5, "000.jpg": 7, "001.jpg": 9, "more.jpg": 1},
+        {"x/002.jpg": 5, "y/000.jpg": 7, "z/001.jpg": 9},
+        {"002.jpg.png": 5, "000.jpg.png": 7, "001.jpg.png": 9},
+    ):
+        assert number_images(store, write_coco(file, names)) == {
+            "000.jpg": 7,
+            "001.jpg": 9,
+            "002.jpg": 5,
+        }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"annotations=.*a\.json: no such file"),
+        ("{", r"annotations=.*a\.json: COCO JSON wanted, with images that have id and file_name"),
+        ('{"images": [{"id": 1}]}', r"COCO JSON wanted.*\(KeyError: 'file_name'\)"),
+        ("[]", r"COCO JSON wanted.*TypeError"),
+        (
+            '{"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]}',
+            r"two images have one file_name",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "001.jpg"}]}',
+            r"lacks 1 of the 2 images of .*store, the first is '000\.jpg'",
+        ),
+    ],
+)
+def test_bad_annotations_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    write_store(tmp_path / "store", make_images(0, 2, count=1))
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        number_images(PredictionStore(tmp_path / "store"), str(tmp_path / "a.json"))
+
+
+def test_photos_that_failed_are_one_line(tmp_path: Path) -> None:
+    with make_writer(tmp_path / "store") as writer:
+        writer.add_failed("x.jpg", "x.jpg: truncated")
+    done = export(f"predictions={tmp_path}/store", f"output={tmp_path}/results.json")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {tmp_path}/store: 1 of the 1 images of its split have no predictions, the first "
+        "is 'x.jpg' (x.jpg: truncated); run predict on them\n"
+    )
+    assert not (tmp_path / "results.json").exists()

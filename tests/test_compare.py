@@ -1,0 +1,156 @@
+"""The program src.compare: differences with their intervals, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.annotations.errors import InputError
+from src.compare import check_same_images, main
+from src.metrics.intervals import paired_bootstrap_interval
+from src.metrics.score_file import read_scores
+from src.metrics.scoring import open_truth
+from src.postprocess.prediction_store import PredictionStore
+from src.score import main as score
+from src.tuning.threshold_lab import ThresholdLab
+from tests.postprocess.generated import WINNER, make_settings
+from tests.tuning.lab_data import write_lab_data
+
+HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
+# Photos of 8 x 8, on each two shoes; of the second one b finds a part on some photos.
+TRUTH = HEADER + "".join(f"{n}.jpg,1 16,8,8,23\n{n}.jpg,33 16,8,8,24\n" for n in range(8))
+RIGHT = "".join(f"{n}.jpg,1 16,8,8,23\n" for n in range(8))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text(TRUTH)
+    (tmp_path / "a.csv").write_text(HEADER + RIGHT)
+    more = "".join(f"{n}.jpg,33 {16 if n % 2 else 12},8,8,24\n" for n in range(6))
+    (tmp_path / "b.csv").write_text(HEADER + RIGHT + more)
+
+    def call(*arguments: object, program: Any = main) -> str:
+        values = ["program", "cache_directory=null", "resamples=2000", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", values)
+        capsys.readouterr()
+        code = None
+        try:
+            program()
+        except SystemExit as stop:
+            code = stop.code
+        shown = capsys.readouterr()
+        assert code in (None, 2), shown.err
+        return shown.out if code is None else shown.err.strip()
+
+    return call
+
+
+FILES = ("a=a.csv", "b=b.csv", "ground_truth=train.csv")
+# 12 of 16 pixels: IoU 0.75, hits at 5 thresholds
+WANTED_A = np.full(8, 0.5)
+WANTED_B = np.array([0.75, 1.0] * 3 + [0.5, 0.5])
+
+
+def test_two_submissions(run):
+    shown = run(*FILES)
+    result = json.loads(shown.splitlines()[-1])
+    paired = paired_bootstrap_interval(WANTED_A, WANTED_B, resamples=2000)
+    for key in ("estimate", "low", "high"):
+        assert result["difference"][key] == pytest.approx(getattr(paired.difference, key))
+    assert result["a"]["estimate"] == 0.5
+    assert result["b"]["estimate"] == pytest.approx(WANTED_B.mean())
+    assert result["probability_better"] == pytest.approx(paired.probability_better)
+    assert (result["verdict"], result["images"]) == ("b is better", 8)
+    assert f"b - a  +{WANTED_B.mean() - 0.5:.5f}  95% interval +" in shown
+    assert "b is better (per_class, 8 images)" in shown
+    back = json.loads(run("a=b.csv", "b=a.csv", FILES[2]).splitlines()[-1])
+    assert (back["verdict"], back["probability_better"]) == ("a is better", 0.0)
+    same = json.loads(run("a=b.csv", "b=b.csv", FILES[2]).splitlines()[-1])
+    assert (same["verdict"], same["probability_better"]) == ("within noise", 0.5)
+
+
+def test_score_files_need_no_truth(run, tmp_path):
+    whole = json.loads(run(*FILES).splitlines()[-1])
+    for side in "ab":
+        run(
+            f"submission={side}.csv",
+            "ground_truth=train.csv",
+            f"output=new/{side}.json",
+            program=score,
+        )
+    scores = read_scores(tmp_path / "new" / "b.json")
+    assert list(scores.per_image.values()) == pytest.approx(WANTED_B)
+    assert json.loads(run("a=new/a.json", "b=new/b.json").splitlines()[-1]) == whole
+    assert json.loads(run("a=a.csv", "b=new/b.json", FILES[2]).splitlines()[-1]) == whole
+    error = run("a=new/a.json", "b=new/b.json", "averaging=pooled")
+    assert error == (
+        "error: a=new/a.json: made with averaging=per_class, and averaging=pooled is compared; "
+        "give averaging=per_class"
+    )
+    (tmp_path / "old.json").write_text('{"competition_map": 0.5}')
+    assert run("a=old.json", "b=new/b.json").startswith(
+        "error: old.json: has no scores of single images (per_image); "
+    )
+    (tmp_path / "old.json").write_text('{"competition_map": 1, "per_image": {"1.jpg": 2}}')
+    error = run("a=old.json", "b=new/b.json")
+    assert error == "error: old.json: per_image: 1.jpg: 2 is no score from 0 to 1"
+
+
+def test_two_settings_on_one_store(run, tmp_path):
+    store, truth = write_lab_data(tmp_path / "lab", images=5)
+    names = (f"a={store}", f"b={store}", f"ground_truth={truth}")
+    result = json.loads(run(*names, "a_postprocess=default").splitlines()[-1])
+    changed = run(*names, "a_postprocess=default", "a_postprocess.score_threshold=0.9")
+    with open_truth(truth) as objects:
+        opened = PredictionStore(store)
+        lab = ThresholdLab(opened, objects, opened.image_ids)
+        winner = make_settings(**WINNER | {"remove_categories": []})
+        wanted = [
+            lab.score(rules).competition_map
+            for rules in (make_settings(), winner, make_settings(score_threshold=0.9))
+        ]
+    assert len(set(wanted)) == 3
+    found = [result["a"], result["b"], json.loads(changed.splitlines()[-1])["a"]]
+    assert [own["estimate"] for own in found] == wanted
+    assert result["images"] == 5
+
+
+def test_other_images_are_named(run, tmp_path):
+    (tmp_path / "b.csv").write_text(HEADER + RIGHT.split("6.jpg")[0])
+    assert run(*FILES) == (
+        "error: a and b must score the same images, 6 are in both; a alone has 2 (the first: 6.jpg)"
+    )
+    split = {"validation": ["1.jpg", "3.jpg"], "train": ["0.jpg"], "seed": 1, "annotations": "t"}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    assert json.loads(run(*FILES, "split=split.json").splitlines()[-1])["images"] == 2
+    with pytest.raises(
+        InputError,
+        match=r"0 are in both; a alone has 1 \(the first: x\); b alone has 2 \(the first: y\)$",
+    ):
+        check_same_images({"x": 1.0}, {"y": 1.0, "z": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["a=no.csv"], "a=no.csv: no such file or folder"),
+        (["ground_truth=null"], "a=a.csv: ground_truth=... is needed to score it"),
+        (["averaging=x"], "averaging=x: legal are per_class, pooled"),
+        (["resamples=0"], "resamples=0: at least 1 is legal"),
+        (["b_postprocess.score_threshold=2", "b=store"], "b=store: no such file or folder"),
+    ],
+)
+def test_mistakes_are_one_line(run, changes, message):
+    assert run(*FILES, *changes) == f"error: {message}"
+
+
+def test_images_of_another_truth(run, tmp_path):
+    (tmp_path / "a.csv").write_text((HEADER + RIGHT).replace(".jpg", ".png"))
+    error = "error: a=a.csv: has none of the images of train.csv to be compared"
+    assert run(*FILES) == error

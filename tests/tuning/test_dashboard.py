@@ -1,0 +1,62 @@
+"""Sweeps as rows of a W&B group, read back from the offline files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from src.annotations.errors import InputError
+from src.postprocess.__main__ import main
+from src.tuning.dashboard import open_dashboard
+from tests.callbacks.wandb_file import read_records
+from tests.tuning.lab_data import write_lab_data
+from tests.tuning.wandb_rows import read_row
+
+GRID = "postprocess.score_threshold=0.3,0.6"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_lab_data(tmp_path_factory.mktemp("sweep"), images=4)
+
+
+def test_each_job_is_a_row_of_one_group(run, data, tmp_path):
+    store, truth = data
+    sweep = ("-m", f"predictions={store}", f"ground_truth={truth}", "cache_directory=null")
+    run(main, *sweep, "postprocess.score_threshold=0.3")  # a job of an earlier start, without rows
+    shown = run(main, *sweep, GRID, "logger=wandb")
+    assert shown.count("W&B is offline (no WANDB_API_KEY); later: wandb sync") == 1
+    (folder,) = (tmp_path / "multirun" / "postprocess").iterdir()
+    assert f"wandb sync {folder}/*/wandb/offline-run-*" in shown
+    results = sorted(folder.glob("*/result.json"))
+    assert [path.parent.name for path in results] == [
+        "postprocess.score_threshold=0.3",
+        "postprocess.score_threshold=0.6",
+    ]
+    for path in results:
+        (file,) = path.parent.glob("wandb/offline-run-*/run-*.wandb")
+        row = read_row(file)
+        assert (row.project, row.group) == ("instance-cascade", f"sweep {folder.name}")
+        assert row.name == path.parent.name
+        assert row.config["postprocess"]["score_threshold"] in (0.3, 0.6)
+        assert f"={row.config['postprocess']['score_threshold']}" in row.name
+        assert row.config["postprocess"]["nms_kind"] == "class_wise"
+        result = json.loads(path.read_text())["result"]
+        assert {key: row.summary[key] for key in result} == result
+        assert list(read_records(file))[-1].WhichOneof("record_type") in ("exit", "final", "footer")
+    run(main, *sweep, GRID, "logger=wandb")
+    assert len(list(folder.glob("*/wandb/offline-run-*"))) == 2
+
+
+def test_no_logger_no_rows(tmp_path):
+    assert open_dashboard(None, group="a", directory=tmp_path) is None
+    with pytest.raises(InputError, match=r"^logger: csv cannot show rows; give wandb$"):
+        open_dashboard({"csv": {}}, group="a", directory=tmp_path)
+
+
+def test_online_it_says_where(tmp_path):
+    logger = {"wandb": {"project": "p", "offline": False}}
+    dashboard = open_dashboard(logger, group="sweep a", directory=tmp_path)
+    assert dashboard is not None
+    assert dashboard.in_words == "W&B: project p, group sweep a"

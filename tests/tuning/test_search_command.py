@@ -1,0 +1,200 @@
+"""The program src.search: what it finds, shows and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from src.annotations.errors import InputError
+from src.config import CONFIG_DIRECTORY
+from src.postprocess.__main__ import main as postprocess
+from src.postprocess.settings import settings_from
+from src.search import main
+from src.tuning.found_settings import is_found, option_path, write_option
+from tests.postprocess.generated import make_settings
+from tests.tuning.lab_data import write_lab_data
+from tests.tuning.wandb_rows import read_row
+
+IMAGES = 60
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_lab_data(tmp_path_factory.mktemp("search"), images=IMAGES)
+
+
+@pytest.fixture
+def arguments(data, tmp_path):
+    store, truth = data
+    return (
+        f"predictions={store}",
+        f"ground_truth={truth}",
+        f"config_dir={tmp_path}/own",
+        f"output_dir={tmp_path}/out",
+        "trials=36",
+        "random_trials=16",
+        "resamples=500",
+        "space.nms_kind=[class_wise,soft_linear]",
+        "space.mask_threshold_per_class=null",
+    )
+
+
+def last_line(shown):
+    return json.loads(shown.splitlines()[-1])
+
+
+def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data, tmp_path):
+    shown = run(main, *arguments, "name=mine")
+    result = last_line(shown)
+    scores = {name: own["estimate"] for name, own in result["scores"].items()}
+    assert scores["winner"] <= scores["cross_validated"] <= scores["in_sample"]
+    # a threshold for each class is what these data ask for
+    assert scores["cross_validated"] > scores["cross_validated_without_class_thresholds"]
+    assert result["verdict"] == "better"
+    assert result["over_winner"]["cross_validated"]["difference"]["low"] > 0
+    assert (result["images"], result["folds"], result["trials"]) == (IMAGES, 5, 36)
+    for name in ("default (S8)", "winner (S9)", "found: cross-validated", "found: in-sample"):
+        assert name in shown
+    assert "more than noise." in shown
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+
+    path = tmp_path / "own" / "postprocess" / "mine.yaml"
+    assert f"wrote {path}: postprocess=mine hydra.searchpath=[file://{tmp_path}/own]" in shown
+    text = path.read_text()
+    assert text.startswith("# Found by python -m src.search.\n# predictions ")
+    assert f"Gain over the winner's settings on held-out images: +{0}" in text
+    settings = settings_from(yaml.safe_load(text))
+    assert json.loads(json.dumps(asdict(settings))) == result["settings"]
+
+    # the next command takes it by its name, and scores as the search said
+    store, truth = data
+    own = run(
+        postprocess,
+        f"predictions={store}",
+        f"ground_truth={truth}",
+        "postprocess=mine",
+        f"hydra.searchpath=[file://{tmp_path}/own]",
+    )
+    assert last_line(own)["competition_map"] == scores["in_sample"]
+
+
+@pytest.mark.slow
+def test_a_stopped_search_ends_as_one_that_ran_through(run, arguments, tmp_path):
+    whole = last_line(run(main, *arguments))
+    run(main, *arguments, f"output_dir={tmp_path}/again", "trials=20")
+    shown = run(main, *arguments, f"output_dir={tmp_path}/again")
+    assert f"{tmp_path}/again/search.db: goes on after 20 trials" in shown
+    assert last_line(shown) == whole
+    storage = f"sqlite:///{tmp_path}/again/search.db"
+    assert len(optuna.load_study(study_name="search", storage=storage).trials) == 36
+    error = run(main, *arguments, f"output_dir={tmp_path}/again", "averaging=pooled")
+    assert error.startswith(f"error: {tmp_path}/again/search.db: holds a search with other values")
+    assert "Different: averaging: 'per_class' there, 'pooled' here" in error
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(arguments, tmp_path):
+    whole, killed = ([*arguments, f"output_dir={tmp_path}/{name}"] for name in "ab")
+    command = [sys.executable, "-m", "src.search", "cache_directory=null"]
+    done = subprocess.run([*command, *whole], cwd=ROOT, capture_output=True, text=True, check=True)
+    process = subprocess.Popen([*command, *killed], cwd=ROOT, stdout=subprocess.DEVNULL)
+    storage = tmp_path / "b" / "search.db"
+
+    def trials():
+        """As SQLite has them; none before the file is made."""
+        try:
+            with sqlite3.connect(f"file:{storage}?mode=ro", uri=True) as connection:
+                return int(connection.execute("select count(*) from trials").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+    while trials() < 7:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert 7 <= trials() < 36
+    again = subprocess.run(
+        [*command, *killed], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert last_line(again.stdout) == last_line(done.stdout)
+    assert trials() == 36
+
+
+def test_within_noise_is_said(run, arguments):
+    """Nothing to find: the winner's own settings are the space."""
+    shown = run(
+        main,
+        *arguments[:-2],
+        "trials=3",
+        "~space",
+        "+space={score_threshold: [0.5], nms_iou_threshold: [0.3]}",
+    )
+    assert f"within noise: {IMAGES} images cannot tell the two apart." in shown
+    assert last_line(shown)["verdict"] == "within noise"
+
+
+def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
+    few = (*arguments, "random_trials=2", "space.score_threshold_per_class=null")
+    run(main, *few, "trials=2")
+    shown = run(main, *few, "trials=4", "logger=wandb")
+    assert shown.count("W&B is offline (no WANDB_API_KEY); later: wandb sync") == 1
+    files = sorted(tmp_path.glob("out/wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 4  # the two of the first start as well
+    storage = f"sqlite:///{tmp_path}/out/search.db"
+    trials = optuna.load_study(study_name="search", storage=storage).trials
+    rows = {row.name: row for row in map(read_row, files)}
+    assert sorted(rows) == [f"trial {number:04d}" for number in range(4)]
+    assert {(row.project, row.group) for row in rows.values()} == {
+        ("instance-cascade", "search found")
+    }
+    for trial in trials:
+        row = rows[f"trial {trial.number:04d}"]
+        assert row.summary["competition_map"] == trial.value
+        for key, value in trial.params.items():
+            assert row.config["postprocess"][key] == pytest.approx(value)
+    run(main, *few, "trials=4", "logger=wandb")
+    assert len(list(tmp_path.glob("out/wandb/offline-run-*"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["trials=0"], "trials=0: a whole number of at least 1 wanted"),
+        (["folds=1"], "folds=1: a whole number of at least 2 wanted"),
+        (["folds=61"], "folds=61: only 60 images have predictions and truth"),
+        (["averaging=x"], "averaging=x: legal are per_class, pooled"),
+        (["name=a/b"], "name=a/b: letters, digits, _ and - make a name"),
+        (["space.nms_kind=[soft]"], "space.nms_kind: postprocess.nms_kind='soft': one of "),
+        (["logger=default"], "logger: csv, tensorboard cannot show rows; give wandb"),
+        (
+            ["name=winner", "config_dir=null"],
+            f"name=winner: {CONFIG_DIRECTORY}/postprocess/winner.yaml was written by no search and "
+            "is not overwritten; give another",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(run, arguments, changes, message):
+    assert run(main, *arguments, *changes).startswith(f"error: {message}")
+
+
+def test_only_what_a_search_wrote_is_overwritten(tmp_path: Path):
+    path = option_path(tmp_path, "a")
+    for threshold in (0.4, 0.6):
+        write_option(option_path(tmp_path, "a"), make_settings(score_threshold=threshold), ["b"])
+        assert is_found(path)
+        assert settings_from(yaml.safe_load(path.read_text())).score_threshold == threshold
+    assert path.read_text().splitlines()[1] == "# b"
+    path.write_text("score_threshold: 0.5\n")
+    with pytest.raises(InputError, match=r"a: .*written by no search"):
+        option_path(tmp_path, "a")

@@ -1,0 +1,107 @@
+"""What may be searched, and what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import optuna
+import pytest
+
+from src.annotations.errors import InputError
+from src.tuning.search_space import SearchSpace
+from tests.postprocess.generated import make_settings
+
+BASE = make_settings(nms_iou_threshold=0.42, soft_nms_min_score=0.007)
+SPACE = {
+    "score_threshold": "0.1 to 0.9 by 0.1",
+    "nms_kind": ["class_wise", "soft_linear", "soft_gaussian"],
+    "nms_iou_threshold": "0.1 to 0.7 by 0.05",
+    "soft_nms_sigma": "0.1 to 1.0 by 0.1",
+    "soft_nms_min_score": "0.1 to 0.7 by 0.1",
+    "max_per_class": [None, 1, 2],
+    "min_area_px": "0 to 100 by 20",
+    "mask_threshold": None,
+    "score_threshold_per_class": "0.2 to 0.6 by 0.1",
+}
+
+
+def suggest(**params):
+    space = SearchSpace(SPACE, BASE)
+    trial = optuna.trial.FixedTrial(
+        {"score_threshold": 0.1 + 0.2, "max_per_class": None, "min_area_px": 40} | params
+    )
+    return space.suggest(trial), set(trial.params)
+
+
+def test_only_keys_that_the_kind_of_nms_looks_at_are_asked():
+    always = {"score_threshold", "max_per_class", "min_area_px", "nms_kind"}
+    settings, asked = suggest(nms_kind="class_wise", nms_iou_threshold=0.25)
+    assert asked == always | {"nms_iou_threshold"}
+    assert settings == make_settings(
+        score_threshold=0.3, nms_iou_threshold=0.25, min_area_px=40, soft_nms_min_score=0.007
+    )
+    settings, asked = suggest(nms_kind="soft_gaussian", soft_nms_sigma=0.4, soft_nms_min_score=0.2)
+    assert asked == always | {"soft_nms_sigma", "soft_nms_min_score"}
+    assert (settings.nms_iou_threshold, settings.soft_nms_min_score) == (0.42, 0.2)
+    _, asked = suggest(nms_kind="soft_linear", nms_iou_threshold=0.3, soft_nms_min_score=0.2)
+    assert asked == always | {"nms_iou_threshold", "soft_nms_min_score"}
+
+
+def test_without_kinds_the_base_decides():
+    space = SearchSpace(
+        {"soft_nms_sigma": [0.1], "max_per_image": [3]}, make_settings(nms_kind="class_agnostic")
+    )
+    settings = space.suggest(optuna.trial.FixedTrial({"max_per_image": 3}))
+    assert (settings.nms_kind, settings.max_per_image) == ("class_agnostic", 3)
+
+
+def test_values_of_classes():
+    assert SearchSpace(SPACE, BASE).per_class == {
+        "score_threshold_per_class": [0.2, 0.3, 0.4, 0.5, 0.6]
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "space: no key is searched; give at least one a range or a list"),
+        ({"thresold": [1]}, "space.thresold: cannot be searched; legal keys are score_threshold, "),
+        ({"steps": [["masks"]]}, "space.steps: cannot be searched; legal keys are "),
+        ({"nms_kind": []}, "space.nms_kind=[]: a range wanted, as 0.1 to 0.9 by 0.05, or a list"),
+        ({"nms_kind": "soft"}, "space.nms_kind='soft': a range wanted, as 0.1 to 0.9 by 0.05"),
+        ({"nms_kind": ["soft"]}, "space.nms_kind: postprocess.nms_kind='soft': one of "),
+        (
+            {"score_threshold": {"low": 0}},
+            "space.score_threshold={'low': 0}: a range wanted, as 0.1 to 0.9 by 0.05, or a list",
+        ),
+        ({"score_threshold": "0 to 1"}, "space.score_threshold='0 to 1': a range wanted, as "),
+        (
+            {"score_threshold": "0.1 to 0.2 by 0.03"},
+            "the end must lie whole steps above the start, steps above 0",
+        ),
+        (
+            {"score_threshold": "0.1 to 0.2 by 0"},
+            "the end must lie whole steps above the start, steps above 0",
+        ),
+        (
+            {"score_threshold": "0.5 to 1.5 by 0.5"},
+            "space.score_threshold: postprocess.score_threshold=1.5: a number from 0 to 1 wanted",
+        ),
+        (
+            {"min_area_px": "0 to 1 by 0.5"},
+            "space.min_area_px: a range of whole numbers wanted",
+        ),
+        (
+            {"mask_threshold_per_class": [0.3, 0.5]},
+            "space.mask_threshold_per_class=[0.3, 0.5]: a range wanted, as 0.1 to ",
+        ),
+        (
+            {"mask_threshold_per_class": "0 to 0.5 by 0.5"},
+            "space.mask_threshold_per_class: postprocess.mask_threshold_per_class.0=0.0: a number "
+            "above 0 to 1 wanted",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(space, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        SearchSpace(space, BASE)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from experiments import ladder
 from experiments.ladder import climb, main
-from experiments.rungs import FOLDERS, LADDER, TRUTH, Rung, Sizes, arguments, score_command, steps
+from experiments.rungs import LADDER, TRUTH, Rung, Sizes, arguments, score_command, steps
 from experiments.running import ROOT, CommandError, Done, run_steps
 from src.config import to_plain
 from src.metrics.intervals import paired_bootstrap_interval
@@ -178,31 +174,3 @@ def test_scores_count_attributes_and_are_compared_photo_by_photo(
     assert "no gain that 4 images can show" in text
     assert "Commit abc; 5 minutes" in text
     assert "| S10" not in (readmes / "README.md").read_text()  # that one is of the whole ladder
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_small_ladder_is_climbed_and_climbed_again_at_once(tmp_path: Path, readmes: Path) -> None:
-    words = ["--directory", str(tmp_path), "--readmes", str(readmes), "--train-images", "12"]
-    words += ["--validation-images", "4", "--test-images", "5", "--steps", "12"]
-    command = [sys.executable, "-m", "experiments.ladder", *words]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
-    texts = {path: path.read_text() for path in readmes.rglob("README.md")}
-    assert len(texts) == 1 + len(FOLDERS)
-    rows = re.findall(r"^\| (S\d+) .*", texts[readmes / "README.md"], flags=re.M)
-    assert rows == list(RUNG)
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "$ python" in first.stdout
-    assert "$ python" not in again.stdout  # nothing was run
-    assert {path: path.read_text() for path in texts} == texts
-    shown = subprocess.run(
-        [sys.executable, *arguments(score_command(RUNG["S8"]))],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    score = json.loads(shown.stdout.splitlines()[-1])["competition_map"]
-    assert f"| S8 default thresholds | 0.21913 | - | {score:.3f} (" in texts[readmes / "README.md"]

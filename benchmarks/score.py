@@ -130,7 +130,7 @@ def class_value(
     return float(np.mean(values))
 
 
-def run(images: int = 100, rounds: int = 5) -> dict[str, Any]:
+def run(images: int = 300, rounds: int = 5) -> dict[str, Any]:
     """Score the same files both ways and time the interval.
 
     Raises:

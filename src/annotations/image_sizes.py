@@ -52,8 +52,10 @@ class ImageSizes:
         Returns:
             As many entries; a text where the picture is missing or damaged, saying so.
         """
+        if self._directory is None:
+            return list(images)
         new = dict.fromkeys(image for image in images if image not in self._settled)
-        if new and self._directory is not None:
+        if new:
             with ThreadPoolExecutor(_READERS) as pool:
                 found = pool.map(self._picture_size, [image.file_name for image in new])
                 for image, picture_hw in zip(new, found, strict=True):

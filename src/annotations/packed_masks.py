@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from src.annotations.instances import Runs
 from src.annotations.run_length_bits import Words, runs_to_words, transpose, words_to_runs
-from src.annotations.run_length_raster import resized_intervals
+from src.annotations.run_length_raster import resized_intervals_batch
 
 Packed = npt.NDArray[np.uint8]
 
@@ -76,9 +76,11 @@ def pack_runs(masks: Sequence[Runs], size_hw: tuple[int, int]) -> Packed:
     Raises:
         ValueError: H * W is no multiple of 8.
     """
-    starts = [runs[:, 0].astype(np.int64) for runs in masks]
-    ends = [start + runs[:, 1] for start, runs in zip(starts, masks, strict=True)]
-    return _draw(starts, ends, _check_size(size_hw) // 8)
+    raster_px = _check_size(size_hw)
+    counts = np.array([len(runs) for runs in masks], dtype=np.int64)
+    runs = np.concatenate([np.zeros((0, 2), dtype=np.int32), *masks])
+    starts = runs[:, 0] + (np.arange(len(masks)) * raster_px).repeat(counts)
+    return _draw(starts, starts + runs[:, 1], len(masks), raster_px)
 
 
 def pack_resized(
@@ -99,38 +101,33 @@ def pack_resized(
     """
     if size_hw == raster_hw:
         return pack_runs(masks, raster_hw)
-    length = _check_size(raster_hw) // 8
-    intervals = [
-        resized_intervals(runs, size_hw, raster_hw, flip_horizontal=False) for runs in masks
-    ]
-    return _draw([starts for starts, _ in intervals], [ends for _, ends in intervals], length)
+    raster_px = _check_size(raster_hw)
+    starts, ends = resized_intervals_batch(masks, size_hw, raster_hw)
+    return _draw(starts, ends, len(masks), raster_px)
 
 
 def _draw(
-    starts: Sequence[npt.NDArray[np.int64]], ends: Sequence[npt.NDArray[np.int64]], length: int
+    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], count: int, raster_px: int
 ) -> Packed:
-    """Rows of ``length`` bytes with the bits of each mask's ascending disjoint intervals set."""
-    packed = np.zeros((len(starts), length), dtype=np.uint8)
+    """Set the bits of ``count`` masks from their ascending disjoint intervals; those of mask i lie
+    between i and i + 1 times ``raster_px``."""
+    packed = np.zeros((count, raster_px // 8), dtype=np.uint8)
+    offsets = starts.searchsorted(np.arange(count + 1) * raster_px)
+    intervals = np.diff(offsets)
+    rows = np.flatnonzero(intervals)
+    if len(rows) == 0:
+        return packed
     # Each mask is drawn in a window, the words from its first interval to its last, for it is often
     # a small part of the raster; the windows lie one after the other and are filled together.
-    windows, begins, total = [], [], 0
-    for row, places in enumerate(starts):
-        if len(places):
-            first = int(places[0]) // 64
-            count = int(ends[row][-1]) // 64 + 1 - first
-            windows.append((row, first, total, count))
-            begins.append(64 * (total - first))
-            total += count
-    if not windows:
-        return packed
-    shifts = np.repeat(begins, [len(starts[row]) for row, *_ in windows])
-    words = runs_to_words(
-        np.concatenate([starts[row] for row, *_ in windows]) + shifts,
-        np.concatenate([ends[row] for row, *_ in windows]) + shifts,
-        64 * total,
-    ).view(np.uint8)
-    for row, first, begin, count in windows:
-        window = packed[row, 8 * first : 8 * (first + count)]
+    origins = rows * raster_px
+    first_words = (starts[offsets[rows]] - origins) >> 6
+    sizes = ((ends[offsets[rows + 1] - 1] - origins) >> 6) + 1 - first_words
+    windows = sizes.cumsum() - sizes
+    shifts = (64 * (windows - first_words) - origins).repeat(intervals[rows])
+    words = runs_to_words(starts + shifts, ends + shifts, 64 * int(sizes.sum())).view(np.uint8)
+    places = zip(rows.tolist(), first_words.tolist(), windows.tolist(), sizes.tolist(), strict=True)
+    for row, first_word, begin, size in places:
+        window = packed[row, 8 * first_word : 8 * (first_word + size)]
         window[:] = words[8 * begin : 8 * begin + len(window)]
     return packed
 

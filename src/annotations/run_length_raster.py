@@ -8,6 +8,8 @@ source)``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -135,7 +137,7 @@ def resized_intervals(
         Starts and ends, shape (S,) int64, of ascending disjoint intervals of grid pixels; they may
         touch or be empty.
     """
-    (height, width), (grid_height, grid_width) = size_hw, grid_hw
+    (height, width), grid_width = size_hw, grid_hw[1]
     starts = runs[:, 0].astype(np.int64)
     ends = starts + runs[:, 1]
     if len(runs) == 0:
@@ -147,12 +149,64 @@ def resized_intervals(
     tops = columns * width // grid_width * height  # first pixel of each grid column's source
     if flip_horizontal:
         columns, tops = grid_width - 1 - columns[::-1], tops[::-1]
-    first = np.searchsorted(ends, tops, side="right")
-    pieces = np.maximum(np.searchsorted(starts, tops + height, side="left") - first, 0)
-    within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    chosen = np.repeat(first, pieces) + within
-    tops = np.repeat(tops, pieces)
-    grid_tops = np.repeat(columns * grid_height, pieces)
+    return _intervals(starts, ends, columns, tops, height, grid_hw[0])
+
+
+def resized_intervals_batch(
+    masks: Sequence[Runs], size_hw: tuple[int, int], grid_hw: tuple[int, int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the runs of N masks of one picture lie on N other grids, the first of which is followed
+    by the second, and so on: ``resized_intervals`` of all of them in one go.
+
+    Args:
+        masks: N arrays of shape (R_i, 2), valid for the picture.
+        size_hw: Height and width of the picture.
+        grid_hw: Height and width of each grid, both at least 1.
+
+    Returns:
+        Starts and ends, shape (S,) int64, of ascending disjoint intervals; those of mask i, counted
+        from i * grid height * grid width, may touch.
+    """
+    (height, width), (grid_height, grid_width) = size_hw, grid_hw
+    counts = np.array([len(runs) for runs in masks], dtype=np.int64)
+    filled = np.flatnonzero(counts)
+    runs = np.concatenate([np.zeros((0, 2), dtype=np.int32), *masks])
+    # Side by side the masks are one mask of a picture N times as wide.
+    starts = runs[:, 0] + (np.arange(len(masks)) * (height * width)).repeat(counts)
+    ends = starts + runs[:, 1]
+    last = counts.cumsum()[filled] - 1
+    left, right = starts[last + 1 - counts[filled]] // height, -(-ends[last] // height)
+    first_column = -(-left * grid_width // width)
+    columns_of_mask = -(-right * grid_width // width) - first_column
+    columns = _ranges(first_column, columns_of_mask)
+    tops = columns * width // grid_width * height
+    starts, ends = _intervals(starts, ends, columns, tops, height, grid_height)
+    seen = starts < ends  # an empty one may lie past the last column, in the next mask's grid
+    return starts[seen], ends[seen]
+
+
+def _ranges(begins: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Count up from each begin, one range after the other. Shapes (N,) and (sum of lengths,)."""
+    ends = lengths.cumsum()
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(begins - (ends - lengths), lengths)
+
+
+def _intervals(
+    starts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    tops: npt.NDArray[np.int64],
+    height: int,
+    grid_height: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cut intervals at the source columns that begin at ``tops``, and put them into the columns of
+    the grid. Shapes (R,), (R,), (C,), (C,)."""
+    first = ends.searchsorted(tops, side="right")
+    pieces = np.maximum(starts.searchsorted(tops + height, side="left") - first, 0)
+    chosen = _ranges(first, pieces)
+    tops = tops.repeat(pieces)
+    grid_tops = (columns * grid_height).repeat(pieces)
     y_first = np.maximum(starts[chosen] - tops, 0)
     y_end = np.minimum(ends[chosen] - tops, height)
     return (

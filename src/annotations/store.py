@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class AnnotationStore:
             attribute_ids=tuple(map(tuple, self._table["attribute_ids"][rows].to_pylist())),
             boxes_xyxy=self._boxes[rows],
             areas_px=self._areas[rows],
-            runs=tuple(self._runs(row) for row in self._runs_rows[rows].tolist()),
+            runs=tuple(self._runs(self._runs_rows[rows])),
         )
 
     def is_crowd(self, index: int) -> npt.NDArray[np.bool_]:
@@ -167,13 +167,14 @@ class AnnotationStore:
         categories, starts = self._categories.tolist(), self._first_instance.tolist()
         return [frozenset(categories[start:end]) for start, end in itertools.pairwise(starts)]
 
-    def _runs(self, row: int) -> Runs:
-        batch = int(np.searchsorted(self._first_row_of_batch, row, side="right")) - 1
-        if batch not in self._open_batches:
-            self._open_batches[batch] = runs_views(self._runs_file.get_batch(batch))
-        offsets, flat = self._open_batches[batch]
-        position = row - int(self._first_row_of_batch[batch])
-        return flat[offsets[position] : offsets[position + 1]]
+    def _runs(self, rows: npt.NDArray[np.int64]) -> Iterator[Runs]:
+        batches = self._first_row_of_batch.searchsorted(rows, side="right") - 1
+        positions = rows - self._first_row_of_batch[batches]
+        for batch, position in zip(batches.tolist(), positions.tolist(), strict=True):
+            if batch not in self._open_batches:
+                self._open_batches[batch] = runs_views(self._runs_file.get_batch(batch))
+            offsets, flat = self._open_batches[batch]
+            yield flat[offsets[position] : offsets[position + 1]]
 
 
 def view(column: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:

@@ -22,7 +22,7 @@ import numpy as np
 from src.annotations.categories import LabelDescriptions
 from src.annotations.image_sizes import ImageSizes
 from src.annotations.instances import RASTER_HW, ImageRecord
-from src.annotations.packed_masks import pack_resized
+from src.annotations.packed_masks import areas_px, pack_resized
 from src.annotations.store import AnnotationStore
 from src.metrics.matching import ClassKey, ImageObjects, split_key
 
@@ -69,7 +69,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         instances = self.store.instances(index)
         size_hw = self.record(image_id).size_hw
         packed = pack_resized(instances.runs, size_hw, self.raster_hw)
-        kept = packed.any(axis=1) | (instances.areas_px == 0)
+        kept = (areas_px(packed) > 0) | (instances.areas_px == 0)
         self._vanished[image_id] = int(np.count_nonzero(~kept))
         keys = class_keys(
             instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes
@@ -77,7 +77,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         return ImageObjects(
             image_id=image_id,
             class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
-            packed=packed[kept],
+            packed=packed if kept.all() else packed[kept],
         )
 
     @property

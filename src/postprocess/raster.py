@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from src.annotations.instances import RASTER_HW, Runs
 from src.annotations.run_length_algebra import merge_touching, split_columns
 from src.annotations.run_length_raster import encode
+
+# Each product of matrices is over in microseconds: threads would cost more than they give, and on
+# cores that others use many times more.
+_one_blas_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
 LONG_EDGE_PX = 1024
@@ -88,6 +93,7 @@ def sample_masks_at(
     return _drawn(mask_probabilities, boxes_xyxy, size_hw, thresholds, raster_hw)
 
 
+@_one_blas_thread
 def sample_runs(
     mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
     boxes_xyxy: npt.NDArray[np.float32],
@@ -115,6 +121,7 @@ def sample_runs(
     return tuple(masks)
 
 
+@_one_blas_thread
 def _drawn(
     mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
     boxes_xyxy: npt.NDArray[np.float32],

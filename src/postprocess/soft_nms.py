@@ -13,6 +13,8 @@ import numpy.typing as npt
 from src.postprocess.non_maximum_suppression import SPLIT_AT, pairwise_iou, shift_by_class
 
 SoftKind = Literal["soft_linear", "soft_gaussian"]
+# so many pairs are compared with one another in one numpy call (16 MB); more, as each is taken
+_TOGETHER = 2048
 
 
 def select_by_soft_nms(
@@ -57,6 +59,7 @@ def select_by_soft_nms(
     left = np.arange(len(scores))
     current = scores.astype(np.float32)  # a copy, in the order of ``left``
     lowest = np.float32(min_score)
+    all_iou = pairwise_iou(boxes, boxes) if len(boxes) <= _TOGETHER else None
     taken: list[int] = []
     new_scores: list[np.float32] = []
     while len(left) and (max_selected is None or len(taken) < max_selected):
@@ -66,12 +69,15 @@ def select_by_soft_nms(
         new_scores.append(score)
         left[best], current[best] = left[0], current[0]
         left, current = left[1:], current[1:]
-        iou = pairwise_iou(boxes[[pair]], boxes[left])[0]
+        iou = (
+            pairwise_iou(boxes[[pair]], boxes[left])[0] if all_iou is None else all_iou[pair][left]
+        )
         iou[np.isnan(iou)] = 0
         if apart:
             iou[labels[left] != labels[pair]] = 0
         if kind == "soft_linear":
-            current[iou >= np.float32(iou_threshold)] *= 1 - iou[iou >= np.float32(iou_threshold)]
+            over = iou >= np.float32(iou_threshold)
+            current[over] *= 1 - iou[over]
         else:
             current *= np.exp(-(iou * iou) / np.float32(sigma))
         left, current = _drop(left, current, current < lowest)

@@ -190,3 +190,16 @@ def test_thousands_of_pairs_go_class_by_class() -> None:
         mine = labels[kept] == label
         assert kept[mine].tolist() == own[alone][: mine.sum()].tolist()
         assert np.allclose(new[mine], alone_scores[: mine.sum()], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_as_needed_or_all_at_once(kind, monkeypatch) -> None:
+    random = np.random.default_rng(2)
+    boxes = make_boxes(random, 300, (80, 80), clusters=20)
+    scores = random.random(300).round(1)  # with ties
+    labels = random.integers(3, size=300)
+    at_once = select(boxes, scores, labels, kind=kind, low=0.05)
+    monkeypatch.setattr("src.postprocess.soft_nms._TOGETHER", 0)
+    as_needed = select(boxes, scores, labels, kind=kind, low=0.05)
+    for one, other in zip(at_once, as_needed, strict=True):
+        assert one.tolist() == other.tolist()

@@ -25,6 +25,7 @@ BENCHMARKS = (
     "coco_masks",
     "score",
     "threshold_grid",
+    "search",
     "training",
     "tta",
     "prediction_store",

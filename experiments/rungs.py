@@ -84,10 +84,10 @@ FOLDERS = tuple(dict.fromkeys(rung.folder for rung in LADDER))
 class Sizes:
     """How large the experiment is."""
 
-    train_images: int = 180
-    validation_images: int = 20
-    test_images: int = 120
-    steps: int = 400
+    train_images: int = 330
+    validation_images: int = 30
+    test_images: int = 160
+    steps: int = 1200
 
 
 def steps(rung: Rung, sizes: Sizes) -> tuple[str, ...]:

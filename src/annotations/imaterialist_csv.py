@@ -16,6 +16,7 @@ from src.annotations.rows import (
     BadRow,
     RowBlock,
     RowError,
+    SizeOf,
     check_image_id,
     check_size,
     parse_attributes,
@@ -83,7 +84,7 @@ def read_csv_blocks(
     *,
     edition: CsvEdition,
     labels: LabelDescriptions,
-    size_hw: tuple[int, int] | None = None,
+    size_hw: tuple[int, int] | SizeOf | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Iterator[RowBlock]:
     """Read the rows of a CSV file, a few megabytes at a time.
@@ -95,8 +96,9 @@ def read_csv_blocks(
         path: the file.
         edition: which columns it has.
         labels: the legal categories and, where it lists any, attributes.
-        size_hw: size in pixels of every picture, for a file without the columns Height and Width (a
-            submission). Where the file has them, they count.
+        size_hw: size in pixels of every picture, or of the picture of an image id, for a file
+            without the columns Height and Width (a submission). Where the file has them, they
+            count.
         on_progress: called with the number of bytes read and their total.
 
     Raises:
@@ -140,7 +142,7 @@ class _RowParser:
         header: list[str],
         edition: CsvEdition,
         labels: LabelDescriptions,
-        size_hw: tuple[int, int] | None,
+        size_hw: tuple[int, int] | SizeOf | None,
     ) -> None:
         self.header = header
         self.id_at, self.runs_at = header.index("ImageId"), header.index("EncodedPixels")
@@ -161,9 +163,12 @@ class _RowParser:
         @cache
         def parse_image(name: bytes, *size: bytes) -> ImageRecord:
             image_id = check_image_id(name.decode())
-            size_of_image = check_size(*(text.decode() for text in size)) if size else size_hw
-            assert size_of_image is not None  # read_csv_blocks saw to it
-            return ImageRecord(image_id, picture_name(image_id), *size_of_image)
+            if size:
+                height, width = check_size(*(text.decode() for text in size))
+            else:
+                assert size_hw is not None  # read_csv_blocks saw to it
+                height, width = size_hw(image_id) if callable(size_hw) else size_hw
+            return ImageRecord(image_id, picture_name(image_id), height, width)
 
         self.parse_label, self.parse_image = parse_label, parse_image
 

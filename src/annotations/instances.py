@@ -10,12 +10,25 @@ import numpy.typing as npt
 RASTER_HW = (512, 512)
 """Height and width of the raster on which the competition compares masks, in pixels."""
 
+LONG_EDGE_PX = 1024
+"""Of the raster on which the 2020 competition takes masks."""
+
 Runs = npt.NDArray[np.int32]
 """Run lengths of one mask. Shape (R, 2), int32: column-major 0-based start and length, in pixels.
 
 Starts ascend, runs do not overlap (they may touch), lengths are positive. R = 0 is the empty mask.
 The pixel in row y and column x of an image of height H has the number x * H + y.
 """
+
+
+def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
+    """The raster of the 2020 competition for a photo of this size: its long edge has 1024 pixels.
+
+    The short edge keeps the aspect ratio, rounded to the nearest pixel (a half up), at least 1.
+    """
+    long = max(size_hw)
+    height, width = (max(1, (2 * edge * LONG_EDGE_PX + long) // (2 * long)) for edge in size_hw)
+    return height, width
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from src.annotations.categories import LARGEST_ID, LabelDescriptions
 from src.annotations.instances import ImageRecord
 from src.annotations.run_lengths import RunsBatch
+
+SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
+"""Height and width in pixels of the picture of an image id, where the file does not say them."""
 
 NO_OBJECT = -1
 """The category of a row that names an image and no object."""

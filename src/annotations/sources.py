@@ -10,7 +10,7 @@ from src.annotations.errors import InputError
 from src.annotations.imaterialist_2019 import IMATERIALIST_2019
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.imaterialist_csv import read_csv_blocks, read_header, reread_lines
-from src.annotations.rows import Source
+from src.annotations.rows import SizeOf, Source
 from src.annotations.store import STORE
 from src.annotations.text_lines import ProgressCallback
 
@@ -60,7 +60,7 @@ def open_source(
     path: str | Path,
     *,
     labels: LabelDescriptions | None = None,
-    size_hw: tuple[int, int] | None = None,
+    size_hw: tuple[int, int] | SizeOf | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Source:
     """Open an annotation file of any format; its rows are read when the blocks are asked for.
@@ -69,7 +69,8 @@ def open_source(
         path: a 2019 or 2020 CSV, or COCO JSON.
         labels: the legal categories and attributes. Without: those a COCO file carries, or for a
             CSV the 46 categories of 2019 and, in 2019, its 92 attributes (2020's are not checked).
-        size_hw: size of all pictures in pixels, for a CSV without Height and Width.
+        size_hw: size in pixels of all pictures, or of the picture of an image id, for a CSV
+            without Height and Width.
         on_progress: called with the number of bytes read and their total.
 
     Raises:

@@ -18,6 +18,7 @@ from src.annotations.bad_rows import BadRowHandler
 from src.annotations.categories import label_descriptions_to_json, read_label_descriptions
 from src.annotations.errors import InputError
 from src.annotations.image_sizes import ImageSizes, SizeFinding
+from src.annotations.rows import SizeOf
 from src.annotations.sources import detect_format, labels_beside, open_source
 from src.annotations.store import FORMAT_VERSION, STORE, AnnotationStore, read_description
 from src.annotations.store_writer import StoreWriter
@@ -48,7 +49,7 @@ def build_store(
     on_bad_rows: str = "error",
     skipped_file: str | Path | None = None,
     label_descriptions: str | Path | None = None,
-    size_hw: tuple[int, int] | None = None,
+    size_hw: tuple[int, int] | SizeOf | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> BuildReport:
     """Read an annotation file of any format into a store folder.
@@ -62,7 +63,8 @@ def build_store(
             ``.skipped.csv`` behind it.
         label_descriptions: the legal categories and attributes as a JSON file; default: the file
             ``<source>.label_descriptions.json``, what a COCO source carries, those of 2019.
-        size_hw: size of all pictures in pixels, for a CSV without Height and Width.
+        size_hw: size in pixels of all pictures, or of the picture of an image id, for a CSV
+            without Height and Width.
         on_progress: called with the number of bytes read and their total.
 
     Raises:
@@ -70,7 +72,7 @@ def build_store(
             ``directory`` is something else than a store. Nothing is left behind.
     """
     source, directory = Path(source), Path(directory)
-    if size_hw is not None:
+    if size_hw is not None and not callable(size_hw):
         size_hw = _check_size(size_hw)
     if directory.exists() and not (directory / "store.json").is_file():
         raise InputError(f"{directory}: exists and is no annotation store, so it is not replaced")
@@ -216,7 +218,7 @@ def _made_from(
     images_directory: str | Path | None,
     on_bad_rows: str,
     label_descriptions: str | Path | None,
-    size_hw: tuple[int, int] | None,
+    size_hw: tuple[int, int] | SizeOf | None,
 ) -> dict[str, Any]:
     """Everything a store depends on, as JSON would give it back."""
     return {
@@ -224,7 +226,7 @@ def _made_from(
         "images": None if images_directory is None else _fingerprint(Path(images_directory)),
         "labels": None if label_descriptions is None else _fingerprint(Path(label_descriptions)),
         "on_bad_rows": on_bad_rows,
-        "size_hw": None if size_hw is None else list(size_hw),
+        "size_hw": "of each picture" if callable(size_hw) else size_hw and list(size_hw),
     }
 
 

@@ -1,7 +1,8 @@
 """From annotation files to objects on the raster, an image at a time.
 
-A submission is read as what it is: an annotation file whose masks lie on the 512x512 raster. One
-with the columns Height and Width (or a COCO file) is at photo size and is resized, as the truth is.
+A submission is read as what it is: an annotation file whose masks lie on the 512x512 raster, or, in
+the format of 2020, on one whose long edge has 1024 pixels. The latter is resized, as the truth is;
+so is a file with the columns Height and Width or a COCO file, which are at photo size.
 
 What counts as an object:
 
@@ -34,6 +35,8 @@ class RasterObjects(Mapping[str, ImageObjects]):
         store: masks of any size.
         use_attributes: the class of an object is its category with its set of attributes, not its
             category alone.
+        ids: image ids by file name; a picture that is named here goes by this id instead of the
+            store's.
         images_directory: the photos, to exchange Height and Width where they contradict the photo
             (``src.annotations.image_sizes``); a photo that is missing repairs nothing.
         raster_hw: height and width of the raster.
@@ -44,6 +47,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         store: AnnotationStore,
         *,
         use_attributes: bool = False,
+        ids: Mapping[str, str] | None = None,
         images_directory: str | Path | None = None,
         raster_hw: tuple[int, int] = RASTER_HW,
     ) -> None:
@@ -52,7 +56,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         self.images_directory = images_directory
         self.raster_hw = raster_hw
         self._vanished: dict[str, int] = {}
-        self._index_of = {record.image_id: index for index, record in enumerate(store.images)}
+        self._index_of = _index(store.images, ids or {})
         self._sizes = ImageSizes(images_directory)
 
     def __len__(self) -> int:
@@ -102,6 +106,16 @@ class RasterObjects(Mapping[str, ImageObjects]):
             return record
         settled = self._sizes.settle([record])[0]
         return record if isinstance(settled, str) else settled
+
+
+def _index(images: Sequence[ImageRecord], ids: Mapping[str, str]) -> dict[str, int]:
+    own = {record.image_id for record in images}
+    index_of = {}
+    for index, record in enumerate(images):
+        image_id = ids.get(record.file_name, record.image_id)
+        # where the store has the picture under either spelling, each keeps its own
+        index_of[record.image_id if image_id in own else image_id] = index
+    return index_of
 
 
 def class_keys(

@@ -12,8 +12,12 @@ from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.errors import InputError
-from src.annotations.instances import RASTER_HW
-from src.annotations.store_builder import open_or_build
+from src.annotations.imaterialist_2020 import IMATERIALIST_2020
+from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
+from src.annotations.rows import SizeOf, picture_name
+from src.annotations.sources import detect_format
+from src.annotations.store import STORE, AnnotationStore
+from src.annotations.store_builder import build_store, open_or_build
 from src.annotations.text_lines import ProgressCallback
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
 from src.metrics.errors import ErrorAccumulator
@@ -101,9 +105,11 @@ def open_submission(
     """Read a submission as the truth is read; it is there while the context lasts.
 
     Args:
-        submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; or any annotation
-            format with sizes, which is resized.
-        truth: whose categories and attributes are the legal ones.
+        submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; with the column
+            ``AttributesIds`` (2020) on the raster whose long edge has 1024 pixels, of the shape of
+            the truth's picture; or any annotation format with sizes.
+        truth: whose categories and attributes are the legal ones. Pictures go by its ids: ``a`` is
+            ``a.jpg`` where the truth says so.
         progress: where reading shows how far it is.
 
     Raises:
@@ -112,15 +118,23 @@ def open_submission(
     with tempfile.TemporaryDirectory(prefix="submission-") as temporary:
         labels_file = Path(temporary) / "labels.json"
         write_label_descriptions(truth.store.labels, labels_file)
-        store = open_or_build(
-            submission,
-            temporary,
-            label_descriptions=labels_file,
-            size_hw=RASTER_HW,
-            on_progress=_bytes_read(progress, submission),
-        )
+        ids = {record.file_name: record.image_id for record in truth.store.images}
+        kind = detect_format(submission)
+        directory = Path(submission)
+        if kind != STORE:
+            directory = Path(temporary) / "store"
+            build_store(
+                submission,
+                directory,
+                label_descriptions=labels_file,
+                size_hw=_long_edge(truth, ids) if kind == IMATERIALIST_2020.name else RASTER_HW,
+                on_progress=_bytes_read(progress, submission),
+            )
         yield RasterObjects(
-            store, use_attributes=truth.use_attributes, images_directory=truth.images_directory
+            AnnotationStore(directory),
+            use_attributes=truth.use_attributes,
+            ids=ids,
+            images_directory=truth.images_directory,
         )
 
 
@@ -193,6 +207,17 @@ def score_comparison(
         if progress is not None and task is not None:
             progress.advance(task)
     return accumulator.result()
+
+
+def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
+    """The raster of the 2020 competition for each picture of the truth; a picture that the truth
+    lacks is not scored, so that the largest one will do."""
+
+    def size_of(image_id: str) -> tuple[int, int]:
+        known = ids.get(picture_name(image_id))
+        return (LONG_EDGE_PX,) * 2 if known is None else long_edge_1024(truth.record(known).size_hw)
+
+    return size_of
 
 
 def _coverage_notes(

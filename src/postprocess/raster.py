@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from src.annotations.instances import RASTER_HW, Runs
+from src.annotations.instances import RASTER_HW, Runs, long_edge_1024
 from src.annotations.run_length_algebra import merge_touching, split_columns
 from src.annotations.run_length_raster import encode
 
@@ -23,18 +23,6 @@ from src.annotations.run_length_raster import encode
 _one_blas_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
 
 RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
-LONG_EDGE_PX = 1024
-
-
-def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
-    """The raster of the 2020 competition for a photo of this size: its long edge has 1024 pixels.
-
-    The short edge keeps the aspect ratio, rounded to the nearest pixel (a half up), at least 1.
-    """
-    long = max(size_hw)
-    height, width = (max(1, (2 * edge * LONG_EDGE_PX + long) // (2 * long)) for edge in size_hw)
-    return height, width
-
 
 RASTERS: Mapping[str, Callable[[tuple[int, int]], tuple[int, int]]] = {
     "512x512": lambda size_hw: RASTER_HW,

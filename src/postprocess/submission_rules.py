@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from src.annotations.categories import LabelDescriptions
+from src.annotations.instances import LONG_EDGE_PX
 from src.annotations.rows import describe_ids
 from src.annotations.run_lengths import check_runs_batch, parse_runs_batch
 from src.annotations.text_lines import Lines, iterate_lines, split_fields
-from src.postprocess.raster import LONG_EDGE_PX, RASTERS
+from src.postprocess.raster import RASTERS
 from src.postprocess.submission_formats import LEGAL_CATEGORIES, SubmissionFormat
 from src.postprocess.submission_masks import MaskCollector, run_problems
 

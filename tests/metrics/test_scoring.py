@@ -172,6 +172,44 @@ def test_attributes_are_a_set(tmp_path):
     assert [class_key_text(key) for key in strict.per_class] == ["6", "6_13", "6_13_24"]
 
 
+def test_submission_of_2020_lies_on_a_raster_of_the_photos_shape(tmp_path):
+    """Its long edge has 1024 pixels; ids lack .jpg; what the truth lacks is not looked at."""
+    random = np.random.default_rng(0)
+    true, found, small = [], [], []
+    for number, size_hw in enumerate([(1200, 900), (300, 700)]):
+        mask = np.zeros(size_hw, dtype=bool)
+        mask[size_hw[0] // 4 : size_hw[0] // 2, size_hw[1] // 3 : size_hw[1] // 2] = True
+        true.append((f"{number}.jpg", mask, "1"))
+        raster_hw = [(1024, 768), (439, 1024)][number]
+        noisy = brute_force.resize_nearest(mask, *raster_hw) & (random.random(raster_hw) < 0.8)
+        found.append((str(number), files.run_text(noisy), 1, ""))
+        small.append((f"{number}.jpg", brute_force.resize_nearest(noisy), "1"))
+    found.append(("elsewhere", "1048576 1", 1, ""))
+    header = "ImageId,EncodedPixels,ClassId,AttributesIds"
+    truth = files.write_truth(tmp_path / "t.csv", true)
+    score, notes = score_files(files.write_csv(tmp_path / "s.csv", header, found), truth)
+    wanted, _ = score_files(files.write_submission(tmp_path / "512.csv", small), truth)
+    assert score.per_image.tolist() == wanted.per_image.tolist()
+    assert ((score.per_image > 0.5) & (score.per_image < 1)).all()
+    assert notes == ("images of s.csv that are not among those scored: 1 (the first: elsewhere)",)
+    row = ("1", "449537 1", 1, "")  # a pixel more than 439 x 1024
+    beyond = files.write_csv(tmp_path / "beyond.csv", header, [row])
+    with pytest.raises(
+        InputError, match=r"row 2, image '1': .* height 439 and width 1024 has 449536"
+    ):
+        score_files(beyond, truth)
+
+
+def test_ids_with_and_without_jpg_stay_apart_where_both_are_there(tmp_path):
+    blob = np.zeros((512, 512), dtype=bool)
+    blob[:100, :100] = True
+    truth = files.write_truth(tmp_path / "t.csv", [("a.jpg", blob, "1"), ("b.jpg", blob, "1")])
+    rows = [("a", blob, "1"), ("b.jpg", blob, "1"), ("b", blob, "2")]
+    score, notes = score_files(files.write_submission(tmp_path / "s.csv", rows), truth)
+    assert score.per_image.tolist() == [1.0, 1.0]
+    assert notes == ("images of s.csv that are not among those scored: 1 (the first: b)",)
+
+
 def test_images_on_one_side_only(circles):
     submission, truth = circles
     lines = submission.read_text().splitlines()

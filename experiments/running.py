@@ -54,11 +54,13 @@ def run_steps(commands: Sequence[str], directory: Path) -> list[Done]:
 
     Args:
         commands: as a reader would type them.
-        directory: where they are run; results lie in outputs/ladder below it.
+        directory: where they are run, made where it is missing; results lie in outputs/ladder
+            below it.
 
     Raises:
         CommandError: one ended with an error; says which.
     """
+    directory.mkdir(parents=True, exist_ok=True)
     finished = []
     for number, command in enumerate(commands, start=1):
         mark = directory / DIRECTORY / "done" / f"{_name(commands[:number])}.json"

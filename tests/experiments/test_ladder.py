@@ -174,3 +174,27 @@ def test_scores_count_attributes_and_are_compared_photo_by_photo(
     assert "no gain that 4 images can show" in text
     assert "Commit abc; 5 minutes" in text
     assert "| S10" not in (readmes / "README.md").read_text()  # that one is of the whole ladder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_small_climb_from_photos_to_tables(
+    tmp_path: Path, readmes: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--train-images=26", "--validation-images=6", "--test-images=6", "--steps=200"]
+    words = [f"--directory={tmp_path / 'run'}", f"--readmes={readmes}", *sizes]
+    assert main(words) == 0
+    summary = capfd.readouterr().out.splitlines()[-len(LADDER) - 1 :]
+    assert [line.split()[0] for line in summary[:-1]] == list(RUNG)
+    written = {path: path.read_text() for path in readmes.rglob("README.md")}
+    for rung in LADDER:
+        for path in (readmes / "README.md", readmes / rung.folder / "README.md"):
+            assert f"| {rung.name} {rung.what} | " in written[path]
+        of_rung = written[readmes / rung.folder / "README.md"]
+        assert all(f"    {command}\n" in of_rung for command in steps(rung, Sizes(26, 6, 6, 200)))
+    assert "mean score of 6 generated test photos" in written[readmes / "README.md"]
+    assert main(words) == 0
+    again = capfd.readouterr().out
+    assert again.splitlines()[-len(LADDER) - 1 :] == summary
+    assert "$ " not in again  # no command is run anew
+    assert written == {path: path.read_text() for path in written}

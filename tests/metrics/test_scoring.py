@@ -14,23 +14,11 @@ from PIL import Image
 import benchmarks.score
 from src.annotations.errors import InputError
 from src.metrics.inputs import class_key_text
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 from tests.metrics import annotation_files as files
 from tests.metrics import metric_by_brute_force as brute_force
+from tests.metrics.scored_files import score_files
 
 REAL_DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
-
-
-def score_files(submission, ground_truth, averaging="per_class", image_ids=None, **options):
-    with (
-        open_truth(ground_truth, **options) as truth,
-        open_submission(submission, truth) as prediction,
-    ):
-        comparison = compare(
-            truth, prediction, prediction_name=Path(submission).name, image_ids=image_ids
-        )
-        score = score_comparison(comparison, averaging=averaging)
-        return score, comparison.notes
 
 
 def brute_force_objects(path, use_attributes=False):
@@ -53,15 +41,6 @@ def brute_force_score(submission, ground_truth, averaging, use_attributes=False)
     prediction = brute_force_objects(submission, use_attributes)
     pairs = [(objects, prediction.get(image_id, [])) for image_id, objects in truth.items()]
     return brute_force.score(pairs, averaging)
-
-
-@pytest.fixture
-def circles(tmp_path):
-    truth, prediction = files.circles(images=4, sizes_hw=[(300, 200), (90, 700), (512, 512)])
-    return (
-        files.write_submission(tmp_path / "submission.csv", prediction),
-        files.write_truth(tmp_path / "train.csv", truth),
-    )
 
 
 @pytest.mark.parametrize("averaging", ["per_class", "pooled"])
@@ -275,72 +254,6 @@ def test_truth_is_kept_in_the_cache(circles, tmp_path):
 def test_real_truth_against_itself_scores_one(name, averaging):
     score, _ = score_files(REAL_DATA / name, REAL_DATA / name, averaging=averaging)
     assert score.competition_map == 1.0
-
-
-@pytest.mark.parametrize(
-    ("header", "row", "message"),
-    [
-        (
-            "ImageId,EncodedPixels",
-            ("a", "1 1"),
-            r"s\.csv, row 1: the column ClassId is missing",
-        ),
-        (
-            "ImageId,EncodedPixels,ClassId",
-            ("a", "1 2 3", 1),
-            r"s\.csv, row 3, image 'a': EncodedPixels: an odd number of values, 3",
-        ),
-        (
-            "ImageId,EncodedPixels,ClassId",
-            ("a", "262144 2", 1),
-            r"s\.csv, row 3, image 'a': EncodedPixels.*start 262144, length 2",
-        ),
-        (
-            "ImageId,EncodedPixels,ClassId",
-            ("a", "10 2 5 2", 1),
-            r"s\.csv, row 3, image 'a': EncodedPixels.*start 5, length 2",
-        ),
-        (
-            "ImageId,EncodedPixels,ClassId",
-            ("a", "x 2", 1),
-            r"s\.csv, row 3, image 'a': EncodedPixels.*'x'",
-        ),
-        (
-            "ImageId,EncodedPixels,ClassId",
-            ("a", "1 1", 46),
-            r"s\.csv, row 3, image 'a': unknown category 46; 0 to 45 are legal",
-        ),
-        (
-            "ImageId,EncodedPixels,ClassId",
-            ("a", "1 1", "shoe"),
-            r"s\.csv, row 3, image 'a': category is 'shoe'",
-        ),
-    ],
-)
-def test_a_bad_submission_is_refused(tmp_path, header, row, message):
-    truth = files.write_truth(tmp_path / "t.csv", [("a", np.ones((9, 9)), "1")])
-    rows = [("a", "1 1", 1)[: len(row)], row]
-    with pytest.raises(InputError, match=message):
-        score_files(files.write_csv(tmp_path / "s.csv", header, rows), truth)
-
-
-def test_a_submission_of_other_images_is_refused(circles, tmp_path):
-    other = files.write_submission(tmp_path / "o.csv", [("o.jpg", np.ones((512, 512)), "1")])
-    with pytest.raises(
-        InputError, match=r"o\.csv: it has none of the 4 images to be scored; its first is 'o\.jpg'"
-    ):
-        score_files(other, circles[1])
-
-
-def test_unknown_ids_are_refused(circles):
-    with pytest.raises(InputError, match=r"train\.csv: no image has the id 'x', .* 1 others"):
-        score_files(*circles, image_ids=["x", "y"])
-
-
-def test_missing_files_are_refused(circles, tmp_path):
-    for submission, truth in ((tmp_path / "no", circles[1]), (circles[0], tmp_path / "no")):
-        with pytest.raises(InputError, match=r"no: cannot be read"):
-            score_files(submission, truth)
 
 
 @pytest.mark.slow

@@ -9,60 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.annotations.errors import InputError
 from src.mmdet_bridge.cascade import predict_candidates
 from src.mmdet_bridge.checkpoint_layouts import detect_layout, modernise
 from src.mmdet_bridge.checkpoints import Checkpoint, load_checkpoint
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.detectors import load_weights, preprocess
 from src.mmdet_bridge.weight_import import WeightImport, import_weights
-from tests.cascades import detector_config, make_batch, spread_scores
+from tests.cascades import make_batch
+from tests.mmdet_bridge.imported import LAYOUTS, PATH, config, old
 from tests.mmdet_bridge.old_checkpoints import (
-    DEFORMABLE,
-    PLAIN,
     REAL_NAMES,
     notes_of,
     written_by,
 )
-
-LAYOUTS = ("v0.6", "v1", "v2", "v3")
-PATH = Path("old.pth")
-
-
-def make_detector(*overrides: str) -> Any:
-    """Random weights everywhere, the offsets and the batch statistics included."""
-    torch.manual_seed(7)
-    detector = build_detector(detector_config("htc_r50", *DEFORMABLE, *overrides))
-    spread_scores(detector)
-    with torch.no_grad():
-        for name, value in detector.state_dict().items():
-            if ".conv_offset." in name:
-                value.normal_(0, 0.5)
-            elif "running_mean" in name or name.endswith("bias"):
-                value.normal_(0, 0.1)
-            elif "running_var" in name:
-                value.uniform_(0.5, 1.5)
-    return detector
-
-
-@pytest.fixture(scope="module")
-def detector() -> Any:
-    return make_detector()
-
-
-@pytest.fixture(scope="module")
-def weights(detector: Any) -> dict[str, Tensor]:
-    return dict(detector.state_dict())
-
-
-def old(weights: dict[str, Tensor], layout: str, **notes: object) -> Checkpoint:
-    return Checkpoint(
-        path=PATH, weights=dict(written_by(weights, layout)), meta=notes_of(layout) | notes
-    )
-
-
-def config(*overrides: str, deformable: bool = True) -> dict[str, Any]:
-    return detector_config("htc_r50", *(DEFORMABLE if deformable else PLAIN), *overrides)
 
 
 def predict(detector: Any) -> list[Any]:
@@ -215,105 +174,6 @@ def test_what_a_moving_average_put_beside_the_weights_is_dropped(
     dropped = {r.source: r.note for r in found.records if r.action == "dropped"}
     assert dropped["ema_backbone_conv1_weight"] == "second set of weights beside a moving average"
     assert dropped["data_preprocessor.mean"] == "the configuration has these"
-
-
-def test_reset_draws_class_layers_as_mmdetection_does(weights: dict[str, Tensor]) -> None:
-    found = import_weights(old(weights, "v1"), config("module.num_classes=46"), seed=3)
-    torch.manual_seed(3)
-    fresh = build_detector(config("module.num_classes=46")).state_dict()
-    for name, value in found.weights.items():
-        drawn = ".fc_cls." in name or ".conv_logits." in name
-        assert torch.equal(value, fresh[name] if drawn else weights[name]), name
-    layer = found.weights["roi_head.bbox_head.0.fc_cls.weight"]
-    assert layer.shape[0] == 47
-    assert 0.008 < layer.std() < 0.012  # Normal(0, 0.01), BBoxHead's
-    assert found.picks == (None,) * 46
-
-
-def test_the_same_seed_draws_the_same_and_the_callers_stream_goes_on(
-    weights: dict[str, Tensor],
-) -> None:
-    torch.manual_seed(1)
-    before = torch.random.get_rng_state()
-    first, again, other = (
-        import_weights(old(weights, "v2"), config(), seed=seed).weights for seed in (1, 1, 2)
-    )
-    assert torch.equal(torch.random.get_rng_state(), before)
-    name = "roi_head.mask_head.1.conv_logits.weight"
-    assert torch.equal(first[name], again[name])
-    assert not torch.equal(first[name], other[name])
-
-
-@pytest.mark.parametrize("layout", ["v1", "v3"])
-def test_slice_takes_row_by_row(weights: dict[str, Tensor], layout: str) -> None:
-    picks = [None, 4, 0, None, 4, 2, None]
-    seen: list[int] = []
-
-    def pick_classes(source_classes: int) -> list[int | None]:
-        seen.append(source_classes)
-        return picks
-
-    seven = config("module.num_classes=7")
-    found = import_weights(
-        old(weights, layout), seven, class_layers="slice", pick_classes=pick_classes, seed=8
-    )
-    assert seen == [5]
-    assert found.picks == tuple(picks)
-    torch.manual_seed(8)
-    fresh = build_detector(seven).state_dict()
-    for stage in range(3):
-        for part in ("weight", "bias"):
-            for layer in ("bbox_head.{}.fc_cls", "mask_head.{}.conv_logits"):
-                name = f"roi_head.{layer.format(stage)}.{part}"
-                got = found.weights[name]
-                for row, pick in enumerate(picks):
-                    expected = fresh[name][row] if pick is None else weights[name][pick]
-                    assert torch.equal(got[row], expected), (name, row)
-                if "fc_cls" in name:
-                    assert torch.equal(got[-1], weights[name][-1])
-                    assert len(got) == 8
-                else:
-                    assert len(got) == 7
-
-
-def test_slice_without_a_map_needs_as_many_classes(weights: dict[str, Tensor]) -> None:
-    with pytest.raises(
-        InputError, match=r"class_layers=slice: the checkpoint has 5 classes and the model 46; give"
-    ):
-        import_weights(old(weights, "v2"), config("module.num_classes=46"), class_layers="slice")
-
-
-def test_slice_needs_class_layers(weights: dict[str, Tensor]) -> None:
-    checkpoint = old(weights, "v2")
-    for name in [name for name in checkpoint.weights if ".fc_cls." in name]:
-        del checkpoint.weights[name]
-    with pytest.raises(InputError, match=r"class_layers=slice: the checkpoint has no fc_cls"):
-        import_weights(checkpoint, config(), class_layers="slice")
-    found = import_weights(checkpoint, config())
-    notes = {r.note for r in found.records if r.action == "reset" and r.source is None}
-    assert notes == {"one row a class; not in the file"}
-
-
-def test_one_class_and_masks_for_all_classes_together(weights: dict[str, Tensor]) -> None:
-    for overrides in (
-        ("module.num_classes=1",),
-        ("module.detector.sizes.class_agnostic_masks=true",),
-    ):
-        torch.manual_seed(2)
-        own = build_detector(config(*overrides)).state_dict()
-        for layout in LAYOUTS:
-            written = written_by(own, layout)
-            if overrides[0] == "module.num_classes=1" and layout in ("v0.6", "v1"):
-                for stage in range(3):  # the background had a mask beside that of one class, too
-                    for part in ("weight", "bias"):
-                        name = f"mask_head.{stage}.conv_logits.{part}"
-                        written[name] = torch.cat([torch.ones_like(written[name]), written[name]])
-            found = import_weights(
-                Checkpoint(path=PATH, weights=dict(written)),
-                config(*overrides),
-                class_layers="slice",
-            )
-            assert all(torch.equal(found.weights[name], value) for name, value in own.items())
 
 
 def test_half_precision_becomes_single(weights: dict[str, Tensor]) -> None:

@@ -8,15 +8,13 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from src.metrics.errors import GROUPS, KINDS, MISSED, ErrorAccumulator
 from src.metrics.intervals import bootstrap_interval
-from src.metrics.matching import ImageObjects
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
-from src.reporting.examples import choose_examples, compare_objects
+from src.reporting.examples import choose_examples
 from src.reporting.page import Report, render, write_report
 from src.reporting.pictures import load_examples, write_drawings
 from tests.reporting.report_files import EVIL_NAME, make_data
@@ -280,35 +278,6 @@ def test_rotated_photos_lie_under_their_masks(tmp_path):
     assert photo.shape == (640, 427, 3)
     assert photo[30, 200, 0] > 200
     assert photo[600, 200, 0] < 50
-
-
-def test_labels_carry_iou_and_missing_matches_are_marked():
-    packed = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")
-    part = np.packbits(np.arange(512 * 512) < 800, bitorder="little")
-    truth = ImageObjects("a", (1, 2), np.stack([packed, packed]))
-    prediction = ImageObjects("a", (1, 3), np.stack([part, packed]))
-    drawn = compare_objects(truth, prediction, {1: "top", 2: "sweater", 3: "cardigan"})
-    assert [entry.label for entry in drawn.truth] == ["top", "sweater"]
-    assert [entry.label for entry in drawn.prediction] == ["top 0.80", "cardigan"]
-    assert [entry.matched for entry in drawn.truth] == [True, False]
-    assert [entry.matched for entry in drawn.prediction] == [True, False]
-    assert drawn.matched == 1
-    assert drawn.truth[0].colour == drawn.prediction[0].colour
-    assert [entry.name for entry in drawn.classes] == ["top", "sweater", "cardigan"]
-    assert [entry.value for entry in drawn.classes] == pytest.approx([0.6, 0.0, 0.0])
-
-
-def test_attributes_are_shown_beside_the_class_and_not_on_the_drawing():
-    packed = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")[None]
-    long_name = "headband, head covering, hair accessory"
-    truth = ImageObjects("a", ((15, 7, 9),), packed)
-    drawn = compare_objects(truth, ImageObjects("a", ((15,),), packed), {15: long_name})
-    assert [entry.label for entry in (*drawn.truth, *drawn.prediction)] == ["headband"] * 2
-    assert [(entry.name, entry.attributes) for entry in drawn.classes] == [
-        ("headband", (7, 9)),
-        ("headband", ()),
-    ]
-    assert drawn.truth[0].colour != drawn.prediction[0].colour
 
 
 def test_the_template_is_beside_the_code():

@@ -1,0 +1,131 @@
+"""What the datamodule refuses, and how it says so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from src.annotations.errors import InputError
+from src.datamodules.checks import check_photos
+from tests.datamodules.conftest import Data
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"predict_split": "train"}, "datamodule.predict_split=train: legal are validation and"),
+        (
+            {"train_short_edge_px": (1200, 600)},
+            r"datamodule.train_short_edge_px=\[1200, 600\]: .* the least first",
+        ),
+        ({"train_short_edge_px": (0, 60)}, r"train_short_edge_px=\[0, 60\]: .* from 1 up"),
+        ({"train_short_edge_px": (1, 2, 3)}, r"train_short_edge_px=\[1, 2, 3\]"),
+        (
+            {"train_long_edge_px": 59},
+            "datamodule.train_long_edge_px=59 is less than datamodule.train_short_edge_px=60",
+        ),
+        ({"predict_long_edge_px": 20}, "datamodule.predict_long_edge_px=20 is less than .*=48"),
+        ({"repeat_factor": 0}, "datamodule.repeat_factor=0: legal are null and a share"),
+        ({"repeat_factor": 1.5}, "datamodule.repeat_factor=1.5: .* above 0 and at most 1"),
+        ({"predict_scales": []}, r"datamodule.predict_scales=\[\]: at least one scale is legal"),
+        ({"predict_scales": [[60, 50]]}, r"datamodule.predict_scales: \[60, 50\] given; legal is"),
+        (
+            {"predict_scales": [[40, 80], [31, 80]]},
+            r"predict_scales: \[31, 80\] .* 32 <= SHORT <= L",
+        ),
+        ({"predict_scales": [1000, 1600]}, r"predict_scales: 1000 given; legal is \[SHORT,LONG\]"),
+        ({"predict_scales": [[50, "80"]]}, r"predict_scales: \[50, '80'\] given; legal is"),
+        ({"predict_scales": [[50, 60, 80]]}, r"predict_scales: \[50, 60, 80\] given; legal is"),
+        ({"flip_probability": 1.5}, "datamodule.flip_probability=1.5: 0 to 1 is legal"),
+        ({"batch_size": 0}, "datamodule.batch_size=0: 1 or more"),
+        ({"predict_batch_size": -1}, "datamodule.predict_batch_size=-1: 1 or more"),
+        ({"num_workers": -1}, "datamodule.num_workers=-1: 0 or more"),
+        ({"prefetch_factor": 0}, "datamodule.prefetch_factor=0: 1 or more"),
+        ({"seed": -1}, "datamodule.seed=-1: 0 or more"),
+        ({"pixel_augmentations": {"a": 1}}, "pixel_augmentations.a: int may move pixels"),
+    ],
+)
+def test_bad_values_are_refused_at_once(data: Data, changes, message):
+    with pytest.raises(InputError, match=message):
+        data.datamodule(**changes)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "message"),
+    [
+        ("fit", {"train_annotations": None}, "datamodule.train_annotations=null"),
+        ("fit", {"train_annotations": "none.csv"}, "none.csv"),
+        ("fit", {"train_images": None}, "datamodule.train_images=null"),
+        ("fit", {"train_images": "nowhere"}, "datamodule.train_images=nowhere: no such folder"),
+        (
+            "fit",
+            {"batch_size": 13},
+            r"datamodule.batch_size=13 on 1 device\(s\) takes 13 photos a step; .* has 12 training",
+        ),
+        ("fit", {"category_ids": [3]}, r"category_ids=\[3\]: .* of category 6"),
+        ("fit", {"validation_images": 3}, "datamodule.validation_images=3, but .* made with 4"),
+        ("predict", {"test_images": None}, "datamodule.test_images=null"),
+        ("test", {"test_images": "nowhere"}, "datamodule.test_images=nowhere: no such folder"),
+        ("predict", {"sample_submission": "none.csv"}, "none.csv: no such file"),
+    ],
+)
+def test_bad_data_is_named(data: Data, stage, changes, message):
+    data.datamodule().setup("fit")
+    with pytest.raises(InputError, match=message):
+        data.datamodule(**changes).setup(stage)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ImageId\nt0.jpg\nno.jpg\n", r"s\.csv: image id 'no\.jpg' has no photo .*1 of 2 ids"),
+        ("ImageId\n../t0.jpg\n", r"s\.csv: image id '\.\./t0\.jpg' has no photo"),
+        ("Image\nt0.jpg\n", r"s\.csv: the column ImageId is missing, got \['Image'\]"),
+        ("", r"s\.csv: the column ImageId is missing"),
+        ("ImageId\n", r"s\.csv: holds no rows"),
+    ],
+)
+def test_bad_sample_submission_is_named(data: Data, tmp_path, text, message):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        data.datamodule(sample_submission=str(tmp_path / "s.csv")).setup("test")
+
+
+def test_prediction_goes_on_without_some_photos(data: Data, tmp_path):
+    sample = tmp_path / "s.csv"
+    sample.write_text("ImageId\nt0.jpg\nno.jpg\n")
+    datamodule = data.datamodule(sample_submission=str(sample))
+    datamodule.setup("predict")
+    assert [*datamodule.photos_to_predict.image_ids] == ["t0.jpg", "no.jpg"]
+    batches = list(datamodule.predict_dataloader())
+    failures = {name: text for batch in batches for name, text in batch["failures"].items()}
+    assert list(failures) == ["no.jpg"]
+    assert "no.jpg: the image file is missing" in failures["no.jpg"]
+    # an id with a folder in it would be another photo's file
+    sample.write_text("ImageId\nt0.jpg\n../t1.jpg\n")
+    with pytest.raises(InputError, match=r"image id '\.\./t1\.jpg' has no photo .*1 of 2 ids"):
+        datamodule.setup("predict")
+
+
+def test_missing_photos_are_named_and_counted(data: Data, tmp_path):
+    (tmp_path / "c.jpg").touch()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "d.jpg").touch()
+    assert check_photos("images", tmp_path, ["c.jpg", "more/d.jpg"]) == tmp_path
+    with pytest.raises(InputError, match=r"images=.*the image file a\.jpg is missing \(2 of 3 are"):
+        check_photos("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    check_photos("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"], some_suffice=True)
+    with pytest.raises(InputError, match=r"the image file a\.jpg is missing \(2 of 2 are"):
+        check_photos("images", tmp_path, ["a.jpg", "b.jpg"], some_suffice=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: no photos \(\.jpeg, \.jpg, \.png\) in"):
+        data.datamodule(test_images=str(tmp_path / "empty")).setup("test")
+
+
+def test_split_of_another_file_is_refused(data: Data, tmp_path):
+    path = tmp_path / "split.json"
+    split = {"validation": ["x.jpg"], "train": ["0001.jpg"], "seed": 1, "annotations": "old.csv"}
+    path.write_text(json.dumps(split))
+    with pytest.raises(InputError, match=r"split\.json: image id 'x\.jpg' is not in .*train\.csv"):
+        data.datamodule(split_file=str(path), validation_images=None, split_seed=None).setup("fit")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.postprocess import run
+from benchmarks.search import run as run_search
 from benchmarks.threshold_grid import run as run_grid
 
 
@@ -16,3 +19,10 @@ def test_the_grids_scores_are_those_of_the_plain_way() -> None:
     result = run_grid(images=2, candidates=20, plain_images=1, plain_every=50)
     assert result["scores_compared"] == 2
     assert 0.3 < result["best_score"] < 1
+
+
+@pytest.mark.slow
+def test_what_a_search_finds_has_the_score_that_it_says() -> None:
+    result = run_search(images=20, candidates=20, trials=45, plain_images=1)
+    assert result["trials"] == 45
+    assert result["score_found"] >= result["score_of_the_winner"]

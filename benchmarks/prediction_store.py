@@ -17,22 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.coco_masks import SETTINGS as COCO_DEFAULTS
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
-from src.postprocess.settings import PostprocessSettings
 from tests.postprocess.generated import make_candidates
 
 TEST_PHOTOS = 3200
 PHOTO_HW = (2000, 1500)
-COCO_DEFAULTS = PostprocessSettings(
-    score_threshold=0.001,
-    nms_iou_threshold=0.5,
-    max_per_image=100,
-    remove_categories=[],
-    mask_threshold=0.5,
-    suppress_overlaps=False,
-    min_area_px=0,
-)
 
 
 def run(*, photos: int = 16, candidates: int = 300) -> dict[str, Any]:

@@ -100,6 +100,10 @@ def test_score_files_need_no_truth(run, tmp_path):
     (tmp_path / "old.json").write_text('{"competition_map": 1, "per_image": {"1.jpg": 2}}')
     error = run("a=old.json", "b=new/b.json")
     assert error == "error: old.json: per_image: 1.jpg: 2 is no score from 0 to 1"
+    written = (tmp_path / "new" / "a.json").read_text()
+    (tmp_path / "old.json").write_text(written[: len(written) // 2])
+    error = run("a=old.json", "b=new/b.json")
+    assert error.startswith("error: old.json: a damaged score file, make it anew (")
 
 
 def test_two_settings_on_one_store(run, tmp_path):

@@ -38,23 +38,28 @@ def write_scores(path: Path, summary: Mapping[str, Any], score: CompetitionScore
 
 
 def is_score_file(path: Path) -> bool:
-    """Whether a file is a JSON object with a score, as an annotation file is none."""
+    """Whether a file begins as ``write_scores`` writes it; an annotation file of gigabytes does
+    not."""
     if path.suffix != ".json":
         return False
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except OSError:
         return False
-    return isinstance(content, dict) and "competition_map" in content
+    return start.lstrip()[:1] == b"{" and b'"competition_map"' in start
 
 
 def read_scores(path: Path) -> ImageScores:
     """Read what ``write_scores`` has written.
 
     Raises:
-        InputError: the file has no scores of images, or one is no number.
+        InputError: the file is damaged, has no scores of images, or one is no number.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: a damaged score file, make it anew ({error})") from error
     per_image = content.get("per_image")
     if not isinstance(per_image, dict) or not per_image:
         raise InputError(

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 DIRECTORY = "outputs/ladder"
 TRUTH = f"{DIRECTORY}/data/test_truth.csv"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.rungs import LADDER, Rung, Sizes, score_command, steps
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.intervals import Interval, PairedInterval
 
 HEAD = (

@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
-from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
 from src.datamodules.split_file import read_split
+from src.errors import InputError
 from src.metrics.competition import check_averaging
 from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import (

@@ -16,7 +16,7 @@ import hydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"
 LONGEST_NAME_BYTES = 200

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
-from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
+from src.errors import InputError
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import settings_from

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
-from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
+from src.errors import InputError
 from src.postprocess.late_fusion import LateFusion, check_weights, fuse
 from src.postprocess.prediction_meta import to_json
 from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 
 def local_devices(trainer: DictConfig) -> int:

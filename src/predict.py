@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from src.annotations.errors import InputError
 from src.callbacks.prediction_writer import PredictionWriter
 from src.config import entry_point, instantiate_all, to_plain
+from src.errors import InputError
 from src.guards import check_devices, check_multirun
 from src.mmdet_bridge.checkpoints import file_sha256
 from src.modules.ensemble import CascadeEnsemble

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from src.annotations.errors import InputError
 from src.callbacks.checkpoint_files import UNFINISHED
 from src.callbacks.composed_config import CONFIG_KEY
 from src.callbacks.run_checkpoint import EPOCH_FILES, LAST_FILE, POSITION_KEY, STEP_FILES
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import check_archive
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
-from src.annotations.errors import InputError
 from src.config import CONFIG_DIRECTORY, entry_point, to_plain
+from src.errors import InputError
 from src.metrics.competition import check_averaging
 from src.metrics.intervals import check_settings
 from src.postprocess.prediction_meta import write_json

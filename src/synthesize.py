@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
 from src.datamodules.synthetic import synthesize, synthesize_csv
 from src.datamodules.synthetic.request import parse_categories, parse_image_size
+from src.errors import InputError
 
 _PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
 

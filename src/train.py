@@ -14,12 +14,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from src.annotations.errors import InputError
 from src.callbacks.composed_config import ComposedConfig
 from src.callbacks.memory_advice import MemoryAdvice
 from src.callbacks.run_record import RunRecordCallback, finishing
 from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.loading import end_with_parent
+from src.errors import InputError
 from src.guards import build_trainer, check_devices, check_multirun
 from src.mmdet_bridge.checkpoints import load_state_dict
 from src.modules.cascade import CascadeModule

@@ -8,10 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from src.annotations.categories import read_label_descriptions
-from src.annotations.errors import InputError
 from src.annotations.image_headers import read_size_hw
 from src.annotations.sources import default_labels, detect_format
 from src.config import entry_point
+from src.errors import InputError
 from src.postprocess.submission import read_sample_image_ids
 from src.postprocess.submission_formats import FORMATS, SubmissionFormat, format_named
 from src.postprocess.submission_rules import Findings, check_submission

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.annotations.errors import InputError
 from src.compare import check_same_images, main
+from src.errors import InputError
 from src.metrics.intervals import paired_bootstrap_interval
 from src.metrics.score_file import read_scores
 from src.metrics.scoring import open_truth

@@ -11,7 +11,6 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.annotations.errors import InputError
 from src.config import (
     check_missing,
     folder_name,
@@ -21,6 +20,7 @@ from src.config import (
     to_plain,
     users_mistake,
 )
+from src.errors import InputError
 
 
 def refuse(value: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.fuse import open_stores
 from src.mmdet_bridge.cascade import predict_candidates
 from src.modules.members import load_members

@@ -14,9 +14,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from src.annotations.errors import InputError
 from src.average import average
 from src.config import CONFIG_DIRECTORY, register_resolvers
+from src.errors import InputError
 from src.import_weights import import_checkpoint
 from src.mmdet_bridge.checkpoints import file_sha256, load_state_dict
 from src.mmdet_bridge.config import build_detector

@@ -13,8 +13,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from src.annotations.errors import InputError
 from src.config import CONFIG_DIRECTORY, register_resolvers
+from src.errors import InputError
 from src.mmdet_bridge.cascade import predict_candidates
 from src.mmdet_bridge.config import build_detector
 from src.postprocess.candidates import Candidates

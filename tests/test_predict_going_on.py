@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 import src.modules.ensemble
-from src.annotations.errors import InputError
 from src.callbacks.prediction_writer import PredictionWriter
+from src.errors import InputError
 from src.postprocess.prediction_store import PredictionStore
 from tests import test_predict
 from tests.postprocess.stores import check_same

@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from src.annotations.errors import InputError
 from src.config import CONFIG_DIRECTORY
+from src.errors import InputError
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_store import PredictionStoreWriter
 from src.report import check_config, report_sweep

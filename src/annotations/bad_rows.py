@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from src.annotations.errors import InputError
 from src.annotations.rows import BadRow
+from src.errors import InputError
 
 ON_BAD_ROWS = ("error", "skip")
 _COLUMNS = ("place", "image", "reason", "original")

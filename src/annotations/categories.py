@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.annotations.errors import InputError
 from src.annotations.label_tables import ATTRIBUTE_GROUPS, CATEGORY_ROWS
+from src.errors import InputError
 
 LARGEST_ID = 32767  # ids are stored as int16
 

@@ -20,7 +20,6 @@ from src.annotations.categories import (
     label_descriptions_from_json,
 )
 from src.annotations.coco_runs import from_coco_compressed_batch, from_coco_counts, from_polygons
-from src.annotations.errors import InputError
 from src.annotations.instances import ImageRecord, Runs
 from src.annotations.json_stream import iterate_members
 from src.annotations.rows import (
@@ -35,6 +34,7 @@ from src.annotations.rows import (
 )
 from src.annotations.run_lengths import RunLengthError, RunsBatch
 from src.annotations.text_lines import ProgressCallback
+from src.errors import InputError
 
 COCO = "coco"
 _BLOCK_ROWS = 128

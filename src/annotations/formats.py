@@ -9,7 +9,6 @@ from pathlib import Path
 from src.annotations.categories import write_label_descriptions
 from src.annotations.coco import COCO
 from src.annotations.coco_writer import write_coco
-from src.annotations.errors import InputError
 from src.annotations.imaterialist_2019 import IMATERIALIST_2019
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.imaterialist_csv import write_csv
@@ -18,6 +17,7 @@ from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_blocks import images_without_objects, iterate_blocks
 from src.annotations.store_builder import BuildReport, build_store, working_directory
 from src.annotations.text_lines import ProgressCallback
+from src.errors import InputError
 
 __all__ = ["OUTPUT_FORMATS", "ConversionReport", "convert", "detect_format", "write_annotations"]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (

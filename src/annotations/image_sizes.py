@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.annotations.errors import InputError
 from src.annotations.image_headers import read_size_hw
 from src.annotations.instances import ImageRecord
+from src.errors import InputError
 
 _READERS = 16  # headers are read side by side, because a cold disk answers in milliseconds
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO
 
 from src.annotations.categories import LabelDescriptions
-from src.annotations.errors import InputError
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import (
     NO_OBJECT,
@@ -32,6 +31,7 @@ from src.annotations.text_lines import (
     iterate_lines,
     split_fields,
 )
+from src.errors import InputError
 
 SIZE_COLUMNS = ("Height", "Width")
 _LONGEST_HEADER_BYTES = 1 << 16

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from src.annotations.errors import InputError
 from src.annotations.text_lines import ProgressCallback
+from src.errors import InputError
 
 _CHUNK_BYTES = 4 << 20
 _LARGEST_VALUE_CHARACTERS = 1 << 30

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.errors import InputError
 from src.annotations.instances import Runs
+from src.errors import InputError
 
 
 class RunLengthError(InputError):

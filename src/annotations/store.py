@@ -27,8 +27,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.annotations.categories import LabelDescriptions, label_descriptions_from_json
-from src.annotations.errors import InputError
 from src.annotations.instances import ImageRecord, Instances, Runs
+from src.errors import InputError
 
 FORMAT_VERSION = 1
 STORE = "store"

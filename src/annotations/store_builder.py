@@ -16,13 +16,13 @@ from typing import Any
 
 from src.annotations.bad_rows import BadRowHandler
 from src.annotations.categories import label_descriptions_to_json, read_label_descriptions
-from src.annotations.errors import InputError
 from src.annotations.image_sizes import ImageSizes, SizeFinding
 from src.annotations.rows import SizeOf
 from src.annotations.sources import detect_format, labels_beside, open_source
 from src.annotations.store import FORMAT_VERSION, STORE, AnnotationStore, read_description
 from src.annotations.store_writer import StoreWriter
 from src.annotations.text_lines import ProgressCallback
+from src.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 BLOCK_BYTES = 1 << 20  # about a hundred rows: their arrays fit in a core's cache
 LONGEST_LINE_BYTES = 256 << 20

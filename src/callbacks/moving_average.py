@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 
 class ExponentialMovingAverage(WeightAveraging):

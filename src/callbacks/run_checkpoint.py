@@ -10,9 +10,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from src.annotations.errors import InputError
 from src.callbacks.checkpoint_files import link
 from src.datamodules.datamodule import CompetitionDataModule
+from src.errors import InputError
 
 EPOCH_FILES, STEP_FILES, LAST_FILE = "epoch_*.ckpt", "step_*.ckpt", "last.ckpt"
 STEP_FILES_KEPT = 2  # the newest, and the one before for the case that the newest gets damaged

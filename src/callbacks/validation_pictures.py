@@ -9,10 +9,10 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from src.annotations.errors import InputError
 from src.annotations.image_headers import read_image_rgb
 from src.callbacks.gathering import merged_over_ranks
 from src.callbacks.loggers import log_pictures
+from src.errors import InputError
 from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
 from src.modules.cascade import CascadeModule

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 
 def check_at_least(key: str, value: int, least: int) -> None:

@@ -10,7 +10,6 @@ import albumentations
 import lightning
 from torch.utils.data import DataLoader
 
-from src.annotations.errors import InputError
 from src.annotations.store import AnnotationStore
 from src.datamodules.annotations import indices_with_objects, open_annotations
 from src.datamodules.checks import (
@@ -31,6 +30,7 @@ from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_sca
 from src.datamodules.pixel_augmentation import PixelAugmentation
 from src.datamodules.sampling import EpochSampler, repeat_factors
 from src.datamodules.split_file import Split
+from src.errors import InputError
 from src.mmdet_bridge.samples import Sample
 
 

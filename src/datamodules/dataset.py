@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from src.annotations.errors import InputError
 from src.annotations.image_headers import read_size_hw
 from src.annotations.store import AnnotationStore
 from src.datamodules.photos import read_photo
@@ -24,6 +23,7 @@ from src.datamodules.transforms import (
     resized_hw,
     runs_of_view,
 )
+from src.errors import InputError
 from src.mmdet_bridge.samples import Objects, Sample, make_objects, make_sample
 
 

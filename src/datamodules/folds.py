@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from src.annotations.errors import InputError
 from src.datamodules.split_file import Split, check_split, read_split, write_split
+from src.errors import InputError
 
 log = logging.getLogger(__name__)
 

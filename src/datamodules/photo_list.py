@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 PHOTO_SUFFIXES = (".jpeg", ".jpg", ".png")
 

@@ -9,7 +9,7 @@ import albumentations
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 
 class PixelAugmentation:

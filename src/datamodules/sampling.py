@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DistributedSampler
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 _ROUNDING_BITS = 32
 

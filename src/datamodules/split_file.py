@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 log = logging.getLogger(__name__)
 

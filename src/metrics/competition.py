@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.matching import (
     THRESHOLDS,
     ClassKey,

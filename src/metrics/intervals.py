@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 _DRAWS_AT_ONCE = 1 << 20  # bounds the memory of a block to a few tens of MB
 

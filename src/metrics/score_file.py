@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.competition import CompetitionScore
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
-from src.annotations.errors import InputError
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
 from src.annotations.rows import SizeOf, picture_name
@@ -19,6 +18,7 @@ from src.annotations.sources import detect_format
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
 from src.annotations.text_lines import ProgressCallback
+from src.errors import InputError
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects

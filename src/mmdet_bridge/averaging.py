@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import load_state_dict
 from src.mmdet_bridge.detectors import detector_names, examples
 

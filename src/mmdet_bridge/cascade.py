@@ -23,7 +23,7 @@ import torch
 from mmcv.ops import nms
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.cascade_memory import KeptFeatures
 from src.mmdet_bridge.cascade_pairs import select_pairs
 from src.mmdet_bridge.cascade_passes import (

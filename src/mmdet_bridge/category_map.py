@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 CSV_COLUMNS = ("category", "source")
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import Checkpoint
 from src.mmdet_bridge.detectors import LIGHTNING_PREFIX, examples
 

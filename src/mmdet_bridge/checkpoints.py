@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints

@@ -19,7 +19,7 @@ from mmengine.registry import DefaultScope
 from omegaconf import OmegaConf
 
 import src.mmdet_bridge.roi_extractor  # noqa: F401  adds ours to it
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 SHARED_SIZES_KEY = "sizes"
 

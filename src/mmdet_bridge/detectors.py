@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.config import Detector
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoint_layouts import (
     Entry,
     class_count,

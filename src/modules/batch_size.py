@@ -7,7 +7,7 @@ import logging
 from lightning import Trainer
 from torch.optim import Optimizer
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 log = logging.getLogger(__name__)
 

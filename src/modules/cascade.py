@@ -14,7 +14,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.cascade import predict_candidates
 from src.mmdet_bridge.cascade_passes import MaskStages
 from src.mmdet_bridge.config import build_detector

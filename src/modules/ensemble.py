@@ -8,7 +8,7 @@ from typing import Any
 from lightning import LightningModule
 from torch import nn
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.cascade import (
     FEATURE_MEMORY_CPU_GB,
     FEATURE_MEMORY_GB,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import Checkpoint, load_checkpoint
 from src.mmdet_bridge.config import Detector, build_detector
 from src.mmdet_bridge.detectors import check_member, check_members, load_weights

@@ -17,8 +17,8 @@ from rich.progress import Progress
 from rich.text import Text
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
-from src.annotations.errors import InputError
 from src.config import entry_point, to_plain
+from src.errors import InputError
 from src.metrics.competition import CompetitionScore, check_averaging
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.score_file import write_scores

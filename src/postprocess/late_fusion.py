@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import select_pairs
 from src.postprocess.settings import PostprocessSettings

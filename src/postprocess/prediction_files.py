@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.prediction_meta import read_json
 
 SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.prediction_files import list_shards
 from src.postprocess.prediction_meta import (
     META_NAME,

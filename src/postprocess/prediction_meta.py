@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 FORMAT_VERSION = 1
 META_NAME = "meta.json"

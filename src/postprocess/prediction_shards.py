@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import unfinished_path
 

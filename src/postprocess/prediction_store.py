@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import (
     check_series,

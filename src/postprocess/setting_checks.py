@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 
 def check_share(key: str, value: Any, *, above_zero: bool = False) -> None:

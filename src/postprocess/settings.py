@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.raster import RASTERS
 from src.postprocess.setting_checks import (
     check_categories,

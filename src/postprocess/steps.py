@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 DEFAULT_STEPS = (
     "score",

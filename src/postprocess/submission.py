@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.annotations.errors import InputError
 from src.annotations.imaterialist_2019 import IMATERIALIST_2019
 from src.annotations.packed_masks import to_runs_batch
 from src.annotations.run_lengths import format_runs_batch
+from src.errors import InputError
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
 from src.postprocess.submission_formats import (

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from src.annotations.errors import InputError
 from src.annotations.imaterialist_2019 import IMATERIALIST_2019
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.imaterialist_csv import SIZE_COLUMNS, CsvEdition
+from src.errors import InputError
 
 FILLER_CATEGORY = 23  # of the row of an image without objects, as in sample_submission.csv (S12)
 FILLER_TEXT = "1 1"

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.annotations.errors import InputError
 from src.annotations.image_headers import read_image_rgb
+from src.errors import InputError
 from src.metrics.scoring import Comparison
 from src.reporting.drawing import Picture, draw_side_by_side, fit
 from src.reporting.examples import DrawnComparison, compare_objects

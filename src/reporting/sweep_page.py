@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.reporting.charts import interval_bar
 from src.reporting.heat_maps import best_scores, heat_map
 from src.reporting.page import template

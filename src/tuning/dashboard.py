@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 MARK_NAME = "wandb_row.txt"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.settings import PostprocessSettings
 
 HEADER = "# Found by python -m src.search"

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.settings import PostprocessSettings, settings_from
 
 # Keys that one kind of NMS looks at and another does not: where it does not, they are not tried.

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
 from src.metrics.scoring import Comparison, open_truth

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.prediction_meta import describe_difference
 from src.postprocess.settings import PostprocessSettings
 from src.tuning.search_space import SearchSpace

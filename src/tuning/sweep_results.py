@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.prediction_meta import describe_difference, read_json, write_json
 
 RESULT_NAME = "result.json"

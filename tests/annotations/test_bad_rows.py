@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from src.annotations.errors import InputError
 from src.annotations.formats import convert
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
+from src.errors import InputError
 from tests.annotations.annotation_rows import (
     HEADER_2019,
     HEADER_2020,

@@ -18,7 +18,7 @@ from src.annotations.categories import (
     read_label_descriptions,
     write_label_descriptions,
 )
-from src.annotations.errors import InputError
+from src.errors import InputError
 from tests.annotations.annotation_rows import REAL_DATA
 
 

@@ -13,11 +13,11 @@ from numpy.testing import assert_array_equal
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from src.annotations.errors import InputError
 from src.annotations.formats import convert
 from src.annotations.run_lengths import decode
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
+from src.errors import InputError
 from tests.annotations.annotation_rows import (
     HEADER_2019,
     REAL_DATA,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
 from src.annotations.formats import convert, detect_format
 from src.annotations.run_lengths import format_runs
 from src.annotations.store import AnnotationStore
+from src.errors import InputError
 from tests.annotations.annotation_rows import (
     HEADER_2019,
     HEADER_2020,

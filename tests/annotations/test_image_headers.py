@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from src.annotations.errors import InputError
 from src.annotations.image_headers import read_image_rgb, read_size_hw
+from src.errors import InputError
 
 
 def picture(mode: str = "RGB", size_wh: tuple[int, int] = (40, 24)) -> Image.Image:

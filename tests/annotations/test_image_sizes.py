@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from src.annotations.errors import InputError
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
+from src.errors import InputError
 from tests.annotations.annotation_rows import HEADER_2019, bitmap_of, read_rows, write_lines
 
 

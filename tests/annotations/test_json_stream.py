@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.annotations import json_stream
-from src.annotations.errors import InputError
 from src.annotations.json_stream import iterate_members
+from src.errors import InputError
 from tests.annotations.mask_strategies import many_examples
 
 values = st.recursive(

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from src.annotations import run_length_blocks, run_length_text
 from src.annotations import run_lengths as rl
-from src.annotations.errors import InputError
+from src.errors import InputError
 from tests.annotations.mask_strategies import concatenated, many_examples, outcome, runs_with_size
 
 BAD_TEXTS = [

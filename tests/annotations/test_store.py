@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
-from src.annotations.errors import InputError
 from src.annotations.formats import convert
 from src.annotations.image_sizes import ImageSizes
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
+from src.errors import InputError
 from tests.annotations.annotation_rows import (
     HEADER_2019,
     bitmap_of,

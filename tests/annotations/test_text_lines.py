@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
 from src.annotations.text_lines import iterate_lines, split_fields
+from src.errors import InputError
 from tests.annotations.mask_strategies import many_examples
 
 fields_of_a_row = st.lists(st.text(alphabet='ab",. é', max_size=6), min_size=1, max_size=5)

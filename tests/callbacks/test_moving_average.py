@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from src.annotations.errors import InputError
 from src.callbacks.moving_average import ExponentialMovingAverage
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import load_state_dict
 from tests.test_configs import compose_config
 

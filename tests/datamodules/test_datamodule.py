@@ -8,9 +8,9 @@ import lightning
 import pytest
 import torch
 
-from src.annotations.errors import InputError
 from src.config import one_line
 from src.datamodules.split_file import read_split
+from src.errors import InputError
 from tests.datamodules.conftest import Data
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from src.annotations.errors import InputError
 from src.datamodules.checks import check_photos
+from src.errors import InputError
 from tests.datamodules.conftest import Data
 
 

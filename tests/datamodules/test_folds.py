@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
 from src.datamodules.folds import (
     choose_validation,
     class_shares,
@@ -16,6 +15,7 @@ from src.datamodules.folds import (
     total_deviation,
 )
 from src.datamodules.split_file import Split, read_split
+from src.errors import InputError
 from tests.datamodules.category_sets import draw_images
 
 

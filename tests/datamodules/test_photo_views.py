@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from src.annotations.errors import InputError
 from src.datamodules.dataset import PhotoDataset
 from src.datamodules.photo_views import PhotoViewsDataset, positions_left
+from src.errors import InputError
 from tests.datamodules.conftest import Data
 
 SCALES = [(40, 70), (64, 100), (96, 160)]

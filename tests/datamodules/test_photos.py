@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.annotations.errors import InputError
 from src.datamodules.photos import read_photo
+from src.errors import InputError
 from tests.datamodules.conftest import Picture, save_picture
 
 

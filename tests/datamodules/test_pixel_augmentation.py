@@ -8,9 +8,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.annotations.errors import InputError
 from src.config import CONFIG_DIRECTORY
 from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.errors import InputError
 
 PHOTO = np.random.default_rng(0).integers(1, 255, (300, 200, 3), dtype=np.uint8)
 

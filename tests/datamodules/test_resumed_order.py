@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DistributedSampler
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from tests.datamodules.conftest import Data
 from tests.datamodules.test_datamodule import Recorder, make_trainer
 

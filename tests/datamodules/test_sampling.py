@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import ClassBalancedDataset
 
-from src.annotations.errors import InputError
 from src.datamodules.sampling import EpochSampler, SampleKey, repeat_factors
+from src.errors import InputError
 
 
 def sampler(photos: int = 11, **changes) -> EpochSampler:

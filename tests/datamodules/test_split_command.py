@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.annotations.errors import InputError
 from src.config import CONFIG_DIRECTORY
 from src.datamodules.split_file import Split, read_split
+from src.errors import InputError
 from src.split import split_annotations
 from tests.datamodules.category_sets import draw_images
 

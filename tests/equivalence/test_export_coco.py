@@ -18,8 +18,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src.annotations.errors import InputError
 from src.datamodules.dataset import PhotoDataset
+from src.errors import InputError
 from src.export_coco import number_images
 from src.mmdet_bridge.detectors import preprocess
 from src.mmdet_bridge.samples import collate

@@ -17,7 +17,7 @@ from experiments.tables import (
     rewrite,
     table,
 )
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.intervals import Interval, PairedInterval, paired_bootstrap_interval
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ladder_table.md"

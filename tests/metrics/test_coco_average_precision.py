@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.coco_average_precision import (
     CocoImage,
     coco_score,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
 from src.annotations.packed_masks import pack
+from src.errors import InputError
 from src.metrics.competition import (
     THRESHOLDS,
     ImageObjects,

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.intervals import (
     bootstrap_bands,
     bootstrap_interval,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import benchmarks.score
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.inputs import class_key_text
 from tests.metrics import annotation_files as files
 from tests.metrics import metric_by_brute_force as brute_force

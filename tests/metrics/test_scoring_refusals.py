@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from tests.metrics import annotation_files as files
 from tests.metrics.scored_files import score_files
 

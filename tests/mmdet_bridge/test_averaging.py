@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge import averaging
 from src.mmdet_bridge.averaging import average_weights
 from src.mmdet_bridge.checkpoints import save_weights

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.cascade import predict_candidates
 from src.mmdet_bridge.cascade_pairs import select_pairs
 from src.mmdet_bridge.detectors import load_weights

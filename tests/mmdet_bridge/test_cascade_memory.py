@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.cascade_memory import KeptFeatures, Rung, in_parts, say_once
 from src.postprocess.candidates import Candidates
 from tests.mmdet_bridge.views import PHOTO_HW, draw_photo, make_detector, make_view, predict

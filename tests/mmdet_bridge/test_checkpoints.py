@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import (
     file_sha256,
     load_checkpoint,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import load_checkpoint, load_state_dict
 from tests.mmdet_bridge.checkpoint_files import Malicious, assert_same, make_weights
 

@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import DefaultScope
 from omegaconf import OmegaConf
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.detectors import check_member
 from tests.cascades import SMALL, compose_module, detector_config

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import Checkpoint
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.weight_import import import_weights

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.modules.batch_size import scale_learning_rate
 from tests.cascades import SMALL, compose_module, make_batch
 from tests.test_configs import compose_config

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.modules.cascade import CascadeModule
 from tests.cascades import SMALL, compose_module, make_batch, spread_scores
 

@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from lightning import Trainer
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.mmdet_bridge.checkpoints import save_weights
 from src.modules.ensemble import CascadeEnsemble
 from src.modules.members import best_checkpoints, checkpoint_paths, load_members

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.late_fusion import check_weights, fuse
 from src.postprocess.pipeline import postprocess, select_pairs
 from tests.postprocess.generated import make_settings

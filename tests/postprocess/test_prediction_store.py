@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import clear_other_ranks
 from src.postprocess.prediction_store import PredictionStore

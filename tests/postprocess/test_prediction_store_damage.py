@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.prediction_store import PredictionStore
 from tests.postprocess.stores import check_same, make_images, write_store
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.settings import settings_from
 from tests.postprocess.generated import DEFAULT, WINNER, make_settings
 

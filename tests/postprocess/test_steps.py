@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.steps import DEFAULT_STEPS, check_steps
 from tests.postprocess.generated import make_settings
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
 from src.annotations.packed_masks import pack, unpack
 from src.annotations.sources import default_labels
+from src.errors import InputError
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import NMS_KINDS

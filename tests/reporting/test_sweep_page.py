@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.reporting.heat_maps import best_scores, heat_map
 from src.reporting.sweep_page import render_sweep
 from src.tuning.sweep_results import read_results

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.annotations.errors import InputError
 from src.callbacks.checkpoint_files import WholeCheckpointIO, link
+from src.errors import InputError
 from src.resume import FoundCheckpoint, check_same_run, choose_checkpoint, set_aside
 
 

@@ -16,8 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src import train as entry
-from src.annotations.errors import InputError
 from src.callbacks.memory_advice import MemoryAdvice, describe
+from src.errors import InputError
 from src.guards import build_trainer, check_devices, check_multirun, local_devices
 from src.mmdet_bridge.checkpoints import save_weights
 from src.modules.cascade import CascadeModule

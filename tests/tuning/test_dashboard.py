@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.postprocess.__main__ import main
 from src.tuning.dashboard import open_dashboard
 from tests.callbacks.wandb_file import read_records

@@ -14,8 +14,8 @@ import optuna
 import pytest
 import yaml
 
-from src.annotations.errors import InputError
 from src.config import CONFIG_DIRECTORY
+from src.errors import InputError
 from src.postprocess.__main__ import main as postprocess
 from src.postprocess.settings import settings_from
 from src.search import main

@@ -7,7 +7,7 @@ import re
 import optuna
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.tuning.search_space import SearchSpace
 from tests.postprocess.generated import make_settings
 

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.tuning.cross_validation import make_folds
 from src.tuning.search_space import SearchSpace
 from src.tuning.settings_search import ALL, RANDOM, SettingsSearch

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 from src.metrics.competition import CompetitionScore, ScoreAccumulator
 from src.metrics.matching import ImageObjects
 from src.postprocess.pipeline import postprocess

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from src.annotations.errors import InputError
+from src.errors import InputError
 
 REQUEST_FILE = "synthesis.json"
 

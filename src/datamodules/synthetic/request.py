@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from src.annotations.errors import InputError
 from src.datamodules.synthetic.kinds import Kind
 from src.datamodules.synthetic.outfit import can_dress
+from src.errors import InputError
 
 DRAWING_VERSION = 1
 """Rises when the same seed gives other photos, so that two versions are never mixed in a folder."""

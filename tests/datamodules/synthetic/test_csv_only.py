@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.errors import InputError
 from src.annotations.run_lengths import check_runs, intersection_px, subtract
 from src.datamodules.synthetic import synthesize_csv
 from src.datamodules.synthetic.csv_only import edges_to_runs, outline_edges
 from src.datamodules.synthetic.kinds import FIRST_PART
+from src.errors import InputError
 from tests.datamodules.synthetic.rows import by_image, read_rows
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, read_label_descriptions
-from src.annotations.errors import InputError
 from src.datamodules.synthetic import synthesize
+from src.errors import InputError
 from tests.datamodules.synthetic.conftest import SETTINGS, TEST_IMAGES, TRAIN_IMAGES
 from tests.datamodules.synthetic.rows import by_image, read_rows
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from src.annotations.errors import InputError
 from src.datamodules.synthetic.request import parse_image_size
+from src.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,10 +1,18 @@
 """mmcv's deformable convolutions, plain and modulated, computed by torchvision's kernels.
 
+The kernels agree but for one rule: where a sample lies exactly on -1 or on the height or width, so
+just outside of the features, mmcv's gradient by its offset is 0, and torchvision's is the one-sided
+derivative from the inside. With the zero offsets of a fresh layer and padding 1 that is every
+border, so mmcv's rule (``get_coordinate_weight`` in its deform_conv_cuda_kernel.cuh and
+modulated_deform_conv_cuda_kernel.cuh) is applied here.
+
 Names, arguments and results as in ``operators``; ``columns`` and ``ones`` are scratch space of
 mmcv's own kernels, unused here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torchvision  # noqa: F401  # loads the library behind torch.ops.torchvision
@@ -157,17 +165,52 @@ def deform_conv_gradients(
         By input, weight, offset, mask (meaningless without one) and bias.
     """
     input, weight = precise(input), precise(weight)
-    gradients: DeformConvGradients = torch.ops.torchvision._deform_conv2d_backward(
-        precise(grad_output),
-        input,
-        weight,
-        precise(offset),
-        _absent_mask(input) if mask is None else precise(mask),
-        weight.new_zeros(weight.shape[0]),
-        *geometry,
-        mask is not None,
+    offset = precise(offset)
+    by_input, by_weight, by_offset, by_mask, by_bias = (
+        torch.ops.torchvision._deform_conv2d_backward(
+            precise(grad_output),
+            input,
+            weight,
+            offset,
+            _absent_mask(input) if mask is None else precise(mask),
+            weight.new_zeros(weight.shape[0]),
+            *geometry,
+            mask is not None,
+        )
     )
-    return gradients
+    outside = _samples_outside(offset, input.shape[-2:], weight.shape[-2:], geometry)
+    return by_input, by_weight, by_offset.masked_fill_(outside, 0.0), by_mask, by_bias
+
+
+def _samples_outside(
+    offset: Tensor, size_hw: Sequence[int], kernel_hw: Sequence[int], geometry: tuple[int, ...]
+) -> Tensor:
+    """Return which samples lie at or beyond -1, the height or the width of the features.
+
+    Positions are computed as the kernels do, whole numbers first, so that they round alike.
+
+    Returns:
+        Bool, shape of ``offset``: both coordinates of such a sample.
+    """
+    strides, paddings, dilations, deform_groups = (
+        geometry[0:2],
+        geometry[2:4],
+        geometry[4:6],
+        geometry[7],
+    )
+    count, _, *output_hw = offset.shape
+    samples = offset.view(count, deform_groups, *kernel_hw, 2, *output_hw)
+    outside = None
+    for axis in (0, 1):
+        taps = torch.arange(kernel_hw[axis], device=offset.device) * dilations[axis]
+        cells = torch.arange(output_hw[axis], device=offset.device) * strides[axis] - paddings[axis]
+        grid = taps[:, None] + cells  # (taps, cells) of this axis
+        grid = grid[:, None, :, None] if axis == 0 else grid[None, :, None, :]
+        position = samples[:, :, :, :, axis] + grid
+        beyond = (position <= -1) | (position >= size_hw[axis])
+        outside = beyond if outside is None else outside | beyond
+    assert outside is not None
+    return outside.unsqueeze(4).expand_as(samples).reshape(offset.shape)
 
 
 def _convolve(

@@ -27,8 +27,13 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     operator.__name__: operator
     for operator in (
         operators.nms,
+        operators.softnms,
         operators.roi_align_forward,
         operators.roi_align_backward,
+        operators.sigmoid_focal_loss_forward,
+        operators.sigmoid_focal_loss_backward,
+        operators.ms_deform_attn_forward,
+        operators.ms_deform_attn_backward,
         deform_operators.deform_conv_forward,
         deform_operators.deform_conv_backward_input,
         deform_operators.deform_conv_backward_parameters,
@@ -49,7 +54,7 @@ class _Extension(ModuleType):
         def refuse(*args: Any, **kwargs: Any) -> NoReturn:
             raise UnsupportedOperatorError(
                 f"mmcv's operator '{name}' has no kernel here: this mmcv comes without compiled "
-                f"operators, and torchvision supplies only {', '.join(OPERATORS)}. Choose layers "
+                f"operators, and only these work without: {', '.join(OPERATORS)}. Choose layers "
                 f"that need no other, or install an mmcv compiled for torch {torch.__version__}: "
                 "MMCV_WITH_OPS=1 pip install --no-binary onedl-mmcv --no-build-isolation "
                 "--force-reinstall --no-deps onedl-mmcv (needs a C++ compiler, for a GPU also the "

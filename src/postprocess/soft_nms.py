@@ -54,8 +54,37 @@ def select_by_soft_nms(
         Indices into the arguments, shape (K,) int64, and their new scores, shape (K,) float32,
         which never rise.
     """
-    boxes = shift_by_class(boxes_xyxy, labels)
-    apart = len(scores) >= SPLIT_AT
+    classes = labels if len(scores) >= SPLIT_AT else None
+    return soft_nms(
+        shift_by_class(boxes_xyxy, labels),
+        scores,
+        kind=kind,
+        iou_threshold=iou_threshold,
+        sigma=sigma,
+        min_score=min_score,
+        max_selected=max_selected,
+        labels=classes,
+    )
+
+
+def soft_nms(
+    boxes_xyxy: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    *,
+    kind: SoftKind | Literal["naive"],
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_selected: int | None = None,
+    labels: npt.NDArray[np.integer] | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Lower the scores of boxes that overlap better ones, as mmcv's ``softnms`` kernel does.
+
+    Arguments, ties and results are those of ``select_by_soft_nms``, but all boxes suppress one
+    another unless ``labels`` tells classes apart. Of the kind ``naive``, a box whose IoU is at
+    least the threshold gets the score 0.
+    """
+    boxes = boxes_xyxy
     left = np.arange(len(scores))
     current = scores.astype(np.float32)  # a copy, in the order of ``left``
     lowest = np.float32(min_score)
@@ -73,13 +102,13 @@ def select_by_soft_nms(
             pairwise_iou(boxes[[pair]], boxes[left])[0] if all_iou is None else all_iou[pair][left]
         )
         iou[np.isnan(iou)] = 0
-        if apart:
+        if labels is not None:
             iou[labels[left] != labels[pair]] = 0
-        if kind == "soft_linear":
-            over = iou >= np.float32(iou_threshold)
-            current[over] *= 1 - iou[over]
-        else:
+        if kind == "soft_gaussian":
             current *= np.exp(-(iou * iou) / np.float32(sigma))
+        else:
+            over = iou >= np.float32(iou_threshold)
+            current[over] *= 1 - iou[over] if kind == "soft_linear" else 0
         left, current = _drop(left, current, current < lowest)
     return np.array(taken, dtype=np.int64), np.array(new_scores, dtype=np.float32)
 

@@ -5,6 +5,7 @@ Differentiable by autograd, so their gradients are independent of the kernels' t
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -168,3 +169,72 @@ def deform_conv(
     weights = weight.reshape(groups, -1, channels // groups, taps)
     output = torch.einsum("ngctyx,goct->ngoyx", by_channel, weights).flatten(1, 2)
     return output if bias is None else output + bias[:, None, None]
+
+
+def offset_gradient(
+    grad_columns: Tensor,
+    features: Tensor,
+    offset: Tensor,
+    *,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    deform_groups: int,
+) -> Tensor:
+    """Gradient of sampling by the offsets, by the rule of mmcv's kernels, one sample at a time.
+
+    A sample at or beyond -1, the height or the width has none; another one has the difference of
+    its neighbours, of which those outside of the features are 0, where the lower neighbour is the
+    rounded-down position (so the derivative is one-sided where a sample meets a cell).
+
+    Args:
+        grad_columns: (N, deform_groups, taps, C / deform_groups, H', W'): by each sampled value.
+        features: (N, C, H, W).
+        offset: (N, 2 * deform_groups * taps, H', W').
+        kernel: taps of y, x.
+        stride: of y, x.
+        padding: of y, x.
+        dilation: of y, x.
+        deform_groups: as ``deform_conv`` has it.
+
+    Returns:
+        Shape of ``offset``.
+    """
+    count, channels, height, width = features.shape
+    out_y, out_x = offset.shape[-2:]
+    taps = kernel[0] * kernel[1]
+    shifts = offset.reshape(count, deform_groups, taps, 2, out_y, out_x)
+    parts = features.reshape(count, deform_groups, channels // deform_groups, height, width)
+    result = torch.zeros_like(shifts)
+
+    def cell(image: int, part: int, y: int, x: int) -> Tensor:
+        plane = parts[image, part]
+        inside = 0 <= y < height and 0 <= x < width
+        return plane[:, y, x] if inside else plane.new_zeros(len(plane))
+
+    for image, part, tap, row, column in itertools.product(
+        range(count), range(deform_groups), range(taps), range(out_y), range(out_x)
+    ):
+        shift_y, shift_x = shifts[image, part, tap, :, row, column].tolist()
+        y = row * stride[0] - padding[0] + tap // kernel[1] * dilation[0] + shift_y
+        x = column * stride[1] - padding[1] + tap % kernel[1] * dilation[1] + shift_x
+        if y <= -1 or y >= height or x <= -1 or x >= width:
+            continue
+        top, left = math.floor(y), math.floor(x)
+        part_y, part_x = y - top, x - left
+        corners = {
+            (below, right): cell(image, part, top + below, left + right)
+            for below in (0, 1)
+            for right in (0, 1)
+        }
+        by_y = (1 - part_x) * (corners[1, 0] - corners[0, 0]) + part_x * (
+            corners[1, 1] - corners[0, 1]
+        )
+        by_x = (1 - part_y) * (corners[0, 1] - corners[0, 0]) + part_y * (
+            corners[1, 1] - corners[1, 0]
+        )
+        upstream = grad_columns[image, part, tap, :, row, column]
+        result[image, part, tap, 0, row, column] = (by_y * upstream).sum()
+        result[image, part, tap, 1, row, column] = (by_x * upstream).sum()
+    return result.reshape(offset.shape)

@@ -41,11 +41,11 @@ def test_installing_twice_changes_nothing():
 
 @without_compiled
 def test_an_operator_without_a_kernel_names_itself_and_the_way_out():
-    from mmcv.ops import soft_nms
+    from mmcv.ops import nms_match
 
-    with pytest.raises(UnsupportedOperatorError, match="operator 'softnms' has no kernel here"):
-        soft_nms(torch.rand(3, 4), torch.rand(3))
-    with pytest.raises(NotImplementedError, match="torchvision supplies only nms, roi_align_fo"):
+    with pytest.raises(UnsupportedOperatorError, match="operator 'nms_match' has no kernel here"):
+        nms_match(torch.rand(3, 5), 0.5)
+    with pytest.raises(NotImplementedError, match="only these work without: nms, softnms, roi_ali"):
         mmcv._ext.three_nn_forward()
     with pytest.raises(
         NotImplementedError, match=r"compiled for torch \d.*MMCV_WITH_OPS=1 pip install"

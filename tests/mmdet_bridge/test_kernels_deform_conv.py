@@ -118,6 +118,83 @@ def test_v2_equals_plain_torch(geometry, with_bias, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("is_modulated", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"padding": (1, 1)},
+        {"padding": (2, 1), "stride": (2, 1), "dilation": (1, 2), "deform_groups": 2},
+        {"kernel": (2, 3), "padding": (1, 2), "groups": 2},
+    ],
+    ids=str,
+)
+def test_offset_gradient_at_the_border_is_mmcvs(geometry, dtype, is_modulated, device):
+    """Samples on and around -1, 0, the last cell and the size, where the kernels could differ."""
+    case = Case(**geometry, device=device, dtype=dtype, size=(4, 5))
+    kernel = tuple(case.weight.shape[-2:])
+    generator = torch.Generator().manual_seed(1)
+    choices = torch.tensor([-2, -1.25, -1, -1, -0.5, 0, 0, 0, 0.25, 1, 1, 1.5, 2, 3], dtype=dtype)
+    drawn = torch.randint(len(choices), case.offset.shape, generator=generator)
+    for offset in (choices[drawn], torch.zeros(case.offset.shape, dtype=dtype)):
+        offset = offset.to(device).requires_grad_()
+        tensors = (case.features, offset, case.weight)
+        if is_modulated:
+            got = modulated_deform_conv2d(
+                case.features, offset, case.mask, case.weight, None, *case.positional()
+            )
+        else:
+            got = deform_conv2d(*tensors, *case.positional())
+        gradient = torch.rand(got.shape, generator=generator, dtype=dtype).to(device)
+        (by_offset,) = torch.autograd.grad(got, [offset], gradient)
+
+        mask = case.mask if is_modulated else torch.ones_like(case.mask)
+        groups, deform_groups = case.geometry["groups"], case.geometry["deform_groups"]
+        taps = kernel[0] * kernel[1]
+        by_columns = torch.einsum(
+            "ngoyx,goct->ngctyx",
+            gradient.reshape(2, groups, -1, *got.shape[-2:]),
+            case.weight.reshape(groups, -1, 4 // groups, taps),
+        )
+        by_columns = by_columns.reshape(2, deform_groups, -1, taps, *got.shape[-2:])
+        by_columns = by_columns.transpose(2, 3)
+        by_columns = by_columns * mask.reshape(2, deform_groups, taps, 1, *got.shape[-2:])
+        expected = plain_kernels.offset_gradient(
+            by_columns.detach(),
+            case.features.detach(),
+            offset.detach(),
+            kernel=kernel,
+            stride=case.geometry["stride"],
+            padding=case.geometry["padding"],
+            dilation=case.geometry["dilation"],
+            deform_groups=deform_groups,
+        )
+        close = {"rtol": 1e-10, "atol": 1e-12} if dtype == torch.float64 else {}
+        torch.testing.assert_close(by_offset, expected, **close)
+
+
+@pytest.mark.parametrize("layer_type", [DeformConv2dPack, ModulatedDeformConv2dPack])
+def test_fresh_offsets_get_no_gradient_from_outside_of_the_features(layer_type):
+    """The padding's samples of a fresh layer lie exactly on -1 and on the size."""
+    torch.manual_seed(0)
+    layer = layer_type(1, 1, 3, padding=1, bias=False)
+
+    torch.nn.init.zeros_(layer.conv_offset.weight)
+    torch.nn.init.zeros_(layer.conv_offset.bias)
+    seen = []
+    layer.conv_offset.register_forward_hook(
+        lambda *call: call[-1].retain_grad() or seen.append(call[-1])
+    )
+    layer(torch.rand(1, 1, 4, 4)).sum().backward()
+    gradient = seen[0].grad[0, :18].reshape(3, 3, 2, 4, 4)
+    assert gradient[0, :, :, 0].eq(0).all()  # the upper taps of the first row: y is -1
+    assert gradient[2, :, :, -1].eq(0).all()  # the lower taps of the last row: y is the height
+    assert gradient[:, 0, :, :, 0].eq(0).all()
+    assert gradient[:, 2, :, :, -1].eq(0).all()
+    assert gradient[1, 1].ne(0).any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_gradcheck(device):
     case = Case(
         kernel=(2, 2), padding=(1, 1), groups=2, deform_groups=2, device=device, size=(3, 4)

@@ -20,6 +20,8 @@ from omegaconf import OmegaConf
 
 import src.mmdet_bridge.roi_extractor  # noqa: F401  adds ours to it
 from src.errors import InputError
+from src.io import printable
+from src.mmdet_bridge.untrusted_config import find_reader, leaves
 
 SHARED_SIZES_KEY = "sizes"
 
@@ -42,17 +44,17 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
 
     Raises:
         InputError: a type that mmdet's registry lacks, a key that its class does not take, a
-            missing one, or ``init_cfg`` of type ``Pretrained``.
+            missing one, or a key that fetches or reads a file (``pretrained``, ``checkpoint``).
     """
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     model = copy.deepcopy(dict(plain))  # type: ignore[arg-type]
     model.pop(SHARED_SIZES_KEY, None)
-    _refuse_pretrained(model)
+    _refuse_readers(model)
     # Parts of mmengine look types up in the process's default scope, which may be another's.
     with DefaultScope.overwrite_default_scope("mmdet"):
         try:
             detector = MODELS.build(ConfigDict(model))
-        except (KeyError, TypeError) as error:
+        except Exception as error:  # mmdet's constructors complain in every way
             raise _explained(error, model) from error
         if init_weights:
             with _only_warnings():
@@ -77,26 +79,14 @@ def _only_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _refuse_pretrained(model: Mapping[str, Any]) -> None:
-    for path, value in _leaves(model):
-        if path[-1] == "type" and value == "Pretrained":
-            key = ".".join(path[:-1])
-            raise InputError(
-                f"detector.{key}: weights of type Pretrained are refused, because mmengine would "
-                "download and unpickle them; give a local file to initial_weights= instead"
-            )
-
-
-def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value of a nested configuration with the keys that lead to it."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, (*path, str(key)))
-    elif isinstance(node, list | tuple):
-        for number, value in enumerate(node):
-            yield from _leaves(value, (*path, str(number)))
-    else:
-        yield path, node
+def _refuse_readers(model: Mapping[str, Any]) -> None:
+    """Refuse what makes mmdet fetch or read a file, which would be unpickled."""
+    if found := find_reader(model):
+        raise InputError(
+            f"{_dotted(found[0])} must be absent or null, got {printable(found[1])!r}: models read "
+            "and download no files; fetch the weights yourself, then: python -m src.import_weights "
+            "source=FILE output=start.safetensors, and train with initial_weights=start.safetensors"
+        )
 
 
 def _explained(error: Exception, model: Mapping[str, Any]) -> InputError:
@@ -104,7 +94,7 @@ def _explained(error: Exception, model: Mapping[str, Any]) -> InputError:
     text = str(error.args[0]) if error.args else str(error)
     if unknown := re.match(r"(\w+) is not in the", text):
         name = unknown[1]
-        keys = [_dotted(path) for path, value in _leaves(model) if value == name]
+        keys = [_dotted(path) for path, value in leaves(model) if value == name]
         known = sorted({*MODELS.module_dict, *TASK_UTILS.module_dict})
         near = difflib.get_close_matches(name, known, n=3)
         hint = f" Near it: {', '.join(near)}." if near else ""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from lightning import LightningModule
@@ -17,8 +18,14 @@ from torch.optim import Optimizer
 from src.errors import InputError
 from src.mmdet_bridge.cascade import predict_candidates
 from src.mmdet_bridge.cascade_passes import MaskStages
+from src.mmdet_bridge.checkpoints import load_checkpoint
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.detectors import check_member, load_weights, preprocess
+from src.mmdet_bridge.untrusted_config import (
+    check_class_list,
+    check_plain,
+    check_untrusted_detector,
+)
 from src.modules.batch_size import scale_learning_rate
 from src.modules.schedules import SchedulerFactory
 from src.postprocess.candidates import Candidates
@@ -88,6 +95,32 @@ class CascadeModule(LightningModule):
                     f"detector.roi_head.bbox_head.{stage}.num_classes: {head.num_classes} given, "
                     f"but num_classes is {num_classes}"
                 )
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # less is legal than in Lightning
+        cls, checkpoint_path: str | Path, **changes: Any
+    ) -> Self:
+        """Build a module from a checkpoint as Lightning does, of a file that is checked first.
+
+        Args:
+            checkpoint_path: A regular file; its configuration may name mmdet's own classes only.
+            changes: As Lightning's ``load_from_checkpoint`` takes them.
+
+        Raises:
+            InputError: The file is damaged, or holds anything but weights and plain values.
+        """
+        source = f"checkpoint {checkpoint_path}"
+        values = load_checkpoint(checkpoint_path).hyper_parameters
+        check_plain(values, source=source, key="hyper_parameters")
+        if "detector" in values:
+            check_untrusted_detector(
+                values["detector"], source=source, key="hyper_parameters.detector"
+            )
+        check_class_list(values, source=source)
+        module: Self = super().load_from_checkpoint(
+            checkpoint_path, **{**changes, "weights_only": True}
+        )
+        return module
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the detector's weights, every one of them (``detectors.load_weights``)."""

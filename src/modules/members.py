@@ -8,15 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints import Checkpoint, load_checkpoint
 from src.mmdet_bridge.config import Detector, build_detector
 from src.mmdet_bridge.detectors import check_member, check_members, load_weights
+from src.mmdet_bridge.untrusted_config import check_class_list, check_untrusted_detector
 from src.postprocess.prediction_meta import describe_difference
 
 log = logging.getLogger(__name__)
 
 SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)(?:-v\d+)?\.ckpt$")
+SCORE_TYPES = (int, float, torch.Tensor)
 LAST_CHECKPOINT = "last.ckpt"  # carries the states of the callbacks that kept the best
 INFERENCE_KEYS = (
     "test_cfg",
@@ -81,9 +85,10 @@ def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
     scores: dict[Path, float] = {}
     for state in load_checkpoint(directory / LAST_CHECKPOINT).callbacks.values():
         if isinstance(state, Mapping) and state.get("monitor") == "validation/competition_map":
-            for name, score in state.get("best_k_models", {}).items():
-                path = directory / Path(name).name
-                if path.is_file():
+            best = state.get("best_k_models")
+            for name, score in best.items() if isinstance(best, Mapping) else ():
+                path = directory / Path(str(name)).name
+                if path.is_file() and isinstance(score, SCORE_TYPES):
                     scores[path] = float(score)
     return scores
 
@@ -114,8 +119,9 @@ def load_members(
     for path in paths:
         checkpoint = load_checkpoint(path)
         _check_classes(path, checkpoint, classes)
+        own = _configuration(path, checkpoint, detector)
         try:
-            member = build_detector(_configuration(path, checkpoint, detector), init_weights=False)
+            member = build_detector(own, init_weights=False)
             check_member(member)
             load_weights(member, checkpoint.weights)
         except InputError as error:
@@ -131,6 +137,7 @@ def _configuration(
     own = checkpoint.hyper_parameters.get("detector")
     if own is None:
         return dict(detector)
+    check_untrusted_detector(own, source=f"checkpoint {path}", key="hyper_parameters.detector")
     used = {**own, **{key: detector[key] for key in INFERENCE_KEYS if key in detector}}
     differences = describe_difference(used, dict(detector))
     if differences:
@@ -146,11 +153,10 @@ def _configuration(
 
 def _check_classes(path: Path, checkpoint: Checkpoint, wanted: list[int]) -> None:
     """Compare with the classes that Lightning recorded, else with the number that weights show."""
-    hyper_parameters = checkpoint.hyper_parameters
+    classes = check_class_list(checkpoint.hyper_parameters, source=f"checkpoint {path}")
     heads = [v for k, v in checkpoint.weights.items() if k.endswith("bbox_head.0.fc_cls.weight")]
-    if "num_classes" in hyper_parameters:
-        ids = hyper_parameters.get("category_ids")
-        own = list(range(hyper_parameters["num_classes"]) if ids is None else ids)
+    if classes is not None:
+        own = list(range(classes[0])) if classes[1] is None else classes[1]
     elif heads:
         own = list(range(len(heads[0]) - 1))  # the last is the background
         if len(own) == len(wanted):

@@ -22,7 +22,7 @@ from src.datamodules.checks import (
     check_repeat_factor,
     check_scale,
 )
-from src.datamodules.dataset import PhotoDataset, TrainingDataset
+from src.datamodules.dataset import PhotoDataset, TrainingDataset, by_predicted_size
 from src.datamodules.folds import load_or_make_split
 from src.datamodules.loading import make_loader
 from src.datamodules.photo_list import select_photos
@@ -71,7 +71,8 @@ class CompetitionDataModule(lightning.LightningDataModule):
         group_by_aspect_ratio: photos wider than high and others in training batches of their own.
         repeat_factor: share of the training photos, in (0, 1], below which a category is rare and
             its photos are repeated, see ``repeat_factors``; epochs grow. Null: each photo once.
-        predict_batch_size: photos a batch and device in validation, test and prediction.
+        predict_batch_size: photos a batch and device in validation, test and prediction. Above 1,
+            photos of one size come one after the other (``by_predicted_size``).
         num_workers: loader processes; 0: none, the photos are made in the training process.
         prefetch_factor: batches that each worker makes ahead.
         persistent_workers: keep the workers from epoch to epoch.
@@ -207,12 +208,14 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every validation photo, by image id, without its objects."""
-        return self._loader(self.validation_dataset, batch_size=self.predict_batch_size)
+        """Every validation photo, by image id or by size, without its objects."""
+        photos = self._in_batches(self.validation_dataset)
+        return self._loader(photos, batch_size=self.predict_batch_size)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Every test photo, in the order of the sample submission or by name."""
-        return self._loader(self.test_dataset, batch_size=self.predict_batch_size)
+        """Every test photo, in the order of the sample submission, by name, or by size."""
+        photos = self._in_batches(self.test_dataset)
+        return self._loader(photos, batch_size=self.predict_batch_size)
 
     def predict_dataloader(self) -> DataLoader[PhotoViews]:
         """Every photo of ``predict_split`` not predicted before, at each of the scales.
@@ -222,8 +225,13 @@ class CompetitionDataModule(lightning.LightningDataModule):
         """
         photos = self.photos_to_predict
         left = positions_left(photos.image_ids, self.predicted_image_ids, self._world_size)
-        views = PhotoViewsDataset(photos.take(left), scales=self.predict_scales)
+        in_batches = self._in_batches(photos.take(left))
+        views = PhotoViewsDataset(in_batches, scales=self.predict_scales)
         return self._loader(views, batch_size=self.predict_batch_size)
+
+    def _in_batches(self, photos: PhotoDataset) -> PhotoDataset:
+        """Order photos so that those of a batch have one size, where a batch has several."""
+        return by_predicted_size(photos) if self.predict_batch_size > 1 else photos
 
     @property
     def photos_to_predict(self) -> PhotoDataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ from src.datamodules.transforms import (
 )
 from src.errors import InputError
 from src.mmdet_bridge.samples import Objects, Sample, make_objects, make_sample
+
+PAD_DIVISOR = 32  # the preprocessor's pad_size_divisor (S5)
+_HEADER_READERS = 16
 
 
 class TrainingDataset(Dataset[Sample]):
@@ -186,3 +190,28 @@ class PhotoDataset(Dataset[Sample]):
             image_path=str(path),
             original_hw=photo_hw,
         )
+
+
+def by_predicted_size(photos: PhotoDataset) -> PhotoDataset:
+    """Return the photos ordered by the size that the detector pads them to, largest first.
+
+    A batch of one padded size is one forward pass; photos of other sizes take passes of their own,
+    since padding further would change the predictions. Of one size, the order stays. Photos whose
+    headers cannot be read come last.
+    """
+
+    def padded_hw(file_name: str) -> tuple[int, int]:
+        try:
+            size_hw = resized_hw(
+                read_size_hw(photos.images_directory / file_name),
+                short_edge_px=photos.short_edge_px,
+                long_edge_px=photos.long_edge_px,
+            )
+        except InputError:
+            return (0, 0)
+        return (-(-size_hw[0] // PAD_DIVISOR), -(-size_hw[1] // PAD_DIVISOR))
+
+    with ThreadPoolExecutor(_HEADER_READERS) as pool:  # a cold disk answers in milliseconds
+        sizes = list(pool.map(padded_hw, photos.file_names))
+    largest_first = sorted(range(len(sizes)), key=lambda n: sizes[n], reverse=True)
+    return photos.take(largest_first)

@@ -30,7 +30,7 @@ from src.mmdet_bridge.cascade_passes import (
     MaskStages,
     Pass,
     box_stages,
-    group_by_size,
+    group_by_padded_size,
     mask_stages,
     start_passes,
 )
@@ -121,11 +121,10 @@ def _predict(
     kept: KeptFeatures,
 ) -> list[Candidates]:
     alone = len(views) == 1
-    groups = group_by_size(views)
     passes = [
         step
         for model, (member, weight) in enumerate(zip(members, weights, strict=True))
-        for group in groups
+        for group in group_by_padded_size(views, member.data_preprocessor.pad_size_divisor)
         for step in start_passes(
             member, group, model=model, weight=weight, in_picture=alone, kept=kept
         )

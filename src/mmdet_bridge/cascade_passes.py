@@ -49,19 +49,25 @@ class Pass:
     make_room: Callable[[], bool]  # see in_parts
 
 
-def group_by_size(views: Sequence[Mapping[str, Any]]) -> list[Pictures]:
-    """Put views whose pictures have the same sizes into one batch, such as a view and its mirror.
+def group_by_padded_size(views: Sequence[Mapping[str, Any]], size_divisor: int) -> list[Pictures]:
+    """Put what is padded to the same size into one batch, such as a view and its mirror.
+
+    Zeros beyond that would change what the model predicts: they meet convolutions with a bias,
+    normalisation and the anchors of the proposals. So each image is padded as it is alone.
 
     Args:
         views: batches of the same photos, in the same order.
+        size_divisor: of the padded height and width, the preprocessor's ``pad_size_divisor``.
     """
-    groups: dict[tuple[torch.Size, ...], Pictures] = {}
+    groups: dict[tuple[int, ...], Pictures] = {}
     for view in views:
-        sizes = tuple(picture.shape for picture in view["inputs"])
-        group = groups.setdefault(sizes, Pictures([], [], []))
-        group.inputs.extend(view["inputs"])
-        group.samples.extend(view["data_samples"])
-        group.photos.extend(range(len(sizes)))
+        pairs = zip(view["inputs"], view["data_samples"], strict=True)
+        for photo, (picture, sample) in enumerate(pairs):
+            padded_hw = tuple(-(-edge // size_divisor) for edge in picture.shape[1:])
+            group = groups.setdefault(padded_hw, Pictures([], [], []))
+            group.inputs.append(picture)
+            group.samples.append(sample)
+            group.photos.append(photo)
     return list(groups.values())
 
 

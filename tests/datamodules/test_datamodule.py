@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import lightning
 import pytest
 import torch
+from PIL import Image
 
 from src.config import one_line
+from src.datamodules.dataset import PhotoDataset, by_predicted_size
 from src.datamodules.split_file import read_split
 from src.errors import InputError
 from tests.datamodules.conftest import Data
@@ -118,10 +121,25 @@ def test_predict_takes_every_photo_of_its_split_once(data: Data):
     recorder = Recorder()
     datamodule = data.datamodule(predict_split="validation", predict_batch_size=3)
     make_trainer().predict(recorder, datamodule=datamodule, return_predictions=False)
-    assert ids(recorder, "predict") == [*datamodule.split.validation]
+    assert sorted(ids(recorder, "predict")) == sorted(datamodule.split.validation)
     recorder = Recorder()
     make_trainer().test(recorder, datamodule=data.datamodule(), verbose=False)
     assert ids(recorder, "test") == ["t0.jpg", "t1.jpg", "t2.jpg"]
+
+
+def test_batches_of_several_are_of_one_padded_size(tmp_path: Path) -> None:
+    sizes_hw = [(60, 90), (90, 60), (61, 90), (100, 40), (90, 61), (60, 60)]
+    for number, (height, width) in enumerate(sizes_hw):
+        Image.new("RGB", (width, height)).save(tmp_path / f"{number}.jpg")
+    (tmp_path / "6.jpg").write_bytes(b"no image")
+    photos = PhotoDataset(
+        images_directory=tmp_path,
+        image_ids=[str(number) for number in range(7)],
+        file_names=[f"{number}.jpg" for number in range(7)],
+        short_edge_px=64,
+        long_edge_px=96,
+    )
+    assert list(by_predicted_size(photos).image_ids) == ["1", "3", "4", "0", "2", "5", "6"]
 
 
 def test_test_photos_need_no_annotations(data: Data, tmp_path):

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from src.mmdet_bridge.cascade import merged_proposals
+from src.mmdet_bridge.cascade import merged_proposals, predict_candidates
 from src.mmdet_bridge.cascade_memory import KeptFeatures
-from src.mmdet_bridge.cascade_passes import group_by_size, start_passes
+from src.mmdet_bridge.cascade_passes import group_by_padded_size, start_passes
+from src.mmdet_bridge.samples import Batch, collate
 from src.postprocess.candidates import Candidates
 from tests.mmdet_bridge.plain_cascade import PlainResult, PlainView, merge, predict_plainly
 from tests.mmdet_bridge.views import (
@@ -59,7 +60,7 @@ def passes_of(models: list[Any], views: list[Any]) -> list[Any]:
     return [
         step
         for number, model in enumerate(models)
-        for group in group_by_size(views)
+        for group in group_by_padded_size(views, 32)
         for step in start_passes(
             model, group, model=number, weight=1.0, in_picture=False, kept=kept
         )
@@ -169,3 +170,34 @@ def test_seeds_first_view_has_the_proposals_of_one_model_on_its_smallest_plain_v
     floor = -1.0  # every pair is a candidate
     candidates = predict(models[:1], views[-1:] * 2, seed_proposals="first_view", score_floor=floor)
     assert len(candidates) == len(found) * CLASSES
+
+
+def test_a_batch_of_other_sizes_changes_no_prediction(models: list[Any]) -> None:
+    """Padding to the largest of a batch would: beyond 32 px more, zeros are seen as background."""
+    sizes_hw = [(64, 96), (96, 64), (50, 61), (60, 90), (160, 160)]
+    images = [draw_photo(seed) for seed in range(len(sizes_hw))]
+
+    def view_of(numbers: list[int], *, flip: bool) -> Batch:
+        views = [make_view(images[n], sizes_hw[n], flip=flip) for n in numbers]
+        return collate(
+            [
+                {"inputs": view["inputs"][0], "data_samples": view["data_samples"][0]}
+                for view in views
+            ]
+        )
+
+    def candidates(numbers: list[int]) -> list[Candidates]:
+        return predict_candidates(
+            models[:2],
+            [view_of(numbers, flip=flip) for flip in (False, True)],
+            category_ids=range(CLASSES),
+            score_floor=FLOOR,
+            max_candidates=10_000,
+        )
+
+    together = candidates(list(range(len(images))))
+    for number, in_batch in enumerate(together):
+        (alone,) = candidates([number])
+        assert len(alone) == len(in_batch) > 10
+        for one, other in zip(sorted_rows(alone), sorted_rows(in_batch), strict=True):
+            assert np.allclose(one, other, rtol=1e-5, atol=1e-5)

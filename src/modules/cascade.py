@@ -51,6 +51,9 @@ class CascadeModule(LightningModule):
         mask_stages: see ``predict_candidates``.
         init_weights: see ``build_detector``.
 
+    Attributes:
+        loss_terms: the terms of the last training loss by name, scalars without gradient.
+
     Raises:
         InputError: a configuration that mmdet refuses, or values that contradict each other.
     """
@@ -85,6 +88,8 @@ class CascadeModule(LightningModule):
                 f"module.base_batch_size: {base_batch_size} given, at least 1 or null wanted"
             )
         self.base_batch_size = base_batch_size
+        self.loss_terms: dict[str, Tensor] = {}
+        self._batches_accumulated = 0
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.detector = build_detector(detector, init_weights=init_weights)
         self.detector.to(memory_format=self.memory_format)
@@ -133,12 +138,25 @@ class CascadeModule(LightningModule):
         loss: Tensor
         loss, parts = self.detector.parse_losses(self.detector.loss(inputs, data["data_samples"]))
         images = len(batch["inputs"])
+        self.loss_terms = {name: value.detach() for name, value in parts.items() if name != "loss"}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=images)
         self.log_dict(
-            {f"train/{name}": value.detach() for name, value in parts.items() if name != "loss"},
-            batch_size=images,
+            {f"train/{name}": value for name, value in self.loss_terms.items()}, batch_size=images
         )
+        self._batches_accumulated += 1
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Make the gradient the mean over the batches that are there.
+
+        Lightning divides each loss by ``accumulate_grad_batches``, also those of an epoch's last,
+        incomplete accumulation, whose update would be too small by that.
+        """
+        wanted, there = self.trainer.accumulate_grad_batches, self._batches_accumulated
+        self._batches_accumulated = 0
+        if 0 < there < wanted:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, wanted / there)
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Candidates]:
         """Candidates of the batch's images, in their order."""

@@ -163,3 +163,25 @@ def test_training_without_an_optimizer_is_refused(tmp_path: Path) -> None:
     module: LightningModule = CascadeModule(**small_module().hparams)
     with pytest.raises(InputError, match="optimizer: none given, but training needs one"):
         make_trainer(tmp_path, max_steps=1).fit(module, loader())
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 4, 5])
+def test_an_incomplete_accumulation_is_a_mean_of_what_is_there(
+    batches: int, tmp_path: Path
+) -> None:
+    module = small_module()
+    weight = next(p for p in module.detector.parameters() if p.requires_grad)
+    values = iter([1.0, 3.0, 5.0, 7.0, 11.0])
+    module.detector.loss = lambda *_: {"loss_a": weight.flatten()[0] * next(values)}
+    module.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=1.0)
+    module.make_scheduler = None
+    before = weight.flatten()[0].item()
+    make_trainer(
+        tmp_path,
+        max_epochs=1,
+        accumulate_grad_batches=2,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+    ).fit(module, loader(batches=batches))
+    updates = {1: 1, 2: 2, 3: 2 + 5, 4: 2 + 6, 5: 2 + 6 + 11}[batches]
+    assert before - weight.flatten()[0].item() == pytest.approx(updates, rel=1e-5)

@@ -29,6 +29,7 @@ from src.metrics.scoring import compare, open_submission, open_truth, score_comp
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import settings_from
 from src.reporting.stored_predictions import StoredObjects
+from src.tuning.session import compare_categories
 
 SIDES = ("a", "b")
 
@@ -66,15 +67,17 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
                 progress=progress,
             )
         )
-        prediction: Mapping[str, ImageObjects] = (
-            StoredObjects(
-                PredictionStore(path),
+        prediction: Mapping[str, ImageObjects]
+        if path.is_dir():
+            store = PredictionStore(path)
+            compare_categories(store, truth)
+            prediction = StoredObjects(
+                store,
                 settings_from(to_plain(config[f"{side}_postprocess"])),
                 use_attributes=config.use_attributes,
             )
-            if path.is_dir()
-            else opened.enter_context(open_submission(path, truth, progress=progress))
-        )
+        else:
+            prediction = opened.enter_context(open_submission(path, truth, progress=progress))
         return _score(truth, prediction, wanted, side, config, progress)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -80,6 +81,14 @@ def to_plain(config: Any) -> Any:
 def instantiate_all(group: Mapping[Any, Any] | None) -> list[Any]:
     """Build every object of a group of named objects, such as callbacks; null is left out."""
     return [hydra.utils.instantiate(node) for node in (group or {}).values() if node is not None]
+
+
+def overridden_keys() -> set[str]:
+    """Return the keys and groups that the command line gives a value; none outside a program."""
+    if not HydraConfig.initialized():
+        return set()
+    overrides = HydraConfig.get().overrides.task
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def users_mistake(error: BaseException | None) -> InputError | None:

@@ -13,6 +13,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
+from src.annotations.categories import label_descriptions_from_json
+from src.annotations.classes import check_categories
+from src.annotations.json_stream import iterate_members
 from src.config import entry_point, to_plain
 from src.errors import InputError
 from src.postprocess.coco_results import coco_results
@@ -64,6 +67,29 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
     return {image_id: names[image_id] for image_id in store.image_ids}
 
 
+def compare_categories(store: PredictionStore, path: Path) -> None:
+    """Compare the store's classes with the categories of a COCO file, where it lists any.
+
+    Raises:
+        InputError: they contradict each other, see ``check_categories``.
+    """
+    parts = {
+        name: value
+        for name, position, value in iterate_members(path, streamed="annotations")
+        if name == "categories" and position < 0
+    }
+    if not parts.get("categories"):
+        return
+    for note in check_categories(
+        store.classes,
+        label_descriptions_from_json(parts, where=str(path)),
+        instances={},
+        model=f"predictions={store.directory}",
+        data=str(path),
+    ):
+        print(f"note: {note}", file=sys.stderr)
+
+
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     """Write the JSON whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +105,8 @@ def main(config: DictConfig) -> None:
     store = PredictionStore(config.predictions)
     store.check_image_ids([*store.image_ids, *store.failed], source="its split")
     numbers = number_images(store, config.annotations)
+    if config.annotations is not None:
+        compare_categories(store, Path(config.annotations))
     console = Console(stderr=True)
     results = [
         result

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
+from src.annotations.classes import CLASS_NAMES_KEY
 from src.config import entry_point, to_plain
 from src.errors import InputError
 from src.postprocess.late_fusion import LateFusion, check_weights, fuse
@@ -82,6 +83,7 @@ def main(config: DictConfig) -> None:
             "fusion": {"kind": "late", **asdict(settings)},
             "weights": weights,
             "predictions": [to_json(store.meta) for store in stores],
+            CLASS_NAMES_KEY: stores[0].classes.names,
         },
         mask_size_hw=stores[0].meta.mask_size_hw,
     )

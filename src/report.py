@@ -27,6 +27,7 @@ from src.reporting.page import Report, write_page, write_report
 from src.reporting.pictures import load_examples, write_drawings
 from src.reporting.stored_predictions import StoredObjects
 from src.reporting.sweep_page import render_sweep
+from src.tuning.session import compare_categories
 from src.tuning.sweep_results import read_results
 
 
@@ -77,8 +78,10 @@ def open_predictions(
         with open_submission(config.submission, truth, progress=progress) as submission:
             yield submission
     else:
+        store = PredictionStore(config.predictions)
+        compare_categories(store, truth)
         yield StoredObjects(
-            PredictionStore(config.predictions),
+            store,
             settings_from(to_plain(config.postprocess)),
             use_attributes=config.use_attributes,
         )

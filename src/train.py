@@ -20,6 +20,7 @@ from src.callbacks.run_record import RunRecordCallback, finishing
 from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.loading import end_with_parent
 from src.errors import InputError
+from src.from_data import take_classes
 from src.guards import build_trainer, check_devices, check_multirun
 from src.mmdet_bridge.checkpoints import load_state_dict
 from src.modules.cascade import CascadeModule
@@ -41,6 +42,8 @@ def train(config: DictConfig) -> float | None:
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     check_devices(config.trainer)
+    datamodule = instantiate(config.datamodule)
+    classes = take_classes(config, datamodule)
     plain_config = to_plain(config)
     checkpoints = Path(config.paths.output_dir) / "checkpoints"
     found = choose_checkpoint(resume=config.resume, directory=checkpoints)
@@ -53,8 +56,8 @@ def train(config: DictConfig) -> float | None:
             return found.best_score()
         log.info("going on from %s, step %d", found.path, found.step)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    datamodule = instantiate(config.datamodule)
     module = instantiate(config.module)
+    module.name_classes(classes.names or ())
     if found is None:
         start_from(module, config.initial_weights)
     loggers = instantiate_all(config.logger)

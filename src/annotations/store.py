@@ -162,6 +162,11 @@ class AnnotationStore:
         rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
         return self._crowd[rows].astype(bool)
 
+    def instances_by_category(self) -> dict[int, int]:
+        """How many objects each category has, by id; those without are not there."""
+        categories, counts = np.unique(self._categories, return_counts=True)
+        return dict(zip(categories.tolist(), counts.tolist(), strict=True))
+
     def category_sets(self) -> list[frozenset[int]]:
         """For each image, in order, the set of its objects' category ids."""
         categories, starts = self._categories.tolist(), self._first_instance.tolist()

@@ -159,7 +159,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         """Build the annotation store and the split where they are missing; on one process."""
         stage = None if self.trainer is None else self.trainer.state.fn
         if self._needs(stage)[0]:
-            self._load_or_make_split(self._open_store())
+            self._load_or_make_split(self.open_store())
 
     def setup(self, stage: str | None = None) -> None:
         """Open what a stage needs and check that all its photos are there.
@@ -172,7 +172,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         """
         needs_annotations, needs_test_photos = self._needs(stage)
         if needs_annotations:
-            self.store = self._open_store()
+            self.store = self.open_store()
             self.split = self._load_or_make_split(self.store)
             self.validation_dataset = self._validation_dataset(some_suffice=stage == "predict")
             if stage in (None, "fit"):
@@ -249,7 +249,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
         is_test = (self.predict_split if stage == "predict" else stage) == "test"
         return not is_test, is_test
 
-    def _open_store(self) -> AnnotationStore:
+    def open_store(self) -> AnnotationStore:
+        """Open the annotations, and make the store of them where there is none.
+
+        Raises:
+            InputError: no annotation file is given, or it or the folder of images is wrong.
+        """
         if self.train_annotations is None:
             raise InputError("datamodule.train_annotations=null: this needs the annotation file")
         return open_annotations(

@@ -50,6 +50,7 @@ class CascadeModule(LightningModule):
         max_candidates: an image keeps its best so many.
         mask_stages: see ``predict_candidates``.
         init_weights: see ``build_detector``.
+        class_names: see ``name_classes``.
 
     Attributes:
         loss_terms: the terms of the last training loss by name, scalars without gradient.
@@ -71,6 +72,7 @@ class CascadeModule(LightningModule):
         max_candidates: int = 1000,
         mask_stages: MaskStages = "all",
         init_weights: bool = True,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         # Only plain values: the checkpoint stays readable with `weights_only=True`.
@@ -126,6 +128,10 @@ class CascadeModule(LightningModule):
             checkpoint_path, **{**changes, "weights_only": True}
         )
         return module
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Keep the data's name of each class, in the model's order, with the hyper-parameters."""
+        self.hparams["class_names"] = list(names)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load the detector's weights, every one of them (``detectors.load_weights``)."""

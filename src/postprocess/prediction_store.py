@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import (
@@ -226,6 +227,12 @@ class PredictionStore:
     def category_ids(self) -> tuple[int, ...]:
         """The data's category ids in the order of the model's labels."""
         return self.meta.category_ids
+
+    @property
+    def classes(self) -> ClassList:
+        """The model's classes, with the names that the checkpoint had of them."""
+        names = self.settings.get(CLASS_NAMES_KEY)
+        return ClassList.from_plain(self.category_ids, names)
 
     @property
     def image_ids(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from src.annotations.classes import check_categories
 from src.errors import InputError
 from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
@@ -18,6 +20,8 @@ from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.submission import read_sample_image_ids
 from src.postprocess.submission_formats import SubmissionFormat
 from src.tuning.threshold_lab import ThresholdLab
+
+log = logging.getLogger(__name__)
 
 TRUTH_ROOM_BYTES = 1 << 30
 
@@ -116,11 +120,29 @@ def open_session(
                     progress=progress,
                 )
             )
+            compare_categories(store, objects)
             comparison = _beside_truth(objects, image_ids)
             truth = _Remembered(objects, room_bytes=TRUTH_ROOM_BYTES if remember else 0)
         room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
         lab = ThresholdLab(store, truth, image_ids, **room)
         yield Session(store, image_ids, truth, comparison, lab)
+
+
+def compare_categories(store: PredictionStore, truth: RasterObjects) -> None:
+    """Compare the classes of predictions with the truth's categories; log what should be known.
+
+    Raises:
+        InputError: they contradict each other, see ``check_categories``.
+    """
+    notes = check_categories(
+        store.classes,
+        truth.store.labels,
+        instances=truth.store.instances_by_category(),
+        model=f"predictions={store.directory}",
+        data=truth.source,
+    )
+    for note in notes:
+        log.warning(note)
 
 
 _LAST: dict[str, Any] = {}  # the session of the job before, its key, and what closes it

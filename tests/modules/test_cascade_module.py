@@ -134,6 +134,7 @@ def test_nothing_but_plain_values_is_saved() -> None:
         "base_batch_size",
         "category_ids",
         "channels_last",
+        "class_names",
         "detector",
         "mask_stages",
         "max_candidates",

@@ -20,6 +20,7 @@ from src.annotations.categories import (
     label_descriptions_from_json,
 )
 from src.annotations.coco_runs import from_coco_compressed_batch, from_coco_counts, from_polygons
+from src.annotations.image_names import ImageIds, image_path
 from src.annotations.instances import ImageRecord, Runs
 from src.annotations.json_stream import iterate_members
 from src.annotations.rows import (
@@ -28,7 +29,6 @@ from src.annotations.rows import (
     RowBlock,
     RowError,
     Source,
-    check_image_id,
     check_size,
     describe_ids,
 )
@@ -76,6 +76,7 @@ def open_coco(
         blocks=_read_blocks(path, parts["images"], labels, notes, on_progress),
         reread=lambda numbers: {},
         notes=notes,
+        name_key="file_name",
     )
 
 
@@ -88,6 +89,7 @@ def _read_blocks(
 ) -> Iterator[RowBlock]:
     images = _Images()
     yield images.block(image_entries)
+    notes += images.notes()
     reader = _AnnotationReader(images=images, labels=labels)
     rows: list[tuple[int, Any]] = []
     for name, position, value in iterate_members(
@@ -112,24 +114,29 @@ class _Images:
 
     def __init__(self) -> None:
         self.by_id: dict[int | str, ImageRecord] = {}
-        self.bad_ids: dict[int | str, str] = {}
+        self.bad_ids: dict[int | str, str] = {}  # file names of images that cannot be used
+        self.ambiguous: dict[int | str, str] = {}  # two of the images that share an id, in words
+        self._names = ImageIds(key="file_name", add_suffix=False)
+        self._repeated = 0
 
     def block(self, entries: list[Any]) -> RowBlock:
         """The images as rows without objects, the malformed ones as bad rows."""
+        self._find_ambiguous(entries)
         numbers, records, bad_rows = [], [], []
-        names: set[str] = set()
         for number, entry in enumerate(entries):
             try:
-                record = self._record(entry, names)
+                record = self._record(entry)
             except RowError as error:
-                name = str(entry.get("file_name", "")) if isinstance(entry, dict) else ""
+                name = _name_of(entry)[1] if isinstance(entry, dict) else None
                 if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
-                    self.bad_ids.setdefault(entry["id"], name)
+                    self.bad_ids.setdefault(entry["id"], str(name or ""))
                 bad_rows.append(
-                    BadRow(number, f"images[{number}]", name, str(error), json.dumps(entry))
+                    BadRow(
+                        number, f"images[{number}]", str(name or ""), str(error), json.dumps(entry)
+                    )
                 )
                 continue
-            names.add(record.file_name)
+            self._repeated += entry["id"] in self.by_id
             self.by_id[entry["id"]] = record
             numbers.append(number)
             records.append(record)
@@ -146,21 +153,67 @@ class _Images:
             bad_rows=bad_rows,
         )
 
-    def _record(self, entry: Any, names: set[str]) -> ImageRecord:
+    def notes(self) -> list[str]:
+        """What was made of the list, a sentence each."""
+        notes = self._names.notes()
+        if self._repeated:
+            notes.append(f"images listed again with the same id, name and size: {self._repeated}")
+        return notes
+
+    def _find_ambiguous(self, entries: list[Any]) -> None:
+        """An id that two different images have says of no annotation which image it is on."""
+        first: dict[int | str, tuple[Any, ...]] = {}
+        for entry in entries:
+            number = entry.get("id") if isinstance(entry, dict) else None
+            if not isinstance(number, int | str) or isinstance(number, bool):
+                continue
+            name = _name_of(entry)[1]
+            same = (_one_spelling(name), entry.get("height"), entry.get("width"))
+            if first.setdefault(number, same) != same:
+                names = " and ".join(map(_described, (first[number], same)))
+                self.ambiguous.setdefault(number, names)
+
+    def _record(self, entry: Any) -> ImageRecord:
         if not isinstance(entry, dict):
             raise RowError(f"{entry!r:.60} is no object with id, file_name, height and width")
-        number, name = entry.get("id"), entry.get("file_name")
+        number = entry.get("id")
         if not isinstance(number, int | str) or isinstance(number, bool):
             raise RowError(f"id is {number!r:.60}; a whole number is wanted")
-        if number in self.by_id:
-            raise RowError(f"id {number!r} belongs to {self.by_id[number].file_name} already")
+        if number in self.ambiguous:
+            raise RowError(
+                f"id {number!r:.60} must be that of one image, got it for {self.ambiguous[number]}"
+            )
+        key, name = _name_of(entry)
         if not isinstance(name, str):
             raise RowError(f"file_name is {name!r:.60}; a text is wanted")
-        check_image_id(name)
-        if name in names:
-            raise RowError(f"file_name {name!r} occurs twice in the list of images")
-        height_px, width_px = check_size(str(entry.get("height")), str(entry.get("width")))
-        return ImageRecord(name, name, height_px, width_px)
+        image_id, file_name = self._names.identify(name, key=key)
+        height_px, width_px = check_size(
+            str(entry.get("height")), str(entry.get("width")), ("height", "width")
+        )
+        return ImageRecord(image_id, file_name, height_px, width_px)
+
+
+def _name_of(entry: dict[str, Any]) -> tuple[str, Any]:
+    """The key that names an image's file, and its value; LVIS has the address of the COCO image.
+
+    Of an address the folder and the file count (``train2017/000000391895.jpg``), as in LVIS's API.
+    """
+    url = entry.get("coco_url")
+    if entry.get("file_name") is None and isinstance(url, str):
+        return "coco_url", "/".join(url.partition("?")[0].split("/")[-2:])
+    return "file_name", entry.get("file_name")
+
+
+def _described(image: tuple[Any, Any, Any]) -> str:
+    name, height, width = image
+    return f"{name!r:.120} of {height!r:.20} x {width!r:.20} px"
+
+
+def _one_spelling(name: Any) -> Any:
+    try:
+        return image_path(name, key="file_name") if isinstance(name, str) else repr(name)
+    except RowError:
+        return name
 
 
 class _AnnotationReader:
@@ -219,7 +272,12 @@ class _AnnotationReader:
             self.repeated_ids += number in self._seen_ids
             self._seen_ids.add(number)
         image_id = entry.get("image_id")
-        if not isinstance(image_id, int | str) or image_id not in self._images.by_id:
+        if isinstance(image_id, int | str) and image_id in self._images.ambiguous:
+            names = self._images.ambiguous[image_id]
+            raise RowError(
+                f"image_id {image_id!r:.60} must be that of one image, got that of {names}"
+            )
+        if type(image_id) not in (int, str) or image_id not in self._images.by_id:
             raise RowError(f"image_id {image_id!r:.60} is not among the images that can be used")
         category = entry.get("category_id")
         if type(category) is not int or category not in self._categories:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.annotations.image_headers import read_size_hw
+from src.annotations.image_names import find_image
 from src.annotations.instances import ImageRecord
 from src.errors import InputError
 
@@ -33,12 +34,14 @@ class ImageSizes:
 
     Args:
         images_directory: where the pictures are, or None to take every size as annotated.
+        name_key: the key or column in which the source names images, for messages.
 
     Raises:
         InputError: no such folder.
     """
 
-    def __init__(self, images_directory: str | Path | None) -> None:
+    def __init__(self, images_directory: str | Path | None, *, name_key: str = "file_name") -> None:
+        self._name_key = name_key
         self._directory = None if images_directory is None else Path(images_directory)
         if self._directory is not None and not self._directory.is_dir():
             raise InputError(f"{self._directory}: no such image folder")
@@ -72,7 +75,7 @@ class ImageSizes:
     def _picture_size(self, file_name: str) -> tuple[int, int] | str:
         assert self._directory is not None
         try:
-            return read_size_hw(self._directory / file_name)
+            return read_size_hw(find_image(self._directory, file_name, key=self._name_key))
         except InputError as error:
             return str(error)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from src.annotations.categories import LabelDescriptions
+from src.annotations.image_names import ImageIds
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import (
     NO_OBJECT,
@@ -16,11 +17,9 @@ from src.annotations.rows import (
     RowBlock,
     RowError,
     SizeOf,
-    check_image_id,
     check_size,
     parse_attributes,
     parse_category,
-    picture_name,
 )
 from src.annotations.run_lengths import format_runs_batch, parse_runs_batch
 from src.annotations.store_blocks import StoredBlock
@@ -84,6 +83,7 @@ def read_csv_blocks(
     *,
     edition: CsvEdition,
     labels: LabelDescriptions,
+    notes: list[str],
     size_hw: tuple[int, int] | SizeOf | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Iterator[RowBlock]:
@@ -96,6 +96,7 @@ def read_csv_blocks(
         path: the file.
         edition: which columns it has.
         labels: the legal categories and, where it lists any, attributes.
+        notes: takes what a user should know, after the last block.
         size_hw: size in pixels of every picture, or of the picture of an image id, for a file
             without the columns Height and Width (a submission). Where the file has them, they
             count.
@@ -121,6 +122,7 @@ def read_csv_blocks(
         yield parser.parse(body)
     if not any_rows:
         raise InputError(f"{path}: only a header, no rows; at least one row is wanted")
+    notes += parser.image_ids.notes()
 
 
 def reread_lines(path: Path, numbers: set[int]) -> dict[int, str]:
@@ -150,6 +152,7 @@ class _RowParser:
         sized = all(name in header for name in SIZE_COLUMNS)
         self.size_at = [header.index(name) for name in SIZE_COLUMNS] if sized else []
         categories, attributes = labels.category_names, labels.attribute_names
+        self.image_ids = ImageIds(key="ImageId", add_suffix=True)
 
         @cache
         def parse_label(*texts: bytes) -> tuple[int, tuple[int, ...]]:
@@ -162,13 +165,13 @@ class _RowParser:
 
         @cache
         def parse_image(name: bytes, *size: bytes) -> ImageRecord:
-            image_id = check_image_id(name.decode())
+            image_id, file_name = self.image_ids.identify(name.decode())
             if size:
-                height, width = check_size(*(text.decode() for text in size))
+                height, width = check_size(size[0].decode(), size[1].decode())
             else:
                 assert size_hw is not None  # read_csv_blocks saw to it
                 height, width = size_hw(image_id) if callable(size_hw) else size_hw
-            return ImageRecord(image_id, picture_name(image_id), height, width)
+            return ImageRecord(image_id, file_name, height, width)
 
         self.parse_label, self.parse_image = parse_label, parse_image
 
@@ -182,6 +185,7 @@ class _RowParser:
         bad_rows: list[BadRow] = []
         for number, line in lines:
             fields: list[bytes] = []
+            image: ImageRecord | None = None
             try:
                 fields = self._fields(line)
                 image = self.parse_image(fields[self.id_at], *(fields[i] for i in self.size_at))
@@ -190,6 +194,7 @@ class _RowParser:
                     raise RowError("the category is empty though EncodedPixels is not")
             except RowError as error:
                 name = _shown(fields[self.id_at]) if fields else ""
+                name = name if image is None else image.image_id
                 bad_rows.append(BadRow(number, f"row {number}", name, str(error), _shown(line)))
                 continue
             kept.append(line)

@@ -18,7 +18,6 @@ NO_OBJECT = -1
 """The category of a row that names an image and no object."""
 
 _LARGEST_PICTURE_PX = 2**31 - 1  # run lengths are stored as int32
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class RowError(ValueError):
@@ -62,24 +61,7 @@ class Source:
     blocks: Iterator[RowBlock]
     reread: Callable[[set[int]], dict[int, str]]  # text of rows by number, for those found bad late
     notes: list[str]  # what a user should know; complete when the blocks are read
-
-
-def check_image_id(text: str) -> str:
-    """Refuse an image name that could lead out of the image directory.
-
-    Raises:
-        RowError: the name is empty, has a path or an unprintable character in it.
-    """
-    if not text:
-        raise RowError("ImageId is empty; the name of a picture is wanted")
-    if "/" in text or "\\" in text or text in (".", "..") or not text.isprintable():
-        raise RowError(f"ImageId {text!r:.100} is refused: a plain file name is legal, no path")
-    return text
-
-
-def picture_name(image_id: str) -> str:
-    """File name of an image: its id, with ``.jpg`` behind it unless it names a picture file."""
-    return image_id if image_id.lower().endswith(_PICTURE_SUFFIXES) else f"{image_id}.jpg"
+    name_key: str = "ImageId"  # the key or column in which images are named, for messages
 
 
 def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
@@ -97,19 +79,27 @@ def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
     return number
 
 
-def check_size(height: str, width: str) -> tuple[int, int]:
+def check_size(
+    height: str, width: str, names: tuple[str, str] = ("Height", "Width")
+) -> tuple[int, int]:
     """Height and width of a picture in pixels from text, each at least 1.
+
+    Args:
+        height: the text.
+        width: the text.
+        names: the keys or columns that hold them, for messages.
 
     Raises:
         RowError: not whole numbers, below 1, or more pixels together than 32 bits can count.
     """
     size_hw = (
-        parse_whole_number(height, "Height", 1, _LARGEST_PICTURE_PX),
-        parse_whole_number(width, "Width", 1, _LARGEST_PICTURE_PX),
+        parse_whole_number(height, names[0], 1, _LARGEST_PICTURE_PX),
+        parse_whole_number(width, names[1], 1, _LARGEST_PICTURE_PX),
     )
     if size_hw[0] * size_hw[1] > _LARGEST_PICTURE_PX:
         raise RowError(
-            f"Height {size_hw[0]} times Width {size_hw[1]} is over {_LARGEST_PICTURE_PX} pixels"
+            f"{names[0]} {size_hw[0]} times {names[1]} {size_hw[1]} is over "
+            f"{_LARGEST_PICTURE_PX} pixels"
         )
     return size_hw
 

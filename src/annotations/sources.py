@@ -83,6 +83,7 @@ def open_source(
     if kind == STORE:
         raise InputError(f"{path}: an annotation store already; a CSV or COCO JSON is wanted")
     labels = labels or default_labels(kind)
+    notes: list[str] = []
     return Source(
         path=path,
         kind=kind,
@@ -91,9 +92,10 @@ def open_source(
             path,
             edition=CSV_EDITIONS[kind],
             labels=labels,
+            notes=notes,
             size_hw=size_hw,
             on_progress=on_progress,
         ),
         reread=lambda numbers: reread_lines(path, numbers),
-        notes=[],
+        notes=notes,
     )

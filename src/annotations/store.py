@@ -8,7 +8,7 @@ A store is a folder, written whole or not at all by ``store_builder``:
   category_id, attribute_ids, box_xyxy, area_px, is_crowd, runs_row.
 - ``runs.arrow``: a row an object in the order of the source (its number is ``runs_row``), in record
   batches: the run lengths.
-- ``store.json``: format version, source, fingerprint, labels.
+- ``store.json``: format version, source, fingerprint, labels, notes of the reader.
 
 The pages are shared by every process that opens the store, so loader workers cost no extra memory.
 """
@@ -119,6 +119,11 @@ class AnnotationStore:
     def labels(self) -> LabelDescriptions:
         """The categories and attributes of the data."""
         return label_descriptions_from_json(self.description["labels"], where=str(self.directory))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the source was read, a sentence each."""
+        return tuple(map(str, self.description.get("notes", ())))
 
     @property
     def category_ids(self) -> tuple[int, ...]:

@@ -79,7 +79,7 @@ def build_store(
     label_descriptions = _label_file(source, label_descriptions)
     labels = None if label_descriptions is None else read_label_descriptions(label_descriptions)
     opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
-    sizes = ImageSizes(images_directory)
+    sizes = ImageSizes(images_directory, name_key=opened.name_key)
     bad_rows = BadRowHandler(
         source=source,
         on_bad_rows=on_bad_rows,
@@ -106,6 +106,7 @@ def build_store(
         description |= {
             "runs_batch_starts": writer.runs_batch_starts,
             "skipped_rows": bad_rows.count,
+            "notes": opened.notes,
         }
         (new / "store.json").write_text(json.dumps(description), encoding="utf-8")
         if directory.exists():

@@ -31,7 +31,8 @@ class StoreWriter:
     def __init__(self, *, source: Source, sizes: ImageSizes, bad_rows: BadRowHandler) -> None:
         self._source, self._sizes, self._bad_rows = source, sizes, bad_rows
         self._records: dict[ImageRecord, int] = {}
-        self._naming_rows: list[tuple[int, int]] = []  # (row number, record) of rows without object
+        # (row number, record, place) of rows without object
+        self._naming_rows: list[tuple[int, int, str]] = []
         self._ids_with_bad_rows: set[str] = set()
         self._place_format = ""
         self._numbers: list[int] = []
@@ -81,7 +82,8 @@ class StoreWriter:
                 continue
             record = self._records.setdefault(image, len(self._records))
             if block.category_ids[index] == NO_OBJECT:
-                self._naming_rows.append((block.numbers[index], record))
+                place = block.place_format.format(block.numbers[index])
+                self._naming_rows.append((block.numbers[index], record, place))
                 continue
             keep.append(index)
             self._numbers.append(block.numbers[index])
@@ -136,7 +138,7 @@ class StoreWriter:
         chosen = np.ones(len(records), dtype=bool)
         if len(by_id) == len(records):
             return chosen
-        named = [record for _, record in self._naming_rows]
+        named = [record for _, record, _ in self._naming_rows]
         votes = np.bincount([*self._record_of_row, *named], minlength=len(records))
         winner_of: dict[int, int] = {}
         for image_id, rivals in by_id.items():
@@ -147,19 +149,17 @@ class StoreWriter:
             winner_of.update({index: best for index in rivals if index != best})
         chosen[list(winner_of)] = False
         losing = [
-            (number, record)
-            for number, record in (
-                *zip(self._numbers, self._record_of_row, strict=True),
-                *self._naming_rows,
-            )
+            (number, record, self._place_format.format(number))
+            for number, record in zip(self._numbers, self._record_of_row, strict=True)
             if record in winner_of
         ]
-        originals = self._source.reread({number for number, _ in losing})
+        losing += [row for row in self._naming_rows if row[1] in winner_of]
+        originals = self._source.reread({number for number, _, _ in losing})
         self._refuse(
             [
                 BadRow(
                     number=number,
-                    place=self._place_format.format(number),
+                    place=place,
                     image_id=records[record].image_id,
                     reason=(
                         f"Height and Width are {_size(records[record])}, "
@@ -167,7 +167,7 @@ class StoreWriter:
                     ),
                     original=originals.get(number, ""),
                 )
-                for number, record in losing
+                for number, record, place in losing
             ]
         )
         return chosen

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from src.annotations.image_headers import read_image_rgb
+from src.annotations.image_names import find_image
 from src.callbacks.gathering import merged_over_ranks
 from src.callbacks.loggers import log_pictures
 from src.errors import InputError
@@ -92,7 +93,7 @@ class ValidationPicturesCallback(Callback):
         for image_id in sorted(predictions):
             drawn = compare_objects(truth[image_id], predictions[image_id], names)
             pictures[image_id] = draw_side_by_side(
-                read_image_rgb(directory / self._file_names[image_id]),
+                read_image_rgb(find_image(directory, self._file_names[image_id])),
                 drawn.truth,
                 drawn.prediction,
                 edge_px=self.edge_px,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.annotations.image_names import find_image
 from src.errors import InputError
 
 
@@ -107,6 +108,8 @@ def check_photos(
 ) -> Path:
     """Return a folder that has to hold certain photos, after one listing of it.
 
+    A photo may lie in a sub-folder, but not outside the folder, as a symbolic link could have it.
+
     Args:
         key: of the folder, for the message.
         directory: the folder.
@@ -114,11 +117,17 @@ def check_photos(
         some_suffice: refuse only a folder that has none of them.
 
     Raises:
-        InputError: no folder, or a photo is missing; names the first, and how many are.
+        InputError: no folder, a photo is missing (names the first, and how many are), or one lies
+            outside the folder.
     """
     directory = check_directory(key, directory)
-    listing = set(os.listdir(directory))
-    missing = [n for n in file_names if n not in listing and not (directory / n).is_file()]
+    with os.scandir(directory) as entries:
+        listing = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    missing = [
+        name
+        for name in file_names
+        if name not in listing and not find_image(directory, name).is_file()
+    ]
     if missing and not (some_suffice and len(missing) < len(file_names)):
         raise InputError(
             f"{key}={directory}: the image file {missing[0]} is missing "

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from src.annotations.image_headers import read_size_hw
+from src.annotations.image_names import find_image
 from src.annotations.store import AnnotationStore
 from src.datamodules.photos import read_photo
 from src.datamodules.pixel_augmentation import PixelAugmentation
@@ -110,7 +111,7 @@ class TrainingDataset(Dataset[Sample]):
             flip_probability=self.flip_probability,
             generator=np.random.default_rng([self.seed, epoch, position, repetition]),
         )
-        path = self.images_directory / record.file_name
+        path = find_image(self.images_directory, record.file_name)
         image = read_photo(path, size_hw=view.size_hw)
         image = self.pixel_augmentation(image, seed=view.pixel_seed)
         return make_sample(
@@ -179,7 +180,7 @@ class PhotoDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Make the sample of a position."""
-        path = self.images_directory / self.file_names[index]
+        path = find_image(self.images_directory, self.file_names[index])
         photo_hw = read_size_hw(path)
         size_hw = resized_hw(
             photo_hw, short_edge_px=self.short_edge_px, long_edge_px=self.long_edge_px

@@ -109,13 +109,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
 
 
 def _index(images: Sequence[ImageRecord], ids: Mapping[str, str]) -> dict[str, int]:
-    own = {record.image_id for record in images}
-    index_of = {}
-    for index, record in enumerate(images):
-        image_id = ids.get(record.file_name, record.image_id)
-        # where the store has the picture under either spelling, each keeps its own
-        index_of[record.image_id if image_id in own else image_id] = index
-    return index_of
+    return {ids.get(image.file_name, image.image_id): index for index, image in enumerate(images)}
 
 
 def class_keys(

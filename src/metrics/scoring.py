@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
+from src.annotations.image_names import file_name_of
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
-from src.annotations.rows import SizeOf, picture_name
+from src.annotations.rows import SizeOf
 from src.annotations.sources import detect_format
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
@@ -44,7 +45,10 @@ class Comparison:
         """What a reader of the score should know, a sentence each; complete after scoring."""
         notes = list(self.coverage_notes)
         for side, objects in (("true", self.truth), ("predicted", self.prediction)):
-            if isinstance(objects, RasterObjects) and objects.vanished:
+            if not isinstance(objects, RasterObjects):
+                continue
+            notes += [f"{Path(objects.source).name}: {note}" for note in objects.store.notes]
+            if objects.vanished:
                 notes.append(
                     f"{side} objects without a pixel left on the 512x512 raster, left out: "
                     f"{objects.vanished}"
@@ -214,7 +218,7 @@ def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
     lacks is not scored, so that the largest one will do."""
 
     def size_of(image_id: str) -> tuple[int, int]:
-        known = ids.get(picture_name(image_id))
+        known = ids.get(file_name_of(image_id))
         return (LONG_EDGE_PX,) * 2 if known is None else long_edge_1024(truth.record(known).size_hw)
 
     return size_of

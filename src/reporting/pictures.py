@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from src.annotations.image_headers import read_image_rgb
+from src.annotations.image_names import find_image, is_image_name
 from src.errors import InputError
 from src.metrics.scoring import Comparison
 from src.reporting.drawing import Picture, draw_side_by_side, fit
@@ -21,6 +23,7 @@ from src.reporting.examples import DrawnComparison, compare_objects
 _JPEG_QUALITY = 84
 PICTURE_EDGE_PX = 640
 _CANVAS_GRAY = 150
+_LONGEST_STEM_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,8 @@ def load_examples(
         photo, problem = blank_canvas(record.size_hw), None
         if images_directory is not None:
             try:
-                photo = fit(
-                    read_image_rgb(Path(images_directory) / record.file_name), PICTURE_EDGE_PX
-                )
+                path = find_image(images_directory, record.file_name)
+                photo = fit(read_image_rgb(path), PICTURE_EDGE_PX)
             except InputError as error:
                 problem = str(error)
         drawn = compare_objects(truth, prediction, comparison.labels.category_names)
@@ -68,19 +70,32 @@ def load_examples(
 def write_drawings(examples: Sequence[Example], directory: str | Path) -> list[Path]:
     """Write photo, truth and prediction of each image side by side as a JPEG.
 
-    Files are named by score, ``0.1234_IMAGE.jpg``, so a sorted folder starts with the worst.
+    Files are named by score, ``0.1234_IMAGE.jpg``, so a sorted folder starts with the worst; in an
+    image id with folders ``/`` becomes ``_``.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[Path] = []
     for example in examples:
-        path = directory / f"{example.score:.4f}_{Path(example.image_id).stem}.jpg"
+        path = directory / _drawing_name(example, taken={path.name for path in written})
         picture = draw_side_by_side(example.photo, example.drawn.truth, example.drawn.prediction)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.write_bytes(_jpeg(picture))
         os.replace(temporary, path)
         written.append(path)
     return written
+
+
+def _drawing_name(example: Example, *, taken: Collection[str]) -> str:
+    """Return a file name of at most 255 bytes that no other drawing has."""
+    image_id = example.image_id
+    stem = image_id.rpartition(".")[0] if is_image_name(image_id) else image_id
+    stem = stem.replace("/", "_").encode()[:_LONGEST_STEM_BYTES].decode(errors="ignore")
+    for number in itertools.count(1):
+        name = f"{example.score:.4f}_{stem}{f'_{number}' if number > 1 else ''}.jpg"
+        if name not in taken:
+            break
+    return name
 
 
 def blank_canvas(size_hw: tuple[int, int]) -> Picture:

@@ -179,14 +179,17 @@ def test_submission_of_2020_lies_on_a_raster_of_the_photos_shape(tmp_path):
         score_files(beyond, truth)
 
 
-def test_ids_with_and_without_jpg_stay_apart_where_both_are_there(tmp_path):
+def test_ids_with_and_without_jpg_are_one_image(tmp_path):
     blob = np.zeros((512, 512), dtype=bool)
     blob[:100, :100] = True
     truth = files.write_truth(tmp_path / "t.csv", [("a.jpg", blob, "1"), ("b.jpg", blob, "1")])
     rows = [("a", blob, "1"), ("b.jpg", blob, "1"), ("b", blob, "2")]
     score, notes = score_files(files.write_submission(tmp_path / "s.csv", rows), truth)
-    assert score.per_image.tolist() == [1.0, 1.0]
-    assert notes == ("images of s.csv that are not among those scored: 1 (the first: b)",)
+    assert score.per_image.tolist() == [1.0, 0.5]  # class 2 of b is a prediction too many
+    assert notes == (
+        "s.csv: images spelled in more than one way, each taken as one: 1 "
+        "(the first: 'b.jpg' and 'b')",
+    )
 
 
 def test_images_on_one_side_only(circles):

@@ -1,0 +1,168 @@
+"""Names of image files: which suffixes are images, and which paths stay inside the image folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from src.annotations.rows import RowError
+from src.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Of the files that count as images, in lower case; one list for every folder that is read."""
+
+_SCHEME_OR_DRIVE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:/")
+# Control characters, half characters, line and paragraph separators.
+_REFUSED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+# These turn the order in which the text around them is displayed.
+_REFUSED_CHARACTERS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_LEADING_SPACE = " \t\r\n"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image, by its suffix in any case."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def image_path(text: str, *, key: str) -> str:
+    """Return the path of an image relative to the image folder, in its one spelling.
+
+    Windows separators become ``/``; a leading ``./``, empty and ``.`` parts and white space around
+    the path go; ``x/../a.jpg`` is ``a.jpg``. Two spellings of one path give one text.
+
+    Args:
+        text: the path as a file spells it.
+        key: the key or column that it stands in, for the message.
+
+    Raises:
+        RowError: empty, absolute, an address, outside the folder, or with a character that no
+            file name needs.
+    """
+    parts: list[str] = []
+    path = text.rstrip().lstrip(_LEADING_SPACE).replace("\\", "/")
+    legal = f"{key} must be a path relative to the image folder and inside it, got {text!r:.120}"
+    if path.startswith("/") or _SCHEME_OR_DRIVE.match(path):
+        raise RowError(legal)
+    for part in path.split("/"):
+        if part == "..":
+            if not parts:
+                raise RowError(legal)
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    if not parts or path.endswith("/"):
+        raise RowError(f"{key} must name an image, got {text!r:.120}")
+    for character in "" if path.isprintable() else path:
+        if (
+            character in _REFUSED_CHARACTERS
+            or unicodedata.category(character) in _REFUSED_CATEGORIES
+        ):
+            raise RowError(
+                f"{key} must be free of control characters, got {character!r} in {text!r:.120}"
+            )
+    return "/".join(parts)
+
+
+def file_name_of(image_id: str) -> str:
+    """File name of an image: its id, with ``.jpg`` behind it unless it names an image file."""
+    return image_id if is_image_name(image_id) else f"{image_id}.jpg"
+
+
+def find_image(directory: str | Path, file_name: str, *, key: str = "file_name") -> Path:
+    """Return where an image lies. Nothing is opened, and the file may be missing.
+
+    An export often names images from its own root (``images/a.jpg``, ``train2017/a.jpg``) while the
+    folder that is given is the one that holds them: where the path leads to no file and begins with
+    the names that the folder's own path ends with, these are taken off.
+
+    Args:
+        directory: the image folder; it may itself be a symbolic link.
+        file_name: path relative to it, see ``image_path``.
+        key: where the name comes from, for the message.
+
+    Raises:
+        InputError: the path is none that ``image_path`` allows, or leads out of the folder through
+            a symbolic link.
+    """
+    directory = Path(directory)
+    try:
+        parts = image_path(file_name, key=key).split("/")
+    except RowError as error:
+        raise InputError(f"{directory}: {error}") from error
+    path = directory.joinpath(*parts)
+    if not os.path.exists(path):
+        path = _below_own_name(directory, parts) or path
+    root, real = os.path.realpath(directory), os.path.realpath(path)
+    if os.path.commonpath([root, real]) != root:
+        raise InputError(
+            f"{key} must lead to a file inside the image folder {directory}, got {file_name!r:.120}"
+            ", which leaves it through a symbolic link"
+        )
+    return path
+
+
+def _below_own_name(directory: Path, parts: list[str]) -> Path | None:
+    own = Path(os.path.abspath(directory)).parts
+    for count in range(len(parts) - 1, 0, -1):
+        if list(own[-count:]) == parts[:count]:
+            path = directory.joinpath(*parts[count:])
+            if os.path.exists(path):
+                return path
+    return None
+
+
+class ImageIds:
+    """Gives every image of an annotation file one id, however its rows spell it.
+
+    Two rows that spell an image ``abc`` and ``abc.jpg``, ``x/a.jpg`` and ``x\\a.jpg``, or ``a.jpg``
+    with and without a space behind it, mean one file, so they are one image: it has the id of the
+    row that comes first.
+
+    Args:
+        key: the key or column of the names, for messages.
+        add_suffix: whether ``abc`` is the file ``abc.jpg``, as in the competition's CSV.
+    """
+
+    def __init__(self, *, key: str, add_suffix: bool) -> None:
+        self._key, self._add_suffix = key, add_suffix
+        self._id_of_file: dict[str, str] = {}
+        self._first_text: dict[str, str] = {}  # of each file, as it stands in the source
+        self._other_texts: dict[str, str] = {}  # by file, of those spelled in two ways
+        self._padded: dict[str, None] = {}
+
+    def identify(self, text: str, *, key: str | None = None) -> tuple[str, str]:
+        """Return the image's id and file name, relative to the image folder.
+
+        Args:
+            text: the name as it stands in the source.
+            key: where it stands, if elsewhere than the other names.
+
+        Raises:
+            RowError: as ``image_path``.
+        """
+        image_id = image_path(text, key=key or self._key)
+        file_name = file_name_of(image_id) if self._add_suffix else image_id
+        if text != text.strip():
+            self._padded.setdefault(text)
+        first = self._first_text.setdefault(file_name, text)
+        if text != first:
+            self._other_texts.setdefault(file_name, text)
+        return self._id_of_file.setdefault(file_name, image_id), file_name
+
+    def notes(self) -> list[str]:
+        """Return what was made of the spellings, a sentence each."""
+        notes = []
+        if self._padded:
+            notes.append(
+                f"image names with white space around them, which is dropped: {len(self._padded)} "
+                f"(the first: {next(iter(self._padded))!r:.120})"
+            )
+        if self._other_texts:
+            file_name, other = next(iter(self._other_texts.items()))
+            notes.append(
+                f"images spelled in more than one way, each taken as one: {len(self._other_texts)} "
+                f"(the first: {self._first_text[file_name]!r:.120} and {other!r:.120})"
+            )
+        return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -67,18 +68,24 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
                 progress=progress,
             )
         )
-        prediction: Mapping[str, ImageObjects]
-        if path.is_dir():
-            store = PredictionStore(path)
-            compare_categories(store, truth)
-            prediction = StoredObjects(
-                store,
-                settings_from(to_plain(config[f"{side}_postprocess"])),
-                use_attributes=config.use_attributes,
-            )
-        else:
-            prediction = opened.enter_context(open_submission(path, truth, progress=progress))
+        prediction: Mapping[str, ImageObjects] = (
+            _stored(config, side, truth)
+            if path.is_dir()
+            else opened.enter_context(open_submission(path, truth, progress=progress))
+        )
         return _score(truth, prediction, wanted, side, config, progress)
+
+
+def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObjects:
+    store = PredictionStore(config[side])
+    compare_categories(store, truth)
+    for note in store.check_whole(partial=config.partial):
+        print(f"note: {side}={note}", file=sys.stderr)
+    return StoredObjects(
+        store,
+        settings_from(to_plain(config[f"{side}_postprocess"])),
+        use_attributes=config.use_attributes,
+    )
 
 
 def _score(

@@ -103,7 +103,9 @@ def main(config: DictConfig) -> None:
     """Hydra's task: write COCO's results."""
     settings = settings_from(to_plain(config.postprocess))
     store = PredictionStore(config.predictions)
-    store.check_image_ids([*store.image_ids, *store.failed], source="its split")
+    notes = store.check_whole(partial=config.partial)
+    if not config.partial:
+        store.check_none_failed()
     numbers = number_images(store, config.annotations)
     if config.annotations is not None:
         compare_categories(store, Path(config.annotations))
@@ -124,6 +126,8 @@ def main(config: DictConfig) -> None:
     Console(file=sys.stdout, highlight=False, soft_wrap=True).print(
         f"{config.output}: {len(results)} objects in {len(store)} images"
     )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":

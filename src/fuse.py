@@ -21,8 +21,17 @@ from src.postprocess.prediction_store import PredictionStore, PredictionStoreWri
 LISTED = 12
 
 
-def open_stores(directories: Sequence[str]) -> list[PredictionStore]:
+def open_stores(
+    directories: Sequence[str], *, partial: bool = False
+) -> tuple[list[PredictionStore], list[str]]:
     """Open stores that fit together.
+
+    Args:
+        directories: of the stores.
+        partial: whether stores that lack images suffice.
+
+    Returns:
+        The stores, and what the user should know about images that they lack.
 
     Raises:
         InputError: no store, one that cannot be read, or two of other classes, photos or masks.
@@ -32,14 +41,17 @@ def open_stores(directories: Sequence[str]) -> list[PredictionStore]:
             f"predictions={directories!r}: a list of prediction stores wanted, as [STORE_A,STORE_B]"
         )
     stores = [PredictionStore(directory) for directory in directories]
+    notes = []
     for store in stores:
-        store.check_image_ids([*store.image_ids, *store.failed], source="its split")
+        notes += store.check_whole(partial=partial)
+        if not partial:
+            store.check_none_failed()
     for store in stores[1:]:
-        _check_fits(stores[0], store)
-    return stores
+        _check_fits(stores[0], store, partial=partial)
+    return stores, notes
 
 
-def _check_fits(first: PredictionStore, other: PredictionStore) -> None:
+def _check_fits(first: PredictionStore, other: PredictionStore, *, partial: bool) -> None:
     for key in ("category_ids", "mask_size_hw"):
         values = [list(getattr(store.meta, key)) for store in (first, other)]
         if values[0] != values[1]:
@@ -47,15 +59,30 @@ def _check_fits(first: PredictionStore, other: PredictionStore) -> None:
                 f"{other.directory} does not fit {first.directory}: {key} {_shortened(values[1])}, "
                 f"{_shortened(values[0])} there"
             )
-    other.check_image_ids(first.image_ids, source=str(first.directory))
-    first.check_image_ids(other.image_ids, source=str(other.directory))
-    for image_id in first.image_ids:
+    if not partial:
+        other.check_image_ids(first.image_ids, source=str(first.directory))
+        first.check_image_ids(other.image_ids, source=str(other.directory))
+    for image_id in images_of_all([first, other]):
         sizes_hw = [store.size_hw(store.index_of(image_id)) for store in (first, other)]
         if sizes_hw[0] != sizes_hw[1]:
             raise InputError(
                 f"{other.directory}: photo {image_id} of {sizes_hw[1]} px (height, width), of "
                 f"{sizes_hw[0]} px in {first.directory}"
             )
+
+
+def images_of_all(stores: Sequence[PredictionStore]) -> list[str]:
+    """Return the ids of the images that every store has, ascending."""
+    return sorted(set.intersection(*(set(store.image_ids) for store in stores)))
+
+
+def expected_images(stores: Sequence[PredictionStore]) -> set[str]:
+    """Return the ids of the images that the stores have, lack, or failed to predict."""
+    return {
+        image_id
+        for store in stores
+        for image_id in (*store.image_ids, *store.failed, *(store.missing or ()))
+    }
 
 
 def _shortened(values: Sequence[int]) -> str:
@@ -72,7 +99,7 @@ def main(config: DictConfig) -> None:
         max_per_image=config.max_per_image,
         iou_threshold=config.iou_threshold,
     )
-    stores = open_stores(to_plain(config.predictions))
+    stores, notes = open_stores(to_plain(config.predictions), partial=config.partial)
     weights = to_plain(config.weights)
     if weights is not None:
         check_weights("weights", weights, len(stores))
@@ -86,9 +113,14 @@ def main(config: DictConfig) -> None:
             CLASS_NAMES_KEY: stores[0].classes.names,
         },
         mask_size_hw=stores[0].meta.mask_size_hw,
+        expected_image_ids=expected_images(stores),
     )
     with writer:
-        left = [one for one in stores[0].image_ids if one not in writer.written_image_ids]
+        for store in stores:
+            for image_id, reason in store.failed.items():
+                writer.add_failed(image_id, reason)
+        there = images_of_all(stores)
+        left = [one for one in there if one not in writer.written_image_ids]
         for image_id in track(left, console=Console(stderr=True), transient=True):
             writer.add(
                 fuse(
@@ -103,6 +135,8 @@ def main(config: DictConfig) -> None:
     Console(file=sys.stdout, highlight=False, soft_wrap=True).print(
         f"{config.output}: {objects} detections in {len(fused)} photos, of {len(stores)} stores"
     )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 if __name__ == "__main__":

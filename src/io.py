@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from src.errors import InputError
 PARTIAL_SUFFIX = ".part"
 PARTIAL_EXPIRES_S = 24 * 3600.0
 MAX_JSON_BYTES = 256 * 2**20
+SEAL_KEY = "sha256"
 _ENDED = -1
 DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
@@ -137,6 +139,28 @@ def read_json_object(path: str | Path, *, missing: str = "no such file") -> dict
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``content`` with its checksum under the key ``sha256``, to be written as JSON."""
+    return {**content, SEAL_KEY: _digest(content)}
+
+
+def check_seal(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return what ``seal`` was given, as JSON gave it back.
+
+    Raises:
+        InputError: The checksum is missing or another one; the message names the file.
+    """
+    plain = {key: value for key, value in content.items() if key != SEAL_KEY}
+    if content.get(SEAL_KEY) != _digest(plain):
+        raise InputError(f"{path}: damaged (its checksum does not match)")
+    return plain
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_input_file(path: Path) -> None:

@@ -80,6 +80,8 @@ def open_predictions(
     else:
         store = PredictionStore(config.predictions)
         compare_categories(store, truth)
+        for note in store.check_whole(partial=config.partial):
+            print(f"note: {note}", file=sys.stderr)
         yield StoredObjects(
             store,
             settings_from(to_plain(config.postprocess)),

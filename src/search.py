@@ -56,13 +56,16 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
     )
     space = SearchSpace(to_plain(config.space), base)
     names = ("predictions", "ground_truth", "images", "cache_directory")
-    inputs = Inputs(sample_submission=None, **{name: config[name] for name in names})
+    inputs = Inputs(
+        sample_submission=None, partial=config.partial, **{name: config[name] for name in names}
+    )
     keys = ("averaging", "folds", "seed", "random_trials")
     identity = {
         **inputs.fingerprint(),
         **{key: config[key] for key in keys},
         "postprocess": asdict(base),
         "space": to_plain(config.space),
+        **({"partial": True} if inputs.partial else {}),
     }
     directory = Path(config.output_dir)
     dashboard = open_dashboard(
@@ -74,6 +77,8 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
             inputs, FORMATS["imaterialist_2019"], remember=True, progress=progress
         ) as session,
     ):
+        for note in session.notes:
+            console.print(f"note: {note}")
         score = _scorer(session, config.averaging)
         folds = _folds(session, config)
         search = SettingsSearch(

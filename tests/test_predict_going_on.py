@@ -162,7 +162,8 @@ def test_a_vanished_photo_makes_the_exit_code_1_and_postprocessing_names_it(
     assert result.returncode == 2
     assert result.stderr.strip() == (
         f"error: {store}: 1 of the 3 images of its split have no predictions, the first is 'b.jpg' "
-        f"({photos}/b.jpg: the image file is missing); run predict on them"
+        f"({photos}/b.jpg: the image file is missing); run predict on them, or give partial=true "
+        "to use the images that are there"
     )
     assert not (tmp_path / "s.csv").exists()
 

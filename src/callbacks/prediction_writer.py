@@ -9,9 +9,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from src.datamodules.datamodule import CompetitionDataModule
 from src.modules.ensemble import CascadeEnsemble
 from src.postprocess.candidates import Candidates
-from src.postprocess.prediction_files import clear_other_ranks
+from src.postprocess.prediction_files import clear_other_ranks, write_expected
 from src.postprocess.prediction_meta import StoreMeta
 from src.postprocess.prediction_store import PredictionStoreWriter
 
@@ -34,6 +35,16 @@ class PredictionWriter(BasePredictionWriter):
         self.images_per_shard = images_per_shard
         self._writer: PredictionStoreWriter | None = None
         self._failed: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Record which images the store is meant to hold, before the first is predicted.
+
+        Every process does, with the same content; also where no image is left to predict, for a
+        store of an earlier version that does not say.
+        """
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(datamodule, CompetitionDataModule)
+        write_expected(self.directory, datamodule.photos_to_predict.image_ids)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the store; images of an earlier, killed run of the same settings are kept."""

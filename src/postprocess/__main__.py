@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def output_path(output: str, output_dir: str) -> Path:
     return Path(output_dir) / output
 
 
-def in_words(output: Path, submitted: Submitted, settings: PostprocessSettings) -> Text:
+def in_words(
+    output: Path, submitted: Submitted, settings: PostprocessSettings, notes: Sequence[str] = ()
+) -> Text:
     """What was written, and what the user should know about it, a line each."""
     report, violations = submitted.report, submitted.findings.violations
     text = Text(
@@ -73,6 +76,8 @@ def in_words(output: Path, submitted: Submitted, settings: PostprocessSettings) 
             "module.max_candidates",
             "yellow",
         )
+    for note in notes:
+        text.append(f"\nnote: {note}", "yellow")
     return text
 
 
@@ -104,7 +109,7 @@ def run(
             if session.comparison
             else (IMATERIALIST_2019_LABELS, ())
         )
-    console.print(in_words(output, submitted, settings))
+    console.print(in_words(output, submitted, settings, session.notes))
     score = submitted.score
     counts = asdict(submitted.report) | {"violations": len(submitted.findings.violations)}
     if score is None:
@@ -151,7 +156,7 @@ def main(config: DictConfig) -> float | None:
     check_settings(resamples=config.resamples, confidence=config.confidence)
     format_named(config.format)
     names = ("predictions", "ground_truth", "sample_submission", "images", "cache_directory")
-    inputs = Inputs(**{name: config[name] for name in names})
+    inputs = Inputs(**{name: config[name] for name in names}, partial=config.partial)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if not is_sweep():
         return run(config, settings, inputs, console)["competition_map"]
@@ -160,6 +165,7 @@ def main(config: DictConfig) -> float | None:
         **inputs.fingerprint(),
         **{key: config[key] for key in keys},
         "postprocess": asdict(settings),
+        **({"partial": True} if inputs.partial else {}),
     }
     folder = Path(config.output_dir)
     dashboard = open_dashboard(

@@ -38,3 +38,15 @@ class Detections:
             is_exact=self.is_exact,
             raster_hw=self.raster_hw,
         )
+
+
+def no_detections(image_id: str) -> Detections:
+    """Return an image without objects."""
+    return Detections(
+        image_id=image_id,
+        category_ids=np.zeros(0, dtype=np.int16),
+        scores=np.zeros(0, dtype=np.float32),
+        boxes_xyxy=np.zeros((0, 4), dtype=np.float32),
+        packed=np.zeros((0, RASTER_HW[0] * RASTER_HW[1] // 8), dtype=np.uint8),
+        is_exact=True,
+    )

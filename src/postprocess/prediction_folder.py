@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from src.errors import InputError
+from src.io import seal
 from src.postprocess.prediction_files import list_shards
 from src.postprocess.prediction_meta import (
     META_NAME,
@@ -36,7 +37,7 @@ def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
     content = to_json(meta)
     # a run that stopped before its first shard, at a wrong path, say, leaves nothing to protect
     if not (directory / META_NAME).exists() or not list_shards(directory):
-        write_json(directory / META_NAME, content)
+        write_json(directory / META_NAME, seal(content))
     difference = describe_difference(to_json(read_meta(directory)), content)
     if difference:
         raise InputError(

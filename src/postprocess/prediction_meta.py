@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.io import atomic_path, check_seal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+UNSEALED_VERSION = 1  # the same keys, without a checksum
 META_NAME = "meta.json"
 MASK_DTYPES = ("float16", "float32")
 
@@ -51,9 +52,9 @@ def to_json(meta: StoreMeta) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic_path(path, sync=True) as partial:
+        text = json.dumps(content, indent=2, sort_keys=True)
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,13 +85,18 @@ def read_meta(directory: Path) -> StoreMeta:
     path = directory / META_NAME
     content = read_json(path)
     version = content.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (UNSEALED_VERSION, FORMAT_VERSION):
         raise InputError(
-            f"{path}: format_version {version!r}, this program reads {FORMAT_VERSION}; predict anew"
+            f"{path}: format_version {version!r}, this program reads {UNSEALED_VERSION} and "
+            f"{FORMAT_VERSION}; predict anew"
         )
-    missing = [field.name for field in fields(StoreMeta) if field.name not in content]
-    if missing:
+    names = [field.name for field in fields(StoreMeta)]
+    if missing := [name for name in names if name not in content]:
         raise InputError(f"{path}: key {missing[0]!r} is missing; the file is damaged")
+    if version == FORMAT_VERSION:
+        content = check_seal(content, path)
+    elif unknown := sorted(content.keys() - {*names}):
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; the file is damaged")
     try:
         cap = content["max_candidates"]
         height, width = content["mask_size_hw"]

@@ -1,13 +1,14 @@
 """The prediction store: pre-NMS candidates of many images in a folder, written shard by shard.
 
     meta.json                     settings, class list, mask size and type, score floor, cap
+    expected_images.json          the ids of the images that the store is meant to hold
     rank00000_shard00000.arrow    a record batch an image, zstd; whole or absent
     rank00000_failed.json         images that could not be predicted, and why; absent where none
     rank00000_done.json           written when the rank has finished: its number of shards
 
 A shard is streamed to ``*.arrow.writing`` and renamed when it is full, so a killed run loses at
 most the shard it was writing. Started again with the same settings, a writer writes what is
-missing. Reading maps the files into memory.
+missing. Reading maps the files into memory. Every file carries a checksum.
 
 Masks are float16 by default. In [0.5, 1] float16 values are 0.0005 apart, so a mask can change only
 at pixels whose probability is within 0.00025 of the threshold. Measured on 2,400 smooth masks on
@@ -17,7 +18,7 @@ the 512 x 512 raster, thresholds 0.3 to 0.5: 1 - IoU with the float32 mask is 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -28,18 +29,24 @@ import pyarrow as pa
 
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
+from src.io import printable
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import (
     check_series,
     done_path,
     failed_path,
     list_shards,
+    read_done,
+    read_expected,
     read_failed,
     shard_path,
     unfinished_shards,
+    write_done,
+    write_expected,
+    write_failed,
 )
 from src.postprocess.prediction_folder import claim_folder
-from src.postprocess.prediction_meta import StoreMeta, read_meta, write_json
+from src.postprocess.prediction_meta import StoreMeta, read_meta
 from src.postprocess.prediction_shards import (
     REMEDY,
     ShardImage,
@@ -66,6 +73,8 @@ class PredictionStoreWriter:
         score_floor: pairs at or below it are not in the store; recorded.
         max_candidates: cap on the pairs of an image, None for no cap; recorded.
         images_per_shard: images after which a shard is closed.
+        expected_image_ids: the images that all ranks together will write, or fail to; None: not
+            recorded, and the store counts as whole once every rank has closed its writer.
 
     Raises:
         InputError: the folder holds a store with other settings, or is not a folder.
@@ -83,6 +92,7 @@ class PredictionStoreWriter:
         score_floor: float = 0.0,
         max_candidates: int | None = None,
         images_per_shard: int = 64,
+        expected_image_ids: Collection[str] | None = None,
     ) -> None:
         if images_per_shard < 1:
             raise InputError(f"images_per_shard={images_per_shard}: at least 1")
@@ -101,6 +111,8 @@ class PredictionStoreWriter:
         self._known_categories = np.array(self.meta.category_ids, dtype=np.int64)
         self._open: ShardWriter | None = None
         self._written = claim_folder(self.directory, self.meta)
+        if expected_image_ids is not None:
+            write_expected(self.directory, expected_image_ids)
         self._taken = {shard for of, shard, _ in list_shards(self.directory) if of == rank}
         self._failed: dict[str, str] = {}
         for left_over in (
@@ -139,7 +151,7 @@ class PredictionStoreWriter:
     def add_failed(self, image_id: str, reason: str) -> None:
         """Record that an image could not be predicted, in the folder at once."""
         self._failed[image_id] = reason
-        write_json(failed_path(self.directory, self._rank), self._failed)
+        write_failed(self.directory, self._rank, self._failed)
 
     def _check(self, candidates: Candidates) -> None:
         name = candidates.image_id
@@ -166,7 +178,7 @@ class PredictionStoreWriter:
     def close(self) -> None:
         """Close the last shard and mark this rank as finished."""
         self.flush()
-        write_json(done_path(self.directory, self._rank), {"shards": len(self._taken)})
+        write_done(self.directory, self._rank, shards=len(self._taken))
 
     def __enter__(self) -> PredictionStoreWriter:
         return self
@@ -199,6 +211,9 @@ class PredictionStore:
         self._schema = shard_schema(self.meta.mask_size_hw, self.meta.mask_dtype)
         shards = list_shards(self.directory)
         check_series(self.directory, shards)
+        self._expected = read_expected(self.directory)
+        self._finished = set(read_done(self.directory))
+        self._ranks = {rank for rank, *_ in shards} | self._finished
         self._paths = [path for *_, path in shards]
         self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
         found: dict[str, tuple[int, ShardImage]] = {}
@@ -217,6 +232,17 @@ class PredictionStore:
     def failed(self) -> Mapping[str, str]:
         """Why images could not be predicted, by image id in ascending order."""
         return self._failed
+
+    @property
+    def missing(self) -> tuple[str, ...] | None:
+        """Ids of the images that are neither here nor failed; None where the store cannot tell.
+
+        A store without a list of its images (of an earlier version) lacks none if every process
+        that wrote to it has finished; if one has not, nothing says what is missing.
+        """
+        if self._expected is not None:
+            return tuple(sorted(self._expected - self._index.keys() - self._failed.keys()))
+        return () if self._ranks and self._ranks <= self._finished else None
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -281,6 +307,14 @@ class PredictionStore:
                 f"{path}: damaged at image {image.image_id} ({error}); {REMEDY}"
             ) from error
 
+    def check_none_failed(self) -> None:
+        """Refuse a store of whose images one could not be predicted.
+
+        Raises:
+            InputError: counts them, and names the first with the reason.
+        """
+        self.check_image_ids([*self.image_ids, *self._failed], source="its split")
+
     def check_image_ids(self, wanted: Sequence[str], source: str) -> None:
         """Refuse a store that lacks one of these images.
 
@@ -294,8 +328,48 @@ class PredictionStore:
             raise InputError(
                 f"{self.directory}: {len(missing)} of the {len(set(wanted))} images of {source} "
                 f"have no predictions, the first is {missing[0]!r}"
-                f"{'' if reason is None else f' ({reason})'}; run predict on them"
+                f"{'' if reason is None else f' ({printable(reason)})'}; run predict on them, "
+                "or give partial=true to use the images that are there"
             )
+
+    def check_whole(self, *, partial: bool) -> list[str]:
+        """Refuse a store that was not finished, unless some images suffice.
+
+        Args:
+            partial: whether the images that are there suffice.
+
+        Returns:
+            What the user should know about images that are missing or failed, a sentence each.
+
+        Raises:
+            InputError: counts the images that are missing, and names the first.
+        """
+        missing, total = self.missing, len(self) + len(self._failed) + len(self.missing or ())
+        if missing is None:
+            lacks = (
+                f"{self.directory}: not finished, and it does not say which images it lacks; it "
+                f"has {len(self)}"
+            )
+        elif missing:
+            lacks = (
+                f"{self.directory}: {len(missing)} of its {total} images are missing, the first is "
+                f"{printable(repr(missing[0]))}"
+            )
+        else:
+            lacks = ""
+        if lacks and not partial:
+            raise InputError(
+                f"{lacks}; run the same predict command again, it predicts what is missing, or "
+                "give partial=true to use the images that are there"
+            )
+        notes = [f"{lacks} (partial=true)"] if lacks else []
+        if self._failed:
+            image_id, reason = next(iter(self._failed.items()))
+            notes.append(
+                f"{self.directory}: {len(self._failed)} of its {total} images could not be "
+                f"predicted, the first is {printable(repr(image_id))} ({printable(reason)})"
+            )
+        return notes
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}}

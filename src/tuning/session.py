@@ -35,6 +35,7 @@ class Inputs:
     sample_submission: str | None
     images: str | None  # the folder of the photos
     cache_directory: str | None
+    partial: bool = False  # whether a store that lacks images suffices
 
     def fingerprint(self) -> dict[str, Any]:
         """Which files these are: they have changed where this has. Plain JSON values.
@@ -53,7 +54,9 @@ class Session:
     """An opened store, its images to be written, and their truth where it is given."""
 
     store: PredictionStore
-    image_ids: Sequence[str]
+    image_ids: Sequence[str]  # those that are in the store
+    absent: Sequence[str]  # those of the sample that are not: only of a store that is partial
+    notes: Sequence[str]  # what the user should know about images that are not in the store
     truth: Mapping[str, ImageObjects]  # by image id; empty where none is given
     comparison: Comparison | None  # None where no truth is given
     lab: ThresholdLab
@@ -107,7 +110,15 @@ def open_session(
             the images has a truth.
     """
     store = PredictionStore(inputs.predictions)
-    image_ids = _chosen_images(store, inputs.sample_submission, written_as)
+    notes = store.check_whole(partial=inputs.partial)
+    image_ids, absent = _chosen_images(
+        store, inputs.sample_submission, written_as, partial=inputs.partial
+    )
+    if absent:
+        notes.append(
+            f"{len(absent)} of the {len(image_ids) + len(absent)} images of "
+            f"{inputs.sample_submission} have no predictions: written as images without an object"
+        )
     with contextlib.ExitStack() as opened:
         truth: Mapping[str, ImageObjects] = {}
         comparison = None
@@ -125,7 +136,7 @@ def open_session(
             truth = _Remembered(objects, room_bytes=TRUTH_ROOM_BYTES if remember else 0)
         room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
         lab = ThresholdLab(store, truth, image_ids, **room)
-        yield Session(store, image_ids, truth, comparison, lab)
+        yield Session(store, image_ids, absent, notes, truth, comparison, lab)
 
 
 def compare_categories(store: PredictionStore, truth: RasterObjects) -> None:
@@ -173,19 +184,27 @@ def shared_session(
 
 
 def _chosen_images(
-    store: PredictionStore, sample_submission: str | None, written_as: SubmissionFormat
-) -> Sequence[str]:
-    """The images to write, in the order of the file."""
+    store: PredictionStore,
+    sample_submission: str | None,
+    written_as: SubmissionFormat,
+    *,
+    partial: bool,
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The images to write, in the order of the file: those in the store, and those that are not."""
+    if not len(store):
+        raise InputError(f"{store.directory}: holds no predictions")
     if sample_submission is None:
-        if not len(store):
-            raise InputError(f"{store.directory}: holds no predictions")
-        store.check_image_ids([*store.image_ids, *store.failed], source="its split")
-        return store.image_ids
+        if not partial:
+            store.check_none_failed()
+        return store.image_ids, ()
     by_name = {written_as.image_id(image_id): image_id for image_id in store.image_ids}
     names = read_sample_image_ids(sample_submission)
     image_ids = [by_name.get(name, name) for name in names]
-    store.check_image_ids(image_ids, source=sample_submission)
-    return image_ids
+    there = set(store.image_ids)
+    absent = [image_id for image_id in image_ids if image_id not in there]
+    if not partial or len(absent) == len(image_ids):
+        store.check_image_ids(image_ids, source=sample_submission)
+    return [image_id for image_id in image_ids if image_id in there], absent
 
 
 def _beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:

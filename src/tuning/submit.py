@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.annotations.sources import default_labels
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
-from src.postprocess.detections import Detections
+from src.postprocess.detections import Detections, no_detections
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.submission import SubmissionReport, write_submission
 from src.postprocess.submission_formats import SubmissionFormat
@@ -55,7 +56,8 @@ def submit(
     is_scored_raster = written_as.raster == SCORED_RASTER
     if is_scored_raster:
         objects = _scored(objects, session, accumulator)
-    report = write_submission(output, track(objects), written_as=written_as)
+    objects = itertools.chain(track(objects), map(no_detections, session.absent))
+    report = write_submission(output, objects, written_as=written_as)
     score = None
     if session.comparison is not None:
         score = (
@@ -78,10 +80,11 @@ def _scored(
 
 def _check(output: Path, session: Session, written_as: SubmissionFormat) -> Findings:
     names = {written_as.image_id(image_id): image_id for image_id in session.image_ids}
+    absent = map(written_as.image_id, session.absent)
     return check_submission(
         output,
         written_as=written_as,
-        image_ids=names,
+        image_ids=[*names, *absent],
         labels=default_labels(written_as.name),
         sizes_hw={
             name: session.store.size_hw(session.store.index_of(image_id))

@@ -198,6 +198,7 @@ def test_photos_that_failed_are_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == (
         f"error: {tmp_path}/store: 1 of the 1 images of its split have no predictions, the first "
-        "is 'x.jpg' (x.jpg: truncated); run predict on them\n"
+        "is 'x.jpg' (x.jpg: truncated); run predict on them, or give partial=true to use the "
+        "images that are there\n"
     )
     assert not (tmp_path / "results.json").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from src.errors import InputError
+from src.io import check_seal, seal
 from src.postprocess.prediction_store import PredictionStore
 from tests.postprocess.stores import check_same, make_images, write_store
 
@@ -61,9 +62,9 @@ def test_a_flipped_byte_is_noticed_wherever_it_is(tmp_path: Path) -> None:
         ("", r"meta\.json: not readable as JSON"),
         ('{"format_version": 1, "categ', r"meta\.json: not readable as JSON"),
         ("[]", r"meta\.json: list found, a JSON object wanted"),
-        ("{}", r"meta\.json: format_version None, this program reads 1"),
-        ('{"format_version": 2}', r"meta\.json: format_version 2, this program reads 1"),
-        ('{"format_version": 1}', r"meta\.json: key 'category_ids' is missing"),
+        ("{}", r"meta\.json: format_version None, this program reads 1 and 2"),
+        ('{"format_version": 3}', r"meta\.json: format_version 3, this program reads 1 and 2"),
+        ('{"format_version": 2}', r"meta\.json: key 'category_ids' is missing"),
     ],
 )
 def test_damaged_meta_is_named(tmp_path: Path, content: str | None, message: str) -> None:
@@ -79,7 +80,8 @@ def test_damaged_meta_is_named(tmp_path: Path, content: str | None, message: str
 def test_meta_with_a_wrong_value_is_named(tmp_path: Path) -> None:
     write_store(tmp_path, [])
     path = tmp_path / "meta.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"mask_size_hw": 28}))
+    content = check_seal(json.loads(path.read_text()), path)
+    path.write_text(json.dumps(seal(content | {"mask_size_hw": 28})))
     with pytest.raises(InputError, match=r"meta\.json: .*the file is damaged"):
         PredictionStore(tmp_path)
 

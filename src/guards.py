@@ -16,6 +16,9 @@ from omegaconf import DictConfig, ListConfig
 
 from src.errors import InputError
 
+# The last three are Lightning's older names of the first three.
+LEGAL_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+
 
 def local_devices(trainer: DictConfig) -> int:
     """The number of this machine's devices that ``trainer.devices`` asks for."""
@@ -53,6 +56,24 @@ def check_devices(trainer: DictConfig) -> None:
         raise InputError(
             f"trainer.devices={trainer.devices}: this machine has {gpus} GPU(s); legal is 1 to "
             f"{gpus}, or auto for all"
+        )
+
+
+def check_precision(trainer: DictConfig) -> None:
+    """Refuse a precision in which mmdet's layers do not run.
+
+    The preprocessor, the anchors and the RoI operators compute in float32, so that a model whose
+    weights are all of another type ends in a mismatch of types.
+
+    Raises:
+        InputError: names the legal ones.
+    """
+    precision = "32-true" if trainer.precision is None else str(trainer.precision)
+    if precision not in LEGAL_PRECISIONS:
+        raise InputError(
+            f"trainer.precision must be one of {', '.join(LEGAL_PRECISIONS[:3])}, got {precision}; "
+            "the mixed ones keep the weights in float32 and compute in half precision where that "
+            "is safe"
         )
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from src.callbacks.prediction_writer import PredictionWriter
 from src.config import entry_point, instantiate_all, to_plain
 from src.errors import InputError
-from src.guards import check_devices, check_multirun
+from src.guards import check_devices, check_multirun, check_precision
 from src.mmdet_bridge.checkpoints import file_sha256
 from src.modules.ensemble import CascadeEnsemble
 from src.modules.members import checkpoint_paths, load_members
@@ -145,6 +145,7 @@ def predict(config: DictConfig) -> Path:
     Photos that are in the folder already are not predicted again.
     """
     check_devices(config.trainer)
+    check_precision(config.trainer)
     leave_out_irrelevant_messages()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)

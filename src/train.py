@@ -21,7 +21,7 @@ from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.loading import end_with_parent
 from src.errors import InputError
 from src.from_data import take_classes
-from src.guards import build_trainer, check_devices, check_multirun
+from src.guards import build_trainer, check_devices, check_multirun, check_precision
 from src.mmdet_bridge.checkpoints import load_state_dict
 from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
@@ -42,6 +42,7 @@ def train(config: DictConfig) -> float | None:
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     check_devices(config.trainer)
+    check_precision(config.trainer)
     datamodule = instantiate(config.datamodule)
     classes = take_classes(config, datamodule)
     plain_config = to_plain(config)

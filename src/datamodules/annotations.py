@@ -13,10 +13,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
+from src.datamodules.transforms import LEAST_VIEW_PX, resized_hw
+from src.io import printable
 
 log = logging.getLogger(__name__)
 
 MOST_FINDINGS = 20
+MAX_SHOWN = 5
 
 
 def open_annotations(
@@ -59,6 +62,54 @@ def indices_with_objects(store: AnnotationStore, image_ids: Sequence[str]) -> np
     if len(indices) < len(positions):
         log.info("%d training photos without objects left out", len(positions) - len(indices))
     return indices
+
+
+def indices_wide_enough(
+    store: AnnotationStore,
+    indices: npt.NDArray[np.int64],
+    *,
+    short_edge_px: tuple[int, int],
+    long_edge_px: int,
+) -> npt.NDArray[np.int64]:
+    """Return the images whose smallest view can be trained on; name those left out.
+
+    In an image that is very long for its width, a view limited by its longer edge is so narrow that
+    no anchor of the proposals lies inside it. Prediction refuses such images by the same rule.
+
+    Args:
+        store: the annotations.
+        indices: positions in ``store.images``.
+        short_edge_px: least and greatest shorter edge of a view, in pixels.
+        long_edge_px: upper limit of its longer edge, in pixels.
+
+    Returns:
+        Positions whose views have edges of ``LEAST_VIEW_PX`` or more, in the same order.
+    """
+
+    def smallest_edge_px(index: int) -> int:
+        return min(
+            resized_hw(
+                store.images[index].size_hw,
+                short_edge_px=short_edge_px[0],
+                long_edge_px=long_edge_px,
+            )
+        )
+
+    is_wide_enough = np.array(
+        [smallest_edge_px(int(index)) >= LEAST_VIEW_PX for index in indices], dtype=np.bool_
+    )
+    if left_out := [store.images[int(index)] for index in indices[~is_wide_enough]]:
+        shown = ", ".join(
+            f"{printable(image.image_id)} ({image.height_px}x{image.width_px} px)"
+            for image in left_out[:MAX_SHOWN]
+        )
+        log.warning(
+            "%d training image(s) left out: a view of them has an edge below %d px at "
+            "datamodule.train_short_edge_px=%d, train_long_edge_px=%d: %s%s",
+            *(len(left_out), LEAST_VIEW_PX, short_edge_px[0], long_edge_px, shown),
+            ", ..." if len(left_out) > MAX_SHOWN else "",
+        )
+    return indices[is_wide_enough]
 
 
 def log_report(report: BuildReport) -> None:

@@ -11,7 +11,11 @@ import lightning
 from torch.utils.data import DataLoader
 
 from src.annotations.store import AnnotationStore
-from src.datamodules.annotations import indices_with_objects, open_annotations
+from src.datamodules.annotations import (
+    indices_wide_enough,
+    indices_with_objects,
+    open_annotations,
+)
 from src.datamodules.checks import (
     check_at_least,
     check_batch_size,
@@ -38,9 +42,10 @@ class CompetitionDataModule(lightning.LightningDataModule):
     """Photos of the competition, or any data set in one of the formats that the store reads.
 
     Training photos without objects are left out (mmdetection's default, and the competition has
-    none); an object that resizing leaves no pixel of is left out of its sample, and a photo that
-    loses all its objects so is trained on as background. Validation and test photos are all
-    predicted, none twice but for what Lightning pads under several devices (not in prediction).
+    none), and those of which a view would be too narrow. An object that resizing leaves no pixel of
+    is left out of its sample, and a photo that loses all its objects so is trained on as
+    background. Validation and test photos are all predicted, none twice but for what Lightning pads
+    under several devices (not in prediction).
 
     Args:
         train_annotations: 2019 CSV, 2020 CSV or COCO JSON, told apart by content; null where only
@@ -276,7 +281,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def _train_dataset(self) -> TrainingDataset:
-        indices = indices_with_objects(self.store, self.split.train)
+        indices = indices_wide_enough(
+            self.store,
+            indices_with_objects(self.store, self.split.train),
+            short_edge_px=self.train_short_edge_px,
+            long_edge_px=self.train_long_edge_px,
+        )
         check_batch_size(
             self.batch_size, self._world_size, photos=len(indices), split_file=self.split_file
         )

@@ -9,10 +9,9 @@ from typing import Any, TypedDict
 from torch.utils.data import Dataset
 
 from src.datamodules.dataset import PhotoDataset
+from src.datamodules.transforms import LEAST_VIEW_PX
 from src.errors import InputError
 from src.mmdet_bridge.samples import Batch, Sample, collate
-
-LEAST_VIEW_PX = 32  # the edge of a cell of the coarsest level that boxes and masks are read from
 
 
 class PhotoViews(TypedDict):

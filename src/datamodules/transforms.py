@@ -16,6 +16,8 @@ import numpy.typing as npt
 from src.annotations.instances import Runs
 from src.annotations.run_lengths import box_xyxy, draw, resize_nearest
 
+LEAST_VIEW_PX = 32  # the edge of a cell of the coarsest level that boxes and masks are read from
+
 
 @dataclass(frozen=True, slots=True)
 class View:

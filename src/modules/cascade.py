@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from src.errors import InputError
+from src.io import printable
 from src.mmdet_bridge.cascade import predict_candidates
 from src.mmdet_bridge.cascade_passes import MaskStages
 from src.mmdet_bridge.checkpoints import load_checkpoint
@@ -32,6 +33,8 @@ from src.postprocess.candidates import Candidates
 
 Batch = Mapping[str, Any]
 """``inputs``: N uint8 tensors (3, H_i, W_i), RGB; ``data_samples``: N DetDataSample."""
+
+NO_ANCHOR = "There is no valid anchor inside the image boundary"  # mmdet's AnchorHead
 
 
 class CascadeModule(LightningModule):
@@ -142,7 +145,16 @@ class CascadeModule(LightningModule):
         data = preprocess(self.detector, batch, training=True)
         inputs = data["inputs"].contiguous(memory_format=self.memory_format)
         loss: Tensor
-        loss, parts = self.detector.parse_losses(self.detector.loss(inputs, data["data_samples"]))
+        try:
+            losses = self.detector.loss(inputs, data["data_samples"])
+        except ValueError as error:
+            if NO_ANCHOR not in str(error):
+                raise
+            raise InputError(
+                f"no anchor lies inside an image of this batch: {describe_sizes(batch)}; raise "
+                "datamodule.train_short_edge_px or lower module.detector.sizes.anchor_scale"
+            ) from error
+        loss, parts = self.detector.parse_losses(losses)
         images = len(batch["inputs"])
         self.loss_terms = {name: value.detach() for name, value in parts.items() if name != "loss"}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=images)
@@ -209,6 +221,14 @@ class CascadeModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
         }
+
+
+def describe_sizes(batch: Batch) -> str:
+    """Return ``a.jpg (96x80 px), b.jpg (64x96 px)``: each image's id and size in the batch."""
+    return ", ".join(
+        f"{printable(sample.img_id)} ({pixels.shape[-2]}x{pixels.shape[-1]} px)"
+        for pixels, sample in zip(batch["inputs"], batch["data_samples"], strict=True)
+    )
 
 
 def check_values(

@@ -6,15 +6,16 @@ import shutil
 from pathlib import Path
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from src.config import one_line
 from src.datamodules.dataset import PhotoDataset, by_predicted_size
-from src.datamodules.split_file import read_split
+from src.datamodules.split_file import Split, read_split, write_split
 from src.errors import InputError
-from tests.datamodules.conftest import Data
+from tests.datamodules.conftest import Data, Picture, draw_picture, save_picture, write_rows
 
 
 class Recorder(lightning.LightningModule):
@@ -125,6 +126,37 @@ def test_predict_takes_every_photo_of_its_split_once(data: Data):
     recorder = Recorder()
     make_trainer().test(recorder, datamodule=data.datamodule(), verbose=False)
     assert ids(recorder, "test") == ["t0.jpg", "t1.jpg", "t2.jpg"]
+
+
+def test_images_too_narrow_to_train_on_are_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At 12 x 1000 px the longer edge's limit leaves views of 4 px, in which no anchor lies."""
+    generator = np.random.default_rng(0)
+    sizes = {"a.jpg": (90, 70), "b.jpg": (70, 90), "c.jpg": (80, 80), "d.jpg": (60, 60)}
+    pictures = [draw_picture(name, size, generator) for name, size in sizes.items()]
+    mask = np.ones((12, 1000), dtype=bool)
+    narrow = np.full((12, 1000, 3), 90, dtype=np.uint8)
+    pictures.append(Picture("narrow.jpg", narrow, [(3, mask)]))
+    (tmp_path / "train").mkdir()
+    for picture in pictures:
+        save_picture(picture, tmp_path / "train" / picture.image_id)
+    write_rows(pictures, tmp_path / "train.csv")
+    split = Split(
+        validation=("d.jpg",),
+        train=("a.jpg", "b.jpg", "c.jpg", "narrow.jpg"),
+        seed=777,
+        annotations="train.csv",
+    )
+    write_split(split, tmp_path / "split.json")
+    datamodule = Data(tmp_path, {}).datamodule(validation_images=None, test_images=None)
+    with caplog.at_level(logging.WARNING):
+        datamodule.setup("fit")
+    assert len(datamodule.train_dataset) == 3
+    assert (
+        "1 training image(s) left out: a view of them has an edge below 32 px at "
+        "datamodule.train_short_edge_px=40, train_long_edge_px=100: narrow.jpg (12x1000 px)"
+    ) in caplog.text
 
 
 def test_batches_of_several_are_of_one_padded_size(tmp_path: Path) -> None:

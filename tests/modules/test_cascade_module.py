@@ -14,6 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from src.errors import InputError
+from src.mmdet_bridge.samples import collate, make_objects, make_sample
 from src.modules.cascade import CascadeModule
 from tests.cascades import SMALL, compose_module, make_batch, spread_scores
 
@@ -186,3 +187,19 @@ def test_an_incomplete_accumulation_is_a_mean_of_what_is_there(
     ).fit(module, loader(batches=batches))
     updates = {1: 1, 2: 2, 3: 2 + 5, 4: 2 + 6, 5: 2 + 6 + 11}[batches]
     assert before - weight.flatten()[0].item() == pytest.approx(updates, rel=1e-5)
+
+
+def test_a_batch_without_an_anchor_names_its_images() -> None:
+    image = np.zeros((10, 200, 3), dtype=np.uint8)
+    nothing = make_objects(
+        labels=np.zeros(0, dtype=np.int64),
+        boxes_xyxy=np.zeros((0, 4), dtype=np.float32),
+        masks=np.zeros((0, 10, 200), dtype=np.uint8),
+    )
+    names = {"image_id": "narrow\n.jpg", "image_path": "narrow.jpg", "original_hw": (10, 200)}
+    batch = collate([make_sample(image=image, objects=nothing, **names)])  # type: ignore[arg-type]
+    module = small_module()
+    message = r"no anchor lies inside an image of this batch: narrow\\n\.jpg \(10x200 px\); raise"
+    with pytest.raises(InputError, match=message):
+        module.training_step(batch, 0)
+    assert len(module.eval().predict_step(batch, 0)) == 1  # prediction needs no anchor inside

@@ -18,7 +18,13 @@ from omegaconf import OmegaConf
 from src import train as entry
 from src.callbacks.memory_advice import MemoryAdvice, describe
 from src.errors import InputError
-from src.guards import build_trainer, check_devices, check_multirun, local_devices
+from src.guards import (
+    build_trainer,
+    check_devices,
+    check_multirun,
+    check_precision,
+    local_devices,
+)
 from src.mmdet_bridge.checkpoints import save_weights
 from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
@@ -92,6 +98,21 @@ def test_lightnings_refusals_are_one_line() -> None:
         build_trainer(trainer(precision="bf61"), callbacks=[], loggers=[])
 
 
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true", 64, "transformer-engine"])
+def test_a_precision_without_float32_weights_is_refused(precision: Any) -> None:
+    message = (
+        r"trainer\.precision must be one of 32-true, 16-mixed, bf16-mixed, got "
+        f"{re.escape(str(precision))}; the mixed ones keep"
+    )
+    with pytest.raises(InputError, match=message):
+        check_precision(trainer(precision=precision))
+
+
+@pytest.mark.parametrize("precision", ["32-true", 32, None, "16-mixed", 16, "bf16-mixed", "bf16"])
+def test_legal_precisions(precision: Any) -> None:
+    check_precision(trainer(precision=precision))
+
+
 def hydra_of(mode: RunMode, launcher: str) -> Any:
     return OmegaConf.create({"mode": mode, "launcher": {"_target_": launcher}})
 
@@ -130,7 +151,7 @@ def test_what_multirun_allows(
         (["datamodule.validation_images=16"], "validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
         (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),
-        (["trainer.precision=bf61"], "Precision 'bf61' is invalid"),
+        (["trainer.precision=bf61"], "trainer.precision must be one of 32-true, .* got bf61"),
         (
             ["-m", "hydra.sweep.subdir=x", "seed=1,2", "trainer.devices=2"],
             "-m with trainer.devices=2",

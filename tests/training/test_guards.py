@@ -151,7 +151,10 @@ def test_what_multirun_allows(
         (["datamodule.validation_images=16"], "validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
         (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),
-        (["trainer.precision=bf61"], "trainer.precision must be one of 32-true, .* got bf61"),
+        (
+            ["trainer.precision=bf61"],
+            "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got bf61",
+        ),
         (
             ["-m", "hydra.sweep.subdir=x", "seed=1,2", "trainer.devices=2"],
             "-m with trainer.devices=2",

@@ -1,9 +1,10 @@
-"""The checkpoints that a run goes on from: one an epoch, and one every so many steps."""
+"""The checkpoints that a run resumes from: one an epoch, and one every so many steps."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,41 @@ STEP_FILES_KEPT = 2  # the newest, and the one before for the case that the newe
 POSITION_KEY = "position"
 
 
+@dataclass(frozen=True)
+class StepBoundary:
+    """Everything trained so far went into optimizer steps: the place that a run resumes from.
+
+    Attributes:
+        step: Optimizer steps done.
+        epoch: Epoch that it lies in, 0 for the first.
+        batches_done: Batches of each device in that epoch, in the order of the sampler.
+        loops: Lightning's progress there.
+    """
+
+    step: int
+    epoch: int
+    batches_done: int
+    loops: dict[str, Any]
+
+
 class RunCheckpoint(Checkpoint):
-    """Save the run where going on gives the weights of an uninterrupted run, bit for bit.
+    """Save the run where resuming gives the weights of an uninterrupted run, bit for bit.
 
     That is after an optimizer step in the middle of an epoch (``step_00000500.ckpt``), and after an
     epoch with its validation (``epoch_00.ckpt``, kept). ``last.ckpt`` is a second name of the
-    newest. The run goes on with the first photo of the epoch that it has not trained on.
+    newest. The run resumes with the first image of the epoch that it has not trained on, also where
+    ``max_time``, ``max_steps`` or a callback ended it in the middle of an epoch.
 
     Lightning's ``ModelCheckpoint`` also saves between an epoch's last step and its validation,
-    which is left out when the run goes on, and between batches whose gradients are accumulated. One
+    which is left out when the run resumes, and between batches whose gradients are accumulated. One
     that monitors a score has to stand before this one, so that what it knows is saved here.
 
     Args:
-        dirpath: the folder of the checkpoints.
-        every_n_train_steps: optimizer steps between two checkpoints within an epoch.
+        dirpath: Folder of the checkpoints.
+        every_n_train_steps: Optimizer steps between two checkpoints within an epoch.
 
     Raises:
-        InputError: a number of steps below 1.
+        InputError: A number of steps below 1.
     """
 
     def __init__(self, *, dirpath: str, every_n_train_steps: int) -> None:
@@ -47,57 +66,77 @@ class RunCheckpoint(Checkpoint):
         self.directory = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
-        self._goes_on_with_an_epoch = False
-        self._is_saving = False
+        self._resumes_at_epoch_start = False
+        self._boundary: StepBoundary | None = None  # the last one in this epoch
+        self._saves_boundary = False
+        self._saves_epoch = False
+        self._ended_with_epoch = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the epoch before."""
+        self._boundary = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where it is time, gradients are used up, and another step follows at once."""
-        if trainer.global_step - self._saved_step < self.every_n_train_steps:
-            return
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         assert fetcher is not None
-        if (
-            loop._should_accumulate()
-            or loop._is_training_done
-            or loop._should_check_val_fx(fetcher)
-        ):
+        if loop._should_accumulate():
             return
-        self._save(trainer, f"step_{trainer.global_step:08d}.ckpt")
+        self._boundary = StepBoundary(
+            step=trainer.global_step,
+            epoch=_epochs_processed(trainer),
+            batches_done=trainer.fit_loop.batch_idx + 1,
+            loops=trainer.fit_loop.state_dict(),
+        )
+        if trainer.global_step - self._saved_step < self.every_n_train_steps:
+            return
+        if loop._is_training_done or loop._should_check_val_fx(fetcher):
+            return
+        self._save_boundary(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save an epoch that is done."""
-        self._save(trainer, f"epoch_{trainer.current_epoch:02d}.ckpt")
+        """Save an epoch that is done, or as far as it was trained where the run ends within it."""
+        self._ended_with_epoch = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        if self._ended_with_epoch:
+            self._saves_epoch = True
+            self._save(trainer, f"epoch_{trainer.current_epoch:02d}.ckpt")
+            self._saves_epoch = False
+        elif self._boundary is not None:
+            self._save_boundary(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the epochs' checkpoints."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._ended_with_epoch:
             for path in self.directory.glob(STEP_FILES):
                 path.unlink()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add where the data goes on, to the checkpoints of this class only."""
-        if not self._is_saving:
-            return
-        epochs = trainer.fit_loop.epoch_progress.current.state_dict()
-        # Lightning counts an epoch as processed, calls the hooks of its end, then completes it.
-        is_between_epochs = epochs["processed"] > epochs["completed"]
-        batches_done = trainer.fit_loop.batch_idx + 1
-        checkpoint[POSITION_KEY] = {
-            "epoch": epochs["processed"],
-            "batches_done": 0
-            if is_between_epochs
-            else batches_done % max(1, int(trainer.num_training_batches)),
-            **_data(trainer),
-        }
+        """Add where the data resumes, to the checkpoints of this class only."""
+        # A limit of time is one of each start: a run that was resumed would else stop at once.
+        checkpoint["callbacks"].pop("Timer", None)
+        if self._saves_epoch:
+            checkpoint[POSITION_KEY] = {
+                "epoch": _epochs_processed(trainer),
+                "batches_done": 0,
+                **_data(trainer),
+            }
+        elif self._saves_boundary and self._boundary is not None:
+            # Where an epoch is broken off, Lightning's own progress says that it is done.
+            checkpoint["loops"]["fit_loop"] = self._boundary.loops
+            checkpoint[POSITION_KEY] = {
+                "epoch": self._boundary.epoch,
+                "batches_done": self._boundary.batches_done,
+                **_data(trainer),
+            }
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let the data go on where the checkpoint says.
+        """Let the data resume where the checkpoint says.
 
         Raises:
             InputError: other training photos or batches than the checkpoint's.
@@ -105,7 +144,7 @@ class RunCheckpoint(Checkpoint):
         position = checkpoint[POSITION_KEY]
         _check_data(_data(trainer), position)
         self._saved_step = checkpoint["global_step"]
-        self._goes_on_with_an_epoch = position["batches_done"] == 0
+        self._resumes_at_epoch_start = position["batches_done"] == 0
         _datamodule(trainer).go_on(epoch=position["epoch"], batches_done=position["batches_done"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -114,24 +153,35 @@ class RunCheckpoint(Checkpoint):
         Lightning takes it there for one that waits to be finished, and ends it a second time; see
         https://github.com/Lightning-AI/pytorch-lightning/issues/19617
         """
-        if self._goes_on_with_an_epoch and trainer.max_steps != -1:
+        if self._resumes_at_epoch_start and trainer.max_steps != -1:
             loop = trainer.fit_loop
             loop.epoch_progress.increment_completed()
             loop.reset_restart_stage()
             loop.epoch_loop.restarting = False
             loop.epoch_loop.reset_restart_stage()
 
+    def _save_boundary(self, trainer: Trainer) -> None:
+        assert self._boundary is not None
+        self._saves_boundary = True
+        self._save(trainer, f"step_{self._boundary.step:08d}.ckpt")
+        self._saves_boundary = False
+
     def _save(self, trainer: Trainer, name: str) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         for logger in trainer.loggers:
             logger.save()
-        self._is_saving = True
         trainer.save_checkpoint(self.directory / name, weights_only=False)
-        self._is_saving = False
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             link(self.directory / name, LAST_FILE)
             for path in sorted(self.directory.glob(STEP_FILES))[:-STEP_FILES_KEPT]:
                 path.unlink()
+
+
+def _epochs_processed(trainer: Trainer) -> int:
+    """Return the epochs whose batches are done; one more than completed in an epoch's end."""
+    return int(trainer.fit_loop.epoch_progress.current.state_dict()["processed"])
 
 
 def _datamodule(trainer: Trainer) -> CompetitionDataModule:

@@ -57,3 +57,14 @@ class Snapshots(Callback):
             folder = self.output / moment / "checkpoints"
             folder.mkdir(exist_ok=True)
             (folder / name).write_bytes(b"PK\x03\x04 cut short")
+
+
+class StopAt(Callback):
+    """Tell the trainer to stop after so many batches of the run, as a limit of time does."""
+
+    def __init__(self, *, batches: int) -> None:
+        self.batches = batches
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batches:
+            trainer.should_stop = True

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import hashlib
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from src.cli import signals
 from src.errors import InputError
+from src.io import describe_disk_error, find_disk_error
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"
 LONGEST_NAME_BYTES = 200
@@ -141,8 +145,22 @@ def _near(key: str, others: Iterable[str], *, prefix: str = "") -> str:
     return f"; near ones: {', '.join(prefix + name for name in near)}"
 
 
-def _fail(mistake: InputError) -> None:
-    sys.stdout.flush()
+def _end_by(error: Exception, config: DictConfig | None = None) -> None:
+    """End the program with one line where the exception is no bug of it."""
+    if signals.received() is not None:  # what a library makes of Ctrl-C, or of a worker's end
+        signals.leave()
+    mistake = users_mistake(error)
+    if mistake is None and config is not None and isinstance(error, InstantiationException):
+        mistake = unknown_argument(error, config)
+    if mistake is None and (disk_error := find_disk_error(error)) is not None:
+        mistake = InputError(describe_disk_error(disk_error))
+    if mistake is not None:
+        _fail(mistake)
+
+
+def _fail(mistake: InputError) -> NoReturn:
+    with contextlib.suppress(OSError):  # a full disk's, where stdout is a file
+        sys.stdout.flush()
     print(f"error: {one_line(mistake)}", file=sys.stderr)
     sys.exit(2)
 
@@ -157,9 +175,9 @@ def entry_point(
         renamed: Keys by what a command line may call them. Hydra takes ``sweep=...`` for a choice
             of the group of that name, whatever the config has.
 
-    A user's mistake (``InputError``, or a command line that Hydra makes no config of) ends the
-    program with one line on stderr and exit code 2, Ctrl-C with one line and exit code 130;
-    anything else is a bug and keeps its traceback.
+    A user's mistake (``InputError``, or a command line that Hydra makes no config of) and a disk
+    that is full or not writable end the program with one line on stderr and exit code 2, Ctrl-C and
+    SIGTERM with one line and exit code 130 or 143; anything else is a bug and keeps its traceback.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
@@ -172,14 +190,9 @@ def entry_point(
             try:
                 check_missing(config)
                 return function(config)
-            except (InputError, InstantiationException) as error:
-                mistake = users_mistake(error) or unknown_argument(error, config)
-                if mistake is None:
-                    raise
-                _fail(mistake)
-            except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
-                sys.exit(130)
+            except Exception as error:
+                _end_by(error, config)
+                raise
 
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         program: Callable[[], Any] = hydra.main(
@@ -193,12 +206,19 @@ def entry_point(
             sys.argv[1:] = [_renamed(argument, renamed or {}) for argument in sys.argv[1:]]
             # Hydra prints an exception on several lines and exits, unless told to let it through.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            logging.raiseExceptions = False  # a full disk is said once, not by every log line
+            signals.begin()
             try:
                 return program()
-            except HydraException as error:
-                if is_composed:
-                    raise
-                _fail(composition_mistake(error, config_name))
+            except (KeyboardInterrupt, SystemExit):
+                if signals.received() is not None:
+                    signals.leave()
+                raise
+            except Exception as error:
+                if isinstance(error, HydraException) and not is_composed:
+                    _fail(composition_mistake(error, config_name))
+                _end_by(error)  # of Hydra's own work around the function
+                raise
 
         return main
 

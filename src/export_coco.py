@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from src.annotations.classes import check_categories
 from src.annotations.json_stream import iterate_members
 from src.config import entry_point, to_plain
 from src.errors import InputError
+from src.io import write_text
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import settings_from
@@ -92,10 +92,7 @@ def compare_categories(store: PredictionStore, path: Path) -> None:
 
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     """Write the JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(results), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(results))
 
 
 @entry_point("export_coco")

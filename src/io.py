@@ -7,11 +7,14 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,41 @@ from src.errors import InputError
 
 PARTIAL_SUFFIX = ".part"
 PARTIAL_EXPIRES_S = 24 * 3600.0
+NUM_COMPARED_CHARACTERS = 25
 MAX_JSON_BYTES = 256 * 2**20
 SEAL_KEY = "sha256"
 _ENDED = -1
 DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 )
+SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Libraries that report a full disk without its number: torch (the end of an archive that was cut
+# short), SQLite, numpy's tofile, safetensors and errors of other processes, tempfile.
+FULL_DISK = re.compile(
+    r"unexpected pos \d+ vs|file write failed|database or disk is full|disk I/O error"
+    r"|\d+ requested and \d+ written|No space left on device|Disk quota exceeded"
+    r"|No usable temporary directory"
+)
+
+
+class WriteError(OSError):
+    """An error of the disk with the file that was being written.
+
+    Args:
+        number: The operating system's, ``errno``.
+        path: File or directory that was being written.
+        need: Bytes that it takes, in words; empty where that is not known.
+    """
+
+    def __init__(self, number: int, path: Path, need: str = "") -> None:
+        super().__init__(number, os.strerror(number), str(path))
+        self.need = need
 
 
 @contextmanager
-def atomic_path(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
+def atomic_path(
+    path: str | Path, *, sync: bool = False, num_bytes: int | None = None
+) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its name when the block succeeds.
 
     On an exception the temporary file is removed and ``path`` stays as it was. Temporary files that
@@ -38,71 +66,145 @@ def atomic_path(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
         path: File to write; its directory is created where it is missing.
         sync: Whether to flush the file and its directory to the disk (fsync), so that a power cut
             cannot leave an empty file under the final name.
+        num_bytes: Size of the file where it is known beforehand, for the message of a full disk.
 
     Raises:
         InputError: ``path`` exists and is not a regular file (a directory, a device, a pipe).
-        OSError: The directory cannot be created or written.
+        WriteError: The disk is full or read-only, or the directory cannot be written.
     """
     path = Path(path)
     check_output_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_partial_files(path)
     partial = partial_path(path)
     try:
-        yield partial
-        if sync:
-            fsync(partial)
-        os.replace(partial, path)
-        if sync:
-            fsync(path.parent)
+        with naming_disk_errors(path, partial=partial, num_bytes=num_bytes):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_partial_files(path)
+            yield partial
+            if sync:
+                fsync(partial)
+            os.replace(partial, path)
+            if sync:
+                fsync(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
-def partial_path(path: Path) -> Path:
+@contextmanager
+def working_directory(*, next_to: Path) -> Iterator[Path]:
+    """Yield a hidden directory on the file system of ``next_to``, removed with all that is in it.
+
+    Those that killed processes left for the same ``next_to`` are removed first.
+
+    Raises:
+        WriteError: It cannot be made, or the disk is full.
+    """
+    with naming_disk_errors(next_to):
+        next_to.parent.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(next_to)
+        work = partial_path(next_to, unique=True)
+        work.mkdir(mode=0o700)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def temporary_directory(name: str) -> Iterator[Path]:
+    """Yield a directory in the folder for temporary files, removed with all that is in it.
+
+    Those that killed processes left under the same name are removed first.
+
+    Args:
+        name: What it is for, ``submission``; part of its name.
+
+    Raises:
+        WriteError: It cannot be made, or the disk is full.
+    """
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise OSError(
+            errno.ENOSPC,
+            "No space for temporary files in any of the folders for them; TMPDIR=FOLDER names "
+            "another",
+        ) from error
+    with working_directory(next_to=folder / f"instance-cascade-{name}") as work:
+        yield work
+
+
+def partial_path(path: Path, *, unique: bool = False) -> Path:
     """Return the name under which this process writes ``path``: ``.NAME.HOST-PID-START.part``.
 
     The name is cut where it would exceed the 255 bytes that a file system takes.
+
+    Args:
+        path: What is written.
+        unique: Whether each call gives another name, with random letters in it.
     """
     owner = ".{host}-{pid}-{start}".format(**process_identity())
+    if unique:
+        owner = f".{secrets.token_hex(4)}{owner}"
     room = 255 - len(f".{owner}{PARTIAL_SUFFIX}".encode())
-    stem = path.name.encode()[:room].decode(errors="ignore")
+    stem = path.name.encode(errors="surrogateescape")[:room].decode(errors="ignore")
     return path.with_name(f".{stem}{owner}{PARTIAL_SUFFIX}")
 
 
 def remove_partial_files(path: Path) -> None:
-    """Remove what killed processes left of ``path`` under temporary names.
+    """Remove what killed processes left of ``path`` under temporary names, files and directories.
 
-    A file is removed where its process has ended on this host, and of other hosts where nothing was
+    One is removed where its process has ended on this host, and of other hosts where nothing was
     written to it for a day.
     """
-    pattern = re.compile(
-        re.escape("." + path.name)[:200]
-        + r".*\.(?P<host>[\w-]+)-(?P<pid>\d+)-(?P<start>\d+)"
-        + re.escape(PARTIAL_SUFFIX)
-    )
+    # The end of a long name may be missing in what is left.
+    remove_all_partial_files(path.parent, start="." + path.name[:NUM_COMPARED_CHARACTERS])
+
+
+def remove_all_partial_files(directory: Path, *, start: str = ".") -> None:
+    """Remove what killed processes left in a directory, as ``remove_partial_files``."""
+    pattern = re.compile(r"\..*\.(?P<host>\w+)-(?P<pid>\d+)-(?P<start>\d+)\.part")
     try:
-        names = os.listdir(path.parent)
+        names = os.listdir(directory)
     except OSError:
         return
     for name in names:
-        if not (found := pattern.fullmatch(name)):
+        if not name.startswith(start) or not (found := pattern.fullmatch(name)):
             continue
-        left = path.with_name(name)
-        try:
+        left = directory / name
+        with suppress(OSError):
             owner = {**found.groupdict(), "pid": int(found["pid"]), "start": int(found["start"])}
-            expired = time.time() - left.lstat().st_mtime > PARTIAL_EXPIRES_S
-            if expired or is_process_alive(owner) is False:
+            status = left.lstat()
+            expired = time.time() - status.st_mtime > PARTIAL_EXPIRES_S
+            if not expired and is_process_alive(owner) is not False:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(left, ignore_errors=True)
+            else:
                 left.unlink()
-        except OSError:
-            continue
 
 
-def write_json(path: str | Path, content: Any, *, indent: int | None = 2) -> None:
-    """Write ``content`` as JSON, atomically; keys of objects are sorted."""
-    with atomic_path(path) as partial:
-        text = json.dumps(content, indent=indent, sort_keys=True, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+def write_json(
+    path: str | Path, content: Any, *, indent: int | None = 2, sort_keys: bool = True
+) -> None:
+    """Write ``content`` as JSON, atomically."""
+    text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=False) + "\n"
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        encoded = json.dumps(content, indent=indent, sort_keys=sort_keys).encode() + b"\n"
+    write_bytes(path, encoded)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content``, atomically."""
+    with atomic_path(path, num_bytes=len(content)) as partial:
+        partial.write_bytes(content)
 
 
 def read_json(path: str | Path, *, missing: str = "no such file") -> Any:
@@ -213,19 +315,77 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def naming_disk_errors(
+    path: Path, *, partial: Path | None = None, num_bytes: int | None = None
+) -> Iterator[None]:
+    """Raise an error of the disk in the block as a ``WriteError`` that names ``path``.
+
+    Args:
+        path: What the block writes.
+        partial: Temporary name that errors may carry instead.
+        num_bytes: Size of what is written, where it is known beforehand.
+
+    Raises:
+        WriteError: The disk is full or read-only, or may not be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = find_disk_error(error)
+        own = (None, str(partial or path), str(path))
+        if found is None or isinstance(found, WriteError):
+            raise
+        if found.errno not in SPACE_ERRORS and found.filename not in own:
+            raise  # another file's, which it names
+        need = ""
+        if num_bytes is not None:
+            need = f"it takes {_in_mib(num_bytes)}"
+        elif partial is not None and partial.is_file():
+            need = f"it takes more than {_in_mib(partial.stat().st_size)}"
+        raise WriteError(found.errno or errno.ENOSPC, path, need) from error
+
+
+def find_disk_error(error: BaseException | None) -> OSError | None:
+    """Find the error of the disk behind an exception; None where there is none.
+
+    Libraries raise other exceptions while they clean up after a full disk, and some have none but
+    a text of their own for it.
+    """
+    plain: OSError | None = None
+    is_cause = True
+    while error is not None:
+        if isinstance(error, WriteError):
+            return error
+        numbers = DISK_ERRORS if is_cause else SPACE_ERRORS
+        if isinstance(error, OSError) and error.errno in numbers:
+            plain = plain if plain is not None and plain.filename else error
+        elif plain is None and isinstance(error, Exception) and FULL_DISK.search(str(error)):
+            plain = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        is_cause = is_cause and error.__cause__ is not None
+        error = error.__cause__ or error.__context__
+    return plain
+
+
 def describe_disk_error(error: OSError) -> str | None:
     """Return one line for an error of the disk (full, read-only, no permission); None for others.
 
-    The line names the file where the operating system does, and how many bytes are free there.
+    The line names the file where it is known, what it takes, how many bytes are free there, and
+    where space is missing that the same command resumes.
     """
     if error.errno not in DISK_ERRORS:
         return None
     name = error.filename2 or error.filename
     reason = error.strerror or os.strerror(error.errno)
     place = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in SPACE_ERRORS:
         return f"{place}{reason}"
-    return f"{place}{reason}{_free_space(name)}"
+    need = f"{error.need}, " if isinstance(error, WriteError) and error.need else ""
+    details = f"{need}{_free_space(name)}".rstrip(", ")
+    return (
+        f"{place}{reason}{f' ({details})' if details else ''}; nothing is half-written: free some "
+        "space and run the same command again, it resumes"
+    )
 
 
 def _free_space(name: object) -> str:
@@ -235,7 +395,11 @@ def _free_space(name: object) -> str:
     while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
     status = os.statvfs(directory)
-    return f" ({status.f_bavail * status.f_frsize / 2**20:.1f} MiB free in {directory})"
+    return f"{_in_mib(status.f_bavail * status.f_frsize)} free in {directory}"
+
+
+def _in_mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"
 
 
 def printable(text: object, *, limit: int = 200) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from src.callbacks.checkpoint_files import UNFINISHED
 from src.callbacks.composed_config import CONFIG_KEY
 from src.callbacks.run_checkpoint import EPOCH_FILES, LAST_FILE, POSITION_KEY, STEP_FILES
 from src.errors import InputError
+from src.io import remove_all_partial_files
 from src.mmdet_bridge.checkpoints import check_archive
 
 log = logging.getLogger(__name__)
@@ -103,8 +103,7 @@ def set_aside(directory: Path, *, after_step: int) -> None:
     So the newest in the folder is always the one to go on from. Damaged ones are moved, too, and
     what a killed run left unfinished is removed.
     """
-    for path in directory.glob(f"*{UNFINISHED}"):
-        path.unlink()
+    remove_all_partial_files(directory)
     last = directory / LAST_FILE
     for path in _files(directory):
         try:

@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from src.config import CONFIG_DIRECTORY, entry_point, to_plain
 from src.errors import InputError
+from src.io import write_json
 from src.metrics.competition import check_averaging
 from src.metrics.intervals import check_settings
-from src.postprocess.prediction_meta import write_json
 from src.postprocess.setting_checks import is_whole
 from src.postprocess.settings import PostprocessSettings, settings_from
 from src.postprocess.submission_formats import FORMATS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from pathlib import Path
 
 import lightning
@@ -17,6 +16,7 @@ from omegaconf import DictConfig
 from src.callbacks.composed_config import ComposedConfig
 from src.callbacks.memory_advice import MemoryAdvice
 from src.callbacks.run_record import RunRecordCallback, finishing
+from src.cli import signals
 from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.loading import end_with_parent
 from src.errors import InputError
@@ -86,13 +86,12 @@ def train(config: DictConfig) -> float | None:
     except torch.OutOfMemoryError as error:
         raise InputError(advice.message()) from error
     except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
-        if trainer.is_global_zero:
-            print(
-                f"stopped at step {trainer.global_step}; the same command goes on from the last "
-                f"checkpoint in {checkpoints}",
-                file=sys.stderr,
-            )
-        sys.exit(143 if isinstance(error, SIGTERMException) else 130)
+        if signals.received() is None and not isinstance(error, SIGTERMException):
+            raise
+        signals.leave(
+            f"stopped at step {trainer.global_step}; the same command resumes from the last "
+            f"checkpoint in {checkpoints}"
+        )
     return best_score(trainer)
 
 

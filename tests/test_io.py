@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from src.errors import InputError
 from src.io import (
     PARTIAL_EXPIRES_S,
+    WriteError,
     atomic_path,
     describe_disk_error,
     is_process_alive,
@@ -22,6 +24,7 @@ from src.io import (
     process_identity,
     read_json,
     read_json_object,
+    working_directory,
     write_json,
 )
 
@@ -106,11 +109,44 @@ def test_errors_of_the_disk_in_one_line(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a" / "b"))
     line = describe_disk_error(full)
     assert line is not None
-    assert line.startswith(f"{tmp_path}/a/b: No space left on device (")
-    assert line.endswith(f"MiB free in {tmp_path})")
+    assert re.fullmatch(
+        rf"{tmp_path}/a/b: No space left on device \([\d.]+ MiB free in {tmp_path}\); nothing is "
+        r"half-written: free some space and run the same command again, it resumes",
+        line,
+    )
+
+    def write_half() -> None:
+        with atomic_path(tmp_path / "c") as partial:
+            partial.write_bytes(b"x" * 2**20)
+            raise RuntimeError("unexpected pos 9349888 vs 9349776")
+
+    with pytest.raises(WriteError) as caught:
+        write_half()
+    assert "/c: No space left on device (it takes more than 1.0 MiB, " in str(
+        describe_disk_error(caught.value)
+    )
+    with pytest.raises(WriteError) as caught, atomic_path(tmp_path / "c", num_bytes=3 << 20):
+        raise OSError("262144 requested and 0 written")
+    assert "(it takes 3.0 MiB, " in str(describe_disk_error(caught.value))
     read_only = OSError(errno.EROFS, "Read-only file system", "x")
     assert describe_disk_error(read_only) == "x: Read-only file system"
     assert describe_disk_error(OSError(errno.ENOENT, "No such file", "x")) is None
+    with pytest.raises(KeyError), atomic_path(tmp_path / "c"):
+        raise KeyError("no error of the disk")
+
+
+def test_working_directories_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    code = (
+        "import sys, os; from pathlib import Path; from src.io import working_directory\n"
+        "with working_directory(next_to=Path(sys.argv[1])) as work:\n"
+        "    (work / 'big').write_text('left'); os._exit(9)"
+    )
+    path = tmp_path / ("x" * 250)
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert len(os.listdir(tmp_path)) == 1
+    with working_directory(next_to=path) as one, working_directory(next_to=path) as other:
+        assert len({one, other}) == len(os.listdir(tmp_path)) == 2
+    assert not os.listdir(tmp_path)
 
 
 def test_text_of_a_file_is_printable() -> None:

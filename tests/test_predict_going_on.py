@@ -65,16 +65,16 @@ def test_what_is_in_the_store_is_not_predicted_again(
     assert predicted == [*SIZES_HW, *SIZES_HW]
     # as a killed process leaves it
     (cut.directory / "rank00000_shard00001.arrow").rename(
-        cut.directory / "rank00000_shard00001.arrow.writing"
+        cut.directory / ".rank00000_shard00001.arrow.h-1-1.part"
     )
     (cut.directory / "rank00000_done.json").unlink()
     # and one of a run on more devices
-    (cut.directory / "rank00003_shard00000.arrow.writing").write_bytes(b"half")
+    (cut.directory / ".rank00003_shard00000.arrow.h-1-1.part").write_bytes(b"half")
     predicted.clear()
     # workers are how photos are read, not what they are
     check_same_stores(run(folder, tmp_path, *given, "datamodule.prefetch_factor=4"), whole)
     assert predicted == ["b.jpg"]
-    assert not list(cut.directory.glob("*.writing"))
+    assert not list(cut.directory.glob(".*.part"))
     predicted.clear()
     check_same_stores(run(folder, tmp_path, *given), whole)
     assert predicted == []
@@ -261,4 +261,4 @@ def test_a_killed_run_of_two_processes_goes_on_with_fewer_photos_than_processes(
     assert PredictionStore(store).image_ids == tuple(sorted([*ids, last.name]))
     after = {path.name: path.stat().st_mtime_ns for path in store.glob("*.arrow")}
     assert {name: after[name] for name in before} == before
-    assert not list(store.glob("*.writing"))
+    assert not list(store.glob(".*.part"))

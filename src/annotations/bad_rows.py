@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from src.annotations.rows import BadRow
 from src.errors import InputError
+from src.io import check_output_file, naming_disk_errors, partial_path, remove_partial_files
 
 ON_BAD_ROWS = ("error", "skip")
 _COLUMNS = ("place", "image", "reason", "original")
@@ -35,7 +36,7 @@ class BadRowHandler:
         self._source = source
         self._skip = on_bad_rows == "skip"
         self.skipped_file = skipped_file
-        self._temporary = skipped_file.with_name(f".{skipped_file.name}.{os.getpid()}.tmp")
+        self._partial = partial_path(skipped_file)
         self._file: IO[str] | None = None
         self._writer: Any = None
         self.count = 0
@@ -50,13 +51,19 @@ class BadRowHandler:
             if not self._skip:
                 image = f", image {row.image_id!r:.120}" if row.image_id else ""
                 raise InputError(f"{self._source}, {row.place}{image}: {row.reason}")
-            if self._file is None:
-                self._temporary.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._temporary.open("w", encoding="utf-8", newline="")
-                self._writer = csv.writer(self._file)
-                self._writer.writerow(_COLUMNS)
-            self._writer.writerow((row.place, row.image_id, row.reason, row.original))
+            with naming_disk_errors(self.skipped_file, partial=self._partial):
+                self._write(row)
             self.count += 1
+
+    def _write(self, row: BadRow) -> None:
+        if self._file is None:
+            check_output_file(self.skipped_file)
+            self._partial.parent.mkdir(parents=True, exist_ok=True)
+            remove_partial_files(self.skipped_file)
+            self._file = self._partial.open("w", encoding="utf-8", newline="")
+            self._writer = csv.writer(self._file)
+            self._writer.writerow(_COLUMNS)
+        self._writer.writerow((row.place, row.image_id, row.reason, row.original))
 
     def __enter__(self) -> BadRowHandler:
         return self
@@ -68,10 +75,12 @@ class BadRowHandler:
         traceback: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            self._file.close()
-            if error_type is None:
-                os.replace(self._temporary, self.skipped_file)
-            else:
-                self._temporary.unlink()
+            try:
+                with naming_disk_errors(self.skipped_file, partial=self._partial):
+                    self._file.close()
+                    if error_type is None:
+                        os.replace(self._partial, self.skipped_file)
+            finally:
+                self._partial.unlink(missing_ok=True)
         elif self._skip and error_type is None:
             self.skipped_file.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from src.annotations.label_tables import ATTRIBUTE_GROUPS, CATEGORY_ROWS
 from src.errors import InputError
+from src.io import write_json
 
 LARGEST_ID = 32767  # ids are stored as int16
 
@@ -172,8 +172,4 @@ def read_label_descriptions(path: str | Path) -> LabelDescriptions:
 
 def write_label_descriptions(labels: LabelDescriptions, path: str | Path) -> None:
     """Write a ``label_descriptions.json`` that ``read_label_descriptions`` reads back equal."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(label_descriptions_to_json(labels), indent=1, ensure_ascii=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, label_descriptions_to_json(labels), indent=1, sort_keys=False)

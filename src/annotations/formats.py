@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from src.annotations.imaterialist_csv import write_csv
 from src.annotations.sources import CSV_EDITIONS, default_labels, detect_format, labels_beside
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_blocks import images_without_objects, iterate_blocks
-from src.annotations.store_builder import BuildReport, build_store, working_directory
+from src.annotations.store_builder import BuildReport, build_store
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
+from src.io import atomic_path, working_directory
 
 __all__ = ["OUTPUT_FORMATS", "ConversionReport", "convert", "detect_format", "write_annotations"]
 
@@ -94,9 +94,9 @@ def convert(
         store = AnnotationStore(store_directory)
         labels_file = None
         if target != STORE:
-            write_annotations(store, work / "output", target)
-            labels_file = _write_labels_beside(store, output, target)
-            os.replace(work / "output", output)
+            with atomic_path(output) as partial:
+                write_annotations(store, partial, target)
+                labels_file = _write_labels_beside(store, output, target)
     return ConversionReport(
         input_format=input_format,
         output_format=target,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from src.annotations.store import FORMAT_VERSION, STORE, AnnotationStore, read_d
 from src.annotations.store_writer import StoreWriter
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
+from src.io import working_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +170,6 @@ def open_or_build(
             if on_built is not None:
                 on_built(report)
         return AnnotationStore(directory)
-
-
-@contextlib.contextmanager
-def working_directory(*, next_to: Path) -> Iterator[Path]:
-    """A hidden folder on the file system of ``next_to``, removed with all that is left in it.
-
-    Raises:
-        InputError: no folder can be made there.
-    """
-    try:
-        next_to.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{next_to.name}.", suffix=".tmp", dir=next_to.parent))
-    except OSError as error:
-        raise InputError(f"{next_to.parent}: cannot be written to ({error.strerror})") from error
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _label_file(source: Path, given: str | Path | None) -> Path | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from src.io import atomic_path
 
 
 class BestLinkCallback(Callback):
@@ -30,7 +31,5 @@ class BestLinkCallback(Callback):
             best = Path(callback.best_model_path)
             if not callback.best_model_path or not best.exists():
                 continue
-            temporary = best.with_name(f".best.{os.getpid()}.tmp")
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(best.name)
-            os.replace(temporary, best.with_name("best.ckpt"))
+            with atomic_path(best.with_name("best.ckpt")) as partial:
+                partial.symlink_to(best.name)

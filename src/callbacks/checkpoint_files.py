@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from src.io import atomic_path, fsync
 from src.mmdet_bridge.checkpoints import check_archive
-
-UNFINISHED = ".writing"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -26,13 +25,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write a checkpoint; one of that name stays until the new one is whole."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + UNFINISHED)
-        torch.save(checkpoint, temporary)
-        _push_to_disk(temporary)
-        os.replace(temporary, path)
-        _push_to_disk(path.parent)
+        with (
+            atomic_path(path, sync=True, num_bytes=_num_bytes(checkpoint)) as partial,
+            partial.open("wb") as file,  # of a path torch hides why it could not be written
+        ):
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self,
@@ -51,16 +48,15 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 def link(path: Path, name: str) -> None:
     """Give a file a second name in its folder, in place of what had that name before."""
-    temporary = path.with_name(name + UNFINISHED)
-    temporary.unlink(missing_ok=True)
-    os.link(path, temporary)
-    os.replace(temporary, path.with_name(name))
-    _push_to_disk(path.parent)
+    with atomic_path(path.with_name(name)) as partial:
+        os.link(path, partial)
+    fsync(path.parent)
 
 
-def _push_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _num_bytes(content: Any) -> int:
+    """Bytes of the tensors in a checkpoint, nearly all of its file."""
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        return sum(map(_num_bytes, content.values()))
+    return sum(map(_num_bytes, content)) if isinstance(content, list | tuple) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from src.callbacks.loggers import log_table
+from src.io import atomic_path
 
 
 @runtime_checkable
@@ -59,8 +59,8 @@ class ClassTableCallback(Callback):
         log_table(trainer, "validation/classes", columns, rows)
 
     def _write(self, name: str, rows: Sequence[Sequence[Any]]) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = self.directory / f".{name}.{os.getpid()}.tmp"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_path(self.directory / name) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             csv.writer(file).writerows(rows)
-        os.replace(temporary, self.directory / name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from src.io import write_json
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,7 @@ class RunRecordCallback(Callback):
         starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         time = datetime.now(UTC).isoformat(timespec="seconds")
         starts.append({"time": time, "command": sys.argv, **version})
-        self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_json(path, starts, sort_keys=False)
 
 
 def read_commit(directory: Path) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from src.errors import InputError
+from src.io import write_json
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,7 @@ class Split:
 
 def write_split(split: Split, path: Path) -> None:
     """Write a split as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(asdict(split), indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, asdict(split), indent=1, sort_keys=False)
 
 
 def _read_ids(content: dict[str, object], part: str, path: Path) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.io import write_json
 from src.metrics.competition import CompetitionScore
 
 
@@ -31,10 +31,7 @@ def write_scores(path: Path, summary: Mapping[str, Any], score: CompetitionScore
         score: Whose images' scores are written as ``per_image``.
     """
     per_image = dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({**summary, "per_image": per_image}, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_json(path, {**summary, "per_image": per_image}, sort_keys=False)
 
 
 def is_score_file(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
+from src.io import temporary_directory
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
@@ -92,7 +92,7 @@ def open_truth(
     Raises:
         InputError: the file is wrong; it names file, row, image and value.
     """
-    with tempfile.TemporaryDirectory(prefix="truth-") as temporary:
+    with temporary_directory("truth") as temporary:
         store = open_or_build(
             ground_truth,
             cache_directory or temporary,
@@ -119,14 +119,14 @@ def open_submission(
     Raises:
         InputError: the file is wrong; it names file, row, image and value.
     """
-    with tempfile.TemporaryDirectory(prefix="submission-") as temporary:
-        labels_file = Path(temporary) / "labels.json"
+    with temporary_directory("submission") as temporary:
+        labels_file = temporary / "labels.json"
         write_label_descriptions(truth.store.labels, labels_file)
         ids = {record.file_name: record.image_id for record in truth.store.images}
         kind = detect_format(submission)
         directory = Path(submission)
         if kind != STORE:
-            directory = Path(temporary) / "store"
+            directory = temporary / "store"
             build_store(
                 submission,
                 directory,

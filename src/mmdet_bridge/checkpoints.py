@@ -6,7 +6,6 @@ mmengine's own loader falls back to running pickled code, so nothing here uses i
 from __future__ import annotations
 
 import hashlib
-import os
 import pickletools
 import re
 import zipfile
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
+from src.io import write_bytes
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
@@ -135,15 +135,9 @@ def save_weights(
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state_dict.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # Not save_file, whose files nobody else on the machine may read.
-        metadata = {**(notes or {}), "format": "pt"}
-        temporary.write_bytes(safetensors.torch.save(plain, metadata=metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Not save_file, whose files nobody else on the machine may read.
+    metadata = {**(notes or {}), "format": "pt"}
+    write_bytes(path, safetensors.torch.save(plain, metadata=metadata))
 
 
 def file_sha256(path: str | Path) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.io import SEAL_KEY, check_seal, seal
+from src.io import PARTIAL_SUFFIX, SEAL_KEY, check_seal, seal
 from src.postprocess.prediction_meta import read_json, write_json
 
 SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
-UNFINISHED = ".writing"
 FAILED_SUFFIX = "_failed.json"
 EXPECTED_NAME = "expected_images.json"
 
@@ -25,21 +24,19 @@ def shard_path(directory: Path, rank: int, shard: int) -> Path:
     return directory / f"rank{rank:05d}_shard{shard:05d}.arrow"
 
 
-def unfinished_path(shard: Path) -> Path:
-    """What a shard is called while it is written."""
-    return shard.with_name(shard.name + UNFINISHED)
-
-
 def unfinished_shards(directory: Path, rank: int) -> list[Path]:
     """What a killed process of this rank left."""
-    return list(directory.glob(f"rank{rank:05d}_shard*.arrow{UNFINISHED}"))
+    return list(directory.glob(f".rank{rank:05d}_shard*{PARTIAL_SUFFIX}"))
 
 
 def clear_other_ranks(directory: Path, world_size: int) -> None:
     """Delete what ranks beyond ``world_size`` left, killed in a run of more processes than this."""
-    for path in directory.glob("rank?????_*"):
-        is_left = path.name.endswith(UNFINISHED) or path.name.endswith(FAILED_SUFFIX)
-        if is_left and int(path.name[4:9]) >= world_size:
+    left = [
+        *directory.glob(f"rank?????{FAILED_SUFFIX}"),
+        *directory.glob(f".rank?????_*{PARTIAL_SUFFIX}"),
+    ]
+    for path in left:
+        if int(path.name.removeprefix(".")[4:9]) >= world_size:
             path.unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.io import atomic_path, check_seal
+from src.io import atomic_path, check_seal, read_json_object
 
 FORMAT_VERSION = 2
 UNSEALED_VERSION = 1  # the same keys, without a checksum
@@ -58,22 +58,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object.
-
-    Raises:
-        InputError: the file is missing, empty, or not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: missing; a prediction store is a folder that `python -m src.predict` wrote"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); the file is damaged") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: {type(content).__name__} found, a JSON object wanted")
-    return content
+    """Read one JSON object of a prediction store; arguments and errors as ``read_json_object``."""
+    return read_json_object(
+        path, missing="missing; a prediction store is a folder that `python -m src.predict` wrote"
+    )
 
 
 def read_meta(directory: Path) -> StoreMeta:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.errors import InputError
+from src.io import fsync, naming_disk_errors, partial_path
 from src.postprocess.candidates import Candidates
-from src.postprocess.prediction_files import unfinished_path
 
 INDEX_FIELDS = ("image_id", "height", "width", "count")
 
@@ -156,8 +157,9 @@ class ShardWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
-        self._temporary = unfinished_path(path)
-        self._sink = pa.OSFile(str(self._temporary), "wb")
+        self._partial = partial_path(path)
+        with naming_disk_errors(path, partial=self._partial):
+            self._sink = pa.OSFile(str(self._partial), "wb")
         # level 3: as fast to read as level 1 and smaller; smooth float16 masks shrink by a seventh
         options = pa.ipc.IpcWriteOptions(
             compression=pa.Codec("zstd", compression_level=3), use_threads=False
@@ -167,24 +169,29 @@ class ShardWriter:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Append one image."""
-        self._writer.write_batch(batch)
+        with self._discarding_on_error():
+            self._writer.write_batch(batch)
         self.images += 1
 
     def finish(self) -> None:
         """Complete the file, push it to the disk, and give it its name."""
-        self._writer.close()
-        self._sink.close()
-        descriptor = os.open(self._temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(self._temporary, self._path)
+        with self._discarding_on_error():
+            self._writer.close()
+            self._sink.close()
+            fsync(self._partial)
+            os.replace(self._partial, self._path)
 
-    def discard(self) -> None:
-        """Drop what was written since the shard began."""
-        self._sink.close()
-        self._temporary.unlink(missing_ok=True)
+    @contextmanager
+    def _discarding_on_error(self) -> Iterator[None]:
+        """Remove the file where it cannot be written: its end is missing, so it is none."""
+        try:
+            with naming_disk_errors(self._path, partial=self._partial):
+                yield
+        except Exception:
+            with suppress(OSError):
+                self._sink.close()
+            self._partial.unlink(missing_ok=True)
+            raise
 
 
 def open_shard(

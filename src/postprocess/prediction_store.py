@@ -6,7 +6,7 @@
     rank00000_failed.json         images that could not be predicted, and why; absent where none
     rank00000_done.json           written when the rank has finished: its number of shards
 
-A shard is streamed to ``*.arrow.writing`` and renamed when it is full, so a killed run loses at
+A shard is streamed to a hidden ``*.part`` and renamed when it is full, so a killed run loses at
 most the shard it was writing. Started again with the same settings, a writer writes what is
 missing. Reading maps the files into memory. Every file carries a checksum.
 
@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
-from src.io import printable
+from src.io import WriteError, printable
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import (
     check_series,
@@ -143,7 +143,11 @@ class PredictionStoreWriter:
             path = shard_path(self.directory, self._rank, number)
             self._open = ShardWriter(path, self._schema)
         batch = to_record_batch(candidates, self._schema, self.meta.mask_dtype)
-        self._open.add(batch)
+        try:
+            self._open.add(batch)
+        except WriteError:
+            self._open = None
+            raise
         self._written.add(candidates.image_id)
         if self._open.images >= self._images_per_shard:
             self.flush()
@@ -172,8 +176,8 @@ class PredictionStoreWriter:
     def flush(self) -> None:
         """Close the shard in hand; what was added so far survives a kill."""
         if self._open is not None:
-            self._open.finish()
-            self._open = None
+            shard, self._open = self._open, None
+            shard.finish()
 
     def close(self) -> None:
         """Close the last shard and mark this rank as finished."""

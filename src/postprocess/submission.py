@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from src.annotations.imaterialist_2019 import IMATERIALIST_2019
 from src.annotations.packed_masks import to_runs_batch
 from src.annotations.run_lengths import format_runs_batch
 from src.errors import InputError
+from src.io import atomic_path
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
 from src.postprocess.submission_formats import (
@@ -50,26 +50,16 @@ def write_submission(
         written_as: Columns and spelling of image ids.
 
     Raises:
-        InputError: a category outside 0 to 45, or the file cannot be written.
+        InputError: a category outside 0 to 45.
+        WriteError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     report = SubmissionReport()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise InputError(f"{path}: the submission cannot be written there ({error})") from error
-    try:
-        with file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(written_as.header)
-            for objects in detections:
-                _add(report, objects)
-                rows.writerows(_rows(objects, written_as))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(written_as.header)
+        for objects in detections:
+            _add(report, objects)
+            rows.writerows(_rows(objects, written_as))
     return report
 
 

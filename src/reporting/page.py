@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from src.annotations.categories import LabelDescriptions
+from src.io import write_text
 from src.metrics.competition import CompetitionScore
 from src.metrics.errors import ErrorReport
 from src.metrics.intervals import Interval, bootstrap_bands
@@ -85,11 +85,7 @@ def template(name: str) -> Template:
 
 def write_page(html: str, path: str | Path) -> None:
     """Write a page whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, html)
 
 
 def write_report(report: Report, path: str | Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from src.annotations.image_headers import read_image_rgb
 from src.annotations.image_names import find_image, is_image_name
 from src.errors import InputError
+from src.io import write_bytes
 from src.metrics.scoring import Comparison
 from src.reporting.drawing import Picture, draw_side_by_side, fit
 from src.reporting.examples import DrawnComparison, compare_objects
@@ -74,14 +74,11 @@ def write_drawings(examples: Sequence[Example], directory: str | Path) -> list[P
     image id with folders ``/`` becomes ``_``.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for example in examples:
         path = directory / _drawing_name(example, taken={path.name for path in written})
         picture = draw_side_by_side(example.photo, example.drawn.truth, example.drawn.prediction)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(_jpeg(picture))
-        os.replace(temporary, path)
+        write_bytes(path, _jpeg(picture))
         written.append(path)
     return written
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from src.errors import InputError
+from src.io import write_text
 from src.postprocess.settings import PostprocessSettings
 
 HEADER = "# Found by python -m src.search"
@@ -48,10 +48,7 @@ def write_option(path: Path, settings: PostprocessSettings, origin: Sequence[str
     values = {key: _plain(value) for key, value in asdict(settings).items()}
     lines = [f"{HEADER}.", *(f"# {line}" for line in origin)]
     text = "\n".join(lines) + "\n" + yaml.safe_dump(values, sort_keys=False, width=120)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, text)
 
 
 def _plain(value: object) -> object:

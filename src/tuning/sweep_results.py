@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ import pyarrow.parquet as pq
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.errors import InputError
-from src.postprocess.prediction_meta import describe_difference, read_json, write_json
+from src.io import read_json_object, write_bytes, write_json, write_text
+from src.postprocess.prediction_meta import describe_difference
 
 RESULT_NAME = "result.json"
 SCORE_COLUMNS = ("competition_map", "low", "high")
@@ -42,7 +42,7 @@ def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
     path = folder / RESULT_NAME
     if not path.exists():
         return None
-    content = read_json(path)
+    content = read_json_object(path)
     difference = describe_difference(
         content.get("identity"), json.loads(json.dumps(identity, sort_keys=True))
     )
@@ -113,7 +113,7 @@ def read_results(sweep_directory: str | Path) -> SweepResults:
             f"{directory}: holds no results of a sweep (*/{RESULT_NAME}); "
             "`python -m src.postprocess -m ...` writes such a folder"
         )
-    contents = [(path.parent.name, read_json(path)) for path in files]
+    contents = [(path.parent.name, read_json_object(path)) for path in files]
     for path, (_, content) in zip(files, contents, strict=True):
         if not all(isinstance(content.get(key), dict) for key in ("overrides", "result")):
             raise InputError(f"{path}: overrides or result are missing; the file is damaged")
@@ -149,8 +149,8 @@ def write_table(sweep_directory: str | Path) -> tuple[Path, Path]:
     parquet = io.BytesIO()
     pq.write_table(pa.table(plain), parquet)
     csv_path, parquet_path = (directory / name for name in TABLE_NAMES)
-    _write(csv_path, text.getvalue().encode())
-    _write(parquet_path, parquet.getvalue())
+    write_text(csv_path, text.getvalue())
+    write_bytes(parquet_path, parquet.getvalue())
     return csv_path, parquet_path
 
 
@@ -174,9 +174,3 @@ def _column(values: list[Any]) -> list[Any]:
     return [
         value if value is None or isinstance(value, str) else json.dumps(value) for value in values
     ]
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

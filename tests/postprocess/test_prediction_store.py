@@ -222,8 +222,8 @@ def test_failed_images_are_in_the_store_until_they_are_predicted(tmp_path: Path)
 
 def test_what_more_processes_left_is_cleared(tmp_path: Path) -> None:
     write_store(tmp_path, make_images(0, 2), rank=3)
-    left = ["rank00002_failed.json", "rank00003_shard00001.arrow.writing"]
-    kept = ["rank00001_failed.json", "rank00001_shard00000.arrow.writing"]
+    left = ["rank00002_failed.json", ".rank00003_shard00001.arrow.h-1-1.part"]
+    kept = ["rank00001_failed.json", ".rank00001_shard00000.arrow.h-1-1.part"]
     for name in (*left, *kept):
         (tmp_path / name).write_text("{}")
     clear_other_ranks(tmp_path, world_size=2)

@@ -56,7 +56,7 @@ def test_a_killed_writer_loses_at_most_one_shard(tmp_path: Path, killed_after: i
         store, category_ids=range(46), settings={}, images_per_shard=PER_SHARD
     ) as writer:
         assert len(writer.written_image_ids) == whole
-        assert not list(store.glob("*.writing"))
+        assert not list(store.glob(".*.part"))
         for number in range(IMAGES):
             writer.add(make_candidates(number, image_id=f"{number:03d}.jpg"))
     again = PredictionStore(store)

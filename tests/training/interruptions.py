@@ -11,6 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from src.io import process_identity
+
 
 class KillOnce(Callback):
     """SIGKILL this process before a training step, the first time that the run comes there."""
@@ -53,7 +55,8 @@ class Snapshots(Callback):
         if moment not in self.seen:
             self._note(moment)
         if moment in self.moments:
-            name = f"step_{trainer.global_step:08d}.ckpt.writing"
+            host = process_identity()["host"]
+            name = f".step_{trainer.global_step:08d}.ckpt.{host}-1-1.part"
             folder = self.output / moment / "checkpoints"
             folder.mkdir(exist_ok=True)
             (folder / name).write_bytes(b"PK\x03\x04 cut short")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from src.callbacks.checkpoint_files import WholeCheckpointIO, link
 from src.errors import InputError
+from src.io import WriteError, process_identity
 from src.resume import FoundCheckpoint, check_same_run, choose_checkpoint, set_aside
 
 
@@ -129,7 +131,8 @@ def test_a_copied_folder_without_links_is_understood(folder: Path) -> None:
 
 def test_later_checkpoints_are_set_aside(folder: Path) -> None:
     """A run that goes back leaves none that would be taken for its newest."""
-    (folder / "step_00000012.ckpt.writing").write_bytes(b"PK")
+    host = process_identity()["host"]
+    (folder / f".step_00000012.ckpt.{host}-1-1.part").write_bytes(b"PK")
     (folder / "step_00000011.ckpt").write_bytes(b"damaged")
     set_aside(folder, after_step=6)
     assert chosen(folder) == 6
@@ -147,14 +150,15 @@ def test_a_checkpoint_has_its_name_only_when_it_is_whole(
     write(path, step=1)
     before = path.read_bytes()
 
-    def save_half(content: object, name: Path) -> None:
-        Path(name).write_bytes(before[:100])
-        raise OSError("no space left on device")
+    def save_half(content: object, file: IO[bytes]) -> None:
+        file.write(before[:100])
+        raise RuntimeError("unexpected pos 9349888 vs 9349776")
 
     monkeypatch.setattr(torch, "save", save_half)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(WriteError, match=r"No space left on device: '.*last\.ckpt'"):
         write(path, step=2)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def compare(saved: dict, now: dict) -> None:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.io import atomic_path
 
 REQUEST_FILE = "synthesis.json"
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file under a temporary name in its folder, then give it its own."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file piece by piece, atomically."""
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
 
 
 def claim_output(output: str | Path, request: dict[str, Any]) -> Path:

@@ -26,10 +26,12 @@ NUM_COMPARED_CHARACTERS = 25
 MAX_JSON_BYTES = 256 * 2**20
 SEAL_KEY = "sha256"
 _ENDED = -1
-DISK_ERRORS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
-)
 SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# and no permission, a damaged disk, a path that cannot be
+DISK_ERRORS = SPACE_ERRORS | {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+}
 # Libraries that report a full disk without its number: torch (the end of an archive that was cut
 # short), SQLite, numpy's tofile, safetensors and errors of other processes, tempfile.
 FULL_DISK = re.compile(
@@ -77,7 +79,7 @@ def atomic_path(
     partial = partial_path(path)
     try:
         with naming_disk_errors(path, partial=partial, num_bytes=num_bytes):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             remove_partial_files(path)
             yield partial
             if sync:
@@ -100,7 +102,7 @@ def working_directory(*, next_to: Path) -> Iterator[Path]:
         WriteError: It cannot be made, or the disk is full.
     """
     with naming_disk_errors(next_to):
-        next_to.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(next_to.parent)
         remove_partial_files(next_to)
         work = partial_path(next_to, unique=True)
         work.mkdir(mode=0o700)
@@ -304,6 +306,19 @@ def _kind(mode: int) -> str:
         stat.S_IFBLK: "device",
     }
     return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those that it lies in, where they are missing.
+
+    Raises:
+        InputError: There is a file of that name.
+        OSError: It may not be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{error.filename}: must be a directory, got a file") from None
 
 
 def fsync(path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("src.datamodules.split_file.os.replace", fail)
+    monkeypatch.setattr("src.io.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_split(Split(validation=("x",), train=("y",), seed=1, annotations="z"), path)
     monkeypatch.undo()

@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.postprocess import SETTINGS, make_image, plain_objects
 from benchmarks.score import class_value
+from src.annotations.imaterialist_2019 import FILLER_CATEGORY
 from src.annotations.instances import RASTER_HW
 from src.annotations.packed_masks import unpack
 from src.metrics.matching import ImageObjects
@@ -33,7 +34,6 @@ from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import postprocess
 from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.submission_formats import FILLER_CATEGORY
 from src.tuning.submitted import as_submitted
 from src.tuning.threshold_lab import ThresholdLab
 
@@ -56,7 +56,7 @@ def make_store(folder: Path, images: int, candidates: int) -> tuple[PredictionSt
             writer.add(image)
             shift = np.random.default_rng(number).normal(0, 25, (candidates, 4))
             moved = replace(image, boxes_xyxy=(image.boxes_xyxy + shift).astype(np.float32))
-            truth.append(as_submitted(postprocess(moved, TRUE_SETTINGS)))
+            truth.append(as_submitted(postprocess(moved, TRUE_SETTINGS), with_filler=True))
     return PredictionStore(folder), truth
 
 
@@ -105,7 +105,7 @@ def run(
         store, true_objects = make_store(Path(folder) / "store", images, candidates)
         truth = {objects.image_id: objects for objects in true_objects}
         wall, cpu = time.perf_counter(), time.process_time()
-        scores = ThresholdLab(store, truth, store.image_ids).score_grid(GRID)
+        scores = ThresholdLab(store, truth, store.image_ids, with_filler=True).score_grid(GRID)
         seconds, wall_seconds = time.process_time() - cpu, time.perf_counter() - wall
         chosen: Sequence[int] = range(0, len(GRID), plain_every)
         cpu = time.process_time()

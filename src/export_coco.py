@@ -18,9 +18,9 @@ from src.annotations.json_stream import iterate_members
 from src.config import entry_point, to_plain
 from src.errors import InputError
 from src.io import write_text
+from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore
-from src.postprocess.settings import settings_from
 
 
 def read_image_numbers(path: Path) -> dict[str, int]:
@@ -98,11 +98,13 @@ def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
 @entry_point("export_coco")
 def main(config: DictConfig) -> None:
     """Hydra's task: write COCO's results."""
-    settings = settings_from(to_plain(config.postprocess))
+    check_values(to_plain(config.postprocess))
     store = PredictionStore(config.predictions)
     notes = store.check_whole(partial=config.partial)
     if not config.partial:
         store.check_none_failed()
+    categories = names_for(store, None, source=config.predictions)
+    settings = named_settings(to_plain(config.postprocess), categories)
     numbers = number_images(store, config.annotations)
     if config.annotations is not None:
         compare_categories(store, Path(config.annotations))

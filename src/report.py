@@ -20,8 +20,8 @@ from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import bootstrap_interval, check_settings
 from src.metrics.matching import ImageObjects
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.prediction_store import PredictionStore
-from src.postprocess.settings import settings_from
 from src.reporting.examples import choose_examples
 from src.reporting.page import Report, write_page, write_report
 from src.reporting.pictures import load_examples, write_drawings
@@ -60,6 +60,7 @@ def check_config(config: DictConfig) -> None:
         raise InputError(
             f"submission={config.submission} predictions={config.predictions}: give one of the two"
         )
+    check_values(to_plain(config.postprocess))
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
     for key in ("worst", "best"):
@@ -82,9 +83,11 @@ def open_predictions(
         compare_categories(store, truth)
         for note in store.check_whole(partial=config.partial):
             print(f"note: {note}", file=sys.stderr)
+        categories = names_for(store, truth.store.labels, config.ground_truth)
         yield StoredObjects(
             store,
-            settings_from(to_plain(config.postprocess)),
+            named_settings(to_plain(config.postprocess), categories),
+            with_filler=categories.is_competition,
             use_attributes=config.use_attributes,
         )
 

@@ -17,8 +17,9 @@ from src.errors import InputError
 from src.io import write_json
 from src.metrics.competition import check_averaging
 from src.metrics.intervals import check_settings
+from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.setting_checks import is_whole
-from src.postprocess.settings import PostprocessSettings, settings_from
+from src.postprocess.settings import PostprocessSettings
 from src.postprocess.submission_formats import FORMATS
 from src.tuning.cross_validation import Chooser, Scores, cross_validate, make_folds
 from src.tuning.dashboard import Dashboard, open_dashboard
@@ -30,6 +31,7 @@ from src.tuning.settings_search import SettingsSearch, Trial
 
 STORAGE_NAME = "search.db"
 ROWS_NAME = "rows_shown.json"
+GROUPS = ("postprocess", "default", "winner")  # what is searched from, and what is shown beside it
 
 
 def check_config(config: DictConfig) -> None:
@@ -51,10 +53,7 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
     Raises:
         InputError: a file is missing or wrong, or there are too few images.
     """
-    base, *baselines = (
-        settings_from(to_plain(config[key])) for key in ("postprocess", "default", "winner")
-    )
-    space = SearchSpace(to_plain(config.space), base)
+    values = {key: check_values(to_plain(config[key])) for key in GROUPS}
     names = ("predictions", "ground_truth", "images", "cache_directory")
     inputs = Inputs(
         sample_submission=None, partial=config.partial, **{name: config[name] for name in names}
@@ -63,7 +62,7 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
     identity = {
         **inputs.fingerprint(),
         **{key: config[key] for key in keys},
-        "postprocess": asdict(base),
+        "postprocess": values["postprocess"],
         "space": to_plain(config.space),
         **({"partial": True} if inputs.partial else {}),
     }
@@ -79,6 +78,8 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
     ):
         for note in session.notes:
             console.print(f"note: {note}")
+        base, *baselines = (named_settings(values[key], session.categories) for key in GROUPS)
+        space = SearchSpace(to_plain(config.space), base)
         score = _scorer(session, config.averaging)
         folds = _folds(session, config)
         search = SettingsSearch(

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.annotations.imaterialist_csv import CsvEdition
 
 
@@ -18,6 +21,9 @@ def _join_label(category_id: int, attribute_ids: tuple[int, ...]) -> tuple[str]:
     return ("_".join(map(str, (category_id, *attribute_ids))),)
 
 
+FILLER_CATEGORY = 23  # of the row of an image without objects, as in sample_submission.csv (S12)
+FILLER_TEXT = "1 1"
+
 IMATERIALIST_2019 = CsvEdition(
     name="imaterialist_2019",
     columns=("ImageId", "EncodedPixels", "Height", "Width", "ClassId"),
@@ -26,3 +32,19 @@ IMATERIALIST_2019 = CsvEdition(
     join_label=_join_label,
     image_id_of=lambda image: image.file_name,
 )
+
+
+def is_competition(category_names: Mapping[int, str]) -> bool:
+    """Return whether categories are the competition's: of its 46 ids, with 23 as the shoe.
+
+    Only there is the filler row a prediction, and do the competition's rules for a submission hold.
+
+    Args:
+        category_names: Name by category id.
+    """
+    known = IMATERIALIST_2019_LABELS.category_names
+    shoe = category_names.get(FILLER_CATEGORY, "")
+    return (
+        category_names.keys() <= known.keys()
+        and shoe.strip().casefold() == known[FILLER_CATEGORY].casefold()
+    )

@@ -18,8 +18,8 @@ from src.metrics.coco_average_precision import (
 )
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
+from src.postprocess.category_names import CategoryNames, check_values, named_settings
 from src.postprocess.coco_results import coco_results
-from src.postprocess.settings import PostprocessSettings
 
 
 class CocoAveragePrecisionCallback(Callback):
@@ -34,9 +34,16 @@ class CocoAveragePrecisionCallback(Callback):
     """
 
     def __init__(self, *, settings: Mapping[str, Any]) -> None:
-        self.settings = PostprocessSettings(**settings)
+        check_values(settings)
+        self._values = settings
         self.score: CocoScore | None = None
         self._images: dict[str, CocoImage] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the categories that the settings name, before anything is trained."""
+        labels = trainer.datamodule.store.labels  # type: ignore[attr-defined]
+        names = CategoryNames(labels.category_names, "the annotations")
+        self.settings = named_settings(self._values, names)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the photos of the epoch before."""

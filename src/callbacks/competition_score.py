@@ -14,8 +14,8 @@ from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageMatches, ImageObjects, match_objects, split_key
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
+from src.postprocess.category_names import CategoryNames, check_values, named_settings
 from src.postprocess.pipeline import postprocess
-from src.postprocess.settings import PostprocessSettings
 
 
 class CompetitionScoreCallback(Callback):
@@ -31,10 +31,17 @@ class CompetitionScoreCallback(Callback):
     """
 
     def __init__(self, *, settings: Mapping[str, Any], averaging: Averaging = "per_class") -> None:
-        self.settings = PostprocessSettings(**settings)
+        check_values(settings)
+        self._values = settings
         self.averaging = averaging
         self.score: CompetitionScore | None = None
         self._matches: dict[str, ImageMatches] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the categories that the settings name, before anything is trained."""
+        labels = trainer.datamodule.store.labels  # type: ignore[attr-defined]
+        names = CategoryNames(labels.category_names, "the annotations")
+        self.settings = named_settings(self._values, names)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the photos of the epoch before."""

@@ -18,8 +18,8 @@ from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
+from src.postprocess.category_names import CategoryNames, check_values, named_settings
 from src.postprocess.pipeline import postprocess
-from src.postprocess.settings import PostprocessSettings
 from src.reporting.drawing import draw_side_by_side
 from src.reporting.examples import compare_objects
 
@@ -46,10 +46,17 @@ class ValidationPicturesCallback(Callback):
                 "~callbacks.validation_pictures"
             )
         self.photos = photos
-        self.settings = PostprocessSettings(**settings)
+        check_values(settings)
+        self._values = settings
         self.edge_px = edge_px
         self._predictions: dict[str, ImageObjects] = {}
         self._file_names: dict[str, str] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the categories that the settings name, before anything is trained."""
+        labels = trainer.datamodule.store.labels  # type: ignore[attr-defined]
+        names = CategoryNames(labels.category_names, "the annotations")
+        self.settings = named_settings(self._values, names)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the photos, always the same ones, and forget what was predicted before."""

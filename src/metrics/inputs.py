@@ -10,7 +10,8 @@ What counts as an object:
   not exist, and nothing could match it. So a truth scored against itself gives 1.
 - A mask that is empty in the file itself stays, and matches nothing: the competition counts such a
   prediction as wrong.
-- The filler ``1 1`` of class 23 is a prediction like any other: the competition counts it as one.
+- The filler ``1 1`` of class 23 is a prediction like any other in the competition, which counts it
+  as one. Where the truth is of other data it is no prediction, and is left out.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import numpy as np
 
 from src.annotations.categories import LabelDescriptions
 from src.annotations.image_sizes import ImageSizes
-from src.annotations.instances import RASTER_HW, ImageRecord
+from src.annotations.imaterialist_2019 import FILLER_CATEGORY, FILLER_TEXT
+from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.packed_masks import areas_px, pack_resized
+from src.annotations.run_lengths import format_runs
 from src.annotations.store import AnnotationStore
 from src.metrics.matching import ClassKey, ImageObjects, split_key
 
@@ -40,6 +43,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         images_directory: the photos, to exchange Height and Width where they contradict the photo
             (``src.annotations.image_sizes``); a photo that is missing repairs nothing.
         raster_hw: height and width of the raster.
+        without_filler: the competition's filler rows are left out.
     """
 
     def __init__(
@@ -50,12 +54,15 @@ class RasterObjects(Mapping[str, ImageObjects]):
         ids: Mapping[str, str] | None = None,
         images_directory: str | Path | None = None,
         raster_hw: tuple[int, int] = RASTER_HW,
+        without_filler: bool = False,
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
         self.images_directory = images_directory
         self.raster_hw = raster_hw
+        self.without_filler = without_filler
         self._vanished: dict[str, int] = {}
+        self._fillers: set[str] = set()
         self._index_of = _index(store.images, ids or {})
         self._sizes = ImageSizes(images_directory)
 
@@ -75,6 +82,9 @@ class RasterObjects(Mapping[str, ImageObjects]):
         packed = pack_resized(instances.runs, size_hw, self.raster_hw)
         kept = (areas_px(packed) > 0) | (instances.areas_px == 0)
         self._vanished[image_id] = int(np.count_nonzero(~kept))
+        if self.without_filler and len(instances) == 1 and _is_filler(instances):
+            self._fillers.add(image_id)
+            kept[:] = False
         keys = class_keys(
             instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes
         )
@@ -83,6 +93,14 @@ class RasterObjects(Mapping[str, ImageObjects]):
             class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
             packed=packed if kept.all() else packed[kept],
         )
+
+    def category_ids(self, image_id: str) -> set[int]:
+        """The categories of an image's objects, without making masks; the filler's not, if left
+        out."""
+        instances = self.store.instances(self._index_of[image_id])
+        if self.without_filler and len(instances) == 1 and _is_filler(instances):
+            return set()
+        return set(instances.category_ids.tolist())
 
     @property
     def source(self) -> str:
@@ -93,6 +111,11 @@ class RasterObjects(Mapping[str, ImageObjects]):
     def vanished(self) -> int:
         """Objects left out, of the images asked for so far, because resizing took all of them."""
         return sum(self._vanished.values())
+
+    @property
+    def fillers(self) -> int:
+        """Filler rows left out, of the images asked for so far."""
+        return len(self._fillers)
 
     @property
     def exchanged_sizes(self) -> list[str]:
@@ -106,6 +129,14 @@ class RasterObjects(Mapping[str, ImageObjects]):
             return record
         settled = self._sizes.settle([record])[0]
         return record if isinstance(settled, str) else settled
+
+
+def _is_filler(instances: Instances) -> bool:
+    """Whether an image's one object is the competition's row of an image without objects."""
+    return (
+        instances.category_ids[0] == FILLER_CATEGORY
+        and format_runs(instances.runs[0]) == FILLER_TEXT
+    )
 
 
 def _index(images: Sequence[ImageRecord], ids: Mapping[str, str]) -> dict[str, int]:

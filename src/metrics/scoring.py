@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from src.annotations.categories import LabelDescriptions, write_label_descriptions
+from src.annotations.categories import Category, LabelDescriptions, write_label_descriptions
 from src.annotations.image_names import file_name_of
+from src.annotations.imaterialist_2019 import FILLER_CATEGORY, is_competition
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
-from src.annotations.rows import SizeOf
+from src.annotations.rows import SizeOf, describe_ids
 from src.annotations.sources import detect_format
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
@@ -53,6 +54,11 @@ class Comparison:
                     f"{side} objects without a pixel left on the 512x512 raster, left out: "
                     f"{objects.vanished}"
                 )
+        if isinstance(self.prediction, RasterObjects) and self.prediction.fillers:
+            notes.append(
+                f"filler rows (1 1 of class {FILLER_CATEGORY}), which are no predictions but in "
+                f"the competition, left out: {self.prediction.fillers}"
+            )
         if self.truth.exchanged_sizes:
             notes.append(
                 "images of the truth with Height and Width exchanged, repaired: "
@@ -121,7 +127,9 @@ def open_submission(
     """
     with temporary_directory("submission") as temporary:
         labels_file = temporary / "labels.json"
-        write_label_descriptions(truth.store.labels, labels_file)
+        labels = truth.store.labels
+        # the filler row can be read, whatever the truth's categories
+        write_label_descriptions(_with_filler_category(labels), labels_file)
         ids = {record.file_name: record.image_id for record in truth.store.images}
         kind = detect_format(submission)
         directory = Path(submission)
@@ -134,12 +142,15 @@ def open_submission(
                 size_hw=_long_edge(truth, ids) if kind == IMATERIALIST_2020.name else RASTER_HW,
                 on_progress=_bytes_read(progress, submission),
             )
-        yield RasterObjects(
+        objects = RasterObjects(
             AnnotationStore(directory),
             use_attributes=truth.use_attributes,
             ids=ids,
             images_directory=truth.images_directory,
+            without_filler=not is_competition(labels.category_names),
         )
+        _check_categories(objects, labels)
+        yield objects
 
 
 def compare(
@@ -222,6 +233,29 @@ def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
         return (LONG_EDGE_PX,) * 2 if known is None else long_edge_1024(truth.record(known).size_hw)
 
     return size_of
+
+
+def _with_filler_category(labels: LabelDescriptions) -> LabelDescriptions:
+    if FILLER_CATEGORY in labels.category_names:
+        return labels
+    filler = Category(FILLER_CATEGORY, name="filler", supercategory="")
+    return LabelDescriptions((*labels.categories, filler), labels.attributes)
+
+
+def _check_categories(prediction: RasterObjects, labels: LabelDescriptions) -> None:
+    """Refuse objects of the filler's category that are no filler, where the truth lacks it.
+
+    Raises:
+        InputError: names the first image that has one.
+    """
+    if FILLER_CATEGORY in labels.category_names:
+        return
+    for image_id in prediction:
+        if FILLER_CATEGORY in prediction.category_ids(image_id):
+            raise InputError(
+                f"{prediction.source}, image {image_id}: unknown category {FILLER_CATEGORY}; "
+                f"{describe_ids(labels.category_names)} are legal"
+            )
 
 
 def _coverage_notes(

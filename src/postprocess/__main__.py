@@ -23,11 +23,12 @@ from src.errors import InputError
 from src.metrics.competition import CompetitionScore, check_averaging
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.score_file import write_scores
-from src.postprocess.settings import PostprocessSettings, settings_from
+from src.postprocess.category_names import check_values, named_settings
+from src.postprocess.settings import PostprocessSettings
 from src.postprocess.submission_formats import format_named
 from src.score import score_summary, score_tables
 from src.tuning.dashboard import open_dashboard
-from src.tuning.session import Inputs, open_session, shared_session
+from src.tuning.session import Inputs, Session, open_session, shared_session
 from src.tuning.submit import Submitted, submit
 from src.tuning.sweep_results import finished_result, read_overrides, write_result
 
@@ -51,15 +52,26 @@ def output_path(output: str, output_dir: str) -> Path:
 
 
 def in_words(
-    output: Path, submitted: Submitted, settings: PostprocessSettings, notes: Sequence[str] = ()
+    output: Path, submitted: Submitted, settings: PostprocessSettings, session: Session
 ) -> Text:
     """What was written, and what the user should know about it, a line each."""
-    report, violations = submitted.report, submitted.findings.violations
+    report = submitted.report
+    violations = None if submitted.findings is None else submitted.findings.violations
     text = Text(
-        f"{output}: {report.objects} objects in {report.images - report.filler_images} of "
-        f"{report.images} images{'' if violations else ', a valid submission'}"
+        f"{output}: {report.objects} objects in {report.images - report.empty_images} of "
+        f"{report.images} images{', a valid submission' if violations == () else ''}\n"
+        f"{submitted.steps}"
     )
-    if report.overlapping_images:
+    for warning in submitted.steps.warnings(
+        settings, session.categories, session.store.category_ids
+    ):
+        text.append(f"\nwarning: {warning}", "yellow")
+    if violations is None:
+        text.append(
+            "\nnote: the categories are not the competition's, so this is no submission to it: "
+            "an image without an object has a row that names it alone, not the filler"
+        )
+    elif report.overlapping_images:
         text.append(
             f"\nnote: in {report.overlapping_images} images masks of one class overlap, and the "
             "competition refuses such a file; postprocess.suppress_overlaps=true takes the "
@@ -76,14 +88,12 @@ def in_words(
             "module.max_candidates",
             "yellow",
         )
-    for note in notes:
+    for note in session.notes:
         text.append(f"\nnote: {note}", "yellow")
     return text
 
 
-def run(
-    config: DictConfig, settings: PostprocessSettings, inputs: Inputs, console: Console
-) -> dict[str, Any]:
+def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     """Write the files of one job and say what they are. Returns the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
     written_as = format_named(config.format)
@@ -96,6 +106,7 @@ def run(
             if is_sweep()
             else opened.enter_context(open_session(inputs, written_as, progress=progress))
         )
+        settings = named_settings(to_plain(config.postprocess), session.categories)
         submitted = submit(
             output,
             session,
@@ -109,9 +120,10 @@ def run(
             if session.comparison
             else (IMATERIALIST_2019_LABELS, ())
         )
-    console.print(in_words(output, submitted, settings, session.notes))
-    score = submitted.score
-    counts = asdict(submitted.report) | {"violations": len(submitted.findings.violations)}
+    console.print(in_words(output, submitted, settings, session))
+    score, findings = submitted.score, submitted.findings
+    violations = None if findings is None else len(findings.violations)
+    counts = asdict(submitted.report) | {"violations": violations}
     if score is None:
         return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
     interval = bootstrap_interval(
@@ -151,7 +163,7 @@ def main(config: DictConfig) -> float | None:
     Returns:
         The score, None without truth.
     """
-    settings = settings_from(to_plain(config.postprocess))
+    values = check_values(to_plain(config.postprocess))
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
     format_named(config.format)
@@ -159,12 +171,12 @@ def main(config: DictConfig) -> float | None:
     inputs = Inputs(**{name: config[name] for name in names}, partial=config.partial)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if not is_sweep():
-        return run(config, settings, inputs, console)["competition_map"]
+        return run(config, inputs, console)["competition_map"]
     keys = ("format", "averaging", "resamples", "confidence", "seed")
     identity = {
         **inputs.fingerprint(),
         **{key: config[key] for key in keys},
-        "postprocess": asdict(settings),
+        "postprocess": values,
         **({"partial": True} if inputs.partial else {}),
     }
     folder = Path(config.output_dir)
@@ -176,7 +188,7 @@ def main(config: DictConfig) -> float | None:
     )
     done = finished_result(folder, identity)
     if done is None:
-        result = run(config, settings, inputs, console)
+        result = run(config, inputs, console)
         job = HydraConfig.get()
         overrides = read_overrides(job.overrides.task, job.job.config.override_dirname.exclude_keys)
         write_result(folder, identity=identity, overrides=overrides, result=result)
@@ -186,7 +198,7 @@ def main(config: DictConfig) -> float | None:
     if dashboard is not None:
         if HydraConfig.get().job.num == 0:
             console.print(dashboard.in_words)
-        dashboard.add_once(folder.name, config={"postprocess": asdict(settings)}, summary=result)
+        dashboard.add_once(folder.name, config={"postprocess": values}, summary=result)
     return result["competition_map"]
 
 

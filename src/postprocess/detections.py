@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from src.annotations.instances import RASTER_HW
+
+NMS_AND_CAP = "nms with cap"  # in place of nms where the cap was reached
+EMPTY = "empty masks"  # stands with the steps: objects without a pixel, left out whatever the steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +27,8 @@ class Detections:
     # store leaves out pairs (its score floor, its cap on pairs) that the settings ask for.
     is_exact: bool
     raster_hw: tuple[int, int] = RASTER_HW
+    # How many (box, class) pairs each step took, in the order of the steps; EMPTY is the last.
+    taken: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -37,6 +43,7 @@ class Detections:
             packed=self.packed[chosen],
             is_exact=self.is_exact,
             raster_hw=self.raster_hw,
+            taken=self.taken,
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from src.postprocess.candidates import Candidates
-from src.postprocess.detections import Detections
+from src.postprocess.detections import EMPTY, NMS_AND_CAP, Detections
 from src.postprocess.filters import (
     above_score,
     by_category,
@@ -39,6 +39,7 @@ class Chosen:
     exact_above_score: np.float32  # see Candidates
     is_exact: bool  # see Detections
     masks: Mapping[str, Packed]  # (K, B) packed masks by the name of the raster; none yet: empty
+    taken: Mapping[str, int] = field(default_factory=dict)  # see Detections
 
     def take(self, kept: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | slice) -> Chosen:
         """Those that a mask, indices or a slice choose."""
@@ -49,7 +50,12 @@ class Chosen:
             exact_above_score=self.exact_above_score,
             is_exact=self.is_exact,
             masks={name: packed[kept] for name, packed in self.masks.items()},
+            taken=self.taken,
         )
+
+    def after(self, step: str, left: Chosen) -> Chosen:
+        """What a step has left of these, with the number of those that it took."""
+        return replace(left, taken={**self.taken, step: len(self.pairs) - len(left.pairs)})
 
 
 def postprocess(
@@ -121,9 +127,12 @@ def select_pairs(
     labels = _labels(candidates, label_category_ids)
     for step in settings.steps[: settings.steps.index("masks")]:
         if step == "nms":
-            chosen = _suppress(chosen, settings, candidates.boxes_for_nms, labels)
+            left = _suppress(chosen, settings, candidates.boxes_for_nms, labels)
+            if len(left.pairs) == _cap_of_nms(settings):
+                step = NMS_AND_CAP  # it stops at the cap, so that who took which is not known
         else:
-            chosen = filter_pairs(step, chosen, settings)
+            left = filter_pairs(step, chosen, settings)
+        chosen = chosen.after(step, left)
     return chosen
 
 
@@ -159,10 +168,12 @@ def draw_masks(
         elif step == "min_area":
             if settings.min_area_px:
                 areas_of = chosen.masks[settings.min_area_raster]
-                chosen = chosen.take(of_enough_pixels(areas_of, settings.min_area_px))
+                left = chosen.take(of_enough_pixels(areas_of, settings.min_area_px))
+                chosen = chosen.after(step, left)
         else:
-            chosen = filter_pairs(step, chosen, settings)
-    return chosen.take(of_enough_pixels(chosen.masks[raster], min_area_px=1))
+            chosen = chosen.after(step, filter_pairs(step, chosen, settings))
+    left = chosen.take(of_enough_pixels(chosen.masks[raster], min_area_px=1))
+    return chosen.after(EMPTY, left)
 
 
 def mask_thresholds(chosen: Chosen, settings: PostprocessSettings) -> npt.NDArray[np.float32]:
@@ -182,6 +193,7 @@ def to_detections(objects: Chosen, candidates: Candidates, raster: str) -> Detec
         packed=objects.masks[raster],
         is_exact=objects.is_exact,
         raster_hw=RASTERS[raster](candidates.size_hw),
+        taken=objects.taken,
     )
 
 
@@ -211,8 +223,7 @@ def _suppress(
     # mmdet breaks ties of score by the order of the pairs, so they are handed over in it
     order = np.argsort(chosen.pairs)
     pairs = chosen.pairs[order]
-    after = settings.steps[settings.steps.index("nms") + 1]
-    cap = settings.max_per_image if after == "cap" else None
+    cap = _cap_of_nms(settings)
     if settings.nms_kind == "soft_linear" or settings.nms_kind == "soft_gaussian":
         kept, scores = select_by_soft_nms(
             boxes_xyxy[pairs],
@@ -234,6 +245,12 @@ def _suppress(
         class_agnostic=settings.nms_kind == "class_agnostic",
     )
     return chosen.take(order[kept])
+
+
+def _cap_of_nms(settings: PostprocessSettings) -> int | None:
+    """The cap that NMS may stop at: that of the step after it."""
+    after = settings.steps[settings.steps.index("nms") + 1]
+    return settings.max_per_image if after == "cap" else None
 
 
 def filter_pairs(step: str, chosen: Chosen, settings: PostprocessSettings) -> Chosen:

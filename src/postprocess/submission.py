@@ -7,20 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.annotations.imaterialist_2019 import IMATERIALIST_2019
+from src.annotations.imaterialist_2019 import (
+    FILLER_CATEGORY,
+    FILLER_TEXT,
+    IMATERIALIST_2019,
+)
 from src.annotations.packed_masks import to_runs_batch
 from src.annotations.run_lengths import format_runs_batch
 from src.errors import InputError
 from src.io import atomic_path
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
-from src.postprocess.submission_formats import (
-    FILLER_CATEGORY,
-    FILLER_TEXT,
-    FORMATS,
-    LEGAL_CATEGORIES,
-    SubmissionFormat,
-)
+from src.postprocess.submission_formats import FORMATS, LEGAL_CATEGORIES, SubmissionFormat
 
 
 @dataclass(slots=True)
@@ -29,7 +27,7 @@ class SubmissionReport:
 
     images: int = 0
     objects: int = 0
-    filler_images: int = 0  # images without an object
+    empty_images: int = 0  # without an object
     overlapping_images: int = 0  # with masks of one class that overlap: not valid
     inexact_images: int = 0  # see Detections.is_exact
 
@@ -39,6 +37,7 @@ def write_submission(
     detections: Iterable[Detections],
     *,
     written_as: SubmissionFormat = FORMATS[IMATERIALIST_2019.name],
+    competition: bool = True,
 ) -> SubmissionReport:
     """Write the objects of each image, in the order given; the file appears whole or not at all.
 
@@ -48,9 +47,12 @@ def write_submission(
             are; where some of one class overlap, the report counts the image, since the competition
             refuses such a file.
         written_as: Columns and spelling of image ids.
+        competition: Whether it is the competition's submission, where an image without an object
+            has the filler row and categories are 0 to 45. Of other data any category is written,
+            and an image without an object has a row that names it and nothing else.
 
     Raises:
-        InputError: a category outside 0 to 45.
+        InputError: a category outside 0 to 45 in the competition's submission.
         WriteError: the file cannot be written.
     """
     report = SubmissionReport()
@@ -59,17 +61,21 @@ def write_submission(
         rows.writerow(written_as.header)
         for objects in detections:
             _add(report, objects)
-            rows.writerows(_rows(objects, written_as))
+            rows.writerows(_rows(objects, written_as, competition))
     return report
 
 
-def _rows(objects: Detections, written_as: SubmissionFormat) -> list[tuple[str, ...]]:
+def _rows(
+    objects: Detections, written_as: SubmissionFormat, competition: bool
+) -> list[tuple[str, ...]]:
     name = written_as.image_id(objects.image_id)
     if not len(objects):
-        return [(name, FILLER_TEXT, *written_as.label(FILLER_CATEGORY))]
+        if competition:
+            return [(name, FILLER_TEXT, *written_as.label(FILLER_CATEGORY))]
+        return [(name, "", *("" for _ in written_as.edition.label_columns))]
     categories = objects.category_ids.tolist()
     illegal = [category for category in categories if category not in LEGAL_CATEGORIES]
-    if illegal:
+    if competition and illegal:
         raise InputError(
             f"{objects.image_id}: category {illegal[0]} in a submission, where 0 to 45 are legal"
         )
@@ -83,7 +89,7 @@ def _rows(objects: Detections, written_as: SubmissionFormat) -> list[tuple[str, 
 def _add(report: SubmissionReport, objects: Detections) -> None:
     report.images += 1
     report.objects += len(objects)
-    report.filler_images += not len(objects)
+    report.empty_images += not len(objects)
     report.overlapping_images += has_overlaps(objects.category_ids, objects.packed)
     report.inexact_images += not objects.is_exact
 

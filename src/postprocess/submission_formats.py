@@ -15,8 +15,6 @@ from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.imaterialist_csv import SIZE_COLUMNS, CsvEdition
 from src.errors import InputError
 
-FILLER_CATEGORY = 23  # of the row of an image without objects, as in sample_submission.csv (S12)
-FILLER_TEXT = "1 1"
 LEGAL_CATEGORIES = range(46)
 
 

@@ -14,19 +14,25 @@ from src.tuning.submitted import as_submitted
 class StoredObjects(Mapping[str, ImageObjects]):
     """The objects of a prediction store by image id, post-processed when they are asked for.
 
-    An image without an object has the filler, which the competition counts as a prediction.
-
     Args:
         store: pre-NMS candidates.
         settings: thresholds and rules.
+        with_filler: an image without an object has the competition's filler row, which is scored
+            as a prediction; see ``src.annotations.imaterialist_2019``.
         use_attributes: class keys carry a set of attributes, here always the empty one.
     """
 
     def __init__(
-        self, store: PredictionStore, settings: PostprocessSettings, *, use_attributes: bool = False
+        self,
+        store: PredictionStore,
+        settings: PostprocessSettings,
+        *,
+        with_filler: bool,
+        use_attributes: bool = False,
     ) -> None:
         self.store = store
         self.settings = settings
+        self.with_filler = with_filler
         self.use_attributes = use_attributes
         self._image_ids = frozenset(store.image_ids)
 
@@ -43,4 +49,6 @@ class StoredObjects(Mapping[str, ImageObjects]):
         if image_id not in self._image_ids:
             raise KeyError(image_id)
         detections = next(postprocess_store(self.store, self.settings, [image_id]))
-        return as_submitted(detections, use_attributes=self.use_attributes)
+        return as_submitted(
+            detections, with_filler=self.with_filler, use_attributes=self.use_attributes
+        )

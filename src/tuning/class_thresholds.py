@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.imaterialist_2019 import FILLER_CATEGORY
 from src.metrics.competition import Averaging
 from src.metrics.matching import THRESHOLDS, ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.submission_formats import FILLER_CATEGORY
 from src.tuning.threshold_lab import ThresholdLab
 
 _ROUNDS = 3
@@ -35,6 +35,7 @@ class ClassTable:
     truth: npt.NDArray[np.int16]  # (M, C)
     predicted: npt.NDArray[np.int16]  # (V, M, C)
     hits: npt.NDArray[np.int16]  # (V, M, C, 10)
+    with_filler: bool  # whether an image without an object has the competition's filler row
 
     def scores(self, chosen: npt.NDArray[np.int64], averaging: Averaging) -> Scores:
         """The images' scores where class c has the value number ``chosen[c]``. Shape (M,)."""
@@ -151,9 +152,12 @@ class _State:
 
     def _score(self, top: Scores, bottom: Scores, predicted: Scores) -> Scores:
         """(V, M) from (V, M, 10), (V, M, 10) and (V, M)."""
-        adds = True if self._averaging == "pooled" else self._filler_is_new
-        bottom = bottom + ((predicted == 0) & adds)[..., None]
-        mean: Scores = (top / bottom).mean(axis=-1)
+        if self._table.with_filler:
+            adds = True if self._averaging == "pooled" else self._filler_is_new
+            bottom = bottom + ((predicted == 0) & adds)[..., None]
+        # an image with neither true nor predicted objects scores 1
+        values = np.divide(top, bottom, out=np.ones(bottom.shape), where=bottom > 0)
+        mean: Scores = values.mean(axis=-1)
         return mean
 
 
@@ -185,4 +189,4 @@ def count_classes(
             truth[row, columns] = counts.truth_objects
             predicted[number, row, columns] = counts.predicted_objects
             hits[number, row, columns] = counts.hits
-    return ClassTable(key, tried, tuple(categories), truth, predicted, hits)
+    return ClassTable(key, tried, tuple(categories), truth, predicted, hits, lab.with_filler)

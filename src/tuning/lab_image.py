@@ -150,12 +150,12 @@ class LabImage:
         for packed, threshold in zip(masks, missing, strict=True):
             self._rasters.add(name, SCORED_RASTER, together, threshold, packed)
 
-    def counts(self, keys: SettingsKeys, *, with_filler: bool = True) -> ImageCounts:
+    def counts(self, keys: SettingsKeys, *, with_filler: bool) -> ImageCounts:
         """As matching the objects that are submitted with the truth gives them.
 
         Args:
             keys: Of the settings.
-            with_filler: Whether an image without an object has the filler, as it is submitted.
+            with_filler: Whether an image without an object has the competition's filler row.
 
         Raises:
             ValueError: the truth is not known.
@@ -164,9 +164,8 @@ class LabImage:
             raise ValueError(f"{self._candidates.image_id}: its truth is not known")
         if not keys.classes_are_apart:
             objects = self.detections(keys, SCORED_RASTER)
-            if with_filler or len(objects):
-                return match_objects(self._truth, as_submitted(objects)).counts()
-            return match_objects(self._truth, no_objects(self._truth)).counts()
+            submitted = as_submitted(objects, with_filler=with_filler)
+            return match_objects(self._truth, submitted).counts()
         chosen, classes = self._choose(keys)
         found: dict[ClassKey, ClassHits] = {}
         firsts: dict[ClassKey, int] = {}
@@ -186,9 +185,14 @@ class LabImage:
         of_keys = [found.get(key, _NOTHING) for key in class_keys]
         return ImageCounts(
             class_keys=class_keys,
-            truth_objects=np.array([len(self._truth_of_class.get(key, ())) for key in class_keys]),
-            predicted_objects=np.array([hits.objects for hits in of_keys]),
-            hits=np.array([hits.hits for hits in of_keys]),
+            truth_objects=np.array(
+                [len(self._truth_of_class.get(key, ())) for key in class_keys], dtype=np.int64
+            ),
+            predicted_objects=np.array([hits.objects for hits in of_keys], dtype=np.int64),
+            # an image with neither side's objects has no class, and still ten thresholds
+            hits=np.array([hits.hits for hits in of_keys], dtype=np.int64).reshape(
+                -1, len(THRESHOLDS)
+            ),
         )
 
     def _choose(self, keys: SettingsKeys) -> tuple[Chosen, list[ChosenClass]]:

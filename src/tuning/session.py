@@ -16,9 +16,10 @@ from src.errors import InputError
 from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
 from src.metrics.scoring import Comparison, open_truth
+from src.postprocess.category_names import CategoryNames, names_for
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.submission import read_sample_image_ids
-from src.postprocess.submission_formats import SubmissionFormat
+from src.postprocess.submission_formats import LEGAL_CATEGORIES, SubmissionFormat
 from src.tuning.threshold_lab import ThresholdLab
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Session:
     absent: Sequence[str]  # those of the sample that are not: only of a store that is partial
     notes: Sequence[str]  # what the user should know about images that are not in the store
     truth: Mapping[str, ImageObjects]  # by image id; empty where none is given
+    categories: CategoryNames
+    competition: bool  # whether the competition's submission is written, filler rows and all
     comparison: Comparison | None  # None where no truth is given
     lab: ThresholdLab
 
@@ -134,9 +137,23 @@ def open_session(
             compare_categories(store, objects)
             comparison = _beside_truth(objects, image_ids)
             truth = _Remembered(objects, room_bytes=TRUTH_ROOM_BYTES if remember else 0)
+        categories = names_for(
+            store, None if comparison is None else comparison.labels, str(inputs.ground_truth)
+        )
         room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
-        lab = ThresholdLab(store, truth, image_ids, **room)
-        yield Session(store, image_ids, absent, notes, truth, comparison, lab)
+        with_filler = comparison is not None and categories.is_competition
+        lab = ThresholdLab(store, truth, image_ids, with_filler=with_filler, **room)
+        yield Session(
+            store=store,
+            image_ids=image_ids,
+            absent=absent,
+            notes=notes,
+            truth=truth,
+            categories=categories,
+            competition=_is_competition(store, categories, inputs.sample_submission),
+            comparison=comparison,
+            lab=lab,
+        )
 
 
 def compare_categories(store: PredictionStore, truth: RasterObjects) -> None:
@@ -205,6 +222,22 @@ def _chosen_images(
     if not partial or len(absent) == len(image_ids):
         store.check_image_ids(image_ids, source=sample_submission)
     return [image_id for image_id in image_ids if image_id in there], absent
+
+
+def _is_competition(
+    store: PredictionStore, categories: CategoryNames, sample_submission: str | None
+) -> bool:
+    """Whether the competition's submission is written.
+
+    A model of some of its categories, without the filler's, is told by the sample submission.
+    """
+    if categories.is_competition:
+        return True
+    return (
+        sample_submission is not None
+        and set(store.category_ids) <= set(LEGAL_CATEGORIES)
+        and categories.has_only_competition_names
+    )
 
 
 def _beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:

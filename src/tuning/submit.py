@@ -11,6 +11,7 @@ from src.annotations.sources import default_labels
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
 from src.postprocess.detections import Detections, no_detections
 from src.postprocess.settings import PostprocessSettings
+from src.postprocess.step_counts import StepCounts
 from src.postprocess.submission import SubmissionReport, write_submission
 from src.postprocess.submission_formats import SubmissionFormat
 from src.postprocess.submission_rules import Findings, check_submission
@@ -25,8 +26,10 @@ class Submitted:
     """A written submission."""
 
     report: SubmissionReport
-    findings: Findings  # of the written file, against the competition's rules
+    # of the written file, against the competition's rules; None where it is of other data
+    findings: Findings | None
     score: CompetitionScore | None  # None where no truth is known
+    steps: StepCounts
 
 
 def submit(
@@ -56,8 +59,11 @@ def submit(
     is_scored_raster = written_as.raster == SCORED_RASTER
     if is_scored_raster:
         objects = _scored(objects, session, accumulator)
-    objects = itertools.chain(track(objects), map(no_detections, session.absent))
-    report = write_submission(output, objects, written_as=written_as)
+    steps = StepCounts()
+    objects = itertools.chain(track(_counted(objects, steps)), map(no_detections, session.absent))
+    report = write_submission(
+        output, objects, written_as=written_as, competition=session.competition
+    )
     score = None
     if session.comparison is not None:
         score = (
@@ -65,7 +71,15 @@ def submit(
             if is_scored_raster
             else session.lab.score(settings, averaging=averaging)
         )
-    return Submitted(report, _check(output, session, written_as), score)
+    findings = _check(output, session, written_as) if session.competition else None
+    return Submitted(report, findings, score, steps)
+
+
+def _counted(detections: Iterable[Detections], steps: StepCounts) -> Iterator[Detections]:
+    """Pass detections through, and count what the steps took."""
+    for objects in detections:
+        steps.add(objects)
+        yield objects
 
 
 def _scored(
@@ -74,7 +88,8 @@ def _scored(
     """Pass detections through, and score those whose truth is known."""
     for objects in detections:
         if objects.image_id in session.truth:
-            accumulator.add(session.truth[objects.image_id], as_submitted(objects))
+            predicted = as_submitted(objects, with_filler=session.lab.with_filler)
+            accumulator.add(session.truth[objects.image_id], predicted)
         yield objects
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from src.annotations.imaterialist_2019 import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW
 from src.annotations.packed_masks import pack_runs
 from src.annotations.run_lengths import parse_runs
 from src.metrics.inputs import class_keys
 from src.metrics.matching import ImageObjects
 from src.postprocess.detections import Detections
-from src.postprocess.submission_formats import FILLER_CATEGORY, FILLER_TEXT
 
 _FILLER_MASK = pack_runs([parse_runs(FILLER_TEXT)], RASTER_HW)
 
 
-def as_submitted(objects: Detections, *, use_attributes: bool = False) -> ImageObjects:
-    """An image's objects on the 512 x 512 raster, or the filler row, which counts as a prediction.
+def as_submitted(
+    objects: Detections, *, with_filler: bool, use_attributes: bool = False
+) -> ImageObjects:
+    """Return an image's objects on the 512 x 512 raster as they are scored.
 
     Args:
         objects: After post-processing.
+        with_filler: Whether an image without an object has the competition's filler row, which
+            counts as a prediction there; see ``is_competition``.
         use_attributes: Whether class keys carry a set of attributes, here always the empty one.
     """
-    if not len(objects):
+    if with_filler and not len(objects):
         return filler(objects.image_id, use_attributes=use_attributes)
     categories = objects.category_ids.tolist()
     keys = class_keys(categories, [()] * len(categories), use_attributes)

@@ -33,6 +33,8 @@ class ThresholdLab:
         store: Pre-NMS candidates.
         truth: Objects by image id; class keys are categories. Images without truth are not scored.
         image_ids: The images, in the order of a submission; each in the store.
+        with_filler: Whether an image without an object has the competition's filler row, which is
+            scored as a prediction; see ``src.annotations.imaterialist_2019``.
         raster_room_bytes: What remembered masks may take.
         candidate_room_bytes: What remembered candidates may take.
     """
@@ -43,10 +45,12 @@ class ThresholdLab:
         truth: Mapping[str, ImageObjects],
         image_ids: Iterable[str],
         *,
+        with_filler: bool = False,
         raster_room_bytes: int = RASTER_ROOM_BYTES,
         candidate_room_bytes: int = CANDIDATE_ROOM_BYTES,
     ) -> None:
         self.image_ids = tuple(image_ids)
+        self.with_filler = with_filler
         self._store = store
         self._truth = truth
         self._rasters = RasterCache(room_bytes=raster_room_bytes)
@@ -78,17 +82,19 @@ class ThresholdLab:
         return [accumulator.result() for accumulator in accumulators]
 
     def counts(
-        self, grid: Sequence[PostprocessSettings], *, with_filler: bool = True
+        self, grid: Sequence[PostprocessSettings], *, with_filler: bool | None = None
     ) -> Iterator[tuple[str, list[ImageCounts]]]:
         """Each image whose truth is known, with its counts under each of many settings.
 
         Args:
             grid: The settings.
-            with_filler: Whether an image without an object has the filler, as it is submitted.
+            with_filler: In place of the lab's own; None: as the lab has it.
 
         Raises:
             InputError: the store is damaged.
         """
+        if with_filler is None:
+            with_filler = self.with_filler
         keys = [SettingsKeys(settings) for settings in grid]
         for image_id in self.image_ids:
             if image_id in self._truth:

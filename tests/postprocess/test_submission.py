@@ -100,7 +100,7 @@ def test_what_is_written_is_valid(
     if rules.suppress_overlaps:
         assert report.overlapping_images == 0
     assert report.images == len(seeds)
-    assert report.objects == len(rows) - report.filler_images == sum(map(len, found))
+    assert report.objects == len(rows) - report.empty_images == sum(map(len, found))
     wanted = [mask for objects in found for mask in unpack(objects.packed, (512, 512))]
     drawn = [draw(row["EncodedPixels"]) for row in rows if row["EncodedPixels"] != "1 1"]
     assert len(drawn) == len(wanted)
@@ -205,7 +205,7 @@ def test_golden_file(tmp_path: Path) -> None:
     assert path.read_bytes() == (
         b"ImageId,EncodedPixels,ClassId\nb.jpg,3 2 1024 2,33\nb.jpg,262144 1,0\na.jpg,1 1,23\n"
     )
-    assert (report.images, report.objects, report.filler_images) == (2, 2, 1)
+    assert (report.images, report.objects, report.empty_images) == (2, 2, 1)
 
 
 def test_overlapping_images_are_counted(tmp_path: Path) -> None:

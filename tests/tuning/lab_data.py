@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from src.annotations.packed_masks import to_runs
 from src.annotations.run_lengths import format_runs
 from src.postprocess.candidates import Candidates
+from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
 from src.postprocess.prediction_store import PredictionStoreWriter
 from tests.postprocess.generated import make_masks, make_settings
@@ -72,3 +74,48 @@ def write_lab_data(folder: Path, images: int) -> tuple[Path, Path]:
             if not len(found):
                 rows.writerow([real.image_id, "1 300", 512, 512, 31])
     return store, truth
+
+
+OWN_NAMES = {1: "cat", 5: "dog", 9: "wild dog"}
+_OWN_IDS = dict(zip(CATEGORIES, OWN_NAMES, strict=True))
+
+
+def write_own_data(folder: Path, images: int, empty: int = 0) -> tuple[Path, Path]:
+    """A store of other data than the competition's and its truth as a COCO file.
+
+    Args:
+        folder: Of both.
+        images: With true objects and candidates.
+        empty: Further images with neither.
+    """
+    everything = make_settings(score_threshold=0.0, nms_iou_threshold=1.0)
+    folder.mkdir(parents=True, exist_ok=True)
+    annotations = []
+    with PredictionStoreWriter(
+        folder / "store", category_ids=list(OWN_NAMES), settings={}
+    ) as writer:
+        for number in range(images + empty):
+            candidates, real = (
+                replace(
+                    made,
+                    category_ids=np.array(
+                        [_OWN_IDS[category] for category in made.category_ids.tolist()],
+                        dtype=np.int16,
+                    ),
+                )
+                for made in make_image(number, objects=6 if number < images else 0)
+            )
+            writer.add(candidates)
+            found = coco_results(real, everything, image_number=number + 1)
+            annotations += [{**one, "iscrowd": 0} for one in found]
+    height, width = SIZE_HW
+    truth = {
+        "images": [
+            {"id": n + 1, "file_name": f"{n:03d}.jpg", "height": height, "width": width}
+            for n in range(images + empty)
+        ],
+        "categories": [{"id": number, "name": name} for number, name in OWN_NAMES.items()],
+        "annotations": [{"id": n, "area": 1, **one} for n, one in enumerate(annotations, start=1)],
+    }
+    (folder / "truth.json").write_text(json.dumps(truth))
+    return folder / "store", folder / "truth.json"

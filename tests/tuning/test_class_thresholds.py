@@ -24,7 +24,9 @@ def lab(tmp_path_factory):
     store, truth = write_lab_data(tmp_path_factory.mktemp("lab"), images=24)
     with open_truth(truth) as objects:
         opened = PredictionStore(store)
-        yield ThresholdLab(opened, {i: objects[i] for i in objects}, opened.image_ids)
+        yield ThresholdLab(
+            opened, {i: objects[i] for i in objects}, opened.image_ids, with_filler=True
+        )
 
 
 @pytest.mark.parametrize("averaging", AVERAGINGS)

@@ -1,0 +1,96 @@
+"""How many detections each step of post-processing took, over the images of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from src.postprocess.category_names import CategoryNames
+from src.postprocess.detections import EMPTY, NMS_AND_CAP, Detections
+from src.postprocess.settings import REMOVALS, PostprocessSettings
+
+# Of an untrained or very permissive store these two take nearly everything, as they are meant to.
+_TAKE_MOST = ("score", "nms", NMS_AND_CAP)
+
+
+@dataclass(slots=True)
+class StepCounts:
+    """Counts of (box, class) pairs and of what became of them."""
+
+    pairs: int = 0
+    left: int = 0
+    taken: dict[str, int] = field(default_factory=dict)  # by step, in the order of the steps
+
+    def add(self, objects: Detections) -> None:
+        """Count one image."""
+        self.pairs += len(objects) + sum(objects.taken.values())
+        self.left += len(objects)
+        for step, count in objects.taken.items():
+            self.taken[step] = self.taken.get(step, 0) + count
+
+    def __str__(self) -> str:
+        """``1,234 pairs: score took 1,000, nms 34; 200 objects are left``."""
+        took = [f"{step} {count:,}" for step, count in self.taken.items() if count]
+        if not took:
+            return f"{self.pairs:,} pairs: no step took any"
+        took[0] = took[0].replace(" ", " took ", 1)
+        return f"{self.pairs:,} pairs: {', '.join(took)}; {self.left:,} objects are left"
+
+    def warnings(
+        self,
+        settings: PostprocessSettings,
+        categories: CategoryNames,
+        category_ids: Sequence[int],
+    ) -> list[str]:
+        """Return a sentence for each step that took all or most of what reached it.
+
+        Score threshold and NMS are meant to take most, so they are named only where they took all.
+
+        Args:
+            settings: Thresholds and rules.
+            categories: Names of the categories.
+            category_ids: Of the predictions.
+        """
+        sentences = []
+        reached = self.pairs
+        for step, count in self.taken.items():
+            is_all = count == reached > 0
+            if is_all or (2 * count > reached and step not in _TAKE_MOST):
+                share = f"all {count:,}" if is_all else f"{count:,} of the {reached:,}"
+                why = self._reason(step, settings, categories, category_ids)
+                sentences.append(f"{step} took {share} detections that reached it: {why}")
+            reached -= count
+        if not self.pairs:
+            sentences.append("the store has no (box, class) pair of these images")
+        return sentences
+
+    def _reason(
+        self,
+        step: str,
+        settings: PostprocessSettings,
+        categories: CategoryNames,
+        category_ids: Sequence[int],
+    ) -> str:
+        if step == "remove":
+            removed = sorted(settings.removed_categories & set(category_ids))
+            kept = sorted(set(category_ids) - settings.removed_categories)
+            by_name = settings.remove != "none" and REMOVALS[settings.remove]
+            keys = ["remove_categories"] if settings.remove_categories else []
+            keys += [f"remove={settings.remove}"] if by_name else []
+            return (
+                f"postprocess.{' and postprocess.'.join(keys)} removes "
+                f"{categories.describe(removed)}; of the predictions' categories "
+                f"{categories.describe(kept) or 'none'} {'is' if len(kept) < 2 else 'are'} kept "
+                "(postprocess=winner_all_classes keeps all)"
+            )
+        if step == "min_area":
+            return f"postprocess.min_area_px={settings.min_area_px} on {settings.min_area_raster}"
+        if step == EMPTY:
+            return (
+                f"no pixel reaches postprocess.mask_threshold={settings.mask_threshold:g}, or "
+                "better masks of the class cover all of it"
+            )
+        key = {"score": "score_threshold", "cap": "max_per_image"}.get(step, step)
+        own = {"score": settings.score_threshold_per_class}.get(step)
+        more = f" and {key}_per_class" if own else ""
+        return f"postprocess.{key}={getattr(settings, key, '')}{more}"

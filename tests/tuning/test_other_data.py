@@ -1,0 +1,238 @@
+"""Data that is not the competition's, with images on which nothing is: no filler, no crash."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.compare import main as compare
+from src.export_coco import main as export_coco
+from src.metrics.competition import AVERAGINGS
+from src.metrics.errors import KINDS, ErrorAccumulator
+from src.metrics.matching import ImageObjects, match_objects
+from src.metrics.scoring import open_truth
+from src.postprocess.__main__ import main as postprocess
+from src.postprocess.prediction_store import PredictionStore
+from src.report import main as report
+from src.score import main as score
+from src.search import main as search
+from src.tuning.class_thresholds import count_classes
+from src.tuning.cross_validation import make_folds
+from src.tuning.threshold_lab import ThresholdLab
+from tests.postprocess.generated import make_settings
+from tests.tuning.lab_data import write_own_data
+
+IMAGES, EMPTY = 12, 4
+BOTH = ("per_class", pytest.param("pooled", marks=pytest.mark.slow))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_own_data(tmp_path_factory.mktemp("own"), IMAGES, EMPTY)
+
+
+@pytest.fixture
+def inputs(data: tuple[Path, Path]) -> tuple[str, str, str]:
+    store, truth = data
+    return f"predictions={store}", f"ground_truth={truth}", "cache_directory=null"
+
+
+def last_line(shown: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(shown.splitlines()[-1])
+    return result
+
+
+@pytest.mark.parametrize("averaging", BOTH)
+def test_no_filler_is_written_or_scored(
+    run: Any, inputs: tuple[str, ...], tmp_path: Path, averaging: str
+) -> None:
+    high = ("postprocess=winner_all_classes", "postprocess.score_threshold=0.9")
+    options = (*inputs[1:], f"averaging={averaging}", "resamples=100")
+    shown = run(postprocess, inputs[0], *options, *high)
+    assert "so this is no submission to it" in shown
+    assert "valid submission" not in shown
+    rows = list(csv.DictReader(Path("submission.csv").read_text().splitlines()))
+    assert {row["ImageId"] for row in rows} == {f"{n:03d}.jpg" for n in range(IMAGES + EMPTY)}
+    nothing = [row for row in rows if not row["EncodedPixels"]]
+    assert len(nothing) > EMPTY
+    assert {row["ClassId"] for row in nothing} == {""}
+    summary = last_line(shown)
+    assert set(summary["per_class"]) == {"1", "5", "9"}
+    per_image = json.loads((tmp_path / "score.json").read_text())["per_image"]
+    assert [per_image[f"{n:03d}.jpg"] for n in range(IMAGES, IMAGES + EMPTY)] == [1.0] * EMPTY
+
+    assert last_line(run(score, "submission=submission.csv", *options)) == summary
+    (store,) = (text.partition("=")[2] for text in inputs[:1])
+    sides = ("a=submission.csv", f"b={store}", "b_postprocess.score_threshold=0.9")
+    assert last_line(run(compare, *sides, *options))["difference"]["estimate"] == 0.0
+    for source in (inputs[:1] + high, ("submission=submission.csv",)):
+        shown = run(report, *source, *options, "output=page.html", "worst=1", "best=0")
+        assert f"score {summary['competition_map']:.4f} ({averaging}, 16 images)" in shown
+
+
+def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Path]) -> None:
+    _, truth = data
+    lines = "".join(f"{n:03d}.jpg,1 1,23\n" for n in range(IMAGES + EMPTY))
+    Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n" + lines)
+    arguments = ("submission=fillers.csv", f"ground_truth={truth}", "cache_directory=null")
+    shown = run(score, *arguments)
+    assert "which are no predictions but in the competition, left out: 16" in " ".join(
+        shown.split()
+    )
+    assert last_line(shown)["competition_map"] == EMPTY / (IMAGES + EMPTY)
+    few = ("resamples=100", "worst=1", "best=0")
+    assert run(report, *arguments, *few).startswith("wrote report.html")
+    Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n000.jpg,1 2,23\n")
+    error = run(score, *arguments)
+    assert error.endswith(
+        "fillers.csv, image 000.jpg: unknown category 23; 3 ids between 1 and 9 with gaps are legal"
+    )
+
+
+@pytest.mark.parametrize("averaging", BOTH)
+def test_search_with_empty_images(
+    run: Any, inputs: tuple[str, ...], tmp_path: Path, averaging: str
+) -> None:
+    shown = run(
+        search,
+        *inputs,
+        f"config_dir={tmp_path}/own",
+        f"output_dir={tmp_path}/out",
+        "trials=6",
+        "random_trials=4",
+        "folds=2",
+        "resamples=200",
+        f"averaging={averaging}",
+        "space.mask_threshold_per_class=null",
+        "space.score_threshold_per_class=0.3 to 0.9 by 0.3",
+        *(
+            f"{group}.remove_categories=[wild dog]"
+            for group in ("postprocess", "default", "winner")
+        ),
+    )
+    result = last_line(shown)
+    assert result["images"] == IMAGES + EMPTY
+    assert result["settings"]["remove_categories"] == [9]
+
+
+@pytest.mark.parametrize("averaging", AVERAGINGS)
+@pytest.mark.parametrize("key", ["score_threshold_per_class", "mask_threshold_per_class"])
+def test_class_thresholds_with_empty_images(
+    data: tuple[Path, Path], averaging: Any, key: str
+) -> None:
+    store, truth = data
+    settings = make_settings(score_threshold=0.5, nms_iou_threshold=0.5, suppress_overlaps=True)
+    with open_truth(truth) as objects:
+        opened = PredictionStore(store)
+        lab = ThresholdLab(opened, objects, opened.image_ids)
+        table = count_classes(lab, settings, key, (0.2, 0.8, 0.97))
+        for chosen in np.random.default_rng(0).integers(0, 4, (5, 3)):
+            own = {c: float(table.values[v]) for c, v in zip((1, 5, 9), chosen, strict=True)}
+            wanted = lab.score(replace(settings, **{key: own}), averaging).per_image
+            assert table.scores(chosen, averaging) == pytest.approx(wanted, abs=1e-12)
+            assert wanted[IMAGES:].tolist() == [1.0] * EMPTY
+        only_empty = np.arange(IMAGES + EMPTY) >= IMAGES
+        assert table.tune(only_empty, averaging) == {}
+
+
+@pytest.mark.parametrize("averaging", AVERAGINGS)
+def test_errors_of_an_image_with_nothing(averaging: Any) -> None:
+    nothing = ImageObjects("a", (), np.zeros((0, 512 * 512 // 8), dtype=np.uint8))
+    errors = ErrorAccumulator(averaging=averaging)
+    errors.add(nothing, nothing, match_objects(nothing, nothing))
+    found = errors.result()
+    assert found.score == 1.0
+    assert {kind: found.gain(kind) for kind in KINDS} == dict.fromkeys(KINDS, 0.0)
+
+
+def test_folds_deal_empty_images_out() -> None:
+    fold_of = make_folds([{1}, {1}, {1, 5}, {5}] * 3 + [set()] * 6, folds=3, seed=0)
+    assert np.bincount(fold_of).tolist() == [6, 6, 6]
+    assert sorted(np.bincount(fold_of[12:], minlength=3)) == [2, 2, 2]
+    assert set(make_folds([set()] * 6, folds=3, seed=0)) == {0, 1, 2}
+
+
+def test_a_step_that_takes_everything_is_named(run: Any, inputs: tuple[str, ...]) -> None:
+    shown = run(postprocess, *inputs, "postprocess=winner")
+    assert "0 objects in 0 of 16 images\n" in shown
+    assert "144 pairs: score took 76, nms 31, remove 37; 0 objects are left" in shown
+    assert (
+        "warning: remove took all 37 detections that reached it: postprocess.remove_categories "
+        "removes 1 cat, 5 dog, 9 wild dog; of the predictions' categories none is kept"
+    ) in shown
+    shown = run(postprocess, *inputs, "postprocess.score_threshold=1")
+    assert "warning: score took all 144 detections that reached it: postprocess.score" in shown
+    shown = run(postprocess, *inputs, "postprocess=winner_all_classes")
+    assert "warning" not in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            "postprocess.remove=attribute_classes",
+            "postprocess.remove must be none for {truth}, got attribute_classes: that stands for "
+            "categories of iMaterialist (Fashion); its own are 1 cat, 5 dog, 9 wild dog; "
+            "postprocess.remove_categories=[...] takes their ids or names",
+        ),
+        (
+            "postprocess.remove_categories=[dgo]",
+            "postprocess.remove_categories must be ids or names of categories of {truth}, got "
+            "'dgo'; near ones: 5 dog",
+        ),
+        (
+            "postprocess.score_threshold_per_class={zebra:0.5}",
+            "postprocess.score_threshold_per_class must be ids or names of categories of {truth}, "
+            "got 'zebra'; near ones: 1 cat, 5 dog, 9 wild dog",
+        ),
+        (
+            "postprocess.mask_threshold_per_class={Cat:0.5,1:0.4}",
+            "postprocess.mask_threshold_per_class must have a category once, got 1 and 'Cat'",
+        ),
+        (
+            "postprocess.mask_threshold_per_class={cat:0}",
+            "postprocess.mask_threshold_per_class.cat=0: a number above 0 to 1 wanted",
+        ),
+    ],
+)
+def test_mistakes_about_categories_are_one_line(
+    run: Any, data: tuple[Path, Path], inputs: tuple[str, ...], changes: str, message: str
+) -> None:
+    assert run(postprocess, *inputs, changes) == f"error: {message.format(truth=data[1])}"
+
+
+def test_categories_are_named_in_every_command(run: Any, data: tuple[Path, Path]) -> None:
+    store, truth = data
+    inputs = (f"ground_truth={truth}", "cache_directory=null")
+    named = ("remove_categories=[Dog]", "score_threshold_per_class={wild dog:0.9}")
+    numbered = ("remove_categories=[5]", "score_threshold_per_class={9:0.9}")
+    found = [
+        last_line(
+            run(postprocess, f"predictions={store}", *inputs, *(f"postprocess.{x}" for x in own))
+        )
+        for own in (named, numbered)
+    ]
+    assert found[0] == found[1]
+    sides = [
+        f"{side}_postprocess.{x}"
+        for side, own in zip("ab", (named, numbered), strict=True)
+        for x in own
+    ]
+    paired = last_line(run(compare, f"a={store}", f"b={store}", *inputs, *sides))
+    assert paired["difference"]["estimate"] == 0.0
+    assert paired["a"]["estimate"] < 1
+    arguments = (f"predictions={store}", *inputs, "resamples=100", "worst=1", "best=0")
+    shown = run(report, *arguments, *(f"postprocess.{x}" for x in named))
+    assert f"score {found[0]['competition_map']:.4f} " in shown
+    # without the truth, and without names in the store
+    error = run(export_coco, f"predictions={store}", "output=o.json", f"postprocess.{named[0]}")
+    assert error == (
+        "error: postprocess.remove_categories must be category ids here, got 'Dog': "
+        f"{store} has no names; ground_truth=... brings them"
+    )

@@ -27,7 +27,7 @@ from src.metrics.intervals import (
 from src.metrics.matching import ImageObjects
 from src.metrics.score_file import is_score_file, read_scores
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
-from src.postprocess.category_names import check_values, named_settings, names_for
+from src.postprocess.category_names import named_settings, names_for
 from src.postprocess.prediction_store import PredictionStore
 from src.reporting.stored_predictions import StoredObjects
 from src.tuning.session import compare_categories
@@ -144,8 +144,6 @@ def main(config: DictConfig) -> None:
     """Hydra's task: score both, resample the images, show the difference with its interval."""
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
-    for side in SIDES:
-        check_values(to_plain(config[f"{side}_postprocess"]))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         a, b = (scores_of(config, side, progress) for side in SIDES)
     check_same_images(a, b)

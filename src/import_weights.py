@@ -17,6 +17,7 @@ from src.config import entry_point, to_plain
 from src.mmdet_bridge.category_map import read_category_map, source_class_names
 from src.mmdet_bridge.checkpoint_layouts import OLD_LAYOUTS
 from src.mmdet_bridge.checkpoints import (
+    check_finite,
     check_weights_path,
     file_sha256,
     load_checkpoint,
@@ -38,6 +39,7 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
     if keys["trusted"]:
         print(f"trusted=true: code in {source} may run", file=sys.stderr)
     checkpoint = load_checkpoint(source, trusted=keys["trusted"])
+    check_finite(checkpoint.weights, source)
     category_ids = keys["module"]["category_ids"] or list(range(keys["module"]["num_classes"]))
     labels = IMATERIALIST_2019_LABELS
     if keys["label_descriptions"] is not None:

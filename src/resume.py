@@ -13,8 +13,13 @@ import torch
 from src.callbacks.composed_config import CONFIG_KEY
 from src.callbacks.run_checkpoint import EPOCH_FILES, LAST_FILE, POSITION_KEY, STEP_FILES
 from src.errors import InputError
-from src.io import remove_all_partial_files
-from src.mmdet_bridge.checkpoints import check_archive
+from src.io import printable, remove_all_partial_files
+from src.mmdet_bridge.checkpoints import (
+    check_archive,
+    check_checkpoint_file,
+    check_finite,
+    describe_load_error,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +96,7 @@ def choose_checkpoint(*, resume: str, directory: Path) -> FoundCheckpoint | None
         return None
     if resume != "auto":
         path = Path(resume)
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"resume={resume}: no such file; legal: auto, never, or a checkpoint")
         return _read(path)
     return _newest_whole(directory)
@@ -171,30 +176,69 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _read(path: Path) -> FoundCheckpoint:
+    check_checkpoint_file(path)
     check_archive(path)
-    return FoundCheckpoint(path, _peek(path))
+    content = _peek(path)
+    check_finite(content["state_dict"], path)
+    return FoundCheckpoint(path, content)
 
 
 def _peek(path: Path) -> Mapping[str, Any]:
     """Read all but the tensors, which stay on the disk; checksums are not compared."""
+    check_checkpoint_file(path)
+    check_archive(path, checksums=False)
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise InputError(
-            f"checkpoint {path} is cut short, damaged, or no checkpoint: {_first_line(error)}"
+            f"checkpoint {path} is cut short, damaged, or no checkpoint: "
+            f"{describe_load_error(error)}"
         ) from error
-    wanted = (POSITION_KEY, CONFIG_KEY, "global_step", "callbacks")
+    wanted = (POSITION_KEY, CONFIG_KEY, "global_step", "callbacks", "state_dict")
     if not isinstance(content, Mapping) or any(key not in content for key in wanted):
         raise InputError(
             f"checkpoint {path} is none that a run can go on from; to begin from its weights: "
             f"initial_weights={path}"
         )
+    _check_content(content, path)
     return content
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+def _check_content(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse what Lightning's and our callbacks would take from a file without a look at it."""
+    position, weights = content[POSITION_KEY], content["state_dict"]
+    for key, legal, is_legal in (
+        ("global_step", "a count of steps", _is_count(content["global_step"])),
+        (POSITION_KEY, "a position in the data", isinstance(position, Mapping)),
+        (
+            f"{POSITION_KEY}.epoch",
+            "a count of epochs",
+            isinstance(position, Mapping) and _is_count(position.get("epoch")),
+        ),
+        (CONFIG_KEY, "a configuration", isinstance(content[CONFIG_KEY], Mapping)),
+        ("callbacks", "states by name", _is_mapping_of(content["callbacks"], Mapping)),
+        ("state_dict", "tensors by name", _is_mapping_of(weights, torch.Tensor)),
+    ):
+        if not is_legal:
+            raise InputError(f"checkpoint {path}: {key} must be {legal}, got something else")
+    for name, state in content["callbacks"].items():
+        best = state.get("best_k_models")
+        paths = [value for key, value in state.items() if str(key).endswith("_path")]
+        # Files that Lightning removes when a better one comes: nothing outside the run's folder.
+        for value in [*paths, *(best if isinstance(best, Mapping) else ())]:
+            if "://" in str(value) or "::" in str(value) or ".." in Path(str(value)).parts:
+                raise InputError(
+                    f"checkpoint {path}: callbacks.{printable(name)} must name files of the run, "
+                    f"got {printable(repr(value))}"
+                )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_mapping_of(value: object, kind: type) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, kind) for part in value.values())
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

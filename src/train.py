@@ -22,7 +22,7 @@ from src.datamodules.loading import end_with_parent
 from src.errors import InputError
 from src.from_data import take_classes
 from src.guards import build_trainer, check_devices, check_multirun, check_precision
-from src.mmdet_bridge.checkpoints import load_state_dict
+from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
 from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
 from src.resume import check_same_run, choose_checkpoint, set_aside
@@ -108,12 +108,14 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
                 "initial_weights=null: %d parameters of the frozen stages stay random", fixed
             )
         return
-    if not Path(initial_weights).is_file():
+    if not Path(initial_weights).exists():
         raise InputError(
             f"initial_weights={initial_weights}: no such file; python -m src.import_weights makes "
             "it of a COCO checkpoint (docs/weights.md), null starts from random weights"
         )
-    module.load_weights(load_state_dict(initial_weights))
+    weights = load_state_dict(initial_weights)
+    check_finite(weights, initial_weights)
+    module.load_weights(weights)
 
 
 def best_score(trainer: lightning.Trainer) -> float | None:

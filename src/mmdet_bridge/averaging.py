@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import load_state_dict
+from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
 from src.mmdet_bridge.detectors import detector_names, examples
 
 
@@ -34,7 +34,9 @@ def average_weights(
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
     for path, share in zip(paths, shares, strict=True):
-        content = detector_names(load_state_dict(path))
+        content = load_state_dict(path)
+        check_finite(content, path)
+        content = detector_names(content)
         if not total:
             dtypes = {name: value.dtype for name, value in content.items()}
         elif content.keys() != total.keys():
@@ -55,8 +57,6 @@ def average_weights(
             if not value.is_floating_point():
                 total[name] = torch.maximum(known, value)
                 continue
-            if not value.isfinite().all():
-                raise InputError(f"checkpoint {path}: {name} is not finite")
             if name in total:
                 total[name].add_(value.double(), alpha=share)
             else:

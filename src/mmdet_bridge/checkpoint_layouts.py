@@ -19,8 +19,8 @@ bias of ``conv_logits``, so a file that went through it has that bias one class 
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,21 +28,19 @@ from torch import Tensor
 
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints import Checkpoint
-from src.mmdet_bridge.detectors import LIGHTNING_PREFIX, examples
+from src.mmdet_bridge.detectors import examples, unwrap
+
+log = logging.getLogger(__name__)
 
 OLD_LAYOUTS = ("v0.6", "v1")  # mmdetection 1.2 and before
 LAYOUTS = (*OLD_LAYOUTS, "v2", "v3")
 BACKGROUND_LAST = "background moved last"
+SECOND_SET = "second set of weights beside a moving average"
 BACKGROUND_LEFT_OUT = "background left out"
-
-# Data parallel training, Lightning, and modules that hold a detector as their model.
-WRAPPERS = ("module.", LIGHTNING_PREFIX, "model.")
 
 # Of the names in today's form. What is not listed and not the model's is an error, not dropped.
 DROPPED = (
     (r"(roi_head\.)?semantic_head\.", "semantic branch"),
-    # mmcv's EMAHook exchanges the two before a checkpoint is written: the plain names are the mean.
-    (r"ema_", "second set of weights beside a moving average"),
     (r"data_preprocessor\.", "the configuration has these"),
 )
 
@@ -63,7 +61,7 @@ def detect_layout(checkpoint: Checkpoint) -> str:
     Raises:
         InputError: the names are no detector's.
     """
-    names = set(unwrapped(checkpoint.weights))
+    names = set(unwrap(checkpoint.weights).plain)
     old = any(name.startswith("bbox_head.") for name in names)
     if old == any(name.startswith("roi_head.bbox_head.") for name in names):
         raise InputError(
@@ -89,14 +87,19 @@ def modernise(checkpoint: Checkpoint, layout: str) -> list[Entry]:
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout={layout}: legal are auto, {', '.join(LAYOUTS)}")
-    plain = unwrapped(checkpoint.weights)
+    unwrapped = unwrap(checkpoint.weights)
+    if notice := unwrapped.notice():
+        log.info("checkpoint %s: %s", checkpoint.path, notice)
+    plain = unwrapped.plain
     old = layout in OLD_LAYOUTS
     if old == any(name.startswith("roi_head.") for name in plain):
         heads = "roi_head.bbox_head." if old else "bbox_head."
         raise InputError(
             f"layout={layout}: checkpoint {checkpoint.path} has another, with names {heads}..."
         )
-    entries = []
+    entries = [
+        Entry(name, None, checkpoint.weights[name], SECOND_SET) for name in unwrapped.second_set
+    ]
     for name, (source, value) in plain.items():
         target = _today(name) if old else name
         reason = next((why for start, why in DROPPED if re.match(start, target)), None)
@@ -120,16 +123,6 @@ def class_count(entries: list[Entry]) -> int | None:
         if entry.target and entry.target.endswith(".fc_cls.bias"):
             return len(entry.value) - 1
     return None
-
-
-def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    """Name without the prefixes that wrappers give to all names -> (name in the file, tensor)."""
-    plain = {name: (name, value) for name, value in weights.items()}
-    while plain and (
-        prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in plain)), None)
-    ):
-        plain = {name.removeprefix(prefix): entry for name, entry in plain.items()}
-    return plain
 
 
 def _today(name: str) -> str:

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.io import write_bytes
+from src.io import check_input_file, printable, write_bytes
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
 META_KEY = "meta"  # what mmdetection notes beside the weights: its version, the classes' names
 NOTES = (META_KEY, "hyper_parameters", "callbacks")  # the last two are Lightning's
 WEIGHTS_SUFFIX = ".safetensors"
+MAX_HEADER_BYTES = 16 * 2**20  # the winning model's has 0.2 MB
+MAX_EXPANSION = 8  # tensors may share their bytes, tied weights, say
 PICKLES_OF_OLDER_FORMAT = 4  # torch.save before 1.6: magic number, version, machine, content
 
 # Numbers of numpy's, which mmdetection's notes hold (a best score, say). Their constructors make
@@ -77,10 +79,7 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
             read without running code from it.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"checkpoint {path} does not exist")
-    if not path.is_file():
-        raise InputError(f"checkpoint {path} is a folder; give one of the files in it")
+    check_checkpoint_file(path)
     with path.open("rb") as file:
         start = file.read(9)
     # Eight bytes of length, then a JSON header: https://github.com/safetensors/safetensors#format
@@ -98,6 +97,41 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
             if isinstance(content.get(key), Mapping):
                 weights = content[key]
     return Checkpoint(path=path, weights=_check_weights(weights, path), **notes)
+
+
+def check_checkpoint_file(path: Path) -> None:
+    """Refuse what is no regular file, before anything of it is read.
+
+    Raises:
+        InputError: It is missing, a folder, a pipe, a device.
+    """
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist")
+    if path.is_dir():
+        raise InputError(f"checkpoint {path} is a folder; give one of the files in it")
+    try:
+        check_input_file(path)
+    except InputError as error:
+        raise InputError(f"checkpoint {error}") from error
+
+
+def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse weights with a value that is nan or infinite.
+
+    Raises:
+        InputError: Names the file, the first such tensor and how many there are.
+    """
+    bad = [
+        name
+        for name, value in weights.items()
+        if (value.is_floating_point() or value.is_complex()) and not value.isfinite().all()
+    ]
+    if bad:
+        raise InputError(
+            f"checkpoint {path}: weights must be finite, got nan or infinite values in {len(bad)} "
+            f"of {len(weights)} tensors, the first {printable(bad[0])}; take a checkpoint from "
+            "before the loss was nan"
+        )
 
 
 def check_weights_path(path: str | Path) -> Path:
@@ -147,21 +181,70 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _load_safetensors(path: Path) -> Any:
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    size = path.stat().st_size
+    if header > size - 8:
+        raise InputError(
+            f"checkpoint {path} is cut short or damaged: its header takes {header} bytes, the file "
+            f"has {size}"
+        )
+    if header > MAX_HEADER_BYTES:
+        raise InputError(
+            f"checkpoint {path}: a header of safetensors must have at most {MAX_HEADER_BYTES} "
+            f"bytes, got {header}"
+        )
     try:
         return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise InputError(f"checkpoint {path} is cut short or damaged: {error}") from error
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        raise InputError(
+            f"checkpoint {path} is cut short or damaged: {printable(error)}"
+        ) from error
 
 
-def check_archive(path: Path) -> None:
-    """Compare the checksums of a ``torch.save`` file, which ``torch.load`` does not."""
+def check_archive(path: Path, *, checksums: bool = True) -> None:
+    """Check a ``torch.save`` file before ``torch.load`` reads it, which looks at none of this.
+
+    Args:
+        path: A zip archive.
+        checksums: Whether to read the file and compare its checksums, too.
+
+    Raises:
+        InputError: The archive is damaged, or would take more memory than the file has bytes:
+            ``torch.save`` never compresses, so a part that is compressed, or several that share
+            their bytes, make a bomb.
+    """
+    damaged = None
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # a damaged file can make the reader fail in any way
-        raise InputError(f"checkpoint {path} is cut short or damaged: {error}") from error
+            problem = _archive_problem(archive, path.stat().st_size)
+            if checksums and problem is None:
+                damaged = archive.testzip()
+    except Exception as error:  # as above
+        raise InputError(
+            f"checkpoint {path} is cut short or damaged: {printable(error)}"
+        ) from error
+    if problem is not None:
+        raise InputError(f"checkpoint {path} is no file of torch.save: {problem}")
     if damaged:
-        raise InputError(f"checkpoint {path} is damaged: wrong checksum of its part {damaged}")
+        raise InputError(
+            f"checkpoint {path} is damaged: wrong checksum of its part {printable(damaged)}"
+        )
+
+
+def _archive_problem(archive: zipfile.ZipFile, file_bytes: int) -> str | None:
+    """Say what in the directory of an archive ``torch.save`` would not have written."""
+    whole = 0
+    for part in archive.infolist():
+        whole += part.file_size
+        if part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size:
+            return (
+                f"its part {printable(part.filename)} is compressed ({part.compress_size} bytes "
+                f"that unpack to {part.file_size}), which torch.save never does"
+            )
+    if whole > file_bytes:
+        return f"its parts claim {whole} bytes, the file has {file_bytes}"
+    return None
 
 
 def _load_pickled(path: Path, *, trusted: bool) -> Any:
@@ -173,7 +256,7 @@ def _load_pickled(path: Path, *, trusted: bool) -> Any:
             if not code:
                 raise InputError(
                     f"checkpoint {path} is cut short, damaged, or no checkpoint at all: expected "
-                    f"safetensors or a file of torch.save ({_last_line(error)})"
+                    f"safetensors or a file of torch.save ({describe_load_error(error)})"
                 ) from error
             if not trusted:
                 raise InputError(
@@ -187,7 +270,7 @@ def _load_pickled(path: Path, *, trusted: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # code can fail in any way
         raise InputError(
-            f"checkpoint {path} fails to load although it is trusted ({_last_line(error)})"
+            f"checkpoint {path} fails to load although it is trusted ({describe_load_error(error)})"
         ) from error
 
 
@@ -215,11 +298,14 @@ def _pickles_are_whole(path: Path) -> bool:
     return True
 
 
-def _last_line(error: Exception) -> str:
-    # torch's advice in between is to run the file's code.
+def describe_load_error(error: Exception) -> str:
+    """Return one line for an error of ``torch.load``, without its advice to run the file's code."""
     lines = re.sub(r"Check the documentation of torch\.load.*", "", str(error), flags=re.S)
+    lines = re.sub(r"\(\d+\) In PyTorch.*?WeightsUnpickler error:", "", lines, flags=re.S)
     last = (lines.strip().splitlines() or [""])[-1]
-    return f"{type(error).__name__}: {last.strip()}"
+    if "weights_only" in last:
+        last = "it is no plain file of weights"
+    return f"{type(error).__name__}: {printable(last.strip())}"
 
 
 def _check_weights(content: Any, path: Path) -> dict[str, Tensor]:
@@ -230,9 +316,29 @@ def _check_weights(content: Any, path: Path) -> dict[str, Tensor]:
         )
     strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if strange or not content:
-        found = f"'{strange[0]}' is no tensor" if strange else "it is empty"
+        found = f"'{printable(strange[0])}' is no tensor" if strange else "it is empty"
         raise InputError(
             f"checkpoint {path} holds no weights: {found}; expected tensors by name, or a "
             f"checkpoint with its '{WEIGHTS_KEY}'"
         )
+    _check_tensors(content, path)
     return dict(content)
+
+
+def _check_tensors(weights: Mapping[Any, Tensor], path: Path) -> None:
+    """Refuse tensors that are more than a block of numbers, or larger than what holds them."""
+    whole, file_bytes = 0, path.stat().st_size
+    for name, value in weights.items():
+        if type(name) is not str:
+            raise InputError(f"checkpoint {path}: names must be text, got {printable(repr(name))}")
+        plain = type(value) in (Tensor, torch.nn.Parameter) and not value.is_quantized
+        if not plain or value.layout != torch.strided or value.device.type != "cpu":
+            raise InputError(
+                f"checkpoint {path}: {printable(name)} must be a dense tensor of plain numbers, "
+                f"got {type(value).__name__}, {value.layout}, {value.dtype}, {value.device.type}"
+            )
+        whole += value.numel() * value.element_size()
+    if whole > MAX_EXPANSION * file_bytes:
+        raise InputError(
+            f"checkpoint {path}: its tensors claim {whole} bytes, the file has {file_bytes}"
+        )

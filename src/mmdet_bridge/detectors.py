@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from src.errors import InputError
+from src.io import printable
 from src.mmdet_bridge.config import Detector
+
+log = logging.getLogger(__name__)
 
 
 def preprocess(detector: Detector, batch: Mapping[str, Any], *, training: bool) -> dict[str, Any]:
@@ -88,7 +93,58 @@ def _shared_values(detector: Detector) -> list[tuple[str, object]]:
 
 
 LIGHTNING_PREFIX = "detector."  # of a detector's weights in a Lightning checkpoint
+# Data parallel training, torch.compile, Lightning, modules that hold a detector as their model, and
+# moving averages.
+WRAPPERS = ("module.", "_orig_mod.", LIGHTNING_PREFIX, "model.", "ema_model.", "ema_")
+AVERAGE_PREFIX = "ema_"
+AVERAGE_COUNTERS = ("n_averaged", "steps")  # of torch's and mmengine's averaged models
 EXAMPLES = 3  # names that an error gives of each kind
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """Weights under the names that mmdet gives them.
+
+    Attributes:
+        plain: Name -> (name in the file, tensor), in the file's order.
+        prefixes: What all names started with and lost, outermost first.
+        second_set: Names in the file of what a moving average keeps beside the weights. mmcv's
+            EMAHook exchanges the two before it writes, so that the plain names are the mean.
+    """
+
+    plain: dict[str, tuple[str, Tensor]]
+    prefixes: tuple[str, ...]
+    second_set: tuple[str, ...]
+
+    def notice(self) -> str | None:
+        """Say in one line what was taken off and left out; None where names are as usual."""
+        prefixes = "".join(prefix for prefix in self.prefixes if prefix != LIGHTNING_PREFIX)
+        said = []
+        if prefixes:
+            said.append(f"its names start with {prefixes}, which is taken off")
+        if self.second_set:
+            said.append(
+                f"{len(self.second_set)} tensors of a moving average are left out "
+                f"({examples(list(self.second_set))})"
+            )
+        return "; ".join(said) or None
+
+
+def unwrap(weights: Mapping[str, Tensor]) -> Unwrapped:
+    """Take off the prefixes that wrappers give to all names."""
+    second = [name for name in weights if name.startswith(AVERAGE_PREFIX)]
+    if len(second) == len(weights):
+        second = []
+    counters = [name for name in weights if name in AVERAGE_COUNTERS]
+    left_out = {*second, *counters}
+    plain = {name: (name, value) for name, value in weights.items() if name not in left_out}
+    prefixes = []
+    while plain and (
+        prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in plain)), None)
+    ):
+        prefixes.append(prefix)
+        plain = {name.removeprefix(prefix): entry for name, entry in plain.items()}
+    return Unwrapped(plain=plain, prefixes=tuple(prefixes), second_set=tuple(second))
 
 
 def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
@@ -101,7 +157,10 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
         InputError: the weights are another model's; says which names are missing, unknown or of
             another shape.
     """
-    given = detector_names(weights)
+    unwrapped = unwrap(weights)
+    if notice := unwrapped.notice():
+        log.info("weights: %s", notice)
+    given = {name: value for name, (_, value) in unwrapped.plain.items()}
     own = detector.state_dict()
     missing = [name for name in own if name not in given]
     unknown = [name for name in given if name not in own]
@@ -124,9 +183,10 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
 
 def detector_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the names that mmdet gives them, whoever wrote the file."""
-    return {name.removeprefix(LIGHTNING_PREFIX): value for name, value in weights.items()}
+    return {name: value for name, (_, value) in unwrap(weights).plain.items()}
 
 
-def examples(names: list[str]) -> str:
+def examples(names: Sequence[str]) -> str:
     """The first few of many names, for a message."""
-    return ", ".join(names[:EXAMPLES] + ["..."] * (len(names) > EXAMPLES))
+    shown = [printable(name) for name in names[:EXAMPLES]]
+    return ", ".join(shown + ["..."] * (len(names) > EXAMPLES))

@@ -11,7 +11,12 @@ from typing import Any
 import torch
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import Checkpoint, load_checkpoint
+from src.mmdet_bridge.checkpoints import (
+    Checkpoint,
+    check_checkpoint_file,
+    check_finite,
+    load_checkpoint,
+)
 from src.mmdet_bridge.config import Detector, build_detector
 from src.mmdet_bridge.detectors import check_member, check_members, load_weights
 from src.mmdet_bridge.untrusted_config import check_class_list, check_untrusted_detector
@@ -54,8 +59,9 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
         )
     paths = [Path(str(name)) for name in names]
     for path in paths:
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"checkpoint={path}: no such file")
+        check_checkpoint_file(path)
     return paths
 
 
@@ -118,6 +124,7 @@ def load_members(
     classes = list(range(num_classes) if category_ids is None else category_ids)
     for path in paths:
         checkpoint = load_checkpoint(path)
+        check_finite(checkpoint.weights, path)
         _check_classes(path, checkpoint, classes)
         own = _configuration(path, checkpoint, detector)
         try:

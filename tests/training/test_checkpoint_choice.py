@@ -64,8 +64,8 @@ def empty(path: Path) -> None:
     ("damage", "why"),
     [
         (flip_a_byte_of_the_weights, "is damaged: wrong checksum of its part"),
-        (cut_in_half, "is cut short, damaged, or no checkpoint"),
-        (empty, "is cut short, damaged, or no checkpoint"),
+        (cut_in_half, "is cut short or damaged"),
+        (empty, "is cut short or damaged"),
     ],
 )
 def test_the_one_before_a_damaged_one_is_taken(

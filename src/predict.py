@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from src.callbacks.prediction_writer import PredictionWriter
 from src.config import entry_point, instantiate_all, to_plain
 from src.errors import InputError
+from src.failures import explain_failure
 from src.guards import check_devices, check_multirun, check_precision
 from src.mmdet_bridge.checkpoints import file_sha256
 from src.modules.ensemble import CascadeEnsemble
@@ -167,7 +168,12 @@ def predict(config: DictConfig) -> Path:
     progress = {name: config.callbacks.get(name) for name in ("progress", "progress_log")}
     callbacks = [writer, *instantiate_all(progress)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=False)
-    trainer.predict(ensemble, datamodule=datamodule, return_predictions=False)
+    try:
+        trainer.predict(ensemble, datamodule=datamodule, return_predictions=False)
+    except RuntimeError as error:
+        if (failure := explain_failure(error, trainer)) is None:
+            raise
+        raise failure from error
     if trainer.is_global_zero:
         image_ids = datamodule.photos_to_predict.image_ids
         check_predicted(directory, image_ids, ensemble.score_floor)

@@ -6,6 +6,8 @@ import logging
 import re
 import warnings
 
+from src.failures import rewrite_lightnings_line
+
 _LINES = (
     # advertisements: https://github.com/Lightning-AI/pytorch-lightning/pull/21430
     "💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]",
@@ -43,6 +45,8 @@ def leave_out_irrelevant_messages() -> None:
     """Do so in this process; called twice it does nothing more."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(_is_relevant)
+    launcher = "lightning.fabric.strategies.launchers.subprocess_script"
+    logging.getLogger(launcher).addFilter(rewrite_lightnings_line)
     for text in _WARNINGS:
         warnings.filterwarnings("ignore", message=text)
 

@@ -20,6 +20,7 @@ from src.cli import signals
 from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.loading import end_with_parent
 from src.errors import InputError
+from src.failures import explain_failure
 from src.from_data import take_classes
 from src.guards import build_trainer, check_devices, check_multirun, check_precision
 from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
@@ -85,6 +86,10 @@ def train(config: DictConfig) -> float | None:
             )
     except torch.OutOfMemoryError as error:
         raise InputError(advice.message()) from error
+    except RuntimeError as error:
+        if (failure := explain_failure(error, trainer)) is None:
+            raise
+        raise failure from error
     except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
         if signals.received() is None and not isinstance(error, SIGTERMException):
             raise

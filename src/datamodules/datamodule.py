@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import albumentations
 import lightning
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from src.annotations.store import AnnotationStore
 from src.datamodules.annotations import (
@@ -34,6 +35,7 @@ from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_sca
 from src.datamodules.pixel_augmentation import PixelAugmentation
 from src.datamodules.sampling import EpochSampler, repeat_factors
 from src.datamodules.split_file import Split
+from src.datamodules.transforms import rgb_bytes
 from src.errors import InputError
 from src.mmdet_bridge.samples import Sample
 
@@ -81,6 +83,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         num_workers: loader processes; 0: none, the photos are made in the training process.
         prefetch_factor: batches that each worker makes ahead.
         persistent_workers: keep the workers from epoch to epoch.
+        loader_timeout_s: how long a batch may take before the run ends; 0: no limit.
 
     Raises:
         InputError: a value is not legal; names its key.
@@ -116,6 +119,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         num_workers: int = 0,
         prefetch_factor: int = 2,
         persistent_workers: bool = True,
+        loader_timeout_s: int = 0,
     ) -> None:
         super().__init__()
         check_choice("datamodule.predict_split", predict_split, ("validation", "test"))
@@ -128,6 +132,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         check_at_least("datamodule.predict_batch_size", predict_batch_size, 1)
         check_at_least("datamodule.num_workers", num_workers, 0)
         check_at_least("datamodule.prefetch_factor", prefetch_factor, 1)
+        check_at_least("datamodule.loader_timeout_s", loader_timeout_s, 0)
         check_at_least("datamodule.seed", seed, 0)
         self.train_annotations = train_annotations
         self.train_images = None if train_images is None else Path(train_images)
@@ -156,6 +161,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             num_workers=num_workers,
             prefetch_factor=prefetch_factor,
             persistent_workers=persistent_workers,
+            timeout_s=loader_timeout_s,
         )
         self.first_epoch, self.batches_done = 0, 0
         self.predicted_image_ids: Collection[str] = ()  # photos that prediction leaves out
@@ -210,17 +216,22 @@ class CompetitionDataModule(lightning.LightningDataModule):
             first_epoch=self.first_epoch,
             batches_done=self.batches_done,
         )
-        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
+        return self._loader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            largest_sample_bytes=rgb_bytes(self.train_short_edge_px[1], self.train_long_edge_px),
+        )
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Every validation photo, by image id or by size, without its objects."""
         photos = self._in_batches(self.validation_dataset)
-        return self._loader(photos, batch_size=self.predict_batch_size)
+        return self._predicting_loader(photos, [(photos.short_edge_px, photos.long_edge_px)])
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """Every test photo, in the order of the sample submission, by name, or by size."""
         photos = self._in_batches(self.test_dataset)
-        return self._loader(photos, batch_size=self.predict_batch_size)
+        return self._predicting_loader(photos, [(photos.short_edge_px, photos.long_edge_px)])
 
     def predict_dataloader(self) -> DataLoader[PhotoViews]:
         """Every photo of ``predict_split`` not predicted before, at each of the scales.
@@ -232,7 +243,16 @@ class CompetitionDataModule(lightning.LightningDataModule):
         left = positions_left(photos.image_ids, self.predicted_image_ids, self._world_size)
         in_batches = self._in_batches(photos.take(left))
         views = PhotoViewsDataset(in_batches, scales=self.predict_scales)
-        return self._loader(views, batch_size=self.predict_batch_size)
+        return self._predicting_loader(views, self.predict_scales)
+
+    def _predicting_loader(
+        self, photos: Dataset[Any], scales: Sequence[tuple[int, int]]
+    ) -> DataLoader[Any]:
+        return self._loader(
+            photos,
+            batch_size=self.predict_batch_size,
+            largest_sample_bytes=sum(rgb_bytes(*scale) for scale in scales),
+        )
 
     def _in_batches(self, photos: PhotoDataset) -> PhotoDataset:
         """Order photos so that those of a batch have one size, where a batch has several."""

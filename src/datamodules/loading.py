@@ -1,18 +1,36 @@
-"""The loader that makes batches of samples."""
+"""The loader that makes batches of samples in worker processes, and what it says when they fail.
+
+Workers hand images over in shared memory (``/dev/shm``). Where that is full, torch's own loader
+waits for ever: the thread of a worker that copies a batch there fails alone. Here its size is
+checked first, the copy is made where an error reaches the reader, and a wait has an end.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import signal
 import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datamodules.sampling import EpochSampler
+from src.errors import InputError
 from src.mmdet_bridge.samples import collate
+
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_REMEDY = (
+    "enlarge it (docker run --shm-size=2g, or --ipc=host), or lower datamodule.num_workers (0: no "
+    "worker processes) or datamodule.prefetch_factor"
+)
 
 
 def make_loader(
@@ -23,6 +41,8 @@ def make_loader(
     num_workers: int,
     prefetch_factor: int,
     persistent_workers: bool,
+    timeout_s: float = 0,
+    largest_sample_bytes: int = 0,
 ) -> DataLoader[Any]:
     """Make a loader of batches for the detector.
 
@@ -30,21 +50,84 @@ def make_loader(
         dataset: of the photos; one whose items are no samples has its own function ``collate``.
         batch_size: photos a batch.
         sampler: the order of the keys; None: every position once, in order.
-        num_workers: loader processes; 0: none, and the next two values mean nothing.
+        num_workers: loader processes; 0: none, and the next three values mean nothing.
         prefetch_factor: batches that each process makes ahead.
         persistent_workers: keep the processes from epoch to epoch.
+        timeout_s: how long the reader waits for a batch before it raises, in seconds; 0: for ever.
+        largest_sample_bytes: upper bound of a sample's pixels, to check shared memory by.
+
+    Raises:
+        InputError: the batches that the workers make ahead do not fit into shared memory.
     """
+    if num_workers:
+        ahead = num_workers * prefetch_factor + 1
+        check_shared_memory(ahead * batch_size * largest_sample_bytes, batches=ahead)
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        collate_fn=getattr(dataset, "collate", collate),
+        collate_fn=partial(_collate, getattr(dataset, "collate", collate)),
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=persistent_workers and num_workers > 0,
+        timeout=timeout_s if num_workers else 0,
         worker_init_fn=_begin_worker,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def check_shared_memory(needed_bytes: int, *, batches: int) -> None:
+    """Refuse worker processes whose batches do not fit into what is left of ``/dev/shm``.
+
+    Args:
+        needed_bytes: what the batches take.
+        batches: how many there are at a time.
+
+    Raises:
+        InputError: says how much is free, how much is needed, and what to change.
+    """
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return  # no such file system here: torch then shares memory in another way
+    free_bytes = status.f_bavail * status.f_frsize
+    if needed_bytes > free_bytes:
+        raise InputError(
+            f"{SHARED_MEMORY} must have {needed_bytes / 2**20:.0f} MiB free for the {batches} "
+            f"batches that datamodule.num_workers make ahead, got {free_bytes / 2**20:.0f} MiB: "
+            f"{SHARED_MEMORY_REMEDY}"
+        )
+
+
+def explain_loader_failure(error: BaseException) -> InputError | None:
+    """Return one line for a loader whose worker was killed or gave nothing; None for other errors.
+
+    torch's messages, by its version 2.13: torch/utils/data/dataloader.py and
+    torch/csrc/DataLoader.cpp.
+    """
+    # torch raises the second of these messages from the first, which knows more.
+    text = f"{error}\n{error.__cause__}"
+    if found := re.search(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.", text):
+        cause = (
+            f"{SHARED_MEMORY} is full: {SHARED_MEMORY_REMEDY}"
+            if "Bus error" in found[2]
+            else "most often the system ran out of memory: lower datamodule.num_workers, "
+            "prefetch_factor or batch_size"
+        )
+        return InputError(f"loader worker {found[1]} was ended by a signal ({found[2]}): {cause}")
+    if found := re.search(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text):
+        return InputError(
+            f"loader worker {found[1]} ended before its work was done: most often it was killed "
+            "because the system ran out of memory: lower datamodule.num_workers, prefetch_factor "
+            "or batch_size"
+        )
+    if found := re.search(r"DataLoader timed out after (\S+) seconds", text):
+        return InputError(
+            f"no batch came from the loader's workers in {found[1]} s "
+            f"(datamodule.loader_timeout_s): the disk does not answer, or {SHARED_MEMORY} is full: "
+            f"{SHARED_MEMORY_REMEDY}"
+        )
+    return None
 
 
 def end_with_parent() -> None:
@@ -62,3 +145,31 @@ def _begin_worker(_worker: int) -> None:
     """Keep OpenCV from starting a thread a core in each worker; leave no worker behind."""
     cv2.setNumThreads(0)
     end_with_parent()
+
+
+def _collate(make_batch: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    """Make a batch, in a worker with its tensors in shared memory already.
+
+    The thread of a worker that sends the batch would copy them there itself, and nobody would hear
+    of its errors: https://github.com/pytorch/pytorch/issues/13246 is one of many.
+    """
+    batch = make_batch(samples)
+    if get_worker_info() is not None:
+        for tensor in _tensors(batch):
+            try:
+                tensor.share_memory_()
+            except RuntimeError as error:
+                raise InputError(
+                    f"{SHARED_MEMORY} is full ({str(error).splitlines()[0]}): "
+                    f"{SHARED_MEMORY_REMEDY}"
+                ) from error
+    return batch
+
+
+def _tensors(batch: Any) -> Iterable[Tensor]:
+    """Yield the tensors of a ``Batch``, or of the batches of a ``ViewsBatch``."""
+    for one in batch.get("views", [batch]):
+        yield from one["inputs"]
+        for sample in one["data_samples"]:
+            if "gt_instances" in sample:
+                yield from (sample.gt_instances.bboxes, sample.gt_instances.labels)

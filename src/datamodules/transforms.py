@@ -47,6 +47,11 @@ def resized_hw(
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
+def rgb_bytes(short_edge_px: int, long_edge_px: int) -> int:
+    """Return the bytes of the largest RGB image within both limits."""
+    return 3 * short_edge_px * long_edge_px
+
+
 def draw_view(
     annotated_hw: tuple[int, int],
     *,

@@ -15,6 +15,7 @@ from src.annotations.sources import CSV_EDITIONS, default_labels, detect_format,
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_blocks import images_without_objects, iterate_blocks
 from src.annotations.store_builder import BuildReport, build_store
+from src.annotations.store_checks import open_store
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
 from src.io import atomic_path, working_directory
@@ -91,7 +92,7 @@ def convert(
                 size_hw=size_hw,
                 on_progress=on_progress,
             )
-        store = AnnotationStore(store_directory)
+        store = open_store(source) if input_format == STORE else AnnotationStore(store_directory)
         labels_file = None
         if target != STORE:
             with atomic_path(output) as partial:

@@ -8,7 +8,8 @@ A store is a folder, written whole or not at all by ``store_builder``:
   category_id, attribute_ids, box_xyxy, area_px, is_crowd, runs_row.
 - ``runs.arrow``: a row an object in the order of the source (its number is ``runs_row``), in record
   batches: the run lengths.
-- ``store.json``: format version, source, fingerprint, labels, notes of the reader.
+- ``store.json``: format version, source, fingerprint, labels, notes of the reader, and the size and
+  checksum of each file; it carries a checksum of its own.
 
 The pages are shared by every process that opens the store, so loader workers cost no extra memory.
 """
@@ -16,7 +17,7 @@ The pages are shared by every process that opens the store, so loader workers co
 from __future__ import annotations
 
 import itertools
-import json
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,9 +30,13 @@ import pyarrow as pa
 from src.annotations.categories import LabelDescriptions, label_descriptions_from_json
 from src.annotations.instances import ImageRecord, Instances, Runs
 from src.errors import InputError
+from src.io import check_input_file, check_seal, printable, read_json_object
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STORE = "store"
+_CHUNK_BYTES = 1 << 22
+_LONGEST_PATH, _LONGEST_NOTE = 4096, 1000
+_KEYS = {"source": str, "labels": dict, "files": dict, "made_from": dict, "runs_batch_starts": list}
 
 IMAGES_SCHEMA = pa.schema(
     {
@@ -54,6 +59,11 @@ INSTANCES_SCHEMA = pa.schema(
     }
 )
 RUNS_SCHEMA = pa.schema({"runs": pa.list_(pa.list_(pa.int32(), 2))})
+TABLES = {
+    "images.arrow": IMAGES_SCHEMA,
+    "instances.arrow": INSTANCES_SCHEMA,
+    "runs.arrow": RUNS_SCHEMA,
+}
 
 
 class AnnotationStore:
@@ -61,15 +71,19 @@ class AnnotationStore:
 
     Args:
         directory: a folder made by ``build_store``.
+        check_files: whether to compare the files' checksums, which reads them once: before Arrow
+            sees a byte, because damaged ones can end the interpreter.
 
     Raises:
-        InputError: the folder is missing, incomplete, or of another format version.
+        InputError: the folder is missing, incomplete, damaged, or of another format version.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, check_files: bool = True) -> None:
         self.directory = Path(directory)
         self.description = read_description(self.directory)
-        images = _open_single_batch(self.directory / "images.arrow")
+        if check_files:
+            _check_files(self.directory, self.description.get("files"))
+        images = _open_single_batch(self.directory / "images.arrow", check=check_files)
         self._images = tuple(
             map(
                 ImageRecord,
@@ -79,17 +93,19 @@ class AnnotationStore:
                 images["width_px"].to_pylist(),
             )
         )
-        counts = view(images["instances"], np.int32)
-        self._first_instance = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._table = _open_single_batch(self.directory / "instances.arrow")
-        self._categories: npt.NDArray[np.int16] = view(self._table["category_id"], np.int16)
-        self._boxes: npt.NDArray[np.int32] = view(self._table["box_xyxy"].values, np.int32).reshape(
+        self.instance_counts: npt.NDArray[np.int32] = view(images["instances"], np.int32)
+        self._first_instance = np.concatenate(
+            [[0], np.cumsum(self.instance_counts, dtype=np.int64)]
+        )
+        self.table = _open_single_batch(self.directory / "instances.arrow", check=check_files)
+        self._categories: npt.NDArray[np.int16] = view(self.table["category_id"], np.int16)
+        self._boxes: npt.NDArray[np.int32] = view(self.table["box_xyxy"].values, np.int32).reshape(
             -1, 4
         )
-        self._areas: npt.NDArray[np.int64] = view(self._table["area_px"], np.int64)
-        self._runs_rows: npt.NDArray[np.int64] = view(self._table["runs_row"], np.int64)
-        self._crowd: npt.NDArray[np.uint8] = view(self._table["is_crowd"], np.uint8)
-        self._runs_file = pa.ipc.open_file(pa.memory_map(str(self.directory / "runs.arrow")))
+        self._areas: npt.NDArray[np.int64] = view(self.table["area_px"], np.int64)
+        self._runs_rows: npt.NDArray[np.int64] = view(self.table["runs_row"], np.int64)
+        self._crowd: npt.NDArray[np.uint8] = view(self.table["is_crowd"], np.uint8)
+        self._runs_file = open_table(self.directory / "runs.arrow")
         self._first_row_of_batch = np.array(self.description["runs_batch_starts"], dtype=np.int64)
         self._open_batches: dict[int, tuple[npt.NDArray[np.int32], Runs]] = {}
 
@@ -97,8 +113,8 @@ class AnnotationStore:
         """Number of images, those without objects included."""
         return len(self._images)
 
-    def __reduce__(self) -> tuple[type[AnnotationStore], tuple[Path]]:
-        return AnnotationStore, (self.directory,)
+    def __reduce__(self) -> tuple[type[AnnotationStore], tuple[Path, bool]]:
+        return AnnotationStore, (self.directory, False)
 
     @property
     def images(self) -> Sequence[ImageRecord]:
@@ -123,7 +139,8 @@ class AnnotationStore:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of how the source was read, a sentence each."""
-        return tuple(map(str, self.description.get("notes", ())))
+        notes = self.description.get("notes") or ()
+        return tuple(printable(note, limit=_LONGEST_NOTE) for note in notes)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -156,7 +173,7 @@ class AnnotationStore:
         rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
         return Instances(
             category_ids=self._categories[rows],
-            attribute_ids=tuple(map(tuple, self._table["attribute_ids"][rows].to_pylist())),
+            attribute_ids=tuple(map(tuple, self.table["attribute_ids"][rows].to_pylist())),
             boxes_xyxy=self._boxes[rows],
             areas_px=self._areas[rows],
             runs=tuple(self._runs(self._runs_rows[rows])),
@@ -206,23 +223,100 @@ def read_description(directory: Path) -> dict[str, Any]:
     """The parsed ``store.json`` of a store folder.
 
     Raises:
-        InputError: no such folder, not a store, or of another format version.
+        InputError: no such folder, not a store, damaged, or of another format version.
     """
+    path = directory / "store.json"
     try:
-        description = json.loads((directory / "store.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        description = read_json_object(path)
+    except InputError as error:
         raise InputError(f"{directory}: not an annotation store ({error})") from error
-    version = description.get("format_version") if isinstance(description, dict) else None
+    version = description.get("format_version")
     if version != FORMAT_VERSION:
         raise InputError(
             f"{directory}: annotation store of format version {version!r}; "
             f"this program reads version {FORMAT_VERSION}, build the store anew"
         )
-    return dict(description)
+    description = check_seal(description, path)
+    for key, kind in _KEYS.items():
+        if not isinstance(value := description.get(key), kind):
+            raise InputError(
+                f"{path}: key {key!r} must hold a {kind.__name__}, got {type(value).__name__}"
+            )
+    if any(type(row) is not int for row in description["runs_batch_starts"]):
+        raise InputError(f"{path}: key 'runs_batch_starts' must hold a list of row numbers")
+    return description | {"source": printable(description["source"], limit=_LONGEST_PATH)}
 
 
-def _open_single_batch(path: Path) -> pa.RecordBatch:
+def describe_files(directory: Path) -> dict[str, dict[str, int]]:
+    """Return size in bytes and CRC-32 of each table of a store, by file name."""
+    return {
+        name: {"bytes": (directory / name).stat().st_size, "crc32": _crc32(directory / name)}
+        for name in TABLES
+    }
+
+
+def _check_files(directory: Path, wanted: Any) -> None:
+    for name in TABLES:
+        path = directory / name
+        try:
+            check_input_file(path)
+            size = path.stat().st_size
+            if size != wanted[name]["bytes"]:
+                raise ValueError(f"{size} bytes, {wanted[name]['bytes']} were written")
+            if _crc32(path) != wanted[name]["crc32"]:
+                raise ValueError("its checksum does not match")
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise _damaged(path, error) from error
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def open_table(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """Memory-map one of the tables of a store.
+
+    Raises:
+        InputError: no Arrow file, or one with other columns.
+    """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: damaged annotation store, build it anew ({error})") from error
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if not reader.schema.equals(TABLES[path.name]):
+            raise ValueError("its columns are others")
+        return reader
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _open_single_batch(path: Path, *, check: bool) -> pa.RecordBatch:
+    reader = open_table(path)
+    try:
+        batch = reader.get_batch(0)
+        if check:
+            check_batch(batch)
+        return batch
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def check_batch(batch: pa.RecordBatch) -> None:
+    """Check that a record batch can be viewed as arrays: offsets in order, no nulls.
+
+    Raises:
+        pyarrow.ArrowException, ValueError: it cannot.
+    """
+    batch.validate(full=True)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        inner = column
+        while inner is not None:
+            if inner.null_count:
+                raise ValueError(f"{name} has an empty value")
+            inner = inner.values if hasattr(inner, "values") else None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: damaged annotation store, build it anew ({error})")

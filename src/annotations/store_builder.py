@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,21 @@ from src.annotations.categories import label_descriptions_to_json, read_label_de
 from src.annotations.image_sizes import ImageSizes, SizeFinding
 from src.annotations.rows import SizeOf
 from src.annotations.sources import detect_format, labels_beside, open_source
-from src.annotations.store import FORMAT_VERSION, STORE, AnnotationStore, read_description
+from src.annotations.store import (
+    FORMAT_VERSION,
+    STORE,
+    TABLES,
+    AnnotationStore,
+    describe_files,
+    read_description,
+)
+from src.annotations.store_checks import open_store
 from src.annotations.store_writer import StoreWriter
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
-from src.io import working_directory
+from src.io import fsync, seal, working_directory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +118,17 @@ def build_store(
             "skipped_rows": bad_rows.count,
             "notes": opened.notes,
         }
-        (new / "store.json").write_text(json.dumps(description), encoding="utf-8")
+        for name in TABLES:
+            fsync(new / name)
+        description["files"] = describe_files(new)
+        text = json.dumps(seal(description))
+        (new / "store.json").write_text(text, encoding="utf-8")
+        fsync(new / "store.json")
+        fsync(new)
         if directory.exists():
             os.replace(directory, work / "old")
         os.replace(new, directory)
+        fsync(directory.parent)
     return BuildReport(
         source=source,
         kind=opened.kind,
@@ -137,6 +156,8 @@ def open_or_build(
 ) -> AnnotationStore:
     """The store of an annotation file, built at the first call and again when its source changes.
 
+    It is built again, too, where a file of it is damaged.
+
     What counts as a change: path, size and time of change of the source and of the label file, the
     image folder's path and time of change, and the other arguments. Processes that ask at the same
     time (the ranks of a training) wait for the one that builds.
@@ -152,7 +173,7 @@ def open_or_build(
     """
     source, cache = Path(source), Path(cache_directory)
     if detect_format(source) == STORE:
-        return AnnotationStore(source)
+        return open_store(source)
     options: dict[str, Any] = {
         "images_directory": images_directory,
         "on_bad_rows": on_bad_rows,
@@ -165,11 +186,13 @@ def open_or_build(
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / f".{directory.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_current(directory, made_from):
+        store = _open_current(directory, made_from)
+        if store is None:
             report = build_store(source, directory, on_progress=on_progress, **options)
             if on_built is not None:
                 on_built(report)
-        return AnnotationStore(directory)
+            store = AnnotationStore(directory)
+        return store
 
 
 def _label_file(source: Path, given: str | Path | None) -> Path | None:
@@ -186,11 +209,19 @@ def _check_size(size_hw: Sequence[int]) -> tuple[int, int]:
     return size_hw[0], size_hw[1]
 
 
-def _is_current(directory: Path, made_from: dict[str, Any]) -> bool:
+def _open_current(directory: Path, made_from: dict[str, Any]) -> AnnotationStore | None:
+    """The store in a cache, None where it has to be built: absent, of another source, damaged."""
+    if not directory.exists():
+        return None
     try:
-        return bool(read_description(directory)["made_from"] == made_from)
-    except InputError:
-        return False
+        if read_description(directory)["made_from"] != made_from:
+            return None
+        return AnnotationStore(directory)
+    except (InputError, LookupError) as error:
+        log.warning("built anew: %s", error)
+    if not (directory / "store.json").is_file():  # what build_store would not replace
+        shutil.rmtree(directory)
+    return None
 
 
 def _made_from(

@@ -18,6 +18,7 @@ from src.annotations.rows import SizeOf, describe_ids
 from src.annotations.sources import detect_format
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
+from src.annotations.store_checks import open_store
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
 from src.io import temporary_directory
@@ -143,7 +144,7 @@ def open_submission(
                 on_progress=_bytes_read(progress, submission),
             )
         objects = RasterObjects(
-            AnnotationStore(directory),
+            open_store(directory) if kind == STORE else AnnotationStore(directory),
             use_attributes=truth.use_attributes,
             ids=ids,
             images_directory=truth.images_directory,

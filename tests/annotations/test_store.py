@@ -203,8 +203,8 @@ def test_unknown_image_and_damaged_stores(tmp_path, source):
     with pytest.raises(InputError, match=r"images\.arrow: damaged annotation store"):
         AnnotationStore(tmp_path / "a.store")
     description = tmp_path / "a.store" / "store.json"
-    description.write_text(description.read_text().replace('"format_version": 1', '"x": 1'))
-    with pytest.raises(InputError, match=r"of format version None; this program reads version 1"):
+    description.write_text(description.read_text().replace('"format_version": 2', '"x": 1'))
+    with pytest.raises(InputError, match=r"of format version None; this program reads version 2"):
         AnnotationStore(tmp_path / "a.store")
 
 

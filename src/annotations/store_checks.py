@@ -1,0 +1,128 @@
+"""Whether a store that somebody else made holds what a CSV or COCO file may hold, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from src.annotations.categories import LARGEST_ID
+from src.annotations.image_names import image_path
+from src.annotations.rows import RowError, check_size, describe_ids
+from src.annotations.run_lengths import areas_px_batch, boxes_xyxy_batch, check_runs_batch
+from src.annotations.store import AnnotationStore, check_batch, open_table, runs_views, view
+from src.errors import InputError
+
+
+def open_store(directory: str | Path) -> AnnotationStore:
+    """Open a store that a user gives, and check all of it.
+
+    Its checksums say that it is as it was written; whoever wrote it can have written anything.
+
+    Raises:
+        InputError: not a store, damaged, or with a value that no annotation file may have; the
+            message names file, row and value.
+    """
+    store = AnnotationStore(directory)
+    _check_images(store)
+    _check_instances(store)
+    _check_runs(store)
+    return store
+
+
+def _check_images(store: AnnotationStore) -> None:
+    path = store.directory / "images.arrow"
+    previous = ""
+    for row, image in enumerate(store.images, start=1):
+        try:
+            for key in ("image_id", "file_name"):
+                text = getattr(image, key)
+                if image_path(text, key=key) != text:
+                    raise RowError(f"{key} must be in its one spelling, got {text!r:.120}")
+            check_size(str(image.height_px), str(image.width_px), ("height_px", "width_px"))
+        except RowError as error:
+            raise InputError(f"{error} ({path}, row {row})") from error
+        if row > 1 and image.image_id <= previous:
+            raise InputError(
+                f"image_id must ascend, got {image.image_id!r:.120} after {previous!r:.120} "
+                f"({path}, row {row})"
+            )
+        previous = image.image_id
+    if (store.instance_counts < 0).any():
+        raise InputError(f"instances must be 0 or more, got a count below 0 ({path})")
+
+
+def _check_instances(store: AnnotationStore) -> None:
+    """Check each object's labels, and that the objects lie in the order of the images."""
+    path = store.directory / "instances.arrow"
+    table = store.table
+    index = view(table["image_index"], np.int32)
+    wanted = np.repeat(np.arange(len(store)), store.instance_counts)
+    if not np.array_equal(index, wanted):
+        raise InputError(f"{path}: image_index must go with the counts in images.arrow")
+    labels = store.labels
+    categories = view(table["category_id"], np.int16)
+    _check_known("category_id", categories, labels.category_names, path)
+    attributes = table["attribute_ids"].flatten().to_numpy(zero_copy_only=False)
+    known = labels.attribute_names or dict.fromkeys(range(LARGEST_ID + 1), "")
+    _check_known("attribute_ids", attributes, known, path)
+    if not np.isin(view(table["is_crowd"], np.uint8), (0, 1)).all():
+        raise InputError(f"is_crowd must be 0 or 1, got another value ({path})")
+    rows = np.sort(view(table["runs_row"], np.int64))
+    if not np.array_equal(rows, np.arange(len(rows))):
+        raise InputError(f"{path}: runs_row must name each row of runs.arrow once")
+
+
+def _check_known(
+    key: str, values: npt.NDArray[np.integer], known: dict[int, str], path: Path
+) -> None:
+    unknown = np.setdiff1d(values, list(known))
+    if len(unknown):
+        raise InputError(f"{key} must be {describe_ids(known)}, got {unknown[0]} ({path})")
+
+
+def _check_runs(store: AnnotationStore) -> None:
+    """Check each mask against its image's size, and its object's box and area against the mask."""
+    path = store.directory / "runs.arrow"
+    rows = view(store.table["runs_row"], np.int64)
+    in_source_order = np.argsort(rows)
+    sizes_hw = np.array([image.size_hw for image in store.images], np.int64).reshape(-1, 2)
+    sizes_hw = np.repeat(sizes_hw, store.instance_counts, axis=0)[in_source_order]
+    boxes = view(store.table["box_xyxy"].values, np.int32).reshape(-1, 4)[in_source_order]
+    areas = view(store.table["area_px"], np.int64)[in_source_order]
+    reader, first, starts = open_table(path), 0, []
+    for number in range(reader.num_record_batches):
+        try:
+            batch = reader.get_batch(number)
+            check_batch(batch)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise InputError(f"{path}: damaged at record batch {number} ({error})") from error
+        offsets, runs = runs_views(batch)
+        offsets = offsets.astype(np.int64)
+        runs, offsets = runs[offsets[0] : offsets[-1]], offsets - offsets[0]
+        starts.append(first)
+        chosen = slice(first, first + batch.num_rows)
+        if chosen.stop > len(rows):
+            break
+        wrong = check_runs_batch(runs, offsets, sizes_hw[chosen])
+        if wrong:
+            row = min(wrong)
+            raise InputError(f"runs: {wrong[row]} ({path}, row {first + row + 1})")
+        heights = sizes_hw[chosen, 0].astype(np.int32)
+        for key, stored, of_masks in (
+            ("box_xyxy", boxes, boxes_xyxy_batch(runs, offsets, heights)),
+            ("area_px", areas, areas_px_batch(runs, offsets)),
+        ):
+            differs = np.flatnonzero((stored[chosen] != of_masks).reshape(len(of_masks), -1).any(1))
+            if len(differs):
+                row = int(differs[0])
+                raise InputError(
+                    f"{key} must be that of the mask, {of_masks[row].tolist()}, got "
+                    f"{stored[chosen][row].tolist()} ({path.with_name('instances.arrow')}, "
+                    f"runs_row {first + row})"
+                )
+        first += batch.num_rows
+    if first != len(rows) or starts != list(store.description["runs_batch_starts"]):
+        raise InputError(f"{path}: must hold a row for each of the {len(rows)} objects")

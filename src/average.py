@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from src.config import entry_point, to_plain
 from src.mmdet_bridge.averaging import average_weights
-from src.mmdet_bridge.checkpoints import check_weights_path, file_sha256, save_weights
+from src.mmdet_bridge.checkpoints import (
+    carried_notes,
+    check_given_once,
+    check_weights_path,
+    file_sha256,
+    find_checkpoint,
+    load_checkpoint,
+    save_weights,
+)
+from src.mmdet_bridge.detectors import detector_names
 
 
 def average(config: DictConfig) -> None:
     """Write the mean that the config describes, with its sources in the file's header."""
     keys = to_plain(config)
     paths = keys["checkpoint"] if isinstance(keys["checkpoint"], list) else [keys["checkpoint"]]
+    paths = [find_checkpoint(path) for path in paths]
     output = check_weights_path(keys["output"])
+    known: dict[str, Path] = {}
+    for path in paths:
+        weights = detector_names(load_checkpoint(path, only_notes=True).weights)
+        check_given_once(known, path, weights, cure="; weights= says how much each counts")
     mean = average_weights(paths, weights=keys["weights"])
     shares = keys["weights"] or [1] * len(paths)
     notes = {
         f"source_{number}": f"{path} sha256 {file_sha256(path)} weight {share}"
         for number, (path, share) in enumerate(zip(paths, shares, strict=True))
     }
-    save_weights(mean, output, notes=notes)
+    carried = carried_notes(load_checkpoint(paths[0], only_notes=True))
+    save_weights(mean, output, notes=notes | carried)
     print(f"mean of {len(paths)} checkpoints, {len(mean)} tensors")
     print(f"wrote {output}")
 

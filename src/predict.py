@@ -12,10 +12,13 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from src.annotations.classes import CLASS_NAMES_KEY, ClassList, check_categories
 from src.callbacks.prediction_writer import PredictionWriter
 from src.config import entry_point, instantiate_all, to_plain
+from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.failures import explain_failure
+from src.from_checkpoint import Carried, take_from_checkpoints
 from src.guards import check_devices, check_multirun, check_precision
 from src.mmdet_bridge.checkpoints import file_sha256
 from src.modules.ensemble import CascadeEnsemble
@@ -39,7 +42,7 @@ WORKINGS = (
 LISTED = 10
 
 
-def build_ensemble(config: DictConfig, paths: Sequence[Path]) -> CascadeEnsemble:
+def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) -> CascadeEnsemble:
     """Build the models of the checkpoints, and what predicts with them."""
     module, late_fusion = config.module, late_fusion_of(config)
     floor = module.score_floor
@@ -48,10 +51,11 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path]) -> CascadeEnsemble
         detector=to_plain(module.detector),
         num_classes=module.num_classes,
         category_ids=to_plain(module.category_ids),
+        own_inference=carried.own_inference,
     )
     return CascadeEnsemble(
         members,
-        category_ids=to_plain(module.category_ids) or range(module.num_classes),
+        category_ids=carried.classes.category_ids,
         score_floor=max(floor, late_fusion.score_threshold) if late_fusion else floor,
         max_candidates=module.max_candidates,
         mask_stages=module.mask_stages,
@@ -81,15 +85,16 @@ def late_fusion_of(config: DictConfig) -> LateFusion | None:
         raise InputError(f"fusion.{error}") from error
 
 
-def describe_store(config: DictConfig, paths: Sequence[Path]) -> StoreMeta:
+def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) -> StoreMeta:
     """What the store says about itself: everything that its content depends on."""
     module = config.module
     fusion = to_plain(config.fusion)
     is_late = fusion["kind"] == "late"
     datamodule = to_plain(config.datamodule)
     return StoreMeta(
-        category_ids=tuple(to_plain(module.category_ids) or range(module.num_classes)),
+        category_ids=carried.classes.category_ids,
         settings={
+            CLASS_NAMES_KEY: carried.classes.names,
             "checkpoints": [{"name": path.name, "sha256": file_sha256(path)} for path in paths],
             "model_weights": to_plain(config.ensemble.model_weights),
             "tta": to_plain(config.tta),
@@ -99,7 +104,8 @@ def describe_store(config: DictConfig, paths: Sequence[Path]) -> StoreMeta:
             "max_unlikely_candidates": config.max_unlikely_candidates,
             "precision": config.trainer.precision,
             "predict_split": config.predict_split,
-            "detector": to_plain(module.detector),
+            # null: as each checkpoint has it
+            "detector": None if carried.own_inference else to_plain(module.detector),
             "datamodule": {k: v for k, v in datamodule.items() if k not in WORKINGS},
         },
         mask_size_hw=(28, 28),
@@ -107,6 +113,25 @@ def describe_store(config: DictConfig, paths: Sequence[Path]) -> StoreMeta:
         score_floor=0.0 if is_late else module.score_floor,
         max_candidates=None if is_late else module.max_candidates,
     )
+
+
+def check_data(
+    datamodule: CompetitionDataModule, classes: ClassList, paths: Sequence[Path]
+) -> None:
+    """Compare the models' classes with the categories of the annotated images.
+
+    Raises:
+        InputError: they contradict each other, see ``check_categories``.
+    """
+    store = datamodule.open_store()
+    for note in check_categories(
+        classes,
+        store.labels,
+        instances=store.instances_by_category(),
+        model=f"checkpoint {paths[0]}",
+        data=str(datamodule.train_annotations),
+    ):
+        log.warning(note)
 
 
 def check_predicted(directory: Path, image_ids: Sequence[str], score_floor: float) -> None:
@@ -155,9 +180,12 @@ def predict(config: DictConfig) -> Path:
         best=config.ensemble.best,
         directory=Path(config.ensemble.directory),
     )
-    directory, meta = Path(config.predictions), describe_store(config, paths)
+    carried = take_from_checkpoints(config, paths)
+    directory, meta = Path(config.predictions), describe_store(config, paths, carried)
     datamodule = instantiate(config.datamodule)
-    ensemble = build_ensemble(config, paths)
+    if config.predict_split == "validation":
+        check_data(datamodule, carried.classes, paths)
+    ensemble = build_ensemble(config, paths, carried)
     # every process asks before the first of them writes: they wait for one another to be connected
     datamodule.predicted_image_ids = claim_folder(directory, meta)
     if datamodule.predicted_image_ids:

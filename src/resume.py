@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from src.callbacks.composed_config import CONFIG_KEY
 from src.callbacks.run_checkpoint import EPOCH_FILES, LAST_FILE, POSITION_KEY, STEP_FILES
 from src.errors import InputError
 from src.io import printable, remove_all_partial_files
 from src.mmdet_bridge.checkpoints import (
+    CONFIG_KEY,
     check_archive,
     check_checkpoint_file,
     check_finite,

@@ -48,6 +48,17 @@ class ClassList:
         kept = {key: name for key, name in self.by_id.items() if key in category_ids}
         return ClassList(tuple(kept), tuple(kept.values()) if self.names else None)
 
+    def difference(self, other: ClassList) -> str | None:
+        """Say where another list of classes differs from this one; None where it does not."""
+        if len(self) != len(other):
+            return f"{len(self)} classes ({self}) there, {len(other)} here ({other})"
+        pairs = zip(self.by_id.items(), other.by_id.items(), strict=True)
+        for place, ((one, name), (two, other_name)) in enumerate(pairs):
+            if one != two or (name and other_name and name != other_name):
+                there, here = (f"{one} {printable(name)}", f"{two} {printable(other_name)}")
+                return f"class {place} is category {there.strip()} there, {here.strip()} here"
+        return None
+
     def __len__(self) -> int:
         return len(self.category_ids)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from src.annotations.classes import ClassList
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
+from src.mmdet_bridge.checkpoints import check_finite, load_checkpoint, load_state_dict
 from src.mmdet_bridge.detectors import detector_names, examples
 
 
@@ -31,6 +32,7 @@ def average_weights(
         InputError: names the key, or the file and the weight in it that does not match.
     """
     shares = _check(paths, weights)
+    check_same_classes(paths)
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
     for path, share in zip(paths, shares, strict=True):
@@ -66,6 +68,26 @@ def average_weights(
         if dtype.is_floating_point:
             total[name] = total[name].div_(whole).to(dtype)
     return total
+
+
+def check_same_classes(paths: Sequence[str | Path]) -> None:
+    """Refuse checkpoints whose classes are others, or the same in another order.
+
+    Raises:
+        InputError: names two files and the first difference.
+    """
+    known: dict[Path, ClassList] = {}
+    for path in map(Path, paths):
+        classes = load_checkpoint(path, only_notes=True).classes
+        if classes is None:
+            continue
+        for other, first in known.items():
+            if difference := first.difference(classes):
+                raise InputError(
+                    f"checkpoint {path} must have the classes of {other}, in their order: "
+                    f"{difference}"
+                )
+        known.setdefault(path, classes)
 
 
 def _check(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list[float]:

@@ -6,6 +6,7 @@ mmengine's own loader falls back to running pickled code, so nothing here uses i
 from __future__ import annotations
 
 import hashlib
+import json
 import pickletools
 import re
 import zipfile
@@ -19,13 +20,19 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
 from src.io import check_input_file, printable, write_bytes
+from src.mmdet_bridge.untrusted_config import check_class_list
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
 META_KEY = "meta"  # what mmdetection notes beside the weights: its version, the classes' names
-NOTES = (META_KEY, "hyper_parameters", "callbacks")  # the last two are Lightning's
+CONFIG_KEY = "config"  # the composed configuration of the run that wrote a checkpoint
+HYPER_PARAMETERS_KEY = "hyper_parameters"  # of Lightning's module
+NOTES = (META_KEY, HYPER_PARAMETERS_KEY, "callbacks", CONFIG_KEY)
+RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # what a run's folder stands for, the first there is
+PREDICTION_SIZES = ("predict_short_edge_px", "predict_long_edge_px")  # of the datamodule
 WEIGHTS_SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20  # the winning model's has 0.2 MB
 MAX_EXPANSION = 8  # tensors may share their bytes, tied weights, say
@@ -54,6 +61,20 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)  # mmdetection's notes
     hyper_parameters: Mapping[str, Any] = field(default_factory=dict)  # of Lightning's module
     callbacks: Mapping[str, Any] = field(default_factory=dict)  # states of Lightning's callbacks
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the run that wrote it
+
+    @property
+    def classes(self) -> ClassList | None:
+        """The classes that the file names; None: it does not.
+
+        Raises:
+            InputError: what it says of them is not legal.
+        """
+        found = check_class_list(self.hyper_parameters, source=f"checkpoint {self.path}")
+        if found is None:
+            return None
+        category_ids = range(found[0]) if found[1] is None else found[1]
+        return ClassList.from_plain(category_ids, self.hyper_parameters.get(CLASS_NAMES_KEY))
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -61,7 +82,39 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     return load_checkpoint(path).weights
 
 
-def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
+def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
+    """Return the file that a path means: itself, or one of the run whose folder it names.
+
+    ``RUN`` is its best checkpoint, else its last; ``RUN/best.ckpt`` is in ``RUN/checkpoints``.
+
+    Args:
+        path: as the user gives it.
+        key: what the message calls it.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(path)
+    places = [path, path.parent / "checkpoints" / path.name]
+    if path.is_dir():
+        places = [
+            folder / name for name in RUN_CHECKPOINTS for folder in (path, path / "checkpoints")
+        ]
+    for place in places:
+        if place.exists() and not place.is_dir():
+            return place
+    folders = (path if path.is_dir() else path.parent, places[-1].parent)
+    there = sorted(file.name for folder in {*folders} for file in folder.glob("*.ckpt"))
+    hint = f"; there are {', '.join(there[:5])}" if there else ""
+    raise InputError(
+        f"{key}={path}: no such file; legal is a file of weights, or the folder of a run that has "
+        f"one{hint}"
+    )
+
+
+def load_checkpoint(
+    path: str | Path, *, trusted: bool = False, only_notes: bool = False
+) -> Checkpoint:
     """Read a checkpoint, on the CPU.
 
     Args:
@@ -69,6 +122,8 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
             Lightning's, mmdetection's (which keep theirs under ``state_dict``) or of a tool that
             keeps them under ``model``. The kind is found by content, not by name.
         trusted: whether code in the file may run, where it cannot be read without.
+        only_notes: whether weights stay on the disk until they are used, where the format allows
+            it, and checksums are not compared: for what stands beside the weights.
 
     Returns:
         The weights as the file spells their names; mmdetection's and Lightning's notes where there
@@ -84,12 +139,13 @@ def load_checkpoint(path: str | Path, *, trusted: bool = False) -> Checkpoint:
         start = file.read(9)
     # Eight bytes of length, then a JSON header: https://github.com/safetensors/safetensors#format
     if start[8:] == b"{":
-        content = _load_safetensors(path)
-    else:
-        if start.startswith(b"PK"):
-            check_archive(path)
-        content = _load_pickled(path, trusted=trusted)
-    weights = content
+        tensors, metadata = _load_safetensors(path)
+        return Checkpoint(path=path, weights=_check_weights(tensors, path), **_carried(metadata))
+    is_archive = start.startswith(b"PK")
+    if is_archive:
+        check_archive(path, checksums=not only_notes)
+    content = _load_pickled(path, trusted=trusted, mapped=is_archive and only_notes)
+    weights: Any = content
     notes: dict[str, Mapping[str, Any]] = {}
     if isinstance(content, Mapping):
         notes = {key: content[key] for key in NOTES if isinstance(content.get(key), Mapping)}
@@ -131,6 +187,35 @@ def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
             f"checkpoint {path}: weights must be finite, got nan or infinite values in {len(bad)} "
             f"of {len(weights)} tensors, the first {printable(bad[0])}; take a checkpoint from "
             "before the loss was nan"
+        )
+
+
+def check_given_once(
+    known: dict[str, Path], path: Path, weights: Mapping[str, Tensor], *, cure: str = ""
+) -> None:
+    """Refuse weights that another file has given already, whatever the two are called.
+
+    ``last.ckpt``, the file of its epoch and ``best.ckpt`` may be links or copies of one checkpoint,
+    which would count twice.
+
+    Args:
+        known: file by digest; the new one is added.
+        path: the file.
+        weights: what it holds.
+        cure: what the message ends with.
+
+    Raises:
+        InputError: names both files.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    other = known.setdefault(digest.hexdigest(), path)
+    if other is not path:
+        raise InputError(
+            f"checkpoint must be different checkpoints, got {other} and {path}, which hold the "
+            f"same weights{cure}"
         )
 
 
@@ -180,7 +265,8 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load_safetensors(path: Path) -> Any:
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """The tensors and the texts of the header."""
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     size = path.stat().st_size
@@ -195,11 +281,43 @@ def _load_safetensors(path: Path) -> Any:
             f"bytes, got {header}"
         )
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+        return safetensors.torch.load_file(path), metadata
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise InputError(
             f"checkpoint {path} is cut short or damaged: {printable(error)}"
         ) from error
+
+
+def carried_notes(checkpoint: Checkpoint) -> dict[str, str]:
+    """What a file of weights carries on from a checkpoint, as texts for its header.
+
+    So that what is made of a run's checkpoints still says its model, classes and sizes.
+    """
+    config = checkpoint.config.get("datamodule")
+    sizes = {
+        key: config[key]
+        for key in PREDICTION_SIZES
+        if isinstance(config, Mapping) and type(config.get(key)) is int
+    }
+    notes = {HYPER_PARAMETERS_KEY: checkpoint.hyper_parameters}
+    if sizes:
+        notes[CONFIG_KEY] = {"datamodule": sizes}
+    return {key: json.dumps(value, sort_keys=True) for key, value in notes.items() if value}
+
+
+def _carried(metadata: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    """The other way round; what is no JSON object is as if it were not there."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for key in (HYPER_PARAMETERS_KEY, CONFIG_KEY):
+        try:
+            content = json.loads(metadata.get(key, "null"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict):
+            found[key] = content
+    return found
 
 
 def check_archive(path: Path, *, checksums: bool = True) -> None:
@@ -247,10 +365,10 @@ def _archive_problem(archive: zipfile.ZipFile, file_bytes: int) -> str | None:
     return None
 
 
-def _load_pickled(path: Path, *, trusted: bool) -> Any:
+def _load_pickled(path: Path, *, trusted: bool, mapped: bool) -> Any:
     with torch.serialization.safe_globals(NUMPY_NUMBERS):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # as above
             code = _code_wanted(path, error)
             if not code:

@@ -15,6 +15,8 @@ from src.mmdet_bridge.checkpoints import (
     Checkpoint,
     check_checkpoint_file,
     check_finite,
+    check_given_once,
+    find_checkpoint,
     load_checkpoint,
 )
 from src.mmdet_bridge.config import Detector, build_detector
@@ -57,10 +59,8 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
             "checkpoint=null: give the trained weights, a path or a list of paths, or "
             "ensemble=top3, which takes a run's best"
         )
-    paths = [Path(str(name)) for name in names]
+    paths = [find_checkpoint(str(name)) for name in names]
     for path in paths:
-        if not path.exists():
-            raise InputError(f"checkpoint={path}: no such file")
         check_checkpoint_file(path)
     return paths
 
@@ -105,28 +105,33 @@ def load_members(
     detector: Mapping[str, Any],
     num_classes: int,
     category_ids: Sequence[int] | None,
+    own_inference: bool = False,
 ) -> list[Detector]:
     """Build the detector of each checkpoint and load its weights.
 
     A checkpoint of Lightning's carries its detector's configuration: models of different backbones
-    need no configuration each. From ``detector`` they take what belongs to inference alone.
+    need no configuration each. From ``detector`` they take what belongs to inference alone, unless
+    ``own_inference``.
 
     Args:
         paths: the checkpoints.
         detector: mmdet's configuration for weights that carry none.
         num_classes: that every checkpoint has to have.
         category_ids: ids of its classes; None: 0, 1, 2, ...
+        own_inference: whether a checkpoint's own configuration holds for inference, too.
 
     Raises:
-        InputError: names the checkpoint, and what does not fit.
+        InputError: names the checkpoint, and what does not fit, or one that is given twice.
     """
-    members = []
+    members: list[Detector] = []
+    known: dict[str, Path] = {}
     classes = list(range(num_classes) if category_ids is None else category_ids)
     for path in paths:
         checkpoint = load_checkpoint(path)
         check_finite(checkpoint.weights, path)
         _check_classes(path, checkpoint, classes)
-        own = _configuration(path, checkpoint, detector)
+        check_given_once(known, path, checkpoint.weights)
+        own = _configuration(path, checkpoint, detector, own_inference=own_inference)
         try:
             member = build_detector(own, init_weights=False)
             check_member(member)
@@ -139,12 +144,14 @@ def load_members(
 
 
 def _configuration(
-    path: Path, checkpoint: Checkpoint, detector: Mapping[str, Any]
+    path: Path, checkpoint: Checkpoint, detector: Mapping[str, Any], *, own_inference: bool
 ) -> dict[str, Any]:
     own = checkpoint.hyper_parameters.get("detector")
     if own is None:
         return dict(detector)
     check_untrusted_detector(own, source=f"checkpoint {path}", key="hyper_parameters.detector")
+    if own_inference:
+        return dict(own)
     used = {**own, **{key: detector[key] for key in INFERENCE_KEYS if key in detector}}
     differences = describe_difference(used, dict(detector))
     if differences:

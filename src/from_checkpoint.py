@@ -1,0 +1,148 @@
+"""What prediction takes from its checkpoints where nobody gives it: classes, model and sizes.
+
+A checkpoint is somebody's file: what is taken are lists of whole numbers and texts, each checked.
+Nothing of it becomes part of the composed configuration but category ids and sizes in pixels, and
+the detector's configuration goes to ``load_members`` alone, which knows what may stand in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from src.annotations.classes import ClassList
+from src.config import CONFIG_DIRECTORY, overridden_keys, to_plain
+from src.errors import InputError
+from src.from_data import DEFAULT_NUM_CLASSES
+from src.mmdet_bridge.averaging import check_same_classes
+from src.mmdet_bridge.checkpoints import PREDICTION_SIZES, Checkpoint, load_checkpoint
+from src.modules.members import INFERENCE_KEYS
+
+log = logging.getLogger(__name__)
+
+LARGEST_EDGE_PX = 100_000
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is taken.
+
+    Attributes:
+        classes: the models' classes.
+        own_inference: whether each model's own configuration holds for inference, too.
+    """
+
+    classes: ClassList
+    own_inference: bool
+
+
+def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
+    """Set classes and sizes as the checkpoints have them, before anything is built.
+
+    ``module.num_classes``, ``module.category_ids`` and the datamodule's sizes of prediction are set
+    in the composed configuration, unless the command line gives them.
+
+    Raises:
+        InputError: the checkpoints contradict one another, or the command line contradicts them.
+    """
+    check_same_classes(paths)
+    checkpoints = [load_checkpoint(path, only_notes=True) for path in paths]
+    given = _Given(config)
+    module = config.module
+    classes = _classes(checkpoints, module, is_count_given=given.num_classes)
+    module.num_classes, module.category_ids = len(classes), list(classes.category_ids)
+    sizes = [_sizes(checkpoint) for checkpoint in checkpoints]
+    known = next((found for found in sizes if found), {})
+    for key, value in known.items():
+        if not given.is_given(f"datamodule.{key}"):
+            config.datamodule[key] = value
+    others = [path for path, found in zip(paths, sizes, strict=True) if found and found != known]
+    if others:
+        log.warning("%s: trained for other sizes than those of %s", others[0], paths[0])
+    log.info(
+        "%d classes: %s; images of at most %s px",
+        len(classes),
+        classes,
+        " x ".join(str(config.datamodule[key]) for key in PREDICTION_SIZES),
+    )
+    return Carried(classes=classes, own_inference=not given.inference)
+
+
+def _classes(
+    checkpoints: Sequence[Checkpoint], module: DictConfig, *, is_count_given: bool
+) -> ClassList:
+    named = {one.path: one.classes for one in checkpoints if one.classes is not None}
+    category_ids = to_plain(module.category_ids)
+    count = module.num_classes if is_count_given else None
+    if not named:
+        return _classes_of_weights(checkpoints[0], category_ids, count)
+    path, classes = next(iter(named.items()))
+    for key, wanted, own in (
+        ("num_classes", count, len(classes)),
+        ("category_ids", category_ids, list(classes.category_ids)),
+    ):
+        if wanted is not None and wanted != own:
+            raise InputError(
+                f"module.{key} must be {own}, as {path} has it ({classes}), got {wanted}; leave it "
+                "out to take the checkpoint's"
+            )
+    return classes
+
+
+def _classes_of_weights(
+    checkpoint: Checkpoint, category_ids: list[int] | None, count: int | None
+) -> ClassList:
+    """The classes of a file that does not name them."""
+    if category_ids is not None:
+        return ClassList(tuple(category_ids))
+    if count is None:
+        names = (n for n in checkpoint.weights if n.endswith("bbox_head.0.fc_cls.weight"))
+        rows = next((len(checkpoint.weights[name]) for name in names), DEFAULT_NUM_CLASSES + 1)
+        count = rows - 1  # the last is the background
+    log.warning(
+        "%s does not say which categories its %d classes are: taken as 0 to %d; "
+        "module.category_ids=[...] says others",
+        checkpoint.path,
+        count,
+        count - 1,
+    )
+    return ClassList(tuple(range(count)))
+
+
+def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
+    """The sizes of prediction that a run was configured with, if they are such."""
+    datamodule = checkpoint.config.get("datamodule")
+    values: list[Any] = [datamodule.get(k) for k in PREDICTION_SIZES] if datamodule else []
+    are_legal = values and all(type(v) is int and 1 <= v <= LARGEST_EDGE_PX for v in values)
+    return dict(zip(PREDICTION_SIZES, values, strict=True)) if are_legal else {}
+
+
+class _Given:
+    """What the command line gives: its keys, and what its options and experiments change."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self._keys = overridden_keys()
+        self._config = config
+        with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+            self._default = hydra.compose("predict")
+        self.num_classes = (
+            config.module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in self._keys
+        )
+        detectors = [to_plain(one.module.detector) for one in (config, self._default)]
+        self.inference = (
+            "module" in self._keys
+            or any(key.startswith("module.detector") for key in self._keys)
+            or any(detectors[0].get(key) != detectors[1].get(key) for key in INFERENCE_KEYS)
+        )
+
+    def is_given(self, key: str) -> bool:
+        group, _, name = key.partition(".")
+        return bool({key, group} & self._keys) or (
+            self._config[group][name] != self._default[group][name]
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
+from src.annotations.image_names import match_ids
 from src.config import entry_point, to_plain
 from src.datamodules.split_file import read_split
 from src.errors import InputError
@@ -44,7 +45,7 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
     path = Path(config[side])
     if not path.exists():
         raise InputError(f"{side}={path}: no such file or folder")
-    wanted = None if config.split is None else set(read_split(Path(config.split)).validation)
+    wanted = None if config.split is None else read_split(Path(config.split)).validation
     if is_score_file(path):
         scores = read_scores(path)
         for key in ("averaging", "use_attributes"):
@@ -54,7 +55,8 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
                     f"{config[key]} is compared; give {key}={getattr(scores, key)}"
                 )
         kept = scores.per_image
-        return {name: kept[name] for name in kept if wanted is None or name in wanted}
+        names = set(kept if wanted is None else match_ids(wanted, kept))
+        return {name: kept[name] for name in kept if name in names}
     if config.ground_truth is None:
         raise InputError(f"{side}={path}: ground_truth=... is needed to score it")
     with ExitStack() as opened:
@@ -87,24 +89,22 @@ def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObject
         named_settings(to_plain(config[f"{side}_postprocess"]), categories),
         with_filler=categories.is_competition,
         use_attributes=config.use_attributes,
+        ids=truth,
     )
 
 
 def _score(
     truth: RasterObjects,
     prediction: Mapping[str, ImageObjects],
-    wanted: set[str] | None,
+    wanted: Sequence[str] | None,
     side: str,
     config: DictConfig,
     progress: Progress,
 ) -> Mapping[str, float]:
     """Of the images that have both, and are wanted."""
     name = f"{side}={config[side]}"
-    image_ids = [
-        image_id
-        for image_id in truth
-        if image_id in prediction and (wanted is None or image_id in wanted)
-    ]
+    names = set(truth if wanted is None else match_ids(wanted, truth))
+    image_ids = [image_id for image_id in truth if image_id in prediction and image_id in names]
     if not image_ids:
         raise InputError(f"{name}: has none of the images of {config.ground_truth} to be compared")
     comparison = compare(truth, prediction, prediction_name=name, image_ids=image_ids)

@@ -89,6 +89,7 @@ def open_predictions(
             named_settings(to_plain(config.postprocess), categories),
             with_filler=categories.is_competition,
             use_attributes=config.use_attributes,
+            ids=truth,
         )
 
 

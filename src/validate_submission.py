@@ -9,10 +9,11 @@ from omegaconf import DictConfig
 
 from src.annotations.categories import read_label_descriptions
 from src.annotations.image_headers import read_size_hw
+from src.annotations.image_lists import read_image_ids
+from src.annotations.image_names import file_name_of, find_image
 from src.annotations.sources import default_labels, detect_format
 from src.config import entry_point
 from src.errors import InputError
-from src.postprocess.submission import read_sample_image_ids
 from src.postprocess.submission_formats import FORMATS, SubmissionFormat, format_named
 from src.postprocess.submission_rules import Findings, check_submission
 
@@ -31,9 +32,7 @@ def chosen_format(name: str, submission: Path) -> SubmissionFormat:
     return format_named(name)
 
 
-def photo_sizes(
-    images: str | None, image_ids: list[str], suffix: str
-) -> dict[str, tuple[int, int]]:
+def photo_sizes(images: str | None, image_ids: list[str]) -> dict[str, tuple[int, int]]:
     """(height, width) of each photo that is there, by image id.
 
     Raises:
@@ -44,7 +43,7 @@ def photo_sizes(
     folder = Path(images)
     if not folder.is_dir():
         raise InputError(f"images={images}: no such folder")
-    photos = {name: folder / f"{name}{suffix}" for name in image_ids}
+    photos = {name: find_image(folder, file_name_of(name), key="ImageId") for name in image_ids}
     return {name: read_size_hw(photo) for name, photo in photos.items() if photo.exists()}
 
 
@@ -58,7 +57,7 @@ def find_violations(config: DictConfig) -> tuple[Findings, SubmissionFormat]:
     if not path.is_file():
         raise InputError(f"submission={path}: no such file")
     written_as = chosen_format(config.format, path)
-    image_ids = None if config.sample is None else list(read_sample_image_ids(config.sample))
+    image_ids = None if config.sample is None else list(read_image_ids(config.sample))
     labels = (
         default_labels(written_as.name)
         if config.label_descriptions is None
@@ -69,7 +68,7 @@ def find_violations(config: DictConfig) -> tuple[Findings, SubmissionFormat]:
         written_as=written_as,
         image_ids=image_ids,
         labels=labels,
-        sizes_hw=photo_sizes(config.images, image_ids or [], written_as.id_suffix),
+        sizes_hw=photo_sizes(config.images, image_ids or []),
     )
     return findings, written_as
 

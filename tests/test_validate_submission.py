@@ -81,7 +81,7 @@ def test_an_empty_file_is_invalid(run: Any, tmp_path: Path) -> None:
     [
         ((), "these values have no default, give them: submission=..."),
         (("submission=no.csv",), "submission=no.csv: no such file"),
-        (("submission=s.csv", "sample=no.csv"), "no.csv: not readable as a CSV file"),
+        (("submission=s.csv", "sample=no.csv"), "no.csv: no such file"),
         (("submission=s.csv", "images=no"), "images=no: no such folder"),
         (
             ("submission=s.csv", "format=coco"),

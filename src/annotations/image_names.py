@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from src.annotations.rows import RowError
@@ -111,6 +113,28 @@ def _below_own_name(directory: Path, parts: list[str]) -> Path | None:
             if os.path.exists(path):
                 return path
     return None
+
+
+def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return image ids as another file spells them: ``abc`` is ``abc.jpg`` where that is known.
+
+    Args:
+        wanted: ids in any spelling.
+        known: ids as they are to be spelled.
+
+    Returns:
+        An id for each that is wanted; those of no known image as they stand.
+    """
+    known = dict.fromkeys(known)
+    by_file = {file_name_of(image_id): image_id for image_id in known}
+    matched = []
+    for image_id in wanted:
+        if image_id not in known:
+            with contextlib.suppress(RowError):
+                file_name = file_name_of(image_path(image_id, key="ImageId"))
+                image_id = by_file.get(file_name, image_id)
+        matched.append(image_id)
+    return matched
 
 
 class ImageIds:

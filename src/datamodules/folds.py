@@ -224,5 +224,4 @@ def load_or_make_split(
                 f"datamodule.{key}={wanted}, but {split_file} was made with {found}; give "
                 f"datamodule.{key}={found} (or null), or another datamodule.split_file"
             )
-    check_split(split, image_ids=image_ids, split_file=split_file, annotations=annotations)
-    return split
+    return check_split(split, image_ids=image_ids, split_file=split_file, annotations=annotations)

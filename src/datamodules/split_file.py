@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from src.annotations.image_names import match_ids
 from src.errors import InputError
-from src.io import write_json
+from src.io import read_json_object, write_json
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +45,10 @@ def read_split(path: Path) -> Split:
         InputError: no such file, no JSON, a key missing or of the wrong type, an empty part, an id
             named twice.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such split file; python -m src.split makes one") from None
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable JSON file: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a JSON object is expected, got a {type(content).__name__}")
+    content = read_json_object(path, missing="no such split file; python -m src.split makes one")
     validation = _read_ids(content, "validation", path)
     train = _read_ids(content, "train", path)
-    seen: set[str] = set()
-    for image_id in validation + train:
-        if image_id in seen:
-            raise InputError(f"{path}: image id {image_id!r} is named twice, legal is once")
-        seen.add(image_id)
+    _check_named_once(validation + train, path)
     seed, annotations = content.get("seed"), content.get("annotations")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError(f"{path}: the key 'seed' must hold a whole number, got {seed!r:.80}")
@@ -70,14 +59,29 @@ def read_split(path: Path) -> Split:
     return Split(validation=validation, train=train, seed=seed, annotations=annotations)
 
 
+def _check_named_once(image_ids: Sequence[str], path: Path) -> None:
+    seen: set[str] = set()
+    for image_id in image_ids:
+        if image_id in seen:
+            raise InputError(f"{path}: image id {image_id!r} is named twice, legal is once")
+        seen.add(image_id)
+
+
 def check_split(
     split: Split, *, image_ids: Collection[str], split_file: Path, annotations: Path
-) -> None:
+) -> Split:
     """Check that every image of a split is annotated; warn of annotated images in no part of it.
 
+    Returns:
+        The split with image ids as the annotations spell them.
+
     Raises:
-        InputError: names the split file and the first unknown id.
+        InputError: names the split file and the first unknown id, or one that is named in two
+            spellings.
     """
+    validation, train = (match_ids(ids, image_ids) for ids in (split.validation, split.train))
+    _check_named_once(validation + train, split_file)
+    split = replace(split, validation=tuple(sorted(validation)), train=tuple(sorted(train)))
     known = set(image_ids)
     unknown = [image_id for image_id in split.validation + split.train if image_id not in known]
     if unknown:
@@ -89,3 +93,4 @@ def check_split(
     left_out = len(known) - len(split.validation) - len(split.train)
     if left_out:
         log.warning("%s puts %d images of %s in no part", split_file, left_out, annotations)
+    return split

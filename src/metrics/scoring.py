@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from src.annotations.categories import Category, LabelDescriptions, write_label_descriptions
-from src.annotations.image_names import file_name_of
+from src.annotations.image_names import file_name_of, match_ids
 from src.annotations.imaterialist_2019 import FILLER_CATEGORY, is_competition
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
@@ -82,6 +82,7 @@ def open_truth(
     images_directory: str | Path | None = None,
     label_descriptions: str | Path | None = None,
     cache_directory: str | Path | None = None,
+    ids: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[RasterObjects]:
     """Read the truth; it is there while the context lasts.
@@ -94,6 +95,7 @@ def open_truth(
             carries, else those of 2019.
         cache_directory: where the store made of the truth is kept for the next time; where None,
             it is made in a temporary folder.
+        ids: image ids by file name that count instead of the truth's; see ``RasterObjects``.
         progress: where reading shows how far it is.
 
     Raises:
@@ -106,7 +108,9 @@ def open_truth(
             label_descriptions=label_descriptions,
             on_progress=_bytes_read(progress, ground_truth),
         )
-        yield RasterObjects(store, use_attributes=use_attributes, images_directory=images_directory)
+        yield RasterObjects(
+            store, use_attributes=use_attributes, ids=ids, images_directory=images_directory
+        )
 
 
 @contextlib.contextmanager
@@ -178,7 +182,7 @@ def compare(
     """
     compared = tuple(truth)
     if image_ids is not None:
-        wanted = set(image_ids)
+        wanted = set(match_ids(image_ids, compared))
         unknown = sorted(wanted - set(compared))
         if unknown:
             raise InputError(

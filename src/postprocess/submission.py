@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,25 +92,3 @@ def _add(report: SubmissionReport, objects: Detections) -> None:
     report.empty_images += not len(objects)
     report.overlapping_images += has_overlaps(objects.category_ids, objects.packed)
     report.inexact_images += not objects.is_exact
-
-
-def read_sample_image_ids(path: str | Path) -> Sequence[str]:
-    """The image ids of ``sample_submission.csv``, each once, in the file's order.
-
-    Raises:
-        InputError: the file is missing, not a text, lacks the column ``ImageId``, or has no row.
-    """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            if "ImageId" not in (rows.fieldnames or ()):
-                raise InputError(
-                    f"{path}: no column ImageId, found {', '.join(rows.fieldnames or ()) or 'none'}"
-                )
-            image_ids = tuple(dict.fromkeys(row["ImageId"] for row in rows))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as a CSV file ({error})") from error
-    if not image_ids:
-        raise InputError(f"{path}: no image in it")
-    return image_ids

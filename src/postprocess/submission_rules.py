@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from src.annotations.categories import LabelDescriptions
+from src.annotations.image_names import ImageIds
 from src.annotations.instances import LONG_EDGE_PX
-from src.annotations.rows import describe_ids
+from src.annotations.rows import RowError, describe_ids
 from src.annotations.run_lengths import check_runs_batch, parse_runs_batch
 from src.annotations.text_lines import Lines, iterate_lines, split_fields
 from src.postprocess.raster import RASTERS
@@ -85,6 +86,9 @@ class _Reader:
     ) -> None:
         self._format = written_as
         self._legal_ids = None if image_ids is None else frozenset(image_ids)
+        self._names = ImageIds(key="ImageId", add_suffix=True)
+        for name in image_ids or ():
+            self._names.identify(name)
         self._labels = labels
         self._sizes_hw = sizes_hw
         self._violations: list[Violation] = []
@@ -96,6 +100,7 @@ class _Reader:
         # labels and images repeat from row to row
         self._label_problems = cache(self._problems_of)
         self._category = cache(self._category_of)
+        self._spelling = cache(self._spelling_problem)
         self._pixels = cache(self._count_pixels)
 
     def read(self, lines: Lines) -> None:
@@ -185,8 +190,20 @@ class _Reader:
             self._add(
                 number, name, f"ImageId ends in {self._format.id_suffix}, which it has not here"
             )
+        elif problem := self._spelling(name):
+            self._add(number, name, problem)
         elif self._legal_ids is not None and name not in self._legal_ids:
             self._add(number, name, "the sample has no image of this id")
+
+    def _spelling_problem(self, name: str) -> str | None:
+        """What is wrong with the spelling of an image that its file may be known by."""
+        try:
+            image_id, _ = self._names.identify(name)
+        except RowError as error:
+            return str(error)
+        if image_id == name:
+            return None
+        return f"ImageId must be {image_id!r:.100}, one spelling for an image, got {name!r:.100}"
 
     def _label(self, row: dict[str, str]) -> tuple[str, ...]:
         return tuple(row[column] for column in self._format.edition.label_columns)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
+from src.annotations.image_names import match_ids
 from src.metrics.matching import ImageObjects
 from src.postprocess.pipeline import postprocess_store
 from src.postprocess.prediction_store import PredictionStore
@@ -20,6 +22,7 @@ class StoredObjects(Mapping[str, ImageObjects]):
         with_filler: an image without an object has the competition's filler row, which is scored
             as a prediction; see ``src.annotations.imaterialist_2019``.
         use_attributes: class keys carry a set of attributes, here always the empty one.
+        ids: image ids to go by where they name an image of the store in another spelling.
     """
 
     def __init__(
@@ -29,26 +32,28 @@ class StoredObjects(Mapping[str, ImageObjects]):
         *,
         with_filler: bool,
         use_attributes: bool = False,
+        ids: Iterable[str] = (),
     ) -> None:
         self.store = store
         self.settings = settings
         self.with_filler = with_filler
         self.use_attributes = use_attributes
-        self._image_ids = frozenset(store.image_ids)
+        own = store.image_ids
+        self._own_id = dict(zip(match_ids(own, ids), own, strict=True))
 
     def __len__(self) -> int:
-        return len(self._image_ids)
+        return len(self._own_id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.store.image_ids)
+        return iter(self._own_id)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._image_ids
+        return image_id in self._own_id
 
     def __getitem__(self, image_id: str) -> ImageObjects:
-        if image_id not in self._image_ids:
-            raise KeyError(image_id)
-        detections = next(postprocess_store(self.store, self.settings, [image_id]))
-        return as_submitted(
+        own_id = self._own_id[image_id]
+        detections = next(postprocess_store(self.store, self.settings, [own_id]))
+        objects = as_submitted(
             detections, with_filler=self.with_filler, use_attributes=self.use_attributes
         )
+        return replace(objects, image_id=image_id)

@@ -12,13 +12,14 @@ from typing import Any
 from rich.progress import Progress
 
 from src.annotations.classes import check_categories
+from src.annotations.image_lists import read_image_ids
+from src.annotations.image_names import file_name_of, match_ids
 from src.errors import InputError
 from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
 from src.metrics.scoring import Comparison, open_truth
 from src.postprocess.category_names import CategoryNames, names_for
 from src.postprocess.prediction_store import PredictionStore
-from src.postprocess.submission import read_sample_image_ids
 from src.postprocess.submission_formats import LEGAL_CATEGORIES, SubmissionFormat
 from src.tuning.threshold_lab import ThresholdLab
 
@@ -114,9 +115,7 @@ def open_session(
     """
     store = PredictionStore(inputs.predictions)
     notes = store.check_whole(partial=inputs.partial)
-    image_ids, absent = _chosen_images(
-        store, inputs.sample_submission, written_as, partial=inputs.partial
-    )
+    image_ids, absent = _chosen_images(store, inputs.sample_submission, partial=inputs.partial)
     if absent:
         notes.append(
             f"{len(absent)} of the {len(image_ids) + len(absent)} images of "
@@ -131,6 +130,7 @@ def open_session(
                     inputs.ground_truth,
                     images_directory=inputs.images,
                     cache_directory=inputs.cache_directory,
+                    ids={file_name_of(image_id): image_id for image_id in store.image_ids},
                     progress=progress,
                 )
             )
@@ -201,11 +201,7 @@ def shared_session(
 
 
 def _chosen_images(
-    store: PredictionStore,
-    sample_submission: str | None,
-    written_as: SubmissionFormat,
-    *,
-    partial: bool,
+    store: PredictionStore, sample_submission: str | None, *, partial: bool
 ) -> tuple[Sequence[str], Sequence[str]]:
     """The images to write, in the order of the file: those in the store, and those that are not."""
     if not len(store):
@@ -214,9 +210,7 @@ def _chosen_images(
         if not partial:
             store.check_none_failed()
         return store.image_ids, ()
-    by_name = {written_as.image_id(image_id): image_id for image_id in store.image_ids}
-    names = read_sample_image_ids(sample_submission)
-    image_ids = [by_name.get(name, name) for name in names]
+    image_ids = match_ids(read_image_ids(sample_submission), store.image_ids)
     there = set(store.image_ids)
     absent = [image_id for image_id in image_ids if image_id not in there]
     if not partial or len(absent) == len(image_ids):

@@ -80,8 +80,8 @@ def test_bad_data_is_named(data: Data, stage, changes, message):
     ("text", "message"),
     [
         ("ImageId\nt0.jpg\nno.jpg\n", r"s\.csv: image id 'no\.jpg' has no photo .*1 of 2 ids"),
-        ("ImageId\n../t0.jpg\n", r"s\.csv: image id '\.\./t0\.jpg' has no photo"),
-        ("Image\nt0.jpg\n", r"s\.csv: the column ImageId is missing, got \['Image'\]"),
+        ("ImageId\n../t0.jpg\n", r"s\.csv, row 2: ImageId must be a path relative"),
+        ("Image\nt0.jpg\n", r"s\.csv: the column ImageId is missing, found Image"),
         ("", r"s\.csv: the column ImageId is missing"),
         ("ImageId\n", r"s\.csv: holds no rows"),
     ],
@@ -102,9 +102,8 @@ def test_prediction_goes_on_without_some_photos(data: Data, tmp_path):
     failures = {name: text for batch in batches for name, text in batch["failures"].items()}
     assert list(failures) == ["no.jpg"]
     assert "no.jpg: the image file is missing" in failures["no.jpg"]
-    # an id with a folder in it would be another photo's file
     sample.write_text("ImageId\nt0.jpg\n../t1.jpg\n")
-    with pytest.raises(InputError, match=r"image id '\.\./t1\.jpg' has no photo .*1 of 2 ids"):
+    with pytest.raises(InputError, match=r"s\.csv, row 3: ImageId must be .* got '\.\./t1\.jpg'"):
         datamodule.setup("predict")
 
 
@@ -119,7 +118,7 @@ def test_missing_photos_are_named_and_counted(data: Data, tmp_path):
     with pytest.raises(InputError, match=r"the image file a\.jpg is missing \(2 of 2 are"):
         check_photos("images", tmp_path, ["a.jpg", "b.jpg"], some_suffice=True)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: no photos \(\.jpeg, \.jpg, \.png\) in"):
+    with pytest.raises(InputError, match=r"empty: no images \(\.jpg \.jpeg \.png .*\) in this"):
         data.datamodule(test_images=str(tmp_path / "empty")).setup("test")
 
 

@@ -41,8 +41,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a readable JSON file"),
-        ("[]", "a JSON object is expected, got a list"),
+        ("{", "damaged or no JSON"),
+        ("[]", "must hold a JSON object, got list"),
         ('{"train": ["a"]}', "the key 'validation' must hold a list of image ids, got None"),
         ('{"validation": "a", "train": ["b"]}', "'validation' must hold a list .* got 'a'"),
         ('{"validation": [1], "train": ["b"]}', r"'validation' must hold a list .* got \[1\]"),
@@ -84,3 +84,16 @@ def test_images_in_no_part_are_counted(caplog):
             SPLIT, image_ids="abcde", split_file=Path("split.json"), annotations=Path("new.csv")
         )
     assert "puts 2 images of new.csv in no part" in caplog.text
+
+
+def test_ids_are_matched_to_the_annotations_in_any_spelling(tmp_path):
+    path = tmp_path / "split.json"
+    content = {"validation": ["a", "x\\c "], "train": ["./b.jpg"], "seed": 1, "annotations": "t"}
+    path.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+    annotated = {"image_ids": ["a.jpg", "b", "x/c.jpg"], "annotations": Path("t.csv")}
+    split = check_split(read_split(path), split_file=path, **annotated)
+    assert (split.validation, split.train) == (("a.jpg", "x/c.jpg"), ("b",))
+    content["train"] = ["b.jpg", "a.jpg"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=r"split\.json: image id 'a\.jpg' is named twice"):
+        check_split(read_split(path), split_file=path, **annotated)

@@ -149,7 +149,7 @@ def test_sample_submission_chooses_images_and_order(
         (["format=coco"], "format=coco: legal are imaterialist_2019, imaterialist_2020"),
         (["averaging=mean"], "averaging=mean: legal are per_class, pooled"),
         (["ground_truth=none.csv"], "none.csv"),
-        (["sample_submission=none.csv"], "none.csv: not readable as a CSV file"),
+        (["sample_submission=none.csv"], "none.csv: no such file"),
     ],
 )
 def test_mistakes_end_in_one_line(

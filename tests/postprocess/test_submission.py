@@ -18,7 +18,7 @@ from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import NMS_KINDS
 from src.postprocess.steps import DEFAULT_STEPS
-from src.postprocess.submission import read_sample_image_ids, write_submission
+from src.postprocess.submission import write_submission
 from src.postprocess.submission_formats import FORMATS, format_named
 from src.postprocess.submission_rules import check_submission
 from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
@@ -234,27 +234,3 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
         write_submission(tmp_path / "file" / "s.csv", [])
-
-
-def test_sample_ids_are_unique_and_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "sample_submission.csv"
-    path.write_text("ImageId,EncodedPixels,ClassId\nb.jpg,1 1,23\na.jpg,1 1,23\nb.jpg,1 1,23\n")
-    assert read_sample_image_ids(path) == ("b.jpg", "a.jpg")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", r"sample\.csv: no column ImageId, found none"),
-        (b"Image,ClassId\na,1\n", r"sample\.csv: no column ImageId, found Image, ClassId"),
-        (b"ImageId,ClassId\n", r"sample\.csv: no image in it"),
-        (b"ImageId\n\xff\xfe\n", r"sample\.csv: not readable as a CSV file"),
-        (None, r"sample\.csv: not readable as a CSV file \(.*No such file"),
-    ],
-)
-def test_bad_sample_file(tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "sample.csv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_sample_image_ids(path)

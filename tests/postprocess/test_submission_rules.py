@@ -240,3 +240,15 @@ def test_overlaps_are_those_of_bitmaps(
         )
     ]
     assert sorted(places) == sorted(wanted)
+
+
+def test_an_image_has_one_spelling(tmp_path: Path) -> None:
+    rows = "a.jpg,1 2,3\na.jpg ,4 2,3\na,7 2,3\n"
+    said = [
+        "row 3, image a.jpg : ImageId must be 'a.jpg', one spelling for an image, got 'a.jpg '",
+        "row 4, image a: ImageId must be 'a.jpg', one spelling for an image, got 'a'",
+    ]
+    assert found(tmp_path, HEADER_2019 + rows) == said
+    assert found(tmp_path, HEADER_2019 + rows, ids=["a.jpg"]) == said
+    (line,) = found(tmp_path, HEADER_2019 + "../a.jpg,1 2,3\n")
+    assert line.startswith("row 2, image ../a.jpg: ImageId must be a path relative to the image")

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
-from src.io import check_input_file, printable, write_bytes
+from src.io import atomic_path, check_input_file, printable
 from src.mmdet_bridge.untrusted_config import check_class_list
+from src.mmdet_bridge.weight_seal import check_weights_seal, sealed_header
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
@@ -239,7 +240,9 @@ def save_weights(
     *,
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write weights as safetensors, whole or not at all.
+    """Write weights as safetensors with a checksum, whole or not at all.
+
+    The same weights and notes give the same bytes.
 
     Args:
         state_dict: tensors of any device and layout; those that share memory are written twice.
@@ -256,7 +259,13 @@ def save_weights(
     }
     # Not save_file, whose files nobody else on the machine may read.
     metadata = {**(notes or {}), "format": "pt"}
-    write_bytes(path, safetensors.torch.save(plain, metadata=metadata))
+    header, numbers = sealed_header(memoryview(safetensors.torch.save(plain, metadata=metadata)))
+    with (
+        atomic_path(path, sync=True, num_bytes=len(header) + len(numbers)) as partial,
+        partial.open("wb") as file,
+    ):
+        file.write(header)
+        file.write(numbers)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -280,6 +289,7 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]
             f"checkpoint {path}: a header of safetensors must have at most {MAX_HEADER_BYTES} "
             f"bytes, got {header}"
         )
+    check_weights_seal(path)
     try:
         with safetensors.safe_open(path, framework="pt") as content:
             metadata = content.metadata() or {}

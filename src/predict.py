@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList, check_categories
 from src.callbacks.prediction_writer import PredictionWriter
+from src.cli import signals
 from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
@@ -201,7 +202,7 @@ def predict(config: DictConfig) -> Path:
     except RuntimeError as error:
         if (failure := explain_failure(error, trainer)) is None:
             raise
-        raise failure from error
+        raise InputError(f"{failure}; {signals.RESUMES['predict']}") from error
     if trainer.is_global_zero:
         image_ids = datamodule.photos_to_predict.image_ids
         check_predicted(directory, image_ids, ensemble.score_floor)

@@ -34,6 +34,9 @@ _WARNINGS = (
         "You're resuming from a checkpoint that ended before the epoch ended and your dataloader "
         "is not resumable."
     ),
+    # The scores are those of all ranks already; averaging equal values could round:
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/trainer/connectors/logger_connector/result.py
+    r"It is recommended to use `self\.log\('validation/.*', \.\.\., sync_dist=True\)` when logging",
     # Lightning's use of torch: https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     re.escape(
         "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)"
@@ -47,6 +50,12 @@ def leave_out_irrelevant_messages() -> None:
         logging.getLogger(name).addFilter(_is_relevant)
     launcher = "lightning.fabric.strategies.launchers.subprocess_script"
     logging.getLogger(launcher).addFilter(rewrite_lightnings_line)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        # Lightning gives its loggers a handler of their own where it is imported before Hydra sets
+        # up logging; its lines would go into the progress bar.
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
     for text in _WARNINGS:
         warnings.filterwarnings("ignore", message=text)
 

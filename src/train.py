@@ -89,7 +89,12 @@ def train(config: DictConfig) -> float | None:
     except RuntimeError as error:
         if (failure := explain_failure(error, trainer)) is None:
             raise
-        raise failure from error
+        resumes = (
+            signals.RESUMES["train"]
+            if any(checkpoints.glob("*.ckpt"))
+            else "there is no checkpoint yet, so the same command starts anew"
+        )
+        raise InputError(f"{failure}; {resumes}") from error
     except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
         if signals.received() is None and not isinstance(error, SIGTERMException):
             raise

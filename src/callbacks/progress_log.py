@@ -8,11 +8,37 @@ import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 log = logging.getLogger(__name__)
 
 SCORES = ("validation/competition_map", "validation/coco_map", "validation/coco_box_map")
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar without the version of a logger among the scores, and without ``/-2``.
+
+    Lightning shows the last epoch's number beside the epoch's, also where none is set
+    (``max_epochs=-1``).
+
+    Args:
+        leave: Whether the bar of each epoch stays on the screen.
+    """
+
+    def __init__(self, *, leave: bool) -> None:
+        super().__init__(leave=leave)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return the scores of the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        last = (self.trainer.max_epochs or -1) - 1
+        return f"Epoch {current_epoch}/{last}" if last >= 0 else f"Epoch {current_epoch}"
 
 
 class ProgressLogCallback(Callback):

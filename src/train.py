@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from src.callbacks.composed_config import ComposedConfig
+from src.callbacks.data_fingerprint import DataFingerprint
 from src.callbacks.memory_advice import MemoryAdvice
 from src.callbacks.run_record import RunRecordCallback, finishing
 from src.cli import signals
@@ -72,6 +73,7 @@ def train(config: DictConfig) -> float | None:
             record,
             advice,
             ComposedConfig(plain_config),
+            DataFingerprint(),
         ],
         loggers=loggers,
     )

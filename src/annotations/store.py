@@ -3,7 +3,7 @@
 A store is a folder, written whole or not at all by ``store_builder``:
 
 - ``images.arrow``: a row an image, by image_id: image_id, file_name, height_px, width_px,
-  instances (their number).
+  instances (their number), digest (CRC-32 of what is annotated, see ``image_digests``).
 - ``instances.arrow``: a row an object, by image, then in the order of the source: image_index,
   category_id, attribute_ids, box_xyxy, area_px, is_crowd, runs_row.
 - ``runs.arrow``: a row an object in the order of the source (its number is ``runs_row``), in record
@@ -28,6 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.annotations.categories import LabelDescriptions, label_descriptions_from_json
+from src.annotations.image_files import IMAGE_FILES, ImageFile, read_image_files
 from src.annotations.instances import ImageRecord, Instances, Runs
 from src.errors import InputError
 from src.io import check_input_file, check_seal, printable, read_json_object
@@ -45,6 +46,7 @@ IMAGES_SCHEMA = pa.schema(
         "height_px": pa.int32(),
         "width_px": pa.int32(),
         "instances": pa.int32(),
+        "digest": pa.uint32(),
     }
 )
 INSTANCES_SCHEMA = pa.schema(
@@ -94,6 +96,7 @@ class AnnotationStore:
             )
         )
         self.instance_counts: npt.NDArray[np.int32] = view(images["instances"], np.int32)
+        self.digests: npt.NDArray[np.uint32] = view(images["digest"], np.uint32)
         self._first_instance = np.concatenate(
             [[0], np.cumsum(self.instance_counts, dtype=np.int64)]
         )
@@ -150,6 +153,14 @@ class AnnotationStore:
     @cached_property
     def _index_by_id(self) -> dict[str, int]:
         return {image.image_id: index for index, image in enumerate(self._images)}
+
+    def image_files(self) -> dict[str, ImageFile]:
+        """Image files by name, as they were when they were last looked at; empty if never.
+
+        Raises:
+            InputError: the record of them is damaged.
+        """
+        return read_image_files(self.directory / IMAGE_FILES)
 
     def index_of(self, image_id: str) -> int:
         """Position of an image in ``images``.
@@ -217,6 +228,39 @@ def runs_views(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int32], Runs]:
     """Zero-copy views of a record batch of ``runs.arrow``: offsets (N + 1,) and runs (R, 2)."""
     column = batch["runs"]
     return view(column.offsets, np.int32), view(column.values.values, np.int32).reshape(-1, 2)
+
+
+def mask_digests(runs: Runs, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of each of N masks' runs, given as in ``check_runs_batch``."""
+    data = memoryview(runs.astype(np.int32, copy=False).tobytes())
+    places = (8 * offsets).tolist()  # a run is two numbers of four bytes
+    crcs = [zlib.crc32(data[start:end]) for start, end in itertools.pairwise(places)]
+    return np.array(crcs, dtype=np.uint32)
+
+
+def image_digests(
+    images: Sequence[ImageRecord],
+    counts: npt.NDArray[np.integer],
+    columns: Sequence[npt.NDArray[Any]],
+    attribute_ids: Sequence[Sequence[int]],
+) -> npt.NDArray[np.uint32]:
+    """Return a CRC-32 of everything that is annotated on each image; of no place or time.
+
+    Args:
+        images: N records.
+        counts: Shape (N,), the number of objects on each.
+        columns: of all objects in the order of the images, each of shape (M,) or (M, K).
+        attribute_ids: of the M objects.
+    """
+    table = np.column_stack([column.astype(np.int64) for column in columns])
+    ends = np.cumsum(counts).tolist()
+    digests = []
+    for image, start, end in zip(images, [0, *ends[:-1]], ends, strict=True):
+        frame = (image.image_id, image.file_name, *image.size_hw)
+        attributes = [tuple(ids) for ids in attribute_ids[start:end]]
+        value = zlib.crc32(repr((frame, attributes)).encode(errors="surrogatepass"))
+        digests.append(zlib.crc32(np.ascontiguousarray(table[start:end]).data, value))
+    return np.array(digests, dtype=np.uint32)
 
 
 def read_description(directory: Path) -> dict[str, Any]:

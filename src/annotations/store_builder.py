@@ -15,6 +15,12 @@ from typing import Any
 
 from src.annotations.bad_rows import BadRowHandler
 from src.annotations.categories import label_descriptions_to_json, read_label_descriptions
+from src.annotations.image_files import (
+    IMAGE_FILES,
+    check_image_files,
+    look_at_images,
+    write_image_files,
+)
 from src.annotations.image_sizes import ImageSizes, SizeFinding
 from src.annotations.rows import SizeOf
 from src.annotations.sources import detect_format, labels_beside, open_source
@@ -159,7 +165,8 @@ def open_or_build(
     It is built again, too, where a file of it is damaged.
 
     What counts as a change: path, size and time of change of the source and of the label file, the
-    image folder's path and time of change, and the other arguments. Processes that ask at the same
+    image folder's path, and the other arguments; the folder's time of change, too, where rows were
+    left out. An image whose size has changed since is an error. Processes that ask at the same
     time (the ranks of a training) wait for the one that builds.
 
     Args:
@@ -169,7 +176,7 @@ def open_or_build(
         on_built: called with the report where a store was built.
 
     Raises:
-        InputError: as ``build_store``.
+        InputError: as ``build_store``; an image has another size than when the store was built.
     """
     source, cache = Path(source), Path(cache_directory)
     if detect_format(source) == STORE:
@@ -186,12 +193,16 @@ def open_or_build(
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / f".{directory.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        store = _open_current(directory, made_from)
+        store = _open_current(directory, made_from, images_directory)
         if store is None:
             report = build_store(source, directory, on_progress=on_progress, **options)
             if on_built is not None:
                 on_built(report)
             store = AnnotationStore(directory)
+            if images_directory is not None:
+                names = [image.file_name for image in store.images]
+                found = look_at_images(Path(images_directory), names, {})
+                write_image_files(directory / IMAGE_FILES, found)
         return store
 
 
@@ -209,19 +220,48 @@ def _check_size(size_hw: Sequence[int]) -> tuple[int, int]:
     return size_hw[0], size_hw[1]
 
 
-def _open_current(directory: Path, made_from: dict[str, Any]) -> AnnotationStore | None:
-    """The store in a cache, None where it has to be built: absent, of another source, damaged."""
+def _open_current(
+    directory: Path, made_from: dict[str, Any], images_directory: str | Path | None
+) -> AnnotationStore | None:
+    """The store in a cache, None where it has to be built: absent, of another source, damaged.
+
+    Raises:
+        InputError: an image has another size than when the store was built.
+    """
     if not directory.exists():
         return None
     try:
-        if read_description(directory)["made_from"] != made_from:
+        description = read_description(directory)
+        if not _is_made_from(description, made_from):
             return None
-        return AnnotationStore(directory)
-    except (InputError, LookupError) as error:
+        store = AnnotationStore(directory)
+        store.image_files()
+    except InputError as error:
         log.warning("built anew: %s", error)
+    else:
+        if images_directory is not None:
+            names = [image.file_name for image in store.images]
+            check_image_files(directory, Path(images_directory), names)
+        return store
     if not (directory / "store.json").is_file():  # what build_store would not replace
         shutil.rmtree(directory)
     return None
+
+
+def _is_made_from(description: dict[str, Any], made_from: dict[str, Any]) -> bool:
+    """Whether a store is that of these files and arguments.
+
+    The image folder's time of change counts only where rows were left out, perhaps for want of an
+    image: images are compared one by one.
+    """
+
+    def compared(values: dict[str, Any]) -> dict[str, Any]:
+        images = values.get("images")
+        if description.get("skipped_rows") or not isinstance(images, list):
+            return values
+        return values | {"images": images[0]}
+
+    return compared(description["made_from"]) == compared(made_from)
 
 
 def _made_from(

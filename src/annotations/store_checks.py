@@ -12,7 +12,15 @@ from src.annotations.categories import LARGEST_ID
 from src.annotations.image_names import image_path
 from src.annotations.rows import RowError, check_size, describe_ids
 from src.annotations.run_lengths import areas_px_batch, boxes_xyxy_batch, check_runs_batch
-from src.annotations.store import AnnotationStore, check_batch, open_table, runs_views, view
+from src.annotations.store import (
+    AnnotationStore,
+    check_batch,
+    image_digests,
+    mask_digests,
+    open_table,
+    runs_views,
+    view,
+)
 from src.errors import InputError
 
 
@@ -93,6 +101,7 @@ def _check_runs(store: AnnotationStore) -> None:
     boxes = view(store.table["box_xyxy"].values, np.int32).reshape(-1, 4)[in_source_order]
     areas = view(store.table["area_px"], np.int64)[in_source_order]
     reader, first, starts = open_table(path), 0, []
+    digests = [np.zeros(0, np.uint32)]
     for number in range(reader.num_record_batches):
         try:
             batch = reader.get_batch(number)
@@ -123,6 +132,19 @@ def _check_runs(store: AnnotationStore) -> None:
                     f"{stored[chosen][row].tolist()} ({path.with_name('instances.arrow')}, "
                     f"runs_row {first + row})"
                 )
+        digests.append(mask_digests(runs, offsets))
         first += batch.num_rows
     if first != len(rows) or starts != list(store.description["runs_batch_starts"]):
         raise InputError(f"{path}: must hold a row for each of the {len(rows)} objects")
+    digest = image_digests(
+        store.images,
+        store.instance_counts,
+        [
+            view(store.table["category_id"], np.int16),
+            view(store.table["is_crowd"], np.uint8),
+            np.concatenate(digests)[rows],
+        ],
+        store.table["attribute_ids"].to_pylist(),
+    )
+    if not np.array_equal(digest, store.digests):
+        raise InputError(f"{path.with_name('images.arrow')}: digest must be that of the objects")

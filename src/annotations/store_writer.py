@@ -14,7 +14,13 @@ from src.annotations.image_sizes import ImageSizes
 from src.annotations.instances import ImageRecord, Runs
 from src.annotations.rows import NO_OBJECT, BadRow, RowBlock, Source
 from src.annotations.run_lengths import areas_px_batch, boxes_xyxy_batch, check_runs_batch
-from src.annotations.store import IMAGES_SCHEMA, INSTANCES_SCHEMA, RUNS_SCHEMA
+from src.annotations.store import (
+    IMAGES_SCHEMA,
+    INSTANCES_SCHEMA,
+    RUNS_SCHEMA,
+    image_digests,
+    mask_digests,
+)
 
 
 class StoreWriter:
@@ -93,6 +99,7 @@ class StoreWriter:
         heights = np.array([settled[index].height_px for index in keep], dtype=np.int32)
         boxes = boxes_xyxy_batch(runs, offsets, heights)
         self._columns["box_xyxy"].append(boxes)
+        self._columns["mask_digest"].append(mask_digests(runs, offsets))
         self._columns["area_px"].append(areas_px_batch(runs, offsets))
         for name, values, kind in (
             ("category_id", block.category_ids, np.int16),
@@ -201,6 +208,16 @@ class StoreWriter:
             "runs_row": order,
         }
         _write_table(directory / "instances.arrow", instances, INSTANCES_SCHEMA)
+        digests = image_digests(
+            images,
+            objects[belongs],
+            [
+                self._column("category_id", np.int16)[order],
+                self._column("is_crowd", np.uint8)[order],
+                self._column("mask_digest", np.uint32)[order],
+            ],
+            [self._attribute_ids[row] for row in order.tolist()],
+        )
         _write_table(
             directory / "images.arrow",
             {
@@ -209,6 +226,7 @@ class StoreWriter:
                 "height_px": [image.height_px for image in images],
                 "width_px": [image.width_px for image in images],
                 "instances": objects[belongs],
+                "digest": digests,
             },
             IMAGES_SCHEMA,
         )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress
 
 from src.annotations.image_names import match_ids
@@ -31,6 +29,7 @@ from src.metrics.scoring import compare, open_submission, open_truth, score_comp
 from src.postprocess.category_names import named_settings, names_for
 from src.postprocess.prediction_store import PredictionStore
 from src.reporting.stored_predictions import StoredObjects
+from src.terminal import PlainConsole, say
 from src.tuning.session import compare_categories
 
 SIDES = ("a", "b")
@@ -82,7 +81,7 @@ def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObject
     store = PredictionStore(config[side])
     compare_categories(store, truth)
     for note in store.check_whole(partial=config.partial):
-        print(f"note: {side}={note}", file=sys.stderr)
+        say(f"note: {side}={note}")
     categories = names_for(store, truth.store.labels, config.ground_truth)
     return StoredObjects(
         store,
@@ -144,7 +143,7 @@ def main(config: DictConfig) -> None:
     """Hydra's task: score both, resample the images, show the difference with its interval."""
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
         a, b = (scores_of(config, side, progress) for side in SIDES)
     check_same_images(a, b)
     options = {key: config[key] for key in ("resamples", "confidence", "seed")}

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from src.cli import signals
 from src.errors import InputError
 from src.io import describe_disk_error, find_disk_error
+from src.terminal import escape_log_records, say
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"
 LONGEST_NAME_BYTES = 200
@@ -161,7 +162,7 @@ def _end_by(error: Exception, config: DictConfig | None = None) -> None:
 def _fail(mistake: InputError) -> NoReturn:
     with contextlib.suppress(OSError):  # a full disk's, where stdout is a file
         sys.stdout.flush()
-    print(f"error: {one_line(mistake)}", file=sys.stderr)
+    say("error: " + one_line(mistake).replace("\n", "\\n"))
     sys.exit(2)
 
 
@@ -187,6 +188,7 @@ def entry_point(
         def run(config: DictConfig) -> Any:
             nonlocal is_composed
             is_composed = True
+            escape_log_records()
             try:
                 check_missing(config)
                 return function(config)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from src.annotations.formats import ConversionReport, convert
 from src.annotations.image_sizes import SizeFinding
 from src.config import entry_point, to_plain
+from src.terminal import PlainConsole
 
 _MOST_FINDINGS = 50
 
@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     """Convert, with a progress bar, and print what was done."""
     keys = to_plain(config)
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
@@ -40,7 +40,7 @@ def main(config: DictConfig) -> None:
 
 def print_report(report: ConversionReport, *, output: str) -> None:
     """Print a conversion's figures, and the images whose sizes were not those of their pictures."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True)
     console.print(f"{report.input_format} -> {report.output_format}: {output}")
     console.print(f"{report.objects} objects on {report.images} images")
     if report.labels_file is not None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import track
 
 from src.annotations.categories import label_descriptions_from_json
@@ -21,6 +20,7 @@ from src.io import write_text
 from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore
+from src.terminal import PlainConsole, say
 
 
 def read_image_numbers(path: Path) -> dict[str, int]:
@@ -87,7 +87,7 @@ def compare_categories(store: PredictionStore, path: Path) -> None:
         model=f"predictions={store.directory}",
         data=str(path),
     ):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
 
 
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
@@ -108,7 +108,7 @@ def main(config: DictConfig) -> None:
     numbers = number_images(store, config.annotations)
     if config.annotations is not None:
         compare_categories(store, Path(config.annotations))
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     results = [
         result
         for index, image_id in enumerate(
@@ -122,11 +122,11 @@ def main(config: DictConfig) -> None:
         )
     ]
     write_results(Path(config.output), results)
-    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(
+    PlainConsole(file=sys.stdout, soft_wrap=True).print(
         f"{config.output}: {len(results)} objects in {len(store)} images"
     )
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
 
 
 if __name__ == "__main__":

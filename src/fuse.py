@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import track
 
 from src.annotations.classes import CLASS_NAMES_KEY
@@ -17,6 +16,7 @@ from src.errors import InputError
 from src.postprocess.late_fusion import LateFusion, check_weights, fuse
 from src.postprocess.prediction_meta import to_json
 from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
+from src.terminal import PlainConsole, say
 
 LISTED = 12
 
@@ -121,7 +121,7 @@ def main(config: DictConfig) -> None:
                 writer.add_failed(image_id, reason)
         there = images_of_all(stores)
         left = [one for one in there if one not in writer.written_image_ids]
-        for image_id in track(left, console=Console(stderr=True), transient=True):
+        for image_id in track(left, console=PlainConsole(stderr=True), transient=True):
             writer.add(
                 fuse(
                     [store.candidates(store.index_of(image_id)) for store in stores],
@@ -132,11 +132,11 @@ def main(config: DictConfig) -> None:
             )
     fused = PredictionStore(config.output)
     objects = sum(fused.count(index) for index in range(len(fused)))
-    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(
+    PlainConsole(file=sys.stdout, soft_wrap=True).print(
         f"{config.output}: {objects} detections in {len(fused)} photos, of {len(stores)} stores"
     )
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, read_label_descriptions
@@ -24,6 +23,7 @@ from src.mmdet_bridge.checkpoints import (
     save_weights,
 )
 from src.mmdet_bridge.weight_import import Record, WeightImport, import_weights
+from src.terminal import PlainConsole
 
 OLD_GEOMETRY = (
     "before 2.0 mmdetection pooled RoIs without a half-pixel offset, with 2x2 samples a bin; "
@@ -66,7 +66,7 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
     )
     notes = {"source": source.name, "source_sha256": file_sha256(source), "layout": found.layout}
     save_weights(found.weights, output, notes=notes | {"class_layers": keys["class_layers"]})
-    console = Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
+    console = PlainConsole(file=sys.stdout, soft_wrap=True)
     version = checkpoint.meta.get("mmdet_version")
     written = f", written by mmdetection {version}" if version else ""
     classes = "unknown" if found.source_classes is None else found.source_classes

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress
 
 from src.config import entry_point, to_plain
@@ -27,6 +26,7 @@ from src.reporting.page import Report, write_page, write_report
 from src.reporting.pictures import load_examples, write_drawings
 from src.reporting.stored_predictions import StoredObjects
 from src.reporting.sweep_page import render_sweep
+from src.terminal import PlainConsole, say
 from src.tuning.session import compare_categories
 from src.tuning.sweep_results import read_results
 
@@ -82,7 +82,7 @@ def open_predictions(
         store = PredictionStore(config.predictions)
         compare_categories(store, truth)
         for note in store.check_whole(partial=config.partial):
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}")
         categories = names_for(store, truth.store.labels, config.ground_truth)
         yield StoredObjects(
             store,
@@ -168,10 +168,10 @@ def main(config: DictConfig) -> None:
         report_sweep(config)
         return
     check_config(config)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
         report = make_report(config, progress)
     write_report(report, config.output)
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = PlainConsole(file=sys.stdout, soft_wrap=True)
     examples = [*report.worst, *report.best]
     missing = sum(example.photo_problem is not None for example in examples)
     if missing:

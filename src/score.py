@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +23,7 @@ from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.matching import THRESHOLDS
 from src.metrics.score_file import write_scores
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.terminal import PlainConsole
 
 
 def score_summary(
@@ -88,7 +89,7 @@ def main(config: DictConfig) -> None:
     check_settings(resamples=config.resamples, confidence=config.confidence)
     split = None if config.split is None else read_split(Path(config.split))
     with (
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        Progress(console=PlainConsole(stderr=True), transient=True) as progress,
         open_truth(
             config.ground_truth,
             use_attributes=config.use_attributes,
@@ -113,7 +114,7 @@ def main(config: DictConfig) -> None:
         confidence=config.confidence,
         seed=config.seed,
     )
-    Console(file=sys.stdout, highlight=False).print(score_tables(score, interval, labels, notes))
+    PlainConsole(file=sys.stdout).print(score_tables(score, interval, labels, notes))
     summary = score_summary(score, interval, config.use_attributes)
     if config.output is not None:
         write_scores(Path(config.output), summary, score)

@@ -21,6 +21,7 @@ from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.setting_checks import is_whole
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.submission_formats import FORMATS
+from src.terminal import PlainConsole
 from src.tuning.cross_validation import Chooser, Scores, cross_validate, make_folds
 from src.tuning.dashboard import Dashboard, open_dashboard
 from src.tuning.found_settings import option_path, write_option
@@ -71,7 +72,7 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
         config.get("logger"), group=f"search {config.name}", directory=directory
     )
     with (
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        Progress(console=PlainConsole(stderr=True), transient=True) as progress,
         open_session(
             inputs, FORMATS["imaterialist_2019"], remember=True, progress=progress
         ) as session,
@@ -187,7 +188,7 @@ def main(config: DictConfig) -> None:
     check_config(config)
     directory = CONFIG_DIRECTORY if config.config_dir is None else Path(config.config_dir)
     path = option_path(directory, config.name)
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = PlainConsole(file=sys.stdout, soft_wrap=True)
     result, settings = run(config, console)
     origin = [
         f"predictions {config.predictions}, truth {config.ground_truth}, {config.averaging}",

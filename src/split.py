@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from src.config import entry_point
 from src.datamodules.annotations import open_annotations
 from src.datamodules.folds import ClassShare, class_shares, make_split, total_deviation
 from src.datamodules.split_file import Split, write_split
+from src.terminal import PlainConsole
 
 
 def shares_table(split: Split, shares: Sequence[ClassShare], names: dict[int, str]) -> Table:
@@ -60,7 +60,7 @@ def split_annotations(config: DictConfig) -> Split:
     write_split(split, Path(config.output))
     names = {category.id: category.name for category in store.labels.categories}
     shares = class_shares(split, image_ids=image_ids, category_sets=category_sets)
-    Console(file=sys.stdout).print(shares_table(split, shares, names))
+    PlainConsole(file=sys.stdout).print(shares_table(split, shares, names))
     print(f"wrote {config.output}")
     return split
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.config import entry_point, to_plain
 from src.datamodules.synthetic import synthesize, synthesize_csv
 from src.datamodules.synthetic.request import parse_categories, parse_image_size
 from src.errors import InputError
+from src.terminal import PlainConsole
 
 _PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
 
@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
     output, csv_only = keys.pop("output"), keys.pop("csv_only")
     workers = _workers(keys.pop("workers"))
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     what = "rows" if csv_only else "photos"
     progress = Progress(TextColumn(what), *columns, console=console)
     task = progress.add_task(what, total=None)
@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
     finally:
         if progress.live.is_started:
             progress.stop()
-    Console(soft_wrap=True, highlight=False).print(f"{output}: {made}")
+    PlainConsole(soft_wrap=True).print(f"{output}: {made}")
 
 
 def _run(

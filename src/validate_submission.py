@@ -16,6 +16,7 @@ from src.config import entry_point
 from src.errors import InputError
 from src.postprocess.submission_formats import FORMATS, SubmissionFormat, format_named
 from src.postprocess.submission_rules import Findings, check_submission
+from src.terminal import say
 
 
 def chosen_format(name: str, submission: Path) -> SubmissionFormat:
@@ -78,7 +79,7 @@ def main(config: DictConfig) -> None:
     """Hydra's task: list every violation, end with exit code 1 where there is one."""
     findings, written_as = find_violations(config)
     for violation in findings.violations:
-        print(violation)
+        say(violation, file=sys.stdout)
     read = f"{findings.rows} rows of {findings.images} images, {written_as.name}"
     if config.sample is None:
         read += "; image ids not checked, for there is no sample"

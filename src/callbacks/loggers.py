@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from src.io import printable
 
 
 def log_table(
@@ -64,4 +68,7 @@ def _framed(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.ui
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    # A name out of a file is text, not Markdown: it opens no column, row, tag, link or code.
+    return re.sub(r"([\\`\[\]|!])", r"\\\1", html.escape(printable(value), quote=False))

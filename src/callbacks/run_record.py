@@ -46,7 +46,7 @@ class RunRecordCallback(Callback):
             logger.log_hyperparams({**self.config, **version})
             if isinstance(logger, TensorBoardLogger):
                 text = yaml.safe_dump({**version, **self.config}, sort_keys=False)
-                logger.experiment.add_text("config", f"```\n{text}```")
+                logger.experiment.add_text("config", f"```\n{text.replace('`', chr(39))}```")
             if isinstance(logger, WandbLogger) and logger.experiment.offline:
                 folder = Path(logger.experiment.dir).parent
                 log.info("W&B is offline (no WANDB_API_KEY); later: wandb sync %s", folder)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
 from src.datamodules.transforms import LEAST_VIEW_PX, resized_hw
 from src.io import printable
+from src.terminal import PlainConsole
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def open_annotations(
         InputError: as ``open_or_build``.
     """
     columns = (TextColumn("annotations"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:

@@ -28,6 +28,7 @@ from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.packed_masks import areas_px, pack_resized
 from src.annotations.run_lengths import format_runs
 from src.annotations.store import AnnotationStore
+from src.io import printable
 from src.metrics.matching import ClassKey, ImageObjects, split_key
 
 
@@ -165,4 +166,4 @@ def class_key_text(key: ClassKey) -> str:
 
 def class_key_name(key: ClassKey, labels: LabelDescriptions) -> str:
     """Write a class key in words: ``6 pants``, or ``6_13_24 pants``."""
-    return f"{class_key_text(key)} {labels.category_names[split_key(key)[0]]}"
+    return f"{class_key_text(key)} {printable(labels.category_names[split_key(key)[0]])}"

@@ -26,6 +26,7 @@ from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.submission_formats import format_named
 from src.score import score_summary, score_tables
+from src.terminal import PlainConsole
 from src.tuning.dashboard import open_dashboard
 from src.tuning.session import Inputs, Session, open_session, shared_session
 from src.tuning.submit import Submitted, submit
@@ -97,7 +98,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     output = output_path(config.output, config.output_dir)
     written_as = format_named(config.format)
     with (
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        Progress(console=PlainConsole(stderr=True), transient=True) as progress,
         contextlib.ExitStack() as opened,
     ):
         session = (
@@ -168,7 +169,7 @@ def main(config: DictConfig) -> float | None:
     format_named(config.format)
     names = ("predictions", "ground_truth", "sample_submission", "images", "cache_directory")
     inputs = Inputs(**{name: config[name] for name in names}, partial=config.partial)
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console = PlainConsole(file=sys.stdout, soft_wrap=True)
     if not is_sweep():
         return run(config, inputs, console)["competition_map"]
     keys = ("format", "averaging", "resamples", "confidence", "seed")

@@ -10,9 +10,10 @@ from pathlib import Path
 import yaml
 
 from src.errors import InputError
-from src.io import write_text
+from src.io import printable, write_text
 from src.postprocess.settings import PostprocessSettings
 
+ORIGIN_CHARACTERS = 10_000  # of a comment; a line end in a path would start a key
 HEADER = "# Found by python -m src.search"
 
 
@@ -46,7 +47,7 @@ def write_option(path: Path, settings: PostprocessSettings, origin: Sequence[str
         origin: Where the settings come from and how good they are, a comment line each.
     """
     values = {key: _plain(value) for key, value in asdict(settings).items()}
-    lines = [f"{HEADER}.", *(f"# {line}" for line in origin)]
+    lines = [f"{HEADER}.", *(f"# {printable(line, limit=ORIGIN_CHARACTERS)}" for line in origin)]
     text = "\n".join(lines) + "\n" + yaml.safe_dump(values, sort_keys=False, width=120)
     write_text(path, text)
 

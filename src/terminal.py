@@ -1,0 +1,82 @@
+"""Printing what comes from files: no markup, no escape sequence of theirs reaches the terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from src.io import printable
+
+KEPT_CONTROLS = "\n\t"
+
+
+class PlainConsole(Console):
+    """A console of rich's that shows text as it is: nothing in it is markup, emoji or control.
+
+    Args:
+        options: As rich's ``Console`` takes them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "markup": False, "emoji": False, "highlight": False})
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a string to text, with its control characters written out."""
+        return super().render_str(escape_controls(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render to segments; what ``Text`` objects bring along is made harmless here."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            harmless = control or text.isprintable() or all(map(_is_harmless, text))
+            # One character for one, so that a table's columns stay in line.
+            yield (
+                segment
+                if harmless
+                else Segment("".join(c if _is_harmless(c) else "\ufffd" for c in text), style)
+            )
+
+
+def say(text: object, *, file: TextIO | None = None) -> None:
+    """Print a line that may hold text of a file; to stderr where no file is given."""
+    print(escape_controls(str(text)), file=sys.stderr if file is None else file)
+
+
+def escape_controls(text: str) -> str:
+    """Return text with all control characters but line ends and tabs written as ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(c if _is_harmless(c) else printable(c) for c in text)
+
+
+def escape_log_records() -> None:
+    """Write out the control characters in every record that the root logger's handlers get."""
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(known, _EscapeControls) for known in handler.filters):
+            handler.addFilter(_EscapeControls())
+
+
+class _EscapeControls(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if not message.isprintable():
+            record.msg, record.args = escape_controls(message), None
+        return True
+
+
+def _is_harmless(character: str) -> bool:
+    # Spaces that are no ASCII (U+00A0, U+3000) are no printable characters of Python's.
+    return (
+        character.isprintable()
+        or character in KEPT_CONTROLS
+        or unicodedata.category(character) == "Zs"
+    )

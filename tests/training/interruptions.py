@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -23,6 +24,30 @@ class KillOnce(Callback):
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == self.step and not self.marker.exists():
             self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillOneOfMany(Callback):
+    """SIGKILL a rank or a loader worker of this run before a training step, once.
+
+    Args:
+        step: the optimizer step.
+        marker: made at the kill; where it exists, nothing is killed.
+        rank: the process to kill; None: a loader worker of the first process.
+    """
+
+    def __init__(self, *, step: int, marker: str, rank: int | None) -> None:
+        self.step, self.marker, self.rank = step, Path(marker), rank
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        is_here = trainer.global_rank == (0 if self.rank is None else self.rank)
+        if trainer.global_step != self.step or not is_here or self.marker.exists():
+            return
+        self.marker.touch()
+        if self.rank is None:
+            worker = multiprocessing.active_children()[0]
+            os.kill(int(worker.pid or 0), signal.SIGKILL)
+        else:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from src.io import atomic_path, fsync
-from src.mmdet_bridge.checkpoints import check_archive
+from src.mmdet_bridge.checkpoints import check_archive, check_finite
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -24,7 +24,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; one of that name stays until the new one is whole."""
+        """Write a checkpoint; one of that name stays until the new one is whole.
+
+        Raises:
+            InputError: a weight is not finite; nothing is written.
+        """
+        check_finite(checkpoint.get("state_dict", {}), path)
         with (
             atomic_path(path, sync=True, num_bytes=_num_bytes(checkpoint)) as partial,
             partial.open("wb") as file,  # of a path torch hides why it could not be written

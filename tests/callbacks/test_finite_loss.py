@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from src.callbacks.checkpoint_files import WholeCheckpointIO
 from src.callbacks.finite_loss import FiniteLossCallback
 from src.errors import InputError
 
@@ -124,3 +125,17 @@ def test_a_wrong_count_is_named(value: Any) -> None:
     message = "callbacks.finite_loss.tolerated_in_a_row must be a whole number of 0 or more, got "
     with pytest.raises(InputError, match=message):
         FiniteLossCallback(tolerated_in_a_row=value)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """Batch statistics, say, which no optimizer step writes: the checkpoint before them stands."""
+    path = tmp_path / "last.ckpt"
+    files = WholeCheckpointIO()
+    files.save_checkpoint({"state_dict": {"bn.running_mean": torch.ones(2)}}, path)
+    before = path.read_bytes()
+    with pytest.raises(
+        InputError, match=r"last\.ckpt: weights must be finite, got nan or infinite "
+    ):
+        files.save_checkpoint({"state_dict": {"bn.running_mean": torch.tensor([1, NAN])}}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

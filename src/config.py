@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -94,6 +95,14 @@ def overridden_keys() -> set[str]:
         return set()
     overrides = HydraConfig.get().overrides.task
     return {override.partition("=")[0].lstrip("+~") for override in overrides}
+
+
+def compose_default(config_name: str) -> DictConfig:
+    """Compose what a command has without a command line; in a running program, too."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name)
+    with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        return hydra.compose(config_name)
 
 
 def users_mistake(error: BaseException | None) -> InputError | None:

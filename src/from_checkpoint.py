@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from src.annotations.classes import ClassList
-from src.config import CONFIG_DIRECTORY, overridden_keys, to_plain
+from src.config import compose_default, overridden_keys, to_plain
 from src.errors import InputError
 from src.from_data import DEFAULT_NUM_CLASSES
 from src.mmdet_bridge.averaging import check_same_classes
@@ -129,8 +128,7 @@ class _Given:
     def __init__(self, config: DictConfig) -> None:
         self._keys = overridden_keys()
         self._config = config
-        with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-            self._default = hydra.compose("predict")
+        self._default = compose_default("predict")
         self.num_classes = (
             config.module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in self._keys
         )

@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList, check_categories
 from src.callbacks.prediction_writer import PredictionWriter
 from src.cli import signals
-from src.config import entry_point, instantiate_all, to_plain
+from src.config import entry_point, instantiate_all, overridden_keys, to_plain
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.failures import explain_failure
 from src.from_checkpoint import Carried, take_from_checkpoints
+from src.from_data import use_own_data
 from src.guards import check_devices, check_multirun, check_precision
 from src.mmdet_bridge.checkpoints import file_sha256
 from src.modules.ensemble import CascadeEnsemble
@@ -116,6 +117,24 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
     )
 
 
+def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
+    """Let ``images`` and ``annotations`` stand for the datamodule's keys, where they are given."""
+    if config.predict_split == "validation":
+        run = paths[0].parent
+        use_own_data(config, run_directory=run.parent if run.name == "checkpoints" else run)
+    elif config.images is not None:
+        config.datamodule.test_images = config.images
+        if "datamodule.sample_submission" not in overridden_keys():
+            config.datamodule.sample_submission = None
+        if config.annotations is not None:
+            log.warning(
+                "annotations=%s is not read: predict_split=test takes all of %s; "
+                "predict_split=validation takes the images that validated in training",
+                config.annotations,
+                config.images,
+            )
+
+
 def check_data(
     datamodule: CompetitionDataModule, classes: ClassList, paths: Sequence[Path]
 ) -> None:
@@ -182,6 +201,7 @@ def predict(config: DictConfig) -> Path:
         directory=Path(config.ensemble.directory),
     )
     carried = take_from_checkpoints(config, paths)
+    place_images(config, paths)
     directory, meta = Path(config.predictions), describe_store(config, paths, carried)
     datamodule = instantiate(config.datamodule)
     if config.predict_split == "validation":

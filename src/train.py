@@ -22,7 +22,7 @@ from src.config import entry_point, instantiate_all, to_plain
 from src.datamodules.loading import end_with_parent
 from src.errors import InputError
 from src.failures import explain_failure
-from src.from_data import take_classes
+from src.from_data import take_classes, use_own_data
 from src.guards import build_trainer, check_devices, check_multirun, check_precision
 from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
 from src.modules.cascade import CascadeModule
@@ -45,6 +45,7 @@ def train(config: DictConfig) -> float | None:
         torch.set_num_threads(config.torch_threads)
     check_devices(config.trainer)
     check_precision(config.trainer)
+    use_own_data(config, run_directory=Path(config.paths.output_dir))
     datamodule = instantiate(config.datamodule)
     classes = take_classes(config, datamodule)
     plain_config = to_plain(config)

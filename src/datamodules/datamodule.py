@@ -55,7 +55,8 @@ class CompetitionDataModule(lightning.LightningDataModule):
         train_images: folder of the annotated photos.
         split_file: which images validate, as ``python -m src.split`` writes it. Made and saved
             there where it is missing.
-        validation_images: how many images validate. Null: as many as the split file says.
+        validation_images: how many images validate, or, below 1, which share of them where the
+            split is made. Null: as many as the split file says.
         split_seed: seed of the split. Null: that of the split file.
         cache_directory: where the annotations are kept in their fast form.
         test_images: folder of the test photos.
@@ -95,7 +96,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         train_annotations: str | None,
         train_images: str | None,
         split_file: str,
-        validation_images: int | None,
+        validation_images: float | None,
         split_seed: int | None,
         cache_directory: str,
         test_images: str | None = None,

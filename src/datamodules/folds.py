@@ -79,7 +79,7 @@ def choose_validation(
     *,
     image_ids: Sequence[str],
     category_sets: Sequence[Collection[int]],
-    validation_images: int,
+    validation_images: float,
     seed: int,
 ) -> list[str]:
     """Choose validation images in which each class has the share that it has in the others.
@@ -93,32 +93,38 @@ def choose_validation(
     Args:
         image_ids: N different ids.
         category_sets: the N images' category ids.
-        validation_images: how many to choose, at least 1 and fewer than N.
+        validation_images: how many to choose, at least 1 and fewer than N; or, below 1, which
+            share of them (the nearest number, at least 1).
         seed: of the stratifier.
 
     Returns:
-        ``validation_images`` ids, sorted.
+        So many ids, sorted.
 
     Raises:
-        InputError: ``validation_images`` is not in 1 .. N-1.
+        InputError: ``validation_images`` is not in 1 .. N-1, and no share of them.
     """
     total = len(image_ids)
-    if not 1 <= validation_images < total:
+    number = validation_images
+    if 0 < number < 1:
+        number = max(1, round(number * total))
+    if not 1 <= number < total or number != int(number):
         raise InputError(
             f"validation_images={validation_images}: the annotations hold {total} images, "
-            f"1 to {total - 1} is legal (at least one image is left for training)"
+            f"1 to {total - 1} is legal (at least one image is left for training), or a share of "
+            "them, above 0 and below 1"
         )
+    count = int(number)
     order = sorted(range(total), key=lambda index: image_ids[index])
     membership = _membership([category_sets[index] for index in order])
-    fold_size = min(validation_images, total - validation_images)
+    fold_size = min(count, total - count)
     folds = MultilabelStratifiedKFold(
         n_splits=max(2, round(total / fold_size)), shuffle=True, random_state=seed
     )
     _, first_fold = next(folds.split(np.zeros(total), membership))
     in_fold = np.zeros(total, dtype=bool)
     in_fold[first_fold] = True
-    chosen = in_fold if fold_size == validation_images else ~in_fold
-    chosen = _move_to_exact_count(chosen, membership, validation_images)
+    chosen = in_fold if fold_size == count else ~in_fold
+    chosen = _move_to_exact_count(chosen, membership, count)
     return [image_ids[order[position]] for position in np.flatnonzero(chosen)]
 
 
@@ -126,7 +132,7 @@ def make_split(
     *,
     image_ids: Sequence[str],
     category_sets: Sequence[Collection[int]],
-    validation_images: int,
+    validation_images: float,
     seed: int,
     annotations: str,
 ) -> Split:
@@ -181,7 +187,7 @@ def load_or_make_split(
     *,
     image_ids: Sequence[str],
     category_sets: Sequence[Collection[int]],
-    validation_images: int | None,
+    validation_images: float | None,
     seed: int | None,
     annotations: Path,
 ) -> Split:
@@ -191,7 +197,8 @@ def load_or_make_split(
         split_file: the JSON file.
         image_ids: the annotated images.
         category_sets: their category ids.
-        validation_images: how many images validate; None: as many as the file says.
+        validation_images: how many images validate, or, below 1, which share where the file is
+            made; None: as many as the file says.
         seed: seed of the split; None: that of the file.
         annotations: the annotation file.
 
@@ -199,6 +206,7 @@ def load_or_make_split(
         InputError: the file is missing and the values to make it are too, it disagrees with them,
             or it names images that are not annotated.
     """
+    is_share = validation_images is not None and 0 < validation_images < 1
     if not split_file.exists():
         if validation_images is None or seed is None:
             raise InputError(
@@ -216,7 +224,7 @@ def load_or_make_split(
         log.info("made the split %s", split_file)
     split = read_split(split_file)
     for key, wanted, found in (
-        ("validation_images", validation_images, len(split.validation)),
+        ("validation_images", None if is_share else validation_images, len(split.validation)),
         ("split_seed", seed, split.seed),
     ):
         if wanted is not None and wanted != found:

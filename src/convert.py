@@ -7,7 +7,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from src.annotations.formats import ConversionReport, convert
-from src.annotations.image_sizes import SizeFinding
+from src.annotations.image_sizes import SizeFinding, outcome_in_words
 from src.config import entry_point, to_plain
 from src.terminal import PlainConsole
 
@@ -29,6 +29,7 @@ def main(config: DictConfig) -> None:
             keys["output"],
             output_format=keys["output_format"],
             images_directory=keys["images"],
+            exif=keys["exif"],
             on_bad_rows=keys["on_bad_rows"],
             skipped_file=keys["skipped_rows"],
             label_descriptions=keys["label_descriptions"],
@@ -65,6 +66,8 @@ def print_report(report: ConversionReport, *, output: str) -> None:
 def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
     """Findings as a table, repaired ones first, cut after the first ``_MOST_FINDINGS``."""
     title = f"{len(findings)} images are annotated with another size than their pictures have"
+    if any(finding.annotated_hw == finding.picture_hw for finding in findings):
+        title += ", or turned"
     table = Table("image", "annotated H x W", "picture H x W", "done", title=title)
     ordered = sorted(findings, key=lambda finding: (not finding.repaired, finding.image_id))
     for finding in ordered[:_MOST_FINDINGS]:
@@ -72,7 +75,7 @@ def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
             finding.image_id,
             "{} x {}".format(*finding.annotated_hw),
             "{} x {}".format(*finding.picture_hw),
-            "repaired: exchanged" if finding.repaired else "kept as annotated",
+            outcome_in_words(finding, repaired="repaired: exchanged"),
         )
     if len(ordered) > _MOST_FINDINGS:
         table.add_row(f"and {len(ordered) - _MOST_FINDINGS} more", "", "", "")

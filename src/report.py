@@ -101,6 +101,7 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             config.ground_truth,
             use_attributes=config.use_attributes,
             images_directory=config.images,
+            exif=config.exif,
             label_descriptions=config.label_descriptions,
             cache_directory=config.cache_directory,
             progress=progress,

@@ -94,6 +94,7 @@ def main(config: DictConfig) -> None:
             config.ground_truth,
             use_attributes=config.use_attributes,
             images_directory=config.images,
+            exif=config.exif,
             label_descriptions=config.label_descriptions,
             cache_directory=config.cache_directory,
             progress=progress,

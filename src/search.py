@@ -55,7 +55,7 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
         InputError: a file is missing or wrong, or there are too few images.
     """
     values = {key: check_values(to_plain(config[key])) for key in GROUPS}
-    names = ("predictions", "ground_truth", "images", "cache_directory")
+    names = ("predictions", "ground_truth", "images", "exif", "cache_directory")
     inputs = Inputs(
         sample_submission=None, partial=config.partial, **{name: config[name] for name in names}
     )

@@ -43,6 +43,7 @@ def split_annotations(config: DictConfig) -> Split:
         annotations,
         Path(config.cache_directory or annotations.parent / ".cache"),
         images_directory=None if config.images is None else Path(config.images),
+        exif=config.exif,
         on_bad_rows=config.on_bad_rows,
         label_descriptions=(
             None if config.label_descriptions is None else Path(config.label_descriptions)

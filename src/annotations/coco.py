@@ -26,6 +26,7 @@ from src.annotations.json_stream import iterate_members
 from src.annotations.rows import (
     NO_OBJECT,
     BadRow,
+    MaskHints,
     RowBlock,
     RowError,
     Source,
@@ -38,6 +39,7 @@ from src.errors import InputError
 
 COCO = "coco"
 _BLOCK_ROWS = 128
+_LARGEST = 1e15  # of a number that says anything of a mask
 _NO_RUNS: Runs = np.zeros((0, 2), dtype=np.int32)
 
 
@@ -255,6 +257,7 @@ class _AnnotationReader:
             ),
             original=lambda index: json.dumps(kept[index][1]),
             bad_rows=bad_rows,
+            hints=_hints([entry for _, entry, _ in kept]),
         )
 
     def _image_name(self, entry: Any) -> str:
@@ -299,6 +302,31 @@ class _AnnotationReader:
         return self._images.by_id[image_id]
 
 
+def _hints(entries: list[dict[str, Any]]) -> MaskHints:
+    """What annotations say of their masks beside the masks."""
+    segmentations = [entry.get("segmentation") for entry in entries]
+    return MaskHints(
+        polygons=[value if isinstance(value, list) else None for value in segmentations],
+        sizes_hw=[
+            (value["size"][0], value["size"][1])
+            if isinstance(value, dict) and _numbers(value.get("size"), 2)
+            else None
+            for value in segmentations
+        ],
+        boxes_xywh=[_numbers(entry.get("bbox"), 4) for entry in entries],
+        areas_px=[(_numbers([entry.get("area")], 1) or (None,))[0] for entry in entries],
+    )
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    """A list of so many finite numbers as a tuple; None for anything else."""
+    if not isinstance(value, list) or len(value) != count:
+        return None
+    if any(type(number) not in (int, float) or not abs(number) < _LARGEST for number in value):
+        return None
+    return tuple(value)
+
+
 def read_segmentations(
     segmentations: Sequence[Any], sizes_hw: Sequence[tuple[int, int]]
 ) -> RunsBatch:
@@ -306,7 +334,8 @@ def read_segmentations(
 
     Args:
         segmentations: N parsed JSON values, of any kinds.
-        sizes_hw: N heights and widths of their images in pixels.
+        sizes_hw: N heights and widths of their images in pixels. Run lengths may name them
+            exchanged, see ``MaskHints``.
 
     Returns:
         N masks; ``problems`` names those that are anything else, or of another size.
@@ -342,7 +371,7 @@ def _counts_of(segmentation: Any, size_hw: tuple[int, int]) -> str | list[int]:
             f"{segmentation!r:.60} is neither a list of polygons nor an object with size and counts"
         )
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if size != list(size_hw):
+    if size != list(size_hw) and size != list(size_hw[::-1]):
         raise RunLengthError(f"size is {size!r:.60}, that of the image is {list(size_hw)}")
     if not isinstance(counts, str | list):
         raise RunLengthError(f"counts is {counts!r:.60}; a list or a text is wanted")

@@ -8,6 +8,7 @@ from pathlib import Path
 from src.annotations.categories import write_label_descriptions
 from src.annotations.coco import COCO
 from src.annotations.coco_writer import write_coco
+from src.annotations.exif_readings import AUTO
 from src.annotations.imaterialist_2019 import IMATERIALIST_2019
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.imaterialist_csv import write_csv
@@ -15,7 +16,7 @@ from src.annotations.sources import CSV_EDITIONS, default_labels, detect_format,
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_blocks import images_without_objects, iterate_blocks
 from src.annotations.store_builder import BuildReport, build_store
-from src.annotations.store_checks import open_store
+from src.annotations.store_checks import check_store_sizes, open_store
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
 from src.io import atomic_path, working_directory
@@ -44,6 +45,7 @@ def convert(
     *,
     output_format: str = "auto",
     images_directory: str | Path | None = None,
+    exif: str = AUTO,
     on_bad_rows: str = "error",
     skipped_file: str | Path | None = None,
     label_descriptions: str | Path | None = None,
@@ -86,6 +88,7 @@ def convert(
                 source,
                 store_directory,
                 images_directory=images_directory,
+                exif=exif,
                 on_bad_rows=on_bad_rows,
                 skipped_file=skipped_file or f"{output}.skipped.csv",
                 label_descriptions=label_descriptions,
@@ -93,6 +96,7 @@ def convert(
                 on_progress=on_progress,
             )
         store = open_store(source) if input_format == STORE else AnnotationStore(store_directory)
+        check_store_sizes(store, images_directory, exif=exif)
         labels_file = None
         if target != STORE:
             with atomic_path(output) as partial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,24 +15,31 @@ from PIL import Image, ImageOps
 from src.errors import InputError
 
 _ORIENTATION_TAG = 0x0112
-_SIDEWAYS = (
-    5,
-    6,
-    7,
-    8,
-)  # EXIF orientations that exchange height and width (EXIF 2.32, section 4.6.4)
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width (EXIF 2.32, section 4.6.4)."""
+
 _END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL_BYTES = 4096
 
 
-def read_size_hw(path: str | Path) -> tuple[int, int]:
-    """Size of a picture as it is displayed, without decoding its pixels.
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """Size of an image as its file stores it, and how a viewer turns it."""
+
+    stored_hw: tuple[int, int]  # pixels
+    orientation: int  # EXIF, 1 to 8; 1: displayed as stored
+
+    @property
+    def displayed_hw(self) -> tuple[int, int]:
+        """Height and width in pixels, EXIF orientation applied."""
+        return self.stored_hw[::-1] if self.orientation in SIDEWAYS else self.stored_hw
+
+
+def read_header(path: str | Path) -> ImageHeader:
+    """Read size and orientation of an image, without decoding its pixels.
 
     A JPEG or PNG must also carry its end mark near the end of the file; one without it (a download
     that broke off, or a long trailer) is decoded to know.
-
-    Returns:
-        (height, width) in pixels, EXIF rotation applied.
 
     Raises:
         InputError: the file is missing, is no picture, or is truncated.
@@ -39,11 +47,25 @@ def read_size_hw(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     with _open(path) as image:
         width, height = image.size
-        if _orientation(image) in _SIDEWAYS:
+        orientation = _orientation(image)
+        # of a TIFF, Pillow gives the size as it is displayed
+        if image.format == "TIFF" and orientation in SIDEWAYS:
             width, height = height, width
         if not _has_end_mark(path, image.format or ""):
             _load(image, path)
-    return height, width
+    return ImageHeader(stored_hw=(height, width), orientation=orientation)
+
+
+def read_size_hw(path: str | Path) -> tuple[int, int]:
+    """Read the size of an image as it is displayed, as ``read_header`` does.
+
+    Returns:
+        (height, width) in pixels, EXIF orientation applied.
+
+    Raises:
+        InputError: the file is missing, is no picture, or is truncated.
+    """
+    return read_header(path).displayed_hw
 
 
 def read_image_rgb(
@@ -68,7 +90,7 @@ def read_image_rgb(
     path = Path(path)
     with _open(path) as image:
         if at_least_hw is not None:
-            sideways = _orientation(image) in _SIDEWAYS
+            sideways = _orientation(image) in SIDEWAYS
             image.draft(None, at_least_hw if sideways else at_least_hw[::-1])
         _load(image, path)
         ImageOps.exif_transpose(image, in_place=True)
@@ -110,9 +132,10 @@ def _load(image: Image.Image, path: Path) -> None:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except (OSError, ValueError, TypeError, SyntaxError):
         return 1  # EXIF that cannot be read rotates nothing, as in every viewer
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _has_end_mark(path: Path, picture_format: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from src.annotations.image_headers import read_size_hw
+from src.annotations.exif_readings import AS_DISPLAYED, AS_STORED, Frame, make_frame
+from src.annotations.image_headers import ImageHeader, read_header
 from src.annotations.image_names import find_image
 from src.annotations.instances import ImageRecord
 from src.errors import InputError
@@ -17,74 +18,105 @@ _READERS = 16  # headers are read side by side, because a cold disk answers in m
 
 @dataclass(frozen=True, slots=True)
 class SizeFinding:
-    """An image whose annotated size is not that of its picture."""
+    """An image whose annotated size is not that of its picture, or whose masks were turned."""
 
     image_id: str
     annotated_hw: tuple[int, int]  # pixels
     picture_hw: tuple[int, int]  # pixels, EXIF rotation applied
     repaired: bool  # Height and Width were exchanged; otherwise the annotated size was kept
+    reading: str = AS_DISPLAYED  # which image the masks were made on, as_displayed or as_stored
+
+
+def outcome_in_words(finding: SizeFinding, *, repaired: str) -> str:
+    """Say what was done about a finding; ``repaired`` says it of exchanged sizes."""
+    if finding.reading == AS_STORED:
+        return "masks of the stored image, turned"
+    return repaired if finding.repaired else "kept as annotated"
 
 
 class ImageSizes:
     """Compares annotated sizes with picture headers, each picture once.
 
-    Where the picture has Height and Width exchanged (annotated as if an EXIF rotation did not
-    apply), the picture is right and the runs stay as they are. Where it has another size altogether
-    (masks of the 2020 edition are smaller than its photos), the annotation's size stays.
+    How the annotated size and the picture's go together: ``exif_readings.make_frame``.
 
     Args:
         images_directory: where the pictures are, or None to take every size as annotated.
         name_key: the key or column in which the source names images, for messages.
+        missing_are_kept: take the size as annotated, too, where a picture is missing or damaged.
 
     Raises:
         InputError: no such folder.
     """
 
-    def __init__(self, images_directory: str | Path | None, *, name_key: str = "file_name") -> None:
-        self._name_key = name_key
+    def __init__(
+        self,
+        images_directory: str | Path | None,
+        *,
+        name_key: str = "file_name",
+        missing_are_kept: bool = False,
+    ) -> None:
+        self._name_key, self._missing_are_kept = name_key, missing_are_kept
         self._directory = None if images_directory is None else Path(images_directory)
         if self._directory is not None and not self._directory.is_dir():
             raise InputError(f"{self._directory}: no such image folder")
-        self._pictures: dict[str, tuple[int, int] | str] = {}
-        self._settled: dict[ImageRecord, ImageRecord | str] = {}
-        self.findings: list[SizeFinding] = []
+        self._pictures: dict[str, ImageHeader | str] = {}
+        self._settled: dict[ImageRecord, Frame | str] = {}
 
-    def settle(self, images: Sequence[ImageRecord]) -> list[ImageRecord | str]:
-        """For each image, the record with the size that is right for it.
+    def settle(self, images: Sequence[ImageRecord]) -> list[Frame | str]:
+        """For each image, the frame of its masks and the record with the size that is right for it.
 
         Returns:
             As many entries; a text where the picture is missing or damaged, saying so.
         """
-        if self._directory is None:
-            return list(images)
         new = dict.fromkeys(image for image in images if image not in self._settled)
-        if new:
+        if new and self._directory is not None:
             with ThreadPoolExecutor(_READERS) as pool:
-                found = pool.map(self._picture_size, [image.file_name for image in new])
-                for image, picture_hw in zip(new, found, strict=True):
-                    self._pictures[image.image_id] = picture_hw
+                found = pool.map(self._read_header, [image.file_name for image in new])
+                for image, header in zip(new, found, strict=True):
+                    self._pictures[image.image_id] = header
         for image in new:
-            self._settled[image] = self._compare(image)
+            found_header = self._pictures.get(image.image_id)
+            if isinstance(found_header, ImageHeader):
+                self._settled[image] = make_frame(image, found_header)
+            elif found_header is None or self._missing_are_kept:
+                self._settled[image] = Frame(image, image.size_hw)
+            else:
+                self._settled[image] = found_header
         return [self._settled[image] for image in images]
 
     def picture_hw(self, image_id: str) -> tuple[int, int] | None:
-        """Size of the picture in pixels, None where it was not read."""
-        size = self._pictures.get(image_id)
-        return None if isinstance(size, str) else size
+        """Size of the picture as displayed in pixels, None where it was not read."""
+        header = self._pictures.get(image_id)
+        return header.displayed_hw if isinstance(header, ImageHeader) else None
 
-    def _picture_size(self, file_name: str) -> tuple[int, int] | str:
+    @property
+    def num_missing(self) -> int:
+        """Number of images, of those settled so far, whose picture is missing or damaged."""
+        return sum(isinstance(header, str) for header in self._pictures.values())
+
+    def findings(self, readings: Mapping[str, str]) -> list[SizeFinding]:
+        """Images of which a user should know, in the order in which they came.
+
+        Args:
+            readings: ``as_displayed`` or ``as_stored`` by image id.
+        """
+        findings = []
+        for frame in self._settled.values():
+            if isinstance(frame, str):
+                continue
+            image_id = frame.record.image_id
+            reading = readings.get(image_id, AS_DISPLAYED)
+            picture_hw = self.picture_hw(image_id) or frame.annotated_hw
+            if picture_hw != frame.annotated_hw or reading == AS_STORED:
+                repaired = reading != AS_STORED and frame.record.size_hw != frame.annotated_hw
+                findings.append(
+                    SizeFinding(image_id, frame.annotated_hw, picture_hw, repaired, reading)
+                )
+        return findings
+
+    def _read_header(self, file_name: str) -> ImageHeader | str:
         assert self._directory is not None
         try:
-            return read_size_hw(find_image(self._directory, file_name, key=self._name_key))
+            return read_header(find_image(self._directory, file_name, key=self._name_key))
         except InputError as error:
             return str(error)
-
-    def _compare(self, image: ImageRecord) -> ImageRecord | str:
-        picture_hw = self._pictures.get(image.image_id, image.size_hw)
-        if isinstance(picture_hw, str) or picture_hw == image.size_hw:
-            return picture_hw if isinstance(picture_hw, str) else image
-        repaired = picture_hw == image.size_hw[::-1]
-        self.findings.append(SizeFinding(image.image_id, image.size_hw, picture_hw, repaired))
-        if not repaired:
-            return image
-        return replace(image, height_px=picture_hw[0], width_px=picture_hw[1])

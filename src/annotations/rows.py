@@ -36,6 +36,16 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskHints:
+    """What a source says of the masks of N rows beside the masks themselves; None where nothing."""
+
+    polygons: list[list[list[float]] | None]  # where the mask was drawn from polygons
+    sizes_hw: list[tuple[int, int] | None]  # that the mask itself names, height and width
+    boxes_xywh: list[tuple[float, ...] | None]  # pixels
+    areas_px: list[float | None]
+
+
+@dataclass(frozen=True, slots=True)
 class RowBlock:
     """N rows of a source. Lists have N entries, in the order of the source."""
 
@@ -49,6 +59,7 @@ class RowBlock:
     masks: RunsBatch  # N masks; ``problems`` names those that could not be read
     original: Callable[[int], str]  # text of the source by position in this block
     bad_rows: list[BadRow] = field(default_factory=list)  # refused by the reader, not among the N
+    hints: MaskHints | None = None
 
 
 @dataclass(frozen=True, slots=True)

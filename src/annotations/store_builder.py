@@ -15,6 +15,7 @@ from typing import Any
 
 from src.annotations.bad_rows import BadRowHandler
 from src.annotations.categories import label_descriptions_to_json, read_label_descriptions
+from src.annotations.exif_readings import AUTO, ExifReadings, ReadOtherwiseError
 from src.annotations.image_files import (
     IMAGE_FILES,
     check_image_files,
@@ -22,7 +23,7 @@ from src.annotations.image_files import (
     write_image_files,
 )
 from src.annotations.image_sizes import ImageSizes, SizeFinding
-from src.annotations.rows import SizeOf
+from src.annotations.rows import SizeOf, Source
 from src.annotations.sources import detect_format, labels_beside, open_source
 from src.annotations.store import (
     FORMAT_VERSION,
@@ -32,7 +33,7 @@ from src.annotations.store import (
     describe_files,
     read_description,
 )
-from src.annotations.store_checks import open_store
+from src.annotations.store_checks import check_store_sizes, open_store
 from src.annotations.store_writer import StoreWriter
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
@@ -62,6 +63,9 @@ def build_store(
     directory: str | Path,
     *,
     images_directory: str | Path | None = None,
+    exif: str = AUTO,
+    exif_undecided: str | None = None,
+    missing_images: str = "refuse",
     on_bad_rows: str = "error",
     skipped_file: str | Path | None = None,
     label_descriptions: str | Path | None = None,
@@ -74,6 +78,11 @@ def build_store(
         source: a 2019 or 2020 CSV, or COCO JSON; told apart by content.
         directory: the folder to make; a store that stands there is replaced.
         images_directory: the pictures, to compare sizes with and to repair transposed ones.
+        exif: which image masks were made on where an EXIF orientation turns it: ``as_displayed``,
+            ``as_stored``, or ``auto``, see ``exif_readings``.
+        exif_undecided: what ``auto`` takes where nothing decides; None: that is refused.
+        missing_images: ``refuse`` the rows of an image whose picture is missing or damaged, or
+            ``keep`` them with the size as annotated.
         on_bad_rows: ``error`` or ``skip``.
         skipped_file: where ``skip`` writes the rows left out; default: ``directory`` with
             ``.skipped.csv`` behind it.
@@ -84,8 +93,9 @@ def build_store(
         on_progress: called with the number of bytes read and their total.
 
     Raises:
-        InputError: the source cannot be read, a row is bad and ``on_bad_rows`` is ``error``, or
-            ``directory`` is something else than a store. Nothing is left behind.
+        InputError: the source cannot be read, a row is bad and ``on_bad_rows`` is ``error``,
+            nothing tells how masks are to be read and ``exif`` is ``auto``, or ``directory`` is
+            something else than a store. Nothing is left behind.
     """
     source, directory = Path(source), Path(directory)
     if size_hw is not None and not callable(size_hw):
@@ -95,58 +105,79 @@ def build_store(
     label_descriptions = _label_file(source, label_descriptions)
     labels = None if label_descriptions is None else read_label_descriptions(label_descriptions)
     opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
-    sizes = ImageSizes(images_directory, name_key=opened.name_key)
-    bad_rows = BadRowHandler(
-        source=source,
-        on_bad_rows=on_bad_rows,
-        skipped_file=Path(skipped_file or f"{directory}.skipped.csv"),
+    sizes = ImageSizes(
+        images_directory, name_key=opened.name_key, missing_are_kept=missing_images == "keep"
     )
     description = {
         "format_version": FORMAT_VERSION,
         "source": str(source.resolve()),
-        "source_kind": opened.kind,
         "made_from": _made_from(
             source=source,
             images_directory=images_directory,
+            exif=exif,
+            missing_images=missing_images,
             on_bad_rows=on_bad_rows,
             label_descriptions=label_descriptions,
             size_hw=size_hw,
         ),
-        "labels": label_descriptions_to_json(opened.labels),
     }
-    with working_directory(next_to=directory) as work, bad_rows:
-        new = work / "store"
+
+    def write(new: Path, opened: Source, readings: ExifReadings) -> BuildReport:
+        """Read the source once, into a folder that is not there."""
+        bad_rows = BadRowHandler(
+            source=source,
+            on_bad_rows=on_bad_rows,
+            skipped_file=Path(skipped_file or f"{directory}.skipped.csv"),
+        )
+        writer = StoreWriter(source=opened, sizes=sizes, readings=readings, bad_rows=bad_rows)
         new.mkdir()
-        writer = StoreWriter(source=opened, sizes=sizes, bad_rows=bad_rows)
-        writer.write(new)
-        description |= {
-            "runs_batch_starts": writer.runs_batch_starts,
-            "skipped_rows": bad_rows.count,
-            "notes": opened.notes,
-        }
-        for name in TABLES:
-            fsync(new / name)
-        description["files"] = describe_files(new)
-        text = json.dumps(seal(description))
-        (new / "store.json").write_text(text, encoding="utf-8")
-        fsync(new / "store.json")
-        fsync(new)
+        with bad_rows:
+            writer.write(new)
+            readings.settle(str(source))
+            findings = tuple(sizes.findings(readings.by_image()))
+            notes = [*opened.notes, *readings.notes()]
+            for name in TABLES:
+                fsync(new / name)
+            whole = description | {
+                "source_kind": opened.kind,
+                "labels": label_descriptions_to_json(opened.labels),
+                "runs_batch_starts": writer.runs_batch_starts,
+                "skipped_rows": bad_rows.count,
+                "notes": notes,
+                "sizes_compared": images_directory is not None,
+                "missing_images": sizes.num_missing,
+                "exchanged_sizes": [found.image_id for found in findings if found.repaired],
+                "files": describe_files(new),
+            }
+            (new / "store.json").write_text(json.dumps(seal(whole)), encoding="utf-8")
+            fsync(new / "store.json")
+            fsync(new)
+        return BuildReport(
+            source=source,
+            kind=opened.kind,
+            images=writer.images,
+            objects=writer.objects,
+            images_without_objects=writer.images_without_objects,
+            empty_masks=writer.empty_masks,
+            skipped_rows=bad_rows.count,
+            skipped_file=bad_rows.skipped_file if bad_rows.count else None,
+            size_findings=findings,
+            notes=tuple(notes),
+        )
+
+    with working_directory(next_to=directory) as work:
+        new = work / "store"
+        try:
+            report = write(new, opened, ExifReadings(exif, undecided=exif_undecided))
+        except ReadOtherwiseError as found:
+            new = work / "again"
+            opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
+            report = write(new, opened, ExifReadings(exif, decided=found.readings))
         if directory.exists():
             os.replace(directory, work / "old")
         os.replace(new, directory)
         fsync(directory.parent)
-    return BuildReport(
-        source=source,
-        kind=opened.kind,
-        images=writer.images,
-        objects=writer.objects,
-        images_without_objects=writer.images_without_objects,
-        empty_masks=writer.empty_masks,
-        skipped_rows=bad_rows.count,
-        skipped_file=bad_rows.skipped_file if bad_rows.count else None,
-        size_findings=tuple(sizes.findings),
-        notes=tuple(opened.notes),
-    )
+    return report
 
 
 def open_or_build(
@@ -154,6 +185,8 @@ def open_or_build(
     cache_directory: str | Path,
     *,
     images_directory: str | Path | None = None,
+    exif: str = AUTO,
+    missing_images: str = "refuse",
     on_bad_rows: str = "error",
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | None = None,
@@ -172,7 +205,8 @@ def open_or_build(
     Args:
         source: an annotation file of any format, or a store folder, which is opened as it is.
         cache_directory: where stores are kept, each in a folder named by source and arguments.
-        images_directory: as for ``build_store``, like the others.
+        images_directory: as for ``build_store``, like the others. A store that was made without
+            images is refused where one of them is turned or has another shape.
         on_built: called with the report where a store was built.
 
     Raises:
@@ -180,9 +214,13 @@ def open_or_build(
     """
     source, cache = Path(source), Path(cache_directory)
     if detect_format(source) == STORE:
-        return open_store(source)
+        given = open_store(source)
+        check_store_sizes(given, images_directory, exif=exif)
+        return given
     options: dict[str, Any] = {
         "images_directory": images_directory,
+        "exif": exif,
+        "missing_images": missing_images,
         "on_bad_rows": on_bad_rows,
         "label_descriptions": _label_file(source, label_descriptions),
         "size_hw": size_hw,
@@ -251,13 +289,14 @@ def _open_current(
 def _is_made_from(description: dict[str, Any], made_from: dict[str, Any]) -> bool:
     """Whether a store is that of these files and arguments.
 
-    The image folder's time of change counts only where rows were left out, perhaps for want of an
-    image: images are compared one by one.
+    The image folder's time of change counts only where images were missing or rows were left out,
+    perhaps for want of one: images are compared one by one.
     """
 
     def compared(values: dict[str, Any]) -> dict[str, Any]:
         images = values.get("images")
-        if description.get("skipped_rows") or not isinstance(images, list):
+        incomplete = description.get("skipped_rows") or description.get("missing_images")
+        if incomplete or not isinstance(images, list):
             return values
         return values | {"images": images[0]}
 
@@ -268,6 +307,8 @@ def _made_from(
     *,
     source: Path,
     images_directory: str | Path | None,
+    exif: str,
+    missing_images: str,
     on_bad_rows: str,
     label_descriptions: str | Path | None,
     size_hw: tuple[int, int] | SizeOf | None,
@@ -277,6 +318,8 @@ def _made_from(
         "source": _fingerprint(source),
         "images": None if images_directory is None else _fingerprint(Path(images_directory)),
         "labels": None if label_descriptions is None else _fingerprint(Path(label_descriptions)),
+        "exif": exif,
+        "missing_images": missing_images,
         "on_bad_rows": on_bad_rows,
         "size_hw": "of each picture" if callable(size_hw) else size_hw and list(size_hw),
     }

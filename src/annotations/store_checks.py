@@ -9,7 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.annotations.categories import LARGEST_ID
+from src.annotations.exif_readings import AS_DISPLAYED, AUTO, Frame
 from src.annotations.image_names import image_path
+from src.annotations.image_sizes import ImageSizes
 from src.annotations.rows import RowError, check_size, describe_ids
 from src.annotations.run_lengths import areas_px_batch, boxes_xyxy_batch, check_runs_batch
 from src.annotations.store import (
@@ -38,6 +40,36 @@ def open_store(directory: str | Path) -> AnnotationStore:
     _check_instances(store)
     _check_runs(store)
     return store
+
+
+def check_store_sizes(
+    store: AnnotationStore, images_directory: str | Path | None, *, exif: str = AUTO
+) -> None:
+    """Refuse a store made without images where the images turn out to be turned.
+
+    Its masks are drawn, so that nothing tells any longer on which image they were.
+
+    Raises:
+        InputError: an image has an EXIF orientation (``as_displayed`` accepts it), or its size has
+            height and width exchanged.
+    """
+    if images_directory is None or store.description.get("sizes_compared"):
+        return
+    frames = ImageSizes(images_directory, missing_are_kept=True).settle(store.images)
+    turned = [
+        frame
+        for frame in frames
+        if isinstance(frame, Frame)
+        and frame.grids
+        and (exif != AS_DISPLAYED or frame.record.size_hw != frame.annotated_hw)
+    ]
+    if turned:
+        raise InputError(
+            f"{store.directory}: made without the images, of which {len(turned)} have an EXIF "
+            f"orientation or height and width exchanged (the first: {turned[0].record.image_id}); "
+            f"make it again: python -m src.convert input={store.description['source']} "
+            f"images={images_directory} output={store.directory}"
+        )
 
 
 def _check_images(store: AnnotationStore) -> None:

@@ -10,10 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.annotations.bad_rows import BadRowHandler
+from src.annotations.exif_readings import ExifReadings
 from src.annotations.image_sizes import ImageSizes
 from src.annotations.instances import ImageRecord, Runs
 from src.annotations.rows import NO_OBJECT, BadRow, RowBlock, Source
-from src.annotations.run_lengths import areas_px_batch, boxes_xyxy_batch, check_runs_batch
+from src.annotations.run_lengths import (
+    RunsBatch,
+    areas_px_batch,
+    boxes_xyxy_batch,
+    check_runs_batch,
+)
 from src.annotations.store import (
     IMAGES_SCHEMA,
     INSTANCES_SCHEMA,
@@ -31,11 +37,20 @@ class StoreWriter:
     Args:
         source: what to read.
         sizes: settles the size of each image.
+        readings: puts masks on the images as they are displayed.
         bad_rows: takes the rows that are refused.
     """
 
-    def __init__(self, *, source: Source, sizes: ImageSizes, bad_rows: BadRowHandler) -> None:
+    def __init__(
+        self,
+        *,
+        source: Source,
+        sizes: ImageSizes,
+        readings: ExifReadings,
+        bad_rows: BadRowHandler,
+    ) -> None:
         self._source, self._sizes, self._bad_rows = source, sizes, bad_rows
+        self._readings = readings
         self._records: dict[ImageRecord, int] = {}
         # (row number, record, place) of rows without object
         self._naming_rows: list[tuple[int, int, str]] = []
@@ -70,7 +85,7 @@ class StoreWriter:
     def _add(self, block: RowBlock) -> pa.RecordBatch:
         """Check a block, keep its small columns, and return its masks."""
         self._place_format = block.place_format
-        settled, problems = self._check(block)
+        settled, masks, problems = self._check(block)
         refused = [
             BadRow(
                 number=block.numbers[index],
@@ -95,7 +110,7 @@ class StoreWriter:
             self._numbers.append(block.numbers[index])
             self._record_of_row.append(record)
             self._attribute_ids.append(block.attribute_ids[index])
-        runs, offsets = select_masks(block.masks.runs, block.masks.offsets, keep)
+        runs, offsets = select_masks(masks.runs, masks.offsets, keep)
         heights = np.array([settled[index].height_px for index in keep], dtype=np.int32)
         boxes = boxes_xyxy_batch(runs, offsets, heights)
         self._columns["box_xyxy"].append(boxes)
@@ -109,22 +124,24 @@ class StoreWriter:
         self.empty_masks += int((np.diff(offsets) == 0).sum())
         return masks_as_arrow(runs, offsets)
 
-    def _check(self, block: RowBlock) -> tuple[list[ImageRecord], dict[int, str]]:
-        """The settled image of each row, and what is wrong with a row, by its position."""
+    def _check(self, block: RowBlock) -> tuple[list[ImageRecord], RunsBatch, dict[int, str]]:
+        """The settled image of each row, its mask, and what is wrong with a row, by position."""
+        frames = self._sizes.settle(block.images)
+        masks = self._readings.read(block, frames)
         problems = {
-            index: f"{block.mask_field}: {reason}" for index, reason in block.masks.problems.items()
+            index: f"{block.mask_field}: {reason}" for index, reason in masks.problems.items()
         }
         settled = list(block.images)
-        for index, outcome in enumerate(self._sizes.settle(block.images)):
-            if isinstance(outcome, str):
-                problems.setdefault(index, outcome)
+        for index, frame in enumerate(frames):
+            if isinstance(frame, str):
+                problems.setdefault(index, frame)
             else:
-                settled[index] = outcome
+                settled[index] = frame.record
         sizes_hw = np.array([image.size_hw for image in settled], dtype=np.int64).reshape(-1, 2)
-        wrong = check_runs_batch(block.masks.runs, block.masks.offsets, sizes_hw)
+        wrong = check_runs_batch(masks.runs, masks.offsets, sizes_hw)
         for index, reason in wrong.items():
             problems.setdefault(index, f"{block.mask_field}: {reason}")
-        return settled, problems
+        return settled, masks, problems
 
     def _refuse(self, rows: list[BadRow]) -> None:
         self._ids_with_bad_rows.update(row.image_id for row in rows)

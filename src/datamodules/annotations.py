@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from src.annotations.image_sizes import outcome_in_words
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
 from src.datamodules.transforms import LEAST_VIEW_PX, resized_hw
@@ -27,6 +28,7 @@ def open_annotations(
     cache_directory: Path,
     *,
     images_directory: Path | None,
+    exif: str,
     on_bad_rows: str,
     label_descriptions: Path | None,
 ) -> AnnotationStore:
@@ -45,6 +47,7 @@ def open_annotations(
             source,
             cache_directory,
             images_directory=images_directory,
+            exif=exif,
             on_bad_rows=on_bad_rows,
             label_descriptions=label_descriptions,
             on_progress=lambda done, total: progress.update(
@@ -121,7 +124,7 @@ def log_report(report: BuildReport) -> None:
             finding.image_id,
             *finding.annotated_hw,
             *finding.picture_hw,
-            "exchanged, repaired" if finding.repaired else "kept as annotated",
+            outcome_in_words(finding, repaired="exchanged, repaired"),
         )
     if len(report.size_findings) > MOST_FINDINGS:
         log.warning("and %d more such images", len(report.size_findings) - MOST_FINDINGS)

@@ -11,6 +11,7 @@ import albumentations
 import lightning
 from torch.utils.data import DataLoader, Dataset
 
+from src.annotations.exif_readings import EXIF_CHOICES
 from src.annotations.store import AnnotationStore
 from src.datamodules.annotations import (
     indices_wide_enough,
@@ -63,6 +64,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         sample_submission: CSV whose column ``ImageId`` names the test photos; null: all photos in
             the folder.
         label_descriptions: JSON that names categories and attributes; null: as the format has them.
+        exif: ``auto``, ``as_displayed`` or ``as_stored``, see ``exif_readings``.
         on_bad_rows: ``error`` or ``skip``, see ``open_or_build``.
         category_ids: the category of each of the model's labels; null: those of the annotations.
         predict_split: ``validation`` or ``test``, the photos of ``predict_dataloader``.
@@ -102,6 +104,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         test_images: str | None = None,
         sample_submission: str | None = None,
         label_descriptions: str | None = None,
+        exif: str = "auto",
         on_bad_rows: str = "error",
         category_ids: Sequence[int] | None = None,
         predict_split: str = "test",
@@ -123,6 +126,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         loader_timeout_s: int = 0,
     ) -> None:
         super().__init__()
+        check_choice("datamodule.exif", exif, EXIF_CHOICES)
         check_choice("datamodule.predict_split", predict_split, ("validation", "test"))
         check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
         check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
@@ -143,6 +147,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.test_images = None if test_images is None else Path(test_images)
         self.sample_submission = None if sample_submission is None else Path(sample_submission)
         self.label_descriptions = None if label_descriptions is None else Path(label_descriptions)
+        self.exif = exif
         self.on_bad_rows = on_bad_rows
         self.category_ids = category_ids
         self.predict_split = predict_split
@@ -287,6 +292,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             Path(self.train_annotations),
             self.cache_directory,
             images_directory=check_directory("datamodule.train_images", self.train_images),
+            exif=self.exif,
             on_bad_rows=self.on_bad_rows,
             label_descriptions=self.label_descriptions,
         )

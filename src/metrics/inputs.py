@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from src.annotations.categories import LabelDescriptions
-from src.annotations.image_sizes import ImageSizes
+from src.annotations.exif_readings import AUTO
 from src.annotations.imaterialist_2019 import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.packed_masks import areas_px, pack_resized
@@ -41,8 +41,9 @@ class RasterObjects(Mapping[str, ImageObjects]):
             category alone.
         ids: image ids by file name; a picture that is named here goes by this id instead of the
             store's.
-        images_directory: the photos, to exchange Height and Width where they contradict the photo
-            (``src.annotations.image_sizes``); a photo that is missing repairs nothing.
+        images_directory: the photos beside which the store was read; what is compared with it is
+            read beside them, too.
+        exif: as for ``build_store``.
         raster_hw: height and width of the raster.
         without_filler: the competition's filler rows are left out.
     """
@@ -54,18 +55,18 @@ class RasterObjects(Mapping[str, ImageObjects]):
         use_attributes: bool = False,
         ids: Mapping[str, str] | None = None,
         images_directory: str | Path | None = None,
+        exif: str = AUTO,
         raster_hw: tuple[int, int] = RASTER_HW,
         without_filler: bool = False,
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
-        self.images_directory = images_directory
+        self.images_directory, self.exif = images_directory, exif
         self.raster_hw = raster_hw
         self.without_filler = without_filler
         self._vanished: dict[str, int] = {}
         self._fillers: set[str] = set()
         self._index_of = _index(store.images, ids or {})
-        self._sizes = ImageSizes(images_directory)
 
     def __len__(self) -> int:
         return len(self._index_of)
@@ -120,16 +121,13 @@ class RasterObjects(Mapping[str, ImageObjects]):
 
     @property
     def exchanged_sizes(self) -> list[str]:
-        """Images, of those asked for so far, whose Height and Width were exchanged."""
-        return [finding.image_id for finding in self._sizes.findings if finding.repaired]
+        """Images whose Height and Width were exchanged in the file."""
+        names = self.store.description.get("exchanged_sizes") or ()
+        return [name for name in names if isinstance(name, str)]
 
     def record(self, image_id: str) -> ImageRecord:
         """The image with the size it has after repair."""
-        record = self.store.images[self._index_of[image_id]]
-        if record.height_px == record.width_px:  # nothing to exchange; the raster is one of these
-            return record
-        settled = self._sizes.settle([record])[0]
-        return record if isinstance(settled, str) else settled
+        return self.store.images[self._index_of[image_id]]
 
 
 def _is_filler(instances: Instances) -> bool:

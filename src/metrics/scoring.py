@@ -10,9 +10,12 @@ from pathlib import Path
 from rich.progress import Progress
 
 from src.annotations.categories import Category, LabelDescriptions, write_label_descriptions
+from src.annotations.coco import COCO
+from src.annotations.exif_readings import AS_DISPLAYED, AUTO
 from src.annotations.image_names import file_name_of, match_ids
 from src.annotations.imaterialist_2019 import FILLER_CATEGORY, is_competition
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
+from src.annotations.imaterialist_csv import SIZE_COLUMNS, read_header
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
 from src.annotations.rows import SizeOf, describe_ids
 from src.annotations.sources import detect_format
@@ -60,10 +63,12 @@ class Comparison:
                 f"filler rows (1 1 of class {FILLER_CATEGORY}), which are no predictions but in "
                 f"the competition, left out: {self.prediction.fillers}"
             )
-        if self.truth.exchanged_sizes:
+        compared = set(self.image_ids)
+        exchanged = [name for name in self.truth.exchanged_sizes if name in compared]
+        if exchanged:
             notes.append(
                 "images of the truth with Height and Width exchanged, repaired: "
-                f"{len(self.truth.exchanged_sizes)} (the first: {self.truth.exchanged_sizes[0]})"
+                f"{len(exchanged)} (the first: {exchanged[0]})"
             )
         return tuple(notes)
 
@@ -80,6 +85,7 @@ def open_truth(
     *,
     use_attributes: bool = False,
     images_directory: str | Path | None = None,
+    exif: str = AUTO,
     label_descriptions: str | Path | None = None,
     cache_directory: str | Path | None = None,
     ids: Mapping[str, str] | None = None,
@@ -90,7 +96,9 @@ def open_truth(
     Args:
         ground_truth: any annotation format, or a store folder.
         use_attributes: see ``RasterObjects``.
-        images_directory: the photos, to repair exchanged sizes; see ``RasterObjects``.
+        images_directory: the photos, to read masks as ``build_store`` does; one that is missing
+            changes nothing.
+        exif: as for ``build_store``.
         label_descriptions: the legal categories and attributes; where None, those that the truth
             carries, else those of 2019.
         cache_directory: where the store made of the truth is kept for the next time; where None,
@@ -105,11 +113,18 @@ def open_truth(
         store = open_or_build(
             ground_truth,
             cache_directory or temporary,
+            images_directory=images_directory,
+            exif=exif,
+            missing_images="keep",
             label_descriptions=label_descriptions,
             on_progress=_bytes_read(progress, ground_truth),
         )
         yield RasterObjects(
-            store, use_attributes=use_attributes, ids=ids, images_directory=images_directory
+            store,
+            use_attributes=use_attributes,
+            ids=ids,
+            images_directory=images_directory,
+            exif=exif,
         )
 
 
@@ -140,9 +155,14 @@ def open_submission(
         directory = Path(submission)
         if kind != STORE:
             directory = temporary / "store"
+            sized = kind == COCO or set(SIZE_COLUMNS) <= set(read_header(Path(submission)))
             build_store(
                 submission,
                 directory,
+                # masks on a raster are of the image as displayed, as those of a model are
+                images_directory=truth.images_directory if sized else None,
+                exif_undecided=AS_DISPLAYED if truth.exif == AUTO else truth.exif,
+                missing_images="keep",
                 label_descriptions=labels_file,
                 size_hw=_long_edge(truth, ids) if kind == IMATERIALIST_2020.name else RASTER_HW,
                 on_progress=_bytes_read(progress, submission),
@@ -151,7 +171,6 @@ def open_submission(
             open_store(directory) if kind == STORE else AnnotationStore(directory),
             use_attributes=truth.use_attributes,
             ids=ids,
-            images_directory=truth.images_directory,
             without_filler=not is_competition(labels.category_names),
         )
         _check_categories(objects, labels)

@@ -167,8 +167,10 @@ def main(config: DictConfig) -> float | None:
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
     format_named(config.format)
-    names = ("predictions", "ground_truth", "sample_submission", "images", "cache_directory")
-    inputs = Inputs(**{name: config[name] for name in names}, partial=config.partial)
+    names = ("predictions", "ground_truth", "sample_submission", "images", "exif")
+    inputs = Inputs(
+        **{name: config[name] for name in (*names, "cache_directory")}, partial=config.partial
+    )
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     if not is_sweep():
         return run(config, inputs, console)["competition_map"]

@@ -12,6 +12,7 @@ from typing import Any
 from rich.progress import Progress
 
 from src.annotations.classes import check_categories
+from src.annotations.exif_readings import AUTO
 from src.annotations.image_lists import read_image_ids
 from src.annotations.image_names import file_name_of, match_ids
 from src.errors import InputError
@@ -38,6 +39,7 @@ class Inputs:
     images: str | None  # the folder of the photos
     cache_directory: str | None
     partial: bool = False  # whether a store that lacks images suffices
+    exif: str = AUTO
 
     def fingerprint(self) -> dict[str, Any]:
         """Which files these are: they have changed where this has. Plain JSON values.
@@ -45,10 +47,11 @@ class Inputs:
         Raises:
             InputError: one is missing.
         """
-        return {
+        files = {
             key: _fingerprint(key, getattr(self, key))
             for key in ("predictions", "ground_truth", "sample_submission")
         }
+        return files if self.exif == AUTO else files | {"exif": self.exif}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ def open_session(
                 open_truth(
                     inputs.ground_truth,
                     images_directory=inputs.images,
+                    exif=inputs.exif,
                     cache_directory=inputs.cache_directory,
                     ids={file_name_of(image_id): image_id for image_id in store.image_ids},
                     progress=progress,

@@ -32,9 +32,9 @@ def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, photos):
         tmp_path / "rows.csv",
         HEADER_2019,
         "right.jpg,1 35,30,20,6",
-        "sideways.jpg,1 35 100 7,20,30,6",
+        "sideways.jpg,35 20 65 20 95 20 125 20,20,30,6",
         "small.jpg,1 35,30,20,6",
-        "sideways.jpg,599 2,20,30,6",
+        "sideways.jpg,569 2 599 2,20,30,6",
     )
     report = build_store(source, tmp_path / "a.store", images_directory=photos)
     store = AnnotationStore(tmp_path / "a.store")
@@ -46,12 +46,12 @@ def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, photos):
         ("small.jpg", (30, 20), (15, 10), False),
     ]
     objects = store.instances(store.index_of("sideways.jpg"))
-    assert_array_equal(objects.runs[0], [[0, 35], [99, 7]])
-    bitmap = bitmap_of("1 35 100 7", height=30, width=20)
+    assert_array_equal(objects.runs[0], [[34, 20], [64, 20], [94, 20], [124, 20]])
+    bitmap = bitmap_of("35 20 65 20 95 20 125 20", height=30, width=20)
     rows, columns = bitmap.nonzero()
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert objects.boxes_xyxy[0].tolist() == box
-    assert objects.boxes_xyxy[1].tolist() == [19, 28, 20, 30]
+    assert objects.boxes_xyxy[1].tolist() == [18, 28, 20, 30]
 
 
 def test_size_of_the_picture_wins_a_vote(tmp_path, photos):

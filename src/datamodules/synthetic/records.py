@@ -22,8 +22,10 @@ GARMENT_ROWS = 0.235
 _NOISE_KINDS = (Kind.HOOD, Kind.COLLAR, Kind.NECKLINE)
 _NOISE_SHARE = 0.002  # the real data has 3 such rows in all; small sets should meet one too
 _ORIENTATION_TAG = 0x0112
-_TURNS = {3: 2, 6: 1, 8: -1}
+_TURNS = {6: 1, 8: -1}
 """EXIF orientation: quarter turns (counterclockwise) from the displayed picture to the stored."""
+
+_DRAWN = (6, 8, 6)  # none that keeps the size: the masks of a few images would not tell its reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def draw_record(
     low, high = request.image_size
     long_edge = int(rng.integers(low, high + 1))
     gray = rng.random() < request.grayscale_share
-    orientation = (6, 8, 3)[int(rng.integers(3))] if rng.random() < request.rotated_share else 1
+    orientation = _DRAWN[int(rng.integers(3))] if rng.random() < request.rotated_share else 1
     quality = int(rng.integers(82, 97))
     transposed = split == "train" and request.is_transposed(index)
     if transposed:

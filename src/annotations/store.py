@@ -255,7 +255,7 @@ def image_digests(
     table = np.column_stack([column.astype(np.int64) for column in columns])
     ends = np.cumsum(counts).tolist()
     digests = []
-    for image, start, end in zip(images, [0, *ends[:-1]], ends, strict=True):
+    for image, (start, end) in zip(images, itertools.pairwise([0, *ends]), strict=True):
         frame = (image.image_id, image.file_name, *image.size_hw)
         attributes = [tuple(ids) for ids in attribute_ids[start:end]]
         value = zlib.crc32(repr((frame, attributes)).encode(errors="surrogatepass"))

@@ -53,8 +53,10 @@ def print_report(report: ConversionReport, *, output: str) -> None:
         return
     if read.images_without_objects:
         console.print(f"{read.images_without_objects} images have no object")
+    if read.crowd_objects:
+        console.print(f"{read.crowd_objects} objects are crowd regions, on which nothing trains")
     if read.empty_masks:
-        console.print(f"{read.empty_masks} objects have an empty mask")
+        console.print(f"{read.empty_masks} objects have an empty mask, on which nothing trains")
     for note in read.notes:
         console.print(note)
     if read.size_findings:

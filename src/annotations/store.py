@@ -200,9 +200,48 @@ class AnnotationStore:
         categories, counts = np.unique(self._categories, return_counts=True)
         return dict(zip(categories.tolist(), counts.tolist(), strict=True))
 
-    def category_sets(self) -> list[frozenset[int]]:
-        """For each image, in order, the set of its objects' category ids."""
-        categories, starts = self._categories.tolist(), self._first_instance.tolist()
+    def small_objects(
+        self, index: int, *, largest_area_px: float, longest_edge_px: float
+    ) -> npt.NDArray[np.int64]:
+        """Positions of an image's objects with a small mask or a narrow box, those without a pixel
+        left out.
+
+        Args:
+            index: position in ``images``.
+            largest_area_px: a mask of less is small.
+            longest_edge_px: a box whose shorter edge is less is narrow.
+        """
+        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        areas, boxes = self._areas[rows], self._boxes[rows]
+        edges = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.iinfo(np.int32).max)
+        is_small = (areas < largest_area_px) | (edges < longest_edge_px)
+        return np.flatnonzero(is_small & (areas > 0))
+
+    def instance_count(self, index: int) -> int:
+        """Number of objects of an image."""
+        return int(self._first_instance[index + 1] - self._first_instance[index])
+
+    def counts_without_mask(self, index: int) -> tuple[int, int]:
+        """How many of an image's objects are crowd regions, and how many others have no pixel."""
+        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        crowd = self._crowd[rows].astype(bool)
+        return int(crowd.sum()), int(((self._areas[rows] == 0) & ~crowd).sum())
+
+    def category_sets(self, *, to_train_on: bool = False) -> list[frozenset[int]]:
+        """For each image, in order, the set of its objects' category ids.
+
+        Args:
+            to_train_on: whether to leave out crowd regions and objects without a pixel.
+        """
+        if to_train_on:
+            is_counted = (self._crowd == 0) & (self._areas > 0)
+            before = np.concatenate([[0], np.cumsum(is_counted)])
+            categories, starts = (
+                self._categories[is_counted].tolist(),
+                before[self._first_instance].tolist(),
+            )
+        else:
+            categories, starts = self._categories.tolist(), self._first_instance.tolist()
         return [frozenset(categories[start:end]) for start, end in itertools.pairwise(starts)]
 
     def _runs(self, rows: npt.NDArray[np.int64]) -> Iterator[Runs]:

@@ -52,6 +52,7 @@ class BuildReport:
     objects: int
     images_without_objects: int
     empty_masks: int  # objects whose mask has no pixel; they are kept
+    crowd_objects: int  # objects marked iscrowd
     skipped_rows: int
     skipped_file: Path | None  # where the skipped rows are, None where there are none
     size_findings: tuple[SizeFinding, ...]
@@ -159,6 +160,7 @@ def build_store(
             objects=writer.objects,
             images_without_objects=writer.images_without_objects,
             empty_masks=writer.empty_masks,
+            crowd_objects=writer.crowd_objects,
             skipped_rows=bad_rows.count,
             skipped_file=bad_rows.skipped_file if bad_rows.count else None,
             size_findings=findings,

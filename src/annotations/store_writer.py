@@ -61,7 +61,8 @@ class StoreWriter:
         self._attribute_ids: list[tuple[int, ...]] = []
         self._columns: dict[str, list[npt.NDArray[np.generic]]] = defaultdict(list)
         self.runs_batch_starts: list[int] = []
-        self.images = self.objects = self.images_without_objects = self.empty_masks = 0
+        self.images = self.objects = self.images_without_objects = 0
+        self.empty_masks = self.crowd_objects = 0
 
     def write(self, directory: Path) -> None:
         """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``.
@@ -212,6 +213,7 @@ class StoreWriter:
         rank[belongs] = np.arange(len(belongs), dtype=np.int32)
         self.images, self.objects = len(images), len(kept)
         self.images_without_objects = int((objects[belongs] == 0).sum())
+        self.crowd_objects = int(self._column("is_crowd", np.uint8)[kept].sum())
 
         order = kept[np.argsort(rank[record_of_row[kept]], kind="stable")]
         boxes = self._column("box_xyxy", np.int32).reshape(-1, 4)

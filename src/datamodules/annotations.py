@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,16 +56,6 @@ def open_annotations(
         )
 
 
-def indices_with_objects(store: AnnotationStore, image_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Positions in ``store.images`` of the photos that have objects; logs how many have none."""
-    category_sets = store.category_sets()
-    positions = [store.index_of(image_id) for image_id in image_ids]
-    indices = np.array([position for position in positions if category_sets[position]], np.int64)
-    if len(indices) < len(positions):
-        log.info("%d training photos without objects left out", len(positions) - len(indices))
-    return indices
-
-
 def indices_wide_enough(
     store: AnnotationStore,
     indices: npt.NDArray[np.int64],
@@ -118,6 +107,10 @@ def indices_wide_enough(
 def log_report(report: BuildReport) -> None:
     """Log what was read: its size, sizes that disagree with the photos, rows left out."""
     log.info("%s: %d objects on %d images", report.source, report.objects, report.images)
+    if report.crowd_objects:
+        log.info("%d of them are crowd regions (iscrowd)", report.crowd_objects)
+    if report.empty_masks:
+        log.warning("%d of them have a mask without a pixel", report.empty_masks)
     for finding in report.size_findings[:MOST_FINDINGS]:
         log.warning(
             "%s: annotated as %d x %d px (height x width), the photo has %d x %d: %s",

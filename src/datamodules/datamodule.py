@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,6 @@ from src.annotations.exif_readings import EXIF_CHOICES
 from src.annotations.store import AnnotationStore
 from src.datamodules.annotations import (
     indices_wide_enough,
-    indices_with_objects,
     open_annotations,
 )
 from src.datamodules.checks import (
@@ -30,6 +30,7 @@ from src.datamodules.checks import (
 )
 from src.datamodules.dataset import PhotoDataset, TrainingDataset, by_predicted_size
 from src.datamodules.folds import load_or_make_split
+from src.datamodules.instances_to_train_on import indices_to_train_on
 from src.datamodules.loading import make_loader
 from src.datamodules.photo_list import select_photos
 from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_scales, positions_left
@@ -40,15 +41,17 @@ from src.datamodules.transforms import rgb_bytes
 from src.errors import InputError
 from src.mmdet_bridge.samples import Sample
 
+log = logging.getLogger(__name__)
+
 
 class CompetitionDataModule(lightning.LightningDataModule):
     """Photos of the competition, or any data set in one of the formats that the store reads.
 
-    Training photos without objects are left out (mmdetection's default, and the competition has
-    none), and those of which a view would be too narrow. An object that resizing leaves no pixel of
-    is left out of its sample, and a photo that loses all its objects so is trained on as
-    background. Validation and test photos are all predicted, none twice but for what Lightning pads
-    under several devices (not in prediction).
+    Training photos without an object to train on are left out (see ``indices_to_train_on``), and
+    those of which a view would be too narrow. An object that resizing leaves no pixel of is left
+    out of its sample, and a photo that loses all its objects so in one of the sizes that are drawn
+    is trained on as background. Validation and test photos are all predicted, none twice but for
+    what Lightning pads under several devices (not in prediction).
 
     Args:
         train_annotations: 2019 CSV, 2020 CSV or COCO JSON, told apart by content; null where only
@@ -310,7 +313,13 @@ class CompetitionDataModule(lightning.LightningDataModule):
     def _train_dataset(self) -> TrainingDataset:
         indices = indices_wide_enough(
             self.store,
-            indices_with_objects(self.store, self.split.train),
+            indices_to_train_on(
+                self.store,
+                self.split.train,
+                short_edge_px=self.train_short_edge_px,
+                long_edge_px=self.train_long_edge_px,
+                annotations=str(self.train_annotations),
+            ),
             short_edge_px=self.train_short_edge_px,
             long_edge_px=self.train_long_edge_px,
         )
@@ -331,7 +340,13 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def _validation_dataset(self, *, some_suffice: bool) -> PhotoDataset:
-        records = [self.store.images[self.store.index_of(i)] for i in self.split.validation]
+        indices = [self.store.index_of(image_id) for image_id in self.split.validation]
+        empty = sum(self.store.counts_without_mask(index)[1] for index in indices)
+        if empty:
+            log.warning(
+                "%d instances of the validation images have no mask: left out of all scores", empty
+            )
+        records = [self.store.images[index] for index in indices]
         file_names = [record.file_name for record in records]
         return self._photo_dataset(
             images_directory=check_photos(

@@ -87,8 +87,8 @@ class TrainingDataset(Dataset[Sample]):
         return len(self.indices)
 
     def category_sets(self) -> list[frozenset[int]]:
-        """Return the set of category ids on each photo."""
-        category_sets = self.store.category_sets()
+        """Return the set of category ids on each photo, of the objects that are trained on."""
+        category_sets = self.store.category_sets(to_train_on=True)
         return [category_sets[index] for index in self.indices]
 
     def is_wide(self) -> npt.NDArray[np.bool_]:

@@ -77,6 +77,8 @@ def coco_annotations(
 ) -> list[dict[str, Any]]:
     """True objects of one image as COCO's annotations, without ``id``.
 
+    One whose mask has no pixel is none that could be found, and is left out.
+
     Args:
         store: the truth.
         image_id: an image of it.
@@ -94,6 +96,8 @@ def coco_annotations(
         strict=True,
     ):
         runs = mask if annotated_hw == size_hw else resize_nearest(mask, annotated_hw, size_hw)
+        if not len(runs):
+            continue
         x_min, y_min, x_max, y_max = box_xyxy(runs, size_hw[0]).tolist()
         annotations.append(
             {

@@ -8,8 +8,8 @@ What counts as an object:
 
 - An object that loses its last pixel in resizing is left out, on both sides: on the raster it does
   not exist, and nothing could match it. So a truth scored against itself gives 1.
-- A mask that is empty in the file itself stays, and matches nothing: the competition counts such a
-  prediction as wrong.
+- A prediction whose mask is empty in the file itself stays, and matches nothing: the competition
+  counts it as wrong. A true object without a pixel is none that could be found, and is left out.
 - The filler ``1 1`` of class 23 is a prediction like any other in the competition, which counts it
   as one. Where the truth is of other data it is no prediction, and is left out.
 """
@@ -46,6 +46,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         exif: as for ``build_store``.
         raster_hw: height and width of the raster.
         without_filler: the competition's filler rows are left out.
+        keep_empty: objects whose mask is empty in the file stay, as predictions do.
     """
 
     def __init__(
@@ -58,13 +59,16 @@ class RasterObjects(Mapping[str, ImageObjects]):
         exif: str = AUTO,
         raster_hw: tuple[int, int] = RASTER_HW,
         without_filler: bool = False,
+        keep_empty: bool = False,
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
         self.images_directory, self.exif = images_directory, exif
         self.raster_hw = raster_hw
         self.without_filler = without_filler
+        self.keep_empty = keep_empty
         self._vanished: dict[str, int] = {}
+        self._empty: dict[str, int] = {}
         self._fillers: set[str] = set()
         self._index_of = _index(store.images, ids or {})
 
@@ -82,8 +86,12 @@ class RasterObjects(Mapping[str, ImageObjects]):
         instances = self.store.instances(index)
         size_hw = self.record(image_id).size_hw
         packed = pack_resized(instances.runs, size_hw, self.raster_hw)
-        kept = (areas_px(packed) > 0) | (instances.areas_px == 0)
+        is_empty = instances.areas_px == 0
+        kept = (areas_px(packed) > 0) | is_empty
         self._vanished[image_id] = int(np.count_nonzero(~kept))
+        if not self.keep_empty:
+            self._empty[image_id] = int(np.count_nonzero(is_empty))
+            kept &= ~is_empty
         if self.without_filler and len(instances) == 1 and _is_filler(instances):
             self._fillers.add(image_id)
             kept[:] = False
@@ -102,7 +110,8 @@ class RasterObjects(Mapping[str, ImageObjects]):
         instances = self.store.instances(self._index_of[image_id])
         if self.without_filler and len(instances) == 1 and _is_filler(instances):
             return set()
-        return set(instances.category_ids.tolist())
+        counted = instances.areas_px > 0 if not self.keep_empty else slice(None)
+        return set(instances.category_ids[counted].tolist())
 
     @property
     def source(self) -> str:
@@ -118,6 +127,11 @@ class RasterObjects(Mapping[str, ImageObjects]):
     def fillers(self) -> int:
         """Filler rows left out, of the images asked for so far."""
         return len(self._fillers)
+
+    @property
+    def empty(self) -> int:
+        """Objects left out, of the images asked for so far, because their mask has no pixel."""
+        return sum(self._empty.values())
 
     @property
     def exchanged_sizes(self) -> list[str]:

@@ -53,6 +53,8 @@ class Comparison:
             if not isinstance(objects, RasterObjects):
                 continue
             notes += [f"{Path(objects.source).name}: {note}" for note in objects.store.notes]
+            if objects.empty:
+                notes.append(f"{side} objects whose mask has no pixel, left out: {objects.empty}")
             if objects.vanished:
                 notes.append(
                     f"{side} objects without a pixel left on the 512x512 raster, left out: "
@@ -172,6 +174,7 @@ def open_submission(
             use_attributes=truth.use_attributes,
             ids=ids,
             without_filler=not is_competition(labels.category_names),
+            keep_empty=True,
         )
         _check_categories(objects, labels)
         yield objects

@@ -234,7 +234,10 @@ def test_photos_without_objects_are_validated_but_not_trained_on(data: Data, tmp
     empty = [i for i in datamodule.split.train if not len(store.instances(store.index_of(i)))]
     assert len(empty) > 0
     assert len(indices) + len(empty) == 11
-    assert f"{len(empty)} training photos without objects left out" in caplog.text
+    assert (
+        f"left out of training: {len(empty)} images that keep no instance (the first: "
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

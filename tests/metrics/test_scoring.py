@@ -13,7 +13,9 @@ from PIL import Image
 
 import benchmarks.score
 from src.errors import InputError
+from src.metrics.coco_average_precision import coco_annotations
 from src.metrics.inputs import class_key_text
+from src.metrics.scoring import open_truth
 from tests.metrics import annotation_files as files
 from tests.metrics import metric_by_brute_force as brute_force
 from tests.metrics.scored_files import score_files
@@ -264,3 +266,22 @@ def test_twenty_times_faster_than_brute_force():
     figures = benchmarks.score.run(images=100, rounds=5)
     assert figures["times_faster"] > 20, figures
     assert figures["interval_of_450_images_s"] < 1
+
+
+def test_a_true_object_without_a_pixel_is_none_that_could_be_missed(tmp_path):
+    blob = np.zeros((512, 512), dtype=bool)
+    blob[:100, :100] = True
+    empty = np.zeros((512, 512), dtype=bool)
+    truth = files.write_truth(
+        tmp_path / "t.csv", [("a.jpg", blob, "1"), ("a.jpg", empty, "2"), ("b.jpg", empty, "2")]
+    )
+    submission = files.write_submission(tmp_path / "s.csv", [("a.jpg", blob, "1")])
+    score, notes = score_files(submission, truth)
+    assert score.per_image.tolist()[0] == 1.0
+    assert "true objects whose mask has no pixel, left out: 2" in notes
+    with open_truth(truth) as objects:
+        assert objects.category_ids("a.jpg") == {1}
+        assert objects.category_ids("b.jpg") == set()
+        assert coco_annotations(objects.store, "b.jpg", size_hw=(512, 512)) == []
+        (only,) = coco_annotations(objects.store, "a.jpg", size_hw=(512, 512))
+        assert only["category_id"] == 1

@@ -31,6 +31,7 @@ from src.postprocess.prediction_store import PredictionStore
 from src.reporting.stored_predictions import StoredObjects
 from src.terminal import PlainConsole, say
 from src.tuning.session import compare_categories
+from src.tuning.sweep_results import job_file
 
 SIDES = ("a", "b")
 
@@ -41,7 +42,7 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
     Raises:
         InputError: a file is missing or wrong, or a score file is of another averaging.
     """
-    path = Path(config[side])
+    path = job_file(config[side], "score.json", "submission.csv")
     if not path.exists():
         raise InputError(f"{side}={path}: no such file or folder")
     wanted = None if config.split is None else read_split(Path(config.split)).validation

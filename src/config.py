@@ -26,7 +26,7 @@ from src.io import describe_disk_error, find_disk_error
 from src.terminal import escape_log_records, say
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"
-LONGEST_NAME_BYTES = 200
+LONGEST_NAME = 60  # characters of a folder that is named after a file
 
 
 def register_resolvers() -> None:
@@ -34,33 +34,30 @@ def register_resolvers() -> None:
 
     ``${tuple:1,2}``: a Python tuple, which YAML lacks and some mmcv layers want.
     ``${wandb_offline:}``: whether there is no key to go online with.
-    ``${folder_name:text}``: the text where a folder can have that name, else shortened.
+    ``${short_hash:text}``: eight digits and letters that stand for a text, as a folder's name.
     ``${name_of_files:a,b}``: a folder name for what is made of these files; null is none.
     """
     OmegaConf.register_new_resolver("tuple", lambda *values: tuple(values), replace=True)
     OmegaConf.register_new_resolver(
         "wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True
     )
-    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("short_hash", short_hash, replace=True)
     OmegaConf.register_new_resolver("name_of_files", name_of_files, replace=True)
 
 
-def folder_name(text: str) -> str:
-    """A folder's name from any text; where it is too long or has a slash, a hash is its end."""
-    name = text.replace("/", "_")
-    if name == text and len(text.encode()) <= LONGEST_NAME_BYTES:
-        return name
-    return f"{name.encode()[:LONGEST_NAME_BYTES].decode(errors='ignore')}-{_digest(text)}"
+def short_hash(text: str) -> str:
+    """Return eight hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def name_of_files(first: str, *others: str | None) -> str:
-    """A folder's name for what is made of these files: the first one's, and a hash of all."""
+    """Return a folder's name for what is made of these files: the first one's, and a hash of all.
+
+    What a command line would have to quote becomes ``_``, so that the folder can be typed as it is.
+    """
     places = [None if path is None else str(Path(path).resolve()) for path in (first, *others)]
-    return f"{Path(first).resolve().name}-{_digest(repr(places))}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.-]+", "_", Path(first).resolve().name, flags=re.ASCII)
+    return f"{name[:LONGEST_NAME]}-{short_hash(repr(places))}"
 
 
 def check_missing(config: DictConfig) -> None:

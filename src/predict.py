@@ -30,6 +30,7 @@ from src.postprocess.prediction_folder import claim_folder
 from src.postprocess.prediction_meta import StoreMeta
 from src.postprocess.prediction_store import PredictionStore
 from src.quiet import leave_out_irrelevant_messages
+from src.tuning.sweep_callback import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,22 @@ def main(config: DictConfig) -> None:
     directory = predict(config)
     # Lightning kills the first process when another ends with an error, so it alone says so
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    if rank == 0 and PredictionStore(directory).failed:
+    if rank != 0:
+        return
+    store = PredictionStore(directory)
+    if is_sweep():
+        finish_job(
+            Path(config.paths.output_dir),
+            identity=to_plain(config),
+            result={
+                "competition_map": None,
+                "predictions": str(directory),
+                "images": len(store),
+                "candidates": sum(store.count(index) for index in range(len(store))),
+                "failed": len(store.failed),
+            },
+        )
+    if store.failed:
         sys.exit(1)
 
 

@@ -28,7 +28,8 @@ from src.reporting.stored_predictions import StoredObjects
 from src.reporting.sweep_page import render_sweep
 from src.terminal import PlainConsole, say
 from src.tuning.session import compare_categories
-from src.tuning.sweep_results import read_results
+from src.tuning.sweep_callback import score_in_words
+from src.tuning.sweep_results import job_file, read_results
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:
@@ -76,7 +77,8 @@ def open_predictions(
 ) -> Iterator[Mapping[str, ImageObjects]]:
     """The objects of the submission, or those of the prediction store under ``postprocess``."""
     if config.submission is not None:
-        with open_submission(config.submission, truth, progress=progress) as submission:
+        path = job_file(config.submission, "submission.csv")
+        with open_submission(path, truth, progress=progress) as submission:
             yield submission
     else:
         store = PredictionStore(config.predictions)
@@ -157,8 +159,8 @@ def report_sweep(config: DictConfig) -> None:
     write_page(page, config.output)
     best = results.rows[0]
     print(
-        f"wrote {config.output}: best of {len(results.rows)} jobs {best['competition_map']:.4f} "
-        f"({best['low']:.4f} to {best['high']:.4f}), {best['folder']}"
+        f"wrote {config.output}: best of {len(results.rows)} jobs {score_in_words(best)}, "
+        f"{best['folder']}"
     )
 
 

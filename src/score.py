@@ -24,6 +24,7 @@ from src.metrics.matching import THRESHOLDS
 from src.metrics.score_file import write_scores
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 from src.terminal import PlainConsole
+from src.tuning.sweep_results import job_file
 
 
 def score_summary(
@@ -99,7 +100,9 @@ def main(config: DictConfig) -> None:
             cache_directory=config.cache_directory,
             progress=progress,
         ) as truth,
-        open_submission(config.submission, truth, progress=progress) as prediction,
+        open_submission(
+            job_file(config.submission, "submission.csv"), truth, progress=progress
+        ) as prediction,
     ):
         comparison = compare(
             truth,

@@ -28,6 +28,7 @@ from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
 from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
 from src.resume import check_same_run, choose_checkpoint, set_aside
+from src.tuning.sweep_callback import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,12 @@ def best_score(trainer: lightning.Trainer) -> float | None:
 def main(config: DictConfig) -> float | None:
     """Hydra's task: train."""
     check_multirun(config.trainer)
-    return train(config)
+    score = train(config)
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    if is_sweep() and rank == 0:
+        folder = Path(config.paths.output_dir)
+        finish_job(folder, identity=to_plain(config), result={"competition_map": score})
+    return score
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from src.config import (
     check_missing,
-    folder_name,
     instantiate_all,
     name_of_files,
     register_resolvers,
+    short_hash,
     to_plain,
     users_mistake,
 )
@@ -68,15 +68,11 @@ def test_command_line_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None
     assert "Traceback" not in result.stderr
 
 
-def test_folder_names_are_legal_and_differ() -> None:
-    assert folder_name("a=0.3,b=[1,2]") == "a=0.3,b=[1,2]"
-    long = "x" * 300
-    assert len(folder_name(long)) <= 255
-    assert folder_name(long) != folder_name(long + "y")
-    assert folder_name("a/b").startswith("a_b-")
-    assert folder_name("a/b") != folder_name("a_b")
-    wide = folder_name("é" * 200)
-    assert len(wide.encode()) <= 255
+def test_hashes_of_texts_are_short_and_differ() -> None:
+    texts = ["", "a=0.3,b=[1,2]", "a/b", "a_b", "x" * 300, "é" * 200]
+    hashes = {short_hash(text) for text in texts}
+    assert len(hashes) == len(texts)
+    assert all(re.fullmatch(r"[0-9a-f]{8}", name) for name in hashes)
 
 
 def test_names_of_files_tell_places_apart(tmp_path: Path) -> None:
@@ -85,3 +81,8 @@ def test_names_of_files_tell_places_apart(tmp_path: Path) -> None:
     assert name == name_of_files(str(Path("runs/a/predictions").resolve()), "t.csv", None)
     others = [("runs/b/predictions", "t.csv"), ("runs/a/predictions", "u.csv")]
     assert len({name, *(name_of_files(*files, None) for files in others)}) == 3
+
+
+def test_names_of_files_need_no_quotes() -> None:
+    for odd in ("my data #1 = {a,b} [x] 'q'", "${x}", "\u00e9" * 120, "a" * 250):
+        assert re.fullmatch(r"[A-Za-z0-9_.-]{1,60}-[0-9a-f]{8}", name_of_files(f"runs/{odd}", None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,10 @@ def test_sweep_over_views_writes_a_store_for_each(folder: Path, tmp_path: Path) 
     assert all(store.image_ids == tuple(SIZES_HW) for store in stores.values())
     flips = {name: store.settings["tta"]["flip"] for name, store in stores.items()}
     assert flips == {"none": False, "flip": True, "three_scales_flip": True}
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = {row["folder"]: row for row in csv.DictReader(file)}
+    assert {name: row["tta"] for name, row in rows.items()} == {name: name for name in stores}
+    for name, row in rows.items():
+        assert row["predictions"] == str(stores[name].directory)
+        assert row["images"] == str(len(SIZES_HW))
+    assert "job 3 of 3: tta=three_scales_flip" in result.stdout

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
@@ -19,8 +19,8 @@ from rich.text import Text
 from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.config import entry_point, to_plain
 from src.errors import InputError
-from src.metrics.competition import CompetitionScore, check_averaging
-from src.metrics.intervals import Interval, bootstrap_interval, check_settings
+from src.metrics.competition import check_averaging
+from src.metrics.intervals import bootstrap_interval, check_settings
 from src.metrics.score_file import write_scores
 from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.settings import PostprocessSettings
@@ -30,12 +30,13 @@ from src.terminal import PlainConsole
 from src.tuning.dashboard import open_dashboard
 from src.tuning.session import Inputs, Session, open_session, shared_session
 from src.tuning.submit import Submitted, submit
-from src.tuning.sweep_results import finished_result, read_overrides, write_result
-
-
-def is_sweep() -> bool:
-    """Whether this is a job of a multirun."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+from src.tuning.sweep_callback import (
+    is_sweep,
+    job_in_words,
+    job_settings_in_words,
+    score_in_words,
+)
+from src.tuning.sweep_results import finished_result, job_overrides, write_result
 
 
 def output_path(output: str, output_dir: str) -> Path:
@@ -97,8 +98,9 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     """Write the files of one job and say what they are. Returns the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
     written_as = format_named(config.format)
+    terminal = PlainConsole(stderr=True)
     with (
-        Progress(console=PlainConsole(stderr=True), transient=True) as progress,
+        Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
         contextlib.ExitStack() as opened,
     ):
         session = (
@@ -120,7 +122,8 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
             if session.comparison
             else (IMATERIALIST_2019_LABELS, ())
         )
-    console.print(in_words(output, submitted, settings, session))
+    if not is_sweep():
+        console.print(in_words(output, submitted, settings, session))
     score, findings = submitted.score, submitted.findings
     violations = None if findings is None else len(findings.violations)
     counts = asdict(submitted.report) | {"violations": violations}
@@ -134,9 +137,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     )
     summary = score_summary(score, interval, use_attributes=False)
     write_scores(output.with_name("score.json"), summary, score)
-    if is_sweep():
-        console.print(in_a_line(score, interval))
-    else:
+    if not is_sweep():
         console.print(score_tables(score, interval, labels, notes))
         print(json.dumps(summary))
     return {
@@ -148,11 +149,15 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     } | counts
 
 
-def in_a_line(score: CompetitionScore, interval: Interval) -> str:
-    """A score as a sweep shows it."""
-    return (
-        f"competition score {score.competition_map:.5f} ({score.averaging}, {score.images} images, "
-        f"{interval.confidence:.0%} interval {interval.low:.4f} to {interval.high:.4f})"
+def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:
+    """What a job of a sweep found, as the sweep shows it."""
+    remarks = [f"{result['objects']} objects", folder.name]
+    if result.get("violations"):
+        remarks.append("not a valid submission")
+    if is_done_before:
+        remarks.append("done before")
+    return f"{job_in_words()}  {score_in_words(result)}  {job_settings_in_words()}  " + ", ".join(
+        remarks
     )
 
 
@@ -191,16 +196,15 @@ def main(config: DictConfig) -> float | None:
     done = finished_result(folder, identity)
     if done is None:
         result = run(config, inputs, console)
-        job = HydraConfig.get()
-        overrides = read_overrides(job.overrides.task, job.job.config.override_dirname.exclude_keys)
-        write_result(folder, identity=identity, overrides=overrides, result=result)
+        write_result(folder, identity=identity, overrides=job_overrides(), result=result)
     else:
-        console.print(f"{folder}: done before")
         result = done["result"]
+    console.print(job_in_a_line(result, folder, is_done_before=done is not None), markup=False)
     if dashboard is not None:
+        name = job_settings_in_words() or folder.name
         if HydraConfig.get().job.num == 0:
             console.print(dashboard.in_words)
-        dashboard.add_once(folder.name, config={"postprocess": values}, summary=result)
+        dashboard.add_once(name, config={"postprocess": values}, summary=result)
     return result["competition_map"]
 
 

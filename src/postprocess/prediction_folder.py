@@ -18,6 +18,17 @@ from src.postprocess.prediction_meta import (
 from src.postprocess.prediction_shards import list_images, shard_schema
 
 
+def find_store(directory: Path) -> Path:
+    """Return the folder of a store: this one, or where it holds none itself, the one in it.
+
+    So a job's folder of ``python -m src.predict -m`` can be given as it is.
+    """
+    if not directory.is_dir() or (directory / META_NAME).exists():
+        return directory
+    inner = sorted(path.parent for path in directory.glob(f"*/{META_NAME}"))
+    return inner[0] if len(inner) == 1 else directory
+
+
 def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
     """Make the folder the store that ``meta`` describes, or check that it is.
 

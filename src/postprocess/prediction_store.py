@@ -45,7 +45,7 @@ from src.postprocess.prediction_files import (
     write_expected,
     write_failed,
 )
-from src.postprocess.prediction_folder import claim_folder
+from src.postprocess.prediction_folder import claim_folder, find_store
 from src.postprocess.prediction_meta import StoreMeta, read_meta
 from src.postprocess.prediction_shards import (
     REMEDY,
@@ -202,7 +202,8 @@ class PredictionStoreWriter:
 class PredictionStore:
     """Reads a store: the shards of all ranks as one sequence of images, ordered by image id.
 
-    Images that two ranks wrote (a distributed sampler pads with duplicates) are there once, as the
+    A folder with one store in it stands for that store (a job's of a sweep, say). Images that two
+    ranks wrote (a distributed sampler pads with duplicates) are there once, as the
     lowest rank wrote them. Can be pickled: a worker opens the files anew.
 
     Raises:
@@ -210,7 +211,7 @@ class PredictionStore:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+        self.directory = find_store(Path(directory))
         self.meta = read_meta(self.directory)
         self._schema = shard_schema(self.meta.mask_size_hw, self.meta.mask_dtype)
         shards = list_shards(self.directory)

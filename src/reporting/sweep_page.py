@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -41,20 +42,30 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
     return template("sweep.html").render(
         title=title,
         best=best,
-        interval_bar=interval_bar(best["low"], best["competition_map"], best["high"]),
+        has_interval=_has_interval(best),
+        interval_bar=(
+            interval_bar(best["low"], best["competition_map"], best["high"])
+            if _has_interval(best)
+            else ""
+        ),
         settings=[(_short(key), best[key]) for key in (*swept, *fixed)],
         directory=directory,
         tables=", ".join(TABLE_NAMES),
         jobs=len(results.rows),
         unscored=len(results.rows) - len(rows),
-        not_worse=sum(row["competition_map"] >= best["low"] for row in rows[1:]),
+        not_worse=(
+            sum(row["competition_map"] >= best["low"] for row in rows[1:])
+            if _has_interval(best)
+            else None
+        ),
         columns=[_short(key) for key in swept],
         rows=[
             {
                 "values": [row[key] for key in swept],
                 "score": row["competition_map"],
-                "low": row["low"],
-                "high": row["high"],
+                "interval": (
+                    f"{row['low']:.4f} to {row['high']:.4f}" if _has_interval(row) else ""
+                ),
                 "objects": row.get("objects"),
             }
             for row in rows[:SHOWN_JOBS]
@@ -73,6 +84,11 @@ def _figure(
         "picture": heat_map(best_scores(rows, x_key, y_key)),
         "caption": f"Each cell is the best over {', '.join(others)}." if others else "",
     }
+
+
+def _has_interval(row: Mapping[str, Any]) -> bool:
+    """Whether a job has the interval of its score: a training's has none."""
+    return row.get("low") is not None and row.get("high") is not None
 
 
 def _short(key: str) -> str:

@@ -20,6 +20,7 @@ from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
 from src.metrics.scoring import Comparison, open_truth
 from src.postprocess.category_names import CategoryNames, names_for
+from src.postprocess.prediction_folder import find_store
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.submission_formats import LEGAL_CATEGORIES, SubmissionFormat
 from src.tuning.threshold_lab import ThresholdLab
@@ -258,7 +259,7 @@ def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:
     """Where a file or folder lies, and the name, size and time of each file in it."""
     if path is None:
         return None
-    place = Path(path).resolve()
+    place = find_store(Path(path)).resolve()
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     try:
         stats = {file.name: file.stat() for file in files if not file.name.startswith(".")}

@@ -18,6 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.errors import InputError
@@ -25,6 +27,7 @@ from src.io import read_json_object, write_bytes, write_json, write_text
 from src.postprocess.prediction_meta import describe_difference
 
 RESULT_NAME = "result.json"
+OVERRIDES_NAME = "overrides.yaml"  # of a job, written when it starts
 SCORE_COLUMNS = ("competition_map", "low", "high")
 TABLE_NAMES = ("results.csv", "results.parquet")
 
@@ -83,6 +86,41 @@ def read_overrides(overrides: Sequence[str], exclude: Sequence[str]) -> dict[str
     return plain
 
 
+def job_overrides() -> dict[str, Any]:
+    """Key and value of each override of the running job that makes it what it is."""
+    hydra = HydraConfig.get()
+    return read_overrides(
+        hydra.overrides.task, exclude=hydra.job.config.override_dirname.exclude_keys
+    )
+
+
+def read_job_overrides(folder: Path) -> list[str]:
+    """Return the overrides of a job as they were typed; none where its file is not there.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / OVERRIDES_NAME
+    if not path.exists():
+        return []
+    try:
+        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML; the file is damaged") from error
+    if not isinstance(overrides, list) or not all(isinstance(one, str) for one in overrides):
+        raise InputError(f"{path}: a list of overrides wanted; the file is damaged")
+    return overrides
+
+
+def job_file(path: str | Path, *names: str) -> Path:
+    """Return the file that a job's folder stands for: the first of ``names`` that is in it.
+
+    Anything else stands for itself, a prediction store or an annotation store for one.
+    """
+    path = Path(path)
+    return next((path / name for name in names if (path / name).is_file()), path)
+
+
 @dataclass(frozen=True, slots=True)
 class SweepResults:
     """What the finished jobs of a sweep found."""
@@ -101,7 +139,8 @@ class SweepResults:
 def read_results(sweep_directory: str | Path) -> SweepResults:
     """The finished jobs of a sweep: each one's overrides, then its result, then its folder.
 
-    An override that some jobs lack has there the value that their settings had.
+    Jobs that were made of the same files and settings, written in two ways, are one row. An
+    override that some jobs lack has there the value that their settings had.
 
     Raises:
         InputError: there is none, or one is damaged.
@@ -111,12 +150,16 @@ def read_results(sweep_directory: str | Path) -> SweepResults:
     if not files:
         raise InputError(
             f"{directory}: holds no results of a sweep (*/{RESULT_NAME}); "
-            "`python -m src.postprocess -m ...` writes such a folder"
+            "postprocess, train and predict write such a folder with -m"
         )
-    contents = [(path.parent.name, read_json_object(path)) for path in files]
-    for path, (_, content) in zip(files, contents, strict=True):
+    distinct: dict[str, tuple[str, dict[str, Any]]] = {}
+    for path in files:
+        content = read_json_object(path)
         if not all(isinstance(content.get(key), dict) for key in ("overrides", "result")):
             raise InputError(f"{path}: overrides or result are missing; the file is damaged")
+        made_of = content.get("identity") or path.parent.name
+        distinct.setdefault(json.dumps(made_of, sort_keys=True), (path.parent.name, content))
+    contents = list(distinct.values())
     overrides = tuple(dict.fromkeys(key for _, content in contents for key in content["overrides"]))
     rows = [
         {key: _value(content, key) for key in overrides}

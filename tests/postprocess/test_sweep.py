@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
+from src.compare import main as compare
 from src.postprocess.prediction_store import PredictionStore
+from src.report import main as report
+from src.score import main as score
 from src.tuning import session
 
 ROOT = Path(__file__).parents[2]
@@ -36,23 +42,28 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("result.json")}
 
 
-def test_each_job_has_a_folder_named_by_its_overrides(
+def test_each_job_has_a_short_folder_and_its_overrides_in_it(
     run: Any, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     shown = run(*arguments)
     (sweep,) = (tmp_path / "multirun" / "postprocess").iterdir()
     assert sweep.name.startswith("store-")
-    names = [
-        f"postprocess.nms_iou_threshold=0.5,postprocess.score_threshold={score},postprocess=winner"
-        for score in ("0.3", "0.6")
-    ]
     folders = sorted(path for path in sweep.iterdir() if path.is_dir())
-    assert [folder.name for folder in folders] == names
+    assert len(folders) == 2
     for folder in folders:
+        assert re.fullmatch("[0-9a-f]{8}", folder.name)
         files = sorted(path.name for path in folder.iterdir())
-        assert files == ["result.json", "score.json", "submission.csv"]
+        assert files == ["overrides.yaml", "result.json", "score.json", "submission.csv"]
+    typed = [yaml.safe_load((folder / "overrides.yaml").read_text()) for folder in folders]
+    grid = [f"postprocess.score_threshold={score}" for score in ("0.3", "0.6")]
+    assert sorted(typed) == sorted([*arguments[1:4], one, GRID[1]] for one in grid)
     assert not (tmp_path / "submission.csv").exists()
-    assert shown.count("competition score 0.") == 2
+    lines = shown.splitlines()
+    scored = r"0\.\d{5} \(0\.\d{4} to 0\.\d{4}\)"
+    for number, threshold in enumerate(("0.3", "0.6"), start=1):
+        wanted = rf"job {number} of 2  {scored}  score_threshold={threshold}  \d+ objects, "
+        assert re.fullmatch(wanted + "[0-9a-f]{8}", lines[number - 1])
+    assert len(lines) == 5  # two jobs, the table, the best, and its command
     assert f"wrote {sweep.relative_to(tmp_path)}/results.csv and results.parquet" in shown
 
     table = pd.read_csv(sweep / "results.csv")
@@ -72,8 +83,68 @@ def test_each_job_has_a_folder_named_by_its_overrides(
         assert row["competition_map"] == score["competition_map"]
         assert (row["low"], row["high"]) == (score["interval"]["low"], score["interval"]["high"])
         assert (row["scored_images"], row["images"], row["violations"]) == (4, 6, 0)
-        name = f"postprocess.score_threshold={row['postprocess.score_threshold']}"
-        assert name in row["folder"]
+    best = table.to_dict("records")[0]
+    folder = sweep.relative_to(tmp_path) / best["folder"]
+    assert lines[3] == (
+        f"best of 2 jobs: {best['competition_map']:.5f} ({best['low']:.4f} to {best['high']:.4f}), "
+        f"{folder}"
+    )
+    command = shlex.split(lines[4])
+    assert command[:3] == ["python", "-m", "src.postprocess"]
+    again = run(*command[3:])
+    assert json.loads(again.splitlines()[-1])["competition_map"] == best["competition_map"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("postprocess.score_threshold=0.3,0.30,0.6,0.3",),
+        ("postprocess.score_threshold=0.9", "postprocess.score_threshold=0.3,0.6"),
+        ("postprocess.score_threshold=choice(0.3,0.6,0.6)",),
+    ],
+)
+def test_a_setting_given_twice_counts_once(
+    run: Any, arguments: tuple[str, ...], given: tuple[str, ...], tmp_path: Path
+) -> None:
+    shown = run(*arguments[:-2], *given)
+    assert [line[:12] for line in shown.splitlines()[:2]] == ["job 1 of 2  ", "job 2 of 2  "]
+    assert "best of 2 jobs" in shown
+    assert len(results(tmp_path)) == 2
+
+
+def test_one_row_for_settings_written_in_two_ways(
+    run: Any, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    run(*arguments[:-2], "postprocess.score_threshold=0.5,0.6")  # winner's own is 0.5
+    shown = run(*arguments[:-2])
+    assert "job 1 of 1  0." in shown
+    assert "best of 2 jobs" in shown
+    assert len(results(tmp_path)) == 3
+    assert len(pd.read_csv(next(tmp_path.rglob("results.csv")))) == 2
+
+
+def test_a_jobs_folder_is_taken_as_it_is(
+    run: Any, arguments: tuple[str, ...], truth: Path, tmp_path: Path
+) -> None:
+    run(*arguments)
+    one, other = sorted(path.parent for path in tmp_path.rglob("result.json"))
+    compared = run(f"a={one}", f"b={other}", "resamples=200", program=compare)
+    summaries = [json.loads((path / "score.json").read_text()) for path in (one, other)]
+    compared = json.loads(compared.splitlines()[-1])
+    assert [compared[side]["estimate"] for side in "ab"] == pytest.approx(
+        [summary["competition_map"] for summary in summaries]
+    )
+    known = tmp_path / "known.csv"
+    known.write_text("".join(truth.read_text().splitlines(keepends=True)[:-1]))
+    scored = run(f"submission={one}", f"ground_truth={known}", program=score)
+    assert json.loads(scored.splitlines()[-1])["competition_map"] == pytest.approx(
+        summaries[0]["competition_map"]
+    )
+    few = ("resamples=100", "worst=1", "best=0")
+    shown = run(f"submission={one}", f"ground_truth={known}", *few, program=report)
+    assert f"score {summaries[0]['competition_map']:.4f}" in shown
+    shown = run(f"sweep={one.parent}", program=report)
+    assert shown.startswith("wrote report.html: best of 2 jobs 0.")
 
 
 def test_a_job_scores_as_a_run_alone(run: Any, arguments: tuple[str, ...], tmp_path: Path) -> None:
@@ -97,8 +168,9 @@ def test_a_sweep_goes_on_where_it_stopped(
     gone.unlink()  # as a killed job leaves its folder
     time_before = stays.stat().st_mtime_ns
     shown = run(*arguments[:-2], "postprocess.score_threshold=0.3,0.6,0.9", arguments[-1])
-    assert shown.count(": done before") == 1
-    assert shown.count("competition score 0.") == 2
+    assert shown.count("objects, ") == 3
+    assert shown.count(", done before\n") == 1
+    assert shown.count(" of 3  0.") == 3
     assert stays.stat().st_mtime_ns == time_before
     after = results(tmp_path)
     assert {name: after[name] for name in before} == before
@@ -112,7 +184,9 @@ def test_another_grid_adds_columns_with_the_values_that_were_in_force(
     run(*arguments)
     run(*arguments[:-2], "postprocess.mask_threshold=0.4", "postprocess.max_per_image=null")
     (path,) = tmp_path.rglob("results.csv")
-    table = pd.read_csv(path).sort_values("folder")
+    table = pd.read_csv(path).sort_values(
+        ["postprocess.mask_threshold", "postprocess.score_threshold"]
+    )
     # winner's own: mask 0.45, score 0.5, NMS 0.3, 100 objects
     assert table["postprocess.mask_threshold"].tolist() == [0.4, 0.45, 0.45]
     assert table["postprocess.score_threshold"].tolist() == [0.5, 0.3, 0.6]
@@ -187,7 +261,7 @@ def test_a_grid_from_a_file(run: Any, store: Path, truth: Path, tmp_path: Path) 
     assert "sweep" not in table.columns
 
 
-def test_long_overrides_make_folders_of_legal_names(run: Any, store: Path, tmp_path: Path) -> None:
+def test_long_overrides_make_short_folders(run: Any, store: Path, tmp_path: Path) -> None:
     many = ",".join(f"{number}:0.{number + 10}" for number in range(46))
     other = many.replace("0:0.10", "0:0.11")
     run(
@@ -197,7 +271,7 @@ def test_long_overrides_make_folders_of_legal_names(run: Any, store: Path, tmp_p
     )
     folders = [path.parent for path in tmp_path.rglob("result.json")]
     assert len(folders) == 2
-    assert all(len(folder.name.encode()) <= 255 for folder in folders)
+    assert all(len(folder.name) == 8 for folder in folders)
     table = pd.read_parquet(next(tmp_path.rglob("results.parquet")))
     assert json.loads(table["postprocess.score_threshold_per_class"][0])["45"] == 0.55
     assert table["competition_map"].isna().all()
@@ -215,4 +289,4 @@ def test_joblib_runs_jobs_side_by_side(
         table = pd.read_csv(tmp_path / "sweep" / "results.csv")
         assert sorted(table["postprocess.score_threshold"]) == [0.3, 0.6]
         assert table["competition_map"].notna().all()
-    assert done.stdout.count(": done before") == 2
+    assert done.stdout.count(", done before") == 2

@@ -118,10 +118,10 @@ class SweepTable(Callback):
 
 
 def score_in_words(row: Mapping[str, Any]) -> str:
-    """``0.51234 (0.4912 to 0.5334)``; the interval where it is known."""
+    """``0.5123 (0.4912 to 0.5334)``; the interval where it is known."""
     if row.get("competition_map") is None:
         return "no score"
-    shown = f"{row['competition_map']:.5f}"
+    shown = f"{row['competition_map']:.4f}"
     if row.get("low") is not None and row.get("high") is not None:
         shown += f" ({row['low']:.4f} to {row['high']:.4f})"
     return shown

@@ -59,7 +59,7 @@ def test_each_job_has_a_short_folder_and_its_overrides_in_it(
     assert sorted(typed) == sorted([*arguments[1:4], one, GRID[1]] for one in grid)
     assert not (tmp_path / "submission.csv").exists()
     lines = shown.splitlines()
-    scored = r"0\.\d{5} \(0\.\d{4} to 0\.\d{4}\)"
+    scored = r"0\.\d{4} \(0\.\d{4} to 0\.\d{4}\)"
     for number, threshold in enumerate(("0.3", "0.6"), start=1):
         wanted = rf"job {number} of 2  {scored}  score_threshold={threshold}  \d+ objects, "
         assert re.fullmatch(wanted + "[0-9a-f]{8}", lines[number - 1])
@@ -86,7 +86,7 @@ def test_each_job_has_a_short_folder_and_its_overrides_in_it(
     best = table.to_dict("records")[0]
     folder = sweep.relative_to(tmp_path) / best["folder"]
     assert lines[3] == (
-        f"best of 2 jobs: {best['competition_map']:.5f} ({best['low']:.4f} to {best['high']:.4f}), "
+        f"best of 2 jobs: {best['competition_map']:.4f} ({best['low']:.4f} to {best['high']:.4f}), "
         f"{folder}"
     )
     command = shlex.split(lines[4])

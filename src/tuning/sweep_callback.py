@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -22,6 +23,7 @@ from src.tuning.sweep_results import (
     job_overrides,
     read_job_overrides,
     read_results,
+    typed,
     write_result,
     write_table,
 )
@@ -63,10 +65,12 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave out values that stand there twice, and tell the jobs how many they are."""
         with flag_override(config.hydra, ["struct", "readonly"], [False, False]):
-            params = config.hydra.sweeper.get("params") or {}
-            given = {str(key): f"{key}={value}" for key, value in params.items()}
-            of_file = [_once(override) for override in _parsed(list(given.values()))]
-            task = [_once(override) for override in _parsed(list(config.hydra.overrides.task))]
+            params = _plain(config.hydra.sweeper).get("params") or {}
+            of_file = [
+                _once(override)
+                for override in _parsed([f"{key}={value}" for key, value in params.items()])
+            ]
+            task = [_once(override) for override in _parsed(typed(config, "task"))]
             if params:
                 config.hydra.sweeper.params = dict(text.split("=", 1) for text in of_file)
             config.hydra.overrides.task = task
@@ -78,7 +82,7 @@ class SweepTable(Callback):
             own = {"jobs": "null" if None in counts.values() else math.prod(counts.values())}  # type: ignore[arg-type]
             own["swept"] = "[" + ",".join(f"'{key}'" for key in swept) + "]"
             config.hydra.overrides.hydra = [
-                *config.hydra.overrides.hydra,
+                *typed(config, "hydra"),
                 *(f"++{KEY}.{key}={value}" for key, value in own.items()),
             ]
 
@@ -86,7 +90,7 @@ class SweepTable(Callback):
         """Keep the overrides of a job of a sweep in its folder."""
         if config.hydra.mode == RunMode.MULTIRUN:
             folder = Path(config.hydra.runtime.output_dir)
-            text = OmegaConf.to_yaml(OmegaConf.create(list(config.hydra.overrides.task)))
+            text = yaml.safe_dump(typed(config, "task"), width=100_000, allow_unicode=True)
             write_text(folder / OVERRIDES_NAME, text)
             if self._announce:
                 print(f"{job_in_words()}: {job_settings_in_words()}  {folder}", flush=True)
@@ -165,6 +169,11 @@ def _handed_on(key: str) -> Any:
     """What the callback has told the jobs."""
     callbacks: Any = HydraConfig.get().callbacks
     return (callbacks.get("sweep_table") or {}).get(key)
+
+
+def _plain(config: Any) -> Any:
+    """Plain values, with interpolations as they stand there."""
+    return OmegaConf.to_container(config, resolve=False)
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from src.errors import InputError
 from src.io import read_json_object, write_bytes, write_json, write_text
@@ -88,10 +89,22 @@ def read_overrides(overrides: Sequence[str], exclude: Sequence[str]) -> dict[str
 
 def job_overrides() -> dict[str, Any]:
     """Key and value of each override of the running job that makes it what it is."""
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.instance().cfg
     return read_overrides(
-        hydra.overrides.task, exclude=hydra.job.config.override_dirname.exclude_keys
+        typed(hydra, "task"), exclude=hydra.hydra.job.config.override_dirname.exclude_keys
     )
+
+
+def typed(config: Any, kind: str) -> list[str]:
+    """Return the overrides of a command line as they were typed, interpolations unresolved.
+
+    Args:
+        config: Hydra's own configuration.
+        kind: ``task`` or ``hydra``.
+    """
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    texts: list[str] = overrides[kind]
+    return texts
 
 
 def read_job_overrides(folder: Path) -> list[str]:

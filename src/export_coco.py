@@ -16,7 +16,7 @@ from src.annotations.classes import check_categories
 from src.annotations.json_stream import iterate_members
 from src.config import entry_point, to_plain
 from src.errors import InputError
-from src.io import write_text
+from src.io import refuse_special_file, write_text
 from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore
@@ -29,6 +29,7 @@ def read_image_numbers(path: Path) -> dict[str, int]:
     Raises:
         InputError: no such file, no such JSON, or a file name that stands twice.
     """
+    refuse_special_file(path)
     try:
         images = json.loads(path.read_text(encoding="utf-8"))["images"]
         numbers = {str(image["file_name"]): int(image["id"]) for image in images}

@@ -281,6 +281,22 @@ def check_input_file(path: Path) -> None:
         raise InputError(f"{path}: must be a regular file, got a {_kind(mode)}")
 
 
+def refuse_special_file(path: str | Path) -> None:
+    """Refuse a pipe, socket or device; a missing file and a directory are left to the caller.
+
+    For readers that have their own words for those: opening a pipe would wait for ever.
+
+    Raises:
+        InputError: ``path`` is a pipe, socket or device, or a link to one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: must be a regular file, got a {_kind(mode)}")
+
+
 def check_output_file(path: Path) -> None:
     """Refuse an output that exists and is not a regular file, so that a device is not replaced.
 

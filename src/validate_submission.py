@@ -14,6 +14,7 @@ from src.annotations.image_names import file_name_of, find_image
 from src.annotations.sources import default_labels, detect_format
 from src.config import entry_point
 from src.errors import InputError
+from src.io import refuse_special_file
 from src.postprocess.submission_formats import FORMATS, SubmissionFormat, format_named
 from src.postprocess.submission_rules import Findings, check_submission
 from src.terminal import say
@@ -55,6 +56,7 @@ def find_violations(config: DictConfig) -> tuple[Findings, SubmissionFormat]:
         InputError: a file cannot be read, or a value is not legal.
     """
     path = Path(config.submission)
+    refuse_special_file(path)
     if not path.is_file():
         raise InputError(f"submission={path}: no such file")
     written_as = chosen_format(config.format, path)

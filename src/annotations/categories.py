@@ -10,7 +10,7 @@ from typing import Any
 
 from src.annotations.label_tables import ATTRIBUTE_GROUPS, CATEGORY_ROWS
 from src.errors import InputError
-from src.io import write_json
+from src.io import refuse_special_file, write_json
 
 LARGEST_ID = 32767  # ids are stored as int16
 
@@ -155,6 +155,7 @@ def read_label_descriptions(path: str | Path) -> LabelDescriptions:
     Raises:
         InputError: the file is missing, not UTF-8, not JSON, or its lists are malformed.
     """
+    refuse_special_file(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from src.errors import InputError
+from src.io import refuse_special_file
 
 _ORIENTATION_TAG = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
@@ -115,6 +116,7 @@ def _pixels(rgb: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _open(path: Path) -> Image.Image:
+    refuse_special_file(path)
     try:
         return Image.open(path)
     except FileNotFoundError as error:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from src.annotations.text_lines import ProgressCallback
+from src.annotations.text_lines import LONGEST_LINE_BYTES, ProgressCallback
 from src.errors import InputError
+from src.io import refuse_special_file
 
 _CHUNK_BYTES = 4 << 20
 _LARGEST_VALUE_CHARACTERS = 1 << 30
+_LARGEST_ELEMENT_CHARACTERS = LONGEST_LINE_BYTES  # an annotation: what a row is in a CSV
 _SPACE = re.compile(r"[ \t\r\n]*")
 # A value whose error lies this far before the end of what was read is wrong, not cut off.
 _CUT_OFF_CHARACTERS = 64
@@ -36,6 +38,7 @@ def iterate_members(
     Raises:
         InputError: unreadable, not UTF-8, not JSON (with line and column), or no object.
     """
+    refuse_special_file(path)
     text = _Text(path, on_progress)
     try:
         yield from _members(text, streamed)
@@ -79,7 +82,7 @@ def _elements(text: _Text) -> Iterator[tuple[int, Any]]:
         return
     position = 0
     while True:
-        yield position, text.value()
+        yield position, text.value(longest=_LARGEST_ELEMENT_CHARACTERS)
         position += 1
         separator = text.peek()
         if separator not in ("]", ","):
@@ -119,8 +122,8 @@ class _Text:
         """Go one character on."""
         self._at += 1
 
-    def value(self) -> Any:
-        """Take the next value, whatever its size."""
+    def value(self, *, longest: int = _LARGEST_VALUE_CHARACTERS) -> Any:
+        """Take the next value, of at most ``longest`` characters."""
         self.peek()
         wanted = _CHUNK_BYTES
         while True:
@@ -139,8 +142,8 @@ class _Text:
                 if end + 3 <= len(self._text) or self._ended:
                     self._at = end
                     return value
-            if len(self._text) - self._at > _LARGEST_VALUE_CHARACTERS:
-                raise self.error(f"a value is longer than {_LARGEST_VALUE_CHARACTERS} characters")
+            if len(self._text) - self._at > longest:
+                raise self.error(f"a value is longer than {longest} characters")
             self._read(wanted)
             wanted *= 2
 

@@ -8,6 +8,7 @@ into digits, by a few array operations on 64-bit words of eight characters.
 from __future__ import annotations
 
 import re
+from array import array
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +29,7 @@ from src.annotations.run_length_checks import RunLengthError
 
 _MAX_FAST = 100_000_000  # numbers of at most eight digits; pictures have no more pixels
 _MAX_VALUE = np.iinfo(np.int32).max
+_TOKEN = re.compile(r"\S+")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _JOINS = [
     (np.uint64(lanes), np.uint64(weights), np.uint64(shift))
@@ -64,33 +66,38 @@ def parse_runs(text: str | bytes) -> Runs:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
-    tokens = text.split()
-    values: list[int] = []
-    for index, token in enumerate(tokens):
-        place = f"value {index + 1} of {len(tokens)}"
+    values = array("q")  # a list would take ten times the memory of the text
+    token = ""
+    for index, found in enumerate(_TOKEN.finditer(text)):
+        token = found.group()
         shown = token if len(token) <= 40 else token[:40] + "..."
         if not _INTEGER.fullmatch(token):
-            raise RunLengthError(f"{place} is {shown!r}, not a whole number")
+            raise RunLengthError(f"{_place(index, text)} is {shown!r}, not a whole number")
         kind = "length" if index % 2 else "start"
         # Thousands of digits would make int() itself refuse.
         value = (
             int(token) if len(token) <= 20 else (_MAX_VALUE + 1) * (-1 if token[0] == "-" else 1)
         )
         if value < 1:
-            raise RunLengthError(f"{place}, the {kind} {shown}, is below 1")
+            raise RunLengthError(f"{_place(index, text)}, the {kind} {shown}, is below 1")
         if value > _MAX_VALUE or (index % 2 and values[-1] + value - 1 > _MAX_VALUE):
             raise RunLengthError(
-                f"{place}, the {kind} {shown}, ends past any picture (at most {_MAX_VALUE} pixels)"
+                f"{_place(index, text)}, the {kind} {shown}, ends past any picture (at most "
+                f"{_MAX_VALUE} pixels)"
             )
         values.append(value)
     if len(values) % 2:
         raise RunLengthError(
             f"an odd number of values, {len(values)}: each start needs a length; the last is "
-            f"{tokens[-1]!r}"
+            f"{token!r:.60}"
         )
-    runs = np.array(values, dtype=np.int64).reshape(-1, 2)
+    runs = np.array(values, dtype=np.int64).astype(np.int32).reshape(-1, 2)
     runs[:, 0] -= 1
-    return runs.astype(np.int32)
+    return runs
+
+
+def _place(index: int, text: str) -> str:
+    return f"value {index + 1} of {sum(1 for _ in _TOKEN.finditer(text))}"
 
 
 def parse_runs_batch(texts: Texts) -> RunsBatch:

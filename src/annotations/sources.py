@@ -13,6 +13,7 @@ from src.annotations.rows import SizeOf, Source
 from src.annotations.store import STORE
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
+from src.io import refuse_special_file
 
 CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERIALIST_2020)}
 
@@ -32,6 +33,7 @@ def detect_format(path: str | Path) -> str:
         if (path / "store.json").is_file():
             return STORE
         raise InputError(f"{path}: a folder, but no annotation store (it has no store.json)")
+    refuse_special_file(path)
     try:
         with open(path, "rb") as file:
             start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -31,7 +31,7 @@ from src.annotations.categories import LabelDescriptions, label_descriptions_fro
 from src.annotations.image_files import IMAGE_FILES, ImageFile, read_image_files
 from src.annotations.instances import ImageRecord, Instances, Runs
 from src.errors import InputError
-from src.io import check_input_file, check_seal, printable, read_json_object
+from src.io import check_input_file, check_seal, printable, read_json_object, refuse_special_file
 
 FORMAT_VERSION = 2
 STORE = "store"
@@ -366,6 +366,7 @@ def open_table(path: Path) -> pa.ipc.RecordBatchFileReader:
     Raises:
         InputError: no Arrow file, or one with other columns.
     """
+    refuse_special_file(path)
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if not reader.schema.equals(TABLES[path.name]):

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from src.errors import InputError
+from src.io import refuse_special_file
 
 BLOCK_BYTES = 1 << 20  # about a hundred rows: their arrays fit in a core's cache
-LONGEST_LINE_BYTES = 256 << 20
+LONGEST_LINE_BYTES = 8 << 20  # a mask of half a million runs
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # A field in quotes (a quote within is doubled) or without any, and the comma or end behind it.
 _FIELD = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(,|\Z)')
@@ -35,6 +36,7 @@ def iterate_lines(
     Raises:
         InputError: the file cannot be read, or a line is longer than ``longest_line_bytes``.
     """
+    refuse_special_file(path)
     number, done = 1, 0
     unended: list[bytes] = []  # pieces of a line whose end was not read yet
     try:

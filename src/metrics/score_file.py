@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.io import write_json
+from src.io import refuse_special_file, write_json
 from src.metrics.competition import CompetitionScore
 
 
@@ -39,6 +39,7 @@ def is_score_file(path: Path) -> bool:
     not."""
     if path.suffix != ".json":
         return False
+    refuse_special_file(path)
     try:
         with open(path, "rb") as file:
             start = file.read(4096)

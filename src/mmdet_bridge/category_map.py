@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from src.errors import InputError
+from src.io import refuse_special_file
 
 CSV_COLUMNS = ("category", "source")
 
@@ -80,6 +81,7 @@ def read_category_map(
 
 
 def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
+    refuse_special_file(path)
     if not path.is_file():
         raise InputError(f"category_map={path}: no such file")
     try:

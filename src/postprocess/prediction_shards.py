@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.errors import InputError
-from src.io import fsync, naming_disk_errors, partial_path
+from src.io import fsync, naming_disk_errors, partial_path, refuse_special_file
 from src.postprocess.candidates import Candidates
 
 INDEX_FIELDS = ("image_id", "height", "width", "count")
@@ -206,6 +206,7 @@ def open_shard(
     Raises:
         InputError: the file is missing, empty, truncated, or not such an Arrow file.
     """
+    refuse_special_file(path)
     try:
         source = pa.memory_map(str(path), "rb")
         reader = pa.ipc.open_file(source)

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from src.errors import InputError
-from src.io import printable, write_text
+from src.io import printable, refuse_special_file, write_text
 from src.postprocess.settings import PostprocessSettings
 
 ORIGIN_CHARACTERS = 10_000  # of a comment; a line end in a path would start a key
@@ -35,6 +35,7 @@ def option_path(config_directory: Path, name: str) -> Path:
 
 def is_found(path: Path) -> bool:
     """Whether a search wrote this file."""
+    refuse_special_file(path)
     return path.read_text(encoding="utf-8").startswith(HEADER)
 
 

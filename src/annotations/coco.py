@@ -2,7 +2,7 @@
 
 Source: the COCO data format (cocodataset.org/#format-data, "Object detection"); Fashionpedia adds
 ``attribute_ids`` to annotations and a list ``attributes``. An image is known by its ``file_name``.
-Boxes and areas of the file are not read but computed from the masks.
+Boxes and areas are computed from the masks; those of the file are compared with them.
 """
 
 from __future__ import annotations

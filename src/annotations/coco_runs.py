@@ -42,7 +42,8 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
 
     Raises:
         RunLengthError: a polygon that is no list of numbers, of an odd number of them or of fewer
-            than three points, or a coordinate that is not finite or far beyond any picture.
+            than three points, or a coordinate that is not finite or far beyond any picture; or
+            all coordinates lie within 0 and 1, as those divided by width and height do.
     """
     height_px, width_px = size_hw
     checked = []
@@ -70,5 +71,11 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
         checked.append(coordinates.tolist())
     if not checked:
         return np.zeros((0, 2), dtype=np.int32)
+    if all(0 <= coordinate <= 1 for polygon in checked for coordinate in polygon):
+        raise RunLengthError(
+            "coordinates must be in pixels, got none outside of 0 to 1 "
+            f"({str(checked[0][:4])[1:-1]}, ...): multiply x by the image's width and y by its "
+            "height"
+        )
     merged = coco_mask.merge(coco_mask.frPyObjects(checked, height_px, width_px))
     return from_coco_compressed(merged["counts"], size_hw)

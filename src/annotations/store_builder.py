@@ -136,7 +136,7 @@ def build_store(
             writer.write(new)
             readings.settle(str(source))
             findings = tuple(sizes.findings(readings.by_image()))
-            notes = [*opened.notes, *readings.notes()]
+            notes = [*opened.notes, *readings.notes(), *writer.notes()]
             for name in TABLES:
                 fsync(new / name)
             whole = description | {

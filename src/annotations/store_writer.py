@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.annotations.bad_rows import BadRowHandler
-from src.annotations.exif_readings import ExifReadings
+from src.annotations.exif_readings import ExifReadings, Frame
 from src.annotations.image_sizes import ImageSizes
 from src.annotations.instances import ImageRecord, Runs
+from src.annotations.mask_hints import HintComparison
 from src.annotations.rows import NO_OBJECT, BadRow, RowBlock, Source
 from src.annotations.run_lengths import (
     RunsBatch,
@@ -51,6 +53,7 @@ class StoreWriter:
     ) -> None:
         self._source, self._sizes, self._bad_rows = source, sizes, bad_rows
         self._readings = readings
+        self._hints = HintComparison(readings)
         self._records: dict[ImageRecord, int] = {}
         # (row number, record, place) of rows without object
         self._naming_rows: list[tuple[int, int, str]] = []
@@ -86,7 +89,8 @@ class StoreWriter:
     def _add(self, block: RowBlock) -> pa.RecordBatch:
         """Check a block, keep its small columns, and return its masks."""
         self._place_format = block.place_format
-        settled, masks, problems = self._check(block)
+        frames = self._sizes.settle(block.images)
+        settled, masks, problems = self._check(block, frames)
         refused = [
             BadRow(
                 number=block.numbers[index],
@@ -116,7 +120,11 @@ class StoreWriter:
         boxes = boxes_xyxy_batch(runs, offsets, heights)
         self._columns["box_xyxy"].append(boxes)
         self._columns["mask_digest"].append(mask_digests(runs, offsets))
-        self._columns["area_px"].append(areas_px_batch(runs, offsets))
+        areas = areas_px_batch(runs, offsets)
+        self._columns["area_px"].append(areas)
+        self._hints.add(
+            block, keep, frames, boxes_xyxy=boxes, areas_px=areas, num_runs=np.diff(offsets)
+        )
         for name, values, kind in (
             ("category_id", block.category_ids, np.int16),
             ("is_crowd", block.is_crowd, np.uint8),
@@ -125,9 +133,14 @@ class StoreWriter:
         self.empty_masks += int((np.diff(offsets) == 0).sum())
         return masks_as_arrow(runs, offsets)
 
-    def _check(self, block: RowBlock) -> tuple[list[ImageRecord], RunsBatch, dict[int, str]]:
+    def notes(self) -> list[str]:
+        """What a user should know of the masks, a sentence each; complete when all is written."""
+        return self._hints.notes()
+
+    def _check(
+        self, block: RowBlock, frames: Sequence[Frame | str]
+    ) -> tuple[list[ImageRecord], RunsBatch, dict[int, str]]:
         """The settled image of each row, its mask, and what is wrong with a row, by position."""
-        frames = self._sizes.settle(block.images)
         masks = self._readings.read(block, frames)
         problems = {
             index: f"{block.mask_field}: {reason}" for index, reason in masks.problems.items()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from src.annotations.coco_runs import from_polygons, to_coco_compressed, to_coco_counts
-from src.annotations.run_lengths import decode, encode, format_runs
+from src.annotations.run_lengths import box_xyxy, decode, encode, format_runs
 
 DISPLAYED_HW = (120, 72)
 Bitmap = npt.NDArray[np.bool_]
@@ -84,6 +84,7 @@ def write_annotations(
     form: str,
     made_on: str,
     points: Points = GARMENT,
+    with_boxes: bool = False,
 ) -> Path:
     """Write an annotation file.
 
@@ -94,6 +95,8 @@ def write_annotations(
         made_on: ``as_displayed``, ``as_stored``, or ``exchanged``: as displayed, with the size
             exchanged.
         points: the garment.
+        with_boxes: COCO's ``bbox`` and ``area`` stand beside each mask, on the image that it was
+            made on.
     """
     entries, annotations, lines = [], [], ["ImageId,EncodedPixels,Height,Width,ClassId"]
     for number, (name, orientation) in enumerate(images.items()):
@@ -112,6 +115,11 @@ def write_annotations(
         annotations.append(
             {"id": number, "image_id": number, "category_id": 6, "segmentation": segmentation}
         )
+        if with_boxes:
+            grid_hw = sizes_hw(orientation, made_on)[0]
+            left, top, right, bottom = box_xyxy(runs, grid_hw[0]).tolist()
+            box_xywh = [left, top, right - left, bottom - top]
+            annotations[-1] |= {"bbox": box_xywh, "area": int(mask.sum())}
     if form == "csv":
         path = path.with_suffix(".csv")
         path.write_text("\n".join(lines) + "\n")

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from src.annotations.image_headers import read_image_rgb, read_size_hw
+from src.annotations.image_headers import read_header, read_image_rgb, read_size_hw
 from src.errors import InputError
 
 
@@ -29,11 +29,13 @@ def with_orientation(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff"])
 def test_exif_rotation_is_applied(tmp_path, orientation, suffix):
     path = tmp_path / f"a.{suffix}"
     picture().save(path, exif=with_orientation(orientation))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    header = read_header(path)
+    assert (header.stored_hw, header.orientation) == ((24, 40), orientation)
     assert read_size_hw(path) == expected.shape[:2]
     assert read_size_hw(path) == ((24, 40) if orientation < 5 else (40, 24))
     assert_array_equal(read_image_rgb(path), expected)
@@ -115,3 +117,10 @@ def test_pixels_are_the_same_however_pillow_keeps_them(tmp_path):
         assert_array_equal(found, image)
         assert found.flags.c_contiguous
         assert found.flags.writeable
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, value):
+    picture().save(tmp_path / "a.jpg", exif=with_orientation(value))
+    assert read_header(tmp_path / "a.jpg").orientation == 1
+    assert read_image_rgb(tmp_path / "a.jpg").shape[:2] == read_size_hw(tmp_path / "a.jpg")

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from src.config import entry_point, to_plain
+from src.io import check_writable
 from src.mmdet_bridge.averaging import average_weights
 from src.mmdet_bridge.checkpoints import (
     carried_notes,
@@ -26,6 +27,7 @@ def average(config: DictConfig) -> None:
     paths = keys["checkpoint"] if isinstance(keys["checkpoint"], list) else [keys["checkpoint"]]
     paths = [find_checkpoint(path) for path in paths]
     output = check_weights_path(keys["output"])
+    check_writable(output)
     known: dict[str, Path] = {}
     for path in paths:
         weights = detector_names(load_checkpoint(path, only_notes=True).weights)

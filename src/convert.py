@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -9,6 +11,7 @@ from rich.table import Table
 from src.annotations.formats import ConversionReport, convert
 from src.annotations.image_sizes import SizeFinding, outcome_in_words
 from src.config import entry_point, to_plain
+from src.io import check_writable
 from src.terminal import PlainConsole
 
 _MOST_FINDINGS = 50
@@ -18,6 +21,8 @@ _MOST_FINDINGS = 50
 def main(config: DictConfig) -> None:
     """Convert, with a progress bar, and print what was done."""
     keys = to_plain(config)
+    output = Path(keys["output"])
+    check_writable(output / "store.json" if output.is_dir() else output)
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
     with Progress(

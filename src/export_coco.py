@@ -16,7 +16,7 @@ from src.annotations.classes import check_categories
 from src.annotations.json_stream import iterate_members
 from src.config import entry_point, to_plain
 from src.errors import InputError
-from src.io import refuse_special_file, write_text
+from src.io import check_writable, refuse_special_file, write_text
 from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore
@@ -100,6 +100,7 @@ def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
 def main(config: DictConfig) -> None:
     """Hydra's task: write COCO's results."""
     check_values(to_plain(config.postprocess))
+    check_writable(config.output)
     store = PredictionStore(config.predictions)
     notes = store.check_whole(partial=config.partial)
     if not config.partial:

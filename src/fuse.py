@@ -13,8 +13,9 @@ from rich.progress import track
 from src.annotations.classes import CLASS_NAMES_KEY
 from src.config import entry_point, to_plain
 from src.errors import InputError
+from src.io import check_writable
 from src.postprocess.late_fusion import LateFusion, check_weights, fuse
-from src.postprocess.prediction_meta import to_json
+from src.postprocess.prediction_meta import META_NAME, to_json
 from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
 from src.terminal import PlainConsole, say
 
@@ -93,6 +94,7 @@ def _shortened(values: Sequence[int]) -> str:
 @entry_point("fuse")
 def main(config: DictConfig) -> None:
     """Hydra's task: fuse the stores."""
+    check_writable(Path(config.output) / META_NAME)
     settings = LateFusion(
         score_threshold=config.score_threshold,
         nms_iou_threshold=config.nms_iou_threshold,

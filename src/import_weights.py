@@ -13,6 +13,7 @@ from rich.table import Table
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, read_label_descriptions
 from src.config import entry_point, to_plain
+from src.io import check_writable
 from src.mmdet_bridge.category_map import read_category_map, source_class_names
 from src.mmdet_bridge.checkpoint_layouts import OLD_LAYOUTS
 from src.mmdet_bridge.checkpoints import (
@@ -36,6 +37,7 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
     """Import what the config describes, write it, and show what became of every weight."""
     keys = to_plain(config)
     source, output = Path(keys["source"]), check_weights_path(keys["output"])
+    check_writable(output)
     if keys["trusted"]:
         print(f"trusted=true: code in {source} may run", file=sys.stderr)
     checkpoint = load_checkpoint(source, trusted=keys["trusted"])

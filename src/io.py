@@ -24,6 +24,7 @@ PARTIAL_SUFFIX = ".part"
 PARTIAL_EXPIRES_S = 24 * 3600.0
 NUM_COMPARED_CHARACTERS = 25
 MAX_JSON_BYTES = 256 * 2**20
+PROBE_BYTES = 2**16
 SEAL_KEY = "sha256"
 _ENDED = -1
 SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -311,6 +312,52 @@ def check_output_file(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     if not stat.S_ISREG(mode):
         raise InputError(f"{path}: must be a regular file to write, got a {_kind(mode)}")
+
+
+def check_writable(path: str | Path) -> None:
+    """Check that a file can be written, before the work whose result it is.
+
+    Writes and removes a small file on the same disk. Nothing is left behind, not even a directory.
+
+    Raises:
+        InputError: ``path`` exists and is not a regular file, or a directory of it is a file.
+        WriteError: The disk is full or read-only, or the directory may not be written.
+    """
+    path = Path(path)
+    directory = path.parent
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    if not directory.is_dir():
+        raise InputError(f"{directory}: must be a directory, got a file")
+    check_output_file(path)
+    probe = partial_path(directory / path.name, unique=True)
+    try:
+        with naming_disk_errors(path, partial=probe), probe.open("xb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def writing_problem(directory: Path) -> str | None:
+    """Return why nothing can be written to a directory that is there or to be made; None: it can.
+
+    Raises:
+        InputError: It is a file, or lies below one.
+    """
+    try:
+        check_writable(directory / "probe")
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def user_cache_directory() -> Path:
+    """Return where this user's caches lie, for tools that have no directory of their own."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(given) if given else Path("~/.cache").expanduser()) / "instance-cascade"
 
 
 def _kind(mode: int) -> str:

@@ -22,12 +22,13 @@ from src.failures import explain_failure
 from src.from_checkpoint import Carried, take_from_checkpoints
 from src.from_data import use_own_data
 from src.guards import check_devices, check_multirun, check_precision
+from src.io import check_writable
 from src.mmdet_bridge.checkpoints import file_sha256
 from src.modules.ensemble import CascadeEnsemble
 from src.modules.members import checkpoint_paths, load_members
 from src.postprocess.late_fusion import LateFusion
 from src.postprocess.prediction_folder import claim_folder
-from src.postprocess.prediction_meta import StoreMeta
+from src.postprocess.prediction_meta import META_NAME, StoreMeta
 from src.postprocess.prediction_store import PredictionStore
 from src.quiet import leave_out_irrelevant_messages
 from src.tuning.sweep_callback import finish_job, is_sweep
@@ -196,6 +197,7 @@ def predict(config: DictConfig) -> Path:
     leave_out_irrelevant_messages()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
+    check_writable(Path(config.predictions) / META_NAME)
     paths = checkpoint_paths(
         to_plain(config.checkpoint),
         best=config.ensemble.best,
@@ -205,6 +207,7 @@ def predict(config: DictConfig) -> Path:
     place_images(config, paths)
     directory, meta = Path(config.predictions), describe_store(config, paths, carried)
     datamodule = instantiate(config.datamodule)
+    datamodule.fallback_directory = Path(config.paths.output_dir)
     if config.predict_split == "validation":
         check_data(datamodule, carried.classes, paths)
     ensemble = build_ensemble(config, paths, carried)

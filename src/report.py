@@ -13,6 +13,7 @@ from rich.progress import Progress
 from src.config import entry_point, to_plain
 from src.datamodules.split_file import read_split
 from src.errors import InputError
+from src.io import check_writable
 from src.metrics.competition import check_averaging
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
@@ -167,10 +168,13 @@ def report_sweep(config: DictConfig) -> None:
 @entry_point("report", renamed={"sweep": "sweep_directory"})
 def main(config: DictConfig) -> None:
     """Hydra's task: make the report, write the page and the drawings."""
+    check_writable(config.output)
     if config.sweep_directory is not None:
         report_sweep(config)
         return
     check_config(config)
+    if config.drawings is not None:
+        check_writable(Path(config.drawings) / "drawing.jpg")
     with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
         report = make_report(config, progress)
     write_report(report, config.output)

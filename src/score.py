@@ -17,6 +17,7 @@ from rich.text import Text
 from src.annotations.categories import LabelDescriptions
 from src.config import entry_point
 from src.datamodules.split_file import read_split
+from src.io import check_writable
 from src.metrics.competition import CompetitionScore, check_averaging
 from src.metrics.inputs import class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
@@ -88,6 +89,8 @@ def main(config: DictConfig) -> None:
     """Hydra's task: score, show the tables, end with one line of JSON."""
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
+    if config.output is not None:
+        check_writable(config.output)
     split = None if config.split is None else read_split(Path(config.split))
     with (
         Progress(console=PlainConsole(stderr=True), transient=True) as progress,

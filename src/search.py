@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from src.config import CONFIG_DIRECTORY, entry_point, to_plain
 from src.errors import InputError
-from src.io import write_json
+from src.io import check_writable, write_json
 from src.metrics.competition import check_averaging
 from src.metrics.intervals import check_settings
 from src.postprocess.category_names import check_values, named_settings
@@ -188,6 +188,8 @@ def main(config: DictConfig) -> None:
     check_config(config)
     directory = CONFIG_DIRECTORY if config.config_dir is None else Path(config.config_dir)
     path = option_path(directory, config.name)
+    for output in (path, Path(config.output_dir) / STORAGE_NAME):
+        check_writable(output)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     result, settings = run(config, console)
     origin = [

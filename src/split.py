@@ -13,6 +13,7 @@ from src.config import entry_point
 from src.datamodules.annotations import open_annotations
 from src.datamodules.folds import ClassShare, class_shares, make_split, total_deviation
 from src.datamodules.split_file import Split, write_split
+from src.io import check_writable, user_cache_directory
 from src.terminal import PlainConsole
 
 
@@ -39,9 +40,11 @@ def shares_table(split: Split, shares: Sequence[ClassShare], names: dict[int, st
 def split_annotations(config: DictConfig) -> Split:
     """Make the split that the config describes, save it, show the shares."""
     annotations = Path(config.annotations)
+    check_writable(config.output)
     store = open_annotations(
         annotations,
         Path(config.cache_directory or annotations.parent / ".cache"),
+        fallback_directory=user_cache_directory(),
         images_directory=None if config.images is None else Path(config.images),
         exif=config.exif,
         on_bad_rows=config.on_bad_rows,

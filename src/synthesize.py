@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from src.config import entry_point, to_plain
 from src.datamodules.synthetic import synthesize, synthesize_csv
 from src.datamodules.synthetic.request import parse_categories, parse_image_size
 from src.errors import InputError
+from src.io import check_writable
 from src.terminal import PlainConsole
 
 _PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
@@ -51,6 +53,8 @@ def _run(
 ) -> str:
     rows, image_size = keys.pop("rows"), keys.pop("image_size")
     categories = parse_categories(keys.pop("categories"))
+    if not Path(output).is_file():  # which is refused below
+        check_writable(Path(output) / "synthesis.json")
     if csv_only:
         written = synthesize_csv(
             output,

@@ -24,6 +24,7 @@ from src.errors import InputError
 from src.failures import explain_failure
 from src.from_data import take_classes, use_own_data
 from src.guards import build_trainer, check_devices, check_multirun, check_precision
+from src.io import check_writable
 from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
 from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
@@ -46,11 +47,13 @@ def train(config: DictConfig) -> float | None:
         torch.set_num_threads(config.torch_threads)
     check_devices(config.trainer)
     check_precision(config.trainer)
+    checkpoints = Path(config.paths.output_dir) / "checkpoints"
+    check_writable(checkpoints / "last.ckpt")
     use_own_data(config, run_directory=Path(config.paths.output_dir))
     datamodule = instantiate(config.datamodule)
+    datamodule.fallback_directory = Path(config.paths.output_dir)
     classes = take_classes(config, datamodule)
     plain_config = to_plain(config)
-    checkpoints = Path(config.paths.output_dir) / "checkpoints"
     found = choose_checkpoint(resume=config.resume, directory=checkpoints)
     if found is not None:
         check_same_run(found, plain_config)

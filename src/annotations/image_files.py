@@ -6,12 +6,13 @@ compared at every start, and the header is read again where one of them is anoth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from src.annotations.image_headers import read_size_hw
+from src.annotations.image_headers import read_header
 from src.annotations.image_names import find_image
 from src.errors import InputError
 from src.io import check_seal, printable, read_json_object, seal, write_json
@@ -28,11 +29,17 @@ class ImageFile:
     changed_ns: int  # time of change, as the operating system counts it
     height_px: int  # as displayed, EXIF orientation applied
     width_px: int
+    orientation: int  # EXIF, 1 to 8
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.height_px, self.width_px
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What masks depend on: height, width and orientation."""
+        return self.height_px, self.width_px, self.orientation
 
 
 def look_at_images(
@@ -48,13 +55,17 @@ def look_at_images(
 
     def look(name: str) -> ImageFile | None:
         try:
+            before = known.get(name)
+            if before is not None:  # whether it lies in the folder is checked when it is read
+                status = os.stat(os.path.join(directory, name))
+                if (status.st_size, status.st_mtime_ns) == (before.num_bytes, before.changed_ns):
+                    return before
             path = find_image(directory, name)
             status = path.stat()
-            before = known.get(name)
-            now = (status.st_size, status.st_mtime_ns)
-            if before is not None and (before.num_bytes, before.changed_ns) == now:
-                return before
-            return ImageFile(*now, *read_size_hw(path))
+            header = read_header(path)
+            return ImageFile(
+                status.st_size, status.st_mtime_ns, *header.displayed_hw, header.orientation
+            )
         except (InputError, OSError):
             return None
 
@@ -65,16 +76,24 @@ def look_at_images(
 
 
 def check_image_files(
-    store_directory: Path, images_directory: Path, file_names: Iterable[str]
-) -> None:
+    store_directory: Path,
+    images_directory: Path,
+    file_names: Iterable[str],
+    *,
+    record: bool = True,
+) -> bool:
     """Refuse images that have another size than when a store's annotations were read.
 
-    What is new (a file that was touched, or missing then) is recorded for the next time.
+    What is new of a file that was touched is recorded for the next time.
 
     Args:
         store_directory: of a store in a cache.
         images_directory: the folder of its images.
         file_names: of its images.
+        record: whether the store may be written to.
+
+    Returns:
+        Whether there is no image that was missing when the annotations were read.
 
     Raises:
         InputError: names the first image with both sizes, and counts them.
@@ -82,22 +101,22 @@ def check_image_files(
     path = store_directory / IMAGE_FILES
     known = read_image_files(path)
     found = look_at_images(images_directory, file_names, known)
-    changed = [
-        name for name, file in found.items() if file.size_hw != known.get(name, file).size_hw
-    ]
+    changed = [name for name, file in found.items() if file.shape != known.get(name, file).shape]
     if changed:
         name = changed[0]
         raise InputError(
             f"{images_directory}: {printable(name)} must have the size that it had when its "
-            "annotations were read, {} x {} px (height x width), got {} x {} px; ".format(
-                *known[name].size_hw, *found[name].size_hw
-            )
+            "annotations were read, {} x {} px (height x width, EXIF orientation {}), got "
+            "{} x {} px ({}); ".format(*known[name].shape, *found[name].shape)
             + f"{len(changed)} of {len(found)} images have another size. Masks of one size do not "
-            f"fit an image of another: give the images of then, or, if the annotations are meant "
+            "fit an image of another: give the images of then, or, if the annotations are meant "
             f"for these, delete {store_directory}"
         )
-    if found != known:
+    if path.exists() and not found.keys() <= known.keys():
+        return False
+    if record and found != known:
         write_image_files(path, known | found)
+    return True
 
 
 def write_image_files(path: Path, files: Mapping[str, ImageFile]) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache as remember
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from src.annotations.store_checks import check_store_sizes, open_store
 from src.annotations.store_writer import StoreWriter
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
-from src.io import fsync, seal, working_directory
+from src.io import fsync, make_directory, seal, working_directory, writing_problem
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,7 @@ def open_or_build(
     source: str | Path,
     cache_directory: str | Path,
     *,
+    fallback_directory: str | Path | None = None,
     images_directory: str | Path | None = None,
     exif: str = AUTO,
     missing_images: str = "refuse",
@@ -207,6 +209,8 @@ def open_or_build(
     Args:
         source: an annotation file of any format, or a store folder, which is opened as it is.
         cache_directory: where stores are kept, each in a folder named by source and arguments.
+        fallback_directory: where they are kept instead if that cannot be written (data on a
+            read-only disk). A store that is there already is used where it is.
         images_directory: as for ``build_store``, like the others. A store that was made without
             images is refused where one of them is turned or has another shape.
         on_built: called with the report where a store was built.
@@ -229,8 +233,14 @@ def open_or_build(
     }
     made_from = _made_from(source=source, **options)
     key = hashlib.sha256(repr((source.resolve(), options)).encode()).hexdigest()[:12]
-    directory = cache / f"{source.stem}-{key}.store"
-    cache.mkdir(parents=True, exist_ok=True)
+    name = f"{source.stem}-{key}.store"
+    if problem := writing_problem(cache):
+        store = _open_current(cache / name, made_from, images_directory, writable=False)
+        if store is not None:
+            return store
+        cache = _fall_back(cache, fallback_directory, problem)
+    directory = cache / name
+    make_directory(cache)
     with open(cache / f".{directory.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         store = _open_current(directory, made_from, images_directory)
@@ -261,7 +271,11 @@ def _check_size(size_hw: Sequence[int]) -> tuple[int, int]:
 
 
 def _open_current(
-    directory: Path, made_from: dict[str, Any], images_directory: str | Path | None
+    directory: Path,
+    made_from: dict[str, Any],
+    images_directory: str | Path | None,
+    *,
+    writable: bool = True,
 ) -> AnnotationStore | None:
     """The store in a cache, None where it has to be built: absent, of another source, damaged.
 
@@ -281,11 +295,27 @@ def _open_current(
     else:
         if images_directory is not None:
             names = [image.file_name for image in store.images]
-            check_image_files(directory, Path(images_directory), names)
+            if not check_image_files(directory, Path(images_directory), names, record=writable):
+                return None
         return store
-    if not (directory / "store.json").is_file():  # what build_store would not replace
+    if writable and not (directory / "store.json").is_file():  # build_store would not replace it
         shutil.rmtree(directory)
     return None
+
+
+def _fall_back(cache: Path, fallback: str | Path | None, problem: str) -> Path:
+    if fallback is None:
+        raise InputError(f"cache_directory must be a folder to write to, got {cache}: {problem}")
+    _say_once(
+        f"{cache} cannot be written ({problem}): what is read of the annotations is kept in "
+        f"{fallback}"
+    )
+    return Path(fallback)
+
+
+@remember
+def _say_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def _is_made_from(description: dict[str, Any], made_from: dict[str, Any]) -> bool:

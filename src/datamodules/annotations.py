@@ -26,6 +26,7 @@ def open_annotations(
     source: Path,
     cache_directory: Path,
     *,
+    fallback_directory: Path | None,
     images_directory: Path | None,
     exif: str,
     on_bad_rows: str,
@@ -45,6 +46,7 @@ def open_annotations(
         return open_or_build(
             source,
             cache_directory,
+            fallback_directory=fallback_directory,
             images_directory=images_directory,
             exif=exif,
             on_bad_rows=on_bad_rows,

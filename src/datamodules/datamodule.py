@@ -36,7 +36,7 @@ from src.datamodules.photo_list import select_photos
 from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_scales, positions_left
 from src.datamodules.pixel_augmentation import PixelAugmentation
 from src.datamodules.sampling import EpochSampler, repeat_factors
-from src.datamodules.split_file import Split
+from src.datamodules.split_file import Split, choose_split_file
 from src.datamodules.transforms import rgb_bytes
 from src.errors import InputError
 from src.mmdet_bridge.samples import Sample
@@ -147,6 +147,8 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.split_file = Path(split_file)
         self.validation_images, self.split_seed = validation_images, split_seed
         self.cache_directory = Path(cache_directory)
+        # the run's, for cache and split where they cannot be written beside the data
+        self.fallback_directory: Path | None = None
         self.test_images = None if test_images is None else Path(test_images)
         self.sample_submission = None if sample_submission is None else Path(sample_submission)
         self.label_descriptions = None if label_descriptions is None else Path(label_descriptions)
@@ -294,6 +296,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return open_annotations(
             Path(self.train_annotations),
             self.cache_directory,
+            fallback_directory=self.fallback_directory and self.fallback_directory / ".cache",
             images_directory=check_directory("datamodule.train_images", self.train_images),
             exif=self.exif,
             on_bad_rows=self.on_bad_rows,
@@ -301,6 +304,8 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def _load_or_make_split(self, store: AnnotationStore) -> Split:
+        fallback = self.fallback_directory and self.fallback_directory / "split.json"
+        self.split_file = choose_split_file(self.split_file, fallback)
         return load_or_make_split(
             self.split_file,
             image_ids=[record.image_id for record in store.images],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.annotations.image_names import match_ids
 from src.errors import InputError
-from src.io import read_json_object, write_json
+from src.io import read_json_object, write_json, writing_problem
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,27 @@ class Split:
 def write_split(split: Split, path: Path) -> None:
     """Write a split as JSON, whole or not at all."""
     write_json(path, asdict(split), indent=1, sort_keys=False)
+
+
+def choose_split_file(split_file: Path, fallback: Path | None) -> Path:
+    """Return where a split is, or is to be made: beside the data, or where that is read-only.
+
+    Args:
+        split_file: where it should be.
+        fallback: where it is made instead, and found again, if that cannot be written; None:
+            nowhere.
+    """
+    if split_file.exists() or fallback is None:
+        return split_file
+    if fallback.exists():
+        log.info("the split is %s", fallback)
+        return fallback
+    if problem := writing_problem(split_file.parent):
+        log.warning(
+            "%s cannot be written (%s): the split is made in %s", split_file, problem, fallback
+        )
+        return fallback
+    return split_file
 
 
 def _read_ids(content: dict[str, object], part: str, path: Path) -> tuple[str, ...]:

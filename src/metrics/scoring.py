@@ -24,7 +24,7 @@ from src.annotations.store_builder import build_store, open_or_build
 from src.annotations.store_checks import open_store
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
-from src.io import temporary_directory
+from src.io import temporary_directory, user_cache_directory
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
@@ -115,6 +115,7 @@ def open_truth(
         store = open_or_build(
             ground_truth,
             cache_directory or temporary,
+            fallback_directory=user_cache_directory(),
             images_directory=images_directory,
             exif=exif,
             missing_images="keep",

@@ -19,6 +19,7 @@ from rich.text import Text
 from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.config import entry_point, to_plain
 from src.errors import InputError
+from src.io import check_writable
 from src.metrics.competition import check_averaging
 from src.metrics.intervals import bootstrap_interval, check_settings
 from src.metrics.score_file import write_scores
@@ -97,6 +98,7 @@ def in_words(
 def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     """Write the files of one job and say what they are. Returns the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
+    check_writable(output)
     written_as = format_named(config.format)
     terminal = PlainConsole(stderr=True)
     with (

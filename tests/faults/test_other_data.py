@@ -54,7 +54,8 @@ def test_an_image_that_changed_size_under_the_cache_is_named(folder: Path, repla
     with pytest.raises(
         InputError,
         match=r"images: b\.png must have the size that it had when its annotations were read, "
-        r"30 x 40 px \(height x width\), got 15 x 20 px; 1 of 3 images have another size\. .* "
+        r"30 x 40 px \(height x width, EXIF orientation 1\), got 15 x 20 px \(1\); 1 of 3 images "
+        r"have another size\. .* "
         r"delete .*/cache/rows-\w+\.store$",
     ):
         open_cached(folder, built)
@@ -68,9 +69,9 @@ def test_headers_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     built: list[Any] = []
     first = open_cached(folder, built)
     read: list[str] = []
-    read_size_hw = image_files.read_size_hw
+    read_header = image_files.read_header
     monkeypatch.setattr(
-        image_files, "read_size_hw", lambda path: read.append(path.name) or read_size_hw(path)
+        image_files, "read_header", lambda path: read.append(path.name) or read_header(path)
     )
     (folder / "images" / "other.png").touch()  # the folder changes, none of its images does
     open_cached(folder, built)
@@ -103,6 +104,28 @@ def test_an_image_that_was_missing_is_read_when_it_is_there(folder: Path) -> Non
     assert open_cached(folder, built, on_bad_rows="skip").object_count == 2
     (folder / "b.png").rename(folder / "images" / "b.png")
     assert open_cached(folder, built, on_bad_rows="skip").object_count == 3
+
+
+def test_an_image_that_is_turned_under_the_cache_is_named(folder: Path) -> None:
+    built: list[Any] = []
+    open_cached(folder, built)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (40, 30)).save(folder / "images" / "a.png", exif=exif)
+    with pytest.raises(InputError, match=r"a\.png .* got 30 x 40 px \(3\); 1 of 3 images have"):
+        open_cached(folder, built)
+
+
+def test_an_image_in_a_sub_folder_that_was_missing_is_looked_at(folder: Path) -> None:
+    built: list[Any] = []
+    (folder / "images" / "b.png").rename(folder / "b.png")
+    open_cached(folder, built, missing_images="keep")
+    before = (folder / "images").stat().st_mtime_ns
+    (folder / "b.png").rename(folder / "images" / "b.png")
+    os.utime(folder / "images", ns=(before, before))  # as if it were in a folder below
+    open_cached(folder, built, missing_images="keep")
+    open_cached(folder, built, missing_images="keep")
+    assert len(built) == 2
 
 
 def test_digests_say_what_is_annotated_and_not_where_it_stands(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -173,7 +174,9 @@ def _fail(mistake: InputError) -> NoReturn:
 
 
 def entry_point(
-    config_name: str, renamed: Mapping[str, str] | None = None
+    config_name: str,
+    renamed: Mapping[str, str] | None = None,
+    lock: Callable[[DictConfig], AbstractContextManager[None]] | None = None,
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
     """Make a Hydra program of a function that takes the composed config.
 
@@ -181,6 +184,7 @@ def entry_point(
         config_name: The file in ``conf/`` that it starts from.
         renamed: Keys by what a command line may call them. Hydra takes ``sweep=...`` for a choice
             of the group of that name, whatever the config has.
+        lock: Gives what is held while the function runs: the folder or file that it writes.
 
     A user's mistake (``InputError``, or a command line that Hydra makes no config of) and a disk
     that is full or not writable end the program with one line on stderr and exit code 2, Ctrl-C and
@@ -197,7 +201,8 @@ def entry_point(
             escape_log_records()
             try:
                 check_missing(config)
-                return function(config)
+                with lock(config) if lock is not None else contextlib.nullcontext():
+                    return function(config)
             except Exception as error:
                 _end_by(error, config)
                 raise
@@ -215,13 +220,9 @@ def entry_point(
             # Hydra prints an exception on several lines and exits, unless told to let it through.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.raiseExceptions = False  # a full disk is said once, not by every log line
-            signals.begin()
             try:
-                return program()
-            except (KeyboardInterrupt, SystemExit):
-                if signals.received() is not None:
-                    signals.leave()
-                raise
+                with signals.at_work():
+                    return program()
             except Exception as error:
                 if isinstance(error, HydraException) and not is_composed:
                     _fail(composition_mistake(error, config_name))

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from src.annotations.formats import ConversionReport, convert
 from src.annotations.image_sizes import SizeFinding, outcome_in_words
+from src.cli.locks import writing
 from src.config import entry_point, to_plain
 from src.io import check_writable
 from src.terminal import PlainConsole
@@ -17,7 +18,7 @@ from src.terminal import PlainConsole
 _MOST_FINDINGS = 50
 
 
-@entry_point("convert")
+@entry_point("convert", lock=lambda config: writing(config.output, key="output"))
 def main(config: DictConfig) -> None:
     """Convert, with a progress bar, and print what was done."""
     keys = to_plain(config)

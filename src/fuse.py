@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from src.annotations.classes import CLASS_NAMES_KEY
+from src.cli.locks import working_in
 from src.config import entry_point, to_plain
 from src.errors import InputError
 from src.io import check_writable
@@ -91,7 +92,7 @@ def _shortened(values: Sequence[int]) -> str:
     return f"[{shown}]" if len(values) <= LISTED else f"[{shown}, ...] ({len(values)})"
 
 
-@entry_point("fuse")
+@entry_point("fuse", lock=lambda config: working_in(config.output, key="output"))
 def main(config: DictConfig) -> None:
     """Hydra's task: fuse the stores."""
     check_writable(Path(config.output) / META_NAME)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import shutil
-import socket
 import stat
 import tempfile
 import time
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.processes import is_process_alive, process_identity
 
 PARTIAL_SUFFIX = ".part"
 PARTIAL_EXPIRES_S = 24 * 3600.0
@@ -26,7 +27,6 @@ NUM_COMPARED_CHARACTERS = 25
 MAX_JSON_BYTES = 256 * 2**20
 PROBE_BYTES = 2**16
 SEAL_KEY = "sha256"
-_ENDED = -1
 SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # and no permission, a damaged disk, a path that cannot be
 DISK_ERRORS = SPACE_ERRORS | {
@@ -51,14 +51,18 @@ class WriteError(OSError):
         need: Bytes that it takes, in words; empty where that is not known.
     """
 
-    def __init__(self, number: int, path: Path, need: str = "") -> None:
+    def __init__(self, number: int, path: str | Path, need: str = "") -> None:
         super().__init__(number, os.strerror(number), str(path))
         self.need = need
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker process hand it over."""
+        return WriteError, (self.errno, self.filename, self.need)
 
 
 @contextmanager
 def atomic_path(
-    path: str | Path, *, sync: bool = False, num_bytes: int | None = None
+    path: str | Path, *, sync: bool = False, num_bytes: int | None = None, clean: bool = True
 ) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its name when the block succeeds.
 
@@ -70,6 +74,8 @@ def atomic_path(
         sync: Whether to flush the file and its directory to the disk (fsync), so that a power cut
             cannot leave an empty file under the final name.
         num_bytes: Size of the file where it is known beforehand, for the message of a full disk.
+        clean: Whether to remove the temporary files; it lists the directory, so who writes
+            thousands of files into one calls ``remove_all_partial_files`` once instead.
 
     Raises:
         InputError: ``path`` exists and is not a regular file (a directory, a device, a pipe).
@@ -81,7 +87,8 @@ def atomic_path(
     try:
         with naming_disk_errors(path, partial=partial, num_bytes=num_bytes):
             make_directory(path.parent)
-            remove_partial_files(path)
+            if clean:
+                remove_partial_files(path)
             yield partial
             if sync:
                 fsync(partial)
@@ -102,10 +109,10 @@ def working_directory(*, next_to: Path) -> Iterator[Path]:
     Raises:
         WriteError: It cannot be made, or the disk is full.
     """
-    with naming_disk_errors(next_to):
+    work = partial_path(next_to, unique=True)
+    with naming_disk_errors(next_to, partial=work):
         make_directory(next_to.parent)
         remove_partial_files(next_to)
-        work = partial_path(next_to, unique=True)
         work.mkdir(mode=0o700)
         try:
             yield work
@@ -411,17 +418,23 @@ def naming_disk_errors(
         yield
     except Exception as error:
         found = find_disk_error(error)
-        own = (None, str(partial or path), str(path))
-        if found is None or isinstance(found, WriteError):
+        if found is None or not _is_of(found, path, partial):
             raise
-        if found.errno not in SPACE_ERRORS and found.filename not in own:
-            raise  # another file's, which it names
         need = ""
         if num_bytes is not None:
-            need = f"it takes {_in_mib(num_bytes)}"
+            need = f"it takes {_in_words(num_bytes)}"
         elif partial is not None and partial.is_file():
-            need = f"it takes more than {_in_mib(partial.stat().st_size)}"
+            need = f"it takes more than {_in_words(partial.stat().st_size)}"
+        need = need or getattr(found, "need", "")
         raise WriteError(found.errno or errno.ENOSPC, path, need) from error
+
+
+def _is_of(error: OSError, path: Path, partial: Path | None) -> bool:
+    """Return whether an error of the disk is of this file, or of no known one."""
+    if error.filename is None:
+        return True
+    place = Path(os.fsdecode(error.filename))
+    return place == path or (partial is not None and place.is_relative_to(partial))
 
 
 def find_disk_error(error: BaseException | None) -> OSError | None:
@@ -437,12 +450,24 @@ def find_disk_error(error: BaseException | None) -> OSError | None:
             return error
         numbers = DISK_ERRORS if is_cause else SPACE_ERRORS
         if isinstance(error, OSError) and error.errno in numbers:
-            plain = plain if plain is not None and plain.filename else error
+            plain = plain if plain is not None and plain.filename else _with_name(error)
         elif plain is None and isinstance(error, Exception) and FULL_DISK.search(str(error)):
             plain = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         is_cause = is_cause and error.__cause__ is not None
         error = error.__cause__ or error.__context__
     return plain
+
+
+def _with_name(error: OSError) -> OSError:
+    """Return an error with the name of the file whose writing raised it, where that is found."""
+    trace = error.__traceback__ if error.filename is None else None
+    name = None
+    while trace is not None:
+        for value in trace.tb_frame.f_locals.values():
+            of_file = getattr(value, "name", None) if isinstance(value, io.IOBase) else None
+            name = of_file if isinstance(of_file, str) else name  # the innermost frame's in the end
+        trace = trace.tb_next
+    return error if name is None else OSError(error.errno, error.strerror, name)
 
 
 def describe_disk_error(error: OSError) -> str | None:
@@ -458,26 +483,27 @@ def describe_disk_error(error: OSError) -> str | None:
     place = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
     if error.errno not in SPACE_ERRORS:
         return f"{place}{reason}"
-    need = f"{error.need}, " if isinstance(error, WriteError) and error.need else ""
-    details = f"{need}{_free_space(name)}".rstrip(", ")
+    details = ""
+    if isinstance(name, str | bytes):
+        # What this command had written of the file is removed by now, and was too little.
+        need = (isinstance(error, WriteError) and error.need) or "it takes more than that"
+        details = f" ({_free_space(name)}, {need})"
     return (
-        f"{place}{reason}{f' ({details})' if details else ''}; nothing is half-written: free some "
-        "space and run the same command again, it resumes"
+        f"{place}{reason}{details}; nothing is half-written: free some space and run the same "
+        "command again, it resumes from what is done"
     )
 
 
-def _free_space(name: object) -> str:
-    if not isinstance(name, str | bytes):
-        return ""
+def _free_space(name: str | bytes) -> str:
     directory = Path(os.fsdecode(name)).absolute()
     while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
     status = os.statvfs(directory)
-    return f"{_in_mib(status.f_bavail * status.f_frsize)} free in {directory}"
+    return f"{_in_words(status.f_bavail * status.f_frsize)} free in {directory}"
 
 
-def _in_mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB"
+def _in_words(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.1f} KiB"
 
 
 def printable(text: object, *, limit: int = 200) -> str:
@@ -489,42 +515,3 @@ def printable(text: object, *, limit: int = 200) -> str:
     """
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def process_identity() -> dict[str, Any]:
-    """Return what tells this process from every other: ``host``, ``pid`` and ``start``.
-
-    ``start`` is the kernel's start time of the process in clock ticks, 0 where it is not known; a
-    recycled process id has another one.
-    """
-    host = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())[:40] or "host"
-    return {"host": host, "pid": os.getpid(), "start": _start_ticks(os.getpid()) or 0}
-
-
-def is_process_alive(identity: dict[str, Any]) -> bool | None:
-    """Say whether the process of ``process_identity`` still runs; None where it is another host's.
-
-    A zombie counts as ended.
-    """
-    if identity.get("host") != process_identity()["host"]:
-        return None
-    pid, start = int(identity.get("pid", 0)), int(identity.get("start", 0))
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    ticks = _start_ticks(pid)
-    return ticks is None or (ticks != _ENDED and start in (0, ticks))
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Return field 22 of ``/proc/PID/stat``, None without it, ``_ENDED`` for a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return _ENDED if fields[0] in "ZX" else int(fields[19])

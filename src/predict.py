@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList, check_categories
 from src.callbacks.prediction_writer import PredictionWriter
 from src.cli import signals
+from src.cli.locks import working_in
 from src.config import entry_point, instantiate_all, overridden_keys, to_plain
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
@@ -233,7 +234,7 @@ def predict(config: DictConfig) -> Path:
     return directory
 
 
-@entry_point("predict")
+@entry_point("predict", lock=lambda config: working_in(config.predictions, key="predictions"))
 def main(config: DictConfig) -> None:
     """Hydra's task: predict. The exit code is 1 where photos failed."""
     check_multirun(config.trainer)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
+from src.cli.locks import working_in
 from src.config import CONFIG_DIRECTORY, entry_point, to_plain
 from src.errors import InputError
 from src.io import check_writable, write_json
@@ -182,7 +183,7 @@ def _folds(session: Session, config: DictConfig) -> Any:
     return make_folds(sets, config.folds, config.seed)  # type: ignore[arg-type]
 
 
-@entry_point("search")
+@entry_point("search", lock=lambda config: working_in(config.output_dir, key="output_dir"))
 def main(config: DictConfig) -> None:
     """Hydra's task: search, show what is found beside the baselines, write it as an option."""
     check_config(config)

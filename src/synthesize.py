@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from src.cli.locks import working_in
 from src.config import entry_point, to_plain
 from src.datamodules.synthetic import synthesize, synthesize_csv
 from src.datamodules.synthetic.request import parse_categories, parse_image_size
@@ -20,7 +21,7 @@ from src.terminal import PlainConsole
 _PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
 
 
-@entry_point("synthesize")
+@entry_point("synthesize", lock=lambda config: working_in(config.output, key="output"))
 def main(config: DictConfig) -> None:
     """Draw the photos, or write the CSV alone, with a progress bar."""
     keys = to_plain(config)

@@ -18,8 +18,8 @@ from src.callbacks.data_fingerprint import DataFingerprint
 from src.callbacks.memory_advice import MemoryAdvice
 from src.callbacks.run_record import RunRecordCallback, finishing
 from src.cli import signals
+from src.cli.locks import working_in
 from src.config import entry_point, instantiate_all, to_plain
-from src.datamodules.loading import end_with_parent
 from src.errors import InputError
 from src.failures import explain_failure
 from src.from_data import take_classes, use_own_data
@@ -27,6 +27,7 @@ from src.guards import build_trainer, check_devices, check_multirun, check_preci
 from src.io import check_writable
 from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
 from src.modules.cascade import CascadeModule
+from src.processes import end_with_parent
 from src.quiet import leave_out_irrelevant_messages
 from src.resume import check_same_run, choose_checkpoint, set_aside
 from src.tuning.sweep_callback import finish_job, is_sweep
@@ -142,7 +143,7 @@ def best_score(trainer: lightning.Trainer) -> float | None:
     return next((float(score) for score in scores if score is not None), None)
 
 
-@entry_point("train")
+@entry_point("train", lock=lambda config: working_in(config.paths.output_dir, key="hydra.run.dir"))
 def main(config: DictConfig) -> float | None:
     """Hydra's task: train."""
     check_multirun(config.trainer)

@@ -2,7 +2,7 @@
 
 ``src/__init__.py`` calls ``install`` before anything else of a command is imported, because the
 imports take seconds. While they run there is nothing to clean up, so a signal ends the process at
-once. From ``begin`` on it raises KeyboardInterrupt in the main thread, so that temporary files are
+once. In ``at_work`` it raises KeyboardInterrupt in the main thread, so that temporary files are
 removed and what is done is kept. A thread is told of the signal even where the main thread is in
 the middle of a long call or a library has replaced the handler; it ends the process where that has
 not happened after ``GRACE_S``. Further signals do nothing.
@@ -85,9 +85,23 @@ def command_of(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def begin() -> None:
-    """Say that the command's own work begins: from now on a signal raises KeyboardInterrupt."""
+def command() -> str:
+    """Return the name of this process's command, empty outside one."""
+    return _state.command
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """Let a signal raise KeyboardInterrupt in the block, the command's own work."""
     _state.is_started = True
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if _state.received is not None:
+            leave()
+        raise
+    finally:
+        _state.is_started = False
 
 
 def received() -> int | None:
@@ -107,7 +121,14 @@ def leave(details: str | None = None) -> NoReturn:
         details: What is said after "interrupted"; default: by the command, ``RESUMES``.
     """
     _say(details)
-    sys.exit(exit_code())
+    if _state.installed_in != os.getpid():
+        sys.exit(exit_code())
+    # The interpreter takes seconds to end, and no thread could cut that short.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    _end_children()
+    os._exit(exit_code())
 
 
 def is_first_process() -> bool:
@@ -116,20 +137,6 @@ def is_first_process() -> bool:
     Lightning, torchrun and SLURM number them in the environment.
     """
     return all(os.environ.get(name, "0") in ("", "0") for name in RANK_VARIABLES)
-
-
-@contextlib.contextmanager
-def hidden_from_children() -> Iterator[None]:
-    """Keep Ctrl-C from the processes that the block starts; this one ends them.
-
-    A terminal sends it to all processes of a command, and a worker that is still importing would
-    print a traceback.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

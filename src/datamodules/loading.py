@@ -7,11 +7,8 @@ checked first, the copy is made where an error reaches the reader, and a wait ha
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import signal
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -25,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from src.datamodules.sampling import EpochSampler
 from src.errors import InputError
 from src.mmdet_bridge.samples import collate
+from src.processes import end_with_parent
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_REMEDY = (
@@ -128,17 +126,6 @@ def explain_loader_failure(error: BaseException) -> InputError | None:
             f"{SHARED_MEMORY_REMEDY}"
         )
     return None
-
-
-def end_with_parent() -> None:
-    """Let the kernel end this process when the one that started it is killed (Linux).
-
-    A loader process that is handing over a batch then would wait for its reader for ever, and hold
-    its memory: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _begin_worker(_worker: int) -> None:

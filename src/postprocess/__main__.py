@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
+from src.cli.locks import working_in, writing
 from src.config import entry_point, to_plain
 from src.errors import InputError
 from src.io import check_writable
@@ -163,7 +164,14 @@ def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bo
     )
 
 
-@entry_point("postprocess")
+def lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
+    """Return the lock of the job's folder in a multirun, else of the file that is written."""
+    if is_sweep():
+        return working_in(config.output_dir, key="hydra.sweep.dir")
+    return writing(output_path(config.output, config.output_dir), key="output")
+
+
+@entry_point("postprocess", lock=lock)
 def main(config: DictConfig) -> float | None:
     """Hydra's task: write the submission, and where the truth is known show its score.
 
@@ -195,7 +203,8 @@ def main(config: DictConfig) -> float | None:
         directory=folder,
         shown=folder.parent / "*",
     )
-    done = finished_result(folder, identity)
+    written = output_path(config.output, config.output_dir)
+    done = finished_result(folder, identity) if written.is_file() else None
     if done is None:
         result = run(config, inputs, console)
         write_result(folder, identity=identity, overrides=job_overrides(), result=result)

@@ -16,7 +16,10 @@ of these numbers.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +28,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
+import sqlalchemy
 
 from src.errors import InputError
+from src.io import check_input_file, find_disk_error, make_directory, naming_disk_errors
 from src.postprocess.prediction_meta import describe_difference
 from src.postprocess.settings import PostprocessSettings
 from src.tuning.search_space import SearchSpace
+
+log = logging.getLogger(__name__)
 
 STUDY_NAME = "search"
 RANDOM, ALL = "random", "all"
@@ -85,10 +92,17 @@ class SettingsSearch:
             ALL: np.ones(len(folds), dtype=bool)
         }
         self._views = {view: optuna.create_study(direction="maximize") for view in self._seen_by}
+        self._storage = storage
         self._study = _open_study(storage, identity)
         self.trials: list[Trial] = []
-        for frozen in self._study.get_trials(deepcopy=False):
-            self._take(frozen)
+        try:
+            for frozen in self._study.get_trials(deepcopy=False):
+                self._take(frozen)
+        except (LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{storage}: trial {len(self.trials)} is damaged ({type(error).__name__}: "
+                f"{error}); delete the file, the same command searches again"
+            ) from error
 
     def run(
         self,
@@ -117,14 +131,14 @@ class SettingsSearch:
             asked = study.ask()
             per_image = score(self._space.suggest(asked))
             study.tell(asked, state=optuna.trial.TrialState.FAIL)  # it is added below, to all views
-            self._study.add_trial(
-                optuna.trial.create_trial(
-                    params=asked.params,
-                    distributions=asked.distributions,
-                    value=float(per_image.mean()),
-                    user_attrs={"proposed_by": proposed_by, "per_image": per_image.tolist()},
-                )
+            trial = optuna.trial.create_trial(
+                params=asked.params,
+                distributions=asked.distributions,
+                value=float(per_image.mean()),
+                user_attrs={"proposed_by": proposed_by, "per_image": per_image.tolist()},
             )
+            with naming_disk_errors(self._storage):
+                self._study.add_trial(trial)
             self._take(self._study.get_trials(deepcopy=False)[number])
             on_trial(self.trials[-1])
 
@@ -159,15 +173,48 @@ class SettingsSearch:
                 )
 
 
+def _address(storage: Path) -> str:
+    """Return Optuna's address of a file; braces mean something to it, other signs to SQLAlchemy."""
+    url = sqlalchemy.URL.create("sqlite", database=str(storage.absolute()))
+    return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+
+
+def _set_damaged_aside(storage: Path) -> None:
+    """Rename a file that is no whole database, so that the search starts again without it.
+
+    Raises:
+        InputError: it is no regular file.
+    """
+    if not storage.exists():
+        return
+    check_input_file(storage)
+    try:
+        with contextlib.closing(sqlite3.connect(storage)) as database:
+            found = [row[0] for row in database.execute("PRAGMA integrity_check")]
+    except sqlite3.DatabaseError as error:
+        if find_disk_error(error) is not None or isinstance(error, sqlite3.OperationalError):
+            raise
+        found = [str(error)]
+    if found == ["ok"]:
+        return
+    aside = storage.with_name(f"{storage.name}.damaged")
+    storage.replace(aside)
+    log.warning(
+        "%s: damaged (%s); moved to %s, the search starts again", storage, found[0], aside.name
+    )
+
+
 def _open_study(storage: Path, identity: Mapping[str, Any]) -> optuna.Study:
     """The study in this file; a new one where there is none."""
-    storage.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=STUDY_NAME,
-        storage=f"sqlite:///{storage}",
-        direction="maximize",
-        load_if_exists=True,
-    )
+    make_directory(storage.parent)
+    _set_damaged_aside(storage)
+    with naming_disk_errors(storage):
+        study = optuna.create_study(
+            study_name=STUDY_NAME,
+            storage=_address(storage),
+            direction="maximize",
+            load_if_exists=True,
+        )
     wanted = json.loads(json.dumps(identity, sort_keys=True))
     there = study.user_attrs.get("identity")
     if there is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from src.errors import InputError
 from src.io import read_json_object, write_bytes, write_json, write_text
 from src.postprocess.prediction_meta import describe_difference
 
+log = logging.getLogger(__name__)
+
 RESULT_NAME = "result.json"
 OVERRIDES_NAME = "overrides.yaml"  # of a job, written when it starts
 SCORE_COLUMNS = ("competition_map", "low", "high")
@@ -34,7 +37,7 @@ TABLE_NAMES = ("results.csv", "results.parquet")
 
 
 def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the finished job of this folder found; None where none has finished.
+    """What the finished job of this folder found; None where none has, or its file is damaged.
 
     Args:
         folder: The job's folder.
@@ -46,7 +49,13 @@ def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
     path = folder / RESULT_NAME
     if not path.exists():
         return None
-    content = read_json_object(path)
+    try:
+        content = read_json_object(path)
+        if not isinstance(content.get("result"), dict):
+            raise InputError(f"{path}: key 'result' is missing")
+    except InputError as error:
+        log.warning("%s; the job is done again", error)
+        return None
     difference = describe_difference(
         content.get("identity"), json.loads(json.dumps(identity, sort_keys=True))
     )

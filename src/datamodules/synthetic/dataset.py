@@ -13,6 +13,7 @@ from src.datamodules.synthetic.kinds import Kind
 from src.datamodules.synthetic.records import SPLITS, draw_record, image_id
 from src.datamodules.synthetic.request import DatasetRequest, PhotoRequest
 from src.datamodules.synthetic.workers import in_order
+from src.io import remove_all_partial_files
 
 CSV_HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
 CHUNK = 16  # photos that are drawn and noted together
@@ -87,6 +88,7 @@ def synthesize(
     folder = claim_output(output, request.describe())
     for name in (*SPLITS, _NOTES):
         (folder / name).mkdir(exist_ok=True)
+        remove_all_partial_files(folder / name)
     total = train_images + test_images
     tasks = [task for task in _tasks(folder, request) if not _is_done(task)]
     missing = sum(stop - start for *_, start, stop in tasks)
@@ -129,9 +131,9 @@ def _draw_chunk(task: Task) -> int:
     rows = {}
     for index in range(start, stop):
         record = draw_record(request.photos, split, index, may_transpose=request.has_transposed)
-        write_whole(Path(folder) / split / record.image_id, [record.jpeg])
+        write_whole(Path(folder) / split / record.image_id, [record.jpeg], clean=False)
         rows[record.image_id] = record.rows
-    write_whole(_note(task), [json.dumps(rows).encode()])
+    write_whole(_note(task), [json.dumps(rows).encode()], clean=False)
     return stop - start
 
 

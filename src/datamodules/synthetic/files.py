@@ -13,9 +13,9 @@ from src.io import atomic_path
 REQUEST_FILE = "synthesis.json"
 
 
-def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file piece by piece, atomically."""
-    with atomic_path(path) as partial, partial.open("wb") as file:
+def write_whole(path: Path, pieces: Iterable[bytes], *, clean: bool = True) -> None:
+    """Write a file piece by piece, atomically; ``clean`` as for ``atomic_path``."""
+    with atomic_path(path, clean=clean) as partial, partial.open("wb") as file:
         for piece in pieces:
             file.write(piece)
 
@@ -33,7 +33,8 @@ def claim_output(output: str | Path, request: dict[str, Any]) -> Path:
     if note.exists():
         _compare(note, request)
         return folder
-    if folder.is_dir() and any(folder.iterdir()):
+    # what begins with a dot is no data: a lock, what a killed run left
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(
             f"output={folder}: the folder is not empty and was not made by this program; "
             "give a new one"

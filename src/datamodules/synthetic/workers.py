@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import cv2
 
+from src.processes import end_with_parent, hidden_from_children
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -34,17 +36,26 @@ def in_order(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> It
     if not first:
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(first)), context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        waiting: deque[Future[R]] = deque(pool.submit(function, task) for task in first)
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(workers, len(first)), context, initializer=_begin_worker)
+    waiting: deque[Future[R]] = deque()
+    try:
+        with hidden_from_children():  # processes start with the first tasks
+            waiting.extend(pool.submit(function, task) for task in first)
         for task in islice(queue, 2 * workers):
             waiting.append(pool.submit(function, task))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                for task in islice(queue, 1):
-                    waiting.append(pool.submit(function, task))
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+            for task in islice(queue, 1):
+                waiting.append(pool.submit(function, task))
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()  # what one has half-drawn is nobody's any more
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    cv2.setNumThreads(1)
+    end_with_parent()

@@ -1,0 +1,180 @@
+"""One run in a folder at a time: a lock that names who is at work, and since when.
+
+The lock is a file whose lock the kernel holds for the process, so it is free at once when the
+process is killed, in another container of the same machine too. File systems of a cluster may not
+hold locks for all machines; so the file also says who took it, and its time of change is renewed
+while he is at work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from src.cli import signals
+from src.errors import InputError
+from src.io import make_directory, naming_disk_errors, partial_path, printable
+from src.processes import is_process_alive, process_identity
+
+LOCK_NAME = ".lock"
+HEARTBEAT_S = 15.0
+EXPIRES_S = 60.0
+_held: dict[Path, int] = {}
+
+
+@contextmanager
+def working_in(folder: str | Path, *, key: str) -> Iterator[None]:
+    """Hold a folder while the block runs.
+
+    Only the first process of a run takes the lock; its other ranks share the folder with it.
+
+    Args:
+        folder: Made where it is missing.
+        key: What the command line calls it, for the message.
+
+    Raises:
+        InputError: Another run is at work in it; the message says which, and since when.
+        WriteError: The folder cannot be written.
+    """
+    with _locked(Path(folder) / LOCK_NAME, f"{key}={folder}"):
+        yield
+
+
+@contextmanager
+def writing(output: str | Path, *, key: str) -> Iterator[None]:
+    """Hold an output file, or an output folder that is replaced as a whole; as ``working_in``."""
+    path = Path(output)
+    stem = path.name.encode()[:200].decode(errors="ignore")
+    with _locked(path.with_name(f".{stem}{LOCK_NAME}"), f"{key}={output}"):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, named: str) -> Iterator[None]:
+    path = path.absolute()
+    if not signals.is_first_process() or path in _held:
+        yield
+        return
+    with naming_disk_errors(path):
+        make_directory(path.parent)
+        descriptor = _take(path, named)
+    _held[path] = descriptor
+    is_done = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, is_done), name="lock", daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        del _held[path]
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _take(path: Path, named: str) -> int:
+    """Return the descriptor of the lock's file, which is this process's now."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            is_free = _try_lock(descriptor)
+            if is_free and not _is_the_file(descriptor, path):
+                os.close(descriptor)  # the one before has just removed it
+                continue
+            owner = _read(descriptor)
+            if is_free is False or _is_at_work(owner, path, is_locked=is_free is None):
+                raise InputError(_refusal(owner, path, named))
+            content = {**process_identity(), "boot": _boot(), "command": signals.command()}
+            content["since"] = datetime.now().isoformat(" ", timespec="seconds")
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(content).encode(), 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    """Return whether the kernel's lock is this process's now; None where it knows no locks."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_the_file(descriptor: int, path: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    """Return who took the lock; empty where the file does not say."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads(os.pread(descriptor, 4096, 0))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _is_at_work(owner: dict[str, Any], path: Path, *, is_locked: bool) -> bool:
+    """Return whether the one that the file names still runs, though the lock could be had.
+
+    Args:
+        is_locked: Whether the file system knows no locks, so that this is all there is.
+    """
+    if not owner or (owner.get("boot") == _boot() and not is_locked):
+        return False
+    with suppress(TypeError, ValueError):
+        if (alive := is_process_alive(owner)) is not None:
+            return alive and owner.get("boot") == _boot()
+    return _age_s(path) < EXPIRES_S
+
+
+def _age_s(path: Path) -> float:
+    """Return how long ago the lock was renewed, by the clock of the file system."""
+    probe = partial_path(path, unique=True)
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _refusal(owner: dict[str, Any], path: Path, named: str) -> str:
+    if not owner:
+        return f"{named}: another run is at work in it ({path} is locked); wait for it to end"
+    keys = ("command", "since", "pid", "host")
+    command, since, process, host = (printable(owner.get(key), limit=60) for key in keys)
+    line = (
+        f"{named}: another run is at work in it ({command}, process {process} on {host}, since "
+        f"{since}); wait for it to end, or give another {named.partition('=')[0]}"
+    )
+    if owner.get("boot") != _boot():
+        line += (
+            f"; if that was killed, its lock expires {EXPIRES_S:g} s after its last sign of life"
+        )
+    return line
+
+
+def _beat(path: Path, is_done: threading.Event) -> None:
+    while not is_done.wait(HEARTBEAT_S):
+        with suppress(OSError):
+            os.utime(path)
+
+
+def _boot() -> str:
+    """Return what tells this start of the machine from others; empty where it is not known."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

@@ -83,7 +83,7 @@ def test_another_machine_is_believed_while_it_shows_signs_of_life(tmp_path: Path
     path = tmp_path / LOCK_NAME
     path.write_text(json.dumps({"host": "node7", "pid": 1, "start": 1, "boot": "b", "since": "x"}))
     with (
-        pytest.raises(InputError, match="process 1 on node7, since x.*lock expires 60 s after"),
+        pytest.raises(InputError, match=r"process 1 on node7, since x.*lock expires 60 s after"),
         working_in(tmp_path, key="output"),
     ):
         pass

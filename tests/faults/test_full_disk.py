@@ -55,7 +55,7 @@ def fill(folder: Path) -> None:
 
 
 def write_checkpoint(folder: Path) -> None:
-    WholeCheckpointIO().save_checkpoint({"state_dict": torch.zeros(10**5)}, folder / "o")
+    WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(10**5)}}, folder / "o")
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -82,7 +82,7 @@ def test_a_file_that_does_not_fit_is_named_with_its_size(small: Path, kind: str)
 
 def test_the_old_file_stays(small: Path) -> None:
     path = small / "o"
-    WholeCheckpointIO().save_checkpoint({"state_dict": torch.zeros(10)}, path)
+    WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(10)}}, path)
     before = path.read_bytes()
     with pytest.raises(WriteError):
         write_checkpoint(small)

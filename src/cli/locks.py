@@ -62,6 +62,7 @@ def _locked(path: Path, named: str) -> Iterator[None]:
     if not signals.is_first_process() or path in _held:
         yield
         return
+    made = [folder for folder in path.parents if not folder.exists()]
     with naming_disk_errors(path):
         make_directory(path.parent)
         descriptor = _take(path, named)
@@ -76,6 +77,8 @@ def _locked(path: Path, named: str) -> Iterator[None]:
         del _held[path]
         with suppress(OSError):
             path.unlink()
+            for folder in made:  # where nothing was written, nothing is left
+                folder.rmdir()
         os.close(descriptor)
 
 

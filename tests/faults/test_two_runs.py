@@ -64,6 +64,15 @@ def test_ranks_of_one_run_share_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
         first.kill()
 
 
+def test_a_folder_made_for_nothing_goes(tmp_path: Path) -> None:
+    with working_in(tmp_path / "a" / "b", key="output"):
+        pass
+    assert os.listdir(tmp_path) == []
+    with working_in(tmp_path / "a" / "b", key="output"):
+        (tmp_path / "a" / "written").touch()
+    assert os.listdir(tmp_path / "a") == ["written"]
+
+
 def test_a_job_may_ask_twice(tmp_path: Path) -> None:
     with working_in(tmp_path, key="a"), working_in(tmp_path, key="b"), writing(tmp_path, key="c"):
         assert (tmp_path / LOCK_NAME).exists()

@@ -8,7 +8,7 @@ the detector's configuration goes to ``load_members`` alone, which knows what ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,9 @@ def _classes_of_weights(
 def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
     """The sizes of prediction that a run was configured with, if they are such."""
     datamodule = checkpoint.config.get("datamodule")
-    values: list[Any] = [datamodule.get(k) for k in PREDICTION_SIZES] if datamodule else []
+    values: list[Any] = (
+        [datamodule.get(k) for k in PREDICTION_SIZES] if isinstance(datamodule, Mapping) else []
+    )
     are_legal = values and all(type(v) is int and 1 <= v <= LARGEST_EDGE_PX for v in values)
     return dict(zip(PREDICTION_SIZES, values, strict=True)) if are_legal else {}
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mmcv.cnn
-import mmcv.ops
 import pytest
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
@@ -19,7 +18,7 @@ from mmengine import ConfigDict
 from mmengine.model import weight_init
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import save_weights
+from src.mmdet_bridge.checkpoints import load_checkpoint, save_weights
 from src.mmdet_bridge.config import build_detector
 from src.mmdet_bridge.untrusted_config import (
     LEGAL_LAYERS,
@@ -187,13 +186,15 @@ def test_nothing_in_a_checkpoint_runs(
 
 
 def test_these_payloads_would_run_where_the_file_is_believed(tmp_path: Path) -> None:
+    from mmcv.ops import batched_nms  # not before src.mmdet_bridge, which has its kernels
+
     process = MODELS.build(ConfigDict(popen(tmp_path / "ran")))
     assert process.wait() == 0
     assert (tmp_path / "ran").exists()
     boxes = torch.tensor([[0.0, 0, 1, 1]])
     rule = {"type": expression(tmp_path / "evaluated")}
     with pytest.raises(TypeError):
-        mmcv.ops.batched_nms(boxes, torch.ones(1), torch.zeros(1), rule)
+        batched_nms(boxes, torch.ones(1), torch.zeros(1), rule)
     assert (tmp_path / "evaluated").exists()
 
 
@@ -274,12 +275,14 @@ def test_models_of_this_project_are_legal(name: str, overrides: tuple[str, ...])
 
 def test_the_allow_list_holds_mmdets_own_classes_and_layers_alone() -> None:
     """No name in it is looked up as a path of modules, and each is of one of four packages."""
+    from mmcv import ops
+
     initialisers = {*LEGAL_TYPES["init_cfg"]}
     for role, names in {**LEGAL_TYPES, "loss": LEGAL_LOSSES, "layers": LEGAL_LAYERS}.items():
         for name in names - {"nms", "soft_nms"}:
             assert name.isidentifier()
             if role == "roi_layer":
-                found = getattr(mmcv.ops, name)
+                found = getattr(ops, name)
             elif name in initialisers:
                 found = getattr(weight_init, f"{name}Init")
             else:
@@ -322,6 +325,22 @@ def test_what_reads_nothing_is_legal(honest: dict[str, Any]) -> None:
     config = copy.deepcopy(honest)
     config["backbone"] |= {"pretrained": None, "init_cfg": {"type": "Kaiming", "layer": "Conv2d"}}
     assert type(build_detector(config)).__name__ == "HybridTaskCascade"
+
+
+@pytest.mark.parametrize(
+    "place", ["backbone", "data_preprocessor.batch_augments.0", "train_cfg.rpn.assigner"]
+)
+def test_nothing_in_the_header_of_safetensors_runs(
+    tmp_path: Path, honest: dict[str, Any], place: str
+) -> None:
+    trace, path = tmp_path / "ran", tmp_path / "model.safetensors"
+    values = {"detector": with_payload(honest, place, popen, trace), "num_classes": 5}
+    notes = {"hyper_parameters": json.dumps(values)}
+    save_weights({"detector.x": torch.zeros(1)}, path, notes=notes)
+    assert load_checkpoint(path).hyper_parameters == values
+    with pytest.raises(InputError, match=rf"detector\.{place}\.type must be one of .*'subprocess"):
+        load_members([path], detector=honest, num_classes=5, category_ids=None)
+    assert not trace.exists()
 
 
 def test_weights_alone_have_no_configuration_to_believe(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -71,12 +72,20 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
                 progress=progress,
             )
         )
+        for note in truth.store.notes:
+            _say_once(f"note: {Path(truth.source).name}: {note}")
         prediction: Mapping[str, ImageObjects] = (
             _stored(config, side, truth)
             if path.is_dir()
             else opened.enter_context(open_submission(path, truth, progress=progress))
         )
         return _score(truth, prediction, wanted, side, config, progress)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Print what holds for both sides once."""
+    say(text)
 
 
 def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObjects:

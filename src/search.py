@@ -78,7 +78,8 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
             inputs, FORMATS["imaterialist_2019"], remember=True, progress=progress
         ) as session,
     ):
-        for note in session.notes:
+        truth_notes = session.comparison.truth.store.notes if session.comparison else ()
+        for note in (*session.notes, *truth_notes):
             console.print(f"note: {note}")
         base, *baselines = (named_settings(values[key], session.categories) for key in GROUPS)
         space = SearchSpace(to_plain(config.space), base)

@@ -13,7 +13,7 @@ from src.annotations.run_lengths import decode, encode
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
-from tests.annotations.exif_data import (
+from tests.helpers.exif_data import (
     DISPLAYED_HW,
     GARMENT,
     LONG_GARMENT,

@@ -8,7 +8,7 @@ import pytest
 
 from src.annotations.store_builder import build_store
 from src.errors import InputError
-from tests.annotations.exif_data import GARMENT, drawn, save_image, write_annotations
+from tests.helpers.exif_data import GARMENT, drawn, save_image, write_annotations
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]
 

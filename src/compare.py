@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.progress import Progress
@@ -31,14 +32,23 @@ from src.postprocess.category_names import named_settings, names_for
 from src.postprocess.prediction_store import PredictionStore
 from src.reporting.stored_predictions import StoredObjects
 from src.terminal import PlainConsole, say
+from src.tuning.in_sample import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.session import compare_categories
-from src.tuning.sweep_results import job_file
+from src.tuning.sweep_results import RESULT_NAME, job_file
 
 SIDES = ("a", "b")
 
 
-def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str, float]:
-    """The score of each image of one side, by image id.
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What is compared."""
+
+    scores: Mapping[str, float]  # of each image, by image id
+    in_sample: InSample | None  # None where no search is known to have chosen by these images
+
+
+def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
+    """The score of each image of one side.
 
     Raises:
         InputError: a file is missing or wrong, or a score file is of another averaging.
@@ -57,7 +67,10 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
                 )
         kept = scores.per_image
         names = set(kept if wanted is None else match_ids(wanted, kept))
-        return {name: kept[name] for name in kept if name in names}
+        return Side(
+            {name: kept[name] for name in kept if name in names},
+            read_in_sample(scores.content, str(path)),
+        )
     if config.ground_truth is None:
         raise InputError(f"{side}={path}: ground_truth=... is needed to score it")
     with ExitStack() as opened:
@@ -79,7 +92,14 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Mapping[str,
             if path.is_dir()
             else opened.enter_context(open_submission(path, truth, progress=progress))
         )
-        return _score(truth, prediction, wanted, side, config, progress)
+        scores_by_id = _score(truth, prediction, wanted, side, config, progress)
+        key = f"{side}_postprocess"
+        in_sample = (
+            find_in_sample(to_plain(config[key]), truth, scores_by_id, where=key)
+            if path.is_dir()
+            else read_beside(path)
+        )
+        return Side(scores_by_id, in_sample)
 
 
 @cache
@@ -140,11 +160,53 @@ def check_same_images(a: Mapping[str, float], b: Mapping[str, float]) -> None:
         )
 
 
-def verdict(paired: PairedInterval) -> str:
-    """What the interval says, in a word or two."""
+def verdict(paired: PairedInterval, *, in_sample: bool = False) -> str:
+    """What the interval says, in a word or two.
+
+    Args:
+        paired: The difference with its interval.
+        in_sample: Whether a search chose the settings of a or b by images that are compared.
+    """
+    words = "within noise"
     if paired.difference.low > 0:
-        return "b is better"
-    return "a is better" if paired.difference.high < 0 else "within noise"
+        words = "b is better"
+    elif paired.difference.high < 0:
+        words = "a is better"
+    return f"{words}, in-sample" if in_sample else words
+
+
+def in_sample_notes(sides: Mapping[str, Side]) -> dict[str, str]:
+    """A sentence for each side whose settings a search chose by images that are compared."""
+    notes = {
+        name: side.in_sample.sentence(f"{name}'s settings", side.scores)
+        for name, side in sides.items()
+        if side.in_sample is not None
+    }
+    return {name: note for name, note in notes.items() if note}
+
+
+def sweep_note(side: str, path: str) -> str | None:
+    """A sentence where a side is one of the jobs of a sweep."""
+    given = Path(path)
+    folder = given if given.is_dir() else given.parent
+    jobs = len(list(folder.parent.glob(f"*/{RESULT_NAME}")))
+    if jobs < 2 or not (folder / RESULT_NAME).is_file():
+        return None
+    return (
+        f"{side} is one of {jobs} jobs of a sweep: the best of many looks better than it is on the "
+        "images that it was chosen by"
+    )
+
+
+def _in_sample_summary(side: Side) -> dict[str, Any]:
+    assert side.in_sample is not None
+    searched = side.in_sample.searched
+    return {
+        "name": searched.name,
+        "images": len(side.in_sample.image_ids & set(side.scores)),
+        "cross_validated_gain": asdict(searched.gain),
+        "verdict": searched.verdict,
+    }
 
 
 @entry_point(
@@ -155,7 +217,8 @@ def main(config: DictConfig) -> None:
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
     with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
-        a, b = (scores_of(config, side, progress) for side in SIDES)
+        sides = {side: scores_of(config, side, progress) for side in SIDES}
+    a, b = (sides[side].scores for side in SIDES)
     check_same_images(a, b)
     options = {key: config[key] for key in ("resamples", "confidence", "seed")}
     per_image = {"a": list(a.values()), "b": [b[name] for name in a]}
@@ -166,16 +229,21 @@ def main(config: DictConfig) -> None:
             f"{side}  {own.estimate:.5f}  {own.confidence:.0%} interval {own.low:.4f} to "
             f"{own.high:.4f}  {config[side]}"
         )
-    gain = paired.difference
+    gain, notes = paired.difference, in_sample_notes(sides)
+    shown_verdict = verdict(paired, in_sample=bool(notes))
     print(
         f"b - a  {gain.estimate:+.5f}  {gain.confidence:.0%} interval {gain.low:+.4f} to "
         f"{gain.high:+.4f}, probability that b is better {paired.probability_better:.1%}: "
-        f"{verdict(paired)} ({config.averaging}, {len(a)} images)"
+        f"{shown_verdict} ({config.averaging}, {len(a)} images)"
     )
+    for note in (*notes.values(), *(sweep_note(side, config[side]) for side in SIDES)):
+        if note is not None:
+            print(f"note: {note}")
     summary = {side: asdict(own) for side, own in intervals.items()} | {
         "difference": asdict(gain),
         "probability_better": paired.probability_better,
-        "verdict": verdict(paired),
+        "verdict": shown_verdict,
+        "in_sample": {side: _in_sample_summary(sides[side]) for side in notes},
         "images": len(a),
         "averaging": config.averaging,
         "use_attributes": config.use_attributes,

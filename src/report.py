@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,12 +22,14 @@ from src.metrics.matching import ImageObjects
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.prediction_store import PredictionStore
+from src.postprocess.settings import SEARCHED_KEY
 from src.reporting.examples import choose_examples
 from src.reporting.page import Report, write_page, write_report
 from src.reporting.pictures import load_examples, write_drawings
 from src.reporting.stored_predictions import StoredObjects
 from src.reporting.sweep_page import render_sweep
 from src.terminal import PlainConsole, say
+from src.tuning.in_sample import find_in_sample, read_beside
 from src.tuning.session import compare_categories
 from src.tuning.sweep_callback import score_in_words
 from src.tuning.sweep_results import job_file, read_results
@@ -39,7 +41,9 @@ def run_settings(config: DictConfig) -> list[tuple[str, str]]:
     if config.submission is not None:
         settings.append(("Submission", config.submission))
     else:
-        rules = ", ".join(f"{key} {value}" for key, value in config.postprocess.items())
+        rules = ", ".join(
+            f"{key} {value}" for key, value in config.postprocess.items() if key != SEARCHED_KEY
+        )
         settings += [("Predictions", config.predictions), ("Post-processing", rules)]
     settings.append(("Truth", config.ground_truth))
     if config.images is not None:
@@ -137,11 +141,24 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             errors=errors.result(),
             interval=interval,
             labels=comparison.labels,
-            notes=comparison.notes,
+            notes=(*comparison.notes, *in_sample_notes(config, truth, score.image_ids)),
             settings=run_settings(config),
             worst=worst,
             best=best,
         )
+
+
+def in_sample_notes(
+    config: DictConfig, truth: RasterObjects, image_ids: Sequence[str]
+) -> list[str]:
+    """What a reader should know where a search chose the settings by images of the report."""
+    found = (
+        find_in_sample(to_plain(config.postprocess), truth, image_ids, where="postprocess")
+        if config.submission is None
+        else read_beside(job_file(config.submission, "submission.csv"))
+    )
+    sentence = "" if found is None else found.sentence("the settings", image_ids)
+    return [sentence] if sentence else []
 
 
 def report_sweep(config: DictConfig) -> None:

@@ -26,7 +26,8 @@ from src.terminal import PlainConsole
 from src.tuning.cross_validation import Chooser, Scores, cross_validate, make_folds
 from src.tuning.dashboard import Dashboard, open_dashboard
 from src.tuning.found_settings import option_path, write_option
-from src.tuning.search_result import SearchResult, compare_results
+from src.tuning.in_sample import Searched, searched_images
+from src.tuning.search_result import HELD_OUT, SearchResult, compare_results
 from src.tuning.search_space import SearchSpace
 from src.tuning.session import Inputs, Session, open_session
 from src.tuning.settings_search import SettingsSearch, Trial
@@ -49,8 +50,13 @@ def check_config(config: DictConfig) -> None:
             raise InputError(f"{key}={config[key]}: a whole number of at least {least} wanted")
 
 
-def run(config: DictConfig, console: Console) -> tuple[SearchResult, PostprocessSettings]:
+def run(
+    config: DictConfig, console: Console
+) -> tuple[SearchResult, PostprocessSettings, frozenset[bytes]]:
     """Search, choose, and score on held-out images.
+
+    Returns:
+        The scores, what was found, and the digests of the images that chose it.
 
     Raises:
         InputError: a file is missing or wrong, or there are too few images.
@@ -116,6 +122,7 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
         )
         candidates = [(settings, score(settings)) for settings in baselines]
         found = cross_validate(search, chooser, baselines=candidates, folds=folds, score=score)
+        images = searched_images(session.truth, session.lab.scored_image_ids)
     result = compare_results(
         default=candidates[0][1],
         winner=candidates[1][1],
@@ -127,7 +134,7 @@ def run(config: DictConfig, console: Console) -> tuple[SearchResult, Postprocess
         confidence=config.confidence,
         seed=config.seed,
     )
-    return result, found.settings
+    return result, found.settings, images
 
 
 class _Rows:
@@ -193,12 +200,20 @@ def main(config: DictConfig) -> None:
     for output in (path, Path(config.output_dir) / STORAGE_NAME):
         check_writable(output)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
-    result, settings = run(config, console)
+    result, settings, images = run(config, console)
     origin = [
         f"predictions {config.predictions}, truth {config.ground_truth}, {config.averaging}",
         *result.sentences,
     ]
-    write_option(path, settings, origin)
+    searched = Searched(
+        name=config.name,
+        trials=result.trials,
+        averaging=result.averaging,
+        gain=result.over_winner[HELD_OUT].difference,
+        verdict=result.verdict,
+        images=images,
+    )
+    write_option(path, settings, origin, searched)
     console.print(result.table())
     for sentence in result.sentences:
         console.print(sentence)

@@ -20,6 +20,7 @@ class ImageScores:
     averaging: str
     use_attributes: bool
     per_image: Mapping[str, float]  # by image id
+    content: Mapping[str, Any]  # all that the file has
 
 
 def write_scores(path: Path, summary: Mapping[str, Any], score: CompetitionScore) -> None:
@@ -71,4 +72,5 @@ def read_scores(path: Path) -> ImageScores:
         averaging=str(content.get("averaging")),
         use_attributes=bool(content.get("use_attributes")),
         per_image=per_image,
+        content=content,
     )

@@ -25,11 +25,12 @@ from src.metrics.competition import check_averaging
 from src.metrics.intervals import bootstrap_interval, check_settings
 from src.metrics.score_file import write_scores
 from src.postprocess.category_names import check_values, named_settings
-from src.postprocess.settings import PostprocessSettings
+from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
 from src.postprocess.submission_formats import format_named
 from src.score import score_summary, score_tables
 from src.terminal import PlainConsole
 from src.tuning.dashboard import open_dashboard
+from src.tuning.in_sample import find_in_sample
 from src.tuning.session import Inputs, Session, open_session, shared_session
 from src.tuning.submit import Submitted, submit
 from src.tuning.sweep_callback import (
@@ -120,6 +121,12 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
             averaging=config.averaging,
             track=lambda images: progress.track(images, total=len(session.image_ids)),
         )
+        in_sample = find_in_sample(
+            to_plain(config.postprocess),
+            session.truth,
+            session.lab.scored_image_ids,
+            where="postprocess",
+        )
         labels, notes = (
             (session.comparison.labels, session.comparison.notes)
             if session.comparison
@@ -139,7 +146,11 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         seed=config.seed,
     )
     summary = score_summary(score, interval, use_attributes=False)
-    write_scores(output.with_name("score.json"), summary, score)
+    origin: dict[str, Any] = {}
+    if in_sample is not None:
+        origin[SEARCHED_KEY] = in_sample.to_plain(submission=output)
+        notes = (*notes, in_sample.sentence("the settings", score.image_ids))
+    write_scores(output.with_name("score.json"), summary | origin, score)
     if not is_sweep():
         console.print(score_tables(score, interval, labels, notes))
         print(json.dumps(summary))

@@ -20,6 +20,7 @@ from src.postprocess.setting_checks import (
 from src.postprocess.steps import DEFAULT_STEPS, check_steps
 
 NmsKind = Literal["class_wise", "class_agnostic", "soft_linear", "soft_gaussian"]
+SEARCHED_KEY = "searched"  # where found settings say which images they were searched on
 NMS_KINDS: tuple[str, ...] = get_args(NmsKind)
 # What the winner removed (seed's row S12): the classes that carry attributes, which were not
 # predicted, and, at first, the garment parts with a few attributes that are noise.
@@ -119,9 +120,12 @@ class PostprocessSettings:
 def settings_from(values: Mapping[str, Any]) -> PostprocessSettings:
     """Settings from the configuration group ``postprocess`` as plain values.
 
+    What a search says of them (``searched``, see ``src.tuning.in_sample``) is no setting.
+
     Raises:
         InputError: a key is unknown or missing, or a value is not legal.
     """
+    values = {key: value for key, value in values.items() if key != SEARCHED_KEY}
     known = fields(PostprocessSettings)
     names = [key.name for key in known]
     for name in sorted(values.keys() - set(names)):

@@ -11,7 +11,8 @@ import yaml
 
 from src.errors import InputError
 from src.io import printable, refuse_special_file, write_text
-from src.postprocess.settings import PostprocessSettings
+from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
+from src.tuning.in_sample import Searched
 
 ORIGIN_CHARACTERS = 10_000  # of a comment; a line end in a path would start a key
 HEADER = "# Found by python -m src.search"
@@ -39,15 +40,23 @@ def is_found(path: Path) -> bool:
     return path.read_text(encoding="utf-8").startswith(HEADER)
 
 
-def write_option(path: Path, settings: PostprocessSettings, origin: Sequence[str]) -> None:
+def write_option(
+    path: Path,
+    settings: PostprocessSettings,
+    origin: Sequence[str],
+    searched: Searched | None = None,
+) -> None:
     """Write the file whole or not at all.
 
     Args:
         path: From ``option_path``.
         settings: What it says.
         origin: Where the settings come from and how good they are, a comment line each.
+        searched: The same for programs: which images chose them.
     """
     values = {key: _plain(value) for key, value in asdict(settings).items()}
+    if searched is not None:
+        values[SEARCHED_KEY] = searched.to_plain()
     lines = [f"{HEADER}.", *(f"# {printable(line, limit=ORIGIN_CHARACTERS)}" for line in origin)]
     text = "\n".join(lines) + "\n" + yaml.safe_dump(values, sort_keys=False, width=120)
     write_text(path, text)

@@ -57,6 +57,11 @@ class ThresholdLab:
         self._images: OrderedDict[str, LabImage] = OrderedDict()
         self._room_bytes = candidate_room_bytes
 
+    @property
+    def scored_image_ids(self) -> tuple[str, ...]:
+        """Those of the images whose truth is known."""
+        return tuple(image_id for image_id in self.image_ids if image_id in self._truth)
+
     def score(
         self, settings: PostprocessSettings, averaging: Averaging = "per_class"
     ) -> CompetitionScore:

@@ -14,6 +14,7 @@ import optuna
 import pytest
 import yaml
 
+from src.compare import main as compare
 from src.config import CONFIG_DIRECTORY
 from src.errors import InputError
 from src.postprocess.__main__ import main as postprocess
@@ -86,6 +87,33 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
         f"hydra.searchpath=[file://{tmp_path}/own]",
     )
     assert last_line(own)["competition_map"] == scores["in_sample"]
+
+    # what compare would call better, on the images that chose it, under another name
+    Path("copy.csv").write_text(truth.read_text())
+    search_path = f"hydra.searchpath=[file://{tmp_path}/own]"
+    sides = (f"a={store}", f"b={store}", "b_postprocess=mine", "resamples=500")
+    compared = run(compare, *sides, "ground_truth=copy.csv", search_path, "cache_directory=null")
+    gain = result["over_winner"]["cross_validated"]["difference"]
+    note = (
+        f"note: b's settings (mine) were chosen by a search on {IMAGES} of these {IMAGES} images, "
+        "so the score is in-sample and looks better than it is; the search's cross-validated gain "
+        f"over the winner's settings is {gain['estimate']:+.4f} (95% interval "
+        f"{gain['low']:+.4f} to {gain['high']:+.4f}, per_class): better\n"
+    )
+    assert note in compared
+    assert "b is better, in-sample (per_class" in compared
+    assert last_line(compared)["verdict"] == "b is better, in-sample"
+    own_gain = last_line(compared)["in_sample"]["b"].pop("cross_validated_gain")
+    assert own_gain == gain
+    # the same from the score file, and from the submission beside it
+    assert note.replace("b's", "the") in own
+    for b in ("score.json", "submission.csv"):
+        pair = (f"a={b}", "b=score.json", f"ground_truth={truth}", "resamples=50")
+        compared = last_line(run(compare, *pair, "cache_directory=null"))
+        assert set(compared["in_sample"]) == {"a", "b"}
+        assert compared["verdict"] == "within noise, in-sample"
+    Path("submission.csv").write_text(Path("submission.csv").read_text() + "\n")
+    assert set(last_line(run(compare, *pair, "cache_directory=null"))["in_sample"]) == {"b"}
 
 
 @pytest.mark.slow

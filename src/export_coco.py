@@ -35,7 +35,7 @@ def read_image_numbers(path: Path) -> dict[str, int]:
         numbers = {str(image["file_name"]): int(image["id"]) for image in images}
     except FileNotFoundError:
         raise InputError(f"annotations={path}: no such file") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
             f"annotations={path}: COCO JSON wanted, with images that have id and file_name "
             f"({type(error).__name__}: {error})"

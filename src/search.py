@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.progress import Progress
 from src.cli.locks import working_in
 from src.config import CONFIG_DIRECTORY, entry_point, to_plain
 from src.errors import InputError
-from src.io import check_writable, write_json
+from src.io import check_writable, read_json_object, write_json
 from src.metrics.competition import check_averaging
 from src.metrics.intervals import check_settings
 from src.postprocess.category_names import check_values, named_settings
@@ -31,6 +32,8 @@ from src.tuning.search_result import HELD_OUT, SearchResult, compare_results
 from src.tuning.search_space import SearchSpace
 from src.tuning.session import Inputs, Session, open_session
 from src.tuning.settings_search import SettingsSearch, Trial
+
+log = logging.getLogger(__name__)
 
 STORAGE_NAME = "search.db"
 ROWS_NAME = "rows_shown.json"
@@ -152,7 +155,7 @@ class _Rows:
     ) -> None:
         self._dashboard = dashboard
         self._path = directory / ROWS_NAME
-        shown = json.loads(self._path.read_text())["shown"] if self._path.exists() else 0
+        shown = _shown(self._path)
         console.print(dashboard.in_words)
         for trial in trials[shown:]:
             self.show(trial)
@@ -165,6 +168,20 @@ class _Rows:
             summary={"competition_map": float(trial.per_image.mean()), "trial": trial.number},
         )
         write_json(self._path, {"shown": trial.number + 1})
+
+
+def _shown(path: Path) -> int:
+    """Return how many trials the file says are on the dashboard; 0 where it is damaged."""
+    if not path.exists():
+        return 0
+    try:
+        shown = read_json_object(path).get("shown")
+        if isinstance(shown, bool) or not isinstance(shown, int) or shown < 0:
+            raise InputError(f"{path}: key 'shown' must hold a whole number, got {shown!r:.80}")
+    except InputError as error:
+        log.warning("%s; all trials are shown anew", error)
+        return 0
+    return shown
 
 
 def _scorer(session: Session, averaging: Any) -> Any:

@@ -103,7 +103,8 @@ def test_score_files_need_no_truth(run, tmp_path):
     written = (tmp_path / "new" / "a.json").read_text()
     (tmp_path / "old.json").write_text(written[: len(written) // 2])
     error = run("a=old.json", "b=new/b.json")
-    assert error.startswith("error: old.json: a damaged score file, make it anew (")
+    assert error.startswith("error: old.json: damaged or no JSON (")
+    assert error.endswith("); a damaged score file, make it anew")
 
 
 def test_two_settings_on_one_store(run, tmp_path):

@@ -166,7 +166,7 @@ def read_label_descriptions(path: str | Path) -> LabelDescriptions:
         raise InputError(f"{path}: not UTF-8 text ({error})") from error
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     return label_descriptions_from_json(content, where=str(path))
 

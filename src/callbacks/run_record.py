@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from src.io import write_json
+from src.errors import InputError
+from src.io import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,26 @@ class RunRecordCallback(Callback):
     def _note_start(self, version: Mapping[str, Any]) -> None:
         """Add this start to the run's earlier ones; the file is replaced as a whole."""
         path = self.directory / "run.json"
-        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        starts = _read_starts(path)
         time = datetime.now(UTC).isoformat(timespec="seconds")
         starts.append({"time": time, "command": sys.argv, **version})
         write_json(path, starts, sort_keys=False)
+
+
+def _read_starts(path: Path) -> list[Any]:
+    """Return the starts noted so far; a damaged file is set aside, the run needs it for nothing."""
+    if not path.exists():
+        return []
+    try:
+        starts = read_json(path)
+        if not isinstance(starts, list):
+            raise InputError(f"{path}: must hold a list of starts, got {type(starts).__name__}")
+    except InputError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        log.warning("%s; moved to %s, the record begins anew", error, aside.name)
+        return []
+    return starts
 
 
 def read_commit(directory: Path) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.io import refuse_special_file, write_json
+from src.io import read_json_object, refuse_special_file, write_json
 from src.metrics.competition import CompetitionScore
 
 
@@ -56,9 +55,9 @@ def read_scores(path: Path) -> ImageScores:
         InputError: the file is damaged, has no scores of images, or one is no number.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: a damaged score file, make it anew ({error})") from error
+        content = read_json_object(path)
+    except InputError as error:
+        raise InputError(f"{error}; a damaged score file, make it anew") from error
     per_image = content.get("per_image")
     if not isinstance(per_image, dict) or not per_image:
         raise InputError(

@@ -37,7 +37,8 @@ def option_path(config_directory: Path, name: str) -> Path:
 def is_found(path: Path) -> bool:
     """Whether a search wrote this file."""
     refuse_special_file(path)
-    return path.read_text(encoding="utf-8").startswith(HEADER)
+    with path.open("rb") as file:
+        return file.read(len(HEADER)) == HEADER.encode()
 
 
 def write_option(

@@ -127,7 +127,7 @@ def read_job_overrides(folder: Path) -> list[str]:
         return []
     try:
         overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not readable as YAML; the file is damaged") from error
     if not isinstance(overrides, list) or not all(isinstance(one, str) for one in overrides):
         raise InputError(f"{path}: a list of overrides wanted; the file is damaged")

@@ -13,7 +13,8 @@ from src.datamodules.synthetic.kinds import Kind
 from src.datamodules.synthetic.records import SPLITS, draw_record, image_id
 from src.datamodules.synthetic.request import DatasetRequest, PhotoRequest
 from src.datamodules.synthetic.workers import in_order
-from src.io import remove_all_partial_files
+from src.errors import InputError
+from src.io import read_json_object, remove_all_partial_files
 
 CSV_HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
 CHUNK = 16  # photos that are drawn and noted together
@@ -119,10 +120,18 @@ def _note(task: Task) -> Path:
 
 def _is_done(task: Task) -> bool:
     folder, request, split, start, stop = task
-    if not (_note(task).exists() or (Path(folder) / _TABLES[split]).exists()):
+    if not (_is_whole(_note(task)) or (Path(folder) / _TABLES[split]).exists()):
         return False
     names = (image_id(request.photos.seed, split, index) for index in range(start, stop))
     return all((Path(folder) / split / name).exists() for name in names)
+
+
+def _is_whole(note: Path) -> bool:
+    try:
+        read_json_object(note)
+    except InputError:  # missing or damaged; the images are drawn again
+        return False
+    return True
 
 
 def _draw_chunk(task: Task) -> int:
@@ -142,7 +151,7 @@ def _table(folder: Path, request: DatasetRequest, split: str) -> Iterator[bytes]
     rows: dict[str, list[str]] = {}
     for task in _tasks(folder, request):
         if task[2] == split:
-            rows.update(json.loads(_note(task).read_bytes()))
+            rows.update(read_json_object(_note(task)))
     yield CSV_HEADER.encode()
     for name in sorted(rows):
         yield "".join(f"{row}\n" for row in rows[name]).encode()

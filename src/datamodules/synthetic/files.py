@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.io import atomic_path
+from src.io import atomic_path, read_json_object
 
 REQUEST_FILE = "synthesis.json"
 
@@ -46,11 +46,9 @@ def claim_output(output: str | Path, request: dict[str, Any]) -> Path:
 
 def _compare(note: Path, request: dict[str, Any]) -> None:
     try:
-        before = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{note}: not readable as JSON ({error}); give a new folder") from error
-    if not isinstance(before, dict):
-        raise InputError(f"{note}: not a request of this program; give a new folder")
+        before = read_json_object(note)
+    except InputError as error:
+        raise InputError(f"{error}; give a new folder") from error
     differing = [
         f"{key} was {before.get(key)}, now {request.get(key)}"
         for key in sorted({*before, *request})

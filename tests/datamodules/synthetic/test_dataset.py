@@ -177,10 +177,10 @@ def test_refuses_a_folder_of_another_request(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"seed was 1, now 2; train_images was 2, now 3"):
         synthesize(tmp_path / "photos", 3, 1, seed=2, image_size=(96, 128))
     (tmp_path / "photos" / "synthesis.json").write_text("{")
-    with pytest.raises(InputError, match=r"synthesis\.json: not readable as JSON"):
+    with pytest.raises(InputError, match=r"synthesis\.json: damaged or no JSON .*new folder"):
         synthesize(tmp_path / "photos", 2, 1, **SMALL)
     (tmp_path / "photos" / "synthesis.json").write_text("[]")
-    with pytest.raises(InputError, match="not a request of this program"):
+    with pytest.raises(InputError, match=r"must hold a JSON object, got list; give a new folder"):
         synthesize(tmp_path / "photos", 2, 1, **SMALL)
 
 

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -117,11 +116,14 @@ def _classes_of_weights(
 def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
     """The sizes of prediction that a run was configured with, if they are such."""
     datamodule = checkpoint.config.get("datamodule")
-    values: list[Any] = (
-        [datamodule.get(k) for k in PREDICTION_SIZES] if isinstance(datamodule, Mapping) else []
-    )
-    are_legal = values and all(type(v) is int and 1 <= v <= LARGEST_EDGE_PX for v in values)
-    return dict(zip(PREDICTION_SIZES, values, strict=True)) if are_legal else {}
+    if not isinstance(datamodule, Mapping):
+        return {}
+    found = {
+        key: value
+        for key in PREDICTION_SIZES
+        if type(value := datamodule.get(key)) is int and 1 <= value <= LARGEST_EDGE_PX
+    }
+    return found if len(found) == len(PREDICTION_SIZES) else {}
 
 
 class _Given:

@@ -7,23 +7,27 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.table import Table
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, read_label_descriptions
-from src.config import entry_point, to_plain
+from src.annotations.classes import ClassList
+from src.config import entry_point, overridden_keys, to_plain
+from src.errors import InputError
 from src.io import check_writable
 from src.mmdet_bridge.category_map import read_category_map, source_class_names
 from src.mmdet_bridge.checkpoint_layouts import OLD_LAYOUTS
 from src.mmdet_bridge.checkpoints import (
     check_finite,
     check_weights_path,
+    class_notes,
     file_sha256,
     load_checkpoint,
     save_weights,
 )
-from src.mmdet_bridge.weight_import import Record, WeightImport, import_weights
+from src.mmdet_bridge.weight_import import Record, WeightImport, import_weights, pick_by_id
 from src.terminal import PlainConsole
 
 OLD_GEOMETRY = (
@@ -35,19 +39,23 @@ OLD_GEOMETRY = (
 
 def import_checkpoint(config: DictConfig) -> WeightImport:
     """Import what the config describes, write it, and show what became of every weight."""
-    keys = to_plain(config)
+    keys = _with_number_of_ids(config)
     source, output = Path(keys["source"]), check_weights_path(keys["output"])
     check_writable(output)
     if keys["trusted"]:
         print(f"trusted=true: code in {source} may run", file=sys.stderr)
     checkpoint = load_checkpoint(source, trusted=keys["trusted"])
     check_finite(checkpoint.weights, source)
-    category_ids = keys["module"]["category_ids"] or list(range(keys["module"]["num_classes"]))
+    by_id = keys["class_layers"] == "slice" and keys["category_map"] is None
+    known = checkpoint.classes if by_id else None
+    category_ids = _category_ids(keys["module"], known, source)
     labels = IMATERIALIST_2019_LABELS
     if keys["label_descriptions"] is not None:
         labels = read_label_descriptions(keys["label_descriptions"])
 
     def pick_classes(source_classes: int) -> Sequence[int | None]:
+        if known is not None:
+            return pick_by_id(known, category_ids)
         return read_category_map(
             keys["category_map"],
             category_ids=category_ids,
@@ -61,13 +69,16 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
         keys["module"]["detector"],
         layout=keys["layout"],
         class_layers=keys["class_layers"],
-        pick_classes=None if keys["category_map"] is None else pick_classes,
+        pick_classes=None if keys["category_map"] is None and known is None else pick_classes,
         reset=keys["reset"],
         drop=keys["drop"],
         seed=keys["seed"],
     )
     notes = {"source": source.name, "source_sha256": file_sha256(source), "layout": found.layout}
-    save_weights(found.weights, output, notes=notes | {"class_layers": keys["class_layers"]})
+    notes["class_layers"] = keys["class_layers"]
+    if keys["module"]["category_ids"] is not None or known is not None:
+        notes |= class_notes(category_ids)
+    save_weights(found.weights, output, notes=notes)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     version = checkpoint.meta.get("mmdet_version")
     written = f", written by mmdetection {version}" if version else ""
@@ -87,6 +98,38 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
         console.print(OLD_GEOMETRY)
     console.print(f"wrote {output}")
     return found
+
+
+def _with_number_of_ids(config: DictConfig) -> Any:
+    """The configuration as plain values; ids alone say how many classes there are."""
+    module = config.module
+    if module.category_ids is not None and len(module.category_ids) != module.num_classes:
+        if "module.num_classes" in overridden_keys():
+            raise InputError(
+                f"module.num_classes must be {len(module.category_ids)}, the number of "
+                f"module.category_ids, got {module.num_classes}; leave it out"
+            )
+        module.num_classes = len(module.category_ids)
+    return to_plain(config)
+
+
+def _category_ids(module: Mapping[str, Any], known: ClassList | None, source: Path) -> list[int]:
+    """The category of each of the model's classes.
+
+    Raises:
+        InputError: the file has ids, of another number of classes, and none are given.
+    """
+    if module["category_ids"] is not None:
+        return list(module["category_ids"])
+    if known is None:
+        return list(range(module["num_classes"]))
+    if len(known) != module["num_classes"]:
+        raise InputError(
+            f"class_layers=slice: {source} says which categories its {len(known)} classes are "
+            f"({known}), so give those of the model's {module['num_classes']}: "
+            "module.category_ids=[...]"
+        )
+    return list(known.category_ids)
 
 
 def account_table(records: Sequence[Record]) -> Table:

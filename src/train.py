@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
+from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.callbacks.composed_config import ComposedConfig
 from src.callbacks.data_fingerprint import DataFingerprint
 from src.callbacks.memory_advice import MemoryAdvice
@@ -25,7 +26,8 @@ from src.failures import explain_failure
 from src.from_data import take_classes, use_own_data
 from src.guards import build_trainer, check_devices, check_multirun, check_precision
 from src.io import check_writable
-from src.mmdet_bridge.checkpoints import check_finite, load_state_dict
+from src.mmdet_bridge.checkpoints import check_finite, find_checkpoint, load_checkpoint
+from src.mmdet_bridge.weight_import import order_classes
 from src.modules.cascade import CascadeModule
 from src.processes import end_with_parent
 from src.quiet import leave_out_irrelevant_messages
@@ -126,13 +128,25 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
                 "initial_weights=null: %d parameters of the frozen stages stay random", fixed
             )
         return
-    if not Path(initial_weights).exists():
+    try:
+        path = find_checkpoint(initial_weights)
+    except InputError as error:
         raise InputError(
             f"initial_weights={initial_weights}: no such file; python -m src.import_weights makes "
             "it of a COCO checkpoint (docs/weights.md), null starts from random weights"
-        )
-    weights = load_state_dict(initial_weights)
-    check_finite(weights, initial_weights)
+        ) from error
+    checkpoint = load_checkpoint(path)
+    check_finite(checkpoint.weights, path)
+    weights, given = checkpoint.weights, checkpoint.classes
+    if given is not None:
+        names = module.hparams.get(CLASS_NAMES_KEY)
+        wanted = ClassList.from_plain(module.category_ids, names)
+        try:
+            weights = order_classes(weights, module.detector, given=given, wanted=wanted)
+        except InputError as error:
+            raise InputError(f"initial_weights={initial_weights}: {error}") from error
+        if given.category_ids != wanted.category_ids:
+            log.info("initial_weights=%s: classes are put into the model's order", initial_weights)
     module.load_weights(weights)
 
 

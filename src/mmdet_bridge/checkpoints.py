@@ -10,7 +10,7 @@ import json
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,6 +300,12 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]
         ) from error
 
 
+def class_notes(category_ids: Sequence[int]) -> dict[str, str]:
+    """What a file of weights says of its classes, as text for its header."""
+    values = {"num_classes": len(category_ids), "category_ids": list(category_ids)}
+    return {HYPER_PARAMETERS_KEY: json.dumps(values)}
+
+
 def carried_notes(checkpoint: Checkpoint) -> dict[str, str]:
     """What a file of weights carries on from a checkpoint, as texts for its header.
 
@@ -314,7 +320,10 @@ def carried_notes(checkpoint: Checkpoint) -> dict[str, str]:
     notes = {HYPER_PARAMETERS_KEY: checkpoint.hyper_parameters}
     if sizes:
         notes[CONFIG_KEY] = {"datamodule": sizes}
-    return {key: json.dumps(value, sort_keys=True) for key, value in notes.items() if value}
+    try:
+        return {key: json.dumps(value, sort_keys=True) for key, value in notes.items() if value}
+    except (TypeError, ValueError, RecursionError):  # of another program, with more than values
+        return {}
 
 
 def _carried(metadata: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:

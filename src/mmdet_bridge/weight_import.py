@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from src.annotations.classes import ClassList
 from src.errors import InputError
 from src.mmdet_bridge.checkpoint_layouts import (
     Entry,
@@ -20,7 +21,7 @@ from src.mmdet_bridge.checkpoint_layouts import (
 )
 from src.mmdet_bridge.checkpoints import Checkpoint
 from src.mmdet_bridge.config import Detector, build_detector
-from src.mmdet_bridge.detectors import check_member, examples
+from src.mmdet_bridge.detectors import check_member, detector_names, examples
 
 ClassLayers = Literal["reset", "slice"]
 CLASS_LAYERS = ("reset", "slice")
@@ -128,6 +129,42 @@ def import_weights(
         picks=tuple(picks),
         records=tuple(fit.records),
     )
+
+
+def order_classes(
+    weights: Mapping[str, Tensor], detector: Detector, *, given: ClassList, wanted: ClassList
+) -> dict[str, Tensor]:
+    """Return a detector's weights with the rows of each class where the model has its category.
+
+    Args:
+        weights: every weight of the detector, by mmdet's or Lightning's names.
+        detector: the model.
+        given: the classes of the weights.
+        wanted: those of the model.
+
+    Raises:
+        InputError: these are other categories.
+    """
+    named = detector_names(weights)
+    if given.category_ids == wanted.category_ids:
+        return named
+    if {*given.category_ids} != {*wanted.category_ids}:
+        raise InputError(
+            f"the classes must be the categories of the model ({wanted}), got {given}; python -m "
+            "src.import_weights module.category_ids=[...] makes weights for others of it "
+            "(class_layers=reset draws the layers of the classes anew, slice keeps them by id)"
+        )
+    rows = [given.category_ids.index(category) for category in wanted.category_ids]
+    for name in _names_by_class(detector) & named.keys():
+        value = named[name]
+        named[name] = value[[*rows, *range(len(rows), len(value))]]  # the last is the background
+    return named
+
+
+def pick_by_id(given: ClassList, category_ids: Sequence[int]) -> list[int | None]:
+    """Return where each category stands among the classes of a file; None: not there."""
+    places = {category: place for place, category in enumerate(given.category_ids)}
+    return [places.get(category) for category in category_ids]
 
 
 def _pick(

@@ -133,6 +133,17 @@ def test_partial_uses_what_is_there_and_says_so(run: Any, killed: Path, tmp_path
     assert json.loads(out.splitlines()[-1])["images"] == 15
 
 
+def test_a_sweep_says_it_once(run: Any, killed: Path) -> None:
+    given = ("-m", f"predictions={killed}", "postprocess.score_threshold=0.1,0.2")
+    code, out, err = run(postprocess, *given)
+    assert code == 2
+    assert f"error: {killed}: {MISSING}\n" in err
+    code, out, err = run(postprocess, *given, "partial=true")
+    assert code is None
+    assert "job 2 of 2" in out
+    assert err.count("25 of its 40 images are missing") == 1
+
+
 def test_a_fused_store_lacks_what_its_parts_lack(run: Any, killed: Path, tmp_path: Path) -> None:
     with make_writer(tmp_path / "other", expected_image_ids=IDS) as writer:
         for image in make_images(5, IMAGES, count=2):

@@ -32,7 +32,16 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
         InputError: one of the two is missing.
     """
     annotations, images, datamodule = config.annotations, config.images, config.datamodule
+    keys = overridden_keys()
     if annotations is None and images is None:
+        if config.get("length") is not None and not keys & {
+            "datamodule.train_annotations",
+            "paths.data_dir",
+        }:
+            raise InputError(
+                "annotations and images must be the annotation file and the folder of its images, "
+                "got null: +experiment=own has no data"
+            )
         return
     for key, value, what in (
         ("annotations", annotations, f"the annotation file of the images in {images}"),
@@ -41,7 +50,6 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
         if value is None:
             raise InputError(f"{key} must be {what}, got null")
     datamodule.train_annotations, datamodule.train_images = annotations, images
-    keys = overridden_keys()
     if "datamodule.split_file" not in keys:
         datamodule.split_file = str(run_directory / "split.json")
     if not keys & {"datamodule.cache_directory", "paths.cache_dir"}:

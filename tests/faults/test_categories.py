@@ -122,6 +122,10 @@ def test_heads_have_the_classes_of_the_file(
         ),
         (["images=null"], r"images must be the folder of the images of .*a.json, got null"),
         (["annotations=null"], r"annotations must be the annotation file of .*, got null"),
+        (
+            ["annotations=null", "images=null"],
+            r"annotations and images must be .*, got null",
+        ),
     ],
 )
 def test_training_says_what_contradicts_its_data(

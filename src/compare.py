@@ -80,13 +80,12 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
                 use_attributes=config.use_attributes,
                 images_directory=config.images,
                 exif=config.exif,
+                duplicates=config.duplicates,
                 label_descriptions=config.label_descriptions,
                 cache_directory=config.cache_directory,
                 progress=progress,
             )
         )
-        for note in truth.store.notes:
-            _say_once(f"note: {Path(truth.source).name}: {note}")
         prediction: Mapping[str, ImageObjects] = (
             _stored(config, side, truth)
             if path.is_dir()
@@ -139,6 +138,8 @@ def _score(
         raise InputError(f"{name}: has none of the images of {config.ground_truth} to be compared")
     comparison = compare(truth, prediction, prediction_name=name, image_ids=image_ids)
     score = score_comparison(comparison, averaging=config.averaging, progress=progress)
+    for note in comparison.notes:
+        _say_once(f"note: {note}")
     return dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
 
 

@@ -37,6 +37,7 @@ def main(config: DictConfig) -> None:
             images_directory=keys["images"],
             exif=keys["exif"],
             on_bad_rows=keys["on_bad_rows"],
+            duplicates=keys["duplicates"],
             skipped_file=keys["skipped_rows"],
             label_descriptions=keys["label_descriptions"],
             size_hw=keys["size_hw"],

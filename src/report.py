@@ -109,6 +109,7 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             use_attributes=config.use_attributes,
             images_directory=config.images,
             exif=config.exif,
+            duplicates=config.duplicates,
             label_descriptions=config.label_descriptions,
             cache_directory=config.cache_directory,
             progress=progress,

@@ -36,6 +36,7 @@ FREE_KEYS = (
     "datamodule.validation_images",
     "datamodule.split_seed",
     "datamodule.on_bad_rows",
+    "datamodule.duplicates",
     # speed and memory
     "datamodule.batch_size",
     "datamodule.num_workers",

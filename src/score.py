@@ -99,6 +99,7 @@ def main(config: DictConfig) -> None:
             use_attributes=config.use_attributes,
             images_directory=config.images,
             exif=config.exif,
+            duplicates=config.duplicates,
             label_descriptions=config.label_descriptions,
             cache_directory=config.cache_directory,
             progress=progress,

@@ -65,7 +65,7 @@ def run(
         InputError: a file is missing or wrong, or there are too few images.
     """
     values = {key: check_values(to_plain(config[key])) for key in GROUPS}
-    names = ("predictions", "ground_truth", "images", "exif", "cache_directory")
+    names = ("predictions", "ground_truth", "images", "exif", "duplicates", "cache_directory")
     inputs = Inputs(
         sample_submission=None, partial=config.partial, **{name: config[name] for name in names}
     )
@@ -126,6 +126,8 @@ def run(
         candidates = [(settings, score(settings)) for settings in baselines]
         found = cross_validate(search, chooser, baselines=candidates, folds=folds, score=score)
         images = searched_images(session.truth, session.lab.scored_image_ids)
+        for note in () if session.comparison is None else session.comparison.notes:
+            console.print(f"note: {note}")
     result = compare_results(
         default=candidates[0][1],
         winner=candidates[1][1],

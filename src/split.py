@@ -48,6 +48,7 @@ def split_annotations(config: DictConfig) -> Split:
         images_directory=None if config.images is None else Path(config.images),
         exif=config.exif,
         on_bad_rows=config.on_bad_rows,
+        duplicates=config.duplicates,
         label_descriptions=(
             None if config.label_descriptions is None else Path(config.label_descriptions)
         ),

@@ -19,7 +19,12 @@ from src.annotations.categories import (
     LabelDescriptions,
     label_descriptions_from_json,
 )
-from src.annotations.coco_runs import from_coco_compressed_batch, from_coco_counts, from_polygons
+from src.annotations.coco_runs import (
+    LEAST_COORDINATES,
+    from_coco_compressed_batch,
+    from_coco_counts,
+    from_polygons,
+)
 from src.annotations.image_names import ImageIds, image_path
 from src.annotations.instances import ImageRecord, Runs
 from src.annotations.json_stream import iterate_members
@@ -104,6 +109,11 @@ def _read_blocks(
                 rows = []
     if rows:
         yield reader.block(rows)
+    if reader.short_polygons:
+        notes.append(
+            "polygons of fewer than three points, left out of instances that have others: "
+            f"{reader.short_polygons}"
+        )
     if reader.repeated_ids:
         notes.append(
             f"{reader.repeated_ids} annotation ids had occurred before; "
@@ -225,7 +235,7 @@ class _AnnotationReader:
         self._images = images
         self._categories, self._attributes = labels.category_names, labels.attribute_names
         self._seen_ids: set[Any] = set()
-        self.repeated_ids = 0
+        self.repeated_ids = self.short_polygons = 0
 
     def block(self, rows: list[tuple[int, Any]]) -> RowBlock:
         kept: list[tuple[int, Any, ImageRecord]] = []
@@ -243,6 +253,16 @@ class _AnnotationReader:
                         original=json.dumps(entry),
                     )
                 )
+        masks = read_segmentations(
+            [entry.get("segmentation") for _, entry, _ in kept],
+            [image.size_hw for _, _, image in kept],
+        )
+        self.short_polygons += sum(
+            len(part) < LEAST_COORDINATES
+            for at, (_, entry, _) in enumerate(kept)
+            if at not in masks.problems and isinstance(entry.get("segmentation"), list)
+            for part in entry["segmentation"]
+        )
         return RowBlock(
             place_format="annotations[{}]",
             mask_field="segmentation",
@@ -251,10 +271,7 @@ class _AnnotationReader:
             category_ids=[entry["category_id"] for _, entry, _ in kept],
             attribute_ids=[tuple(entry.get("attribute_ids") or ()) for _, entry, _ in kept],
             is_crowd=[bool(entry.get("iscrowd")) for _, entry, _ in kept],
-            masks=read_segmentations(
-                [entry.get("segmentation") for _, entry, _ in kept],
-                [image.size_hw for _, _, image in kept],
-            ),
+            masks=masks,
             original=lambda index: json.dumps(kept[index][1]),
             bad_rows=bad_rows,
             hints=_hints([entry for _, entry, _ in kept]),

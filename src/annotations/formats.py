@@ -15,7 +15,7 @@ from src.annotations.imaterialist_csv import write_csv
 from src.annotations.sources import CSV_EDITIONS, default_labels, detect_format, labels_beside
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_blocks import images_without_objects, iterate_blocks
-from src.annotations.store_builder import BuildReport, build_store
+from src.annotations.store_builder import BuildReport, build_store, check_store_duplicates
 from src.annotations.store_checks import check_store_sizes, open_store
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
@@ -47,6 +47,7 @@ def convert(
     images_directory: str | Path | None = None,
     exif: str = AUTO,
     on_bad_rows: str = "error",
+    duplicates: str = "keep",
     skipped_file: str | Path | None = None,
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | None = None,
@@ -90,6 +91,7 @@ def convert(
                 images_directory=images_directory,
                 exif=exif,
                 on_bad_rows=on_bad_rows,
+                duplicates=duplicates,
                 skipped_file=skipped_file or f"{output}.skipped.csv",
                 label_descriptions=label_descriptions,
                 size_hw=size_hw,
@@ -97,6 +99,8 @@ def convert(
             )
         store = open_store(source) if input_format == STORE else AnnotationStore(store_directory)
         check_store_sizes(store, images_directory, exif=exif)
+        if input_format == STORE:
+            check_store_duplicates(store, duplicates)
         labels_file = None
         if target != STORE:
             with atomic_path(output) as partial:

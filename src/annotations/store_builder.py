@@ -42,6 +42,8 @@ from src.io import fsync, make_directory, seal, working_directory, writing_probl
 
 log = logging.getLogger(__name__)
 
+DUPLICATES = ("keep", "drop")
+
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
@@ -69,6 +71,7 @@ def build_store(
     exif_undecided: str | None = None,
     missing_images: str = "refuse",
     on_bad_rows: str = "error",
+    duplicates: str = "keep",
     skipped_file: str | Path | None = None,
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | SizeOf | None = None,
@@ -86,6 +89,8 @@ def build_store(
         missing_images: ``refuse`` the rows of an image whose picture is missing or damaged, or
             ``keep`` them with the size as annotated.
         on_bad_rows: ``error`` or ``skip``.
+        duplicates: ``keep`` or ``drop`` objects that have the image, category, attributes and mask
+            of an earlier one; they are counted either way.
         skipped_file: where ``skip`` writes the rows left out; default: ``directory`` with
             ``.skipped.csv`` behind it.
         label_descriptions: the legal categories and attributes as a JSON file; default: the file
@@ -100,6 +105,7 @@ def build_store(
             something else than a store. Nothing is left behind.
     """
     source, directory = Path(source), Path(directory)
+    check_duplicates(duplicates)
     if size_hw is not None and not callable(size_hw):
         size_hw = _check_size(size_hw)
     if directory.exists() and not (directory / "store.json").is_file():
@@ -119,6 +125,7 @@ def build_store(
             exif=exif,
             missing_images=missing_images,
             on_bad_rows=on_bad_rows,
+            duplicates=duplicates,
             label_descriptions=label_descriptions,
             size_hw=size_hw,
         ),
@@ -131,7 +138,13 @@ def build_store(
             on_bad_rows=on_bad_rows,
             skipped_file=Path(skipped_file or f"{directory}.skipped.csv"),
         )
-        writer = StoreWriter(source=opened, sizes=sizes, readings=readings, bad_rows=bad_rows)
+        writer = StoreWriter(
+            source=opened,
+            sizes=sizes,
+            readings=readings,
+            bad_rows=bad_rows,
+            drop_duplicates=duplicates == "drop",
+        )
         new.mkdir()
         with bad_rows:
             writer.write(new)
@@ -145,6 +158,7 @@ def build_store(
                 "labels": label_descriptions_to_json(opened.labels),
                 "runs_batch_starts": writer.runs_batch_starts,
                 "skipped_rows": bad_rows.count,
+                "duplicates_kept": writer.duplicates if duplicates == "keep" else 0,
                 "notes": notes,
                 "sizes_compared": images_directory is not None,
                 "missing_images": sizes.num_missing,
@@ -192,6 +206,7 @@ def open_or_build(
     exif: str = AUTO,
     missing_images: str = "refuse",
     on_bad_rows: str = "error",
+    duplicates: str = "keep",
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | None = None,
     on_progress: ProgressCallback | None = None,
@@ -222,12 +237,14 @@ def open_or_build(
     if detect_format(source) == STORE:
         given = open_store(source)
         check_store_sizes(given, images_directory, exif=exif)
+        check_store_duplicates(given, duplicates)
         return given
     options: dict[str, Any] = {
         "images_directory": images_directory,
         "exif": exif,
         "missing_images": missing_images,
         "on_bad_rows": on_bad_rows,
+        "duplicates": duplicates,
         "label_descriptions": _label_file(source, label_descriptions),
         "size_hw": size_hw,
     }
@@ -254,6 +271,31 @@ def open_or_build(
                 found = look_at_images(Path(images_directory), names, {})
                 write_image_files(directory / IMAGE_FILES, found)
         return store
+
+
+def check_duplicates(duplicates: str) -> None:
+    """Check the choice.
+
+    Raises:
+        InputError: it is none.
+    """
+    if duplicates not in DUPLICATES:
+        raise InputError(f"duplicates must be {' or '.join(DUPLICATES)}, got {duplicates!r:.60}")
+
+
+def check_store_duplicates(store: AnnotationStore, duplicates: str) -> None:
+    """Refuse to drop duplicates of a store that was made with them.
+
+    Raises:
+        InputError: as ``check_duplicates``; or the store has some and ``drop`` is asked for.
+    """
+    check_duplicates(duplicates)
+    if (kept := store.description.get("duplicates_kept")) and duplicates == "drop":
+        raise InputError(
+            f"duplicates must be keep for a store that was made with {kept} exact duplicates, got "
+            f"drop ({store.directory}); make it again: python -m src.convert "
+            f"input={store.description['source']} duplicates=drop output={store.directory}"
+        )
 
 
 def _label_file(source: Path, given: str | Path | None) -> Path | None:
@@ -342,6 +384,7 @@ def _made_from(
     exif: str,
     missing_images: str,
     on_bad_rows: str,
+    duplicates: str,
     label_descriptions: str | Path | None,
     size_hw: tuple[int, int] | SizeOf | None,
 ) -> dict[str, Any]:
@@ -353,6 +396,7 @@ def _made_from(
         "exif": exif,
         "missing_images": missing_images,
         "on_bad_rows": on_bad_rows,
+        "duplicates": duplicates,
         "size_hw": "of each picture" if callable(size_hw) else size_hw and list(size_hw),
     }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,8 @@ class StoreWriter:
         sizes: settles the size of each image.
         readings: puts masks on the images as they are displayed.
         bad_rows: takes the rows that are refused.
+        drop_duplicates: whether an object is left out that has the image, category, attributes and
+            mask of an earlier one. They are counted either way; masks without a pixel are not.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class StoreWriter:
         sizes: ImageSizes,
         readings: ExifReadings,
         bad_rows: BadRowHandler,
+        drop_duplicates: bool = False,
     ) -> None:
         self._source, self._sizes, self._bad_rows = source, sizes, bad_rows
         self._readings = readings
@@ -63,6 +68,9 @@ class StoreWriter:
         self._record_of_row: list[int] = []
         self._attribute_ids: list[tuple[int, ...]] = []
         self._columns: dict[str, list[npt.NDArray[np.generic]]] = defaultdict(list)
+        self._drop_duplicates = drop_duplicates
+        self._seen: set[Hashable] = set()
+        self.duplicates = 0
         self.runs_batch_starts: list[int] = []
         self.images = self.objects = self.images_without_objects = 0
         self.empty_masks = self.crowd_objects = 0
@@ -102,7 +110,7 @@ class StoreWriter:
             for index, reason in problems.items()
         ]
         self._refuse([*block.bad_rows, *refused])
-        keep = []
+        keep, records = [], []
         for index, image in enumerate(settled):
             if index in problems:
                 continue
@@ -112,30 +120,65 @@ class StoreWriter:
                 self._naming_rows.append((block.numbers[index], record, place))
                 continue
             keep.append(index)
-            self._numbers.append(block.numbers[index])
-            self._record_of_row.append(record)
-            self._attribute_ids.append(block.attribute_ids[index])
+            records.append(record)
         runs, offsets = select_masks(masks.runs, masks.offsets, keep)
         heights = np.array([settled[index].height_px for index in keep], dtype=np.int32)
-        boxes = boxes_xyxy_batch(runs, offsets, heights)
-        self._columns["box_xyxy"].append(boxes)
-        self._columns["mask_digest"].append(mask_digests(runs, offsets))
-        areas = areas_px_batch(runs, offsets)
-        self._columns["area_px"].append(areas)
+        columns: dict[str, npt.NDArray[Any]] = {
+            "box_xyxy": boxes_xyxy_batch(runs, offsets, heights),
+            "mask_digest": mask_digests(runs, offsets),
+            "area_px": areas_px_batch(runs, offsets),
+            "category_id": np.array([block.category_ids[at] for at in keep], dtype=np.int16),
+            "is_crowd": np.array([block.is_crowd[at] for at in keep], dtype=np.uint8),
+        }
         self._hints.add(
-            block, keep, frames, boxes_xyxy=boxes, areas_px=areas, num_runs=np.diff(offsets)
+            block,
+            keep,
+            frames,
+            boxes_xyxy=columns["box_xyxy"],
+            areas_px=columns["area_px"],
+            num_runs=np.diff(offsets),
         )
-        for name, values, kind in (
-            ("category_id", block.category_ids, np.int16),
-            ("is_crowd", block.is_crowd, np.uint8),
-        ):
-            self._columns[name].append(np.array([values[index] for index in keep], dtype=kind))
+        attribute_ids = [block.attribute_ids[at] for at in keep]
+        stays = self._is_new(records, attribute_ids, columns)
+        self.duplicates += int((~stays).sum())
+        if not self._drop_duplicates:
+            stays[:] = True
+        runs, offsets = select_masks(runs, offsets, np.flatnonzero(stays).tolist())
+        for name, column in columns.items():
+            self._columns[name].append(column[stays])
+        self._numbers += compress((block.numbers[at] for at in keep), stays)
+        self._record_of_row += compress(records, stays)
+        self._attribute_ids += compress(attribute_ids, stays)
         self.empty_masks += int((np.diff(offsets) == 0).sum())
         return masks_as_arrow(runs, offsets)
 
     def notes(self) -> list[str]:
         """What a user should know of the masks, a sentence each; complete when all is written."""
-        return self._hints.notes()
+        notes = self._hints.notes()
+        if self.duplicates:
+            chosen = "drop" if self._drop_duplicates else "keep"
+            notes.append(
+                "exact duplicates of earlier objects (same image, category, attributes and mask), "
+                f"duplicates={chosen}: {self.duplicates}"
+            )
+        return notes
+
+    def _is_new(
+        self,
+        records: list[int],
+        attribute_ids: list[tuple[int, ...]],
+        columns: dict[str, npt.NDArray[Any]],
+    ) -> npt.NDArray[np.bool_]:
+        """Whether each object is no duplicate of an earlier one, shape (N,)."""
+        is_new = np.ones(len(records), dtype=np.bool_)
+        values = zip(records, attribute_ids, *(c.tolist() for c in columns.values()), strict=True)
+        for at, (record, attributes, box, digest, area, *label) in enumerate(values):
+            if area == 0:
+                continue
+            key = (record, attributes, *box, digest, area, *label)
+            is_new[at] = key not in self._seen
+            self._seen.add(key)
+        return is_new
 
     def _check(
         self, block: RowBlock, frames: Sequence[Frame | str]

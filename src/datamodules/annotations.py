@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,10 @@ def open_annotations(
     images_directory: Path | None,
     exif: str,
     on_bad_rows: str,
+    duplicates: str,
     label_descriptions: Path | None,
 ) -> AnnotationStore:
-    """Open the store of an annotation file, see ``open_or_build``.
+    """Open the store of an annotation file, see ``open_or_build``, and log its notes once.
 
     Raises:
         InputError: as ``open_or_build``.
@@ -43,19 +45,29 @@ def open_annotations(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task("annotations", total=None, visible=False)
-        return open_or_build(
+        store = open_or_build(
             source,
             cache_directory,
             fallback_directory=fallback_directory,
             images_directory=images_directory,
             exif=exif,
             on_bad_rows=on_bad_rows,
+            duplicates=duplicates,
             label_descriptions=label_descriptions,
             on_progress=lambda done, total: progress.update(
                 task, completed=done, total=total, visible=True
             ),
             on_built=log_report,
         )
+    for note in store.notes:
+        _warn_once(f"{source}: {note}")
+    return store
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Log a warning that stays true for as long as the process runs."""
+    log.warning("%s", text)
 
 
 def indices_wide_enough(
@@ -125,5 +137,3 @@ def log_report(report: BuildReport) -> None:
         log.warning("and %d more such images", len(report.size_findings) - MOST_FINDINGS)
     if report.skipped_rows:
         log.warning("%d bad rows left out, see %s", report.skipped_rows, report.skipped_file)
-    for note in report.notes:
-        log.warning("%s", note)

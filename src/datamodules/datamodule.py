@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.annotations.exif_readings import EXIF_CHOICES
 from src.annotations.store import AnnotationStore
+from src.annotations.store_builder import DUPLICATES
 from src.datamodules.annotations import (
     indices_wide_enough,
     open_annotations,
@@ -69,6 +70,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         label_descriptions: JSON that names categories and attributes; null: as the format has them.
         exif: ``auto``, ``as_displayed`` or ``as_stored``, see ``exif_readings``.
         on_bad_rows: ``error`` or ``skip``, see ``open_or_build``.
+        duplicates: ``keep`` or ``drop``, see ``open_or_build``.
         category_ids: the category of each of the model's labels; null: those of the annotations.
         predict_split: ``validation`` or ``test``, the photos of ``predict_dataloader``.
         train_short_edge_px: least and greatest shorter edge in training, drawn uniformly.
@@ -109,6 +111,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         label_descriptions: str | None = None,
         exif: str = "auto",
         on_bad_rows: str = "error",
+        duplicates: str = "keep",
         category_ids: Sequence[int] | None = None,
         predict_split: str = "test",
         train_short_edge_px: tuple[int, int] = (600, 1200),
@@ -130,6 +133,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_choice("datamodule.exif", exif, EXIF_CHOICES)
+        check_choice("datamodule.duplicates", duplicates, DUPLICATES)
         check_choice("datamodule.predict_split", predict_split, ("validation", "test"))
         check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
         check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
@@ -153,7 +157,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.sample_submission = None if sample_submission is None else Path(sample_submission)
         self.label_descriptions = None if label_descriptions is None else Path(label_descriptions)
         self.exif = exif
-        self.on_bad_rows = on_bad_rows
+        self.on_bad_rows, self.duplicates = on_bad_rows, duplicates
         self.category_ids = category_ids
         self.predict_split = predict_split
         self.train_short_edge_px, self.train_long_edge_px = train_short_edge_px, train_long_edge_px
@@ -300,6 +304,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             images_directory=check_directory("datamodule.train_images", self.train_images),
             exif=self.exif,
             on_bad_rows=self.on_bad_rows,
+            duplicates=self.duplicates,
             label_descriptions=self.label_descriptions,
         )
 

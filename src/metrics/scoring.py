@@ -88,6 +88,7 @@ def open_truth(
     use_attributes: bool = False,
     images_directory: str | Path | None = None,
     exif: str = AUTO,
+    duplicates: str = "keep",
     label_descriptions: str | Path | None = None,
     cache_directory: str | Path | None = None,
     ids: Mapping[str, str] | None = None,
@@ -100,7 +101,8 @@ def open_truth(
         use_attributes: see ``RasterObjects``.
         images_directory: the photos, to read masks as ``build_store`` does; one that is missing
             changes nothing.
-        exif: as for ``build_store``.
+        exif: as for ``build_store``, like the next.
+        duplicates: ``keep`` or ``drop``.
         label_descriptions: the legal categories and attributes; where None, those that the truth
             carries, else those of 2019.
         cache_directory: where the store made of the truth is kept for the next time; where None,
@@ -119,6 +121,7 @@ def open_truth(
             images_directory=images_directory,
             exif=exif,
             missing_images="keep",
+            duplicates=duplicates,
             label_descriptions=label_descriptions,
             on_progress=_bytes_read(progress, ground_truth),
         )

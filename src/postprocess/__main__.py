@@ -203,7 +203,7 @@ def main(config: DictConfig) -> float | None:
     check_averaging(config.averaging)
     check_settings(resamples=config.resamples, confidence=config.confidence)
     format_named(config.format)
-    names = ("predictions", "ground_truth", "sample_submission", "images", "exif")
+    names = ("predictions", "ground_truth", "sample_submission", "images", "exif", "duplicates")
     inputs = Inputs(
         **{name: config[name] for name in (*names, "cache_directory")}, partial=config.partial
     )

@@ -41,6 +41,7 @@ class Inputs:
     cache_directory: str | None
     partial: bool = False  # whether a store that lacks images suffices
     exif: str = AUTO
+    duplicates: str = "keep"
 
     def fingerprint(self) -> dict[str, Any]:
         """Which files these are: they have changed where this has. Plain JSON values.
@@ -52,7 +53,8 @@ class Inputs:
             key: _fingerprint(key, getattr(self, key))
             for key in ("predictions", "ground_truth", "sample_submission")
         }
-        return files if self.exif == AUTO else files | {"exif": self.exif}
+        choices = {"exif": (self.exif, AUTO), "duplicates": (self.duplicates, "keep")}
+        return files | {key: value for key, (value, usual) in choices.items() if value != usual}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def open_session(
                     inputs.ground_truth,
                     images_directory=inputs.images,
                     exif=inputs.exif,
+                    duplicates=inputs.duplicates,
                     cache_directory=inputs.cache_directory,
                     ids={file_name_of(image_id): image_id for image_id in store.image_ids},
                     progress=progress,

@@ -184,7 +184,7 @@ def test_a_square_polygon():
 @pytest.mark.parametrize(
     ("polygon", "message"),
     [
-        ([1, 2, 3, 4], "polygon 2 of 2 has 4 coordinates"),
+        ([1, 2, 3], "polygon 2 of 2 has 3 coordinates"),
         ([1, 2, 3, 4, 5, 6, 7], "polygon 2 of 2 has 7 coordinates"),
         ([[1, 2, 3, 4, 5, 6]], "polygon 2 of 2 is not one list of coordinates: [[1, 2"),
         ([1, 2, 3, 4, 5, float("nan")], "polygon 2 of 2: coordinate 6 is nan; legal are -100000"),

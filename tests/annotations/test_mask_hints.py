@@ -17,7 +17,7 @@ def write_coco(path, *annotations):
     content = {
         "images": [{"id": 1, "file_name": "a.jpg", "height": 40, "width": 60}],
         "annotations": [
-            {"id": number, "image_id": 1, "category_id": 1} | annotation
+            {"id": number, "image_id": 1, "category_id": 1, "attribute_ids": [number]} | annotation
             for number, annotation in enumerate(annotations)
         ],
         "categories": [{"id": 1, "name": "shirt"}],

@@ -312,8 +312,7 @@ class ExifReadings:
         return (
             f"exif must be as_displayed or as_stored, got auto ({source}, image "
             f"{image_ids[0]!r:.120}{others}): its EXIF orientation is {orientation}, and the masks "
-            "fit the image both as it is displayed and as it is stored (the key of training and "
-            "prediction is datamodule.exif)"
+            "fit the image both as it is displayed and as it is stored"
         )
 
 

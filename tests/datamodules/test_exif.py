@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from src.annotations.store_builder import open_or_build
 from src.datamodules.dataset import TrainingDataset
 from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.from_data import use_own_data
 from tests.helpers.exif_data import DISPLAYED_HW, LONG_GARMENT, drawn, save_image, write_annotations
 
 
@@ -43,3 +45,12 @@ def test_masks_of_training_lie_on_the_garment(tmp_path, form, made_on):
         expected = drawn(LONG_GARMENT)
         np.testing.assert_array_equal(mask, expected[:, ::-1] if data_sample.flip else expected)
     assert flips == {False, True}
+
+
+def test_the_runs_key_stands_for_the_datamodules(tmp_path):
+    for given, expected in (("as_stored", "as_stored"), (None, "auto")):
+        config = OmegaConf.create(
+            {"annotations": None, "images": None, "exif": given, "datamodule": {"exif": "auto"}}
+        )
+        use_own_data(config, run_directory=tmp_path)
+        assert config.datamodule.exif == expected

@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from src.annotations.image_headers import set_max_megapixels
 from src.cli import signals
 from src.errors import InputError
 from src.io import describe_disk_error, find_disk_error
@@ -201,6 +202,8 @@ def entry_point(
             escape_log_records()
             try:
                 check_missing(config)
+                if "max_image_megapixels" in config:
+                    set_max_megapixels(config.max_image_megapixels)
                 with lock(config) if lock is not None else contextlib.nullcontext():
                     return function(config)
             except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,39 @@ SIDEWAYS = (5, 6, 7, 8)
 
 _END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL_BYTES = 4096
+LARGEST_MEGAPIXELS = 2147  # masks count pixels in 32 bits
+_BYTES_A_PIXEL = 7  # Pillow keeps four, and the array that is made of them takes three
+
+# Pillow's own limit would call a large image a "decompression bomb" and not say its size; _open
+# compares the size that the header names with the limit of max_image_megapixels instead.
+Image.MAX_IMAGE_PIXELS = None
+_limit_megapixels = 179.0
+
+
+def set_max_megapixels(value: float) -> None:
+    """Set the number of megapixels above which an image is refused, in this process.
+
+    Raises:
+        InputError: not a number above 0 and at most ``LARGEST_MEGAPIXELS``.
+    """
+    global _limit_megapixels
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= LARGEST_MEGAPIXELS:
+        raise InputError(
+            "max_image_megapixels must be a number above 0 and at most "
+            f"{LARGEST_MEGAPIXELS}, got {value!r:.60}"
+        )
+    _limit_megapixels = value
+
+
+def _check_pixels(path: Path, size_wh: tuple[int, int]) -> None:
+    megapixels = size_wh[0] * size_wh[1] / 1e6
+    if megapixels > _limit_megapixels:
+        raise InputError(
+            f"{path}: max_image_megapixels must be {math.ceil(megapixels)} or more for this image "
+            f"of {size_wh[0]} x {size_wh[1]} px (width x height), got {_limit_megapixels:g}; "
+            f"reading it takes about {megapixels * _BYTES_A_PIXEL / 1000:.1f} GB of memory"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +152,17 @@ def _pixels(rgb: Image.Image) -> npt.NDArray[np.uint8]:
 def _open(path: Path) -> Image.Image:
     refuse_special_file(path)
     try:
-        return Image.open(path)
+        image = Image.open(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the image file is missing") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: not a picture, or cut off in its header ({error})") from error
+    try:
+        _check_pixels(path, image.size)
+    except InputError:
+        image.close()
+        raise
+    return image
 
 
 def _load(image: Image.Image, path: Path) -> None:

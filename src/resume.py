@@ -20,6 +20,7 @@ from src.mmdet_bridge.checkpoints import (
     check_finite,
     describe_load_error,
 )
+from src.mmdet_bridge.untrusted_config import check_plain
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,8 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     others = [key for key in changed if key.split(".")[0] in SAME_KEYS]
     if others := [key for key in others if not key.startswith(FREE_KEYS)]:
         listed = "; ".join(
-            f"{key}: {saved.get(key, missing)} then, {now.get(key, missing)} now"
+            f"{printable(key)}: {printable(saved.get(key, missing))} then, "
+            f"{now.get(key, missing)} now"
             for key in others[:5]
         )
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
@@ -148,7 +150,10 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     for key in changed:
         if key.startswith("trainer."):
             log.warning(
-                "%s: %s in the checkpoint, %s now", key, saved.get(key, missing), now.get(key)
+                "%s: %s in the checkpoint, %s now",
+                printable(key),
+                printable(saved.get(key, missing)),
+                now.get(key),
             )
 
 
@@ -222,6 +227,7 @@ def _check_content(content: Mapping[str, Any], path: Path) -> None:
     ):
         if not is_legal:
             raise InputError(f"checkpoint {path}: {key} must be {legal}, got something else")
+    check_plain(content[CONFIG_KEY], source=f"checkpoint {path}", key=CONFIG_KEY, lookups=True)
     for name, state in content["callbacks"].items():
         best = state.get("best_k_models")
         paths = [value for key, value in state.items() if str(key).endswith("_path")]

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from src.errors import InputError
-from src.io import refuse_special_file
+from src.io import printable, refuse_special_file
 
 CSV_COLUMNS = ("category", "source")
 
@@ -34,8 +34,10 @@ def source_class_names(meta: Mapping[str, Any], classes: int) -> tuple[str, ...]
     data = meta.get("dataset_meta")
     for notes, key in ((meta, "CLASSES"), (data, "classes"), (data, "CLASSES")):
         names = notes.get(key) if isinstance(notes, Mapping) else None
-        if isinstance(names, list | tuple) and len(names) == classes:
-            return tuple(map(str, names))
+        if not isinstance(names, list | tuple) or len(names) != classes:
+            continue
+        if all(isinstance(name, str) for name in names):
+            return tuple(names)
     return COCO_CLASSES if classes == len(COCO_CLASSES) else None
 
 
@@ -99,10 +101,15 @@ def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
     for category, source in pairs:
         if isinstance(source, bool) or not isinstance(source, int | str | None):
             raise InputError(
-                f"category_map {path}: category {category!r}: class {source!r} is neither a number "
-                "nor a name"
+                f"category_map {path}: category {printable(category)}: the class must be a whole "
+                f"number or a name, got {_shown(source)}"
             )
     return [(_number(category), _number(source)) for category, source in pairs]
+
+
+def _shown(value: object) -> str:
+    # YAML's aliases can make a list of few bytes that fills the memory when it is written out.
+    return repr(value) if isinstance(value, bool | float) else f"a {type(value).__name__}"
 
 
 def _read_csv(text: str) -> list[tuple[Any, Any]]:

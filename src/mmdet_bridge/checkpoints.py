@@ -23,7 +23,7 @@ from torch import Tensor
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
 from src.io import atomic_path, check_input_file, printable
-from src.mmdet_bridge.untrusted_config import check_class_list
+from src.mmdet_bridge.untrusted_config import check_class_list, check_plain
 from src.mmdet_bridge.weight_seal import check_weights_seal, sealed_header
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
@@ -321,8 +321,10 @@ def carried_notes(checkpoint: Checkpoint) -> dict[str, str]:
     if sizes:
         notes[CONFIG_KEY] = {"datamodule": sizes}
     try:
+        for key, value in notes.items():
+            check_plain(value, source=f"checkpoint {checkpoint.path}", key=key)
         return {key: json.dumps(value, sort_keys=True) for key, value in notes.items() if value}
-    except (TypeError, ValueError, RecursionError):  # of another program, with more than values
+    except (InputError, TypeError, ValueError):  # of another program, with more than values
         return {}
 
 

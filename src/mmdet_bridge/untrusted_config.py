@@ -180,11 +180,12 @@ def legal_types(path: Path) -> frozenset[str]:
     return LEGAL_TYPES.get(role, LEGAL_LAYERS)
 
 
-def check_plain(value: Any, *, source: str, key: str) -> None:
+def check_plain(value: Any, *, source: str, key: str, lookups: bool = False) -> None:
     """Refuse what is not plain data: nested dict, list or tuple of str, int, float, bool and None.
 
     Keys that start with an underscore (``_target_``, ``_scope_``, ``_partial_``, ``_delete_``) and
-    interpolations (``${...}``) tell Hydra, mmengine or OmegaConf to look something up: refused too.
+    interpolations (``${...}``) tell Hydra, mmengine or OmegaConf to look something up: refused
+    unless ``lookups``, which is for a configuration that is only compared.
 
     Raises:
         InputError: Names the file, the key and the value.
@@ -199,13 +200,13 @@ def check_plain(value: Any, *, source: str, key: str) -> None:
             raise InputError(
                 f"{source}: {key} must hold at most {MAX_VALUES} values, {MAX_DEPTH} deep"
             )
-        if type(node) is str and "${" in node:
+        if type(node) is str and "${" in node and not lookups:
             raise _refusal(source, path, "without an interpolation", node)
         if isinstance(node, Mapping):
             for name, inner in node.items():
                 if type(name) is int:
                     name = str(name)
-                if type(name) is not str or name.startswith("_") or "${" in name:
+                if type(name) is not str or (not lookups and (name[:1] == "_" or "${" in name)):
                     raise _refusal(
                         source, path, "keyed by names without a leading underscore", name
                     )
@@ -258,12 +259,22 @@ def check_class_list(
     if count is None:
         return None
     if type(count) is not int or not 1 <= count <= MAX_CLASSES:
-        raise _refusal(source, ("num_classes",), f"a whole number from 1 to {MAX_CLASSES}", count)
+        raise _refusal(
+            source,
+            ("hyper_parameters", "num_classes"),
+            f"a whole number from 1 to {MAX_CLASSES}",
+            count,
+        )
     if ids is None:
         return count, None
     whole = isinstance(ids, list | tuple) and all(type(number) is int for number in ids)
     if not whole or len(ids) != count or len(set(ids)) != count:
-        raise _refusal(source, ("category_ids",), f"a list of {count} different integers", ids)
+        raise _refusal(
+            source,
+            ("hyper_parameters", "category_ids"),
+            f"a list of {count} different integers",
+            ids,
+        )
     return count, list(ids)
 
 

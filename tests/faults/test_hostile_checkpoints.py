@@ -37,6 +37,10 @@ from tests.mmdet_bridge.checkpoint_files import Malicious
 RUN = {"global_step": 3, "position": {"epoch": 1}, "config": {}, "callbacks": {}}
 
 
+LOOP: dict[str, Any] = {}
+LOOP["again"] = LOOP
+
+
 def read_everywhere(path: Path) -> list[Callable[[], Any]]:
     """Return every way in which a checkpoint comes in."""
     return [
@@ -190,6 +194,7 @@ def test_resuming_from_a_hostile_file_gives_no_advice_to_run_it(tmp_path: Path) 
         ({"position": [1]}, "position must be a position in the data"),
         ({"position": {"epoch": None}}, r"position\.epoch must be a count of epochs"),
         ({"config": "${oc.env:HOME}"}, "config must be a configuration"),
+        ({"config": LOOP}, r"config must hold at most \d+ values, 40 deep"),
         ({"callbacks": {"a": 1}}, "callbacks must be states by name"),
         ({"state_dict": {"a": 1}}, "state_dict must be tensors by name"),
         (
@@ -218,6 +223,7 @@ def test_nan_is_refused_wherever_weights_come_in(tmp_path: Path) -> None:
     weights[names[7]].view(-1)[0] = float("-inf")
     path = tmp_path / "nan.ckpt"
     torch.save({"state_dict": weights, **RUN}, path)
+    torch.save({"state_dict": {"a": torch.ones(1)}}, path.with_name("other"))
     message = (
         rf"nan\.ckpt: weights must be finite, got nan or infinite values in 2 of {len(weights)} "
         rf"tensors, the first {names[3]}; take a checkpoint from before the loss was nan$"

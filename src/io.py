@@ -364,7 +364,11 @@ def writing_problem(directory: Path) -> str | None:
 def user_cache_directory() -> Path:
     """Return where this user's caches lie, for tools that have no directory of their own."""
     given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given) if given else Path("~/.cache").expanduser()) / "instance-cascade"
+    try:
+        cache = Path(given) if given else Path.home() / ".cache"
+    except RuntimeError:  # a container's user may have no home
+        cache = Path(".cache")
+    return cache / "instance-cascade"
 
 
 def _kind(mode: int) -> str:

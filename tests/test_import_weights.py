@@ -71,9 +71,8 @@ def test_import_says_what_became_of_every_weight(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     output = tmp_path / "made" / "coco.safetensors"
-    lines = run_import(
-        capsys, f"source={source}", f"output={output}", "module.num_classes=46", "seed=1"
-    )
+    given = [f"source={source}", f"output={output}", "module.num_classes=46", "seed=1"]
+    lines = run_import(capsys, *given)
     assert lines[0] == f"{source}: layout v0.6, written by mmdetection 0.6.0+unknown, 5 classes"
     rows = cells(lines)
     assert sum(int(row[1]) for row in rows) == len(weights) + 5
@@ -90,13 +89,19 @@ def test_import_says_what_became_of_every_weight(
     assert f"  {settings}" in lines
     assert lines[-1] == f"wrote {output}"
     with safetensors.safe_open(output, framework="pt") as file:
-        assert file.metadata() == {
-            "format": "pt",
-            "source": "htc_coco.pth",
-            "source_sha256": file_sha256(source),
-            "layout": "v0.6",
-            "class_layers": "reset",
-        }
+        notes = dict(file.metadata())
+    assert re.fullmatch(r"[0-9a-f]{64}", notes.pop("weights_sha256"))
+    assert notes == {
+        "format": "pt",
+        "source": "htc_coco.pth",
+        "source_sha256": file_sha256(source),
+        "layout": "v0.6",
+        "class_layers": "reset",
+        "weights_checksum": "weights_sha256",
+    }
+    written = output.read_bytes()
+    run_import(capsys, *given)
+    assert output.read_bytes() == written
 
 
 def test_a_category_map_by_names(

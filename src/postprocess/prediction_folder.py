@@ -11,6 +11,7 @@ from src.postprocess.prediction_meta import (
     META_NAME,
     StoreMeta,
     describe_difference,
+    read_json,
     read_meta,
     to_json,
     write_json,
@@ -55,6 +56,8 @@ def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
             f"{directory}: holds predictions of another run; give another folder or delete it. "
             f"Different: {'; '.join(difference)}"
         )
+    if read_json(directory / META_NAME) != seal(content):  # of an earlier version
+        write_json(directory / META_NAME, seal(content))
     schema = shard_schema(meta.mask_size_hw, meta.mask_dtype)
     return {
         image.image_id for *_, path in list_shards(directory) for image in list_images(path, schema)

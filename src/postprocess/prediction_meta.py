@@ -82,7 +82,10 @@ def read_meta(directory: Path) -> StoreMeta:
     if missing := [name for name in names if name not in content]:
         raise InputError(f"{path}: key {missing[0]!r} is missing; the file is damaged")
     if version == FORMAT_VERSION:
-        content = check_seal(content, path)
+        try:
+            content = check_seal(content, path)
+        except InputError as error:
+            raise InputError(f"{error}; delete the folder and predict anew") from None
     elif unknown := sorted(content.keys() - {*names}):
         raise InputError(f"{path}: unknown key {unknown[0]!r}; the file is damaged")
     try:

@@ -213,6 +213,7 @@ def test_a_store_of_an_earlier_version(tmp_path: Path) -> None:
     with make_writer(tmp_path, rank=1, expected_image_ids=[f"{n:03d}.jpg" for n in range(13)]):
         pass
     assert PredictionStore(tmp_path).missing == ("012.jpg",)
+    assert "sha256" in json.loads((tmp_path / "meta.json").read_text())
 
 
 def test_every_flipped_bit_of_a_small_file_is_noticed_or_harmless(tmp_path: Path) -> None:

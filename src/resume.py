@@ -1,32 +1,50 @@
-"""Which checkpoint a run goes on from, and whether it is a checkpoint of the same run."""
+"""Choose the checkpoint that a run resumes from, and check that it is one of the same run."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from src.callbacks.run_checkpoint import EPOCH_FILES, LAST_FILE, POSITION_KEY, STEP_FILES
+from src.callbacks.run_checkpoint import (
+    EPOCH_FILES,
+    LAST_FILE,
+    POSITION_KEY,
+    REQUEUE_FILES,
+    STEP_FILES,
+)
 from src.errors import InputError
 from src.io import printable, remove_all_partial_files
 from src.mmdet_bridge.checkpoints import (
     CONFIG_KEY,
+    RUN_ID_KEY,
     check_archive,
     check_checkpoint_file,
     check_finite,
     describe_load_error,
+    read_run_id,
 )
 from src.mmdet_bridge.untrusted_config import check_plain
+from src.modules.members import SCORE_IN_NAME
 
 log = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
+BEST_LINK = "best.ckpt"
 # What makes the run another one, and what of it does not.
-SAME_KEYS = ("seed", "module", "optimizer", "scheduler", "datamodule")
+SAME_KEYS = (
+    "seed",
+    "module",
+    "optimizer",
+    "scheduler",
+    "datamodule",
+    "trainer.overfit_batches",
+    "trainer.limit_train_batches",
+)
 FREE_KEYS = (
     # places; the photos trained on are compared by themselves, when the data is read
     "datamodule.train_annotations",
@@ -51,6 +69,34 @@ FREE_KEYS = (
     "module.max_candidates",
     "module.mask_stages",
 )
+# What a score of the validation depends on, by the beginning of its name.
+SCORE_KEYS = {
+    "validation/competition": ("callbacks.competition_score",),
+    "validation/coco": ("callbacks.coco_average_precision",),
+    "": (
+        "callbacks.best_checkpoint.monitor",
+        "callbacks.best_checkpoint.mode",
+        "module.score_floor",
+        "module.max_candidates",
+        "module.mask_stages",
+        "datamodule.predict_short_edge_px",
+        "datamodule.predict_long_edge_px",
+    ),
+}
+# Changed without a word: the run's folder may move, and nothing is trained or kept by these.
+UNSAID_KEYS = (
+    "trainer.default_root_dir",
+    "callbacks.run_checkpoint.dirpath",
+    "callbacks.best_checkpoint.dirpath",
+    "callbacks.class_table.directory",
+    "callbacks.progress",
+    "callbacks.progress_log",
+    "callbacks.validation_pictures",
+    "callbacks.learning_rate",
+    "callbacks.training_speed",
+)
+# Trials, which a real run takes nothing of: keys of ``trainer``.
+TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")
 
 
 @dataclass(frozen=True)
@@ -70,6 +116,11 @@ class FoundCheckpoint:
         """Optimizer steps done."""
         return int(self.content["global_step"])
 
+    @property
+    def run_id(self) -> str:
+        """The id of the run, empty for one of a version that gave none."""
+        return str(self.content.get(RUN_ID_KEY, ""))
+
     def is_at_the_end(self, *, max_epochs: int | None, max_steps: int) -> bool:
         """Whether training until then has nothing left to do; -1: no limit."""
         epochs = self.content[POSITION_KEY]["epoch"]
@@ -77,22 +128,43 @@ class FoundCheckpoint:
             max_steps != -1 and self.step >= max_steps
         )
 
+    def describe_end(self, config: Mapping[str, Any]) -> str | None:
+        """Say why training has nothing left to do by the configuration of now; None where it has.
+
+        An early stopping ends the run only as long as it is configured as it was.
+        """
+        limits = config["trainer"]
+        if self.is_at_the_end(max_epochs=limits["max_epochs"], max_steps=limits["max_steps"]):
+            return f"{self.path} is the end of the run"
+        then, now = (_early_stopping(some) for some in (self.content[CONFIG_KEY], config))
+        if self.content[POSITION_KEY].get("stopped_early") and then == now:
+            return (
+                f"early stopping ended the run at {self.path}; to train on, change its patience "
+                "or leave it out"
+            )
+        return None
+
     def best_score(self) -> float | None:
         """The best score that a ``ModelCheckpoint`` of the run knew."""
         scores = [state.get("best_model_score") for state in self.content["callbacks"].values()]
         return next((float(score) for score in scores if score is not None), None)
 
 
-def choose_checkpoint(*, resume: str, directory: Path) -> FoundCheckpoint | None:
+def choose_checkpoint(
+    *, resume: str, directory: Path, trainer: Mapping[str, Any] | None = None
+) -> FoundCheckpoint | None:
     """Return the checkpoint to go on from, or None to start anew.
 
     Args:
         resume: ``auto`` (the newest whole checkpoint in the folder, if there is one), ``never``, or
             a path.
         directory: the run's checkpoints.
+        trainer: The configuration of the trainer. Checkpoints of a trial with other limits are left
+            out by ``auto``.
 
     Raises:
-        InputError: the path names no file, or a file that is damaged or no checkpoint of a run.
+        InputError: the path names no file, or a file that is damaged or no checkpoint of a run; a
+            trial would begin in the folder of a run that is none.
     """
     if resume == "never":
         return None
@@ -101,28 +173,100 @@ def choose_checkpoint(*, resume: str, directory: Path) -> FoundCheckpoint | None
         if not path.exists():
             raise InputError(f"resume={resume}: no such file; legal: auto, never, or a checkpoint")
         return _read(path)
-    return _newest_whole(directory)
+    return _newest_whole(directory, trial_limits(trainer or {}))
 
 
-def set_aside(directory: Path, *, after_step: int) -> None:
-    """Move the checkpoints of later steps, which the run is about to do again, out of the way.
+def describe_next_start(*, resume: str, directory: Path) -> str:
+    """Return what the same command does after a start that ended before the run did.
+
+    Args:
+        resume: As of ``choose_checkpoint``.
+        directory: The run's checkpoints.
+    """
+    has_own = bool(_files(directory))
+    if resume == "auto":
+        if has_own:
+            return f"the same command resumes from the last checkpoint in {directory}"
+        return "there is no checkpoint yet, so the same command starts anew"
+    again = "starts anew" if resume == "never" else f"starts again from {resume}"
+    last = f"; resume=auto resumes from the last checkpoint in {directory}" if has_own else ""
+    return f"the same command {again}, because of resume={resume}{last}"
+
+
+def trial_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a run a trial, which trains or validates on a part of the data.
+
+    ``limit_val_batches=0`` is none: it turns validation off.
+    """
+    limits = {key: trainer.get(key) for key in TRIAL_KEYS}
+    return {
+        f"trainer.{key}": value
+        for key, value in limits.items()
+        if value is not None
+        and not (isinstance(value, float) and value == 1.0)  # 1 is a single batch
+        and not (value == 0 and key != "limit_train_batches")
+    }
+
+
+def set_aside(
+    directory: Path,
+    *,
+    after_step: int,
+    run_id: str | None = None,
+    best: Collection[Path] | None = None,
+) -> None:
+    """Move the checkpoints that a run is not about to resume from out of its way.
 
     So the newest in the folder is always the one to go on from. Damaged ones are moved, too, and
     what a killed run left unfinished is removed.
+
+    Args:
+        directory: The run's checkpoints.
+        after_step: Steps after this one are about to be done again.
+        run_id: Checkpoints of other runs are moved; None: of none.
+        best: The checkpoints of this run with a score in their names that stay; None: all.
     """
     remove_all_partial_files(directory)
-    last = directory / LAST_FILE
+    last, moved = directory / LAST_FILE, []
     for path in _files(directory):
         try:
-            if _peek(path)["global_step"] <= after_step:
+            content = _peek(path)
+            is_own = run_id is None or content.get(RUN_ID_KEY, "") == run_id
+            if is_own and content["global_step"] <= after_step:
                 continue
         except InputError:
             pass
         if last.exists() and last.samefile(path) and path != last:
             last.unlink()
-        (directory / SUPERSEDED).mkdir(exist_ok=True)
-        path.replace(directory / SUPERSEDED / path.name)
-        log.warning("moved %s to %s/, because the run does its steps again", path, SUPERSEDED)
+        moved.append(path)
+    kept = None if best is None else {path.name for path in best}
+    for path in directory.glob("*.ckpt") if run_id is not None else ():
+        if SCORE_IN_NAME.search(path.name) and not (
+            read_run_id(path) == run_id and (kept is None or path.name in kept)
+        ):
+            moved.append(path)
+    for path in moved:
+        _move(path, directory / SUPERSEDED)
+    if moved:
+        log.warning(
+            "moved %d checkpoints to %s, because this run does not resume from them: %s",
+            len(moved),
+            directory / SUPERSEDED,
+            ", ".join(path.name for path in moved),
+        )
+    link = directory / BEST_LINK
+    if link.is_symlink() and not link.exists():
+        link.unlink()
+
+
+def _move(path: Path, folder: Path) -> None:
+    """Move a file to a folder, under a name that is free there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, number = folder / path.name, 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.stem}-v{number}{path.suffix}"
+    path.replace(target)
 
 
 def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> None:
@@ -134,7 +278,7 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
     missing = "nothing"
     changed = [key for key in now | saved if now.get(key, missing) != saved.get(key, missing)]
-    others = [key for key in changed if key.split(".")[0] in SAME_KEYS]
+    others = [key for key in changed if _is_below(key, SAME_KEYS)]
     if others := [key for key in others if not key.startswith(FREE_KEYS)]:
         listed = "; ".join(
             f"{printable(key)}: {printable(saved.get(key, missing))} then, "
@@ -148,22 +292,80 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
             f"initial_weights={checkpoint.path})"
         )
     for key in changed:
-        if key.startswith("trainer."):
+        if key.startswith(("trainer.", "callbacks.")) and not _is_below(key, UNSAID_KEYS):
             log.warning(
                 "%s: %s in the checkpoint, %s now",
                 printable(key),
                 printable(saved.get(key, missing)),
-                now.get(key),
+                now.get(key, missing),
             )
+    if "initial_weights" in changed:
+        log.warning(
+            "initial_weights: %s in the checkpoint, %s now: without effect, because the run "
+            "resumes with the weights of %s",
+            printable(saved.get("initial_weights")),
+            _with_existence(now.get("initial_weights")),
+            checkpoint.path,
+        )
 
 
-def _newest_whole(directory: Path) -> FoundCheckpoint | None:
-    readable = []
+def score_changes(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> list[str]:
+    """Return the keys that make the best checkpoints' scores of then and now two metrics.
+
+    Empty where none of them is kept by its score.
+    """
+    saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
+    monitor = now.get("callbacks.best_checkpoint.monitor")
+    states = checkpoint.content["callbacks"].values()
+    if monitor is None or not any(state.get("best_k_models") for state in states):
+        return []
+    keys = [key for name, some in SCORE_KEYS.items() if monitor.startswith(name) for key in some]
+    return [key for key in now | saved if _is_below(key, keys) and saved.get(key) != now.get(key)]
+
+
+def _early_stopping(config: Mapping[str, Any]) -> list[Any]:
+    """Return the configuration of the callbacks that stop a run early."""
+    return [
+        node
+        for node in _mapping(config.get("callbacks")).values()
+        if str(_mapping(node).get("_target_")).endswith("EarlyStopping")
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a part of a configuration, empty where it is none: a file can hold anything."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_below(key: str, nodes: Collection[str]) -> bool:
+    """Whether a key is one of these, or lies below one."""
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+
+
+def _with_existence(path: Any) -> str:
+    return f"{path} (no such file)" if path is not None and not Path(path).exists() else str(path)
+
+
+def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint | None:
+    readable, trials = [], []
     for path in _files(directory):
         try:
-            readable.append((_peek(path)["global_step"], path.name != LAST_FILE, path))
+            content = _peek(path)
         except InputError as error:
             log.warning("left out: %s", error)
+            continue
+        others = trial_limits(_mapping(content[CONFIG_KEY].get("trainer")))
+        if others == limits:
+            readable.append((content["global_step"], path.name != LAST_FILE, path))
+        elif others:
+            trials.append(f"{path.name} ({_listed(others)})")
+        else:
+            raise InputError(
+                f"{_listed(limits)} makes this a trial, but {path} is of a run without: give the "
+                "trial a folder of its own with name=..."
+            )
+    if trials:
+        log.warning("left out: checkpoints of a trial: %s", ", ".join(trials))
     for *_, path in sorted(readable, reverse=True):
         try:
             return _read(path)
@@ -172,9 +374,14 @@ def _newest_whole(directory: Path) -> FoundCheckpoint | None:
     return None
 
 
+def _listed(limits: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={printable(value)}" for key, value in limits.items())
+
+
 def _files(directory: Path) -> list[Path]:
     """A run's checkpoints; ``last.ckpt`` only where it is a file of its own."""
     files = sorted([*directory.glob(EPOCH_FILES), *directory.glob(STEP_FILES)])
+    files += sorted(directory.parent.glob(REQUEUE_FILES))
     last = directory / LAST_FILE
     if last.exists() and not any(last.samefile(path) for path in files):
         files.append(last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -17,6 +18,7 @@ from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.callbacks.composed_config import ComposedConfig
 from src.callbacks.data_fingerprint import DataFingerprint
 from src.callbacks.memory_advice import MemoryAdvice
+from src.callbacks.run_folder import RunFolderCallback, new_run_id
 from src.callbacks.run_record import RunRecordCallback, finishing
 from src.cli import signals
 from src.cli.locks import working_in
@@ -26,12 +28,24 @@ from src.failures import explain_failure
 from src.from_data import take_classes, use_own_data
 from src.guards import build_trainer, check_devices, check_multirun, check_precision
 from src.io import check_writable
-from src.mmdet_bridge.checkpoints import check_finite, find_checkpoint, load_checkpoint
+from src.mmdet_bridge.checkpoints import (
+    CONFIG_KEY,
+    check_finite,
+    find_checkpoint,
+    load_checkpoint,
+)
 from src.mmdet_bridge.weight_import import order_classes
 from src.modules.cascade import CascadeModule
 from src.processes import end_with_parent
 from src.quiet import leave_out_irrelevant_messages
-from src.resume import check_same_run, choose_checkpoint, set_aside
+from src.resume import (
+    SUPERSEDED,
+    check_same_run,
+    choose_checkpoint,
+    describe_next_start,
+    score_changes,
+    set_aside,
+)
 from src.tuning.sweep_callback import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
@@ -50,6 +64,10 @@ def train(config: DictConfig) -> float | None:
         torch.set_num_threads(config.torch_threads)
     check_devices(config.trainer)
     check_precision(config.trainer)
+    if config.trainer.get("fast_dev_run"):
+        # A folder of its own, where it leaves nothing that a real run would take.
+        config = config.copy()
+        config.paths.output_dir = str(Path(config.paths.output_dir) / "fast_dev_run")
     checkpoints = Path(config.paths.output_dir) / "checkpoints"
     check_writable(checkpoints / "last.ckpt")
     use_own_data(config, run_directory=Path(config.paths.output_dir))
@@ -57,14 +75,18 @@ def train(config: DictConfig) -> float | None:
     datamodule.fallback_directory = Path(config.paths.output_dir)
     classes = take_classes(config, datamodule)
     plain_config = to_plain(config)
-    found = choose_checkpoint(resume=config.resume, directory=checkpoints)
+    found = choose_checkpoint(
+        resume="never" if config.trainer.get("fast_dev_run") else config.resume,
+        directory=checkpoints,
+        trainer=plain_config["trainer"],
+    )
     if found is not None:
         check_same_run(found, plain_config)
-        if found.is_at_the_end(
-            max_epochs=config.trainer.max_epochs, max_steps=config.trainer.max_steps
-        ):
-            log.info("finished already: %s is the end of the run", found.path)
+        if (end := found.describe_end(plain_config)) is not None:
+            log.info("finished already: %s", end)
             return found.best_score()
+        # What the run began with stays on record.
+        plain_config["initial_weights"] = found.content[CONFIG_KEY].get("initial_weights")
         log.info("going on from %s, step %d", found.path, found.step)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     module = instantiate(config.module)
@@ -73,7 +95,16 @@ def train(config: DictConfig) -> float | None:
         start_from(module, config.initial_weights)
     loggers = instantiate_all(config.logger)
     advice = MemoryAdvice()
+    run_id = new_run_id() if found is None else found.run_id
     record = RunRecordCallback(config=plain_config, directory=config.paths.output_dir)
+    changes = [] if found is None else score_changes(found, plain_config)
+    if changes:
+        log.warning(
+            "%s changed, so scores of then and now are two metrics: the best checkpoints are "
+            "ranked anew, those so far are moved to %s/",
+            ", ".join(changes),
+            SUPERSEDED,
+        )
     trainer = build_trainer(
         config.trainer,
         callbacks=[
@@ -82,10 +113,21 @@ def train(config: DictConfig) -> float | None:
             advice,
             ComposedConfig(plain_config),
             DataFingerprint(),
+            RunFolderCallback(
+                run_id=run_id,
+                clear=partial(
+                    set_aside,
+                    checkpoints,
+                    after_step=-1 if found is None else found.step,
+                    run_id=run_id,
+                ),
+                ranks_anew=bool(changes),
+            ),
         ],
         loggers=loggers,
     )
-    rank_zero_only(set_aside)(checkpoints, after_step=-1 if found is None else found.step)
+    if found is None:  # Lightning would take a checkpoint of a requeued SLURM job by itself
+        trainer._checkpoint_connector._user_managed = True
     try:
         with finishing(loggers):
             trainer.fit(
@@ -99,19 +141,13 @@ def train(config: DictConfig) -> float | None:
     except RuntimeError as error:
         if (failure := explain_failure(error, trainer)) is None:
             raise
-        resumes = (
-            signals.RESUMES["train"]
-            if any(checkpoints.glob("*.ckpt"))
-            else "there is no checkpoint yet, so the same command starts anew"
-        )
+        resumes = describe_next_start(resume=config.resume, directory=checkpoints)
         raise InputError(f"{failure}; {resumes}") from error
     except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
         if signals.received() is None and not isinstance(error, SIGTERMException):
             raise
-        signals.leave(
-            f"stopped at step {trainer.global_step}; the same command resumes from the last "
-            f"checkpoint in {checkpoints}"
-        )
+        resumes = describe_next_start(resume=config.resume, directory=checkpoints)
+        signals.leave(f"stopped at step {trainer.global_step}; {resumes}")
     return best_score(trainer)
 
 

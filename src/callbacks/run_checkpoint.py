@@ -10,14 +10,18 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from src.callbacks.checkpoint_files import link
+from src.callbacks.requeue import RequeueSignal
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 
 EPOCH_FILES, STEP_FILES, LAST_FILE = "epoch_*.ckpt", "step_*.ckpt", "last.ckpt"
+REQUEUE_FILES = "hpc_ckpt_*.ckpt"  # Lightning's, in the folder above, when SLURM stops a job
 STEP_FILES_KEPT = 2  # the newest, and the one before for the case that the newest gets damaged
 POSITION_KEY = "position"
+VALIDATION_PATIENCE_S = 30.0  # of the 90 seconds or so between SLURM's signal and the job's end
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class RunCheckpoint(Checkpoint):
         self._saves_boundary = False
         self._saves_epoch = False
         self._ended_with_epoch = False
+        self._requeue = RequeueSignal()
+        self._used_requeue_files: list[Path] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the epoch before."""
@@ -90,11 +96,30 @@ class RunCheckpoint(Checkpoint):
             batches_done=trainer.fit_loop.batch_idx + 1,
             loops=trainer.fit_loop.state_dict(),
         )
-        if trainer.global_step - self._saved_step < self.every_n_train_steps:
-            return
         if loop._is_training_done or loop._should_check_val_fx(fetcher):
             return
-        self._save_boundary(trainer)
+        if self._requeue.is_due():
+            self._save_for_requeued_job()
+        if trainer.global_step - self._saved_step >= self.every_n_train_steps:
+            self._save_boundary(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Do not let a long validation cost a job its place in SLURM's queue.
+
+        The requeued job resumes after the steps of this epoch and leaves this validation out.
+        """
+        if trainer.sanity_checking or self._boundary is None:
+            return
+        if self._requeue.is_due(after_s=VALIDATION_PATIENCE_S):
+            self._save_for_requeued_job()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save an epoch that is done, or as far as it was trained where the run ends within it."""
@@ -102,6 +127,8 @@ class RunCheckpoint(Checkpoint):
         if self._ended_with_epoch:
             self._saves_epoch = True
             self._save(trainer, f"epoch_{trainer.current_epoch:02d}.ckpt")
+            if self._requeue.is_due():
+                self._requeue.handle()
             self._saves_epoch = False
         elif self._boundary is not None:
             self._save_boundary(trainer)
@@ -109,7 +136,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the epochs' checkpoints."""
         if trainer.is_global_zero and self._ended_with_epoch:
-            for path in self.directory.glob(STEP_FILES):
+            for path in [*self.directory.glob(STEP_FILES), *_requeue_files(trainer)]:
                 path.unlink()
 
     def on_save_checkpoint(
@@ -122,14 +149,22 @@ class RunCheckpoint(Checkpoint):
             checkpoint[POSITION_KEY] = {
                 "epoch": _epochs_processed(trainer),
                 "batches_done": 0,
+                "stopped_early": _is_stopped_early(trainer),
                 **_data(trainer),
             }
         elif self._saves_boundary and self._boundary is not None:
             # Where an epoch is broken off, Lightning's own progress says that it is done.
             checkpoint["loops"]["fit_loop"] = self._boundary.loops
+            if trainer.validating and "current_model_state" in checkpoint:
+                # A moving average has changed places with the weights that are trained.
+                checkpoint["state_dict"], checkpoint["current_model_state"] = (
+                    checkpoint["current_model_state"],
+                    checkpoint["state_dict"],
+                )
             checkpoint[POSITION_KEY] = {
                 "epoch": self._boundary.epoch,
                 "batches_done": self._boundary.batches_done,
+                "stopped_early": _is_stopped_early(trainer),
                 **_data(trainer),
             }
 
@@ -153,6 +188,8 @@ class RunCheckpoint(Checkpoint):
         Lightning takes it there for one that waits to be finished, and ends it a second time; see
         https://github.com/Lightning-AI/pytorch-lightning/issues/19617
         """
+        self._requeue.hold_back(trainer)
+        self._used_requeue_files = _requeue_files(trainer)
         if self._resumes_at_epoch_start and trainer.max_steps != -1:
             loop = trainer.fit_loop
             loop.epoch_progress.increment_completed()
@@ -166,6 +203,11 @@ class RunCheckpoint(Checkpoint):
         self._save(trainer, f"step_{self._boundary.step:08d}.ckpt")
         self._saves_boundary = False
 
+    def _save_for_requeued_job(self) -> None:
+        self._saves_boundary = True
+        self._requeue.handle()
+        self._saves_boundary = False
+
     def _save(self, trainer: Trainer, name: str) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -177,6 +219,25 @@ class RunCheckpoint(Checkpoint):
             link(self.directory / name, LAST_FILE)
             for path in sorted(self.directory.glob(STEP_FILES))[:-STEP_FILES_KEPT]:
                 path.unlink()
+            for path in self._used_requeue_files:
+                path.unlink(missing_ok=True)
+            self._used_requeue_files = []
+
+
+def _requeue_files(trainer: Trainer) -> list[Path]:
+    return list(Path(trainer.default_root_dir).glob(REQUEUE_FILES))
+
+
+def _is_stopped_early(trainer: Trainer) -> bool:
+    """Return whether an early stopping ends the run now, so that no start trains it on."""
+    return (
+        trainer.should_stop
+        and trainer.fit_loop._can_stop_early
+        and any(
+            callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+            for callback in trainer.early_stopping_callbacks
+        )
+    )
 
 
 def _epochs_processed(trainer: Trainer) -> int:

@@ -28,7 +28,7 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What the same command does after it was interrupted, by command.
 RESUMES = {
-    "train": "the same command resumes from the last checkpoint",
+    "train": "the same command resumes from the last checkpoint, where there is one",
     "predict": "the same command predicts the images that are missing",
     "fuse": "the same command fuses the images that are missing",
     "search": "the same command resumes after the trials that are done",

@@ -34,6 +34,7 @@ HYPER_PARAMETERS_KEY = "hyper_parameters"  # of Lightning's module
 NOTES = (META_KEY, HYPER_PARAMETERS_KEY, "callbacks", CONFIG_KEY)
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # what a run's folder stands for, the first there is
 PREDICTION_SIZES = ("predict_short_edge_px", "predict_long_edge_px")  # of the datamodule
+RUN_ID_KEY = "run_id"  # what tells the checkpoints of one training from those of others
 WEIGHTS_SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20  # the winning model's has 0.2 MB
 MAX_EXPANSION = 8  # tensors may share their bytes, tied weights, say
@@ -218,6 +219,21 @@ def check_given_once(
             f"checkpoint must be different checkpoints, got {other} and {path}, which hold the "
             f"same weights{cure}"
         )
+
+
+def read_run_id(path: str | Path) -> str:
+    """Return the id of the training that wrote a checkpoint, without reading its tensors.
+
+    Returns:
+        The id; empty for a file without one, or that cannot be read.
+    """
+    try:
+        check_checkpoint_file(Path(path))
+        check_archive(Path(path), checksums=False)
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # as below; whoever loads the file says what is wrong with it
+        return ""
+    return str(content.get(RUN_ID_KEY, "")) if isinstance(content, Mapping) else ""
 
 
 def check_weights_path(path: str | Path) -> Path:

@@ -18,6 +18,7 @@ from src.mmdet_bridge.checkpoints import (
     check_given_once,
     find_checkpoint,
     load_checkpoint,
+    read_run_id,
 )
 from src.mmdet_bridge.config import Detector, build_detector
 from src.mmdet_bridge.detectors import check_member, check_members, load_weights
@@ -75,7 +76,11 @@ def best_checkpoints(directory: Path, count: int) -> list[Path]:
         InputError: there are fewer; says how many, and where they were looked for.
     """
     named = [(SCORE_IN_NAME.search(path.name), path) for path in directory.glob("*.ckpt")]
-    scores = {path: float(found[1]) for found, path in named if found}
+    of_runs = {path: read_run_id(path) for found, path in named if found}
+    run_id = _newest_run_id(directory)
+    scores = {path: float(found[1]) for found, path in named if found and of_runs[path] == run_id}
+    if others := [path.name for path in of_runs if path not in scores]:
+        log.warning("left out, because another run wrote them: %s", ", ".join(sorted(others)))
     if not scores and (directory / LAST_CHECKPOINT).is_file():
         scores = _scores_of_callbacks(directory)
     if not 1 <= count <= len(scores):
@@ -86,15 +91,25 @@ def best_checkpoints(directory: Path, count: int) -> list[Path]:
     return sorted(scores, key=lambda path: (-scores[path], path.name))[:count]
 
 
+def _newest_run_id(directory: Path) -> str:
+    """Return the id of the run that a folder is of: that of its last, or newest, checkpoint."""
+    files = [path for path in directory.glob("*.ckpt") if path.is_file()]
+    files.sort(key=lambda path: (path.name == LAST_CHECKPOINT, path.stat().st_mtime), reverse=True)
+    return next(filter(None, map(read_run_id, files)), "")
+
+
 def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
     """A run may have been moved, so files are looked for by name in its folder."""
     scores: dict[Path, float] = {}
+    run_id = read_run_id(directory / LAST_CHECKPOINT)
     for state in load_checkpoint(directory / LAST_CHECKPOINT).callbacks.values():
         if isinstance(state, Mapping) and state.get("monitor") == "validation/competition_map":
             best = state.get("best_k_models")
             for name, score in best.items() if isinstance(best, Mapping) else ():
                 path = directory / Path(str(name)).name
-                if path.is_file() and isinstance(score, SCORE_TYPES):
+                if not path.is_file() or read_run_id(path) != run_id:
+                    continue
+                if isinstance(score, SCORE_TYPES):
                     scores[path] = float(score)
     return scores
 

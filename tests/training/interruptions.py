@@ -96,3 +96,29 @@ class StopAt(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batches:
             trainer.should_stop = True
+
+
+class SignalAt(Callback):
+    """SIGUSR1 to this process at a moment: ``batch 2`` (before it) or ``validation 0`` (in it)."""
+
+    def __init__(self, *, moment: str) -> None:
+        self.moment = moment
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.moment == f"batch {trainer.fit_loop.total_batch_idx}":
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def on_validation_batch_start(self, trainer: Trainer, *arguments: Any) -> None:
+        if arguments[2] == 0 and self.moment == f"validation {trainer.current_epoch}":
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+class FailAt(Callback):
+    """Fail after so many batches of the run."""
+
+    def __init__(self, *, batches: int) -> None:
+        self.batches = batches
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batches:
+            raise RuntimeError("as a test wants it")

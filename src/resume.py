@@ -239,12 +239,7 @@ def set_aside(
         if last.exists() and last.samefile(path) and path != last:
             last.unlink()
         moved.append(path)
-    kept = None if best is None else {path.name for path in best}
-    for path in directory.glob("*.ckpt") if run_id is not None else ():
-        if SCORE_IN_NAME.search(path.name) and not (
-            read_run_id(path) == run_id and (kept is None or path.name in kept)
-        ):
-            moved.append(path)
+    moved += _superseded_best(directory, run_id=run_id, best=best) if run_id is not None else []
     for path in moved:
         _move(path, directory / SUPERSEDED)
     if moved:
@@ -257,6 +252,20 @@ def set_aside(
     link = directory / BEST_LINK
     if link.is_symlink() and not link.exists():
         link.unlink()
+
+
+def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | None) -> list[Path]:
+    """Return the checkpoints with a score that are another run's, or none of the best any more."""
+    kept = None if best is None else {path.name for path in best}
+    found = []
+    for path in directory.glob("*.ckpt"):
+        is_own = path.is_symlink() or read_run_id(path) == run_id
+        if SCORE_IN_NAME.search(path.name):
+            if not is_own or not (kept is None or path.name in kept):
+                found.append(path)
+        elif path.name == BEST_LINK and not is_own:  # a file in a folder that was copied
+            found.append(path)
+    return found
 
 
 def _move(path: Path, folder: Path) -> None:

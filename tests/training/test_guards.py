@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from src.guards import (
 from src.mmdet_bridge.checkpoints import save_weights
 from src.modules.cascade import CascadeModule
 from src.quiet import leave_out_irrelevant_messages
+from src.resume import describe_next_start
 from tests.cascades import SMALL, compose_module, make_batch
 from tests.training.runs import overrides, run
 
@@ -216,17 +218,38 @@ def test_ctrl_c_says_how_to_go_on(
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(CascadeModule, "training_step", interrupt)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning turns Ctrl-C off for good
+    monkeypatch.setattr("src.cli.signals._state.is_said", False)
+    monkeypatch.setattr("src.cli.signals.received", lambda: signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
         run(photos, tmp_path)
     assert ended.value.code == 130
-    assert "stopped at step 0; the same command goes on from" in capsys.readouterr().err
+    expected = "stopped at step 0; there is no checkpoint yet, so the same command starts anew"
+    assert expected in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("resume", "files", "expected"),
+    [
+        ("auto", [], r"^there is no checkpoint yet, so the same command starts anew$"),
+        ("auto", ["epoch_00.ckpt"], r"^the same command resumes from the last checkpoint in "),
+        ("never", [], r"^the same command starts anew, because of resume=never$"),
+        ("never", ["last.ckpt"], r"starts anew, because of resume=never; resume=auto resumes from"),
+        ("x/a.ckpt", [], r"^the same command starts again from x/a\.ckpt, because of resume=x/a"),
+    ],
+)
+def test_what_the_same_command_does_next(
+    resume: str, files: list[str], expected: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    assert re.search(expected, describe_next_start(resume=resume, directory=tmp_path))
 
 
 def test_other_photos_than_the_checkpoints_are_refused(photos: Path, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from src.annotations.coco_runs import from_polygons
 from src.annotations.image_headers import SIDEWAYS, ImageHeader
@@ -232,7 +231,7 @@ class ExifReadings:
             short = runs[2 * runs[:, 1] < min(grid_hw)]
             evidence.short_edges_px[name] += edges_between_columns(short, grid_hw[0])
             if hints and (box_xywh := hints.boxes_xywh[index]) is not None:
-                missed_px = box_distance_px(box_xywh, box_xyxy(runs, grid_hw[0]))
+                missed_px = box_distance_px(box_xywh, box_xyxy(runs, grid_hw[0]).tolist())
                 evidence.boxes_missed[name] += missed_px > BOX_TOLERANCE_PX
         if not evidence.differ and AS_STORED in frame.grids:
             displayed = _mask_on(frame, AS_DISPLAYED, runs, polygons)
@@ -378,10 +377,11 @@ def _excess_px(polygons: Polygons, size_hw: Size) -> float:
     return float(max(0.0, *(edge - limit for edge, limit in zip(yx, size_hw, strict=True))))
 
 
-def box_distance_px(box_xywh: Sequence[float], box_xyxy: npt.NDArray[np.int32]) -> float:
+def box_distance_px(box_xywh: Sequence[float], box_xyxy: Sequence[float]) -> float:
     """How far the edges of two boxes are apart at most, in pixels."""
     x, y, width, height = box_xywh
-    return max(abs(a - b) for a, b in zip((x, y, x + width, y + height), box_xyxy, strict=True))
+    left, top, right, bottom = box_xyxy
+    return max(abs(x - left), abs(y - top), abs(x + width - right), abs(y + height - bottom))
 
 
 def _names_other_size(block: RowBlock, index: int, frame: Frame) -> str:

@@ -57,25 +57,24 @@ class HintComparison:
         hints = block.hints
         if hints is None:
             return
-        for position, index in enumerate(rows):
-            frame = frames[index]
-            if hints.polygons[index] == [] or isinstance(frame, str):
+        outlines_px = 2 * (num_runs + boxes_xyxy[:, 3] - boxes_xyxy[:, 1])  # at least
+        columns = boxes_xyxy.tolist(), areas_px.tolist(), outlines_px.tolist()
+        for index, of_mask, area_of_mask, outline_px in zip(rows, *columns, strict=True):
+            frame, polygons = frames[index], hints.polygons[index]
+            if polygons == [] or isinstance(frame, str):
                 continue
-            place = f"{block.place_format.format(block.numbers[index])}, image "
-            place += f"{frame.record.image_id!r:.120}"
             box, area = hints.boxes_xywh[index], hints.areas_px[index]
-            of_mask = boxes_xyxy[position]
+            place = block.place_format, block.numbers[index], frame.record.image_id
             if box is not None:
-                box = self._displayed(box, frame, is_polygon=hints.polygons[index] is not None)
-                differs = box_distance_px(box, of_mask) > BOX_TOLERANCE_PX
-                x, y, right, bottom = of_mask.tolist()
-                mask_box = [x, y, right - x, bottom - y]
-                self._count("bbox", differs, f"{place}: {[*box]}, the mask's {mask_box}")
+                box = self._displayed(box, frame, is_polygon=polygons is not None)
+                self._compared["bbox"] += 1
+                if box_distance_px(box, of_mask) > BOX_TOLERANCE_PX:
+                    x, y, right, bottom = of_mask
+                    self._differ("bbox", place, [*box], [x, y, right - x, bottom - y])
             if area is not None:
-                # of the outline: two ends of each run, and the left and right side
-                outline_px = 2 * int(num_runs[position]) + 2 * int(of_mask[3] - of_mask[1])
-                differs = abs(area - int(areas_px[position])) > BOX_TOLERANCE_PX * outline_px
-                self._count("area", differs, f"{place}: {area}, the mask's {areas_px[position]}")
+                self._compared["area"] += 1
+                if abs(area - area_of_mask) > BOX_TOLERANCE_PX * outline_px:
+                    self._differ("area", place, area, area_of_mask)
 
     def notes(self) -> list[str]:
         """Say how many differ, a sentence each."""
@@ -102,8 +101,10 @@ class HintComparison:
         x, y, right, bottom = turn_box(stored, frame.grids[AS_STORED], frame.orientation)
         return x, y, right - x, bottom - y
 
-    def _count(self, key: str, differs: bool, example: str) -> None:
-        self._compared[key] += 1
-        if differs:
-            self._differing[key] += 1
-            self._first.setdefault(key, example)
+    def _differ(self, key: str, place: tuple[str, int, str], named: object, found: object) -> None:
+        place_format, number, image_id = place
+        self._differing[key] += 1
+        self._first.setdefault(
+            key,
+            f"{place_format.format(number)}, image {image_id!r:.120}: {named}, the mask's {found}",
+        )

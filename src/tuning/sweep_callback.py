@@ -30,6 +30,7 @@ from src.tuning.sweep_results import (
 
 KEY = "hydra.callbacks.sweep_table"  # where a sweep's configuration has the callback
 SHOWN_OVERRIDES = 120
+_OF_DATA = ("images", "paths.data_dir")  # what the next command reads, too
 _OF_SWEEPS = ("output", "sweep", "logger")  # overrides that one job alone does not take on
 
 
@@ -111,14 +112,20 @@ class SweepTable(Callback):
         print(f"  {self._command(config.hydra.job.name, folder)}")
 
     def _command(self, program: str, folder: Path) -> str:
-        if self._use is not None:
-            return self._use.format(folder=shlex.quote(str(folder)))
-        overrides = [
-            override
+        overrides = {
+            override: override.partition("=")[0].lstrip("+")
             for override in read_job_overrides(folder)
-            if override.partition("=")[0].lstrip("+").partition(".")[0] not in _OF_SWEEPS
+        }
+        if self._use is not None:
+            use = self._use.format(folder=shlex.quote(str(folder)))
+            data = [override for override, key in overrides.items() if key in _OF_DATA]
+            return " ".join([use, *map(shlex.quote, data)])
+        own = [
+            override
+            for override, key in overrides.items()
+            if key.partition(".")[0] not in _OF_SWEEPS
         ]
-        return " ".join(["python -m", f"src.{program}", *map(shlex.quote, overrides)])
+        return " ".join(["python -m", f"src.{program}", *map(shlex.quote, own)])
 
 
 def score_in_words(row: Mapping[str, Any]) -> str:

@@ -92,6 +92,9 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
             else opened.enter_context(open_submission(path, truth, progress=progress))
         )
         scores_by_id = _score(truth, prediction, wanted, side, config, progress)
+        if isinstance(prediction, StoredObjects):
+            for warning in prediction.step_warnings:
+                say(f"warning: {side}: {warning}")
         key = f"{side}_postprocess"
         in_sample = (
             find_in_sample(to_plain(config[key]), truth, scores_by_id, where=key)
@@ -116,7 +119,7 @@ def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObject
     return StoredObjects(
         store,
         named_settings(to_plain(config[f"{side}_postprocess"]), categories),
-        with_filler=categories.is_competition,
+        categories=categories,
         use_attributes=config.use_attributes,
         ids=truth,
     )

@@ -20,6 +20,7 @@ from src.io import check_writable, refuse_special_file, write_text
 from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.coco_results import coco_results
 from src.postprocess.prediction_store import PredictionStore
+from src.postprocess.step_counts import StepCounts
 from src.terminal import PlainConsole, say
 
 
@@ -111,6 +112,7 @@ def main(config: DictConfig) -> None:
     if config.annotations is not None:
         compare_categories(store, Path(config.annotations))
     console = PlainConsole(stderr=True)
+    steps = StepCounts()
     results = [
         result
         for index, image_id in enumerate(
@@ -121,12 +123,15 @@ def main(config: DictConfig) -> None:
             settings,
             image_number=numbers[image_id],
             label_category_ids=store.category_ids,
+            steps=steps,
         )
     ]
     write_results(Path(config.output), results)
     PlainConsole(file=sys.stdout, soft_wrap=True).print(
-        f"{config.output}: {len(results)} objects in {len(store)} images"
+        f"{config.output}: {len(results)} objects in {len(store)} images\n{steps}"
     )
+    for warning in steps.warnings(settings, categories, store.category_ids):
+        say(f"warning: {warning}")
     for note in notes:
         say(f"note: {note}")
 

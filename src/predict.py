@@ -251,9 +251,9 @@ def main(config: DictConfig) -> None:
             result={
                 "competition_map": None,
                 "predictions": str(directory),
-                "images": len(store),
-                "candidates": sum(store.count(index) for index in range(len(store))),
-                "failed": len(store.failed),
+                "num_images": len(store),
+                "num_candidates": sum(store.count(index) for index in range(len(store))),
+                "num_failed": len(store.failed),
             },
         )
     if store.failed:

@@ -94,7 +94,7 @@ def open_predictions(
         yield StoredObjects(
             store,
             named_settings(to_plain(config.postprocess), categories),
-            with_filler=categories.is_competition,
+            categories=categories,
             use_attributes=config.use_attributes,
             ids=truth,
         )
@@ -142,11 +142,20 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             errors=errors.result(),
             interval=interval,
             labels=comparison.labels,
-            notes=(*comparison.notes, *in_sample_notes(config, truth, score.image_ids)),
+            notes=(
+                *comparison.notes,
+                *step_notes(prediction),
+                *in_sample_notes(config, truth, score.image_ids),
+            ),
             settings=run_settings(config),
             worst=worst,
             best=best,
         )
+
+
+def step_notes(prediction: Mapping[str, ImageObjects]) -> list[str]:
+    """What a reader should know about steps of post-processing that took most detections."""
+    return prediction.step_warnings if isinstance(prediction, StoredObjects) else []
 
 
 def in_sample_notes(

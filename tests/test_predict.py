@@ -182,5 +182,5 @@ def test_sweep_over_views_writes_a_store_for_each(folder: Path, tmp_path: Path) 
     assert {name: row["tta"] for name, row in rows.items()} == {name: name for name in stores}
     for name, row in rows.items():
         assert row["predictions"] == str(stores[name].directory)
-        assert row["images"] == str(len(SIZES_HW))
+        assert row["num_images"] == str(len(SIZES_HW))
     assert "job 3 of 3: tta=three_scales_flip" in result.stdout

@@ -18,6 +18,7 @@ from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import filter_pairs, mask_thresholds, select_pairs
 from src.postprocess.raster import RASTERS, sample_runs
 from src.postprocess.settings import PostprocessSettings
+from src.postprocess.step_counts import StepCounts
 
 
 class CompressedMask(TypedDict):
@@ -43,6 +44,7 @@ def coco_results(
     *,
     image_number: int,
     label_category_ids: Sequence[int] | None = None,
+    steps: StepCounts | None = None,
 ) -> list[CocoResult]:
     """The objects of one image under these settings, with masks at the photo's size.
 
@@ -55,6 +57,7 @@ def coco_results(
         settings: Thresholds and rules; ``min_area_px`` counts pixels of ``min_area_raster``.
         image_number: COCO's number of the image.
         label_category_ids: See ``postprocess``.
+        steps: Where it is counted what each step takes.
     """
     chosen = select_pairs(candidates, settings, label_category_ids=label_category_ids)
     runs = sample_runs(
@@ -75,8 +78,10 @@ def coco_results(
             raster_hw = RASTERS[settings.min_area_raster](candidates.size_hw)
             small = [resize_nearest(mask, candidates.size_hw, raster_hw) for mask in runs]
             kept = np.array([area_px(mask) >= settings.min_area_px for mask in small], dtype=bool)
-        chosen = chosen.take(kept)
+        chosen = chosen.after(step, chosen.take(kept))
         runs = tuple(mask for mask, stays in zip(runs, kept, strict=True) if stays)
+    if steps is not None:
+        steps.add(len(chosen.pairs), chosen.taken)
     boxes_xywh = candidates.boxes_xyxy[chosen.pairs].astype(np.float64)
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
     return [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from src.postprocess.category_names import CategoryNames
-from src.postprocess.detections import EMPTY, NMS_AND_CAP, Detections
+from src.postprocess.detections import EMPTY, NMS_AND_CAP
 from src.postprocess.settings import REMOVALS, PostprocessSettings
 
 # Of an untrained or very permissive store these two take nearly everything, as they are meant to.
@@ -21,11 +21,16 @@ class StepCounts:
     left: int = 0
     taken: dict[str, int] = field(default_factory=dict)  # by step, in the order of the steps
 
-    def add(self, objects: Detections) -> None:
-        """Count one image."""
-        self.pairs += len(objects) + sum(objects.taken.values())
-        self.left += len(objects)
-        for step, count in objects.taken.items():
+    def add(self, objects: int, taken: Mapping[str, int]) -> None:
+        """Count one image.
+
+        Args:
+            objects: How many are left.
+            taken: What each step took, see ``Detections``.
+        """
+        self.pairs += objects + sum(taken.values())
+        self.left += objects
+        for step, count in taken.items():
             self.taken[step] = self.taken.get(step, 0) + count
 
     def __str__(self) -> str:

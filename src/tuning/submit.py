@@ -78,7 +78,7 @@ def submit(
 def _counted(detections: Iterable[Detections], steps: StepCounts) -> Iterator[Detections]:
     """Pass detections through, and count what the steps took."""
     for objects in detections:
-        steps.add(objects)
+        steps.add(len(objects), objects.taken)
         yield objects
 
 

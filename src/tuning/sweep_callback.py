@@ -169,7 +169,9 @@ def finish_job(folder: Path, *, identity: Mapping[str, Any], result: Mapping[str
         result: A row of the sweep's table; ``competition_map`` is what jobs are ordered by.
     """
     write_result(folder, identity=identity, overrides=job_overrides(), result=result)
-    print(f"{job_in_words()}  {score_in_words(result)}  {job_settings_in_words()}  {folder.name}")
+    counts = [f"{value} {key[4:]}" for key, value in result.items() if key.startswith("num_")]
+    found = ", ".join(counts) or score_in_words(result)
+    print(f"{job_in_words()}  {found}  {job_settings_in_words()}  {folder.name}")
 
 
 def _handed_on(key: str) -> Any:

@@ -16,7 +16,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 
-    def call(program: Any, *arguments: object) -> str:
+    def call(program: Any, *arguments: object, errors: list[str] | None = None) -> str:
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
         capsys.readouterr()
         code = None
@@ -28,6 +28,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
             wandb.teardown()  # waits for the process that writes the files
         shown = capsys.readouterr()
         assert code in (None, 2), shown.err
+        if errors is not None:
+            errors.append(shown.err)
         return shown.out if code is None else shown.err.strip()
 
     return call

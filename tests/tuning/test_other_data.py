@@ -172,6 +172,20 @@ def test_a_step_that_takes_everything_is_named(run: Any, inputs: tuple[str, ...]
     assert "warning" not in shown
 
 
+def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) -> None:
+    took = "remove took all 37 detections that reached it: postprocess.remove_categories removes 1"
+    store = inputs[0].partition("=")[2]
+    few = ("resamples=100", *inputs[1:])
+    run(report, inputs[0], *few, "postprocess=winner", "worst=1", "best=0")
+    assert took in Path("report.html").read_text()
+    errors: list[str] = []
+    run(compare, f"a={store}", f"b={store}", "b_postprocess=winner", *few, errors=errors)
+    assert errors[0].startswith(f"warning: b: {took}")
+    shown = run(export_coco, inputs[0], "output=o.json", "postprocess=winner", errors=errors)
+    assert "o.json: 0 objects in 16 images\n144 pairs: score took 76" in shown
+    assert f"warning: {took}, 5, 9; " in errors[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -20,9 +20,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from src.annotations.image_headers import set_max_megapixels
 from src.cli import signals
+from src.cli.arguments import prepare_arguments
 from src.errors import InputError
 from src.io import describe_disk_error, find_disk_error
 from src.terminal import escape_log_records, say
@@ -161,6 +163,12 @@ def _end_by(error: Exception, config: DictConfig | None = None) -> None:
     mistake = users_mistake(error)
     if mistake is None and config is not None and isinstance(error, InstantiationException):
         mistake = unknown_argument(error, config)
+    if mistake is None and isinstance(error, InterpolationResolutionError):
+        reason = " ".join(str(error).partition("\n")[0].split())
+        mistake = InputError(
+            f"{error.full_key}: {reason} (${{ begins the name of another key; in a path it is "
+            "written \\${)"
+        )
     if mistake is None and (disk_error := find_disk_error(error)) is not None:
         mistake = InputError(describe_disk_error(disk_error))
     if mistake is not None:
@@ -219,12 +227,12 @@ def entry_point(
         def main() -> Any:
             nonlocal is_composed
             is_composed = False
-            sys.argv[1:] = [_renamed(argument, renamed or {}) for argument in sys.argv[1:]]
             # Hydra prints an exception on several lines and exits, unless told to let it through.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.raiseExceptions = False  # a full disk is said once, not by every log line
             try:
                 with signals.at_work():
+                    sys.argv[1:] = prepare_arguments(sys.argv[1:], renamed)
                     return program()
             except Exception as error:
                 if isinstance(error, HydraException) and not is_composed:
@@ -235,11 +243,6 @@ def entry_point(
         return main
 
     return decorate
-
-
-def _renamed(argument: str, renamed: Mapping[str, str]) -> str:
-    key, equals, value = argument.partition("=")
-    return f"{renamed.get(key, key)}{equals}{value}"
 
 
 # A job that a launcher runs in another process imports this module and calls no entry point.

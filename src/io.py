@@ -24,6 +24,7 @@ from src.processes import is_process_alive, process_identity
 PARTIAL_SUFFIX = ".part"
 PARTIAL_EXPIRES_S = 24 * 3600.0
 NUM_COMPARED_CHARACTERS = 25
+MAX_NAME_BYTES = 255  # of Linux file systems
 MAX_JSON_BYTES = 256 * 2**20
 PROBE_BYTES = 2**16
 SEAL_KEY = "sha256"
@@ -156,9 +157,19 @@ def partial_path(path: Path, *, unique: bool = False) -> Path:
     owner = ".{host}-{pid}-{start}".format(**process_identity())
     if unique:
         owner = f".{secrets.token_hex(4)}{owner}"
-    room = 255 - len(f".{owner}{PARTIAL_SUFFIX}".encode())
+    room = MAX_NAME_BYTES - len(f".{owner}{PARTIAL_SUFFIX}".encode())
     stem = path.name.encode(errors="surrogateescape")[:room].decode(errors="ignore")
     return path.with_name(f".{stem}{owner}{PARTIAL_SUFFIX}")
+
+
+def fitting_name(stem: str, suffix: str) -> str:
+    """Return ``stem + suffix``, with a hash for the end of a stem that a file name cannot hold."""
+    name = stem + suffix
+    if len(os.fsencode(name)) <= MAX_NAME_BYTES:
+        return name
+    digest = f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
+    room = MAX_NAME_BYTES - len(os.fsencode(digest + suffix))
+    return os.fsencode(stem)[:room].decode(errors="ignore") + digest + suffix
 
 
 def remove_partial_files(path: Path) -> None:

@@ -12,7 +12,13 @@ from src.annotations.exif_readings import AUTO
 from src.annotations.imaterialist_2019 import IMATERIALIST_2019
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
 from src.annotations.imaterialist_csv import write_csv
-from src.annotations.sources import CSV_EDITIONS, default_labels, detect_format, labels_beside
+from src.annotations.sources import (
+    CSV_EDITIONS,
+    default_labels,
+    detect_format,
+    labels_beside,
+    skipped_beside,
+)
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_blocks import images_without_objects, iterate_blocks
 from src.annotations.store_builder import BuildReport, build_store, check_store_duplicates
@@ -23,6 +29,7 @@ from src.io import atomic_path, working_directory
 
 __all__ = ["OUTPUT_FORMATS", "ConversionReport", "convert", "detect_format", "write_annotations"]
 
+CSV_SUFFIXES = (".csv", ".txt")
 OUTPUT_FORMATS = ("auto", IMATERIALIST_2019.name, IMATERIALIST_2020.name, COCO, STORE)
 
 
@@ -92,7 +99,7 @@ def convert(
                 exif=exif,
                 on_bad_rows=on_bad_rows,
                 duplicates=duplicates,
-                skipped_file=skipped_file or f"{output}.skipped.csv",
+                skipped_file=skipped_file or skipped_beside(output),
                 label_descriptions=label_descriptions,
                 size_hw=size_hw,
                 on_progress=on_progress,
@@ -146,6 +153,11 @@ def _output_format(wanted: str, output: Path, input_format: str) -> str:
         return COCO
     if output.suffix.lower() == ".store" or (output / "store.json").is_file():
         return STORE
+    if output.suffix.lower() not in CSV_SUFFIXES:
+        raise InputError(
+            f"output={output}: must end in .csv (iMaterialist), .json (COCO) or .store, got "
+            f"{output.suffix or 'no ending'}; output_format=... says what another name holds"
+        )
     return input_format if input_format == IMATERIALIST_2020.name else IMATERIALIST_2019.name
 
 

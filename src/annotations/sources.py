@@ -13,7 +13,7 @@ from src.annotations.rows import SizeOf, Source
 from src.annotations.store import STORE
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
-from src.io import refuse_special_file
+from src.io import fitting_name, refuse_special_file
 
 CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERIALIST_2020)}
 
@@ -55,7 +55,12 @@ def default_labels(kind: str) -> LabelDescriptions:
 
 def labels_beside(path: Path) -> Path:
     """Where the label descriptions of a CSV are kept that has labels of its own."""
-    return path.with_name(path.name + ".label_descriptions.json")
+    return path.with_name(fitting_name(path.name, ".label_descriptions.json"))
+
+
+def skipped_beside(path: Path) -> Path:
+    """Return where the rows are written that reading into ``path`` leaves out."""
+    return path.with_name(fitting_name(path.name, ".skipped.csv"))
 
 
 def open_source(

@@ -25,7 +25,7 @@ from src.annotations.image_files import (
 )
 from src.annotations.image_sizes import ImageSizes, SizeFinding
 from src.annotations.rows import SizeOf, Source
-from src.annotations.sources import detect_format, labels_beside, open_source
+from src.annotations.sources import detect_format, labels_beside, open_source, skipped_beside
 from src.annotations.store import (
     FORMAT_VERSION,
     STORE,
@@ -38,7 +38,7 @@ from src.annotations.store_checks import check_store_sizes, open_store
 from src.annotations.store_writer import StoreWriter
 from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
-from src.io import fsync, make_directory, seal, working_directory, writing_problem
+from src.io import fitting_name, fsync, make_directory, seal, working_directory, writing_problem
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def build_store(
         bad_rows = BadRowHandler(
             source=source,
             on_bad_rows=on_bad_rows,
-            skipped_file=Path(skipped_file or f"{directory}.skipped.csv"),
+            skipped_file=Path(skipped_file or skipped_beside(directory)),
         )
         writer = StoreWriter(
             source=opened,
@@ -250,7 +250,7 @@ def open_or_build(
     }
     made_from = _made_from(source=source, **options)
     key = hashlib.sha256(repr((source.resolve(), options)).encode()).hexdigest()[:12]
-    name = f"{source.stem}-{key}.store"
+    name = fitting_name(source.stem, f"-{key}.store")
     if problem := writing_problem(cache):
         store = _open_current(cache / name, made_from, images_directory, writable=False)
         if store is not None:
@@ -258,7 +258,7 @@ def open_or_build(
         cache = _fall_back(cache, fallback_directory, problem)
     directory = cache / name
     make_directory(cache)
-    with open(cache / f".{directory.name}.lock", "w") as lock:
+    with open(cache / fitting_name(f".{directory.name}", ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         store = _open_current(directory, made_from, images_directory)
         if store is None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from src.cli import signals
 from src.errors import InputError
-from src.io import make_directory, naming_disk_errors, partial_path, printable
+from src.io import fitting_name, make_directory, naming_disk_errors, partial_path, printable
 from src.processes import is_process_alive, process_identity
 
 LOCK_NAME = ".lock"
@@ -51,8 +51,7 @@ def working_in(folder: str | Path, *, key: str) -> Iterator[None]:
 def writing(output: str | Path, *, key: str) -> Iterator[None]:
     """Hold an output file, or an output folder that is replaced as a whole; as ``working_in``."""
     path = Path(output)
-    stem = path.name.encode()[:200].decode(errors="ignore")
-    with _locked(path.with_name(f".{stem}{LOCK_NAME}"), f"{key}={output}"):
+    with _locked(path.with_name(fitting_name(f".{path.name}", LOCK_NAME)), f"{key}={output}"):
         yield
 
 

@@ -1,0 +1,185 @@
+"""The command line before Hydra reads it: one line for what it cannot mean, and how to quote.
+
+Hydra's grammar of values is its own: https://hydra.cc/docs/advanced/override_grammar/basic. A path
+with ``#``, ``=``, quotes, brackets or letters beyond ASCII has to be quoted for Hydra, and then for
+the shell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+
+from src.errors import InputError
+from src.io import printable
+
+# The last part of keys that hold one path, in any command.
+PATH_KEYS = frozenset(
+    {
+        *("a", "b", "annotations", "cache_dir", "cache_directory", "category_map", "config_dir"),
+        *("data_dir", "ground_truth", "images", "initial_weights", "input", "label_descriptions"),
+        *("output", "output_dir", "sample", "sample_submission", "skipped_rows", "source", "split"),
+        *("split_file", "submission", "test_images", "train_annotations"),
+        *("train_images", "hydra.run.dir", "hydra.sweep.dir"),
+    }
+)
+# ... or a list of paths.
+LISTS_OF_PATHS = frozenset({"checkpoint", "predictions"})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (--help explains the command)")
+
+
+def prepare_arguments(
+    arguments: Sequence[str], renamed: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the arguments as Hydra takes them.
+
+    A leading ``~`` of a value becomes the home folder, a path that looks like a number stays text,
+    keys take their other name, and flags may stand anywhere.
+
+    Args:
+        arguments: Of the command line, without the program.
+        renamed: Keys by what a command line may call them.
+
+    Raises:
+        InputError: Hydra would not understand an argument; says how it is written.
+    """
+    flags, overrides = _split(arguments)
+    # A grid in a file says by itself that it is a multirun.
+    is_multirun = any(flag in ("-m", "--multirun") for flag in flags) or any(
+        one.startswith(("+sweep=", "hydra.mode=")) for one in overrides
+    )
+    prepared = []
+    for number, override in enumerate(overrides):
+        if "=" not in override and not override.startswith("~"):
+            raise InputError(_not_a_pair(override, overrides[number - 1] if number else None))
+        prepared.append(_prepare(override, renamed or {}, is_multirun=is_multirun))
+    return [*flags, *prepared]
+
+
+def quote(key: str, value: str) -> str:
+    """Return ``key=value`` quoted for Hydra and then for a shell, with the value one literal text.
+
+    >>> print(quote("images", "my data [1]"))
+    "images='my data [1]'"
+    """
+    mark = '"' if "'" in value and '"' not in value else "'"
+    text = value.replace("${", "\\${")
+    text = re.sub(rf"(\\*)({mark}|$)", lambda found: 2 * found[1] + _escaped(found[2]), text)
+    argument = f"{key}={mark}{text}{mark}"
+    if not re.search(r'["$`\\!]', argument):
+        return f'"{argument}"'
+    return shlex.quote(argument)
+
+
+def _escaped(mark: str) -> str:
+    return f"\\{mark}" if mark else ""
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return Hydra's flags with their values, and all else."""
+    parser = get_args_parser()
+    parser.__class__ = _Parser
+    known, unknown = parser.parse_known_args(list(arguments))
+    for argument in unknown:
+        if not argument.startswith("-"):
+            continue
+        pair = argument.lstrip("-")
+        raise InputError(
+            f"{printable(argument)}: no such option; keys are written without dashes: "
+            f"{printable(pair) if '=' in pair else f'{printable(pair)}=VALUE'} (--help lists them)"
+        )
+    overrides = [*known.overrides, *unknown]
+    flags = list(arguments)
+    for override in overrides:
+        flags.remove(override)
+    return flags, overrides
+
+
+def _not_a_pair(argument: str, before: str | None) -> str:
+    if argument.lower() in ("help", "h", "?", "usage"):
+        return f"{argument}: --help explains the command, its keys and their values"
+    line = f"{printable(argument)}: arguments must be KEY=VALUE (--help lists the keys)"
+    if before is not None and "=" in before:
+        key, _, value = before.partition("=")
+        line += f"; if it belongs to the argument before it: {quote(key, f'{value} {argument}')}"
+    return line
+
+
+def _prepare(override: str, renamed: Mapping[str, str], *, is_multirun: bool) -> str:
+    typed, equals, value = override.partition("=")
+    key = renamed.get(typed, typed)
+    name = key.lstrip("+~")
+    if not equals or (name.startswith("hydra.") and name not in PATH_KEYS):
+        return f"{key}{equals}{value}"
+    if not value.strip():
+        raise InputError(
+            f"{typed} must have a value, got none ({typed}=null where nothing is meant)"
+        )
+    value = _with_home(value)
+    argument = f"{key}={value}"
+    holds_path = name in PATH_KEYS or name.rpartition(".")[2] in PATH_KEYS
+    parsed = _parse(argument)
+    if isinstance(parsed, str):
+        raise InputError(
+            f"{printable(override)}: not legal as it is ({parsed}); a value with such signs is "
+            f"quoted: {quote(typed, _without_quotes(value))}"
+        )
+    if parsed.is_sweep_override() and not is_multirun and "," in value:
+        raise InputError(
+            f"{printable(override)}: several values, one for each job of a sweep, need -m; one "
+            f"value with a comma is quoted: {quote(typed, value)}; a list is "
+            f"{shlex.quote(f'{typed}=[{value}]')}"
+        )
+    if holds_path and not parsed.is_sweep_override():
+        return _as_path(typed, argument, parsed, value)
+    return argument
+
+
+def _as_path(typed: str, argument: str, parsed: Override, value: str) -> str:
+    """Keep a path that looks like a number a text; refuse one that looks like a list."""
+    content: Any = parsed.value()
+    if content is None or isinstance(content, str | QuotedString):
+        return argument
+    if isinstance(content, bool | int | float):
+        return f"{argument.partition('=')[0]}='{value}'"
+    raise InputError(
+        f"{typed} must be one path, got {printable(value)}; a path with such signs is quoted: "
+        f"{quote(typed, value)}"
+    )
+
+
+def _parse(argument: str) -> Override | str:
+    """Return the override, or why it is none."""
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        return " ".join(str(error).partition("\nSee https")[0].split())
+
+
+def _with_home(value: str) -> str:
+    """Replace ``~`` and ``~/`` at the beginning of a value, quoted or in a list, by the home."""
+    home = str(Path.home())
+    begin = r"(^['\"]?|^\[\s*['\"]?|(?<=,)\s*['\"]?)~(?=/|$)"
+    if not (begins := re.compile(begin)).search(value):
+        return value
+    if value[0] in "'\"[":
+        return begins.sub(lambda found: found[1] + home, value)
+    return ",".join(begins.sub(lambda found: found[1] + home, part) for part in value.split(","))
+
+
+def _without_quotes(value: str) -> str:
+    """Return a value without the quotes that are around all of it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] in "'\"" else value

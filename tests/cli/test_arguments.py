@@ -1,0 +1,113 @@
+"""The command line before Hydra: how to quote, `~`, what looks like another thing than it is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from src.cli.arguments import PATH_KEYS, prepare_arguments, quote
+from src.errors import InputError
+
+STRANGE = [
+    "a[b]",
+    "a=b",
+    "a#b",
+    "a'b",
+    'a"b',
+    "фото",
+    "é",
+    "a(b)",
+    "{a}",
+    "a;b",
+    "a&b",
+    "!x",
+    "a\\'b\"c",
+    "my data #1 = {a,b} [x] 'q'",
+    "$HOME `x`",
+]
+
+
+@pytest.mark.parametrize("value", [*STRANGE, "[x]", "a,b", "${x}", "a b", "2019", "a\\", "~"])
+def test_a_quoted_argument_gives_the_value(value: str) -> None:
+    typed = quote("images", value)
+    command = f"printf %s {typed}"
+    passed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    parsed = OverridesParser.create().parse_override(passed.stdout).value()
+    assert OmegaConf.create({"images": parsed}).images == value
+
+
+@pytest.mark.parametrize("value", [*STRANGE, "[x]", "a,b"])
+def test_the_message_has_the_argument_as_it_has_to_be_typed(value: str) -> None:
+    with pytest.raises(InputError, match=r"^images[= ]") as caught:
+        prepare_arguments([f"images={value}"])
+    assert f"quoted: {quote('images', value)}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    (passed,) = shlex.split(quote("images", value))
+    assert prepare_arguments([passed]) == [passed]
+
+
+@pytest.mark.parametrize(
+    ("given", "prepared"),
+    [
+        ("images=~/a", "images=HOME/a"),
+        ("images=~", "images=HOME"),
+        ("images='~/a b'", "images='HOME/a b'"),
+        ("checkpoint=[~/a.ckpt, '~/b.ckpt']", "checkpoint=[HOME/a.ckpt, 'HOME/b.ckpt']"),
+        ("images=a~/b", None),
+        ("images=2019", "images='2019'"),
+        ("datamodule.test_images=1e5", "datamodule.test_images='1e5'"),
+        ("seed=2019", "seed=2019"),
+        ("images=null", "images=null"),
+        ("images=my data", "images=my data"),
+        ("~logger", "~logger"),
+        ("+experiment=own", "+experiment=own"),
+        ("+sweep=thresholds", "+sweep=thresholds"),
+    ],
+)
+def test_values_are_prepared(
+    given: str, prepared: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    if prepared is None:
+        with pytest.raises(InputError, match="quoted"):
+            prepare_arguments([given])
+    else:
+        assert prepare_arguments([given]) == [prepared.replace("HOME", "/home/me")]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["help"], "help: --help explains the command"),
+        (["--submission=x.csv"], r"keys are written without dashes: submission=x\.csv \(--help"),
+        (["--submission"], "keys are written without dashes: submission=VALUE"),
+        (["output="], r"output must have a value, got none \(output=null"),
+        (["images=my", "data"], r"data: arguments must be KEY=VALUE .* \"images='my data'\""),
+        (["--cfg"], r"argument --cfg/-c: expected one argument"),
+        (["k=a,b"], r"k=a,b: several values, one for each job of a sweep, need -m"),
+        (["x\x1b[31m"], r"x\\x1b\[31m: arguments must be KEY=VALUE"),
+    ],
+)
+def test_what_is_no_argument_is_explained(given: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare_arguments(given)
+
+
+def test_flags_may_stand_anywhere_and_sweeps_keep_their_commas() -> None:
+    assert prepare_arguments(["k=1,2", "-m", "images=b"]) == ["-m", "k=1,2", "images=b"]
+    assert prepare_arguments(["--cfg", "job", "k=1"]) == ["--cfg", "job", "k=1"]
+    grid = ["+sweep=thresholds", "k=1,2"]
+    assert prepare_arguments(grid) == grid
+    assert prepare_arguments(["sweep=a"], {"sweep": "sweep_directory"}) == ["sweep_directory=a"]
+
+
+def test_every_key_of_a_path_is_one_of_some_command() -> None:
+    text = "\n".join(path.read_text() for path in Path("conf").rglob("*.yaml"))
+    unknown = [key for key in PATH_KEYS if not re.search(rf"\b{key.rpartition('.')[2]}\b *:", text)]
+    assert unknown == []

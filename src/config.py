@@ -164,15 +164,26 @@ def _end_by(error: Exception, config: DictConfig | None = None) -> None:
     if mistake is None and config is not None and isinstance(error, InstantiationException):
         mistake = unknown_argument(error, config)
     if mistake is None and isinstance(error, InterpolationResolutionError):
-        reason = " ".join(str(error).partition("\n")[0].split())
-        mistake = InputError(
-            f"{error.full_key}: {reason} (${{ begins the name of another key; in a path it is "
-            "written \\${)"
-        )
+        mistake = _unresolved(error)
     if mistake is None and (disk_error := find_disk_error(error)) is not None:
         mistake = InputError(describe_disk_error(disk_error))
     if mistake is not None:
         _fail(mistake)
+
+
+def _unresolved(error: InterpolationResolutionError) -> InputError:
+    """Say how a path with ``${`` is written, or that commands cannot run in such a folder."""
+    if str(error.full_key).startswith("hydra.runtime"):
+        return InputError(
+            f"the working directory {os.getcwd()} has ${{ in its name, which begins the name of a "
+            "key in every configuration: start the command in another one "
+            "and give paths in this one as \\${"
+        )
+    reason = " ".join(str(error).partition("\n")[0].split())
+    return InputError(
+        f"{error.full_key}: {reason} (${{ begins the name of another key; in a path it is written "
+        "\\${)"
+    )
 
 
 def _fail(mistake: InputError) -> NoReturn:
@@ -235,7 +246,8 @@ def entry_point(
                     sys.argv[1:] = prepare_arguments(sys.argv[1:], renamed)
                     return program()
             except Exception as error:
-                if isinstance(error, HydraException) and not is_composed:
+                # Before the configuration is composed there is nothing but the command line.
+                if not is_composed and isinstance(error, HydraException | ValueError):
                     _fail(composition_mistake(error, config_name))
                 _end_by(error)  # of Hydra's own work around the function
                 raise

@@ -71,7 +71,8 @@ def convert(
         source: a 2019 or 2020 CSV, COCO JSON, or a store; told apart by content.
         output: the file to write, or the folder of a store; replaced where it exists.
         output_format: one of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
-            for a name in .store or a store that is there, else a CSV, of 2020 if the source is.
+            for a name in .store or a store that is there, a CSV for .csv and .txt, of 2020 if the
+            source is.
         images_directory: as for ``build_store``, like all that follow.
         skipped_file: default: ``output`` with ``.skipped.csv`` behind it.
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from src.errors import InputError
@@ -130,7 +130,7 @@ def _prepare(override: str, renamed: Mapping[str, str], *, is_multirun: bool) ->
         )
     value = _with_home(value)
     argument = f"{key}={value}"
-    holds_path = name in PATH_KEYS or name.rpartition(".")[2] in PATH_KEYS
+    is_path = name in PATH_KEYS or name.rpartition(".")[2] in PATH_KEYS
     parsed = _parse(argument)
     if isinstance(parsed, str):
         raise InputError(
@@ -143,22 +143,17 @@ def _prepare(override: str, renamed: Mapping[str, str], *, is_multirun: bool) ->
             f"value with a comma is quoted: {quote(typed, value)}; a list is "
             f"{shlex.quote(f'{typed}=[{value}]')}"
         )
-    if holds_path and not parsed.is_sweep_override():
-        return _as_path(typed, argument, parsed, value)
-    return argument
-
-
-def _as_path(typed: str, argument: str, parsed: Override, value: str) -> str:
-    """Keep a path that looks like a number a text; refuse one that looks like a list."""
-    content: Any = parsed.value()
-    if content is None or isinstance(content, str | QuotedString):
+    if parsed.is_sweep_override():
         return argument
-    if isinstance(content, bool | int | float):
-        return f"{argument.partition('=')[0]}='{value}'"
-    raise InputError(
-        f"{typed} must be one path, got {printable(value)}; a path with such signs is quoted: "
-        f"{quote(typed, value)}"
-    )
+    content: Any = parsed.value()
+    if (is_path or name in LISTS_OF_PATHS) and isinstance(content, bool | int | float):
+        return f"{key}='{value}'"  # a folder named 2019
+    if is_path and isinstance(content, list | dict):
+        raise InputError(
+            f"{typed} must be one path, got {printable(value)}; a path with such signs is quoted: "
+            f"{quote(typed, value)}"
+        )
+    return argument
 
 
 def _parse(argument: str) -> Override | str:

@@ -154,7 +154,7 @@ def _output_format(wanted: str, output: Path, input_format: str) -> str:
         return COCO
     if output.suffix.lower() == ".store" or (output / "store.json").is_file():
         return STORE
-    if output.suffix.lower() not in CSV_SUFFIXES:
+    if output.suffix.lower() not in CSV_SUFFIXES and not output.is_dir():
         raise InputError(
             f"output={output}: must end in .csv (iMaterialist), .json (COCO) or .store, got "
             f"{output.suffix or 'no ending'}; output_format=... says what another name holds"

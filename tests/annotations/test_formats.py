@@ -193,6 +193,11 @@ def test_refused_outputs(tmp_path, csv_2019):
         convert(csv_2019, tmp_path / "o", output_format="yolo")
     with pytest.raises(InputError, match=r"a_2019\.csv: must be a directory, got a file"):
         convert(csv_2019, csv_2019 / "o.csv")
+    for name, ending in (("x.parquet", r"\.parquet"), ("x.xlsx", r"\.xlsx"), ("x", "no ending")):
+        message = rf"must end in \.csv .*, \.json .* or \.store, got {ending}; output_format=\.\.\."
+        with pytest.raises(InputError, match=message):
+            convert(csv_2019, tmp_path / name)
+    convert(csv_2019, tmp_path / "x.parquet", output_format="coco")
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=r"folder: is a folder; a file is wanted"):
         convert(csv_2019, tmp_path / "folder")

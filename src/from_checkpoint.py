@@ -64,8 +64,7 @@ def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
     if others:
         log.warning("%s: trained for other sizes than those of %s", others[0], paths[0])
     log.info(
-        "%d classes: %s; images of at most %s px",
-        len(classes),
+        "the models' classes are %s; images are brought to at most %s px",
         classes,
         " x ".join(str(config.datamodule[key]) for key in PREDICTION_SIZES),
     )

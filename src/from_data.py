@@ -115,12 +115,12 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     module.num_classes, module.category_ids = len(category_ids), category_ids
     config.datamodule.category_ids = datamodule.category_ids = category_ids
     choose_schedule(config, len(store))
-    log.info("%d classes, the categories of %s: %s", len(category_ids), source, classes)
+    log.info("the model's classes are the categories of %s: %s", source, classes)
     if empty := classes.only([key for key in category_ids if not instances.get(key)]):
         log.warning(
-            "%d of them have no instance in %s, so nothing is learnt of them: %s",
-            len(empty),
+            "no instance in %s, so nothing is learnt, of %d of them: %s",
             source,
+            len(empty),
             empty,
         )
     if others := ClassList.of(store.labels).only({*store.category_ids}.difference(category_ids)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -242,7 +243,7 @@ def main(config: DictConfig) -> None:
     )
     for note in (*notes.values(), *(sweep_note(side, config[side]) for side in SIDES)):
         if note is not None:
-            print(f"note: {note}")
+            say(f"note: {note}", file=sys.stdout)
     summary = {side: asdict(own) for side, own in intervals.items()} | {
         "difference": asdict(gain),
         "probability_better": paired.probability_better,

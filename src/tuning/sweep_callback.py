@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from src.io import printable, write_text
+from src.terminal import say
 from src.tuning.sweep_results import (
     OVERRIDES_NAME,
     RESULT_NAME,
@@ -108,8 +110,8 @@ class SweepTable(Callback):
         if best.get("competition_map") is None:
             return
         folder = directory / best["folder"]
-        print(f"best of {len(results.rows)} jobs: {score_in_words(best)}, {folder}")
-        print(f"  {self._command(config.hydra.job.name, folder)}")
+        say(f"best of {len(results.rows)} jobs: {score_in_words(best)}, {folder}", file=sys.stdout)
+        say(f"  {self._command(config.hydra.job.name, folder)}", file=sys.stdout)
 
     def _command(self, program: str, folder: Path) -> str:
         overrides = {

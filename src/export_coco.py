@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omegaconf import DictConfig
@@ -13,6 +14,8 @@ from rich.progress import track
 
 from src.annotations.categories import label_descriptions_from_json
 from src.annotations.classes import check_categories
+from src.annotations.coco import name_of_image
+from src.annotations.image_names import image_path
 from src.annotations.json_stream import iterate_members
 from src.config import entry_point, to_plain
 from src.errors import InputError
@@ -28,21 +31,29 @@ def read_image_numbers(path: Path) -> dict[str, int]:
     """COCO's number of each image by file name, from a file of COCO annotations.
 
     Raises:
-        InputError: no such file, no such JSON, or a file name that stands twice.
+        InputError: no such file, no such JSON, a file name that leads out of the image folder, or
+            a file name or a number that stands twice.
     """
     refuse_special_file(path)
     try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        numbers = {str(image["file_name"]): int(image["id"]) for image in images}
+        images = json.loads(path.read_text(encoding="utf-8-sig"))["images"]
+        numbers = {}
+        for image in images:
+            key, name = name_of_image(image)
+            if name is None:
+                raise KeyError(key)
+            numbers[image_path(str(name), key=key)] = int(image["id"])
     except FileNotFoundError:
         raise InputError(f"annotations={path}: no such file") from None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"annotations={path}: COCO JSON wanted, with images that have id and file_name "
             f"({type(error).__name__}: {error})"
         ) from error
     if len(numbers) < len(images):
         raise InputError(f"annotations={path}: two images have one file_name")
+    if len(set(numbers.values())) < len(images):
+        raise InputError(f"annotations={path}: two images have one id")
     return numbers
 
 
@@ -50,7 +61,7 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
     """COCO's number of each image of the store.
 
     Without a file, as src.convert numbers the same images: by place, from 1. An image id is a file
-    name, or one without its suffix, or with folders left out.
+    name, or one without its suffix, or with folders left out where no other file is called so.
 
     Raises:
         InputError: the file lacks an image of the store.
@@ -58,8 +69,11 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
     if annotations is None:
         return {image_id: place for place, image_id in enumerate(store.image_ids, start=1)}
     by_file = read_image_numbers(Path(annotations))
-    names = {Path(file).stem: number for file, number in by_file.items()}
-    names |= {Path(file).name: number for file, number in by_file.items()} | by_file
+    names: dict[str, int] = {}
+    for short in (_stem, _file_name, _without_suffix):
+        called = Counter(map(short, by_file))
+        names |= {short(file): by_file[file] for file in by_file if called[short(file)] == 1}
+    names |= by_file
     missing = [image_id for image_id in store.image_ids if image_id not in names]
     if missing:
         raise InputError(
@@ -67,6 +81,18 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
             f"{store.directory}, the first is {missing[0]!r}"
         )
     return {image_id: names[image_id] for image_id in store.image_ids}
+
+
+def _stem(file: str) -> str:
+    return PurePosixPath(file).stem
+
+
+def _file_name(file: str) -> str:
+    return PurePosixPath(file).name
+
+
+def _without_suffix(file: str) -> str:
+    return str(PurePosixPath(file).with_suffix(""))
 
 
 def compare_categories(store: PredictionStore, path: Path) -> None:

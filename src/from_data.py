@@ -19,7 +19,7 @@ DEFAULT_NUM_CLASSES = 46  # of conf/module, the competition's
 
 
 def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
-    """Let ``annotations``, ``images`` and ``exif`` stand for the datamodule's keys, where given.
+    """Let ``annotations``, ``images`` and the like stand for the datamodule's keys, where given.
 
     Split and cache, unless they are given, then lie in the run's folder: another data set's are of
     no use, and the folder of the data may be read-only.
@@ -33,8 +33,9 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
     """
     annotations, images, datamodule = config.annotations, config.images, config.datamodule
     keys = overridden_keys()
-    if (exif := config.get("exif")) is not None:
-        datamodule.exif = exif
+    for key in ("exif", "duplicates", "on_bad_rows"):
+        if (value := config.get(key)) is not None:
+            datamodule[key] = value
     if annotations is None and images is None:
         if config.get("length") is not None and not keys & {
             "datamodule.train_annotations",

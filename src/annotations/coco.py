@@ -139,7 +139,7 @@ class _Images:
             try:
                 record = self._record(entry)
             except RowError as error:
-                name = _name_of(entry)[1] if isinstance(entry, dict) else None
+                name = name_of_image(entry)[1] if isinstance(entry, dict) else None
                 if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
                     self.bad_ids.setdefault(entry["id"], str(name or ""))
                 bad_rows.append(
@@ -179,7 +179,7 @@ class _Images:
             number = entry.get("id") if isinstance(entry, dict) else None
             if not isinstance(number, int | str) or isinstance(number, bool):
                 continue
-            name = _name_of(entry)[1]
+            name = name_of_image(entry)[1]
             same = (_one_spelling(name), entry.get("height"), entry.get("width"))
             if first.setdefault(number, same) != same:
                 names = " and ".join(map(_described, (first[number], same)))
@@ -195,7 +195,7 @@ class _Images:
             raise RowError(
                 f"id {number!r:.60} must be that of one image, got it for {self.ambiguous[number]}"
             )
-        key, name = _name_of(entry)
+        key, name = name_of_image(entry)
         if not isinstance(name, str):
             raise RowError(f"file_name is {name!r:.60}; a text is wanted")
         image_id, file_name = self._names.identify(name, key=key)
@@ -205,7 +205,7 @@ class _Images:
         return ImageRecord(image_id, file_name, height_px, width_px)
 
 
-def _name_of(entry: dict[str, Any]) -> tuple[str, Any]:
+def name_of_image(entry: dict[str, Any]) -> tuple[str, Any]:
     """The key that names an image's file, and its value; LVIS has the address of the COCO image.
 
     Of an address the folder and the file count (``train2017/000000391895.jpg``), as in LVIS's API.

@@ -164,6 +164,10 @@ def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_pat
             "001.jpg": 9,
             "002.jpg": 5,
         }
+    # two files of one name: without its folder, none of them is meant
+    names = {"x/000.jpg": 7, "y/000.jpg": 8, "y/001.jpg": 9, "002.jpg": 5}
+    with pytest.raises(InputError, match=r"lacks 1 of the 3 images .* the first is '000\.jpg'"):
+        number_images(store, write_coco(file, names))
 
 
 @pytest.mark.parametrize(
@@ -177,6 +181,16 @@ def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_pat
             '{"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]}',
             r"two images have one file_name",
         ),
+        (
+            '{"images": [{"id": 1, "file_name": "x/a"}, {"id": 2, "file_name": ".\\\\x\\\\a"}]}',
+            r"two images have one file_name",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "x/a"}, {"id": 1, "file_name": "y/a"}]}',
+            r"two images have one id",
+        ),
+        ('{"images": [{"id": 1, "file_name": "../a"}]}', r"file_name must be a path relative"),
+        ('{"images": [7]}', r"COCO JSON wanted.*AttributeError"),
         (
             '{"images": [{"id": 1, "file_name": "001.jpg"}]}',
             r"lacks 1 of the 2 images of .*store, the first is '000\.jpg'",

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from src.metrics.scoring import compare, open_submission, open_truth, score_comp
 from src.postprocess.category_names import named_settings, names_for
 from src.postprocess.prediction_store import PredictionStore
 from src.reporting.stored_predictions import StoredObjects
-from src.terminal import PlainConsole, say
+from src.terminal import PlainConsole, say, say_once
 from src.tuning.in_sample import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.session import compare_categories
 from src.tuning.sweep_results import RESULT_NAME, job_file
@@ -105,12 +104,6 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
         return Side(scores_by_id, in_sample)
 
 
-@cache
-def _say_once(text: str) -> None:
-    """Print what holds for both sides once."""
-    say(text)
-
-
 def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObjects:
     store = PredictionStore(config[side])
     compare_categories(store, truth)
@@ -143,7 +136,7 @@ def _score(
     comparison = compare(truth, prediction, prediction_name=name, image_ids=image_ids)
     score = score_comparison(comparison, averaging=config.averaging, progress=progress)
     for note in comparison.notes:
-        _say_once(f"note: {note}")
+        say_once(f"note: {note}")
     return dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
 
 

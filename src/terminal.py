@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import unicodedata
@@ -49,6 +50,16 @@ class PlainConsole(Console):
 def say(text: object, *, file: TextIO | None = None) -> None:
     """Print a line that may hold text of a file; to stderr where no file is given."""
     print(escape_controls(str(text)), file=sys.stderr if file is None else file)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print a line to stderr the first time in this process: what holds for many parts of a run.
+
+    It lives here because a cached function of a program's own module cannot be sent to the jobs of
+    a sweep, which joblib makes of that module.
+    """
+    say(text)
 
 
 def escape_controls(text: str) -> str:

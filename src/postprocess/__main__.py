@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import sys
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
 from src.postprocess.submission_formats import format_named
 from src.score import score_summary, score_tables
-from src.terminal import PlainConsole, say
+from src.terminal import PlainConsole, say_once
 from src.tuning.dashboard import open_dashboard
 from src.tuning.in_sample import find_in_sample
 from src.tuning.session import Inputs, Session, open_session, shared_session
@@ -135,7 +134,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         )
     if is_sweep():
         for note in session.notes:
-            _say_once(f"note: {note}")
+            say_once(f"note: {note}")
     else:
         console.print(in_words(output, submitted, settings, session))
     score, findings = submitted.score, submitted.findings
@@ -165,12 +164,6 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         "averaging": score.averaging,
         "scored_images": score.images,
     } | counts
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    """Say what holds for every job of a sweep, once a process."""
-    say(text)
 
 
 def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:

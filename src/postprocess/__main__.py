@@ -139,7 +139,10 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         console.print(in_words(output, submitted, settings, session))
     score, findings = submitted.score, submitted.findings
     violations = None if findings is None else len(findings.violations)
-    counts = asdict(submitted.report) | {"violations": violations}
+    counts = asdict(submitted.report) | {
+        "violations": violations,
+        "took_most": ", ".join(submitted.steps.took_most),  # steps that did
+    }
     if score is None:
         return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
     interval = bootstrap_interval(
@@ -171,6 +174,8 @@ def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bo
     remarks = [f"{result['objects']} objects", folder.name]
     if result.get("violations"):
         remarks.append("not a valid submission")
+    if result.get("took_most"):
+        remarks.append(f"{result['took_most']} took most detections")
     if is_done_before:
         remarks.append("done before")
     return f"{job_in_words()}  {score_in_words(result)}  {job_settings_in_words()}  " + ", ".join(

@@ -41,6 +41,16 @@ class StepCounts:
         took[0] = took[0].replace(" ", " took ", 1)
         return f"{self.pairs:,} pairs: {', '.join(took)}; {self.left:,} objects are left"
 
+    @property
+    def took_most(self) -> dict[str, int]:
+        """How many reached each step that took all or most of them; see ``warnings``."""
+        found, reached = {}, self.pairs
+        for step, count in self.taken.items():
+            if count == reached > 0 or (2 * count > reached and step not in _TAKE_MOST):
+                found[step] = reached
+            reached -= count
+        return found
+
     def warnings(
         self,
         settings: PostprocessSettings,
@@ -57,14 +67,11 @@ class StepCounts:
             category_ids: Of the predictions.
         """
         sentences = []
-        reached = self.pairs
-        for step, count in self.taken.items():
-            is_all = count == reached > 0
-            if is_all or (2 * count > reached and step not in _TAKE_MOST):
-                share = f"all {count:,}" if is_all else f"{count:,} of the {reached:,}"
-                why = self._reason(step, settings, categories, category_ids)
-                sentences.append(f"{step} took {share} detections that reached it: {why}")
-            reached -= count
+        for step, reached in self.took_most.items():
+            count = self.taken[step]
+            share = f"all {count:,}" if count == reached else f"{count:,} of the {reached:,}"
+            why = self._reason(step, settings, categories, category_ids)
+            sentences.append(f"{step} took {share} detections that reached it: {why}")
         if not self.pairs:
             sentences.append("the store has no (box, class) pair of these images")
         return sentences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,8 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
     few = ("resamples=100", *inputs[1:])
     run(report, inputs[0], *few, "postprocess=winner", "worst=1", "best=0")
     assert took in Path("report.html").read_text()
+    shown = run(postprocess, "-m", *inputs, "postprocess=winner,winner_all_classes")
+    assert re.search(r"0 objects, [0-9a-f]{8}, remove took most detections\njob 2 of 2", shown)
     errors: list[str] = []
     run(compare, f"a={store}", f"b={store}", "b_postprocess=winner", *few, errors=errors)
     assert errors[0].startswith(f"warning: b: {took}")

@@ -141,7 +141,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     violations = None if findings is None else len(findings.violations)
     counts = asdict(submitted.report) | {
         "violations": violations,
-        "took_most": ", ".join(submitted.steps.took_most),  # steps that did
+        "took_most": ", ".join(submitted.steps.took_most) or None,  # names of steps
     }
     if score is None:
         return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts

@@ -80,5 +80,5 @@ ladder: setup  ## climb the winner's rungs on generated photos, and rewrite the 
 	@OMP_NUM_THREADS=2 $(PY) -m experiments.ladder
 
 .PHONY: clean
-clean:  ## remove what the demo and the tests made (keeps .venv)
-	@rm -rf outputs multirun .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove what the demo and the ladder made (outputs/demo, outputs/ladder), nothing else
+	@rm -rf $(DEMO) outputs/ladder

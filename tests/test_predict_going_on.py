@@ -262,3 +262,40 @@ def test_a_killed_run_of_two_processes_goes_on_with_fewer_photos_than_processes(
     after = {path.name: path.stat().st_mtime_ns for path in store.glob("*.arrow")}
     assert {name: after[name] for name in before} == before
     assert not list(store.glob(".*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_prediction_and_keeps_its_shards(
+    folder: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    (tmp_path / "many").mkdir()
+    for copy in range(400):
+        os.link(folder / "test" / "a.jpg", tmp_path / "many" / f"{copy:03d}.jpg")
+    store = tmp_path / "store"
+    given = overrides(
+        folder,
+        f"checkpoint={checkpoint(folder, 0)}",
+        f"datamodule.test_images={tmp_path}/many",
+        f"predictions={store}",
+        f"hydra.run.dir={tmp_path}/run",
+        "images_per_shard=4",
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "src.predict", *given],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not list(store.glob("*.arrow")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert stderr.endswith("interrupted: the same command predicts the images that are missing\n")
+    assert list(store.glob("*.arrow"))
+    assert not list(store.glob(".*"))

@@ -125,6 +125,10 @@ def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
     if config.predict_split == "validation":
         run = paths[0].parent
         use_own_data(config, run_directory=run.parent if run.name == "checkpoints" else run)
+        if config.annotations is not None:
+            for key in ("validation_images", "split_seed"):  # as the split of the run has them
+                if f"datamodule.{key}" not in overridden_keys():
+                    config.datamodule[key] = None
     elif config.images is not None:
         config.datamodule.test_images = config.images
         if "datamodule.sample_submission" not in overridden_keys():

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from PIL import Image
 from rich.progress import Progress
+from tests.helpers.coco_files import write_data
 
 from src import train as training
 from src.average import average
@@ -37,36 +35,6 @@ from tests.postprocess.generated import make_candidates
 from tests.test_configs import compose_config
 
 NAMES = {0: "root", 1: "coat", 5: "hat", 9: "shoe"}
-
-
-def write_data(
-    folder: Path, categories: dict[int, str], instances: list[int], images: int = 6
-) -> Path:
-    """A COCO file with an instance of each of these categories on every image, and the images."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    content: dict[str, list[Any]] = {
-        "categories": [{"id": key, "name": name} for key, name in categories.items()],
-        "images": [],
-        "annotations": [],
-    }
-    for number in range(images):
-        name = f"{number}.png"
-        Image.fromarray(np.full((48, 40, 3), 20 * number, np.uint8)).save(folder / "images" / name)
-        content["images"].append({"id": number, "file_name": name, "height": 48, "width": 40})
-        content["annotations"] += [
-            {
-                "id": len(content["annotations"]) + place,
-                "image_id": number,
-                "category_id": category,
-                "segmentation": [[2, 2, 30, 2, 30, 20 + place, 2, 20 + place]],
-                "bbox": [2, 2, 28, 18 + place],
-                "area": 28 * (18 + place),
-                "iscrowd": 0,
-            }
-            for place, category in enumerate(instances)
-        ]
-    (folder / "a.json").write_text(json.dumps(content))
-    return folder / "a.json"
 
 
 def own(folder: Path, *overrides: str) -> DictConfig:

@@ -12,7 +12,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
-from tests.helpers.coco_files import write_data
 
 from src import train as training
 from src.average import average
@@ -31,6 +30,7 @@ from src.postprocess.submission_formats import FORMATS
 from src.report import open_predictions
 from src.tuning.session import Inputs, open_session
 from tests.cascades import SMALL, compose_module
+from tests.helpers.coco_files import write_data
 from tests.postprocess.generated import make_candidates
 from tests.test_configs import compose_config
 

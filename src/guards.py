@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +20,15 @@ from src.errors import InputError
 
 # The last three are Lightning's older names of the first three.
 LEGAL_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+
+_COCO = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
+# The scores of a validation, by the callback that logs them.
+SCORES = {
+    "competition_score": ("validation/competition_map",),
+    "coco_average_precision": tuple(
+        f"validation/coco_{kind}{name}" for kind in ("", "box_") for name in _COCO
+    ),
+}
 
 
 def local_devices(trainer: DictConfig) -> int:
@@ -75,6 +86,40 @@ def check_precision(trainer: DictConfig) -> None:
             "the mixed ones keep the weights in float32 and compute in half precision where that "
             "is safe"
         )
+
+
+def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> None:
+    """Refuse a score to monitor that nothing logs, which would end the run after its first epoch.
+
+    Callbacks that are not this project's or Lightning's may log anything, so with one of them any
+    name is legal.
+
+    Raises:
+        InputError: Names the callback, and the scores that there are.
+    """
+    nodes = {str(name): node for name, node in (callbacks or {}).items() if node is not None}
+    targets = [str(node.get("_target_")) for node in nodes.values()]
+    scores = [name for key, names in SCORES.items() if key in nodes for name in names]
+    is_known = all(target.startswith(("src.", "lightning.")) for target in targets)
+    for name, node in nodes.items():
+        monitor = node.get("monitor")
+        if monitor is None or monitor.startswith(("train/", "speed/")):
+            continue
+        if is_known and monitor not in scores:
+            near = difflib.get_close_matches(str(monitor), scores, n=4, cutoff=0.3) or scores
+            legal = ", ".join([*near, "train/loss"])
+            absent = [key for key, names in SCORES.items() if monitor in names]
+            why = f" (callbacks.{absent[0]} is null)" if absent else ""
+            raise InputError(
+                f"callbacks.{name}.monitor must be a score that is logged ({legal}), got "
+                f"{monitor}{why}; callbacks.{name}=null does without"
+            )
+        stops = str(node.get("_target_")).endswith("EarlyStopping")
+        if stops and monitor in scores and trainer.get("limit_val_batches") == 0:
+            raise InputError(
+                f"callbacks.{name}.monitor={monitor} needs a validation, got "
+                "trainer.limit_val_batches=0"
+            )
 
 
 def check_multirun(trainer: DictConfig) -> None:

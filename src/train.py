@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList
 from src.callbacks.composed_config import ComposedConfig
 from src.callbacks.data_fingerprint import DataFingerprint
+from src.callbacks.loggers import begin_at_step
 from src.callbacks.memory_advice import MemoryAdvice
 from src.callbacks.run_folder import RunFolderCallback, new_run_id
 from src.callbacks.run_record import RunRecordCallback, finishing
@@ -26,7 +27,13 @@ from src.config import entry_point, instantiate_all, to_plain
 from src.errors import InputError
 from src.failures import explain_failure
 from src.from_data import take_classes, use_own_data
-from src.guards import build_trainer, check_devices, check_multirun, check_precision
+from src.guards import (
+    build_trainer,
+    check_devices,
+    check_monitors,
+    check_multirun,
+    check_precision,
+)
 from src.io import check_writable
 from src.mmdet_bridge.checkpoints import (
     CONFIG_KEY,
@@ -64,6 +71,7 @@ def train(config: DictConfig) -> float | None:
         torch.set_num_threads(config.torch_threads)
     check_devices(config.trainer)
     check_precision(config.trainer)
+    check_monitors(config.callbacks, config.trainer)
     if config.trainer.get("fast_dev_run"):
         # A folder of its own, where it leaves nothing that a real run would take.
         config = config.copy()
@@ -94,6 +102,7 @@ def train(config: DictConfig) -> float | None:
     if found is None:
         start_from(module, config.initial_weights)
     loggers = instantiate_all(config.logger)
+    begin_at_step(loggers, 0 if found is None else found.step)
     advice = MemoryAdvice()
     run_id = new_run_id() if found is None else found.run_id
     record = RunRecordCallback(config=plain_config, directory=config.paths.output_dir)

@@ -103,6 +103,7 @@ RECIPE: list[tuple[str, str, Any]] = [
     ("S7", "trainer.max_epochs", 20),
     # one an epoch, all kept
     ("S7", "callbacks.run_checkpoint._target_", "src.callbacks.run_checkpoint.RunCheckpoint"),
+    ("S7", "callbacks.run_checkpoint.keep", None),
 ]
 
 

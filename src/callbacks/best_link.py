@@ -14,20 +14,19 @@ class BestLinkCallback(Callback):
     """Keep a link ``best.ckpt`` beside the checkpoints that are kept by a score.
 
     Args:
-        monitor: the score; the trainer has one ``ModelCheckpoint`` that keeps the best by it.
+        monitor: the score by which a ``ModelCheckpoint`` keeps the best; None: there is no link.
     """
 
-    def __init__(self, *, monitor: str) -> None:
+    def __init__(self, *, monitor: str | None) -> None:
         self.monitor = monitor
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Point to the best; it was saved at the end of validation, before this."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or self.monitor is None:
             return
         for callback in trainer.checkpoint_callbacks:
-            if getattr(callback, "monitor", None) != self.monitor:
+            if not isinstance(callback, ModelCheckpoint) or callback.monitor != self.monitor:
                 continue
-            assert isinstance(callback, ModelCheckpoint)
             best = Path(callback.best_model_path)
             if not callback.best_model_path or not best.exists():
                 continue

@@ -1,4 +1,4 @@
-"""What Lightning's loggers have no common call for: tables and pictures."""
+"""What Lightning's loggers have no common call for: tables, pictures, and where a run resumes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from src.io import printable
+
+
+def begin_at_step(loggers: Sequence[Logger], step: int) -> None:
+    """Let TensorBoard show steps that are done again once: what it has from there on is superseded.
+
+    To be called before anything is logged. CSV files are one a start.
+
+    Args:
+        loggers: Of this start.
+        step: Optimizer steps done before it, 0 for a new run.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger._kwargs["purge_step"] = step
 
 
 def log_table(
@@ -27,7 +41,7 @@ def log_table(
         elif isinstance(logger, TensorBoardLogger):
             lines = [columns, ["---"] * len(columns), *rows]
             text = "\n".join("|".join(map(_cell, line)) for line in lines)
-            logger.experiment.add_text(key, text, trainer.global_step)
+            logger.experiment.add_text(key, text, _last_step(trainer))
 
 
 def log_pictures(trainer: Trainer, key: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
@@ -50,8 +64,13 @@ def log_pictures(trainer: Trainer, key: str, pictures: Mapping[str, npt.NDArray[
         elif isinstance(logger, TensorBoardLogger):
             for name, picture in pictures.items():
                 logger.experiment.add_image(
-                    f"{key}/{name}", picture, trainer.global_step, dataformats="HWC"
+                    f"{key}/{name}", picture, _last_step(trainer), dataformats="HWC"
                 )
+
+
+def _last_step(trainer: Trainer) -> int:
+    """Return the number of the last step, 0 for the first, as Lightning logs what follows it."""
+    return max(0, trainer.global_step - 1)
 
 
 def _framed(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:

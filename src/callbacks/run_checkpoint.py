@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from src.callbacks.checkpoint_files import link
@@ -17,7 +18,10 @@ from src.callbacks.requeue import RequeueSignal
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 
+log = logging.getLogger(__name__)
+
 EPOCH_FILES, STEP_FILES, LAST_FILE = "epoch_*.ckpt", "step_*.ckpt", "last.ckpt"
+LINKS = ("last.ckpt", "best.ckpt")
 REQUEUE_FILES = "hpc_ckpt_*.ckpt"  # Lightning's, in the folder above, when SLURM stops a job
 STEP_FILES_KEPT = 2  # the newest, and the one before for the case that the newest gets damaged
 POSITION_KEY = "position"
@@ -56,17 +60,25 @@ class RunCheckpoint(Checkpoint):
     Args:
         dirpath: Folder of the checkpoints.
         every_n_train_steps: Optimizer steps between two checkpoints within an epoch.
+        keep: Epochs whose checkpoints are kept, the newest; None: all. One that ``best.ckpt`` or
+            ``last.ckpt`` stands for, or that is kept for its score, stays in any case.
 
     Raises:
-        InputError: A number of steps below 1.
+        InputError: A number of steps, or of epochs, below 1.
     """
 
-    def __init__(self, *, dirpath: str, every_n_train_steps: int) -> None:
+    def __init__(self, *, dirpath: str, every_n_train_steps: int, keep: int | None = None) -> None:
         if every_n_train_steps < 1:
             raise InputError(
                 f"callbacks.run_checkpoint.every_n_train_steps={every_n_train_steps}: 1 or more "
                 "is legal"
             )
+        if keep is not None and keep < 1:
+            raise InputError(
+                f"callbacks.run_checkpoint.keep must be 1 or more, or null for all, got {keep}"
+            )
+        self.keep = keep
+        self._is_size_said = False
         self.directory = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
@@ -222,6 +234,46 @@ class RunCheckpoint(Checkpoint):
             for path in self._used_requeue_files:
                 path.unlink(missing_ok=True)
             self._used_requeue_files = []
+            if self._saves_epoch:
+                self._say_size(trainer, (self.directory / name).stat().st_size)
+                self._drop_old_epochs(trainer)
+
+    def _say_size(self, trainer: Trainer, num_bytes: int) -> None:
+        """Say once how many checkpoints are kept, and what they take on the disk."""
+        if self._is_size_said:
+            return
+        self._is_size_said = True
+        best = sum(max(0, callback.save_top_k) for callback in _rankings(trainer))
+        limit = trainer.max_epochs or -1
+        kept = f"the newest {self.keep} epochs" if self.keep is not None else "all epochs"
+        epochs = limit if self.keep is None else min(self.keep, limit) if limit > 0 else self.keep
+        count = epochs + STEP_FILES_KEPT + best
+        total = f": at most {count}, {_size(count * num_bytes)}" if epochs > 0 else ""
+        log.info(
+            "checkpoints take %s each; kept are those of %s (callbacks.run_checkpoint.keep), %d "
+            "within an epoch, and %d best%s in %s",
+            *(_size(num_bytes), kept, STEP_FILES_KEPT, best, total, self.directory),
+        )
+
+    def _drop_old_epochs(self, trainer: Trainer) -> None:
+        """Remove the checkpoints of epochs that are no longer kept."""
+        if self.keep is None:
+            return
+        links = [path for name in LINKS if (path := self.directory / name).exists()]
+        ranked = {Path(name) for callback in _rankings(trainer) for name in callback.best_k_models}
+        files = sorted(self.directory.glob(EPOCH_FILES), key=lambda path: (len(path.name), path))
+        for path in files[: -self.keep]:
+            if path not in ranked and not any(path.samefile(link) for link in links):
+                path.unlink()
+
+
+def _rankings(trainer: Trainer) -> list[ModelCheckpoint]:
+    """Return the callbacks that keep checkpoints by a score."""
+    return [kept for kept in trainer.checkpoint_callbacks if isinstance(kept, ModelCheckpoint)]
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.0f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:.1f} GiB"
 
 
 def _requeue_files(trainer: Trainer) -> list[Path]:

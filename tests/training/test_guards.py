@@ -22,6 +22,7 @@ from src.errors import InputError
 from src.guards import (
     build_trainer,
     check_devices,
+    check_monitors,
     check_multirun,
     check_precision,
     local_devices,
@@ -113,6 +114,52 @@ def test_a_precision_without_float32_weights_is_refused(precision: Any) -> None:
 @pytest.mark.parametrize("precision", ["32-true", 32, None, "16-mixed", 16, "bf16-mixed", "bf16"])
 def test_legal_precisions(precision: Any) -> None:
     check_precision(trainer(precision=precision))
+
+
+SCORE = {"_target_": "src.callbacks.x", "averaging": "per_class"}
+BEST = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
+STOP = {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "limits", "message"),
+    [
+        (
+            {"competition_score": SCORE, "best": {**BEST, "monitor": "validation/competition_mop"}},
+            {},
+            r"best\.monitor must be a score that is logged \(validation/competition_map, train"
+            r"/loss\), got validation/competition_mop; callbacks\.best=null does without",
+        ),
+        (
+            {"competition_score": None, "best": {**BEST, "monitor": "validation/competition_map"}},
+            {},
+            r"got validation/competition_map \(callbacks\.competition_score is null\)",
+        ),
+        (
+            {"competition_score": SCORE, "stop": {**STOP, "monitor": "validation/competition_map"}},
+            {"limit_val_batches": 0},
+            r"callbacks\.stop\.monitor=.* needs a validation, got trainer\.limit_val_batches=0",
+        ),
+    ],
+)
+def test_a_score_that_nothing_logs(callbacks: dict, limits: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_monitors(callbacks, limits)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        {"competition_score": SCORE, "best": {**BEST, "monitor": "validation/competition_map"}},
+        {"coco_average_precision": SCORE, "best": {**BEST, "monitor": "validation/coco_box_map"}},
+        {"best": {**BEST, "monitor": "train/loss"}},
+        {"best": {**BEST, "monitor": None}},
+        {"best": {**BEST, "monitor": "mine"}, "mine": {"_target_": "my.callbacks.Mine"}},
+        {"best": None},
+    ],
+)
+def test_scores_that_may_be_monitored(callbacks: dict) -> None:
+    check_monitors(callbacks, {"limit_val_batches": 1.0})
 
 
 def hydra_of(mode: RunMode, launcher: str) -> Any:

@@ -6,11 +6,15 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.callbacks.checkpoint_files import WholeCheckpointIO, link
+from src.callbacks.run_checkpoint import RunCheckpoint
 from src.errors import InputError
 from src.modules.members import best_checkpoints
 from src.resume import choose_checkpoint, set_aside, trial_limits
@@ -250,3 +254,43 @@ def test_early_stopping_ends_a_run_for_good(
     assert load(tmp_path / "checkpoints/last.ckpt")["global_step"] == 2 * STEPS_PER_EPOCH
     run(photos, tmp_path, *options, "+callbacks.early_stopping.patience=3")
     assert load(tmp_path / "checkpoints/last.ckpt")["global_step"] == 4 * STEPS_PER_EPOCH
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_at_least_one_epoch_is_kept(keep: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"keep must be 1 or more, or null for all, got {keep}"):
+        RunCheckpoint(dirpath=str(tmp_path), every_n_train_steps=1, keep=keep)
+
+
+def test_old_epochs_are_dropped_unless_something_needs_them(tmp_path: Path) -> None:
+    for epoch in (0, 1, 2, 3, 98, 99, 100, 101):
+        (tmp_path / f"epoch_{epoch:02d}.ckpt").touch()
+    (tmp_path / "best.ckpt").symlink_to("epoch_01.ckpt")
+    link(tmp_path / "epoch_02.ckpt", "last.ckpt")
+    ranking = ModelCheckpoint(dirpath=tmp_path, monitor="score", save_top_k=2)
+    ranking.best_k_models = {str(tmp_path / "epoch_03.ckpt"): torch.tensor(0.5)}
+    trainer = SimpleNamespace(checkpoint_callbacks=[ranking])
+    saver = RunCheckpoint(dirpath=str(tmp_path), every_n_train_steps=1, keep=3)
+    saver._drop_old_epochs(trainer)  # type: ignore[arg-type]
+    assert names(tmp_path) == {
+        *(f"epoch_{epoch:02d}.ckpt" for epoch in (1, 2, 3, 99, 100, 101)),
+        "best.ckpt",
+        "last.ckpt",
+    }
+    RunCheckpoint(dirpath=str(tmp_path), every_n_train_steps=1)._drop_old_epochs(trainer)  # type: ignore[arg-type]
+    assert len(names(tmp_path)) == 8
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_each_step_once(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path, *CONSTANT, "trainer.max_steps=9")
+    for name in ("step_00000009.ckpt", "last.ckpt"):  # as a kill before the last would have left it
+        (tmp_path / "checkpoints" / name).unlink()
+    run(photos, tmp_path, *CONSTANT, "callbacks.run_checkpoint.keep=1")
+    assert {"epoch_01.ckpt", "last.ckpt"} < names(tmp_path / "checkpoints")
+    assert "epoch_00.ckpt" not in names(tmp_path / "checkpoints")
+    shown = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("train/loss")] == list(range(12))
+    assert [event.step for event in shown.Scalars("validation/competition_map")] == [5, 11]
+    assert [event.step for event in shown.Tensors("validation/classes/text_summary")] == [5, 11]

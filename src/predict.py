@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from src.postprocess.late_fusion import LateFusion
 from src.postprocess.prediction_folder import claim_folder
 from src.postprocess.prediction_meta import META_NAME, StoreMeta
 from src.postprocess.prediction_store import PredictionStore
+from src.processes import end_with_parent
 from src.quiet import leave_out_irrelevant_messages
 from src.tuning.sweep_callback import finish_job, is_sweep
 
@@ -197,6 +199,8 @@ def predict(config: DictConfig) -> Path:
 
     Photos that are in the folder already are not predicted again.
     """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()  # so that a device is free again when the first process is killed
     check_devices(config.trainer)
     check_precision(config.trainer)
     leave_out_irrelevant_messages()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
+from src.cli.arguments import quote
 from src.cli.locks import working_in
 from src.config import CONFIG_DIRECTORY, entry_point, to_plain
 from src.errors import InputError
@@ -238,7 +240,10 @@ def main(config: DictConfig) -> None:
         console.print(sentence)
     use = f"postprocess={config.name}"
     if config.config_dir is not None:
-        use += f" hydra.searchpath=[file://{directory.resolve()}]"
+        place = f"file://{directory.resolve()}"
+        is_plain = re.fullmatch(r"[\w./:@+-]+", place, re.ASCII) is not None
+        key = "hydra.searchpath"
+        use += f" {key}=[{place}]" if is_plain else f" {quote(key, [place])}"
     console.print(f"wrote {path}: {use}")
     summary = result.summary() | {"settings": asdict(settings), "written": str(path)}
     write_json(Path(config.output_dir) / "result.json", json.loads(json.dumps(summary)))

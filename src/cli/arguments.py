@@ -69,19 +69,27 @@ def prepare_arguments(
     return [*flags, *prepared]
 
 
-def quote(key: str, value: str) -> str:
-    """Return ``key=value`` quoted for Hydra and then for a shell, with the value one literal text.
+def quote(key: str, value: str | Sequence[str]) -> str:
+    """Return ``key=value`` quoted for Hydra and then for a shell, each value one literal text.
 
     >>> print(quote("images", "my data [1]"))
     "images='my data [1]'"
+    >>> print(quote("checkpoint", ["a.ckpt", "b c.ckpt"]))
+    "checkpoint=['a.ckpt','b c.ckpt']"
     """
+    if isinstance(value, str):
+        argument = f"{key}={_literal(value)}"
+    else:
+        argument = f"{key}=[{','.join(map(_literal, value))}]"
+    return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
+
+
+def _literal(value: str) -> str:
+    """Return a value quoted for Hydra."""
     mark = '"' if "'" in value and '"' not in value else "'"
     text = value.replace("${", "\\${")
     text = re.sub(rf"(\\*)({mark}|$)", lambda found: 2 * found[1] + _escaped(found[2]), text)
-    argument = f"{key}={mark}{text}{mark}"
-    if not re.search(r'["$`\\!]', argument):
-        return f'"{argument}"'
-    return shlex.quote(argument)
+    return f"{mark}{text}{mark}"
 
 
 def _escaped(mark: str) -> str:

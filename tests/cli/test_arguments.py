@@ -42,6 +42,13 @@ def test_a_quoted_argument_gives_the_value(value: str) -> None:
     assert OmegaConf.create({"images": parsed}).images == value
 
 
+def test_quoted_lists_give_their_values() -> None:
+    command = f"printf %s {quote('checkpoint', STRANGE)}"
+    passed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    parsed = OverridesParser.create().parse_override(passed.stdout).value()
+    assert OmegaConf.create({"checkpoint": parsed}).checkpoint == STRANGE
+
+
 @pytest.mark.parametrize("value", [*STRANGE, "[x]", "a,b"])
 def test_the_message_has_the_argument_as_it_has_to_be_typed(value: str) -> None:
     with pytest.raises(InputError, match=r"^images[= ]") as caught:

@@ -92,6 +92,9 @@ class StoreWriter:
                     self.runs_batch_starts.append(first_row)
                     file.write_batch(batch)
         chosen = self._one_record_an_image()
+        stays = chosen[np.array(self._record_of_row, dtype=np.int64)]
+        if not stays.all():
+            self._leave_out(stays, directory / "runs.arrow")
         self._write_tables(directory, chosen)
 
     def _add(self, block: RowBlock) -> pa.RecordBatch:
@@ -149,7 +152,6 @@ class StoreWriter:
         self._numbers += compress((block.numbers[at] for at in keep), stays)
         self._record_of_row += compress(records, stays)
         self._attribute_ids += compress(attribute_ids, stays)
-        self.empty_masks += int((np.diff(offsets) == 0).sum())
         return masks_as_arrow(runs, offsets)
 
     def notes(self) -> list[str]:
@@ -253,11 +255,38 @@ class StoreWriter:
         )
         return chosen
 
+    def _leave_out(self, stays: npt.NDArray[np.bool_], runs_path: Path) -> None:
+        """Keep some of the objects, shape (N,), and write their masks alone anew.
+
+        Readers take the masks for those of the objects, one after the other.
+        """
+        whole = runs_path.with_name("all_runs.arrow")
+        runs_path.rename(whole)
+        self.runs_batch_starts, first, kept_so_far = [], 0, 0
+        with (
+            pa.OSFile(str(whole)) as source,
+            pa.OSFile(str(runs_path), "wb") as sink,
+            pa.ipc.new_file(sink, RUNS_SCHEMA) as file,
+        ):
+            reader = pa.ipc.open_file(source)
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                kept = batch.filter(pa.array(stays[first : first + batch.num_rows]))
+                first += batch.num_rows
+                if kept.num_rows:
+                    self.runs_batch_starts.append(kept_so_far)
+                    file.write_batch(kept)
+                kept_so_far += kept.num_rows
+        whole.unlink()
+        self._record_of_row = list(compress(self._record_of_row, stays))
+        self._attribute_ids = list(compress(self._attribute_ids, stays))
+        for name, parts in self._columns.items():
+            self._columns[name] = [np.concatenate(parts)[stays]]
+
     def _write_tables(self, directory: Path, chosen: npt.NDArray[np.bool_]) -> None:
         records = list(self._records)
         record_of_row = np.array(self._record_of_row, dtype=np.int64)
-        kept = np.flatnonzero(chosen[record_of_row])
-        objects = np.bincount(record_of_row[kept], minlength=len(records))
+        objects = np.bincount(record_of_row, minlength=len(records))
         belongs = [
             index
             for index, image in enumerate(records)
@@ -267,11 +296,12 @@ class StoreWriter:
         images = [records[index] for index in belongs]
         rank = np.full(len(records), -1, dtype=np.int32)
         rank[belongs] = np.arange(len(belongs), dtype=np.int32)
-        self.images, self.objects = len(images), len(kept)
+        self.images, self.objects = len(images), len(record_of_row)
         self.images_without_objects = int((objects[belongs] == 0).sum())
-        self.crowd_objects = int(self._column("is_crowd", np.uint8)[kept].sum())
+        self.crowd_objects = int(self._column("is_crowd", np.uint8).sum())
+        self.empty_masks = int((self._column("area_px", np.int64) == 0).sum())
 
-        order = kept[np.argsort(rank[record_of_row[kept]], kind="stable")]
+        order = np.argsort(rank[record_of_row], kind="stable")
         boxes = self._column("box_xyxy", np.int32).reshape(-1, 4)
         instances = {
             "image_index": rank[record_of_row[order]],

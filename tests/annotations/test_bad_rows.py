@@ -7,7 +7,7 @@ import re
 import pytest
 
 from src.annotations.formats import convert
-from src.annotations.store import AnnotationStore
+from src.annotations.store import TABLES, AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
 from tests.annotations.annotation_rows import (
@@ -142,6 +142,31 @@ def test_rows_of_an_image_must_agree_on_its_size(tmp_path):
     )
     (skipped,) = read_rows(report.skipped_file)
     assert skipped["original"] == lines[0]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2**20])
+def test_nothing_of_rows_with_another_size_stays(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr("src.annotations.imaterialist_csv.BLOCK_BYTES", block_bytes)
+    good = [*GOOD, "b.jpg,1 1,1,1,1", "a.jpg,9 2,5,4,8", "a.jpg,4 1,5,4,7"]
+    lines = ["a.jpg,1 1,6,4,3", *good[:3], "a.jpg,,7,4,", "a.jpg,2 1,6,4,3", "a.jpg,,6,4,2"]
+    source = write_lines(tmp_path / "rows.csv", HEADER_2019, *lines, *good[3:])
+    write_lines(tmp_path / "good.csv", HEADER_2019, *good)
+    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    wanted = build_store(tmp_path / "good.csv", tmp_path / "good.store")
+    assert (report.skipped_rows, report.objects, report.empty_masks) == (4, wanted.objects, 0)
+    for name in ("images.arrow", "instances.arrow"):
+        written = (tmp_path / "a.store" / name).read_bytes()
+        assert written == (tmp_path / "good.store" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a.store").iterdir()) == sorted(
+        [*TABLES, "store.json"]
+    )
+    for name in ("a.json", "a.csv"):
+        outputs = [tmp_path / f"{which}_{name}" for which in ("good", "source", "store")]
+        convert(tmp_path / "good.csv", outputs[0])
+        convert(source, outputs[1], on_bad_rows="skip")
+        convert(tmp_path / "a.store", outputs[2])
+        first, *others = [path.read_bytes() for path in outputs]
+        assert others == [first, first]
 
 
 @pytest.mark.parametrize("name", HEADER_2019.split(","))

@@ -117,3 +117,9 @@ def spread_scores(detector: Any, *, seed: int = 0) -> None:
         for head in detector.roi_head.mask_head:
             layer = head.conv_logits
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
+
+
+def one_by_one(batch: Batch) -> list[Batch]:
+    """Each image of a batch as a batch of its own, which is how a prediction pads it."""
+    pairs = zip(batch["inputs"], batch["data_samples"], strict=True)
+    return [{"inputs": [pixels], "data_samples": [sample]} for pixels, sample in pairs]

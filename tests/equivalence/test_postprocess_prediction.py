@@ -17,7 +17,7 @@ from src.mmdet_bridge.detectors import preprocess
 from src.postprocess.pipeline import postprocess
 from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
 from src.postprocess.raster import RASTER_HW
-from tests.cascades import SMALL, compose_module, make_batch, spread_scores
+from tests.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
 from tests.equivalence.test_postprocess_raster import paste_and_shrink
 from tests.postprocess.generated import make_settings
 
@@ -36,14 +36,20 @@ def detector() -> Any:
 @torch.no_grad()
 def predict_with_mmdet(detector: Any, score: float, iou: float, mask: float) -> list[Any]:
     """mmdet's own ``predict``, masks at full size."""
-    data = preprocess(detector, make_batch(scale_wh=SCALE_WH, with_objects=False), training=False)
+    images = [
+        preprocess(detector, image, training=False)
+        for image in one_by_one(make_batch(scale_wh=SCALE_WH, with_objects=False))
+    ]
     before = detector.roi_head.test_cfg
     detector.roi_head.test_cfg = copy.deepcopy(before)
     detector.roi_head.test_cfg.score_thr = score
     detector.roi_head.test_cfg.nms.iou_threshold = iou
     detector.roi_head.test_cfg.mask_thr_binary = mask
     try:
-        samples = detector.predict(data["inputs"], data["data_samples"], rescale=True)
+        samples = [
+            detector.predict(image["inputs"], image["data_samples"], rescale=True)[0]
+            for image in images
+        ]
     finally:
         detector.roi_head.test_cfg = before
     return [sample.pred_instances for sample in samples]

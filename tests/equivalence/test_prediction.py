@@ -17,7 +17,7 @@ from torch import Tensor
 from src.mmdet_bridge.cascade import predict_candidates
 from src.mmdet_bridge.detectors import preprocess
 from src.postprocess.candidates import Candidates
-from tests.cascades import SMALL, compose_module, make_batch, spread_scores
+from tests.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
 
 CLASSES = 5
 SCALE_WH = (0.37, 0.41)  # the photo is larger than the picture, and not by the same factor each way
@@ -46,13 +46,19 @@ def candidates_of(detector: Any, stages: str = "last", **changes: Any) -> list[C
 @torch.no_grad()
 def mmdet_prediction(detector: Any, score_threshold: float, nms_iou_threshold: float) -> list[Any]:
     """mmdet's own ``predict`` on the same photos."""
-    data = preprocess(detector, make_batch(scale_wh=SCALE_WH, with_objects=False), training=False)
+    images = [
+        preprocess(detector, image, training=False)
+        for image in one_by_one(make_batch(scale_wh=SCALE_WH, with_objects=False))
+    ]
     before = detector.roi_head.test_cfg
     detector.roi_head.test_cfg = copy.deepcopy(before)
     detector.roi_head.test_cfg.score_thr = score_threshold
     detector.roi_head.test_cfg.nms.iou_threshold = nms_iou_threshold
     try:
-        samples = detector.predict(data["inputs"], data["data_samples"], rescale=True)
+        samples = [
+            detector.predict(image["inputs"], image["data_samples"], rescale=True)[0]
+            for image in images
+        ]
     finally:
         detector.roi_head.test_cfg = before
     return [sample.pred_instances for sample in samples]

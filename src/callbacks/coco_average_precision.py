@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from src.callbacks.competition_score import settings_of_run
 from src.callbacks.gathering import merged_over_ranks
 from src.metrics.coco_average_precision import (
     CocoImage,
@@ -18,7 +19,7 @@ from src.metrics.coco_average_precision import (
 )
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
-from src.postprocess.category_names import CategoryNames, check_values, named_settings
+from src.postprocess.category_names import check_values
 from src.postprocess.coco_results import coco_results
 
 
@@ -41,9 +42,7 @@ class CocoAveragePrecisionCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the categories that the settings name, before anything is trained."""
-        labels = trainer.datamodule.store.labels  # type: ignore[attr-defined]
-        names = CategoryNames(labels.category_names, "the annotations")
-        self.settings = named_settings(self._values, names)
+        self.settings = settings_of_run(trainer, self._values)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the photos of the epoch before."""

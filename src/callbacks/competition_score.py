@@ -16,6 +16,22 @@ from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
 from src.postprocess.category_names import CategoryNames, check_values, named_settings
 from src.postprocess.pipeline import postprocess
+from src.postprocess.settings import PostprocessSettings
+
+
+def settings_of_run(trainer: Trainer, values: Mapping[str, Any]) -> PostprocessSettings:
+    """Return post-processing settings with category names replaced by the annotations' ids.
+
+    Args:
+        trainer: of a run; one without a data module, which validates nothing, knows no names.
+        values: the values of ``PostprocessSettings``, categories by id or name.
+
+    Raises:
+        InputError: a name that is none of the annotations'.
+    """
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    names = {} if datamodule is None else datamodule.store.labels.category_names
+    return named_settings(values, CategoryNames(names, "the annotations"))
 
 
 class CompetitionScoreCallback(Callback):
@@ -39,9 +55,7 @@ class CompetitionScoreCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the categories that the settings name, before anything is trained."""
-        labels = trainer.datamodule.store.labels  # type: ignore[attr-defined]
-        names = CategoryNames(labels.category_names, "the annotations")
-        self.settings = named_settings(self._values, names)
+        self.settings = settings_of_run(trainer, self._values)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the photos of the epoch before."""

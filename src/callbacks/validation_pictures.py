@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from src.annotations.image_headers import read_image_rgb
 from src.annotations.image_names import find_image
+from src.callbacks.competition_score import settings_of_run
 from src.callbacks.gathering import merged_over_ranks
 from src.callbacks.loggers import log_pictures
 from src.errors import InputError
@@ -18,7 +19,7 @@ from src.metrics.inputs import RasterObjects
 from src.metrics.matching import ImageObjects
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
-from src.postprocess.category_names import CategoryNames, check_values, named_settings
+from src.postprocess.category_names import check_values
 from src.postprocess.pipeline import postprocess
 from src.reporting.drawing import draw_side_by_side
 from src.reporting.examples import compare_objects
@@ -54,9 +55,7 @@ class ValidationPicturesCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the categories that the settings name, before anything is trained."""
-        labels = trainer.datamodule.store.labels  # type: ignore[attr-defined]
-        names = CategoryNames(labels.category_names, "the annotations")
-        self.settings = named_settings(self._values, names)
+        self.settings = settings_of_run(trainer, self._values)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the photos, always the same ones, and forget what was predicted before."""

@@ -22,14 +22,16 @@ from hydra.errors import HydraException
 from src.errors import InputError
 from src.io import printable
 
-# The last part of keys that hold one path, in any command.
+# The last part of keys that hold one path, in any command; those with a dot are whole keys.
 PATH_KEYS = frozenset(
     {
         *("a", "b", "annotations", "cache_dir", "cache_directory", "category_map", "config_dir"),
         *("data_dir", "ground_truth", "images", "initial_weights", "input", "label_descriptions"),
         *("output", "output_dir", "sample", "sample_submission", "skipped_rows", "source", "split"),
-        *("split_file", "submission", "test_images", "train_annotations"),
-        *("train_images", "hydra.run.dir", "hydra.sweep.dir"),
+        *("split_file", "submission", "train_annotations"),
+        # src.synthesize counts its train_images and test_images
+        *("datamodule.test_images", "datamodule.train_images"),
+        *("hydra.run.dir", "hydra.sweep.dir"),
     }
 )
 # ... or a list of paths.

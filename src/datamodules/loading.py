@@ -115,9 +115,9 @@ def explain_loader_failure(error: BaseException) -> InputError | None:
         return InputError(f"loader worker {found[1]} was ended by a signal ({found[2]}): {cause}")
     if found := re.search(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text):
         return InputError(
-            f"loader worker {found[1]} ended before its work was done: most often it was killed "
-            "because the system ran out of memory: lower datamodule.num_workers, prefetch_factor "
-            "or batch_size"
+            f"loader worker {found[1]} was ended before its work was done: most often the system "
+            "ran out of memory (lower datamodule.num_workers, prefetch_factor or batch_size), or "
+            f"{SHARED_MEMORY} is full: {SHARED_MEMORY_REMEDY}"
         )
     if found := re.search(r"DataLoader timed out after (\S+) seconds", text):
         return InputError(

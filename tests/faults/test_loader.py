@@ -66,8 +66,11 @@ def read_all(happens: Callable[[], None], **options: Any) -> str:
 def test_a_killed_worker_is_named(number: signal.Signals) -> None:
     line = read_all(lambda: os.kill(os.getpid(), number))
     assert "\n" not in line
-    assert re.match(r"loader worker \d+ was ended by a signal \(.+\): ", line)
-    assert ("--shm-size" in line) == (number == signal.SIGBUS)
+    # torch knows the signal where its handler of SIGCHLD could be set, in a main thread
+    signalled = re.match(r"loader worker \d+ was ended by a signal \(.+\): ", line)
+    assert signalled or re.match(r"loader worker \d+ was ended before its work was done: ", line)
+    if signalled:
+        assert ("--shm-size" in line) == (number == signal.SIGBUS)
     assert "datamodule.num_workers" in line
 
 

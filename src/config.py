@@ -243,7 +243,7 @@ def entry_point(
             logging.raiseExceptions = False  # a full disk is said once, not by every log line
             try:
                 with signals.at_work():
-                    sys.argv[1:] = prepare_arguments(sys.argv[1:], renamed)
+                    sys.argv[1:] = prepare_arguments(sys.argv[1:], renamed, CONFIG_DIRECTORY)
                     return program()
             except Exception as error:
                 # Before the configuration is composed there is nothing but the command line.

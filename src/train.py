@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
@@ -101,8 +102,11 @@ def train(config: DictConfig) -> float | None:
     module.name_classes(classes.names or ())
     if found is None:
         start_from(module, config.initial_weights)
-    loggers = instantiate_all(config.logger)
+    loggers = instantiate_all(config.get("logger"))
     begin_at_step(loggers, 0 if found is None else found.step)
+    callbacks = instantiate_all(config.callbacks)
+    if not loggers:  # Lightning refuses it, which would have nowhere to write
+        callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     advice = MemoryAdvice()
     run_id = new_run_id() if found is None else found.run_id
     record = RunRecordCallback(config=plain_config, directory=config.paths.output_dir)
@@ -117,7 +121,7 @@ def train(config: DictConfig) -> float | None:
     trainer = build_trainer(
         config.trainer,
         callbacks=[
-            *instantiate_all(config.callbacks),
+            *callbacks,
             record,
             advice,
             ComposedConfig(plain_config),

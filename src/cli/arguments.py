@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from src.cli.choices import check_choice
 from src.errors import InputError
 from src.io import printable
 
@@ -44,7 +45,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def prepare_arguments(
-    arguments: Sequence[str], renamed: Mapping[str, str] | None = None
+    arguments: Sequence[str],
+    renamed: Mapping[str, str] | None = None,
+    config_directory: Path | None = None,
 ) -> list[str]:
     """Return the arguments as Hydra takes them.
 
@@ -54,6 +57,7 @@ def prepare_arguments(
     Args:
         arguments: Of the command line, without the program.
         renamed: Keys by what a command line may call them.
+        config_directory: Whose folders are the groups, to check what is chosen of them.
 
     Raises:
         InputError: Hydra would not understand an argument; says how it is written.
@@ -67,7 +71,10 @@ def prepare_arguments(
     for number, override in enumerate(overrides):
         if "=" not in override and not override.startswith("~"):
             raise InputError(_not_a_pair(override, overrides[number - 1] if number else None))
-        prepared.append(_prepare(override, renamed or {}, is_multirun=is_multirun))
+        argument = _rename(override, renamed or {})
+        if config_directory is not None and isinstance(parsed := _parse(argument), Override):
+            check_choice(parsed, config_directory, key=override.partition("=")[0].lstrip("+~"))
+        prepared.append(_prepare(override, argument, is_multirun=is_multirun))
     return [*flags, *prepared]
 
 
@@ -128,12 +135,18 @@ def _not_a_pair(argument: str, before: str | None) -> str:
     return line
 
 
-def _prepare(override: str, renamed: Mapping[str, str], *, is_multirun: bool) -> str:
-    typed, equals, value = override.partition("=")
-    key = renamed.get(typed, typed)
+def _rename(override: str, renamed: Mapping[str, str]) -> str:
+    key, equals, value = override.partition("=")
+    return f"{renamed.get(key, key)}{equals}{value}"
+
+
+def _prepare(override: str, argument: str, *, is_multirun: bool) -> str:
+    """Return an argument as Hydra takes it; ``override`` is how it was typed."""
+    typed = override.partition("=")[0]
+    key, equals, value = argument.partition("=")
     name = key.lstrip("+~")
     if not equals or (name.startswith("hydra.") and name not in PATH_KEYS):
-        return f"{key}{equals}{value}"
+        return argument
     if not value.strip():
         raise InputError(
             f"{typed} must have a value, got none ({typed}=null where nothing is meant)"

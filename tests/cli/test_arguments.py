@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from src.cli.arguments import PATH_KEYS, prepare_arguments, quote
+from src.config import CONFIG_DIRECTORY
 from src.errors import InputError
 
 STRANGE = [
@@ -104,6 +105,47 @@ def test_values_are_prepared(
 def test_what_is_no_argument_is_explained(given: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prepare_arguments(given)
+
+
+OPTIMIZERS = r"optimizer must be adamw or sgd"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("logger=null", r"^logger must be default or wandb; ~logger is none at all, got null$"),
+        ("logger=", r"^logger must be .*, got an empty one$"),
+        ("logger=''", r"^logger must be .*, got an empty one$"),
+        ("logger=[]", r"^logger must be .*, got \[\]$"),
+        ("logger=[wandb,null]", r"^logger must be .*, got null$"),
+        ("logger=wandb,null", r"^logger must be .*, got null$"),
+        ("optimizer=null", f"^{OPTIMIZERS}, got null$"),
+        ("optimizer=false", f"^{OPTIMIZERS}, got false$"),
+        ("~optimizer", f"^{OPTIMIZERS}; it cannot be left out, got ~optimizer$"),
+        ("callbacks=null", r"^callbacks must be default or ema, got null$"),
+        (
+            "postprocess@winner=3",
+            r"^postprocess@winner must be default, winner or .*_classes, got 3$",
+        ),
+        ("hydra/sweeper=null", r"^hydra/sweeper must be the name of a configuration, got null$"),
+        ("winner=null", r"^winner must be default, winner or .*, got null$"),
+    ],
+)
+def test_a_group_takes_names_of_its_configurations(given: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare_arguments([given, "-m"], {"winner": "postprocess@winner"}, CONFIG_DIRECTORY)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("logger=wandb", "logger=[wandb]", "logger='wandb'", "logger=wandb,default"),
+        *("logger=glob(*)", "~logger", "~callbacks.progress", "callbacks.progress=null"),
+        *("trainer={max_epochs: 3}", "k=null", "~hydra/sweeper"),
+    ],
+)
+def test_other_choices_are_left_to_hydra(given: str) -> None:
+    assert prepare_arguments(["-m", given], config_directory=CONFIG_DIRECTORY) == ["-m", given]
 
 
 def test_flags_may_stand_anywhere_and_sweeps_keep_their_commas() -> None:

@@ -299,6 +299,12 @@ def test_what_the_same_command_does_next(
     assert re.search(expected, describe_next_start(resume=resume, directory=tmp_path))
 
 
+def test_a_run_without_loggers(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path, "~logger", "trainer.max_steps=2")
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert not (tmp_path / "csv").exists()
+
+
 def test_other_photos_than_the_checkpoints_are_refused(photos: Path, tmp_path: Path) -> None:
     steps = ("trainer.max_epochs=1", "trainer.limit_val_batches=0")
     run(photos, tmp_path / "run", *steps)

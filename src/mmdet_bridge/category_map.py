@@ -87,10 +87,8 @@ def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
     if not path.is_file():
         raise InputError(f"category_map={path}: no such file")
     try:
-        if path.suffix == ".csv":
-            pairs = _read_csv(path.read_text(encoding="utf-8"))
-        else:
-            pairs = _read_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        pairs = _read_csv(text) if path.suffix == ".csv" else _read_yaml(text)
     except Exception as error:  # a bad file can make the parsers fail in any way
         raise InputError(f"category_map {path}: {' '.join(str(error).split())}") from error
     if not pairs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
-from src.annotations.imaterialist_csv import CsvEdition
+from src.annotations.imaterialist_csv import FILLER_CATEGORY, CsvEdition
 
 
 def _split_label(class_id: str) -> tuple[str, list[str]]:
@@ -20,9 +20,6 @@ def _split_label(class_id: str) -> tuple[str, list[str]]:
 def _join_label(category_id: int, attribute_ids: tuple[int, ...]) -> tuple[str]:
     return ("_".join(map(str, (category_id, *attribute_ids))),)
 
-
-FILLER_CATEGORY = 23  # of the row of an image without objects, as in sample_submission.csv (S12)
-FILLER_TEXT = "1 1"
 
 IMATERIALIST_2019 = CsvEdition(
     name="imaterialist_2019",

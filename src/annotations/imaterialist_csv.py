@@ -33,6 +33,8 @@ from src.annotations.text_lines import (
 from src.errors import InputError
 
 SIZE_COLUMNS = ("Height", "Width")
+# The row of an image without objects, as in sample_submission.csv (S12).
+FILLER_CATEGORY, FILLER_TEXT = 23, "1 1"
 _LONGEST_HEADER_BYTES = 1 << 16
 
 
@@ -90,7 +92,8 @@ def read_csv_blocks(
     """Read the rows of a CSV file, a few megabytes at a time.
 
     Columns may come in any order; others are ignored. A row with empty label columns and no mask
-    names an image without objects.
+    names an image without objects, and so does the competition's filler row where the labels have
+    no category 23.
 
     Args:
         path: the file.
@@ -123,6 +126,16 @@ def read_csv_blocks(
     if not any_rows:
         raise InputError(f"{path}: only a header, no rows; at least one row is wanted")
     notes += parser.image_ids.notes()
+    if parser.num_fillers:
+        notes.append(describe_fillers(parser.num_fillers))
+
+
+def describe_fillers(count: int) -> str:
+    """Say how many filler rows do not count."""
+    return (
+        f"filler rows ({FILLER_TEXT} of class {FILLER_CATEGORY}), which are no predictions but in "
+        f"the competition, left out: {count}"
+    )
 
 
 def reread_lines(path: Path, numbers: set[int]) -> dict[int, str]:
@@ -153,6 +166,9 @@ class _RowParser:
         self.size_at = [header.index(name) for name in SIZE_COLUMNS] if sized else []
         categories, attributes = labels.category_names, labels.attribute_names
         self.image_ids = ImageIds(key="ImageId", add_suffix=True)
+        self.num_fillers = 0
+        filler_label = tuple(text.encode() for text in edition.join_label(FILLER_CATEGORY, ()))
+        self.filler_label = None if FILLER_CATEGORY in categories else filler_label
 
         @cache
         def parse_label(*texts: bytes) -> tuple[int, tuple[int, ...]]:
@@ -189,6 +205,10 @@ class _RowParser:
             try:
                 fields = self._fields(line)
                 image = self.parse_image(fields[self.id_at], *(fields[i] for i in self.size_at))
+                if self._is_filler(fields):
+                    self.num_fillers += 1
+                    for column in (self.runs_at, *self.label_at):
+                        fields[column] = b""
                 label = self.parse_label(*(fields[i] for i in self.label_at))
                 if label[0] == NO_OBJECT and fields[self.runs_at].strip():
                     raise RowError("the category is empty though EncodedPixels is not")
@@ -215,6 +235,11 @@ class _RowParser:
             original=lambda index: _shown(kept[index]),
             bad_rows=bad_rows,
         )
+
+    def _is_filler(self, fields: list[bytes]) -> bool:
+        if self.filler_label is None or fields[self.runs_at].strip() != FILLER_TEXT.encode():
+            return False
+        return tuple(fields[column].strip() for column in self.label_at) == self.filler_label
 
     def _fields(self, line: bytes) -> list[bytes]:
         if not line.isascii():

@@ -17,6 +17,7 @@ SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
 NO_OBJECT = -1
 """The category of a row that names an image and no object."""
 
+_LONGEST_LIST = 12  # of ids in a message
 _LARGEST_PICTURE_PX = 2**31 - 1  # run lengths are stored as int32
 
 
@@ -145,4 +146,6 @@ def describe_ids(known: dict[int, str]) -> str:
     ids = sorted(known)
     if ids == list(range(ids[0], ids[-1] + 1)):
         return f"{ids[0]} to {ids[-1]}"
+    if len(ids) <= _LONGEST_LIST:
+        return ", ".join(map(str, ids))
     return f"{len(ids)} ids between {ids[0]} and {ids[-1]} with gaps"

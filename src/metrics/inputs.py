@@ -23,7 +23,7 @@ import numpy as np
 
 from src.annotations.categories import LabelDescriptions
 from src.annotations.exif_readings import AUTO
-from src.annotations.imaterialist_2019 import FILLER_CATEGORY, FILLER_TEXT
+from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.packed_masks import areas_px, pack_resized
 from src.annotations.run_lengths import format_runs

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from src.annotations.categories import Category, LabelDescriptions, write_label_descriptions
+from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.coco import COCO
 from src.annotations.exif_readings import AS_DISPLAYED, AUTO
 from src.annotations.image_names import file_name_of, match_ids
-from src.annotations.imaterialist_2019 import FILLER_CATEGORY, is_competition
+from src.annotations.imaterialist_2019 import is_competition
 from src.annotations.imaterialist_2020 import IMATERIALIST_2020
-from src.annotations.imaterialist_csv import SIZE_COLUMNS, read_header
+from src.annotations.imaterialist_csv import SIZE_COLUMNS, describe_fillers, read_header
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
 from src.annotations.rows import SizeOf, describe_ids
 from src.annotations.sources import detect_format
@@ -61,10 +61,7 @@ class Comparison:
                     f"{objects.vanished}"
                 )
         if isinstance(self.prediction, RasterObjects) and self.prediction.fillers:
-            notes.append(
-                f"filler rows (1 1 of class {FILLER_CATEGORY}), which are no predictions but in "
-                f"the competition, left out: {self.prediction.fillers}"
-            )
+            notes.append(describe_fillers(self.prediction.fillers))
         compared = set(self.image_ids)
         exchanged = [name for name in self.truth.exchanged_sizes if name in compared]
         if exchanged:
@@ -154,8 +151,7 @@ def open_submission(
     with temporary_directory("submission") as temporary:
         labels_file = temporary / "labels.json"
         labels = truth.store.labels
-        # the filler row can be read, whatever the truth's categories
-        write_label_descriptions(_with_filler_category(labels), labels_file)
+        write_label_descriptions(labels, labels_file)
         ids = {record.file_name: record.image_id for record in truth.store.images}
         kind = detect_format(submission)
         directory = Path(submission)
@@ -180,7 +176,8 @@ def open_submission(
             without_filler=not is_competition(labels.category_names),
             keep_empty=True,
         )
-        _check_categories(objects, labels)
+        if kind == STORE:  # whose labels are its own
+            _check_categories(objects, labels)
         yield objects
 
 
@@ -266,26 +263,18 @@ def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
     return size_of
 
 
-def _with_filler_category(labels: LabelDescriptions) -> LabelDescriptions:
-    if FILLER_CATEGORY in labels.category_names:
-        return labels
-    filler = Category(FILLER_CATEGORY, name="filler", supercategory="")
-    return LabelDescriptions((*labels.categories, filler), labels.attributes)
-
-
 def _check_categories(prediction: RasterObjects, labels: LabelDescriptions) -> None:
-    """Refuse objects of the filler's category that are no filler, where the truth lacks it.
+    """Refuse objects of categories that the truth lacks.
 
     Raises:
         InputError: names the first image that has one.
     """
-    if FILLER_CATEGORY in labels.category_names:
-        return
+    known = labels.category_names
     for image_id in prediction:
-        if FILLER_CATEGORY in prediction.category_ids(image_id):
+        if unknown := prediction.category_ids(image_id) - known.keys():
             raise InputError(
-                f"{prediction.source}, image {image_id}: unknown category {FILLER_CATEGORY}; "
-                f"{describe_ids(labels.category_names)} are legal"
+                f"{prediction.store.directory}, image {image_id}: unknown category "
+                f"{min(unknown)}; {describe_ids(known)} are legal"
             )
 
 

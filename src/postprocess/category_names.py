@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
-from src.annotations.imaterialist_2019 import FILLER_CATEGORY, is_competition
+from src.annotations.imaterialist_2019 import is_competition
+from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.errors import InputError
 from src.io import printable
 from src.postprocess.prediction_store import PredictionStore

@@ -7,11 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.annotations.imaterialist_2019 import (
-    FILLER_CATEGORY,
-    FILLER_TEXT,
-    IMATERIALIST_2019,
-)
+from src.annotations.imaterialist_2019 import IMATERIALIST_2019
+from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.packed_masks import to_runs_batch
 from src.annotations.run_lengths import format_runs_batch
 from src.errors import InputError

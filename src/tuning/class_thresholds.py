@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.imaterialist_2019 import FILLER_CATEGORY
+from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.metrics.competition import Averaging
 from src.metrics.matching import THRESHOLDS, ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from src.annotations.imaterialist_2019 import FILLER_CATEGORY, FILLER_TEXT
+from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW
 from src.annotations.packed_masks import pack_runs
 from src.annotations.run_lengths import parse_runs

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from src.annotations.store_builder import build_store
 from src.compare import main as compare
 from src.export_coco import main as export_coco
 from src.metrics.competition import AVERAGINGS
@@ -92,8 +93,23 @@ def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Pa
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n000.jpg,1 2,23\n")
     error = run(score, *arguments)
     assert error.endswith(
-        "fillers.csv, image 000.jpg: unknown category 23; 3 ids between 1 and 9 with gaps are legal"
+        "fillers.csv, row 2, image '000.jpg': unknown category 23; 1, 5, 9 are legal"
     )
+    Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n000.jpg,1 1,7\n")
+    assert run(score, *arguments).endswith("unknown category 7; 1, 5, 9 are legal")
+
+
+def test_a_store_with_other_categories_is_no_submission(
+    run: Any, data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, truth = data
+    content = json.loads(truth.read_text())
+    content["categories"].append({"id": 7, "name": "other"})
+    content["annotations"][0]["category_id"] = 7
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    build_store(tmp_path / "other.json", tmp_path / "other.store")
+    error = run(score, "submission=other.store", f"ground_truth={truth}", "cache_directory=null")
+    assert re.search(r"other\.store, image \S+: unknown category 7; 1, 5, 9 are legal$", error)
 
 
 @pytest.mark.parametrize("averaging", BOTH)

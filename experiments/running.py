@@ -50,7 +50,7 @@ def run_steps(commands: Sequence[str], directory: Path) -> list[Done]:
     """Run commands in their order, each building on those before it.
 
     A command leaves a mark when it is done. It is passed over where its mark was left by the same
-    commands; each command itself goes on where it was interrupted.
+    commands; each command itself resumes where it was interrupted.
 
     Args:
         commands: as a reader would type them.

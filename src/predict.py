@@ -38,7 +38,7 @@ from src.tuning.sweep_callback import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
 
-# of the datamodule: how samples are made, not what they are; a run may go on with others
+# of the datamodule: how samples are made, not what they are; a run may resume with others
 WORKINGS = (
     "batch_size",
     "cache_directory",

@@ -25,10 +25,10 @@ _LINES = (
     "Restored all states from the checkpoint at ",
 )
 _WARNINGS = (
-    # The folder of a run that goes on:
+    # The folder of a run that resumes:
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/callbacks/model_checkpoint.py
     r"Checkpoint directory .* exists and is not empty\.$",
-    # The data module goes on with the right batch by itself:
+    # The data module resumes with the right batch by itself:
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
     re.escape(
         "You're resuming from a checkpoint that ended before the epoch ended and your dataloader "

@@ -153,7 +153,7 @@ class FoundCheckpoint:
 def choose_checkpoint(
     *, resume: str, directory: Path, trainer: Mapping[str, Any] | None = None
 ) -> FoundCheckpoint | None:
-    """Return the checkpoint to go on from, or None to start anew.
+    """Return the checkpoint to resume from, or None to start anew.
 
     Args:
         resume: ``auto`` (the newest whole checkpoint in the folder, if there is one), ``never``, or
@@ -217,7 +217,7 @@ def set_aside(
 ) -> None:
     """Move the checkpoints that a run is not about to resume from out of its way.
 
-    So the newest in the folder is always the one to go on from. Damaged ones are moved, too, and
+    So the newest in the folder is always the one to resume from. Damaged ones are moved, too, and
     what a killed run left unfinished is removed.
 
     Args:
@@ -419,7 +419,7 @@ def _peek(path: Path) -> Mapping[str, Any]:
     wanted = (POSITION_KEY, CONFIG_KEY, "global_step", "callbacks", "state_dict")
     if not isinstance(content, Mapping) or any(key not in content for key in wanted):
         raise InputError(
-            f"checkpoint {path} is none that a run can go on from; to begin from its weights: "
+            f"checkpoint {path} is none that a run can resume from; to begin from its weights: "
             f"initial_weights={path}"
         )
     _check_content(content, path)

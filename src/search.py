@@ -105,7 +105,7 @@ def run(
             random_trials=config.random_trials,
         )
         if search.trials:
-            console.print(f"{directory / STORAGE_NAME}: goes on after {len(search.trials)} trials")
+            console.print(f"{directory / STORAGE_NAME}: resumes after {len(search.trials)} trials")
         rows = None if dashboard is None else _Rows(dashboard, directory, search.trials, console)
         task = progress.add_task("trials", total=config.trials, completed=len(search.trials))
 

@@ -96,7 +96,7 @@ def train(config: DictConfig) -> float | None:
             return found.best_score()
         # What the run began with stays on record.
         plain_config["initial_weights"] = found.content[CONFIG_KEY].get("initial_weights")
-        log.info("going on from %s, step %d", found.path, found.step)
+        log.info("resuming from %s, step %d", found.path, found.step)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     module = instantiate(config.module)
     module.name_classes(classes.names or ())

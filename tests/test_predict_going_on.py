@@ -1,4 +1,4 @@
-"""A prediction that was cut off, or whose photos failed, goes on; several processes share it."""
+"""A prediction that was cut off, or whose photos failed, resumes; several processes share it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from src.mmdet_bridge.checkpoints import CONFIG_KEY
 
 
 class ComposedConfig(Callback):
-    """Keep the configuration in the checkpoints, so that a run that goes on can be compared.
+    """Keep the configuration in the checkpoints, so that a run that resumes can be compared.
 
     Args:
         config: plain dicts, lists and values.

@@ -337,5 +337,5 @@ def _check_data(found: dict[str, Any], saved: dict[str, Any]) -> None:
         raise InputError(
             f"the checkpoint is in the middle of an epoch of batches of {saved['batch_size']} on "
             f"{saved['devices']} device(s); batches of {found['batch_size']} on "
-            f"{found['devices']} go on from an epoch's end only: resume=.../epoch_XX.ckpt"
+            f"{found['devices']} resume from an epoch's end only: resume=.../epoch_XX.ckpt"
         )

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class StepSeed(Callback):
-    """Seed each training step anew, so that a run that goes on draws the same RoIs as one that ran.
+    """Seed each training step anew, so that a run that resumes draws the same RoIs as one that ran.
 
     Args:
         seed: of the run, 0 or above.

@@ -209,7 +209,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
     def go_on(self, *, epoch: int, batches_done: int) -> None:
         """Let the next training loader begin in an epoch, after its first so many batches.
 
-        For a run that goes on: what each device has trained on is not made again. To be called
+        For a run that resumes: what each device has trained on is not made again. To be called
         before Lightning asks for the loader, that is before or while it loads the checkpoint.
         """
         self.first_epoch, self.batches_done = epoch, batches_done

@@ -43,11 +43,11 @@ class EpochSampler(DistributedSampler):
             at most one batch an epoch is mixed.
         repeat_factors: shape (N,), float64, 1 or above: how often each photo comes up in an epoch,
             in the mean; see ``repeat_factors``.
-        first_epoch: the epoch that the run begins or goes on with. It is set here because Lightning
+        first_epoch: the epoch that the run begins or resumes with. It is set here because Lightning
             makes the first iterator, and so its workers begin, before it calls ``set_epoch``:
             https://github.com/Lightning-AI/pytorch-lightning/issues/21938
         batches_done: how many of this process's batches of that epoch are done and left out; all of
-            them: the run goes on with the next epoch. ``len`` counts them, as Lightning expects.
+            them: the run resumes with the next epoch. ``len`` counts them, as Lightning expects.
 
     Raises:
         InputError: ``batches_done`` is more than an epoch has.
@@ -75,8 +75,8 @@ class EpochSampler(DistributedSampler):
         batches = len(self) // batch_size
         if batches_done > batches:
             raise InputError(
-                f"the run to go on with had trained on {batches_done} batches of its epoch, but an "
-                f"epoch has {batches} now: go on with the data, datamodule.batch_size and devices "
+                f"the run to resume had trained on {batches_done} batches of its epoch, but an "
+                f"epoch has {batches} now: resume with the data, datamodule.batch_size and devices "
                 "of before"
             )
         done = batches_done == batches

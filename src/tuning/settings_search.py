@@ -55,7 +55,7 @@ class Trial:
 
 
 class SettingsSearch:
-    """A search that lives in an SQLite file, and goes on where it stopped.
+    """A search that lives in an SQLite file, and resumes where it stopped.
 
     What is proposed depends on the seed, the trial's number and the scores so far, so that a search
     that was stopped and started again gives the trials of one that ran through.
@@ -221,7 +221,7 @@ def _open_study(storage: Path, identity: Mapping[str, Any]) -> optuna.Study:
         study.set_user_attr("identity", wanted)
     elif difference := describe_difference(there, wanted):
         raise InputError(
-            f"{storage}: holds a search with other values or files, and goes on with the same ones "
+            f"{storage}: holds a search with other values or files, and resumes with the same ones "
             "only; give another name= or output_dir=, or delete it. Different: "
             + "; ".join(difference[:5])
         )

@@ -1,4 +1,4 @@
-"""Under Lightning a run that goes on sees what it would have seen, with workers too."""
+"""Under Lightning a run that resumes sees what it would have seen, with workers too."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_the_requeued_job_resumes_to_the_bit(
     assert load(output / "hpc_ckpt_1.ckpt")["global_step"] == step
     with caplog.at_level(logging.INFO):
         run(photos, output, *OPTIONS, *options)
-    assert any("going on from" in line and f"step {step}" in line for line in caplog.messages)
+    assert any("resuming from" in line and f"step {step}" in line for line in caplog.messages)
     assert state_differences(output, tmp_path / "whole") == []
     assert not list(output.glob("hpc_ckpt_*"))  # of no use after the next checkpoint
 

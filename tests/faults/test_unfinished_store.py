@@ -209,7 +209,7 @@ def test_a_store_of_an_earlier_version(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not finished, .* which images it lacks; it has 12; run"):
         PredictionStore(tmp_path).check_whole(partial=False)
     assert "it has 12 (partial=true)" in PredictionStore(tmp_path).check_whole(partial=True)[0]
-    # the same run may go on in it, and then it says
+    # the same run may resume in it, and then it says
     with make_writer(tmp_path, rank=1, expected_image_ids=[f"{n:03d}.jpg" for n in range(13)]):
         pass
     assert PredictionStore(tmp_path).missing == ("012.jpg",)

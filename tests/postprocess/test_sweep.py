@@ -1,4 +1,4 @@
-"""Sweeps of ``python -m src.postprocess``: folders, the table, going on, other launchers."""
+"""Sweeps of ``python -m src.postprocess``: folders, the table, resuming, other launchers."""
 
 from __future__ import annotations
 

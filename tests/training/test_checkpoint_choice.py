@@ -115,7 +115,9 @@ def test_a_file_that_wants_to_run_code_is_no_checkpoint(folder: Path) -> None:
 
 def test_weights_alone_are_nothing_to_go_on_from(folder: Path) -> None:
     torch.save({"state_dict": {}}, folder / "weights.ckpt")
-    with pytest.raises(InputError, match=r"none that a run can go on from; .* initial_weights=.*s"):
+    with pytest.raises(
+        InputError, match=r"none that a run can resume from; .* initial_weights=.*s"
+    ):
         choose_checkpoint(resume=str(folder / "weights.ckpt"), directory=folder)
 
 

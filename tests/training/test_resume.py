@@ -36,10 +36,10 @@ def killed(request: pytest.FixtureRequest, uninterrupted: Path):
     ("killed", "message"),
     [
         ("batch 1", None),  # before the first checkpoint
-        ("saving 4", "going on from .*step_00000002.ckpt, step 2"),
-        ("validation 0", "going on from .*step_00000004.ckpt, step 4"),
-        ("batch 6", "going on from .*epoch_00.ckpt, step 6"),
-        ("batch 9", "going on from .*step_00000008.ckpt, step 8"),
+        ("saving 4", "resuming from .*step_00000002.ckpt, step 2"),
+        ("validation 0", "resuming from .*step_00000004.ckpt, step 4"),
+        ("batch 6", "resuming from .*epoch_00.ckpt, step 6"),
+        ("batch 9", "resuming from .*step_00000008.ckpt, step 8"),
     ],
     indirect=["killed"],
 )
@@ -53,9 +53,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     names = sorted(path.name for path in (found / "checkpoints").iterdir())
     assert names == sorted(path.name for path in (expected / "checkpoints").iterdir())
     assert {"best.ckpt", "epoch_00.ckpt", "epoch_01.ckpt", "last.ckpt"} < set(names)
-    going_on = [record.message for record in caplog.records if "going on" in record.message]
-    assert len(going_on) == (message is not None)
-    assert message is None or re.search(message, going_on[0])
+    resuming = [record.message for record in caplog.records if "resuming from" in record.message]
+    assert len(resuming) == (message is not None)
+    assert message is None or re.search(message, resuming[0])
 
 
 def test_a_killed_process_goes_on_by_the_same_command(

@@ -121,7 +121,7 @@ def test_a_stopped_search_ends_as_one_that_ran_through(run, arguments, tmp_path)
     whole = last_line(run(main, *arguments))
     run(main, *arguments, f"output_dir={tmp_path}/again", "trials=20")
     shown = run(main, *arguments, f"output_dir={tmp_path}/again")
-    assert f"{tmp_path}/again/search.db: goes on after 20 trials" in shown
+    assert f"{tmp_path}/again/search.db: resumes after 20 trials" in shown
     assert last_line(shown) == whole
     storage = f"sqlite:///{tmp_path}/again/search.db"
     assert len(optuna.load_study(study_name="search", storage=storage).trials) == 36

@@ -1,4 +1,4 @@
-"""The search: who proposes what from which scores, and going on after a stop."""
+"""The search: who proposes what from which scores, and resuming after a stop."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_another_seed_other_trials(search, tmp_path):
 def test_other_files_or_values_are_refused(tmp_path):
     make_search(tmp_path / "s.db").run(1, score)
     message = (
-        f"{tmp_path}/s.db: holds a search with other values or files, and goes on with the same "
+        f"{tmp_path}/s.db: holds a search with other values or files, and resumes with the same "
         "ones only; give another name= or output_dir=, or delete it. Different: files.a: 1 there, "
         "2 here"
     )

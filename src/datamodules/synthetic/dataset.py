@@ -47,7 +47,7 @@ def synthesize(
     Writes ``train/``, ``test/``, ``train.csv``, ``test_truth.csv`` (the same columns),
     ``sample_submission.csv``, ``label_descriptions.json`` and ``synthesis.json`` (the request).
     Photos are at ``image_size`` (long edge, px; uniform between the two). What the other keys mean
-    is in ``PhotoRequest``. Interrupted, the same call goes on with what is missing.
+    is in ``PhotoRequest``. Interrupted, the same call resumes with what is missing.
 
     Args:
         output: folder; new, empty, or of the same request.

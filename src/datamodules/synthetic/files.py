@@ -21,7 +21,7 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, clean: bool = True) -> N
 
 
 def claim_output(output: str | Path, request: dict[str, Any]) -> Path:
-    """Make a folder for a request, or go on in one that is of the same request.
+    """Make a folder for a request, or resume in one that is of the same request.
 
     Raises:
         InputError: the path is a file, or the folder holds something that was not asked for here.

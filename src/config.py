@@ -25,8 +25,8 @@ from omegaconf.errors import InterpolationResolutionError
 from src.annotations.image_headers import set_max_megapixels
 from src.cli import signals
 from src.cli.arguments import prepare_arguments
+from src.disk_errors import describe_disk_error, find_disk_error
 from src.errors import InputError
-from src.io import describe_disk_error, find_disk_error
 from src.terminal import escape_log_records, say
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[1] / "conf"

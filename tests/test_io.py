@@ -1,11 +1,9 @@
-"""Atomic writes, JSON that may be damaged, text of files, identities of processes."""
+"""Atomic writes, JSON that may be damaged, text of files."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +13,8 @@ import pytest
 from src.errors import InputError
 from src.io import (
     PARTIAL_EXPIRES_S,
-    WriteError,
     atomic_path,
-    describe_disk_error,
-    is_process_alive,
-    partial_path,
     printable,
-    process_identity,
     read_json,
     read_json_object,
     working_directory,
@@ -105,35 +98,6 @@ def test_pipes_and_devices_are_neither_read_nor_replaced(tmp_path: Path) -> None
         pass
 
 
-def test_errors_of_the_disk_in_one_line(tmp_path: Path) -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a" / "b"))
-    line = describe_disk_error(full)
-    assert line is not None
-    assert re.fullmatch(
-        rf"{tmp_path}/a/b: No space left on device \([\d.]+ .iB free in {tmp_path}, it takes more "
-        r"than that\); nothing is half-written: free some space and run the same command again, it "
-        r"resumes from what is done",
-        line,
-    )
-
-    def write_half() -> None:
-        with atomic_path(tmp_path / "c") as partial:
-            partial.write_bytes(b"x" * 2**20)
-            raise RuntimeError("unexpected pos 9349888 vs 9349776")
-
-    with pytest.raises(WriteError) as caught:
-        write_half()
-    assert ", it takes more than 1.0 MiB); " in str(describe_disk_error(caught.value))
-    with pytest.raises(WriteError) as caught, atomic_path(tmp_path / "c", num_bytes=3 << 20):
-        raise OSError("262144 requested and 0 written")
-    assert ", it takes 3.0 MiB); " in str(describe_disk_error(caught.value))
-    read_only = OSError(errno.EROFS, "Read-only file system", "x")
-    assert describe_disk_error(read_only) == "x: Read-only file system"
-    assert describe_disk_error(OSError(errno.ENOENT, "No such file", "x")) is None
-    with pytest.raises(KeyError), atomic_path(tmp_path / "c"):
-        raise KeyError("no error of the disk")
-
-
 def test_working_directories_of_killed_processes_are_removed(tmp_path: Path) -> None:
     code = (
         "import sys, os; from pathlib import Path; from src.io import working_directory\n"
@@ -152,17 +116,3 @@ def test_text_of_a_file_is_printable() -> None:
     assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
     assert printable("Ärmel [bold]") == "Ärmel [bold]"
     assert printable("x" * 300, limit=10) == "xxxxxxx..."
-
-
-def test_processes_are_told_apart(tmp_path: Path) -> None:
-    here = process_identity()
-    assert is_process_alive(here) is True
-    assert is_process_alive({**here, "start": here["start"] + 1}) is False
-    assert is_process_alive({**here, "host": "elsewhere"}) is None
-    ended = subprocess.Popen(["true"])
-    while Path(f"/proc/{ended.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        pass
-    assert is_process_alive({**here, "pid": ended.pid, "start": 0}) is False
-    ended.wait()
-    assert is_process_alive({**here, "pid": ended.pid, "start": 0}) is False
-    assert partial_path(tmp_path / "a").parent == tmp_path

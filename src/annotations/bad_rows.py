@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from src.annotations.rows import BadRow
+from src.disk_errors import naming_disk_errors
 from src.errors import InputError
-from src.io import check_output_file, naming_disk_errors, partial_path, remove_partial_files
+from src.io import check_output_file, partial_path, remove_partial_files
 
 ON_BAD_ROWS = ("error", "skip")
 _COLUMNS = ("place", "image", "reason", "original")

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from src.cli import signals
+from src.disk_errors import naming_disk_errors
 from src.errors import InputError
-from src.io import fitting_name, make_directory, naming_disk_errors, partial_path, printable
+from src.io import fitting_name, make_directory, partial_path, printable
 from src.processes import is_process_alive, process_identity
 
 LOCK_NAME = ".lock"

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from src.disk_errors import naming_disk_errors
 from src.errors import InputError
-from src.io import fsync, naming_disk_errors, partial_path, refuse_special_file
+from src.io import fsync, partial_path, refuse_special_file
 from src.postprocess.candidates import Candidates
 
 INDEX_FIELDS = ("image_id", "height", "width", "count")

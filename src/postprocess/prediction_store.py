@@ -28,8 +28,9 @@ import numpy as np
 import pyarrow as pa
 
 from src.annotations.classes import CLASS_NAMES_KEY, ClassList
+from src.disk_errors import WriteError
 from src.errors import InputError
-from src.io import WriteError, printable
+from src.io import printable
 from src.postprocess.candidates import Candidates
 from src.postprocess.prediction_files import (
     check_series,

@@ -30,8 +30,9 @@ import numpy.typing as npt
 import optuna
 import sqlalchemy
 
+from src.disk_errors import find_disk_error, naming_disk_errors
 from src.errors import InputError
-from src.io import check_input_file, find_disk_error, make_directory, naming_disk_errors
+from src.io import check_input_file, make_directory
 from src.postprocess.prediction_meta import describe_difference
 from src.postprocess.settings import PostprocessSettings
 from src.tuning.search_space import SearchSpace

@@ -18,11 +18,12 @@ from src.annotations.store_builder import open_or_build
 from src.average import main as average
 from src.convert import main as convert
 from src.datamodules.datamodule import CompetitionDataModule
+from src.disk_errors import WriteError
 from src.errors import InputError
 from src.export_coco import main as export_coco
 from src.fuse import main as fuse
 from src.import_weights import main as import_weights
-from src.io import WriteError, check_writable
+from src.io import check_writable
 from src.metrics.scoring import open_truth
 from src.postprocess.__main__ import main as postprocess
 from src.predict import main as predict

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from src.io import process_identity
+from src.processes import process_identity
 
 
 class KillOnce(Callback):

@@ -8,18 +8,21 @@ What counts as an object:
 
 - An object that loses its last pixel in resizing is left out, on both sides: on the raster it does
   not exist, and nothing could match it. So a truth scored against itself gives 1.
-- A prediction whose mask is empty in the file itself stays, and matches nothing: the competition
-  counts it as wrong. A true object without a pixel is none that could be found, and is left out.
+- A true object without a pixel is none that could be found, and is left out. A prediction whose
+  mask is empty in the file itself stays, and matches nothing: the competition counts it as wrong.
+  Beside each true object that is left out one empty prediction of its class is left out, too.
 - The filler ``1 1`` of class 23 is a prediction like any other in the competition, which counts it
   as one. Where the truth is of other data it is no prediction, and is left out.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from src.annotations.categories import LabelDescriptions
 from src.annotations.exif_readings import AUTO
@@ -46,7 +49,9 @@ class RasterObjects(Mapping[str, ImageObjects]):
         exif: as for ``build_store``.
         raster_hw: height and width of the raster.
         without_filler: the competition's filler rows are left out.
-        keep_empty: objects whose mask is empty in the file stay, as predictions do.
+        truth: of predictions, what they are compared with. Their objects whose mask is empty in the
+            file stay, but for those that the truth has as well. None: this is the truth, and all of
+            them are left out.
     """
 
     def __init__(
@@ -59,14 +64,14 @@ class RasterObjects(Mapping[str, ImageObjects]):
         exif: str = AUTO,
         raster_hw: tuple[int, int] = RASTER_HW,
         without_filler: bool = False,
-        keep_empty: bool = False,
+        truth: RasterObjects | None = None,
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
         self.images_directory, self.exif = images_directory, exif
         self.raster_hw = raster_hw
         self.without_filler = without_filler
-        self.keep_empty = keep_empty
+        self.truth = truth
         self._vanished: dict[str, int] = {}
         self._empty: dict[str, int] = {}
         self._fillers: set[str] = set()
@@ -89,20 +94,46 @@ class RasterObjects(Mapping[str, ImageObjects]):
         is_empty = instances.areas_px == 0
         kept = (areas_px(packed) > 0) | is_empty
         self._vanished[image_id] = int(np.count_nonzero(~kept))
-        if not self.keep_empty:
-            self._empty[image_id] = int(np.count_nonzero(is_empty))
-            kept &= ~is_empty
         if self.without_filler and len(instances) == 1 and _is_filler(instances):
             self._fillers.add(image_id)
             kept[:] = False
         keys = class_keys(
             instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes
         )
+        left_out = self._empty_to_leave_out(image_id, is_empty, keys)
+        self._empty[image_id] = len(left_out)
+        kept[left_out] = False
         return ImageObjects(
             image_id=image_id,
             class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
             packed=packed if kept.all() else packed[kept],
         )
+
+    def _empty_to_leave_out(
+        self, image_id: str, is_empty: npt.NDArray[np.bool_], keys: Sequence[ClassKey]
+    ) -> list[int]:
+        """Return the positions of objects without a pixel that do not count."""
+        empty = np.flatnonzero(is_empty).tolist()
+        if self.truth is None or not empty:
+            return empty
+        of_truth = self.truth.empty_keys(image_id) if image_id in self.truth else Counter()
+        left_out = []
+        for position in empty:
+            if of_truth[keys[position]]:
+                of_truth[keys[position]] -= 1
+                left_out.append(position)
+        return left_out
+
+    def empty_keys(self, image_id: str) -> Counter[ClassKey]:
+        """Count an image's objects whose mask is empty in the file, by class."""
+        instances = self.store.instances(self._index_of[image_id])
+        is_empty = instances.areas_px == 0
+        if not is_empty.any():
+            return Counter()
+        keys = class_keys(
+            instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes
+        )
+        return Counter(key for key, empty in zip(keys, is_empty, strict=True) if empty)
 
     def category_ids(self, image_id: str) -> set[int]:
         """The categories of an image's objects, without making masks; the filler's not, if left
@@ -110,7 +141,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         instances = self.store.instances(self._index_of[image_id])
         if self.without_filler and len(instances) == 1 and _is_filler(instances):
             return set()
-        counted = instances.areas_px > 0 if not self.keep_empty else slice(None)
+        counted = instances.areas_px > 0 if self.truth is None else slice(None)
         return set(instances.category_ids[counted].tolist())
 
     @property

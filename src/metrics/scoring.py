@@ -174,7 +174,7 @@ def open_submission(
             use_attributes=truth.use_attributes,
             ids=ids,
             without_filler=not is_competition(labels.category_names),
-            keep_empty=True,
+            truth=truth,
         )
         if kind == STORE:  # whose labels are its own
             _check_categories(objects, labels)

@@ -285,3 +285,20 @@ def test_a_true_object_without_a_pixel_is_none_that_could_be_missed(tmp_path):
         assert coco_annotations(objects.store, "b.jpg", size_hw=(512, 512)) == []
         (only,) = coco_annotations(objects.store, "a.jpg", size_hw=(512, 512))
         assert only["category_id"] == 1
+
+
+def test_an_empty_prediction_is_wrong_unless_the_truth_has_one_of_its_class(tmp_path):
+    blob = np.zeros((512, 512), dtype=bool)
+    blob[:100, :100] = True
+    empty = np.zeros((512, 512), dtype=bool)
+    rows = [("a.jpg", blob, "1"), ("a.jpg", empty, "2"), ("b.jpg", blob, "1")]
+    truth = files.write_truth(tmp_path / "t.csv", rows)
+    itself = files.write_submission(tmp_path / "itself.csv", rows)
+    score, notes = score_files(itself, truth)
+    assert score.per_image.tolist() == [1.0, 1.0]
+    assert "predicted objects whose mask has no pixel, left out: 1" in notes
+    more = files.write_submission(
+        tmp_path / "more.csv", [*rows, ("a.jpg", empty, "2"), ("b.jpg", empty, "1")]
+    )
+    score, _ = score_files(more, truth)
+    assert score.per_image.tolist() == pytest.approx([0.5, 0.5])

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-GRACE_S = 1.5
+GRACE_S = 1.2
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What the same command does after it was interrupted, by command.

@@ -42,11 +42,11 @@ lint: setup  ## ruff, mypy and the import contract
 
 .PHONY: test
 test: lint  ## lint, types, import contract and the default tests
-	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
 test-all: lint  ## every test, the slow ones too
-	@$(PY) -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 DEMO := outputs/demo
 DEMO_PHOTOS := train_images=440 test_images=20 seed=1 image_size=256 difficulty=0 clutter=0.2 \

@@ -8,7 +8,7 @@ import signal
 
 from lightning import Trainer
 
-from src.datamodules.loading import explain_loader_failure
+from src.datamodules.loading import explain_loader_failure, messages_behind
 from src.errors import InputError
 
 # gloo and NCCL, when the process at the other end is gone:
@@ -29,7 +29,7 @@ def explain_failure(error: BaseException, trainer: Trainer) -> InputError | None
     """
     if (found := explain_loader_failure(error)) is not None:
         return found
-    if trainer.world_size > 1 and _LOST_PROCESS.search(str(error)):
+    if trainer.world_size > 1 and _LOST_PROCESS.search(messages_behind(error)):
         launcher = trainer.strategy.launcher
         for rank, process in enumerate(getattr(launcher, "procs", []), start=1):
             if code := process.poll():

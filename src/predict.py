@@ -232,7 +232,9 @@ def predict(config: DictConfig) -> Path:
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=False)
     try:
         trainer.predict(ensemble, datamodule=datamodule, return_predictions=False)
-    except RuntimeError as error:
+    except InputError:
+        raise
+    except Exception as error:  # a worker's end can come out of any line
         if (failure := explain_failure(error, trainer)) is None:
             raise
         raise InputError(f"{failure}; {signals.RESUMES['predict']}") from error

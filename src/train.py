@@ -151,7 +151,9 @@ def train(config: DictConfig) -> float | None:
             )
     except torch.OutOfMemoryError as error:
         raise InputError(advice.message()) from error
-    except RuntimeError as error:
+    except InputError:
+        raise
+    except Exception as error:  # a worker's end can come out of any line
         if (failure := explain_failure(error, trainer)) is None:
             raise
         resumes = describe_next_start(resume=config.resume, directory=checkpoints)

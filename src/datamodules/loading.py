@@ -30,6 +30,8 @@ SHARED_MEMORY_REMEDY = (
     "worker processes) or datamodule.prefetch_factor"
 )
 
+_LONGEST_CHAIN = 20  # of exceptions
+
 
 def make_loader(
     dataset: Dataset[Any],
@@ -97,14 +99,27 @@ def check_shared_memory(needed_bytes: int, *, batches: int) -> None:
         )
 
 
+def messages_behind(error: BaseException) -> str:
+    """Return the messages of an exception and of those that it was raised from, a line each.
+
+    torch says that a worker was killed by an exception out of a signal handler, so in the middle of
+    whatever runs, and that may make another exception of it.
+    """
+    messages: list[str] = []
+    found: BaseException | None = error
+    while found is not None and len(messages) < _LONGEST_CHAIN:
+        messages.append(str(found))
+        found = found.__cause__ or found.__context__
+    return "\n".join(messages)
+
+
 def explain_loader_failure(error: BaseException) -> InputError | None:
     """Return one line for a loader whose worker was killed or gave nothing; None for other errors.
 
     torch's messages, by its version 2.13: torch/utils/data/dataloader.py and
     torch/csrc/DataLoader.cpp.
     """
-    # torch raises the second of these messages from the first, which knows more.
-    text = f"{error}\n{error.__cause__}"
+    text = messages_behind(error)
     if found := re.search(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.", text):
         cause = (
             f"{SHARED_MEMORY} is full: {SHARED_MEMORY_REMEDY}"

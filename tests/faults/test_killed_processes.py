@@ -42,13 +42,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "1",
             ["trainer.devices=2", "datamodule.batch_size=1"],
             r"error: rank 1 \(process \d+\) was ended by SIGKILL: most often the system ran out of "
-            r"memory; the same command resumes from the last checkpoint",
+            r"memory; the same command resumes from the last checkpoint in .*",
         ),
         (
             "null",
             ["datamodule.num_workers=1"],
             r"error: loader worker \d+ was ended by a signal \(Killed\): most often the system ran "
-            r"out of memory: .*; the same command resumes from the last checkpoint",
+            r"out of memory: .*; the same command resumes from the last checkpoint in .*",
         ),
     ],
     ids=["rank", "worker"],

@@ -166,6 +166,18 @@ def test_an_ended_rank_is_named(code: int, message: str) -> None:
     assert str(explain_failure(lost, trainer)).startswith("rank 0 lost a process of this run ([..")
 
 
+def test_what_the_end_of_a_worker_was_made_into_is_looked_through() -> None:
+    """As by ``inspect``, which was at work when torch's signal handler raised."""
+    try:
+        try:
+            raise RuntimeError("DataLoader worker (pid 77) is killed by signal: Killed. ")
+        except RuntimeError as error:
+            raise TypeError("unsupported callable") from error
+    except TypeError as error:
+        line = str(explain_loader_failure(error))
+    assert line.startswith("loader worker 77 was ended by a signal (Killed): most often the system")
+
+
 def test_other_errors_keep_their_traceback() -> None:
     trainer: Any = SimpleNamespace(world_size=2)
     assert explain_failure(RuntimeError("shape mismatch"), trainer) is None

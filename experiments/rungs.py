@@ -58,7 +58,7 @@ LADDER = (
         "s12_classes",
         0.33511,
         "three_models_six_views",
-        f"{WITHOUT_S12} postprocess.remove=attribute_classes",
+        f"{WITHOUT_S12} postprocess.remove_categories=[attribute_classes]",
     ),
     Rung(
         "S13",
@@ -66,7 +66,7 @@ LADDER = (
         "s13_s14_overlaps_and_small_objects",
         None,
         "three_models_six_views",
-        f"{TUNED} postprocess.min_area_px=0 postprocess.remove=attribute_classes",
+        f"{TUNED} postprocess.min_area_px=0 postprocess.remove_categories=[attribute_classes]",
     ),
     Rung(
         "S14",
@@ -74,7 +74,7 @@ LADDER = (
         "s13_s14_overlaps_and_small_objects",
         0.33621,
         "three_models_six_views",
-        f"{TUNED} postprocess.remove=attribute_classes",
+        f"{TUNED} postprocess.remove_categories=[attribute_classes]",
     ),
 )
 FOLDERS = tuple(dict.fromkeys(rung.folder for rung in LADDER))

@@ -14,7 +14,7 @@ from src.errors import InputError
 from src.io import printable
 from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.setting_checks import check_share
-from src.postprocess.settings import PostprocessSettings, settings_from
+from src.postprocess.settings import CATEGORY_GROUPS, PostprocessSettings, settings_from
 
 PER_CLASS_KEYS = ("score_threshold_per_class", "mask_threshold_per_class")
 REMOVED = "remove_categories"
@@ -122,17 +122,17 @@ def named_settings(values: Mapping[str, Any], categories: CategoryNames) -> Post
         categories: Of the predictions.
 
     Raises:
-        InputError: a value is not legal, a name is unknown or ambiguous, or ``remove`` stands for
+        InputError: a value is not legal, a name is unknown or ambiguous, or a group stands for
             categories that the data does not have.
     """
     settings = settings_from(_number_categories(values, categories))
     is_competition = categories.is_competition or categories.has_only_competition_names
-    if settings.remove != "none" and not is_competition:
+    groups = [entry for entry in settings.remove_categories if isinstance(entry, str)]
+    if groups and not is_competition:
         raise InputError(
-            f"postprocess.remove must be none for {categories.source}, got {settings.remove}: that "
-            f"stands for categories of iMaterialist (Fashion); its own are "
-            f"{categories.describe(sorted(categories.names))}; postprocess.remove_categories=[...] "
-            "takes their ids or names"
+            f"postprocess.{REMOVED} must be ids or names of categories of {categories.source}, got "
+            f"{groups[0]}: that stands for categories of iMaterialist (Fashion); its own are "
+            f"{categories.describe(sorted(categories.names))}"
         )
     return settings
 
@@ -183,11 +183,13 @@ def _split_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
             }
     given = values.get(REMOVED)
     if isinstance(given, Sequence) and not isinstance(given, str):
-        named[REMOVED] = [entry for entry in given if _is_name(entry)]
+        named[REMOVED] = [
+            entry for entry in given if _is_name(entry) and entry not in CATEGORY_GROUPS
+        ]
         unnamed[REMOVED] = [
-            int(entry) if isinstance(entry, str) else entry
+            int(entry) if isinstance(entry, str) and entry not in CATEGORY_GROUPS else entry
             for entry in given
-            if not _is_name(entry)
+            if entry not in named[REMOVED]
         ]
     return unnamed, named
 

@@ -67,8 +67,8 @@ def check_choice(key: str, value: Any, legal: Sequence[str]) -> None:
         raise InputError(f"postprocess.{key}={value!r}: one of {', '.join(legal)} wanted")
 
 
-def check_categories(key: str, categories: Any) -> None:
-    """Refuse what is no list of category ids.
+def check_categories(key: str, categories: Any, groups: Sequence[str] = ()) -> None:
+    """Refuse what is no list of category ids and names of groups of them.
 
     Raises:
         InputError: names the key, the value and what is legal.
@@ -76,7 +76,7 @@ def check_categories(key: str, categories: Any) -> None:
     if isinstance(categories, str) or not isinstance(categories, Sequence):
         raise InputError(f"postprocess.{key}={categories!r}: a list of category ids, as [0,1,2]")
     for category in categories:
-        if not is_whole(category, 0):
+        if category not in groups and not is_whole(category, 0):
             raise InputError(f"postprocess.{key}: {category!r} is no category id (0, 1, 2, ...)")
 
 

@@ -22,10 +22,10 @@ from src.postprocess.steps import DEFAULT_STEPS, check_steps
 NmsKind = Literal["class_wise", "class_agnostic", "soft_linear", "soft_gaussian"]
 SEARCHED_KEY = "searched"  # where found settings say which images they were searched on
 NMS_KINDS: tuple[str, ...] = get_args(NmsKind)
-# What the winner removed (seed's row S12): the classes that carry attributes, which were not
-# predicted, and, at first, the garment parts with a few attributes that are noise.
-REMOVALS: Mapping[str, tuple[int, ...]] = {
-    "none": (),
+# Groups of categories that remove_categories takes by name. The winner removed the classes that
+# carry attributes (S12), which were not predicted, and, at first, the garment parts with a few
+# attributes that are noise.
+CATEGORY_GROUPS: Mapping[str, tuple[int, ...]] = {
     "attribute_classes": tuple(range(13)),
     "attribute_classes_and_parts": (*range(13), 27, 28, 33),
 }
@@ -49,9 +49,8 @@ class PostprocessSettings:
     soft_nms_min_score: float = 0.001  # [0, 1]: soft-NMS drops what falls below it
     # cap: objects left at most; None: no cap
     max_per_image: int | None
-    # remove: category ids that are left out, and a name for a list of them, one of REMOVALS
-    remove_categories: Sequence[int]
-    remove: str = "none"
+    # remove: category ids that are left out, and names of CATEGORY_GROUPS
+    remove_categories: Sequence[int | str]
     # max_per_class: objects of each class at most, the best; None: no cap
     max_per_class: int | None = None
     # masks: (0, 1]; a pixel needs a probability of at least this
@@ -89,8 +88,7 @@ class PostprocessSettings:
             raise InputError(
                 f"postprocess.suppress_overlaps={self.suppress_overlaps!r}: true or false"
             )
-        check_categories("remove_categories", self.remove_categories)
-        check_choice("remove", self.remove, tuple(REMOVALS))
+        check_categories("remove_categories", self.remove_categories, tuple(CATEGORY_GROUPS))
         object.__setattr__(self, "steps", check_steps(self.steps))
         self._check_that_nothing_is_lost()
 
@@ -99,7 +97,6 @@ class PostprocessSettings:
         asked = {
             "score_threshold_per_class": ("score", self.score_threshold_per_class),
             "remove_categories": ("remove", self.remove_categories),
-            "remove": ("remove", self.remove != "none"),
             "max_per_class": ("max_per_class", self.max_per_class is not None),
             "suppress_overlaps": ("suppress_overlaps", self.suppress_overlaps),
             "min_area_px": ("min_area", self.min_area_px),
@@ -113,8 +110,12 @@ class PostprocessSettings:
 
     @property
     def removed_categories(self) -> frozenset[int]:
-        """Category ids that the step ``remove`` leaves out: the list and the named ones."""
-        return frozenset(self.remove_categories) | frozenset(REMOVALS[self.remove])
+        """Category ids that the step ``remove`` leaves out."""
+        return frozenset(
+            category_id
+            for entry in self.remove_categories
+            for category_id in (CATEGORY_GROUPS[entry] if isinstance(entry, str) else (entry,))
+        )
 
 
 def settings_from(values: Mapping[str, Any]) -> PostprocessSettings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import EMPTY, NMS_AND_CAP
-from src.postprocess.settings import REMOVALS, PostprocessSettings
+from src.postprocess.settings import PostprocessSettings
 
 # Of an untrained or very permissive store these two take nearly everything, as they are meant to.
 _TAKE_MOST = ("score", "nms", NMS_AND_CAP)
@@ -86,12 +86,9 @@ class StepCounts:
         if step == "remove":
             removed = sorted(settings.removed_categories & set(category_ids))
             kept = sorted(set(category_ids) - settings.removed_categories)
-            by_name = settings.remove != "none" and REMOVALS[settings.remove]
-            keys = ["remove_categories"] if settings.remove_categories else []
-            keys += [f"remove={settings.remove}"] if by_name else []
             return (
-                f"postprocess.{' and postprocess.'.join(keys)} removes "
-                f"{categories.describe(removed)}; of the predictions' categories "
+                f"postprocess.remove_categories removes {categories.describe(removed)}; of the "
+                "predictions' categories "
                 f"{categories.describe(kept) or 'none'} {'is' if len(kept) < 2 else 'are'} kept "
                 "(postprocess=winner_all_classes keeps all)"
             )

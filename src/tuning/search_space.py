@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ _OF_NMS_KINDS = {
 PER_CLASS_KEYS = ("score_threshold_per_class", "mask_threshold_per_class")
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _RANGE = re.compile(rf"{_NUMBER} to {_NUMBER} by {_NUMBER}")
-_NOT_SEARCHED = ("remove_categories", "steps")
+_NOT_SEARCHED = ("steps",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class SearchSpace:
             if key == "nms_kind" or kind not in _OF_NMS_KINDS.get(key, (kind,)):
                 continue
             if not isinstance(choices, Range):
-                trial.suggest_categorical(key, choices)
+                trial.suggest_categorical(key, [_to_choice(value) for value in choices])
             elif isinstance(self._plain[key], int) or self._plain[key] is None:
                 trial.suggest_int(key, int(choices.low), int(choices.high), step=int(choices.step))
             else:
@@ -93,7 +94,10 @@ class SearchSpace:
 
     def settings(self, params: Mapping[str, Any]) -> PostprocessSettings:
         """The settings of what Optuna has chosen."""
-        return settings_from(self._plain | {key: _tidy(value) for key, value in params.items()})
+        values = {key: _tidy(value) for key, value in params.items()}
+        if "remove_categories" in values:
+            values["remove_categories"] = json.loads(values["remove_categories"])
+        return settings_from(self._plain | values)
 
     def _check(self, key: str, choices: Range | list[Any]) -> None:
         """Refuse values that the settings refuse."""
@@ -124,6 +128,11 @@ def _read(key: str, asked: Any) -> Range | list[Any]:
             f"space.{key}={asked!r}: the end must lie whole steps above the start, steps above 0"
         )
     return choices
+
+
+def _to_choice(value: Any) -> Any:
+    """Return a choice as Optuna takes it: a list of categories is JSON text."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _tidy(value: Any) -> Any:

@@ -45,20 +45,20 @@ def test_settings_of_the_rungs_are_those_of_the_seed() -> None:
     found = {
         name: (
             *(s.score_threshold, s.nms_iou_threshold, s.max_per_image, s.mask_threshold),
-            (tuple(s.remove_categories), s.remove, s.suppress_overlaps, s.min_area_px),
+            (tuple(s.remove_categories), s.suppress_overlaps, s.min_area_px),
         )
         for name, s in ((name, settings_of(rung)) for name, rung in RUNG.items())
     }
     tuned = (0.5, 0.3, 100, 0.45)
-    nothing = ((), "none", False, 0)
+    nothing = ((), False, 0)
     assert found == {
         "S8": (0.001, 0.5, 100, 0.5, nothing),
         "S9": (*tuned, nothing),
         "S10": (*tuned, nothing),
         "S11": (*tuned, nothing),
-        "S12": (*tuned, ((), "attribute_classes", False, 0)),
-        "S13": (*tuned, ((), "attribute_classes", True, 0)),
-        "S14": (*tuned, ((), "attribute_classes", True, 20)),
+        "S12": (*tuned, (("attribute_classes",), False, 0)),
+        "S13": (*tuned, (("attribute_classes",), True, 0)),
+        "S14": (*tuned, (("attribute_classes",), True, 20)),
     }
 
 

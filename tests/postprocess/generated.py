@@ -22,7 +22,6 @@ DEFAULT: dict[str, Any] = {
     "nms_kind": "class_wise",
     "soft_nms_sigma": 0.5,
     "soft_nms_min_score": 0.001,
-    "remove": "none",
     "max_per_class": None,
     "mask_threshold_per_class": None,
     "min_area_raster": "512x512",

@@ -28,8 +28,9 @@ from tests.postprocess.generated import DEFAULT, WINNER, make_settings
         ("remove_categories", "1,2", r"postprocess\.remove_categories='1,2': a list"),
         ("remove_categories", [1, "shoe"], r"remove_categories: 'shoe' is no category id"),
         ("remove_categories", [-1], r"remove_categories: -1 is no category id"),
-        ("remove", "parts", r"remove='parts': one of none, attribute_classes, attribute_classes_a"),
-        ("remove", None, r"postprocess\.remove=None: one of none, "),
+        ("remove_categories", ["parts"], r"remove_categories: 'parts' is no category id"),
+        ("remove_categories", "attribute_classes", r"categories='attribute_classes': a list"),
+        ("remove_categories", None, r"postprocess\.remove_categories=None: a list"),
         ("nms_kind", "hard", r"nms_kind='hard': one of class_wise, class_agnostic, soft_linear, "),
         ("soft_nms_sigma", 0, r"postprocess\.soft_nms_sigma=0: a number above 0 wanted"),
         ("soft_nms_sigma", float("inf"), r"soft_nms_sigma=inf: a number above 0 wanted"),
@@ -57,8 +58,9 @@ def test_legal_values_pass(changes: dict[str, Any]) -> None:
 def test_named_removals_and_the_list_add_up() -> None:
     """Seed's row S12: the classes that carry attributes, then the three parts that do."""
     assert make_settings().removed_categories == frozenset()
-    assert make_settings(remove="attribute_classes").removed_categories == frozenset(range(13))
-    both = make_settings(remove="attribute_classes_and_parts", remove_categories=[40])
+    named = make_settings(remove_categories=["attribute_classes"])
+    assert named.removed_categories == frozenset(range(13))
+    both = make_settings(remove_categories=["attribute_classes_and_parts", 40])
     assert both.removed_categories == frozenset([*range(13), 27, 28, 33, 40])
 
 

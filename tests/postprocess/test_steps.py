@@ -71,8 +71,11 @@ def test_an_order_is_either_legal_or_refused_for_one_of_the_reasons() -> None:
         ({"suppress_overlaps": True}, "postprocess.suppress_overlaps=True without the step suppr"),
         ({"min_area_px": 20}, "postprocess.min_area_px=20 without the step min_area in"),
         ({"max_per_class": 2}, "postprocess.max_per_class=2 without the step max_per_class in"),
-        ({"remove": "attribute_classes"}, "postprocess.remove='attribute_classes' without the st"),
         ({"remove_categories": [1]}, r"postprocess.remove_categories=[1] without the step remove"),
+        (
+            {"remove_categories": ["attribute_classes"]},
+            "postprocess.remove_categories=['attribute_classes'] without the step remove",
+        ),
         (
             {"score_threshold_per_class": {1: 0.5}},
             "postprocess.score_threshold_per_class={1: 0.5} without the step score",

@@ -119,7 +119,7 @@ def test_what_is_written_is_valid(
             "nms_kind": st.sampled_from(NMS_KINDS),
             "nms_iou_threshold": st.sampled_from([0.0, 0.5, 1.0]),
             "max_per_image": st.sampled_from([None, 5]),
-            "remove": st.sampled_from(["none", "attribute_classes"]),
+            "remove_categories": st.sampled_from([[], ["attribute_classes"]]),
             "max_per_class": st.sampled_from([None, 2]),
             "mask_threshold": st.sampled_from([0.01, 0.5, 1.0]),
             "min_area_px": st.sampled_from([0, 20, 9000]),

@@ -248,7 +248,7 @@ def test_a_grid_from_a_file(run: Any, store: Path, truth: Path, tmp_path: Path) 
     (grid / "small.yaml").write_text(
         "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
         "      postprocess.mask_threshold: 0.4,0.5\n"
-        "      postprocess.remove: none,attribute_classes\n"
+        "      postprocess.remove_categories: '[],[attribute_classes]'\n"
     )
     run(
         f"predictions={store}",
@@ -258,7 +258,7 @@ def test_a_grid_from_a_file(run: Any, store: Path, truth: Path, tmp_path: Path) 
     )
     table = pd.read_csv(next(tmp_path.rglob("results.csv")))
     assert len(table) == 4
-    assert set(table["postprocess.remove"]) == {"none", "attribute_classes"}
+    assert set(table["postprocess.remove_categories"]) == {"[]", '["attribute_classes"]'}
     assert "sweep" not in table.columns
 
 

@@ -55,6 +55,15 @@ def test_without_kinds_the_base_decides():
     assert (settings.nms_kind, settings.max_per_image) == ("class_agnostic", 3)
 
 
+def test_lists_of_categories_are_choices():
+    choices = [[], ["attribute_classes"], [4]]
+    space = SearchSpace({"remove_categories": choices}, BASE)
+    study = optuna.create_study(sampler=optuna.samplers.GridSampler({"remove_categories": ["[4]"]}))
+    assert space.suggest(study.ask()).remove_categories == [4]
+    chosen = {"remove_categories": '["attribute_classes"]'}
+    assert space.settings(chosen).removed_categories == frozenset(range(13))
+
+
 def test_values_of_classes():
     assert SearchSpace(SPACE, BASE).per_class == {
         "score_threshold_per_class": [0.2, 0.3, 0.4, 0.5, 0.6]

@@ -22,7 +22,7 @@ from src.errors import InputError
 LEGAL_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
 
 _COCO = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
-# The scores of a validation, by the callback that logs them.
+# The scores of a validation, by the metric of callbacks.evaluator that logs them.
 SCORES = {
     "competition_score": ("validation/competition_map",),
     "coco_average_precision": tuple(
@@ -91,15 +91,20 @@ def check_precision(trainer: DictConfig) -> None:
 def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> None:
     """Refuse a score to monitor that nothing logs, which would end the run after its first epoch.
 
-    Callbacks that are not this project's or Lightning's may log anything, so with one of them any
-    name is legal.
+    Callbacks and metrics that are not this project's or Lightning's may log anything, so with one
+    of them any name is legal.
 
     Raises:
         InputError: Names the callback, and the scores that there are.
     """
     nodes = {str(name): node for name, node in (callbacks or {}).items() if node is not None}
-    targets = [str(node.get("_target_")) for node in nodes.values()]
-    scores = [name for key, names in SCORES.items() if key in nodes for name in names]
+    metrics = {
+        str(name): node
+        for name, node in (nodes.get("evaluator", {}).get("metrics") or {}).items()
+        if node is not None
+    }
+    targets = [str(node.get("_target_")) for node in [*nodes.values(), *metrics.values()]]
+    scores = [name for key, names in SCORES.items() if key in metrics for name in names]
     is_known = all(target.startswith(("src.", "lightning.")) for target in targets)
     for name, node in nodes.items():
         monitor = node.get("monitor")
@@ -109,7 +114,10 @@ def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, An
             near = difflib.get_close_matches(str(monitor), scores, n=4, cutoff=0.3) or scores
             legal = ", ".join([*near, "train/loss"])
             absent = [key for key, names in SCORES.items() if monitor in names]
-            why = f" (callbacks.{absent[0]} is null)" if absent else ""
+            off = "callbacks.evaluator"
+            if "evaluator" in nodes and absent:
+                off += f".metrics.{absent[0]}"
+            why = f" ({off} is null)" if absent else ""
             raise InputError(
                 f"callbacks.{name}.monitor must be a score that is logged ({legal}), got "
                 f"{monitor}{why}; callbacks.{name}=null does without"

@@ -71,8 +71,11 @@ FREE_KEYS = (
 )
 # What a score of the validation depends on, by the beginning of its name.
 SCORE_KEYS = {
-    "validation/competition": ("callbacks.competition_score",),
-    "validation/coco": ("callbacks.coco_average_precision",),
+    "validation/competition": (
+        "callbacks.evaluator.settings",
+        "callbacks.evaluator.metrics.competition_score",
+    ),
+    "validation/coco": ("callbacks.evaluator.metrics.coco_average_precision",),
     "": (
         "callbacks.best_checkpoint.monitor",
         "callbacks.best_checkpoint.mode",
@@ -84,16 +87,24 @@ SCORE_KEYS = {
     ),
 }
 # Changed without a word: the run's folder may move, and nothing is trained or kept by these.
+EVALUATOR = "callbacks.evaluator"
 UNSAID_KEYS = (
     "trainer.default_root_dir",
     "callbacks.run_checkpoint.dirpath",
     "callbacks.best_checkpoint.dirpath",
-    "callbacks.class_table.directory",
+    "callbacks.evaluator.class_table_dir",
+    "callbacks.evaluator.num_images",
     "callbacks.progress",
     "callbacks.progress_log",
-    "callbacks.validation_pictures",
     "callbacks.learning_rate",
     "callbacks.training_speed",
+)
+# The callbacks of earlier versions in place of callbacks.evaluator.
+EARLIER_SCORERS = (
+    "callbacks.competition_score",
+    "callbacks.coco_average_precision",
+    "callbacks.class_table",
+    "callbacks.validation_pictures",
 )
 # Trials, which a real run takes nothing of: keys of ``trainer``.
 TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")
@@ -300,8 +311,11 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
             "values of then, or start another run with name=... (its weights may begin from these: "
             f"initial_weights={checkpoint.path})"
         )
+    unsaid: tuple[str, ...] = UNSAID_KEYS
+    if _is_of_earlier_version(saved):
+        unsaid += (*EARLIER_SCORERS, EVALUATOR)
     for key in changed:
-        if key.startswith(("trainer.", "callbacks.")) and not _is_below(key, UNSAID_KEYS):
+        if key.startswith(("trainer.", "callbacks.")) and not _is_below(key, unsaid):
             log.warning(
                 "%s: %s in the checkpoint, %s now",
                 printable(key),
@@ -328,8 +342,15 @@ def score_changes(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> lis
     states = checkpoint.content["callbacks"].values()
     if monitor is None or not any(state.get("best_k_models") for state in states):
         return []
+    if _is_of_earlier_version(saved):
+        return [EVALUATOR]
     keys = [key for name, some in SCORE_KEYS.items() if monitor.startswith(name) for key in some]
     return [key for key in now | saved if _is_below(key, keys) and saved.get(key) != now.get(key)]
+
+
+def _is_of_earlier_version(saved: Mapping[str, Any]) -> bool:
+    """Return whether a score was made without the filler row, by a callback of its own."""
+    return any(_is_below(key, EARLIER_SCORERS) for key in saved)
 
 
 def _early_stopping(config: Mapping[str, Any]) -> list[Any]:

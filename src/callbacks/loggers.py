@@ -44,27 +44,27 @@ def log_table(
             logger.experiment.add_text(key, text, _last_step(trainer))
 
 
-def log_pictures(trainer: Trainer, key: str, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-    """Show pictures by their names, in W&B and TensorBoard.
+def log_images(trainer: Trainer, key: str, images: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+    """Show images in W&B and TensorBoard.
 
     Args:
-        trainer: whose loggers show them.
-        key: what they are shown under.
-        pictures: shape (H, W, 3), uint8, RGB.
+        trainer: Has the loggers.
+        key: The loggers' key.
+        images: By caption; shape (H, W, 3), uint8, RGB.
     """
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(
                 key,
-                _framed(list(pictures.values())),
+                _framed(list(images.values())),
                 step=trainer.global_step,
-                caption=list(pictures),
-                file_type=["jpg"] * len(pictures),
+                caption=list(images),
+                file_type=["jpg"] * len(images),
             )
         elif isinstance(logger, TensorBoardLogger):
-            for name, picture in pictures.items():
+            for name, image in images.items():
                 logger.experiment.add_image(
-                    f"{key}/{name}", picture, _last_step(trainer), dataformats="HWC"
+                    f"{key}/{name}", image, _last_step(trainer), dataformats="HWC"
                 )
 
 
@@ -73,13 +73,13 @@ def _last_step(trainer: Trainer) -> int:
     return max(0, trainer.global_step - 1)
 
 
-def _framed(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
-    """The pictures with white below and to the right: W&B wants those of a key of one size."""
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+def _framed(images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+    """Pad images with white to one size, which W&B wants of a key."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     framed = []
-    for picture in pictures:
+    for image in images:
         frame = np.full((height, width, 3), 255, dtype=np.uint8)
-        frame[: picture.shape[0], : picture.shape[1]] = picture
+        frame[: image.shape[0], : image.shape[1]] = image
         framed.append(frame)
     return framed
 

@@ -81,6 +81,7 @@ def test_the_competitions_experiments_validate_on_all_photos_after_every_epoch(n
     names = list(config.callbacks)
     assert names.index("best_checkpoint") < names.index("run_checkpoint")
     # S8 for COCO's metric, whatever the competition's thresholds are
-    assert config.callbacks.coco_average_precision.settings.score_threshold == 0.001
-    assert config.callbacks.coco_average_precision.settings.nms_iou_threshold == 0.5
-    assert config.callbacks.competition_score.settings == config.postprocess
+    evaluator = config.callbacks.evaluator
+    assert evaluator.metrics.coco_average_precision.settings.score_threshold == 0.001
+    assert evaluator.metrics.coco_average_precision.settings.nms_iou_threshold == 0.5
+    assert evaluator.settings == config.postprocess

@@ -17,20 +17,22 @@ from lightning.pytorch.strategies import DDPStrategy
 from pycocotools import mask as coco_mask
 
 from src.annotations.store_builder import open_or_build
+from src.callbacks.evaluator import Evaluator
+from src.callbacks.validation_metrics import CompetitionScoreMetric
+from src.errors import InputError
 from src.metrics.coco_average_precision import CocoImage, coco_annotations, image_number
 from src.metrics.competition import score_images
 from src.metrics.inputs import RasterObjects
-from src.metrics.matching import ImageObjects
 from src.modules.cascade import CascadeModule
 from src.postprocess.candidates import Candidates
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
+from src.tuning.submitted import as_submitted
 from tests.callbacks.conftest import CATEGORY_IDS, compose_training
 from tests.datamodules.conftest import Data, Picture
 from tests.metrics.test_coco_average_precision import by_pycocotools, defined
-
-SCORERS = ("competition_score", "coco_average_precision", "class_table", "validation_pictures")
+from tests.postprocess.generated import DEFAULT
 
 
 def guesses(picture: Picture) -> Candidates:
@@ -57,9 +59,11 @@ def guesses(picture: Picture) -> Candidates:
     )
 
 
-def validate(photos: Data, folder: Path, **options: Any) -> tuple[dict[str, float], Any]:
+def validate(
+    photos: Data, folder: Path, *overrides: str, **options: Any
+) -> tuple[dict[str, float], Any]:
     """Validate a cascade that guesses; its scores, and the datamodule."""
-    config = compose_training(photos, folder)
+    config = compose_training(photos, folder, *overrides)
     module = instantiate(config.module)
     assert isinstance(module, CascadeModule)
     module.predict_step = lambda batch, _: [  # type: ignore[method-assign]
@@ -68,7 +72,7 @@ def validate(photos: Data, folder: Path, **options: Any) -> tuple[dict[str, floa
     datamodule = instantiate(config.datamodule)
     trainer = Trainer(
         accelerator="cpu",
-        callbacks=[instantiate(config.callbacks[name]) for name in SCORERS],
+        callbacks=[instantiate(config.callbacks.evaluator)],
         logger=False,
         enable_progress_bar=False,
         default_root_dir=folder,
@@ -91,7 +95,7 @@ def test_coco_scores_are_pycocotools_over_all_photos(
 ) -> None:
     scores, datamodule, folder = alone
     settings = PostprocessSettings(
-        **compose_training(data, folder).callbacks.coco_average_precision.settings
+        **compose_training(data, folder).callbacks.evaluator.metrics.coco_average_precision.settings
     )
     images = []
     for number, image_id in enumerate(datamodule.split.validation, start=1):
@@ -129,12 +133,11 @@ def test_competition_score_is_that_of_all_photos(
     predictions = {}
     for image_id in datamodule.split.validation:
         found = postprocess(guesses(data.pictures[image_id]), settings)
-        keys = tuple(found.category_ids.tolist())
-        predictions[image_id] = ImageObjects(image_id, keys, found.packed)
+        predictions[image_id] = as_submitted(found, with_filler=True)
     truth = RasterObjects(datamodule.store)
     expected = score_images([truth[image_id] for image_id in predictions], predictions)
     found = scores["validation/competition_map"]
-    assert found == pytest.approx(expected.competition_map, abs=1e-6)
+    assert found == expected.competition_map
     assert 0.1 < found < 0.9
 
 
@@ -196,7 +199,25 @@ def test_crowd_regions_of_the_truth_stay_crowds(tmp_path: Path) -> None:
         assert coco_mask.decode(entry["segmentation"])[:2, 1:3].sum() == 4
 
 
-def test_no_pictures_at_all_is_another_override(data: Data, tmp_path: Path) -> None:
-    config = compose_training(data, tmp_path, "callbacks.validation_pictures.photos=0")
-    with pytest.raises(Exception, match="photos=0: at least 1 wanted; none at all: ~callbacks"):
-        instantiate(config.callbacks.validation_pictures)
+@pytest.mark.parametrize("number", [-1, 2.5])
+def test_a_number_of_images_that_is_not_legal(number: Any) -> None:
+    with pytest.raises(
+        InputError, match=rf"num_images must be a whole number of 0 or more, got {number}$"
+    ):
+        Evaluator(settings=DEFAULT, metrics=None, num_images=number)
+
+
+def test_each_part_is_switched_off_by_one_override(data: Data, tmp_path: Path) -> None:
+    overrides = (
+        "callbacks.evaluator.metrics.coco_average_precision=null",
+        "callbacks.evaluator.class_table_dir=null",
+        "callbacks.evaluator.num_images=0",
+    )
+    scores, _ = validate(data, tmp_path, *overrides)
+    assert list(scores) == ["validation/competition_map"]
+    assert not (tmp_path / "validation").exists()
+
+
+def test_an_averaging_that_is_not_legal_is_refused_before_training() -> None:
+    with pytest.raises(InputError, match="averaging=mean: legal are per_class, pooled"):
+        CompetitionScoreMetric(averaging="mean")  # type: ignore[arg-type]

@@ -117,6 +117,12 @@ def test_legal_precisions(precision: Any) -> None:
 
 
 SCORE = {"_target_": "src.callbacks.x", "averaging": "per_class"}
+
+
+def evaluator(**metrics: Any) -> dict[str, Any]:
+    return {"evaluator": {"_target_": "src.callbacks.x", "metrics": metrics}}
+
+
 BEST = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
 STOP = {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}
 
@@ -125,18 +131,38 @@ STOP = {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}
     ("callbacks", "limits", "message"),
     [
         (
-            {"competition_score": SCORE, "best": {**BEST, "monitor": "validation/competition_mop"}},
+            {
+                **evaluator(competition_score=SCORE),
+                "best": {**BEST, "monitor": "validation/competition_mop"},
+            },
             {},
             r"best\.monitor must be a score that is logged \(validation/competition_map, train"
             r"/loss\), got validation/competition_mop; callbacks\.best=null does without",
         ),
         (
-            {"competition_score": None, "best": {**BEST, "monitor": "validation/competition_map"}},
+            {
+                **evaluator(competition_score=None),
+                "best": {**BEST, "monitor": "validation/competition_map"},
+            },
             {},
-            r"got validation/competition_map \(callbacks\.competition_score is null\)",
+            r"got validation/competition_map "
+            r"\(callbacks\.evaluator\.metrics\.competition_score is null\)",
         ),
         (
-            {"competition_score": SCORE, "stop": {**STOP, "monitor": "validation/competition_map"}},
+            {"evaluator": None, "best": {**BEST, "monitor": "validation/competition_map"}},
+            {},
+            r"got validation/competition_map \(callbacks\.evaluator is null\)",
+        ),
+        (
+            {**evaluator(other=SCORE), "best": {**BEST, "monitor": "mine"}},
+            {},
+            r"best\.monitor must be a score that is logged \(train/loss\), got mine;",
+        ),
+        (
+            {
+                **evaluator(competition_score=SCORE),
+                "stop": {**STOP, "monitor": "validation/competition_map"},
+            },
             {"limit_val_batches": 0},
             r"callbacks\.stop\.monitor=.* needs a validation, got trainer\.limit_val_batches=0",
         ),
@@ -150,11 +176,21 @@ def test_a_score_that_nothing_logs(callbacks: dict, limits: dict, message: str) 
 @pytest.mark.parametrize(
     "callbacks",
     [
-        {"competition_score": SCORE, "best": {**BEST, "monitor": "validation/competition_map"}},
-        {"coco_average_precision": SCORE, "best": {**BEST, "monitor": "validation/coco_box_map"}},
+        {
+            **evaluator(competition_score=SCORE),
+            "best": {**BEST, "monitor": "validation/competition_map"},
+        },
+        {
+            **evaluator(coco_average_precision=SCORE),
+            "best": {**BEST, "monitor": "validation/coco_box_map"},
+        },
         {"best": {**BEST, "monitor": "train/loss"}},
         {"best": {**BEST, "monitor": None}},
         {"best": {**BEST, "monitor": "mine"}, "mine": {"_target_": "my.callbacks.Mine"}},
+        {
+            **evaluator(mine={"_target_": "my.metrics.Mine"}),
+            "best": {**BEST, "monitor": "validation/mine"},
+        },
         {"best": None},
     ],
 )

@@ -17,7 +17,14 @@ from src.callbacks.checkpoint_files import WholeCheckpointIO, link
 from src.callbacks.run_checkpoint import RunCheckpoint
 from src.errors import InputError
 from src.modules.members import best_checkpoints
-from src.resume import choose_checkpoint, set_aside, trial_limits
+from src.resume import (
+    FoundCheckpoint,
+    check_same_run,
+    choose_checkpoint,
+    score_changes,
+    set_aside,
+    trial_limits,
+)
 from tests.training.runs import STEPS_PER_EPOCH, load, run, state_differences
 
 CONSTANT = ("scheduler=none",)
@@ -192,13 +199,12 @@ def test_scores_of_two_metrics_are_not_ranked_together(
 ) -> None:
     options = (
         "trainer.max_epochs=3",
-        "callbacks.competition_score.averaging=pooled",
+        "callbacks.evaluator.metrics.competition_score.averaging=pooled",
         f"initial_weights={finished / 'none.pth'}",
     )
     run(photos, finished, *options)
-    assert (
-        "callbacks.competition_score.averaging: per_class in the checkpoint, pooled" in caplog.text
-    )
+    key = "callbacks.evaluator.metrics.competition_score.averaging"
+    assert f"{key}: per_class in the checkpoint, pooled" in caplog.text
     assert "the best checkpoints are ranked anew" in caplog.text
     assert "none.pth (no such file) now: without effect" in caplog.text
     scored = [path.name[:13] for path in (finished / "checkpoints").glob("best_*")]
@@ -208,6 +214,24 @@ def test_scores_of_two_metrics_are_not_ranked_together(
     run(photos, finished, "trainer.max_epochs=4", *options[1:2])
     assert "ranked anew" not in caplog.text
     assert "initial_weights" not in caplog.text
+
+
+def test_scores_of_the_callbacks_before_the_evaluator_are_ranked_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They were made without the filler row."""
+    best = {"callbacks.best_checkpoint": {"best_k_models": {"a.ckpt": 0.5}}}
+    now = {
+        "best_checkpoint": {"monitor": "validation/competition_map"},
+        "evaluator": {"settings": {"score_threshold": 0.5}, "metrics": {}},
+    }
+    then = now | {"competition_score": {"averaging": "per_class"}, "validation_pictures": None}
+    del then["evaluator"]
+    content = {"config": {"callbacks": then}, "callbacks": best}
+    checkpoint = FoundCheckpoint(Path("last.ckpt"), content)
+    check_same_run(checkpoint, {"callbacks": now})
+    assert not caplog.records
+    assert score_changes(checkpoint, {"callbacks": now}) == ["callbacks.evaluator"]
 
 
 @pytest.mark.slow

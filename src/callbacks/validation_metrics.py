@@ -1,0 +1,220 @@
+"""Metrics of a validation: what each keeps of an image, and its values over all images.
+
+A new metric is a subclass of ``Metric`` in a file of its own, and an entry of
+``callbacks.evaluator.metrics`` in the configuration.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from src.annotations.store import AnnotationStore
+from src.metrics.coco_average_precision import (
+    CocoImage,
+    coco_annotations,
+    coco_score,
+    image_number,
+)
+from src.metrics.competition import Averaging, ScoreAccumulator, check_averaging
+from src.metrics.inputs import RasterObjects
+from src.metrics.matching import ImageCounts, ImageObjects, match_objects, split_key
+from src.postprocess.candidates import Candidates
+from src.postprocess.category_names import CategoryNames, check_values, named_settings
+from src.postprocess.coco_results import coco_results
+from src.postprocess.pipeline import postprocess
+from src.postprocess.settings import PostprocessSettings
+from src.tuning.submitted import as_submitted
+
+Kept = TypeVar("Kept")
+
+
+class ValidationImage:
+    """One image: its candidates, and what is made of them and of its ground truth, once each.
+
+    Args:
+        candidates: Of the model, before NMS.
+        ground_truth: Instances of all images.
+        settings: Of post-processing.
+        category_ids: The data's category id of each class of the model.
+        with_filler: Whether a submission has a filler row for an image without detections.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        *,
+        ground_truth: RasterObjects,
+        settings: PostprocessSettings,
+        category_ids: Sequence[int],
+        with_filler: bool,
+    ) -> None:
+        self.candidates = candidates
+        self.image_id = candidates.image_id
+        self.category_ids = category_ids
+        self.store: AnnotationStore = ground_truth.store
+        self._ground_truth = ground_truth
+        self._settings = settings
+        self._with_filler = with_filler
+
+    @cached_property
+    def ground_truth(self) -> ImageObjects:
+        """The instances on the 512x512 raster."""
+        return self._ground_truth[self.image_id]
+
+    @cached_property
+    def submitted(self) -> ImageObjects:
+        """The detections on the 512x512 raster as a submission has them."""
+        detections = postprocess(
+            self.candidates, self._settings, label_category_ids=self.category_ids
+        )
+        return as_submitted(detections, with_filler=self._with_filler)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """Values of a metric over all images."""
+
+    values: Mapping[str, float]  # by the name that is logged; an undefined one is left out
+    # columns of the table of classes, by category id
+    by_class: Mapping[int, Mapping[str, float | int | None]] = field(default_factory=dict)
+
+
+class Metric(ABC, Generic[Kept]):
+    """Base of metrics: keeps something small of each image, by image id.
+
+    Each process updates its own metric. The first process merges what all of them keep, so an image
+    that a sampler repeats counts once, and computes the values.
+
+    Attributes:
+        in_progress_bar: Whether the progress bar shows the values.
+        kept: By image id; pickled for other processes.
+    """
+
+    in_progress_bar = False
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Kept] = {}
+
+    def setup(self, categories: CategoryNames) -> None:
+        """Resolve categories that the settings name, before anything is trained."""
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self.kept = {}
+
+    @abstractmethod
+    def update(self, image: ValidationImage) -> None:
+        """Keep what the score needs of an image."""
+
+    def merge(self, kept: Mapping[str, Kept]) -> None:
+        """Add what another process keeps."""
+        self.kept |= kept
+
+    @abstractmethod
+    def compute(self, store: AnnotationStore) -> MetricResult:
+        """Return the values over all images.
+
+        Args:
+            store: The ground truth.
+        """
+
+
+class CompetitionScoreMetric(Metric[ImageCounts]):
+    """The competition's score, equal to that of ``src.score`` on the submission.
+
+    Args:
+        averaging: ``per_class`` or ``pooled``; see ``src.metrics.competition``.
+
+    Raises:
+        InputError: ``averaging`` is not legal.
+    """
+
+    in_progress_bar = True
+
+    def __init__(self, *, averaging: Averaging = "per_class") -> None:
+        super().__init__()
+        check_averaging(averaging)
+        self.averaging = averaging
+
+    def update(self, image: ValidationImage) -> None:
+        """Keep counts of true positives."""
+        self.kept[image.image_id] = match_objects(image.ground_truth, image.submitted).counts()
+
+    def compute(self, store: AnnotationStore) -> MetricResult:
+        """Return ``validation/competition_map``."""
+        accumulator = ScoreAccumulator(averaging=self.averaging)
+        for image_id, counts in sorted(self.kept.items()):
+            accumulator.add_counts(image_id, counts)
+        score = accumulator.result()
+        return MetricResult(
+            values={"validation/competition_map": score.competition_map},
+            by_class={
+                split_key(key)[0]: {
+                    "true_objects": result.truth_objects,
+                    "predicted_objects": result.predicted_objects,
+                    "competition_score": result.value,
+                }
+                for key, result in score.classes.items()
+            },
+        )
+
+
+class CocoAveragePrecisionMetric(Metric[CocoImage]):
+    """COCO's average precision at the size of the images; about a kilobyte an instance is kept.
+
+    Args:
+        settings: The values of ``PostprocessSettings``. The metric needs many detections with
+            their scores (``postprocess=default``), so these are not the evaluator's.
+    """
+
+    def __init__(self, *, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        check_values(settings)
+        self._values = settings
+
+    def setup(self, categories: CategoryNames) -> None:
+        """Resolve categories that the settings name."""
+        self.settings = named_settings(self._values, categories)
+
+    def update(self, image: ValidationImage) -> None:
+        """Keep instances and detections as RLE."""
+        number, size_hw = image_number(image.store, image.image_id), image.candidates.size_hw
+        self.kept[image.image_id] = CocoImage(
+            number=number,
+            size_hw=size_hw,
+            annotations=coco_annotations(image.store, image.image_id, size_hw=size_hw),
+            results=coco_results(
+                image.candidates,
+                self.settings,
+                image_number=number,
+                label_category_ids=image.category_ids,
+            ),
+        )
+
+    def compute(self, store: AnnotationStore) -> MetricResult:
+        """Return ``validation/coco_map`` and its kin."""
+        images = [image for _, image in sorted(self.kept.items())]
+        score = coco_score(images, category_ids=store.category_ids)
+        boxes = score.boxes_by_class
+        return MetricResult(
+            values={
+                f"validation/coco_{kind}{name}": value
+                for kind, summary in (("", score.masks), ("box_", score.boxes))
+                for name, value in summary.values().items()
+                if value is not None
+            },
+            by_class={
+                category: {
+                    "mask_ap": masks.map,
+                    "mask_ap_50": masks.map_50,
+                    "mask_ap_75": masks.map_75,
+                    "box_ap": boxes[category].map,
+                    "box_ap_50": boxes[category].map_50,
+                }
+                for category, masks in score.masks_by_class.items()
+            },
+        )

@@ -1,3 +1,3 @@
 """Each figure of the README, this project and its peer side by side, in one run."""
 
-import src.mmdet_bridge  # noqa: F401  # before mmdet and mmcv, which look for their operators once
+import src.mmdet_bridge.kernels  # noqa: F401  # before mmdet and mmcv, which look for their operators once

@@ -6,8 +6,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from src.config import CONFIG_DIRECTORY, register_resolvers
-from src.mmdet_bridge.samples import Batch, collate, make_objects, make_sample
+from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
+from src.mmdet_bridge.cascade.samples import Batch, collate, make_objects, make_sample
 
 OBJECTS = 7  # of a photo, as the competition's have in the mean
 NUM_CLASSES = 46

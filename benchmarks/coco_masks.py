@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-import src.mmdet_bridge  # noqa: F401  # before mmdet and mmcv, which need their operators
+import src.mmdet_bridge.kernels  # noqa: F401  # before mmdet and mmcv, which need their operators
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask  # isort: skip
-from src.postprocess.candidates import Candidates
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import select_pairs
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
 from tests.postprocess.generated import make_boxes, make_masks
 
 # mmdetection's COCO defaults (S8)

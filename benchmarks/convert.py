@@ -21,18 +21,18 @@ import numpy.typing as npt
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from src.annotations.coco_runs import to_coco_compressed_batch
 from src.annotations.formats import convert
-from src.annotations.run_lengths import (
+from src.annotations.store import runs_views
+from src.annotations.store_builder import build_store
+from src.annotations.store_writer import masks_as_arrow
+from src.rle import (
     areas_px_batch,
     boxes_xyxy_batch,
     check_runs_batch,
     format_runs,
     parse_runs_batch,
 )
-from src.annotations.store import runs_views
-from src.annotations.store_builder import build_store
-from src.annotations.store_writer import masks_as_arrow
+from src.rle.coco import to_coco_compressed_batch
 
 PHOTO_SIZES_HW = ((5214, 3676), (3076, 5468), (4900, 3744))
 OBJECTS_PER_IMAGE = 7

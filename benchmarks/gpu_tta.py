@@ -21,9 +21,9 @@ import torch
 
 from benchmarks.tta import make_detector, view_of
 from src.datamodules.transforms import resized_hw
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.samples import mirrored
-from src.postprocess.candidates import Candidates
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.mmdet_bridge.cascade.samples import mirrored
+from src.predictions.candidates import Candidates
 from tests.cascades import SMALL
 
 S10_SCALES = ((1000, 1600), (1200, 1900), (1400, 2200))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import src.mmdet_bridge  # noqa: F401  # before mmcv.ops, which needs its operators when imported
+import src.mmdet_bridge.kernels  # noqa: F401  # before mmcv.ops, which needs its operators when imported
 
 from mmcv.ops import deform_conv2d, modulated_deform_conv2d, roi_align  # isort: skip
 from tests.mmdet_bridge import plain_kernels

@@ -24,12 +24,12 @@ from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from PIL import Image
 
-from src.annotations.coco_runs import to_coco_compressed
-from src.annotations.run_lengths import encode, format_runs
 from src.annotations.store_builder import open_or_build
 from src.datamodules.dataset import TrainingDataset
-from src.datamodules.pixel_augmentation import PixelAugmentation
-from src.mmdet_bridge.samples import Sample
+from src.datamodules.transforms import PixelAugmentation
+from src.mmdet_bridge.cascade.samples import Sample
+from src.rle import encode, format_runs
+from src.rle.coco import to_coco_compressed
 
 PHOTO_SIZES_HW = {"12_megapixels": (4000, 3000), "24_megapixels": (6000, 4000)}
 OBJECTS = 7

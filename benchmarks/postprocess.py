@@ -21,16 +21,16 @@ import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
 
-import src.mmdet_bridge  # noqa: F401  # before mmdet and mmcv, which need their operators
+import src.mmdet_bridge.kernels  # noqa: F401  # before mmdet and mmcv, which need their operators
 
 from mmcv.ops import batched_nms  # isort: skip
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask  # isort: skip
-from src.annotations.packed_masks import to_runs
-from src.annotations.run_lengths import format_runs
-from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import postprocess
 from src.postprocess.raster import RASTER_HW
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
+from src.rle import format_runs
+from src.rle.bitmasks import to_runs
 from tests.postprocess.generated import make_boxes, make_masks
 
 PHOTO_HW = (4000, 3000)  # 12 megapixels

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.coco_masks import SETTINGS as COCO_DEFAULTS
 from src.postprocess.coco_results import coco_results
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
+from src.predictions.store import PredictionStore, PredictionStoreWriter
 from tests.postprocess.generated import make_candidates
 
 TEST_PHOTOS = 3200

@@ -21,9 +21,7 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from benchmarks.convert import OBJECTS_PER_IMAGE, generated_row
-from src.annotations import packed_masks
-from src.annotations.coco_runs import to_coco_compressed_batch
-from src.annotations.run_lengths import (
+from src.rle import (
     RunsBatch,
     areas_px_batch,
     boxes_xyxy_batch,
@@ -34,6 +32,8 @@ from src.annotations.run_lengths import (
     parse_runs_batch,
     resize_nearest,
 )
+from src.rle import bitmasks as packed_masks
+from src.rle.coco import to_coco_compressed_batch
 
 TRAINING_EDGE_PX = 1200
 RASTER_HW = (512, 512)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.run_lengths import encode, format_runs
+from src.metrics.competition import THRESHOLDS
 from src.metrics.intervals import bootstrap_interval
-from src.metrics.matching import THRESHOLDS
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.rle import encode, format_runs
 
 PHOTO_HW = (4000, 3000)
 RASTER_HW = (512, 512)

@@ -25,9 +25,9 @@ import torch
 from benchmarks.postprocess import SETTINGS
 from benchmarks.threshold_grid import make_store, plain_score
 from src.annotations.instances import RASTER_HW
-from src.annotations.packed_masks import to_runs
-from src.annotations.run_lengths import format_runs
-from src.metrics.matching import ImageObjects
+from src.metrics.competition import ImageObjects
+from src.rle import format_runs
+from src.rle.bitmasks import to_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -26,14 +26,14 @@ import torch
 
 from benchmarks.postprocess import SETTINGS, make_image, plain_objects
 from benchmarks.score import class_value
-from src.annotations.imaterialist_2019 import FILLER_CATEGORY
+from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.annotations.instances import RASTER_HW
-from src.annotations.packed_masks import unpack
-from src.metrics.matching import ImageObjects
-from src.postprocess.candidates import Candidates
+from src.metrics.competition import ImageObjects
 from src.postprocess.pipeline import postprocess
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStore, PredictionStoreWriter
+from src.rle.bitmasks import unpack
 from src.tuning.submitted import as_submitted
 from src.tuning.threshold_lab import ThresholdLab
 

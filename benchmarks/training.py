@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.cascade_batches import compose_training, draw_batch
 from src.callbacks.step_seed import seed_step
-from src.config import instantiate_all
-from src.mmdet_bridge.config import Detector
-from src.mmdet_bridge.samples import Batch
+from src.cli.entry_point import instantiate_all
+from src.mmdet_bridge.cascade.detectors import Detector
+from src.mmdet_bridge.cascade.samples import Batch
 
 CLIP_NORM = 35.0
 

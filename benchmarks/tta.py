@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.cascade_pairs import select_pairs
-from src.mmdet_bridge.config import Detector, build_detector
-from src.mmdet_bridge.detectors import preprocess
-from src.mmdet_bridge.placement import Placement
-from src.mmdet_bridge.samples import Batch, collate, make_sample, mirrored
+from src.mmdet_bridge.cascade.detectors import Detector, build_detector, preprocess
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.mmdet_bridge.cascade.passes import Placement, select_pairs
+from src.mmdet_bridge.cascade.samples import Batch, collate, make_sample, mirrored
 from tests.cascades import detector_config, spread_scores
 
 # After src.mmdet_bridge, which gives mmcv its operators.

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.config import entry_point, to_plain
+from src.cli.entry_point import entry_point, to_plain
 from src.io import check_writable
-from src.mmdet_bridge.averaging import average_weights
-from src.mmdet_bridge.checkpoints import (
+from src.mmdet_bridge.cascade.detectors import detector_names
+from src.mmdet_bridge.checkpoints.averaging import average_weights
+from src.mmdet_bridge.checkpoints.reading import (
     carried_notes,
     check_given_once,
     check_weights_path,
@@ -18,7 +19,6 @@ from src.mmdet_bridge.checkpoints import (
     load_checkpoint,
     save_weights,
 )
-from src.mmdet_bridge.detectors import detector_names
 
 
 def average(config: DictConfig) -> None:

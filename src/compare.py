@@ -14,10 +14,11 @@ from omegaconf import DictConfig
 from rich.progress import Progress
 
 from src.annotations.image_names import match_ids
-from src.config import entry_point, to_plain
-from src.datamodules.split_file import read_split
+from src.cli.entry_point import entry_point, to_plain
+from src.console import PlainConsole, say, say_once
+from src.datamodules.split import read_split
 from src.errors import InputError
-from src.metrics.competition import check_averaging
+from src.metrics.competition import ImageObjects, check_averaging
 from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import (
     PairedInterval,
@@ -25,16 +26,20 @@ from src.metrics.intervals import (
     check_settings,
     paired_bootstrap_interval,
 )
-from src.metrics.matching import ImageObjects
-from src.metrics.score_file import is_score_file, read_scores
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.metrics.scoring import (
+    compare,
+    is_score_file,
+    open_submission,
+    open_truth,
+    read_scores,
+    score_comparison,
+)
 from src.postprocess.category_names import named_settings, names_for
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.store import PredictionStore
 from src.reporting.stored_predictions import StoredObjects
-from src.terminal import PlainConsole, say, say_once
 from src.tuning.in_sample import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.session import compare_categories
-from src.tuning.sweep_results import RESULT_NAME, job_file
+from src.tuning.sweeps import RESULT_NAME, job_file
 
 SIDES = ("a", "b")
 

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from src.annotations.formats import ConversionReport, convert
 from src.annotations.image_sizes import SizeFinding, outcome_in_words
+from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
-from src.config import entry_point, to_plain
+from src.console import PlainConsole
 from src.io import check_writable
-from src.terminal import PlainConsole
 
 _MOST_FINDINGS = 50
 

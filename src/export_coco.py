@@ -12,19 +12,18 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.progress import track
 
-from src.annotations.categories import label_descriptions_from_json
-from src.annotations.classes import check_categories
+from src.annotations.categories import check_categories, label_descriptions_from_json
 from src.annotations.coco import name_of_image
 from src.annotations.image_names import image_path
 from src.annotations.json_stream import iterate_members
-from src.config import entry_point, to_plain
+from src.cli.entry_point import entry_point, to_plain
+from src.console import PlainConsole, say
 from src.errors import InputError
 from src.io import check_writable, refuse_special_file, write_text
 from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.coco_results import coco_results
-from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.step_counts import StepCounts
-from src.terminal import PlainConsole, say
+from src.predictions.store import PredictionStore
 
 
 def read_image_numbers(path: Path) -> dict[str, int]:

@@ -10,15 +10,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.progress import track
 
-from src.annotations.classes import CLASS_NAMES_KEY
+from src.annotations.categories import CLASS_NAMES_KEY
+from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import working_in
-from src.config import entry_point, to_plain
+from src.console import PlainConsole, say
 from src.errors import InputError
 from src.io import check_writable
 from src.postprocess.late_fusion import LateFusion, check_weights, fuse
-from src.postprocess.prediction_meta import META_NAME, to_json
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
-from src.terminal import PlainConsole, say
+from src.predictions.metadata import META_NAME, to_json
+from src.predictions.store import PredictionStore, PredictionStoreWriter
 
 LISTED = 12
 

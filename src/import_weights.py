@@ -12,14 +12,13 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from src.annotations.categories import IMATERIALIST_2019_LABELS, read_label_descriptions
-from src.annotations.classes import ClassList
-from src.config import entry_point, overridden_keys, to_plain
+from src.annotations.categories import IMATERIALIST_2019_LABELS, ClassList, read_label_descriptions
+from src.cli.entry_point import entry_point, overridden_keys, to_plain
+from src.console import PlainConsole
 from src.errors import InputError
 from src.io import check_writable
-from src.mmdet_bridge.category_map import read_category_map, source_class_names
-from src.mmdet_bridge.checkpoint_layouts import OLD_LAYOUTS
-from src.mmdet_bridge.checkpoints import (
+from src.mmdet_bridge.checkpoints.category_map import read_category_map, source_class_names
+from src.mmdet_bridge.checkpoints.reading import (
     check_finite,
     check_weights_path,
     class_notes,
@@ -27,8 +26,13 @@ from src.mmdet_bridge.checkpoints import (
     load_checkpoint,
     save_weights,
 )
-from src.mmdet_bridge.weight_import import Record, WeightImport, import_weights, pick_by_id
-from src.terminal import PlainConsole
+from src.mmdet_bridge.checkpoints.weight_import import (
+    OLD_LAYOUTS,
+    Record,
+    WeightImport,
+    import_weights,
+    pick_by_id,
+)
 
 OLD_GEOMETRY = (
     "before 2.0 mmdetection pooled RoIs without a half-pixel offset, with 2x2 samples a bin; "

@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from src.disk_errors import naming_disk_errors
-from src.errors import InputError
+from src.errors import InputError, naming_disk_errors
 from src.processes import is_process_alive, process_identity
 
 PARTIAL_SUFFIX = ".part"

@@ -13,28 +13,29 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from src.annotations.classes import CLASS_NAMES_KEY, ClassList, check_categories
+from src.annotations.categories import CLASS_NAMES_KEY, ClassList, check_categories
 from src.callbacks.prediction_writer import PredictionWriter
 from src.cli import signals
+from src.cli.derived_config import Carried, take_from_checkpoints, use_own_data
+from src.cli.entry_point import entry_point, instantiate_all, overridden_keys, to_plain
 from src.cli.locks import working_in
-from src.config import entry_point, instantiate_all, overridden_keys, to_plain
+from src.cli.preflight import (
+    check_devices,
+    check_multirun,
+    check_precision,
+    explain_failure,
+    leave_out_irrelevant_messages,
+)
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
-from src.failures import explain_failure
-from src.from_checkpoint import Carried, take_from_checkpoints
-from src.from_data import use_own_data
-from src.guards import check_devices, check_multirun, check_precision
 from src.io import check_writable
-from src.mmdet_bridge.checkpoints import file_sha256
-from src.modules.ensemble import CascadeEnsemble
-from src.modules.members import checkpoint_paths, load_members
+from src.mmdet_bridge.checkpoints.reading import file_sha256
+from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_members
 from src.postprocess.late_fusion import LateFusion
-from src.postprocess.prediction_folder import claim_folder
-from src.postprocess.prediction_meta import META_NAME, StoreMeta
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.metadata import META_NAME, StoreMeta
+from src.predictions.store import PredictionStore, claim_folder
 from src.processes import end_with_parent
-from src.quiet import leave_out_irrelevant_messages
-from src.tuning.sweep_callback import finish_job, is_sweep
+from src.tuning.sweeps import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
 

@@ -10,29 +10,25 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.progress import Progress
 
-from src.config import entry_point, to_plain
-from src.datamodules.split_file import read_split
+from src.cli.entry_point import entry_point, to_plain
+from src.console import PlainConsole, say
+from src.datamodules.split import read_split
 from src.errors import InputError
 from src.io import check_writable
-from src.metrics.competition import check_averaging
+from src.metrics.competition import ImageObjects, check_averaging
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import bootstrap_interval, check_settings
-from src.metrics.matching import ImageObjects
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 from src.postprocess.category_names import check_values, named_settings, names_for
-from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import SEARCHED_KEY
-from src.reporting.examples import choose_examples
-from src.reporting.page import Report, write_page, write_report
-from src.reporting.pictures import load_examples, write_drawings
+from src.predictions.store import PredictionStore
+from src.reporting.examples import choose_examples, load_examples, write_drawings
+from src.reporting.page import Report, render_sweep, write_page, write_report
 from src.reporting.stored_predictions import StoredObjects
-from src.reporting.sweep_page import render_sweep
-from src.terminal import PlainConsole, say
 from src.tuning.in_sample import find_in_sample, read_beside
 from src.tuning.session import compare_categories
-from src.tuning.sweep_callback import score_in_words
-from src.tuning.sweep_results import job_file, read_results
+from src.tuning.sweeps import job_file, read_results, score_in_words
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:

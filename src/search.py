@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from src.cli.arguments import quote
+from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, to_plain
 from src.cli.locks import working_in
-from src.config import CONFIG_DIRECTORY, entry_point, to_plain
+from src.console import PlainConsole
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
 from src.metrics.competition import check_averaging
@@ -24,13 +25,17 @@ from src.metrics.intervals import check_settings
 from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.setting_checks import is_whole
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.submission_formats import FORMATS
-from src.terminal import PlainConsole
+from src.submission.formats import FORMATS
 from src.tuning.cross_validation import Chooser, Scores, cross_validate, make_folds
 from src.tuning.dashboard import Dashboard, open_dashboard
-from src.tuning.found_settings import option_path, write_option
 from src.tuning.in_sample import Searched, searched_images
-from src.tuning.search_result import HELD_OUT, SearchResult, compare_results
+from src.tuning.search_results import (
+    HELD_OUT,
+    SearchResult,
+    compare_results,
+    option_path,
+    write_option,
+)
 from src.tuning.search_space import SearchSpace
 from src.tuning.session import Inputs, Session, open_session
 from src.tuning.settings_search import SettingsSearch, Trial

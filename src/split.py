@@ -9,12 +9,18 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from src.config import entry_point
+from src.cli.entry_point import entry_point
+from src.console import PlainConsole
 from src.datamodules.annotations import open_annotations
-from src.datamodules.folds import ClassShare, class_shares, make_split, total_deviation
-from src.datamodules.split_file import Split, write_split
+from src.datamodules.split import (
+    ClassShare,
+    Split,
+    class_shares,
+    make_split,
+    total_deviation,
+    write_split,
+)
 from src.io import check_writable, user_cache_directory
-from src.terminal import PlainConsole
 
 
 def shares_table(split: Split, shares: Sequence[ClassShare], names: dict[int, str]) -> Table:

@@ -10,13 +10,13 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import working_in
-from src.config import entry_point, to_plain
-from src.datamodules.synthetic import synthesize, synthesize_csv
-from src.datamodules.synthetic.request import parse_categories, parse_image_size
+from src.console import PlainConsole
 from src.errors import InputError
 from src.io import check_writable
-from src.terminal import PlainConsole
+from src.synthetic import synthesize, synthesize_csv
+from src.synthetic.request import parse_categories, parse_image_size
 
 _PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from src.annotations.classes import CLASS_NAMES_KEY, ClassList
+from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.callbacks.composed_config import ComposedConfig
 from src.callbacks.data_fingerprint import DataFingerprint
 from src.callbacks.loggers import begin_at_step
@@ -23,30 +23,19 @@ from src.callbacks.memory_advice import MemoryAdvice
 from src.callbacks.run_folder import RunFolderCallback, new_run_id
 from src.callbacks.run_record import RunRecordCallback, finishing
 from src.cli import signals
+from src.cli.derived_config import take_classes, use_own_data
+from src.cli.entry_point import entry_point, instantiate_all, to_plain
 from src.cli.locks import working_in
-from src.config import entry_point, instantiate_all, to_plain
-from src.errors import InputError
-from src.failures import explain_failure
-from src.from_data import take_classes, use_own_data
-from src.guards import (
+from src.cli.preflight import (
     build_trainer,
     check_devices,
     check_monitors,
     check_multirun,
     check_precision,
+    explain_failure,
+    leave_out_irrelevant_messages,
 )
-from src.io import check_writable
-from src.mmdet_bridge.checkpoints import (
-    CONFIG_KEY,
-    check_finite,
-    find_checkpoint,
-    load_checkpoint,
-)
-from src.mmdet_bridge.weight_import import order_classes
-from src.modules.cascade import CascadeModule
-from src.processes import end_with_parent
-from src.quiet import leave_out_irrelevant_messages
-from src.resume import (
+from src.cli.resume import (
     SUPERSEDED,
     check_same_run,
     choose_checkpoint,
@@ -54,7 +43,18 @@ from src.resume import (
     score_changes,
     set_aside,
 )
-from src.tuning.sweep_callback import finish_job, is_sweep
+from src.errors import InputError
+from src.io import check_writable
+from src.mmdet_bridge.checkpoints.reading import (
+    CONFIG_KEY,
+    check_finite,
+    find_checkpoint,
+    load_checkpoint,
+)
+from src.mmdet_bridge.checkpoints.weight_import import order_classes
+from src.modules.cascade import CascadeModule
+from src.processes import end_with_parent
+from src.tuning.sweeps import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
 

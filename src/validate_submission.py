@@ -8,16 +8,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from src.annotations.categories import read_label_descriptions
-from src.annotations.image_headers import read_size_hw
-from src.annotations.image_lists import read_image_ids
-from src.annotations.image_names import file_name_of, find_image
+from src.annotations.image_files import read_size_hw
+from src.annotations.image_names import file_name_of, find_image, read_image_ids
 from src.annotations.sources import default_labels, detect_format
-from src.config import entry_point
+from src.cli.entry_point import entry_point
+from src.console import say
 from src.errors import InputError
 from src.io import refuse_special_file
-from src.postprocess.submission_formats import FORMATS, SubmissionFormat, format_named
-from src.postprocess.submission_rules import Findings, check_submission
-from src.terminal import say
+from src.submission.formats import FORMATS, SubmissionFormat, format_named
+from src.submission.validation import Findings, check_submission
 
 
 def chosen_format(name: str, submission: Path) -> SubmissionFormat:

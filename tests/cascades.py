@@ -9,8 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from src.config import CONFIG_DIRECTORY, register_resolvers
-from src.mmdet_bridge.samples import Batch, collate, make_objects, make_sample
+from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
+from src.mmdet_bridge.cascade.samples import Batch, collate, make_objects, make_sample
 
 SMALL = (  # of htc_tiny, for tests: fewer classes, channels, proposals
     "module.num_classes=5",

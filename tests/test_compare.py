@@ -13,9 +13,8 @@ import pytest
 from src.compare import check_same_images, main
 from src.errors import InputError
 from src.metrics.intervals import paired_bootstrap_interval
-from src.metrics.score_file import read_scores
-from src.metrics.scoring import open_truth
-from src.postprocess.prediction_store import PredictionStore
+from src.metrics.scoring import open_truth, read_scores
+from src.predictions.store import PredictionStore
 from src.score import main as score
 from src.tuning.threshold_lab import ThresholdLab
 from tests.postprocess.generated import WINNER, make_settings

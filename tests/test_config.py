@@ -11,7 +11,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.config import (
+from src.cli.entry_point import (
     check_missing,
     instantiate_all,
     name_of_files,

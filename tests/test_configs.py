@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.config import CONFIG_DIRECTORY, register_resolvers, to_plain
+from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers, to_plain
 from src.postprocess.settings import settings_from
-from src.tuning.found_settings import is_found
+from src.tuning.search_results import is_found
 
 FILES = sorted(
     path.relative_to(CONFIG_DIRECTORY)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.disk_errors import WriteError, describe_disk_error
+from src.errors import WriteError, describe_disk_error
 from src.io import atomic_path
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from src.errors import InputError
 from src.fuse import open_stores
-from src.mmdet_bridge.cascade import predict_candidates
-from src.modules.members import load_members
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.modules.ensemble import load_members
 from src.postprocess.late_fusion import LateFusion, fuse
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.store import PredictionStore
 from tests import test_predict
 from tests.mmdet_bridge.views import make_view
 from tests.postprocess.stores import check_same, make_images, make_writer, write_store

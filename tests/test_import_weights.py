@@ -15,11 +15,11 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from src.average import average
-from src.config import CONFIG_DIRECTORY, register_resolvers
+from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
 from src.errors import InputError
 from src.import_weights import import_checkpoint
-from src.mmdet_bridge.checkpoints import file_sha256, load_state_dict
-from src.mmdet_bridge.config import build_detector
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.checkpoints.reading import file_sha256, load_state_dict
 from src.modules.cascade import CascadeModule
 from tests.cascades import detector_config
 from tests.mmdet_bridge.checkpoint_files import Malicious

@@ -14,13 +14,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from src.config import CONFIG_DIRECTORY, register_resolvers
+from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
 from src.errors import InputError
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.config import build_detector
-from src.postprocess.candidates import Candidates
-from src.postprocess.prediction_store import PredictionStore
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.predict import predict
+from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStore
 from tests.cascades import SMALL, detector_config, spread_scores
 from tests.mmdet_bridge.views import make_view
 

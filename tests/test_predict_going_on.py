@@ -17,7 +17,7 @@ from PIL import Image
 import src.modules.ensemble
 from src.callbacks.prediction_writer import PredictionWriter
 from src.errors import InputError
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.store import PredictionStore
 from tests import test_predict
 from tests.postprocess.stores import check_same
 from tests.test_predict import SIZES_HW, checkpoint, command, overrides, run

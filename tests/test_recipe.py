@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from src.config import CONFIG_DIRECTORY
+from src.cli.entry_point import CONFIG_DIRECTORY
 from tests.test_configs import ENTRY_POINTS, compose_config
 
 ROOT = CONFIG_DIRECTORY.parent

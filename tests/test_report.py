@@ -14,10 +14,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from src.config import CONFIG_DIRECTORY
+from src.cli.entry_point import CONFIG_DIRECTORY
 from src.errors import InputError
-from src.postprocess.candidates import Candidates
-from src.postprocess.prediction_store import PredictionStoreWriter
+from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStoreWriter
 from src.report import check_config, report_sweep
 from tests.reporting.test_sweep_page import write_sweep
 

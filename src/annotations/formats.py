@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.annotations.categories import write_label_descriptions
-from src.annotations.coco import COCO
-from src.annotations.coco_writer import write_coco
-from src.annotations.exif_readings import AUTO
-from src.annotations.imaterialist_2019 import IMATERIALIST_2019
-from src.annotations.imaterialist_2020 import IMATERIALIST_2020
-from src.annotations.imaterialist_csv import write_csv
+from src.annotations.coco import COCO, write_coco
+from src.annotations.exif import AUTO
+from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020, write_csv
+from src.annotations.rows import ProgressCallback
 from src.annotations.sources import (
     CSV_EDITIONS,
     default_labels,
@@ -19,11 +17,9 @@ from src.annotations.sources import (
     labels_beside,
     skipped_beside,
 )
-from src.annotations.store import STORE, AnnotationStore
-from src.annotations.store_blocks import images_without_objects, iterate_blocks
+from src.annotations.store import STORE, AnnotationStore, images_without_objects, iterate_blocks
 from src.annotations.store_builder import BuildReport, build_store, check_store_duplicates
 from src.annotations.store_checks import check_store_sizes, open_store
-from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
 from src.io import atomic_path, working_directory
 

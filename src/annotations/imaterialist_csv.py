@@ -1,36 +1,45 @@
-"""Reading and writing the competition's CSV files; the two editions differ in a few columns."""
+"""The CSV files of iMaterialist 2019 and 2020.
+
+The CSV of iMaterialist (Fashion) 2019: ``ImageId,EncodedPixels,Height,Width,ClassId``.
+``ClassId`` is a category and its attributes, joined by underscores in an order of their own
+(``6_13_24``); ``ImageId`` is the file name of the picture.
+
+The CSV of iMaterialist (Fashion) 2020: as 2019, with a column ``AttributesIds`` of its own.
+``ClassId`` is the category alone; ``AttributesIds`` are joined by commas in ascending order, empty
+for none; ``ImageId`` is the file name of the picture without ``.jpg``. The categories are those of
+2019. The attribute ids are not: 2020 has 294 with gaps, and converting keeps the numbers as they
+are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
 
-from src.annotations.categories import LabelDescriptions
+from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
 from src.annotations.image_names import ImageIds
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import (
+    BLOCK_BYTES,
     NO_OBJECT,
     BadRow,
+    Lines,
+    ProgressCallback,
     RowBlock,
     RowError,
     SizeOf,
     check_size,
+    iterate_lines,
     parse_attributes,
     parse_category,
-)
-from src.annotations.run_lengths import format_runs_batch, parse_runs_batch
-from src.annotations.store_blocks import StoredBlock
-from src.annotations.text_lines import (
-    BLOCK_BYTES,
-    Lines,
-    ProgressCallback,
-    iterate_lines,
     split_fields,
 )
+from src.annotations.store import StoredBlock
 from src.errors import InputError
+from src.rle import format_runs_batch, parse_runs_batch
 
 SIZE_COLUMNS = ("Height", "Width")
 # The row of an image without objects, as in sample_submission.csv (S12).
@@ -293,3 +302,57 @@ def _quoted(text: str) -> str:
     if "," in text or '"' in text:
         return '"' + text.replace('"', '""') + '"'
     return text
+
+
+def _split_label_2019(class_id: str) -> tuple[str, list[str]]:
+    category, *attributes = class_id.strip().split("_")
+    return category, attributes
+
+
+def _join_label_2019(category_id: int, attribute_ids: tuple[int, ...]) -> tuple[str]:
+    return ("_".join(map(str, (category_id, *attribute_ids))),)
+
+
+IMATERIALIST_2019 = CsvEdition(
+    name="imaterialist_2019",
+    columns=("ImageId", "EncodedPixels", "Height", "Width", "ClassId"),
+    label_columns=("ClassId",),
+    split_label=_split_label_2019,
+    join_label=_join_label_2019,
+    image_id_of=lambda image: image.file_name,
+)
+
+
+def is_competition(category_names: Mapping[int, str]) -> bool:
+    """Return whether categories are the competition's: of its 46 ids, with 23 as the shoe.
+
+    Only there is the filler row a prediction, and do the competition's rules for a submission hold.
+
+    Args:
+        category_names: Name by category id.
+    """
+    known = IMATERIALIST_2019_LABELS.category_names
+    shoe = category_names.get(FILLER_CATEGORY, "")
+    return (
+        category_names.keys() <= known.keys()
+        and shoe.strip().casefold() == known[FILLER_CATEGORY].casefold()
+    )
+
+
+def _split_label_2020(class_id: str, attributes_ids: str) -> tuple[str, list[str]]:
+    attributes = attributes_ids.strip()
+    return class_id.strip(), attributes.split(",") if attributes else []
+
+
+def _join_label_2020(category_id: int, attribute_ids: tuple[int, ...]) -> tuple[str, str]:
+    return str(category_id), ",".join(map(str, sorted(attribute_ids)))
+
+
+IMATERIALIST_2020 = CsvEdition(
+    name="imaterialist_2020",
+    columns=("ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds"),
+    label_columns=("ClassId", "AttributesIds"),
+    split_label=_split_label_2020,
+    join_label=_join_label_2020,
+    image_id_of=lambda image: image.file_name.removesuffix(".jpg"),
+)

@@ -7,18 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from src.rle.algebra import Runs
+
 RASTER_HW = (512, 512)
 """Height and width of the raster on which the competition compares masks, in pixels."""
 
 LONG_EDGE_PX = 1024
 """Of the raster on which the 2020 competition takes masks."""
-
-Runs = npt.NDArray[np.int32]
-"""Run lengths of one mask. Shape (R, 2), int32: column-major 0-based start and length, in pixels.
-
-Starts ascend, runs do not overlap (they may touch), lengths are positive. R = 0 is the empty mask.
-The pixel in row y and column x of an image of height H has the number x * H + y.
-"""
 
 
 def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from src.annotations.text_lines import LONGEST_LINE_BYTES, ProgressCallback
+from src.annotations.rows import LONGEST_LINE_BYTES, ProgressCallback
 from src.errors import InputError
 from src.io import refuse_special_file
 

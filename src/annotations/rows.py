@@ -1,15 +1,101 @@
-"""What every reader gives: blocks of rows with their masks, and the rows that are wrong."""
+"""Rows of annotation files: their lines, their values, and what is wrong with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import csv
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from types import TracebackType
+from typing import IO, Any, TypeAlias
 
 from src.annotations.categories import LARGEST_ID, LabelDescriptions
 from src.annotations.instances import ImageRecord
-from src.annotations.run_lengths import RunsBatch
+from src.errors import InputError, naming_disk_errors
+from src.io import check_output_file, partial_path, refuse_special_file, remove_partial_files
+from src.rle import RunsBatch
+
+BLOCK_BYTES = 1 << 20  # about a hundred rows: their arrays fit in a core's cache
+LONGEST_LINE_BYTES = 8 << 20  # a mask of half a million runs
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A field in quotes (a quote within is doubled) or without any, and the comma or end behind it.
+_FIELD = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(,|\Z)')
+
+Lines = list[tuple[int, bytes]]
+ProgressCallback = Callable[[int, int], None]
+"""Called with the number of bytes of the source read so far, and its size in bytes."""
+
+
+def iterate_lines(
+    path: Path,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    longest_line_bytes: int = LONGEST_LINE_BYTES,
+    on_progress: ProgressCallback | None = None,
+) -> Iterator[Lines]:
+    r"""Read a file as blocks of (line number, line).
+
+    Lines end with ``\n`` or ``\r\n``, which is removed, and are numbered from 1; blank lines are
+    left out but counted. A byte order mark is removed. Only a block is in memory at a time.
+
+    Raises:
+        InputError: the file cannot be read, or a line is longer than ``longest_line_bytes``.
+    """
+    refuse_special_file(path)
+    number, done = 1, 0
+    unended: list[bytes] = []  # pieces of a line whose end was not read yet
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(block_bytes):
+                if done == 0:
+                    chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
+                done = file.tell()
+                head, newline, tail = chunk.rpartition(b"\n")
+                if not newline:
+                    unended.append(chunk)
+                    if len(unended) * block_bytes > longest_line_bytes:
+                        raise InputError(
+                            f"{path}, row {number}: longer than {longest_line_bytes} bytes; "
+                            "a CSV file with a row a line is wanted"
+                        )
+                    continue
+                lines = b"".join((*unended, head)).split(b"\n")
+                unended = [tail]
+                yield _numbered(lines, number)
+                number += len(lines)
+                if on_progress is not None:
+                    on_progress(done, os.fstat(file.fileno()).st_size)
+            if last := b"".join(unended):
+                yield _numbered([last], number)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _numbered(lines: list[bytes], first: int) -> Lines:
+    stripped = (line[:-1] if line.endswith(b"\r") else line for line in lines)
+    return [(number, line) for number, line in enumerate(stripped, start=first) if line]
+
+
+def split_fields(line: bytes) -> list[bytes] | None:
+    """The fields of a CSV line, quotes removed; None where a quote is not closed or misplaced.
+
+    A row is a line: no field of the formats read here can hold a line break.
+    """
+    if b'"' not in line:
+        return line.split(b",")
+    fields, position = [], 0
+    while True:
+        match = _FIELD.match(line, position)
+        if match is None:
+            return None
+        quoted, plain, separator = match.groups()
+        fields.append(plain if quoted is None else quoted.replace(b'""', b'"'))
+        if not separator:
+            return fields
+        position = match.end()
+
 
 SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
 """Height and width in pixels of the picture of an image id, where the file does not say them."""
@@ -149,3 +235,76 @@ def describe_ids(known: dict[int, str]) -> str:
     if len(ids) <= _LONGEST_LIST:
         return ", ".join(map(str, ids))
     return f"{len(ids)} ids between {ids[0]} and {ids[-1]} with gaps"
+
+
+ON_BAD_ROWS = ("error", "skip")
+_COLUMNS = ("place", "image", "reason", "original")
+
+
+class BadRowHandler:
+    """Takes the bad rows of one source. A context: its file appears at a good end, or not at all.
+
+    Args:
+        source: the file, for messages.
+        on_bad_rows: ``error`` stops at the first bad row, ``skip`` writes each to ``skipped_file``.
+        skipped_file: a CSV with the columns place, image, reason, original. Written only where a
+            row was skipped; one left by an earlier run is removed otherwise.
+
+    Raises:
+        InputError: ``on_bad_rows`` is neither.
+    """
+
+    def __init__(self, *, source: Path, on_bad_rows: str, skipped_file: Path) -> None:
+        if on_bad_rows not in ON_BAD_ROWS:
+            raise InputError(f"on_bad_rows={on_bad_rows!r}; {' or '.join(ON_BAD_ROWS)} is legal")
+        self._source = source
+        self._skip = on_bad_rows == "skip"
+        self.skipped_file = skipped_file
+        self._partial = partial_path(skipped_file)
+        self._file: IO[str] | None = None
+        self._writer: Any = None
+        self.count = 0
+
+    def take(self, rows: Iterable[BadRow]) -> None:
+        """Deal with bad rows, lowest first.
+
+        Raises:
+            InputError: ``on_bad_rows`` is ``error`` and there is one; it names file, row, image.
+        """
+        for row in sorted(rows, key=lambda row: row.number):
+            if not self._skip:
+                image = f", image {row.image_id!r:.120}" if row.image_id else ""
+                raise InputError(f"{self._source}, {row.place}{image}: {row.reason}")
+            with naming_disk_errors(self.skipped_file, partial=self._partial):
+                self._write(row)
+            self.count += 1
+
+    def _write(self, row: BadRow) -> None:
+        if self._file is None:
+            check_output_file(self.skipped_file)
+            self._partial.parent.mkdir(parents=True, exist_ok=True)
+            remove_partial_files(self.skipped_file)
+            self._file = self._partial.open("w", encoding="utf-8", newline="")
+            self._writer = csv.writer(self._file)
+            self._writer.writerow(_COLUMNS)
+        self._writer.writerow((row.place, row.image_id, row.reason, row.original))
+
+    def __enter__(self) -> BadRowHandler:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            try:
+                with naming_disk_errors(self.skipped_file, partial=self._partial):
+                    self._file.close()
+                    if error_type is None:
+                        os.replace(self._partial, self.skipped_file)
+            finally:
+                self._partial.unlink(missing_ok=True)
+        elif self._skip and error_type is None:
+            self.skipped_file.unlink(missing_ok=True)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
 from src.annotations.coco import COCO, open_coco
-from src.annotations.imaterialist_2019 import IMATERIALIST_2019
-from src.annotations.imaterialist_2020 import IMATERIALIST_2020
-from src.annotations.imaterialist_csv import read_csv_blocks, read_header, reread_lines
-from src.annotations.rows import SizeOf, Source
+from src.annotations.imaterialist_csv import (
+    IMATERIALIST_2019,
+    IMATERIALIST_2020,
+    read_csv_blocks,
+    read_header,
+    reread_lines,
+)
+from src.annotations.rows import ProgressCallback, SizeOf, Source
 from src.annotations.store import STORE
-from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
 from src.io import fitting_name, refuse_special_file
 

@@ -1,5 +1,6 @@
-"""The annotation store: every mask, box and label of a data set, memory-mapped from Arrow files.
+"""The annotation store: annotations as memory-mapped columns.
 
+The annotation store: every mask, box and label of a data set, memory-mapped from Arrow files.
 A store is a folder, written whole or not at all by ``store_builder``:
 
 - ``images.arrow``: a row an image, by image_id: image_id, file_name, height_px, width_px,
@@ -19,6 +20,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,10 @@ import pyarrow as pa
 
 from src.annotations.categories import LabelDescriptions, label_descriptions_from_json
 from src.annotations.image_files import IMAGE_FILES, ImageFile, read_image_files
-from src.annotations.instances import ImageRecord, Instances, Runs
+from src.annotations.instances import ImageRecord, Instances
 from src.errors import InputError
 from src.io import check_input_file, check_seal, printable, read_json_object, refuse_special_file
+from src.rle import Runs
 
 FORMAT_VERSION = 2
 STORE = "store"
@@ -404,3 +407,58 @@ def check_batch(batch: pa.RecordBatch) -> None:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: damaged annotation store, build it anew ({error})")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """N objects, in the order of the source."""
+
+    images: list[ImageRecord]  # N, the image of each object
+    image_indices: list[int]  # N, its position in the store's ``images``
+    category_ids: list[int]  # N
+    attribute_ids: list[tuple[int, ...]]  # N
+    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open
+    areas_px: npt.NDArray[np.int64]  # (N,)
+    is_crowd: list[bool]  # N
+    runs: Runs  # (R, 2), all masks one after the other
+    offsets: npt.NDArray[np.int64]  # (N + 1,), mask i has the runs offsets[i] to offsets[i + 1]
+
+
+def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
+    """Read all objects once, in the order of the source.
+
+    Reads ``runs.arrow`` as an ordinary file and not through the mapping, so that the memory of a
+    conversion does not grow with the pages touched.
+    """
+    with pa.memory_map(str(store.directory / "instances.arrow")) as file:
+        table = pa.ipc.open_file(file).get_batch(0)
+        in_source_order = np.argsort(table["runs_row"].to_numpy())
+        first = 0
+        with pa.OSFile(str(store.directory / "runs.arrow")) as runs_file:
+            reader = pa.ipc.open_file(runs_file)
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                offsets, runs = runs_views(batch)
+                rows = table.take(pa.array(in_source_order[first : first + batch.num_rows]))
+                first += batch.num_rows
+                image_indices = rows["image_index"].to_pylist()
+                yield StoredBlock(
+                    images=[store.images[index] for index in image_indices],
+                    image_indices=image_indices,
+                    category_ids=rows["category_id"].to_pylist(),
+                    attribute_ids=[tuple(ids) for ids in rows["attribute_ids"].to_pylist()],
+                    boxes_xyxy=rows["box_xyxy"].flatten().to_numpy().reshape(-1, 4),
+                    areas_px=rows["area_px"].to_numpy(),
+                    is_crowd=[bool(flag) for flag in rows["is_crowd"].to_pylist()],
+                    runs=runs,
+                    offsets=offsets.astype(np.int64),
+                )
+
+
+def images_without_objects(store: AnnotationStore) -> list[ImageRecord]:
+    """The images that have no object, ascending by image_id."""
+    return [
+        image
+        for image, categories in zip(store.images, store.category_sets(), strict=True)
+        if not categories
+    ]

@@ -14,9 +14,8 @@ from functools import cache as remember
 from pathlib import Path
 from typing import Any
 
-from src.annotations.bad_rows import BadRowHandler
 from src.annotations.categories import label_descriptions_to_json, read_label_descriptions
-from src.annotations.exif_readings import AUTO, ExifReadings, ReadOtherwiseError
+from src.annotations.exif import AUTO, ExifReadings, ReadOtherwiseError
 from src.annotations.image_files import (
     IMAGE_FILES,
     check_image_files,
@@ -24,7 +23,7 @@ from src.annotations.image_files import (
     write_image_files,
 )
 from src.annotations.image_sizes import ImageSizes, SizeFinding
-from src.annotations.rows import SizeOf, Source
+from src.annotations.rows import BadRowHandler, ProgressCallback, SizeOf, Source
 from src.annotations.sources import detect_format, labels_beside, open_source, skipped_beside
 from src.annotations.store import (
     FORMAT_VERSION,
@@ -36,7 +35,6 @@ from src.annotations.store import (
 )
 from src.annotations.store_checks import check_store_sizes, open_store
 from src.annotations.store_writer import StoreWriter
-from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
 from src.io import fitting_name, fsync, make_directory, seal, working_directory, writing_problem
 

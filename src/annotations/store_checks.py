@@ -9,11 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.annotations.categories import LARGEST_ID
-from src.annotations.exif_readings import AS_DISPLAYED, AUTO, Frame
+from src.annotations.exif import AS_DISPLAYED, AUTO, Frame
 from src.annotations.image_names import image_path
 from src.annotations.image_sizes import ImageSizes
 from src.annotations.rows import RowError, check_size, describe_ids
-from src.annotations.run_lengths import areas_px_batch, boxes_xyxy_batch, check_runs_batch
 from src.annotations.store import (
     AnnotationStore,
     check_batch,
@@ -24,6 +23,7 @@ from src.annotations.store import (
     view,
 )
 from src.errors import InputError
+from src.rle import areas_px_batch, boxes_xyxy_batch, check_runs_batch
 
 
 def open_store(directory: str | Path) -> AnnotationStore:

@@ -12,24 +12,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from src.annotations.bad_rows import BadRowHandler
-from src.annotations.exif_readings import ExifReadings, Frame
-from src.annotations.image_sizes import ImageSizes
-from src.annotations.instances import ImageRecord, Runs
-from src.annotations.mask_hints import HintComparison
-from src.annotations.rows import NO_OBJECT, BadRow, RowBlock, Source
-from src.annotations.run_lengths import (
-    RunsBatch,
-    areas_px_batch,
-    boxes_xyxy_batch,
-    check_runs_batch,
-)
+from src.annotations.exif import ExifReadings, Frame
+from src.annotations.image_sizes import HintComparison, ImageSizes
+from src.annotations.instances import ImageRecord
+from src.annotations.rows import NO_OBJECT, BadRow, BadRowHandler, RowBlock, Source
 from src.annotations.store import (
     IMAGES_SCHEMA,
     INSTANCES_SCHEMA,
     RUNS_SCHEMA,
     image_digests,
     mask_digests,
+)
+from src.rle import (
+    Runs,
+    RunsBatch,
+    areas_px_batch,
+    boxes_xyxy_batch,
+    check_runs_batch,
 )
 
 

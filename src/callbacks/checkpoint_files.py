@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from src.io import atomic_path, fsync
-from src.mmdet_bridge.checkpoints import check_archive, check_finite
+from src.mmdet_bridge.checkpoints.reading import check_archive, check_finite
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

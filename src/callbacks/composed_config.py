@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from src.mmdet_bridge.checkpoints import CONFIG_KEY
+from src.mmdet_bridge.checkpoints.reading import CONFIG_KEY
 
 
 class ComposedConfig(Callback):

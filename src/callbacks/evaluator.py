@@ -12,17 +12,17 @@ import torch.distributed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from src.annotations.image_headers import read_image_rgb
+from src.annotations.image_files import read_image_rgb
 from src.annotations.image_names import find_image
 from src.callbacks.loggers import log_images, log_table
 from src.callbacks.validation_metrics import Metric, MetricResult, ValidationImage
 from src.errors import InputError
 from src.io import atomic_path
+from src.metrics.competition import ImageObjects
 from src.metrics.inputs import RasterObjects
-from src.metrics.matching import ImageObjects
 from src.modules.cascade import CascadeModule
-from src.postprocess.candidates import Candidates
 from src.postprocess.category_names import CategoryNames, check_values, named_settings
+from src.predictions.candidates import Candidates
 from src.reporting.drawing import draw_side_by_side
 from src.reporting.examples import compare_objects
 

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from src.mmdet_bridge.samples import Batch
+from src.mmdet_bridge.cascade.samples import Batch
 
 
 class MemoryAdvice(Callback):

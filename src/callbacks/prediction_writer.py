@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from src.datamodules.datamodule import CompetitionDataModule
 from src.modules.ensemble import CascadeEnsemble
-from src.postprocess.candidates import Candidates
-from src.postprocess.prediction_files import clear_other_ranks, write_expected
-from src.postprocess.prediction_meta import StoreMeta
-from src.postprocess.prediction_store import PredictionStoreWriter
+from src.predictions.candidates import Candidates
+from src.predictions.metadata import StoreMeta
+from src.predictions.shards import clear_other_ranks, write_expected
+from src.predictions.store import PredictionStoreWriter
 
 
 class PredictionWriter(BasePredictionWriter):

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from src.mmdet_bridge.checkpoints import RUN_ID_KEY, read_run_id
+from src.mmdet_bridge.checkpoints.reading import RUN_ID_KEY, read_run_id
 
 log = logging.getLogger(__name__)
 

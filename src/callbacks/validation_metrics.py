@@ -19,14 +19,21 @@ from src.metrics.coco_average_precision import (
     coco_score,
     image_number,
 )
-from src.metrics.competition import Averaging, ScoreAccumulator, check_averaging
+from src.metrics.competition import (
+    Averaging,
+    ImageCounts,
+    ImageObjects,
+    ScoreAccumulator,
+    check_averaging,
+    match_objects,
+    split_key,
+)
 from src.metrics.inputs import RasterObjects
-from src.metrics.matching import ImageCounts, ImageObjects, match_objects, split_key
-from src.postprocess.candidates import Candidates
 from src.postprocess.category_names import CategoryNames, check_values, named_settings
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
 from src.tuning.submitted import as_submitted
 
 Kept = TypeVar("Kept")

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from src.cli import signals
-from src.disk_errors import naming_disk_errors
-from src.errors import InputError
+from src.errors import InputError, naming_disk_errors
 from src.io import fitting_name, make_directory, partial_path, printable
 from src.processes import is_process_alive, process_identity
 

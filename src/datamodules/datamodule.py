@@ -12,10 +12,11 @@ import albumentations
 import lightning
 from torch.utils.data import DataLoader, Dataset
 
-from src.annotations.exif_readings import EXIF_CHOICES
+from src.annotations.exif import EXIF_CHOICES
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import DUPLICATES
 from src.datamodules.annotations import (
+    indices_to_train_on,
     indices_wide_enough,
     open_annotations,
 )
@@ -29,18 +30,21 @@ from src.datamodules.checks import (
     check_repeat_factor,
     check_scale,
 )
-from src.datamodules.dataset import PhotoDataset, TrainingDataset, by_predicted_size
-from src.datamodules.folds import load_or_make_split
-from src.datamodules.instances_to_train_on import indices_to_train_on
-from src.datamodules.loading import make_loader
-from src.datamodules.photo_list import select_photos
-from src.datamodules.photo_views import PhotoViews, PhotoViewsDataset, check_scales, positions_left
-from src.datamodules.pixel_augmentation import PixelAugmentation
-from src.datamodules.sampling import EpochSampler, repeat_factors
-from src.datamodules.split_file import Split, choose_split_file
-from src.datamodules.transforms import rgb_bytes
+from src.datamodules.dataset import (
+    PhotoDataset,
+    PhotoViews,
+    PhotoViewsDataset,
+    TrainingDataset,
+    by_predicted_size,
+    check_scales,
+    positions_left,
+    select_photos,
+)
+from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
+from src.datamodules.split import Split, choose_split_file, load_or_make_split
+from src.datamodules.transforms import PixelAugmentation, rgb_bytes
 from src.errors import InputError
-from src.mmdet_bridge.samples import Sample
+from src.mmdet_bridge.cascade.samples import Sample
 
 log = logging.getLogger(__name__)
 

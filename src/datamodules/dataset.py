@@ -1,32 +1,144 @@
-"""Photos as samples: those to train on with their objects, those to predict without."""
+"""Data sets of images: for training, for prediction, and in several views."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import logging
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from src.annotations.image_headers import read_size_hw
-from src.annotations.image_names import find_image
+from src.annotations.image_files import read_image_rgb, read_size_hw
+from src.annotations.image_names import (
+    IMAGE_SUFFIXES,
+    ImageFolder,
+    find_image,
+    list_images,
+    read_image_ids,
+)
 from src.annotations.store import AnnotationStore
-from src.datamodules.photos import read_photo
-from src.datamodules.pixel_augmentation import PixelAugmentation
-from src.datamodules.sampling import SampleKey
+from src.datamodules.loading import SampleKey
 from src.datamodules.transforms import (
+    LEAST_VIEW_PX,
+    PixelAugmentation,
     View,
     boxes_of_runs,
     draw_masks,
     draw_view,
     flip_photo,
+    resize_photo,
     resized_hw,
     runs_of_view,
 )
 from src.errors import InputError
-from src.mmdet_bridge.samples import Objects, Sample, make_objects, make_sample
+from src.mmdet_bridge.cascade.samples import (
+    Batch,
+    Objects,
+    Sample,
+    collate,
+    make_objects,
+    make_sample,
+)
+
+
+def read_photo(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Read a photo, EXIF rotation applied, and resize it.
+
+    A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of it (a choice of
+    the inverse DCT's size: the mean of the pixels that it stands for), which takes a fraction of
+    the time; what is left is bilinear. Where mmdetection skips pixels this averages them: a gray
+    level of 255 apart in the mean (benchmarks/loading.py).
+
+    Args:
+        path: the picture.
+        size_hw: height and width of the result.
+
+    Returns:
+        Shape (*size_hw, 3), uint8, RGB.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return resize_photo(read_image_rgb(path, at_least_hw=size_hw), size_hw)
+
+
+log = logging.getLogger(__name__)
+
+
+def files_of_ids(
+    image_ids: Sequence[str], *, folder: ImageFolder, source: Path, some_suffice: bool = False
+) -> list[str]:
+    """Return each id's file in a folder: the id itself (2019) or the id and a suffix (2020).
+
+    Args:
+        image_ids: the ids.
+        folder: the images of the folder and of those below it.
+        source: the file that names the ids, for the message.
+        some_suffice: refuse only a folder that has none of the photos; an id without a photo stands
+            for its file, so that reading it fails.
+
+    Raises:
+        InputError: names the first id without a photo, and how many there are.
+    """
+    files: dict[str, str] = {}
+    for name in folder.names:
+        files.setdefault(str(PurePosixPath(name).with_suffix("")), name)
+    files |= {name: name for name in folder.names}
+    missing = [image_id for image_id in image_ids if image_id not in files]
+    if missing and not (some_suffice and len(missing) < len(image_ids)):
+        raise InputError(
+            f"{source}: image id {missing[0]!r} has no photo in {folder.directory} "
+            f"({len(missing)} of {len(image_ids)} ids have none)"
+        )
+    found = [files.get(image_id, image_id) for image_id in image_ids]
+    if others := sorted(set(folder.names).difference(found)):
+        log.info(
+            "%s: %d images are not in %s and are left out (the first: %r)",
+            folder.directory,
+            len(others),
+            source,
+            others[0],
+        )
+    return found
+
+
+def select_photos(
+    directory: Path, *, sample_submission: Path | None, some_suffice: bool = False
+) -> tuple[list[str], list[str]]:
+    """Return the ids of the photos to predict, and their files in the folder.
+
+    What is left out of the folder is logged.
+
+    Args:
+        directory: folder of the photos.
+        sample_submission: CSV whose column ``ImageId`` names them; None: all in the folder and in
+            those below it, the path relative to the folder being the id.
+        some_suffice: see ``files_of_ids``.
+
+    Raises:
+        InputError: no photos, or an id without one.
+    """
+    folder = list_images(directory)
+    left_out = folder.describe_left_out()
+    if not folder.names:
+        raise InputError(
+            left_out or f"{directory}: no images ({' '.join(IMAGE_SUFFIXES)}) in this folder"
+        )
+    if sample_submission is None:
+        if left_out is not None:
+            log.warning("%s", left_out)
+        return list(folder.names), list(folder.names)
+    image_ids = read_image_ids(sample_submission)
+    file_names = files_of_ids(
+        image_ids, folder=folder, source=sample_submission, some_suffice=some_suffice
+    )
+    return list(image_ids), file_names
+
 
 PAD_DIVISOR = 32  # the preprocessor's pad_size_divisor (S5)
 _HEADER_READERS = 16
@@ -216,3 +328,126 @@ def by_predicted_size(photos: PhotoDataset) -> PhotoDataset:
         sizes = list(pool.map(padded_hw, photos.file_names))
     largest_first = sorted(range(len(sizes)), key=lambda n: sizes[n], reverse=True)
     return photos.take(largest_first)
+
+
+class PhotoViews(TypedDict):
+    """One photo in V sizes, or why there is none."""
+
+    image_id: str
+    views: list[Sample]  # V samples; none where the photo failed
+    failure: str | None
+
+
+class ViewsBatch(TypedDict):
+    """N photos in V sizes; those that failed are not among the N."""
+
+    views: list[Batch]  # V batches of the same N photos in the same order; none where N is 0
+    failures: dict[str, str]  # why a photo failed, by image id
+
+
+class PhotoViewsDataset(Dataset[PhotoViews]):
+    """The same photos at several scales. Keys are positions.
+
+    Each view is made of the photo, exactly as it would be alone, not of a larger view. A photo that
+    cannot be read, or is too narrow, does not end a run of thousands: it says why it failed.
+
+    Args:
+        photos: the photos; their own limits of the edges mean nothing here.
+        scales: V pairs, limits of the shorter and of the longer edge in pixels.
+    """
+
+    def __init__(self, photos: PhotoDataset, *, scales: Sequence[tuple[int, int]]) -> None:
+        self.scales = [
+            PhotoDataset(
+                images_directory=photos.images_directory,
+                image_ids=photos.image_ids,
+                file_names=photos.file_names,
+                short_edge_px=short_edge_px,
+                long_edge_px=long_edge_px,
+            )
+            for short_edge_px, long_edge_px in scales
+        ]
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.scales[0])
+
+    def __getitem__(self, index: int) -> PhotoViews:
+        """Make the views of a photo."""
+        image_id = self.scales[0].image_ids[index]
+        try:
+            views = [_wide_enough(scale, scale[index]) for scale in self.scales]
+        except InputError as error:
+            return {"image_id": image_id, "views": [], "failure": str(error)}
+        return {"image_id": image_id, "views": views, "failure": None}
+
+    @staticmethod
+    def collate(photos: Sequence[PhotoViews]) -> ViewsBatch:
+        """Make a batch of photos, in their order."""
+        views = [photo["views"] for photo in photos if photo["failure"] is None]
+        return {
+            "views": [collate(of_scale) for of_scale in zip(*views, strict=True)],
+            "failures": {
+                photo["image_id"]: photo["failure"]
+                for photo in photos
+                if photo["failure"] is not None
+            },
+        }
+
+
+def positions_left(
+    image_ids: Sequence[str], predicted: Collection[str], world_size: int
+) -> list[int]:
+    """Which photos are still to be predicted.
+
+    Where a few are left for more processes, some stand twice: Lightning wants one for each process,
+    and the prediction store drops the second.
+
+    Args:
+        image_ids: all photos.
+        predicted: those that have predictions.
+        world_size: number of processes.
+
+    Raises:
+        InputError: a photo that has predictions is none of the photos.
+    """
+    if unknown := sorted(set(predicted).difference(image_ids)):
+        raise InputError(
+            f"{len(unknown)} images are in the prediction store that are none of the "
+            f"{len(image_ids)} photos to predict, the first is {unknown[0]!r}; the list of photos "
+            "has changed: give another folder"
+        )
+    left = [place for place, image_id in enumerate(image_ids) if image_id not in predicted]
+    return [*left, *itertools.islice(itertools.cycle(left), max(0, world_size - len(left)))]
+
+
+def check_scales(key: str, scales: Sequence[Any] | None) -> None:
+    """Check the scales of the views; None is legal.
+
+    Raises:
+        InputError: none, or one that is not a pair (shorter, longer) of legal limits.
+    """
+    if scales is None:
+        return
+    if not scales:
+        raise InputError(f"{key}=[]: at least one scale is legal, such as [[1200,1900]]")
+    for scale in scales:
+        match scale:
+            case [int(short), int(long)] if LEAST_VIEW_PX <= short <= long:
+                continue
+        raise InputError(
+            f"{key}: {scale} given; legal is [SHORT,LONG], limits of the shorter and of the longer "
+            f"edge in px, whole numbers with {LEAST_VIEW_PX} <= SHORT <= LONG"
+        )
+
+
+def _wide_enough(scale: PhotoDataset, sample: Sample) -> Sample:
+    height, width = sample["inputs"].shape[1:]
+    if min(height, width) < LEAST_VIEW_PX:
+        photo = sample["data_samples"]
+        raise InputError(
+            f"{photo.img_path}: a photo of {photo.ori_shape[0]}x{photo.ori_shape[1]} px becomes a "
+            f"view of {height}x{width} px at the scale ({scale.short_edge_px}, "
+            f"{scale.long_edge_px}); each edge of a view has {LEAST_VIEW_PX} px or more"
+        )
+    return sample

@@ -1,20 +1,60 @@
-"""From a photo and run lengths to the pixels and masks of one training view.
+"""Geometric and pixel transforms of training samples.
 
+From a photo and run lengths to the pixels and masks of one training view.
 Everything random about a view is drawn before a pixel is read, so that a reader may decode the
 photo no larger than the view needs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import albumentations
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.instances import Runs
-from src.annotations.run_lengths import box_xyxy, draw, resize_nearest
+from src.errors import InputError
+from src.rle import Runs, box_xyxy, draw, resize_nearest
+
+
+class PixelAugmentation:
+    """Transforms that leave every object where it is, applied one after the other.
+
+    Args:
+        transforms: albumentations transforms by name, in the order in which they act: image-only
+            ones, or ``CoarseDropout``.
+
+    Raises:
+        InputError: a transform moves pixels or is none; names its key.
+    """
+
+    def __init__(self, transforms: Mapping[str, albumentations.BasicTransform]) -> None:
+        for name, transform in transforms.items():
+            if not isinstance(
+                transform, albumentations.ImageOnlyTransform | albumentations.CoarseDropout
+            ):
+                raise InputError(
+                    f"pixel_augmentations.{name}: {type(transform).__name__} may move pixels away "
+                    "from their masks; legal are albumentations' image-only transforms and "
+                    "CoarseDropout"
+                )
+        self._compose = albumentations.Compose(list(transforms.values()))
+
+    def __call__(self, photo: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.uint8]:
+        """Return the augmented photo; the same seed gives the same result.
+
+        Args:
+            photo: shape (H, W, 3), uint8, RGB. May be changed or returned.
+            seed: 0 or above.
+        """
+        # Compose.set_random_seed would give every transform a stream of the same seed: all would
+        # act on the same photos, by the same draws. One shared pair of streams keeps them apart.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        return np.ascontiguousarray(self._compose(image=photo)["image"], dtype=np.uint8)
+
 
 LEAST_VIEW_PX = 32  # the edge of a cell of the coarsest level that boxes and masks are read from
 

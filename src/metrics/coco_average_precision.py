@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
-from src.annotations.coco_runs import to_coco_compressed
-from src.annotations.run_lengths import area_px, box_xyxy, resize_nearest
 from src.annotations.store import AnnotationStore
 from src.errors import InputError
+from src.rle import area_px, box_xyxy, resize_nearest
+from src.rle.coco import to_coco_compressed
 
 log = logging.getLogger(__name__)
 

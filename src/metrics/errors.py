@@ -27,15 +27,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.packed_masks import areas_px, paired_intersections_px
-from src.metrics.competition import Averaging, image_score
-from src.metrics.matching import (
+from src.metrics.competition import (
     THRESHOLDS,
+    Averaging,
     ClassKey,
     ImageCounts,
     ImageMatches,
     ImageObjects,
+    image_score,
 )
+from src.rle.bitmasks import areas_px, paired_intersections_px
 
 MISSED, DUPLICATE, WRONG_CLASS, BACKGROUND = "missed", "duplicate", "wrong class", "background"
 MASK_BANDS = ((0.1, 0.5), (0.5, 0.65), (0.65, 0.8), (0.8, 0.95))  # above, up to

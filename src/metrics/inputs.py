@@ -25,14 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.categories import LabelDescriptions
-from src.annotations.exif_readings import AUTO
+from src.annotations.exif import AUTO
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW, ImageRecord, Instances
-from src.annotations.packed_masks import areas_px, pack_resized
-from src.annotations.run_lengths import format_runs
 from src.annotations.store import AnnotationStore
 from src.io import printable
-from src.metrics.matching import ClassKey, ImageObjects, split_key
+from src.metrics.competition import ClassKey, ImageObjects, split_key
+from src.rle import format_runs
+from src.rle.bitmasks import areas_px, pack_resized
 
 
 class RasterObjects(Mapping[str, ImageObjects]):

@@ -1,4 +1,4 @@
-"""Scoring predictions, a submission file for one, against an annotation file."""
+"""Score files against ground-truth files, and keep the scores of images."""
 
 from __future__ import annotations
 
@@ -6,29 +6,107 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.coco import COCO
-from src.annotations.exif_readings import AS_DISPLAYED, AUTO
+from src.annotations.exif import AS_DISPLAYED, AUTO
 from src.annotations.image_names import file_name_of, match_ids
-from src.annotations.imaterialist_2019 import is_competition
-from src.annotations.imaterialist_2020 import IMATERIALIST_2020
-from src.annotations.imaterialist_csv import SIZE_COLUMNS, describe_fillers, read_header
+from src.annotations.imaterialist_csv import (
+    IMATERIALIST_2020,
+    SIZE_COLUMNS,
+    describe_fillers,
+    is_competition,
+    read_header,
+)
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
-from src.annotations.rows import SizeOf, describe_ids
+from src.annotations.rows import ProgressCallback, SizeOf, describe_ids
 from src.annotations.sources import detect_format
 from src.annotations.store import STORE, AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
 from src.annotations.store_checks import open_store
-from src.annotations.text_lines import ProgressCallback
 from src.errors import InputError
-from src.io import temporary_directory, user_cache_directory
-from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
+from src.io import (
+    read_json_object,
+    refuse_special_file,
+    temporary_directory,
+    user_cache_directory,
+    write_json,
+)
+from src.metrics.competition import (
+    Averaging,
+    CompetitionScore,
+    ImageObjects,
+    ScoreAccumulator,
+    no_objects,
+)
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
-from src.metrics.matching import ImageObjects, no_objects
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScores:
+    """The scores of images, and how they were made."""
+
+    averaging: str
+    use_attributes: bool
+    per_image: Mapping[str, float]  # by image id
+    content: Mapping[str, Any]  # all that the file has
+
+
+def write_scores(path: Path, summary: Mapping[str, Any], score: CompetitionScore) -> None:
+    """Write a summary and the scores of the images, the file whole or not at all.
+
+    Args:
+        path: The file.
+        summary: Plain JSON values; ``averaging`` and ``use_attributes`` among them.
+        score: Whose images' scores are written as ``per_image``.
+    """
+    per_image = dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
+    write_json(path, {**summary, "per_image": per_image}, sort_keys=False)
+
+
+def is_score_file(path: Path) -> bool:
+    """Whether a file begins as ``write_scores`` writes it; an annotation file of gigabytes does
+    not."""
+    if path.suffix != ".json":
+        return False
+    refuse_special_file(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return False
+    return start.lstrip()[:1] == b"{" and b'"competition_map"' in start
+
+
+def read_scores(path: Path) -> ImageScores:
+    """Read what ``write_scores`` has written.
+
+    Raises:
+        InputError: the file is damaged, has no scores of images, or one is no number.
+    """
+    try:
+        content = read_json_object(path)
+    except InputError as error:
+        raise InputError(f"{error}; a damaged score file, make it anew") from error
+    per_image = content.get("per_image")
+    if not isinstance(per_image, dict) or not per_image:
+        raise InputError(
+            f"{path}: has no scores of single images (per_image); python -m src.score output=... "
+            "and python -m src.postprocess write them"
+        )
+    for image_id, value in per_image.items():
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InputError(f"{path}: per_image: {image_id}: {value!r} is no score from 0 to 1")
+    return ImageScores(
+        averaging=str(content.get("averaging")),
+        use_attributes=bool(content.get("use_attributes")),
+        per_image=per_image,
+        content=content,
+    )
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,22 @@ from torch.optim import Optimizer
 
 from src.errors import InputError
 from src.io import printable
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.cascade_passes import MaskStages
-from src.mmdet_bridge.checkpoints import load_checkpoint
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.detectors import check_member, load_weights, preprocess
-from src.mmdet_bridge.untrusted_config import (
+from src.mmdet_bridge.cascade.detectors import (
+    build_detector,
+    check_member,
+    load_weights,
+    preprocess,
+)
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.mmdet_bridge.cascade.passes import MaskStages
+from src.mmdet_bridge.checkpoints.reading import load_checkpoint
+from src.mmdet_bridge.checkpoints.untrusted_config import (
     check_class_list,
     check_plain,
     check_untrusted_detector,
 )
-from src.modules.batch_size import scale_learning_rate
-from src.modules.schedules import SchedulerFactory
-from src.postprocess.candidates import Candidates
+from src.modules.schedules import SchedulerFactory, scale_learning_rate
+from src.predictions.candidates import Candidates
 
 Batch = Mapping[str, Any]
 """``inputs``: N uint8 tensors (3, H_i, W_i), RGB; ``data_samples``: N DetDataSample."""

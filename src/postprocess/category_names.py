@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
-from src.annotations.imaterialist_2019 import is_competition
-from src.annotations.imaterialist_csv import FILLER_CATEGORY
+from src.annotations.imaterialist_csv import FILLER_CATEGORY, is_competition
 from src.errors import InputError
 from src.io import printable
-from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.setting_checks import check_share
 from src.postprocess.settings import CATEGORY_GROUPS, PostprocessSettings, settings_from
+from src.predictions.store import PredictionStore
 
 PER_CLASS_KEYS = ("score_threshold_per_class", "mask_threshold_per_class")
 REMOVED = "remove_categories"

@@ -11,14 +11,13 @@ from typing import TypedDict
 
 import numpy as np
 
-from src.annotations.coco_runs import to_coco_compressed_batch
-from src.annotations.instances import Runs
-from src.annotations.run_lengths import area_px, resize_nearest, subtract, union
-from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import filter_pairs, mask_thresholds, select_pairs
 from src.postprocess.raster import RASTERS, sample_runs
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.step_counts import StepCounts
+from src.predictions.candidates import Candidates
+from src.rle import Runs, area_px, resize_nearest, subtract, union
+from src.rle.coco import to_coco_compressed_batch
 
 
 class CompressedMask(TypedDict):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.packed_masks import areas_px
+from src.rle.bitmasks import areas_px
 
 
 def above_score(

@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from src.errors import InputError
-from src.postprocess.candidates import Candidates
 from src.postprocess.pipeline import select_pairs
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.candidates import Candidates
 from src.postprocess.detections import EMPTY, NMS_AND_CAP, Detections
 from src.postprocess.filters import (
     above_score,
@@ -19,10 +18,11 @@ from src.postprocess.filters import (
 )
 from src.postprocess.non_maximum_suppression import suppress_boxes
 from src.postprocess.overlaps import suppress_overlaps
-from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.raster import RASTERS, sample_masks
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.soft_nms import select_by_soft_nms
+from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStore
 
 Packed = npt.NDArray[np.uint8]
 Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Packed]

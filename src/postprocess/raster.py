@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from src.annotations.instances import RASTER_HW, Runs, long_edge_1024
-from src.annotations.run_length_algebra import merge_touching, split_columns
-from src.annotations.run_length_raster import encode
+from src.annotations.instances import RASTER_HW, long_edge_1024
+from src.rle import Runs
+from src.rle.algebra import merge_touching, split_columns
+from src.rle.raster import encode
 
 # Each product of matrices is over in microseconds: threads would cost more than they give, and on
 # cores that others use many times more.
@@ -57,7 +58,7 @@ def sample_masks(
         raster_hw: Height and width of the raster; together a multiple of 8.
 
     Returns:
-        Shape (N, H * W / 8) uint8: packed masks of the raster (``src.annotations.packed_masks``).
+        Shape (N, H * W / 8) uint8: packed masks of the raster (``src.rle.bitmasks``).
     """
     thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
     return _drawn(mask_probabilities, boxes_xyxy, size_hw, thresholds[None], raster_hw)[0]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from src.annotations.image_names import match_ids
-from src.metrics.matching import ImageObjects
+from src.metrics.competition import ImageObjects
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.pipeline import postprocess_store
-from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.step_counts import StepCounts
+from src.predictions.store import PredictionStore
 from src.tuning.submitted import as_submitted
 
 

@@ -1,4 +1,12 @@
-"""How good found settings are on images that had no say in finding them."""
+"""Thresholds by class, and cross-validated search results.
+
+Thresholds of single classes, found one class after the other.
+Where a class gets a threshold of its own, only this class's objects change, so what each class is
+worth at each threshold is counted once, and any combination is put together from these counts. That
+is exact as long as classes leave each other alone; where they do not (class-agnostic NMS, a cap on
+an image's objects that bites) it is an approximation, which steers the choice and no more: what is
+chosen is scored as it is.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +18,181 @@ import numpy as np
 import numpy.typing as npt
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from src.metrics.competition import Averaging
+from src.annotations.imaterialist_csv import FILLER_CATEGORY
+from src.metrics.competition import THRESHOLDS, Averaging, ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
-from src.tuning.class_thresholds import ClassTable, count_classes
 from src.tuning.settings_search import SettingsSearch
 from src.tuning.threshold_lab import ThresholdLab
 
+_ROUNDS = 3
 Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassTable:
+    """What C classes of M images are worth at V values of a threshold."""
+
+    key: str  # score_threshold_per_class or mask_threshold_per_class
+    values: tuple[float, ...]  # V, the first is the one of all classes
+    categories: tuple[ClassKey, ...]  # C
+    truth: npt.NDArray[np.int16]  # (M, C)
+    predicted: npt.NDArray[np.int16]  # (V, M, C)
+    hits: npt.NDArray[np.int16]  # (V, M, C, 10)
+    with_filler: bool  # whether an image without an object has the competition's filler row
+
+    def scores(self, chosen: npt.NDArray[np.int64], averaging: Averaging) -> Scores:
+        """The images' scores where class c has the value number ``chosen[c]``. Shape (M,)."""
+        classes = np.arange(len(self.categories))
+        predicted = self.predicted[chosen, :, classes].T
+        hits = self.hits[chosen, :, classes].swapaxes(0, 1)
+        state = _State(self, predicted, hits, averaging)
+        return state.scores_without(None)[0]
+
+    def tune(self, images: npt.NDArray[np.bool_], averaging: Averaging) -> dict[int, float]:
+        """Thresholds of single classes that raise the score of these images.
+
+        Classes are gone through until none changes, three times at most. A class moves to the
+        value that is best for it only where the gain is above its standard error over the images.
+
+        Args:
+            images: (M,) which ones.
+            averaging: ``per_class`` or ``pooled``.
+
+        Returns:
+            Threshold by category of those that moved.
+        """
+        table = replace(
+            self,
+            truth=self.truth[images],
+            predicted=self.predicted[:, images],
+            hits=self.hits[:, images],
+        )
+        state = _State(table, table.predicted[0].copy(), table.hits[0].copy(), averaging)
+        chosen = np.zeros(len(self.categories), dtype=np.int64)
+        for _ in range(_ROUNDS):
+            before = chosen.copy()
+            for column in range(len(self.categories)):
+                scores = state.scores_without(column)  # (V, M)
+                gains = scores - scores[chosen[column]]
+                best = int(np.argmax(gains.mean(axis=1)))
+                error = gains[best].std() / np.sqrt(gains.shape[1])
+                if gains[best].mean() > error:
+                    chosen[column] = best
+                    state.move(column, best)
+            if np.array_equal(chosen, before):
+                break
+        moved = np.flatnonzero(chosen).tolist()
+        return {split_key(self.categories[c])[0]: self.values[chosen[c]] for c in moved}
+
+
+class _State:
+    """Counts of images while the thresholds of classes change.
+
+    Args:
+        table: All values.
+        predicted: (M, C) at the values that are chosen.
+        hits: (M, C, 10) at the values that are chosen.
+        averaging: ``per_class`` or ``pooled``.
+    """
+
+    def __init__(
+        self,
+        table: ClassTable,
+        predicted: npt.NDArray[np.int16],
+        hits: npt.NDArray[np.int16],
+        averaging: Averaging,
+    ) -> None:
+        self._table = table
+        self._predicted = predicted
+        self._hits = hits
+        self._averaging = averaging
+        filler = [key == FILLER_CATEGORY for key in table.categories]
+        # the filler adds a class to the mean where the truth has none of its objects
+        self._filler_is_new = ~table.truth[:, filler].any(axis=1)
+
+    def move(self, column: int, value: int) -> None:
+        """Give a class another value."""
+        self._predicted[:, column] = self._table.predicted[value, :, column]
+        self._hits[:, column] = self._table.hits[value, :, column]
+
+    def scores_without(self, column: int | None) -> Scores:
+        """The scores at each value of one class, the others being as they are; (V, M).
+
+        Where None, the scores as all are; (1, M).
+        """
+        rest = np.arange(len(self._table.categories)) != (-1 if column is None else column)
+        of_rest = self._sums(
+            self._table.truth[:, rest], self._predicted[:, rest], self._hits[:, rest]
+        )
+        if column is None:
+            return self._score(*(part[None] for part in of_rest))
+        own = [
+            self._sums(self._table.truth[:, [column]], predicted[:, [column]], hits[:, [column]])
+            for predicted, hits in zip(self._table.predicted, self._table.hits, strict=True)
+        ]
+        return self._score(
+            *(
+                of_rest[part][None] + np.stack([value[part] for value in own])
+                for part in range(len(of_rest))
+            )
+        )
+
+    def _sums(
+        self,
+        truth: npt.NDArray[np.int16],
+        predicted: npt.NDArray[np.int16],
+        hits: npt.NDArray[np.int16],
+    ) -> tuple[Scores, Scores, Scores]:
+        """Of some classes: numerator, denominator (M, 10), and predicted objects (M,)."""
+        either = (truth + predicted)[..., None] - hits
+        if self._averaging == "pooled":
+            top, bottom = hits.sum(axis=1, dtype=np.float64), either.sum(axis=1, dtype=np.float64)
+        else:
+            there = either > 0
+            value = np.divide(hits, either, out=np.zeros(hits.shape), where=there)
+            top, bottom = value.sum(axis=1), there.sum(axis=1, dtype=np.float64)
+        return top, bottom, predicted.sum(axis=1, dtype=np.float64)
+
+    def _score(self, top: Scores, bottom: Scores, predicted: Scores) -> Scores:
+        """(V, M) from (V, M, 10), (V, M, 10) and (V, M)."""
+        if self._table.with_filler:
+            adds = True if self._averaging == "pooled" else self._filler_is_new
+            bottom = bottom + ((predicted == 0) & adds)[..., None]
+        # an image with neither true nor predicted objects scores 1
+        values = np.divide(top, bottom, out=np.ones(bottom.shape), where=bottom > 0)
+        mean: Scores = values.mean(axis=-1)
+        return mean
+
+
+def count_classes(
+    lab: ThresholdLab, settings: PostprocessSettings, key: str, values: Sequence[float]
+) -> ClassTable:
+    """Count what each class is worth at each value of a threshold.
+
+    Args:
+        lab: The images.
+        settings: All else; no class has a threshold of its own for ``key``.
+        key: ``score_threshold_per_class`` or ``mask_threshold_per_class``.
+        values: To be tried beside the one that all classes have.
+    """
+    common = key.removesuffix("_per_class")
+    own = getattr(settings, common)
+    tried = (own, *(value for value in values if value != own))
+    grid = [replace(settings, **{common: value}) for value in tried]
+    images = [counts for _, counts in lab.counts(grid, with_filler=False)]
+    categories = sorted({key for image in images for counts in image for key in counts.class_keys})
+    column = {category: number for number, category in enumerate(categories)}
+    shape = (len(tried), len(images), len(categories))
+    truth = np.zeros(shape[1:], dtype=np.int16)
+    predicted = np.zeros(shape, dtype=np.int16)
+    hits = np.zeros((*shape, len(THRESHOLDS)), dtype=np.int16)
+    for row, image in enumerate(images):
+        for number, counts in enumerate(image):
+            columns = [column[key] for key in counts.class_keys]
+            truth[row, columns] = counts.truth_objects
+            predicted[number, row, columns] = counts.predicted_objects
+            hits[number, row, columns] = counts.hits
+    return ClassTable(key, tried, tuple(categories), truth, predicted, hits, lab.with_filler)
 
 
 def make_folds(

@@ -17,9 +17,9 @@ from typing import Any
 
 from src.errors import InputError
 from src.io import printable
+from src.metrics.competition import ImageObjects, split_key
 from src.metrics.intervals import Interval
-from src.metrics.matching import ImageObjects, split_key
-from src.metrics.score_file import is_score_file, read_scores
+from src.metrics.scoring import is_score_file, read_scores
 from src.postprocess.settings import SEARCHED_KEY
 
 _DIGEST_BYTES = 6

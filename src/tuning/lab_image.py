@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.metrics.matching import (
+from src.metrics.competition import (
     THRESHOLDS,
     ClassKey,
     ImageCounts,
@@ -17,11 +17,11 @@ from src.metrics.matching import (
     match_objects,
     no_objects,
 )
-from src.postprocess.candidates import Candidates
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import Chosen, draw_masks, sampler_of, select_pairs, to_detections
 from src.postprocess.raster import sample_masks_at
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
 from src.tuning.raster_cache import RasterCache
 from src.tuning.submitted import as_submitted, filler
 

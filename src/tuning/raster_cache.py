@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.packed_masks import Packed
 from src.postprocess.pipeline import Sampler
+from src.rle.bitmasks import Packed
 
 Key = tuple[Hashable, ...]
 

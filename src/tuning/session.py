@@ -11,18 +11,16 @@ from typing import Any
 
 from rich.progress import Progress
 
-from src.annotations.classes import check_categories
-from src.annotations.exif_readings import AUTO
-from src.annotations.image_lists import read_image_ids
-from src.annotations.image_names import file_name_of, match_ids
+from src.annotations.categories import check_categories
+from src.annotations.exif import AUTO
+from src.annotations.image_names import file_name_of, match_ids, read_image_ids
 from src.errors import InputError
+from src.metrics.competition import ImageObjects
 from src.metrics.inputs import RasterObjects
-from src.metrics.matching import ImageObjects
 from src.metrics.scoring import Comparison, open_truth
 from src.postprocess.category_names import CategoryNames, names_for
-from src.postprocess.prediction_folder import find_store
-from src.postprocess.prediction_store import PredictionStore
-from src.postprocess.submission_formats import LEGAL_CATEGORIES, SubmissionFormat
+from src.predictions.store import PredictionStore, find_store
+from src.submission.formats import LEGAL_CATEGORIES, SubmissionFormat
 from src.tuning.threshold_lab import ThresholdLab
 
 log = logging.getLogger(__name__)

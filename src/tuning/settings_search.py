@@ -30,11 +30,10 @@ import numpy.typing as npt
 import optuna
 import sqlalchemy
 
-from src.disk_errors import find_disk_error, naming_disk_errors
-from src.errors import InputError
+from src.errors import InputError, find_disk_error, naming_disk_errors
 from src.io import check_input_file, make_directory
-from src.postprocess.prediction_meta import describe_difference
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.metadata import describe_difference
 from src.tuning.search_space import SearchSpace
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulato
 from src.postprocess.detections import Detections, no_detections
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.step_counts import StepCounts
-from src.postprocess.submission import SubmissionReport, write_submission
-from src.postprocess.submission_formats import SubmissionFormat
-from src.postprocess.submission_rules import Findings, check_submission
+from src.submission.formats import SubmissionFormat
+from src.submission.validation import Findings, check_submission
+from src.submission.writing import SubmissionReport, write_submission
 from src.tuning.session import Session
 from src.tuning.submitted import as_submitted
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW
-from src.annotations.packed_masks import pack_runs
-from src.annotations.run_lengths import parse_runs
+from src.metrics.competition import ImageObjects
 from src.metrics.inputs import class_keys
-from src.metrics.matching import ImageObjects
 from src.postprocess.detections import Detections
+from src.rle import parse_runs
+from src.rle.bitmasks import pack_runs
 
 _FILLER_MASK = pack_runs([parse_runs(FILLER_TEXT)], RASTER_HW)
 

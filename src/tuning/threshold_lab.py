@@ -11,11 +11,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
-from src.metrics.matching import ImageCounts, ImageObjects
+from src.metrics.competition import (
+    Averaging,
+    CompetitionScore,
+    ImageCounts,
+    ImageObjects,
+    ScoreAccumulator,
+)
 from src.postprocess.detections import Detections
-from src.postprocess.prediction_store import PredictionStore
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.store import PredictionStore
 from src.tuning.lab_image import LabImage, SettingsKeys
 from src.tuning.raster_cache import RasterCache
 
@@ -34,7 +39,7 @@ class ThresholdLab:
         truth: Objects by image id; class keys are categories. Images without truth are not scored.
         image_ids: The images, in the order of a submission; each in the store.
         with_filler: Whether an image without an object has the competition's filler row, which is
-            scored as a prediction; see ``src.annotations.imaterialist_2019``.
+            scored as a prediction; see ``src.annotations.imaterialist_csv``.
         raster_room_bytes: What remembered masks may take.
         candidate_room_bytes: What remembered candidates may take.
     """

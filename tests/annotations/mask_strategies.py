@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from src.annotations.run_lengths import RunLengthError
+from src.rle import RunLengthError
 
 many_examples = settings(deadline=None, max_examples=150, derandomize=True)
 

@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from src.annotations.categories import IMATERIALIST_2019_LABELS, Category, LabelDescriptions
-from src.annotations.classes import ClassList, check_categories, classes_of_data
+from src.annotations.categories import (
+    IMATERIALIST_2019_LABELS,
+    Category,
+    ClassList,
+    LabelDescriptions,
+    check_categories,
+    classes_of_data,
+)
 from src.errors import InputError
 
 

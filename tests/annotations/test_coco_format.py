@@ -14,10 +14,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from src.annotations.formats import convert
-from src.annotations.run_lengths import decode
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
+from src.rle import decode
 from tests.annotations.annotation_rows import (
     HEADER_2019,
     REAL_DATA,

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.annotations.formats import convert
-from src.annotations.run_lengths import decode, encode
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
+from src.rle import decode, encode
 from tests.helpers.exif_data import (
     DISPLAYED_HW,
     GARMENT,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.annotations.formats import convert, detect_format
-from src.annotations.run_lengths import format_runs
 from src.annotations.store import AnnotationStore
 from src.errors import InputError
+from src.rle import format_runs
 from tests.annotations.annotation_rows import (
     HEADER_2019,
     HEADER_2020,

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from src.annotations.image_headers import read_header, read_image_rgb, read_size_hw
+from src.annotations.image_files import read_header, read_image_rgb, read_size_hw
 from src.errors import InputError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.annotations.image_lists import list_images, read_image_ids
+from src.annotations.image_names import list_images, read_image_ids
 from src.errors import InputError
 
 

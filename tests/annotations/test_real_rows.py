@@ -12,8 +12,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from pycocotools import mask as coco_mask
 
-from src.annotations import coco_runs
-from src.annotations import run_lengths as rl
+from src import rle as rl
+from src.rle import coco as coco_runs
 
 REAL_ROWS = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_rows.csv"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.annotations.text_lines import iterate_lines, split_fields
+from src.annotations.rows import iterate_lines, split_fields
 from src.errors import InputError
 from tests.annotations.mask_strategies import many_examples
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-import src.mmdet_bridge  # noqa: F401
+import src.mmdet_bridge.kernels  # noqa: F401
 from tests.cascades import SMALL
 from tests.datamodules.conftest import COLOURS, Data, data  # noqa: F401
 from tests.test_configs import compose_config

@@ -22,15 +22,14 @@ from src.callbacks.validation_metrics import (
     MetricResult,
     ValidationImage,
 )
-from src.metrics.competition import CompetitionScore
+from src.metrics.competition import CompetitionScore, split_key
 from src.metrics.inputs import RasterObjects
-from src.metrics.matching import split_key
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
-from src.postprocess.candidates import Candidates
 from src.postprocess.category_names import CategoryNames
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.submission_formats import format_named
+from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStore, PredictionStoreWriter
+from src.submission.formats import format_named
 from src.tuning.session import Inputs, open_session
 from src.tuning.submit import submit
 from tests.postprocess.generated import make_masks, make_settings

@@ -24,10 +24,10 @@ from src.metrics.coco_average_precision import CocoImage, coco_annotations, imag
 from src.metrics.competition import score_images
 from src.metrics.inputs import RasterObjects
 from src.modules.cascade import CascadeModule
-from src.postprocess.candidates import Candidates
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
 from src.tuning.submitted import as_submitted
 from tests.callbacks.conftest import CATEGORY_IDS, compose_training
 from tests.datamodules.conftest import Data, Picture

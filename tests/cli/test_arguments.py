@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from src.cli.arguments import PATH_KEYS, prepare_arguments, quote
-from src.config import CONFIG_DIRECTORY
+from src.cli.entry_point import CONFIG_DIRECTORY
 from src.errors import InputError
 
 STRANGE = [

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from src.config import one_line
+from src.cli.entry_point import one_line
 from src.datamodules.dataset import PhotoDataset, by_predicted_size
-from src.datamodules.split_file import Split, read_split, write_split
+from src.datamodules.split import Split, read_split, write_split
 from src.errors import InputError
 from tests.datamodules.conftest import Data, Picture, draw_picture, save_picture, write_rows
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from src.annotations.store_builder import open_or_build
 from src.datamodules.dataset import PhotoDataset, TrainingDataset
-from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.datamodules.transforms import PixelAugmentation
 from src.errors import InputError
-from src.mmdet_bridge.samples import Sample
+from src.mmdet_bridge.cascade.samples import Sample
 from tests.datamodules.conftest import COLOURS, Data, Picture, save_picture, write_rows
 from tests.datamodules.test_pixel_augmentation import competition
 

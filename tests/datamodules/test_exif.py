@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.annotations.store_builder import open_or_build
+from src.cli.derived_config import use_own_data
 from src.datamodules.dataset import TrainingDataset
-from src.datamodules.pixel_augmentation import PixelAugmentation
-from src.from_data import use_own_data
+from src.datamodules.transforms import PixelAugmentation
 from tests.helpers.exif_data import DISPLAYED_HW, LONG_GARMENT, drawn, save_image, write_annotations
 
 

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodules.folds import (
+from src.datamodules.split import (
+    Split,
     choose_validation,
     class_shares,
     load_or_make_split,
     make_split,
+    read_split,
     total_deviation,
 )
-from src.datamodules.split_file import Split, read_split
 from src.errors import InputError
 from tests.datamodules.category_sets import draw_images
 

@@ -8,12 +8,12 @@ import logging
 import numpy as np
 import pytest
 
-from src.annotations.coco_runs import to_coco_counts
-from src.annotations.run_lengths import encode
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
-from src.datamodules.instances_to_train_on import indices_to_train_on
+from src.datamodules.annotations import indices_to_train_on
 from src.errors import InputError
+from src.rle import encode
+from src.rle.coco import to_coco_counts
 
 SIZE_HW = (100, 200)
 

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.datamodules.loading import make_loader
-from src.datamodules.sampling import EpochSampler, repeat_factors
-from src.mmdet_bridge.samples import Batch
+from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
+from src.mmdet_bridge.cascade.samples import Batch
 from tests.datamodules.conftest import Data
 from tests.datamodules.test_dataset import training_dataset
 

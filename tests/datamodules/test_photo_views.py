@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.datamodules.dataset import PhotoDataset
-from src.datamodules.photo_views import PhotoViewsDataset, positions_left
+from src.datamodules.dataset import PhotoDataset, PhotoViewsDataset, positions_left
 from src.errors import InputError
 from tests.datamodules.conftest import Data
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.datamodules.photos import read_photo
+from src.datamodules.dataset import read_photo
 from src.errors import InputError
 from tests.datamodules.conftest import Picture, save_picture
 
@@ -47,7 +47,7 @@ def test_nothing_is_enlarged_from_a_reduced_picture(tmp_path, monkeypatch):
         decoded.append(photo.shape[:2])
         return photo
 
-    monkeypatch.setattr("src.datamodules.photos.resize_photo", record)
+    monkeypatch.setattr("src.datamodules.dataset.resize_photo", record)
     save_picture(Picture("a", draw_clouds((640, 483))), tmp_path / "a.jpg", orientation=6)
     for height in (640, 321, 320, 319, 161, 160, 80, 79, 10):
         width = max(1, height * 483 // 640)

@@ -8,8 +8,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.config import CONFIG_DIRECTORY
-from src.datamodules.pixel_augmentation import PixelAugmentation
+from src.cli.entry_point import CONFIG_DIRECTORY
+from src.datamodules.transforms import PixelAugmentation
 from src.errors import InputError
 
 PHOTO = np.random.default_rng(0).integers(1, 255, (300, 200, 3), dtype=np.uint8)

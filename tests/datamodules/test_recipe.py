@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.config import CONFIG_DIRECTORY
+from src.cli.entry_point import CONFIG_DIRECTORY
 from src.datamodules.datamodule import CompetitionDataModule
 
 

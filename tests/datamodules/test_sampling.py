@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import ClassBalancedDataset
 
-from src.datamodules.sampling import EpochSampler, SampleKey, repeat_factors
+from src.datamodules.loading import EpochSampler, SampleKey, repeat_factors
 from src.errors import InputError
 
 

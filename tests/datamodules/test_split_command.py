@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.config import CONFIG_DIRECTORY
-from src.datamodules.split_file import Split, read_split
+from src.cli.entry_point import CONFIG_DIRECTORY
+from src.datamodules.split import Split, read_split
 from src.errors import InputError
 from src.split import split_annotations
 from tests.datamodules.category_sets import draw_images

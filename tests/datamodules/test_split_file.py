@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.split_file import Split, check_split, read_split, write_split
+from src.datamodules.split import Split, check_split, read_split, write_split
 from src.errors import InputError
 
 SPLIT = Split(validation=("a", "c"), train=("b",), seed=777, annotations="train.csv")

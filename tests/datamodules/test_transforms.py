@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.image import rescale_size
 
-from src.annotations.run_lengths import encode, mirror
 from src.datamodules.transforms import (
     View,
     boxes_of_runs,
@@ -18,6 +17,7 @@ from src.datamodules.transforms import (
     resized_hw,
     runs_of_view,
 )
+from src.rle import encode, mirror
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 60))
 

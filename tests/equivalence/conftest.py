@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-import src.mmdet_bridge  # noqa: F401
+import src.mmdet_bridge.kernels  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="module")

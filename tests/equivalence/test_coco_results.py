@@ -15,14 +15,14 @@ from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from pycocotools import mask as coco_mask
 
 from benchmarks.coco_masks import run
-from src.annotations.coco_runs import from_coco_compressed
-from src.annotations.run_lengths import decode
 from src.metrics.coco_average_precision import CocoImage, coco_score
-from src.mmdet_bridge.cascade import predict_candidates
-from src.postprocess.candidates import Candidates
+from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.postprocess.coco_results import CocoResult, coco_results
 from src.postprocess.pipeline import postprocess
 from src.postprocess.raster import sample_runs
+from src.predictions.candidates import Candidates
+from src.rle import decode
+from src.rle.coco import from_coco_compressed
 from tests.cascades import SMALL, compose_module, make_batch, spread_scores
 from tests.equivalence.test_postprocess_prediction import CATEGORY_IDS, SCALE_WH, predict_with_mmdet
 from tests.postprocess.generated import make_boxes, make_candidates, make_masks, make_settings

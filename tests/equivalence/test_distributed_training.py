@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.config import CONFIG_DIRECTORY
+from src.cli.entry_point import CONFIG_DIRECTORY
 from tests.equivalence.two_ranks import RANKS, STEPS, batch_of, make_module, seed_of
 
 pytestmark = pytest.mark.timeout(600)  # two more interpreters have to start

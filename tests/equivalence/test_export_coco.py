@@ -21,10 +21,10 @@ from pycocotools.cocoeval import COCOeval
 from src.datamodules.dataset import PhotoDataset
 from src.errors import InputError
 from src.export_coco import number_images
-from src.mmdet_bridge.detectors import preprocess
-from src.mmdet_bridge.samples import collate
-from src.modules.members import load_members
-from src.postprocess.prediction_store import PredictionStore
+from src.mmdet_bridge.cascade.detectors import preprocess
+from src.mmdet_bridge.cascade.samples import collate
+from src.modules.ensemble import load_members
+from src.predictions.store import PredictionStore
 from tests import test_predict
 from tests.postprocess.stores import make_images, make_writer, write_store
 from tests.test_predict import CLASSES, SIZES_HW, checkpoint, run

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from src.annotations.packed_masks import areas_px, intersections_px, pack, unpack
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.detectors import preprocess
+from src.mmdet_bridge.cascade.detectors import preprocess
+from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.postprocess.pipeline import postprocess
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
 from src.postprocess.raster import RASTER_HW
+from src.predictions.store import PredictionStore, PredictionStoreWriter
+from src.rle.bitmasks import areas_px, intersections_px, pack, unpack
 from tests.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
 from tests.equivalence.test_postprocess_raster import paste_and_shrink
 from tests.postprocess.generated import make_settings

@@ -9,8 +9,8 @@ import torch.nn.functional
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
 from src.annotations.instances import RASTER_HW, long_edge_1024
-from src.annotations.packed_masks import unpack
 from src.postprocess.raster import sample_masks, sample_masks_at
+from src.rle.bitmasks import unpack
 from tests.postprocess.generated import make_boxes, make_masks
 
 UNDECIDED = 1e-6

@@ -14,9 +14,9 @@ from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.detectors import preprocess
-from src.postprocess.candidates import Candidates
+from src.mmdet_bridge.cascade.detectors import preprocess
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.predictions.candidates import Candidates
 from tests.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
 
 CLASSES = 5

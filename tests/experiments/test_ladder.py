@@ -11,7 +11,7 @@ from experiments import ladder
 from experiments.ladder import climb, main
 from experiments.rungs import LADDER, TRUTH, Rung, Sizes, arguments, score_command, steps
 from experiments.running import ROOT, CommandError, Done, run_steps
-from src.config import to_plain
+from src.cli.entry_point import to_plain
 from src.metrics.intervals import paired_bootstrap_interval
 from src.postprocess.settings import PostprocessSettings, settings_from
 from tests.test_configs import compose_config

@@ -15,19 +15,18 @@ from rich.progress import Progress
 
 from src import train as training
 from src.average import average
+from src.cli.derived_config import take_classes, take_from_checkpoints, use_own_data
+from src.cli.entry_point import to_plain
 from src.compare import scores_of
-from src.config import to_plain
 from src.errors import InputError
 from src.export_coco import compare_categories
-from src.from_checkpoint import take_from_checkpoints
-from src.from_data import take_classes, use_own_data
 from src.import_weights import import_checkpoint
 from src.metrics.scoring import open_truth
-from src.mmdet_bridge.checkpoints import find_checkpoint, load_checkpoint
-from src.modules.members import load_members
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
-from src.postprocess.submission_formats import FORMATS
+from src.mmdet_bridge.checkpoints.reading import find_checkpoint, load_checkpoint
+from src.modules.ensemble import load_members
+from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.report import open_predictions
+from src.submission.formats import FORMATS
 from src.tuning.session import Inputs, open_session
 from tests.cascades import SMALL, compose_module
 from tests.helpers.coco_files import write_data

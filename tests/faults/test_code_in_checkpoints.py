@@ -18,9 +18,9 @@ from mmengine import ConfigDict
 from mmengine.model import weight_init
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import load_checkpoint, save_weights
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.untrusted_config import (
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.checkpoints.reading import load_checkpoint, save_weights
+from src.mmdet_bridge.checkpoints.untrusted_config import (
     LEGAL_LAYERS,
     LEGAL_LOSSES,
     LEGAL_TYPES,
@@ -29,7 +29,7 @@ from src.mmdet_bridge.untrusted_config import (
     check_untrusted_detector,
 )
 from src.modules.cascade import CascadeModule
-from src.modules.members import load_members
+from src.modules.ensemble import load_members
 from tests.cascades import SMALL, SMALL_DEFORMABLE, detector_config
 
 NOTHING = "absent"

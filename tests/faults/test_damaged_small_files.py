@@ -12,19 +12,19 @@ import pytest
 from src.annotations.categories import read_label_descriptions
 from src.annotations.formats import convert
 from src.callbacks.run_record import RunRecordCallback
-from src.datamodules.split_file import read_split
-from src.datamodules.synthetic import synthesize
+from src.datamodules.split import read_split
 from src.errors import InputError
 from src.export_coco import read_image_numbers
 from src.io import read_json
-from src.metrics.score_file import read_scores
-from src.postprocess.prediction_store import PredictionStore
+from src.metrics.scoring import read_scores
 from src.postprocess.settings import PostprocessSettings
+from src.predictions.store import PredictionStore
 from src.search import _shown
-from src.tuning.found_settings import option_path
+from src.synthetic import synthesize
+from src.tuning.search_results import option_path
 from src.tuning.search_space import SearchSpace
 from src.tuning.settings_search import SettingsSearch
-from src.tuning.sweep_results import finished_result, write_result
+from src.tuning.sweeps import finished_result, write_result
 from tests.postprocess.generated import make_settings
 from tests.postprocess.stores import make_images, write_store
 

@@ -15,10 +15,10 @@ import torch
 
 from src.annotations.formats import convert
 from src.callbacks.checkpoint_files import WholeCheckpointIO
-from src.datamodules.split_file import Split, write_split
-from src.datamodules.synthetic import synthesize_csv
-from src.disk_errors import WriteError, describe_disk_error, find_disk_error
-from src.mmdet_bridge.checkpoints import save_weights
+from src.datamodules.split import Split, write_split
+from src.errors import WriteError, describe_disk_error, find_disk_error
+from src.mmdet_bridge.checkpoints.reading import save_weights
+from src.synthetic import synthesize_csv
 from src.tuning.settings_search import _open_study
 from tests.postprocess.stores import make_images, write_store
 

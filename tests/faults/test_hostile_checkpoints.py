@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from src.cli.resume import choose_checkpoint
 from src.errors import InputError
-from src.mmdet_bridge.averaging import average_weights
-from src.mmdet_bridge.checkpoint_layouts import detect_layout, modernise
-from src.mmdet_bridge.checkpoints import (
+from src.mmdet_bridge.cascade.detectors import build_detector, load_weights
+from src.mmdet_bridge.checkpoints.averaging import average_weights
+from src.mmdet_bridge.checkpoints.reading import (
     MAX_HEADER_BYTES,
     Checkpoint,
     check_archive,
@@ -26,10 +27,8 @@ from src.mmdet_bridge.checkpoints import (
     load_checkpoint,
     load_state_dict,
 )
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.detectors import load_weights
-from src.modules.members import checkpoint_paths, load_members
-from src.resume import choose_checkpoint
+from src.mmdet_bridge.checkpoints.weight_import import detect_layout, modernise
+from src.modules.ensemble import checkpoint_paths, load_members
 from src.train import start_from
 from tests.cascades import SMALL, detector_config
 from tests.mmdet_bridge.checkpoint_files import Malicious

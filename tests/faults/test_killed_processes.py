@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodules.synthetic.dataset import synthesize
+from src.synthetic.dataset import synthesize
 from tests.training.runs import overrides
 
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 from PIL import Image
 
-from src.annotations import image_headers
-from src.annotations.image_headers import read_image_rgb, read_size_hw, set_max_megapixels
+from src.annotations import image_files as image_headers
+from src.annotations.image_files import read_image_rgb, read_size_hw, set_max_megapixels
 from src.errors import InputError
 
 

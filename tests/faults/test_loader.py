@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
-from src.config import one_line
+from src.cli.entry_point import one_line
+from src.cli.preflight import describe_ended_rank, explain_failure
 from src.datamodules import loading
 from src.datamodules.loading import check_shared_memory, explain_loader_failure, make_loader
 from src.errors import InputError
-from src.failures import describe_ended_rank, explain_failure
-from src.mmdet_bridge.samples import make_sample
+from src.mmdet_bridge.cascade.samples import make_sample
 
 
 class Images(Dataset[Any]):

@@ -15,8 +15,8 @@ from PIL import Image
 from src.annotations import image_files
 from src.annotations.image_files import IMAGE_FILES
 from src.annotations.store_builder import open_or_build
-from src.datamodules.synthetic.dataset import synthesize
 from src.errors import InputError
+from src.synthetic.dataset import synthesize
 from tests.annotations.annotation_rows import HEADER_2019, objects_of, write_lines
 from tests.training.runs import load, run
 

@@ -16,16 +16,15 @@ from PIL import Image
 
 from src.annotations.store_builder import open_or_build
 from src.average import main as average
+from src.cli.postprocess import main as postprocess
 from src.convert import main as convert
 from src.datamodules.datamodule import CompetitionDataModule
-from src.disk_errors import WriteError
-from src.errors import InputError
+from src.errors import InputError, WriteError
 from src.export_coco import main as export_coco
 from src.fuse import main as fuse
 from src.import_weights import main as import_weights
 from src.io import check_writable
 from src.metrics.scoring import open_truth
-from src.postprocess.__main__ import main as postprocess
 from src.predict import main as predict
 from src.report import main as report
 from src.score import main as score

@@ -12,19 +12,19 @@ import pytest
 
 from src.annotations.categories import read_label_descriptions
 from src.annotations.formats import convert, detect_format
-from src.annotations.image_headers import read_image_rgb, read_size_hw
+from src.annotations.image_files import read_image_rgb, read_size_hw
 from src.annotations.json_stream import iterate_members
-from src.annotations.run_length_text import parse_runs
+from src.annotations.rows import LONGEST_LINE_BYTES, iterate_lines
 from src.annotations.store import open_table
-from src.annotations.text_lines import LONGEST_LINE_BYTES, iterate_lines
-from src.config import entry_point
-from src.datamodules.split_file import read_split
+from src.cli.entry_point import entry_point
+from src.datamodules.split import read_split
 from src.errors import InputError
 from src.export_coco import read_image_numbers
 from src.io import atomic_path, refuse_special_file, write_json
-from src.metrics.score_file import is_score_file
-from src.mmdet_bridge.category_map import read_category_map
-from src.postprocess.prediction_shards import open_shard
+from src.metrics.scoring import is_score_file
+from src.mmdet_bridge.checkpoints.category_map import read_category_map
+from src.predictions.shards import open_shard
+from src.rle.text import parse_runs
 
 
 def read_map(path: Path) -> object:

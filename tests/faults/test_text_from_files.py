@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from src.callbacks.loggers import _cell
-from src.config import entry_point
+from src.cli.entry_point import entry_point
+from src.console import PlainConsole, escape_controls, escape_log_records, say
 from src.errors import InputError
 from src.postprocess.settings import PostprocessSettings
-from src.terminal import PlainConsole, escape_controls, escape_log_records, say
-from src.tuning.found_settings import is_found, write_option
+from src.tuning.search_results import is_found, write_option
 
 HOSTILE = [
     "[red]x[/red]",

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
 from src.errors import InputError
 from src.export_coco import main as export_coco
 from src.fuse import main as fuse
-from src.postprocess.__main__ import main as postprocess
-from src.postprocess.prediction_files import write_expected
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.shards import write_expected
+from src.predictions.store import PredictionStore
 from src.report import main as report
 from src.search import main as search
 from tests.postprocess.generated import make_candidates
@@ -30,7 +30,7 @@ IMAGES, PER_SHARD, WRITTEN = 40, 5, 15
 IDS = [f"{number:03d}.jpg" for number in range(IMAGES)]
 PROGRAM = f"""
 import sys, time
-from src.postprocess.prediction_store import PredictionStoreWriter
+from src.predictions.store import PredictionStoreWriter
 from tests.postprocess.generated import make_candidates
 
 ids = [f"{{number:03d}}.jpg" for number in range({IMAGES})]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from src.annotations.coco_runs import from_polygons, to_coco_compressed, to_coco_counts
-from src.annotations.run_lengths import box_xyxy, decode, encode, format_runs
+from src.rle import box_xyxy, decode, encode, format_runs
+from src.rle.coco import from_polygons, to_coco_compressed, to_coco_counts
 
 DISPLAYED_HW = (120, 72)
 Bitmap = npt.NDArray[np.bool_]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.packed_masks import pack
 from src.errors import InputError
 from src.metrics.competition import (
     THRESHOLDS,
@@ -19,6 +18,7 @@ from src.metrics.competition import (
     match_objects,
     score_images,
 )
+from src.rle.bitmasks import pack
 from tests.metrics import metric_by_brute_force as brute_force
 
 AVERAGINGS = ("per_class", "pooled")

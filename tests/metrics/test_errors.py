@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.annotations.packed_masks import pack
-from src.metrics.competition import AVERAGINGS, image_score
+from src.metrics.competition import AVERAGINGS, ImageObjects, image_score, match_objects
 from src.metrics.errors import (
     BACKGROUND,
     BANDS,
@@ -21,7 +20,7 @@ from src.metrics.errors import (
     counts_put_right,
     find_errors,
 )
-from src.metrics.matching import ImageObjects, match_objects
+from src.rle.bitmasks import pack
 from tests.metrics.metric_by_brute_force import image_values
 
 SIZE_HW = (16, 64)

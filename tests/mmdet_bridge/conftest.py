@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-import src.mmdet_bridge  # noqa: F401
+import src.mmdet_bridge.kernels  # noqa: F401
 from tests.mmdet_bridge.imported import make_detector
 
 

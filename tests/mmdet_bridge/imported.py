@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.mmdet_bridge.checkpoints import Checkpoint
-from src.mmdet_bridge.config import build_detector
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.checkpoints.reading import Checkpoint
 from tests.cascades import detector_config, spread_scores
 from tests.mmdet_bridge.old_checkpoints import DEFORMABLE, PLAIN, notes_of, written_by
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.mmdet_bridge import averaging
-from src.mmdet_bridge.averaging import average_weights
-from src.mmdet_bridge.checkpoints import save_weights
+from src.mmdet_bridge.checkpoints.averaging import average_weights
+from src.mmdet_bridge.checkpoints.reading import averaging, save_weights
 
 
 def write(folder: Path, *contents: dict[str, Tensor]) -> list[Path]:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.cascade_pairs import select_pairs
-from src.mmdet_bridge.detectors import load_weights
-from src.postprocess.candidates import Candidates
+from src.mmdet_bridge.cascade.detectors import load_weights
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.mmdet_bridge.cascade.passes import select_pairs
+from src.predictions.candidates import Candidates
 from tests.mmdet_bridge.views import (
     PHOTO_HW,
     SIZES_HW,

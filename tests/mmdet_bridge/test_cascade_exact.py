@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from src.mmdet_bridge.cascade import merged_proposals, predict_candidates
-from src.mmdet_bridge.cascade_memory import KeptFeatures
-from src.mmdet_bridge.cascade_passes import group_by_padded_size, start_passes
-from src.mmdet_bridge.samples import Batch, collate
-from src.postprocess.candidates import Candidates
+from src.mmdet_bridge.cascade.inference import merged_proposals, predict_candidates
+from src.mmdet_bridge.cascade.memory import KeptFeatures
+from src.mmdet_bridge.cascade.passes import group_by_padded_size, start_passes
+from src.mmdet_bridge.cascade.samples import Batch, collate
+from src.predictions.candidates import Candidates
 from tests.mmdet_bridge.plain_cascade import PlainResult, PlainView, merge, predict_plainly
 from tests.mmdet_bridge.views import (
     CLASSES,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade_memory import KeptFeatures, Rung, in_parts, say_once
-from src.postprocess.candidates import Candidates
+from src.mmdet_bridge.cascade.memory import KeptFeatures, Rung, in_parts, say_once
+from src.predictions.candidates import Candidates
 from tests.mmdet_bridge.views import PHOTO_HW, draw_photo, make_detector, make_view, predict
 
 # Of a view of 128x96 px with 16 channels, five levels, float32.

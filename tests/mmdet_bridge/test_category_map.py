@@ -11,7 +11,11 @@ import pytest
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.errors import InputError
-from src.mmdet_bridge.category_map import COCO_CLASSES, read_category_map, source_class_names
+from src.mmdet_bridge.checkpoints.category_map import (
+    COCO_CLASSES,
+    read_category_map,
+    source_class_names,
+)
 
 NAMES = {0: "shirt, blouse", 16: "tie", 24: "bag, wallet", 26: "umbrella"}
 COMMON: dict[str, Any] = {

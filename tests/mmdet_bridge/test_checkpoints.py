@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import (
+from src.mmdet_bridge.checkpoints.reading import (
     file_sha256,
     load_checkpoint,
     load_state_dict,

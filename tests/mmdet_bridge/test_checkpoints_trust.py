@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import load_checkpoint, load_state_dict
+from src.mmdet_bridge.checkpoints.reading import load_checkpoint, load_state_dict
 from tests.mmdet_bridge.checkpoint_files import Malicious, assert_same, make_weights
 
 

@@ -12,8 +12,7 @@ from mmengine.registry import DefaultScope
 from omegaconf import OmegaConf
 
 from src.errors import InputError
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.detectors import check_member
+from src.mmdet_bridge.cascade.detectors import build_detector, check_member
 from tests.cascades import SMALL, compose_module, detector_config
 from tests.mmdet_bridge.old_checkpoints import DEFORMABLE
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from src.mmdet_bridge.kernels import EXTENSION, OPERATORS, install_kernels
-from src.mmdet_bridge.operators import UnsupportedOperatorError
+from src.mmdet_bridge.kernels.operators import UnsupportedOperatorError
 
 without_compiled = pytest.mark.skipif(
     getattr(sys.modules[EXTENSION], "__file__", None) is not None,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmcv.ops import RoIAlign
 
-from src.mmdet_bridge.operators import UnsupportedOperatorError
+from src.mmdet_bridge.kernels.operators import UnsupportedOperatorError
 
 DEVICES = [
     "cpu",

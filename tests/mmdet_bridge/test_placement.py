@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.mmdet_bridge.placement import Placement
+from src.mmdet_bridge.cascade.passes import Placement
 
 
 def test_a_mirrored_picture_of_half_the_size() -> None:

@@ -7,7 +7,7 @@ import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 
-from src.mmdet_bridge.roi_extractor import Float32RoIExtractor
+from src.mmdet_bridge.cascade.detectors import Float32RoIExtractor
 
 SETTINGS = {
     "roi_layer": {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 0},

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.checkpoint_layouts import detect_layout, modernise
-from src.mmdet_bridge.checkpoints import Checkpoint, load_checkpoint
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.detectors import load_weights, preprocess
-from src.mmdet_bridge.weight_import import WeightImport, import_weights
+from src.mmdet_bridge.cascade.detectors import build_detector, load_weights, preprocess
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.mmdet_bridge.checkpoints.reading import Checkpoint, load_checkpoint
+from src.mmdet_bridge.checkpoints.weight_import import (
+    WeightImport,
+    detect_layout,
+    import_weights,
+    modernise,
+)
 from tests.cascades import make_batch
 from tests.mmdet_bridge.imported import LAYOUTS, PATH, config, old
 from tests.mmdet_bridge.old_checkpoints import (

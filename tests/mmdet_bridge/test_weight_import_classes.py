@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import Checkpoint
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.weight_import import import_weights
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.checkpoints.reading import Checkpoint
+from src.mmdet_bridge.checkpoints.weight_import import import_weights
 from tests.mmdet_bridge.imported import LAYOUTS, PATH, config, old
 from tests.mmdet_bridge.old_checkpoints import written_by
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import Checkpoint
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.weight_import import import_weights
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.checkpoints.reading import Checkpoint
+from src.mmdet_bridge.checkpoints.weight_import import import_weights
 from tests.cascades import detector_config
 from tests.mmdet_bridge.old_checkpoints import DEFORMABLE, PLAIN, written_by
 

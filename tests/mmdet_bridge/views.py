@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import torch
 
-from src.mmdet_bridge.cascade import predict_candidates
-from src.mmdet_bridge.config import build_detector
-from src.mmdet_bridge.samples import Batch, collate, make_sample
-from src.postprocess.candidates import Candidates
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.cascade.inference import predict_candidates
+from src.mmdet_bridge.cascade.samples import Batch, collate, make_sample
+from src.predictions.candidates import Candidates
 from tests.cascades import SMALL, detector_config, spread_scores
 
 PHOTO_HW = (120, 90)

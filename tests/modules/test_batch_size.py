@@ -14,7 +14,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from src.errors import InputError
-from src.modules.batch_size import scale_learning_rate
+from src.modules.schedules import scale_learning_rate
 from tests.cascades import SMALL, compose_module, make_batch
 from tests.test_configs import compose_config
 

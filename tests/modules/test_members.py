@@ -12,9 +12,8 @@ from hydra.utils import instantiate
 from lightning import Trainer
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints import save_weights
-from src.modules.ensemble import CascadeEnsemble
-from src.modules.members import best_checkpoints, checkpoint_paths, load_members
+from src.mmdet_bridge.checkpoints.reading import save_weights
+from src.modules.ensemble import CascadeEnsemble, best_checkpoints, checkpoint_paths, load_members
 from tests.cascades import SMALL, compose_module, detector_config, make_batch, spread_scores
 
 DEEPER = "module.detector.backbone.depth=34"

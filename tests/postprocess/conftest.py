@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from src.annotations.packed_masks import to_runs
-from src.annotations.run_lengths import format_runs
-from src.postprocess.__main__ import main
+from src.cli.postprocess import main
 from src.postprocess.pipeline import postprocess
-from src.postprocess.prediction_store import PredictionStoreWriter
+from src.predictions.store import PredictionStoreWriter
+from src.rle import format_runs
+from src.rle.bitmasks import to_runs
 from tests.postprocess.generated import make_candidates, make_settings
 
 IMAGES = 6

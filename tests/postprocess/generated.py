@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from src.postprocess.candidates import Candidates
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.steps import DEFAULT_STEPS
+from src.predictions.candidates import Candidates
 
 DEFAULT: dict[str, Any] = {
     "score_threshold": 0.001,

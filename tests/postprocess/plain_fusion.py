@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from src.postprocess.candidates import Candidates
 from src.postprocess.late_fusion import LateFusion
 from src.postprocess.pipeline import select_pairs
+from src.predictions.candidates import Candidates
 from tests.postprocess.generated import make_candidates, make_masks
 
 SETTINGS: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from src.postprocess.candidates import Candidates
-from src.postprocess.prediction_store import PredictionStoreWriter
+from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStoreWriter
 from tests.postprocess.generated import make_candidates
 
 SETTINGS = {"checkpoint": "a1b2", "scales": [[1200, 1900]], "module": {"score_floor": 0.001}}

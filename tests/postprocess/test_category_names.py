@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, Category, LabelDescriptions
-from src.annotations.imaterialist_2019 import is_competition
+from src.annotations.imaterialist_csv import is_competition
 from src.errors import InputError
 from src.postprocess.category_names import CategoryNames, named_settings, names_for
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.store import PredictionStore
 from tests.postprocess.generated import DEFAULT
 from tests.postprocess.stores import make_writer
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.annotations.packed_masks import to_runs
-from src.annotations.run_lengths import format_runs
-from src.config import CONFIG_DIRECTORY, to_plain
+from src.cli.entry_point import CONFIG_DIRECTORY, to_plain
 from src.postprocess.pipeline import postprocess
-from src.postprocess.prediction_store import PredictionStoreWriter
 from src.postprocess.settings import settings_from
+from src.predictions.store import PredictionStoreWriter
+from src.rle import format_runs
+from src.rle.bitmasks import to_runs
 from src.score import main as score_main
 from tests.postprocess.conftest import IMAGES, SIZE_HW
 from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.packed_masks import pack
 from src.postprocess.filters import (
     above_score,
     by_category,
@@ -15,6 +14,7 @@ from src.postprocess.filters import (
     of_enough_pixels,
     of_other_categories,
 )
+from src.rle.bitmasks import pack
 
 
 def test_removed_categories() -> None:

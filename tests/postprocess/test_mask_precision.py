@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.annotations.packed_masks import areas_px, intersections_px
 from src.postprocess.raster import sample_masks
+from src.rle.bitmasks import areas_px, intersections_px
 from tests.postprocess.generated import make_boxes, make_masks
 
 

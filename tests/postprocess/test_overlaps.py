@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.packed_masks import pack, unpack
 from src.postprocess.overlaps import has_overlaps, suppress_overlaps
+from src.rle.bitmasks import pack, unpack
 
 SIZE_HW = (16, 16)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.packed_masks import areas_px
-from src.postprocess.candidates import Candidates
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
 from src.postprocess.pipeline import postprocess
 from src.postprocess.steps import DEFAULT_STEPS
+from src.predictions.candidates import Candidates
+from src.rle.bitmasks import areas_px
 from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
 
 SEEDS = st.integers(0, 2**32 - 1)

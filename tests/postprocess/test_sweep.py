@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from src.compare import main as compare
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.store import PredictionStore
 from src.report import main as report
 from src.score import main as score
 from src.tuning import session

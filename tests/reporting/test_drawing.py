@@ -6,8 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from src.reporting.colours import class_colours, css_colour, text_colour
-from src.reporting.drawing import DrawnObject, draw_objects, draw_side_by_side, fit
+from src.reporting.drawing import (
+    DrawnObject,
+    class_colours,
+    css_colour,
+    draw_objects,
+    draw_side_by_side,
+    fit,
+    text_colour,
+)
 
 RED, BLUE = (220, 0, 0), (0, 0, 220)
 

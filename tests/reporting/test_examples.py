@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.metrics.matching import ImageObjects
+from src.metrics.competition import ImageObjects
 from src.reporting.examples import compare_objects
 
 

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from src.errors import InputError
-from src.reporting.heat_maps import best_scores, heat_map
-from src.reporting.sweep_page import render_sweep
-from src.tuning.sweep_results import read_results
+from src.reporting.charts import best_scores, heat_map
+from src.reporting.page import render_sweep
+from src.tuning.sweeps import read_results
 
 SCORE, NMS, MASK = (f"postprocess.{key}_threshold" for key in ("score", "nms_iou", "mask"))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.datamodules.synthetic.dataset import synthesize
+from src.synthetic.dataset import synthesize
 from tests.training.runs import run
 
 MOMENTS = ("batch 1", "saving 4", "validation 0", "batch 6", "batch 9")

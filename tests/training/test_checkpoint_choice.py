@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from src.callbacks.checkpoint_files import WholeCheckpointIO, link
-from src.disk_errors import WriteError
-from src.errors import InputError
+from src.cli.resume import FoundCheckpoint, check_same_run, choose_checkpoint, set_aside
+from src.errors import InputError, WriteError
 from src.processes import process_identity
-from src.resume import FoundCheckpoint, check_same_run, choose_checkpoint, set_aside
 
 
 def write(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.postprocess.prediction_store import PredictionStore
 from src.predict import predict
+from src.predictions.store import PredictionStore
 from src.train import train
 from tests.cascades import SMALL
 from tests.helpers.coco_files import write_data

@@ -15,9 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.callbacks.checkpoint_files import WholeCheckpointIO, link
 from src.callbacks.run_checkpoint import RunCheckpoint
-from src.errors import InputError
-from src.modules.members import best_checkpoints
-from src.resume import (
+from src.cli.resume import (
     FoundCheckpoint,
     check_same_run,
     choose_checkpoint,
@@ -25,6 +23,8 @@ from src.resume import (
     set_aside,
     trial_limits,
 )
+from src.errors import InputError
+from src.modules.ensemble import best_checkpoints
 from tests.training.runs import STEPS_PER_EPOCH, load, run, state_differences
 
 CONSTANT = ("scheduler=none",)

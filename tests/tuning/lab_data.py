@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from src.annotations.packed_masks import to_runs
-from src.annotations.run_lengths import format_runs
-from src.postprocess.candidates import Candidates
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
-from src.postprocess.prediction_store import PredictionStoreWriter
+from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStoreWriter
+from src.rle import format_runs
+from src.rle.bitmasks import to_runs
 from tests.postprocess.generated import make_masks, make_settings
 
 SIZE_HW = (60, 45)

@@ -9,8 +9,8 @@ import pytest
 
 from src.metrics.competition import AVERAGINGS
 from src.metrics.scoring import open_truth
-from src.postprocess.prediction_store import PredictionStore
-from src.tuning.class_thresholds import count_classes
+from src.predictions.store import PredictionStore
+from src.tuning.cross_validation import count_classes
 from src.tuning.threshold_lab import ThresholdLab
 from tests.postprocess.generated import make_settings
 from tests.tuning.lab_data import CATEGORIES, REAL_ABOVE, write_lab_data

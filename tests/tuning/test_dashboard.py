@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from src.cli.postprocess import main
 from src.errors import InputError
-from src.postprocess.__main__ import main
 from src.tuning.dashboard import open_dashboard
 from tests.callbacks.wandb_file import read_records
 from tests.tuning.lab_data import write_lab_data

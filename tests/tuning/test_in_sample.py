@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from src.errors import InputError
+from src.metrics.competition import ImageObjects
 from src.metrics.intervals import Interval
-from src.metrics.matching import ImageObjects
 from src.tuning.in_sample import (
     InSample,
     Searched,

@@ -13,19 +13,17 @@ import numpy as np
 import pytest
 
 from src.annotations.store_builder import build_store
+from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
 from src.export_coco import main as export_coco
-from src.metrics.competition import AVERAGINGS
+from src.metrics.competition import AVERAGINGS, ImageObjects, match_objects
 from src.metrics.errors import KINDS, ErrorAccumulator
-from src.metrics.matching import ImageObjects, match_objects
 from src.metrics.scoring import open_truth
-from src.postprocess.__main__ import main as postprocess
-from src.postprocess.prediction_store import PredictionStore
+from src.predictions.store import PredictionStore
 from src.report import main as report
 from src.score import main as score
 from src.search import main as search
-from src.tuning.class_thresholds import count_classes
-from src.tuning.cross_validation import make_folds
+from src.tuning.cross_validation import count_classes, make_folds
 from src.tuning.threshold_lab import ThresholdLab
 from tests.postprocess.generated import make_settings
 from tests.tuning.lab_data import write_own_data

@@ -14,13 +14,13 @@ import optuna
 import pytest
 import yaml
 
+from src.cli.entry_point import CONFIG_DIRECTORY
+from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
-from src.config import CONFIG_DIRECTORY
 from src.errors import InputError
-from src.postprocess.__main__ import main as postprocess
 from src.postprocess.settings import settings_from
 from src.search import main
-from src.tuning.found_settings import is_found, option_path, write_option
+from src.tuning.search_results import is_found, option_path, write_option
 from tests.postprocess.generated import make_settings
 from tests.tuning.lab_data import write_lab_data
 from tests.tuning.wandb_rows import read_row

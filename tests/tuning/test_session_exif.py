@@ -9,7 +9,7 @@ from PIL import Image
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
-from src.postprocess.submission_formats import FORMATS
+from src.submission.formats import FORMATS
 from src.tuning.session import Inputs, open_session
 from tests.tuning.lab_data import write_lab_data
 

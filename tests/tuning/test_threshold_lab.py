@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.metrics.competition import CompetitionScore, ScoreAccumulator
-from src.metrics.matching import ImageObjects
+from src.metrics.competition import CompetitionScore, ImageObjects, ScoreAccumulator
 from src.postprocess.pipeline import postprocess
-from src.postprocess.prediction_store import PredictionStore, PredictionStoreWriter
 from src.postprocess.settings import NMS_KINDS, PostprocessSettings
 from src.postprocess.steps import DEFAULT_STEPS
+from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.tuning.lab_image import LabImage, SettingsKeys
 from src.tuning.raster_cache import RasterCache
 from src.tuning.submitted import as_submitted

@@ -1,0 +1,400 @@
+"""Which image the masks of a file were made on: the one that viewers display, or the stored one.
+
+An image with an EXIF orientation is stored turned. Some tools draw on what viewers display, others
+on the file's own rows and columns, and the size that an annotation file names may be either's, or
+have height and width exchanged. What a mask says decides:
+
+- Run lengths read with another height than they were written with are sheared, so that hardly a
+  column continues the one before; and a box that the file has beside them does not fit.
+- Polygons that leave the one frame lie in the other.
+
+Orientations 2 to 4 keep the size and give no such evidence: the other images of the file decide,
+those whose size is named alike before all others. Where nothing does, a key has to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from src.annotations.image_files import ImageHeader
+from src.annotations.instances import ImageRecord
+from src.annotations.rows import NO_OBJECT, RowBlock
+from src.errors import InputError
+from src.rle import RunLengthError, Runs, RunsBatch, box_xyxy, check_runs
+from src.rle.coco import from_polygons
+from src.rle.raster import SIDEWAYS, edges_between_columns, turn_points, turn_runs
+
+AUTO, AS_DISPLAYED, AS_STORED = "auto", "as_displayed", "as_stored"
+EXIF_CHOICES = (AUTO, AS_DISPLAYED, AS_STORED)
+_SIDEWAYS_FILE = "turned"  # made on an image that lay on its side, and nothing says on which
+
+# A wrong height has at least so many times the edges between columns: where all runs are counted,
+# also in proportion to the height (a band over full columns has the fewer the lower the image is);
+# where only short ones are, as they are.
+_CLEAR_FACTOR, _CLEAR_FACTOR_SHORT = 1.2, 1.5
+_CLEAR_EDGES_PX = 8
+BOX_TOLERANCE_PX = 2.0
+_FRAME_TOLERANCE = 0.01  # of the longer edge: polygons are drawn a little over the border
+
+Size: TypeAlias = tuple[int, int]
+Polygons: TypeAlias = Sequence[Sequence[float]]
+Group: TypeAlias = tuple[str, bool]  # image id, and whether its masks are polygons
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An annotated image beside its file."""
+
+    record: ImageRecord  # with the size that it is displayed with
+    annotated_hw: Size
+    orientation: int = 1  # EXIF
+    # height and width of the grid that masks lie on, by reading; empty where there is one only
+    grids: Mapping[str, Size] = field(default_factory=dict)
+
+
+def make_frame(image: ImageRecord, header: ImageHeader) -> Frame:
+    """Put an image as annotated beside its file.
+
+    Where the annotation has the size of the displayed image with height and width exchanged, the
+    image's counts. One of another size altogether (the masks of the 2020 edition are smaller than
+    its images) keeps it, lying or standing as the image is displayed.
+    """
+    annotated, displayed = image.size_hw, header.displayed_hw
+    exchanged = annotated != displayed and annotated == displayed[::-1]
+    sideways = header.orientation in SIDEWAYS
+    if header.orientation == 1 and not exchanged:
+        return Frame(image, annotated)
+    lies_otherwise = (annotated[0] - annotated[1]) * (displayed[0] - displayed[1]) < 0
+    upright = annotated[::-1] if exchanged or (sideways and lies_otherwise) else annotated
+    grids = {AS_DISPLAYED: upright}
+    if header.orientation != 1:
+        grids[AS_STORED] = upright[::-1] if sideways else upright
+    if exchanged and not sideways:
+        grids[_SIDEWAYS_FILE] = annotated
+    record = replace(image, height_px=upright[0], width_px=upright[1])
+    return Frame(record, annotated, header.orientation, grids)
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What the masks of one kind on one image say."""
+
+    frame: Frame
+    declared_hw: Size  # that the file names for these masks
+    edges_px: Counter[str] = field(default_factory=Counter)  # between columns, by reading
+    short_edges_px: Counter[str] = field(default_factory=Counter)  # of short runs, by reading
+    boxes_missed: Counter[str] = field(default_factory=Counter)  # boxes of the file, by reading
+    # how far polygons reach over a frame, by reading
+    excess_px: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    differ: bool = False  # whether the readings give different masks
+
+    def fitting(self) -> set[str]:
+        """Return the readings that the masks allow."""
+        fits = set(self.frame.grids)
+        fits = {name for name in fits if not any(self._is_sheared(name, beside) for beside in fits)}
+        fits = fits or set(self.frame.grids)
+        if boxed := {name for name in fits if not self.boxes_missed[name]}:
+            fits = boxed
+        tolerance = max(BOX_TOLERANCE_PX, _FRAME_TOLERANCE * max(self.frame.annotated_hw))
+        most = min(self.excess_px[name] for name in fits) + tolerance
+        fits = {name for name in fits if self.excess_px[name] <= most}
+        if len(fits) > 1:
+            fits.discard(_SIDEWAYS_FILE)
+        return fits
+
+    def _is_sheared(self, name: str, beside: str) -> bool:
+        """Tell whether columns continue each other far less in one reading than in another."""
+        edges, fewer = self.edges_px[name], self.edges_px[beside]
+        heights = self.frame.grids[name][0] / self.frame.grids[beside][0]
+        if edges > fewer + _CLEAR_EDGES_PX and edges > _CLEAR_FACTOR * fewer * max(1, heights):
+            return True
+        edges, fewer = self.short_edges_px[name], self.short_edges_px[beside]
+        return edges > fewer + _CLEAR_EDGES_PX and edges > _CLEAR_FACTOR_SHORT * fewer
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """The readings whose grid has the size that the file names."""
+        grids = self.frame.grids
+        return frozenset(name for name in grids if grids[name] == self.declared_hw)
+
+
+class ReadOtherwiseError(Exception):
+    """A file has to be read again."""
+
+    def __init__(self, readings: dict[Group, str]) -> None:
+        super().__init__("some masks were made on the image as stored")
+        self.readings = readings
+
+
+class ExifReadings:
+    """Reads the masks of images that can be read in more than one way, and decides how.
+
+    A first pass over a file reads as displayed and collects evidence; ``settle`` then tells whether
+    a second pass has to read some of it otherwise.
+
+    Args:
+        choice: ``auto``, ``as_displayed`` or ``as_stored``.
+        decided: what ``ReadOtherwiseError`` carried, in a second pass.
+        undecided: what ``auto`` takes where nothing decides; None: that is refused.
+
+    Raises:
+        InputError: ``choice`` is none of them.
+    """
+
+    def __init__(
+        self,
+        choice: str,
+        *,
+        decided: Mapping[Group, str] | None = None,
+        undecided: str | None = None,
+    ) -> None:
+        if choice not in EXIF_CHOICES:
+            raise InputError(f"exif must be one of {', '.join(EXIF_CHOICES)}, got {choice!r:.60}")
+        self.choice = choice
+        self.decided = decided
+        self.undecided = undecided
+        self._evidence: dict[Group, _Evidence] = {}
+        self._seen: dict[Group, int] = {}  # EXIF orientation
+
+    def read(self, block: RowBlock, frames: Sequence[Frame | str]) -> RunsBatch:
+        """Give the masks of a block as they lie on the displayed images.
+
+        Args:
+            block: N rows.
+            frames: N frames; a text where there is none.
+
+        Returns:
+            N masks; more ``problems`` where a mask cannot be read.
+        """
+        rows = {
+            index: frame
+            for index, frame in enumerate(frames)
+            if isinstance(frame, Frame)
+            and (frame.grids or _names_other_size(block, index, frame))
+            and block.category_ids[index] != NO_OBJECT
+            and index not in block.masks.problems
+        }
+        if not rows:
+            return block.masks
+        runs, offsets, problems = block.masks
+        masks = np.split(runs, offsets[1:-1])
+        problems = dict(problems)
+        for index, frame in rows.items():
+            try:
+                masks[index] = self._read_mask(block, index, frame, masks[index])
+            except RunLengthError as error:
+                problems[index], masks[index] = str(error), runs[:0]
+        offsets = np.cumsum([0, *map(len, masks)], dtype=np.int64)
+        return RunsBatch(np.concatenate(masks), offsets, problems)
+
+    def reading(self, image_id: str, is_polygon: bool) -> str:
+        """Return the reading that this pass takes."""
+        if self.choice != AUTO:
+            return self.choice
+        return (self.decided or {}).get((image_id, is_polygon), AS_DISPLAYED)
+
+    def _read_mask(self, block: RowBlock, index: int, frame: Frame, runs: Runs) -> Runs:
+        if not frame.grids:
+            raise RunLengthError(_names_other_size(block, index, frame))
+        polygons = block.hints.polygons[index] if block.hints else None
+        group = (frame.record.image_id, polygons is not None)
+        self._seen[group] = frame.orientation
+        reading = self.reading(*group)
+        if reading == _SIDEWAYS_FILE:
+            raise RunLengthError(_describe_sideways(frame))
+        if self.decided is None:
+            self._note(block, index, frame, runs)
+        if reading not in frame.grids:  # nothing to turn: as stored is as displayed
+            reading = AS_DISPLAYED
+        return _mask_on(frame, reading, runs, polygons)
+
+    def _note(self, block: RowBlock, index: int, frame: Frame, runs: Runs) -> None:
+        """Take a mask as evidence."""
+        hints = block.hints
+        polygons = hints.polygons[index] if hints else None
+        declared_hw = (hints.sizes_hw[index] if hints else None) or frame.annotated_hw
+        group = (frame.record.image_id, polygons is not None)
+        evidence = self._evidence.setdefault(group, _Evidence(frame, declared_hw))
+        for name, grid_hw in frame.grids.items():
+            if polygons is not None:
+                excess_px = _excess_px(polygons, grid_hw)
+                evidence.excess_px[name] = max(evidence.excess_px[name], excess_px)
+                continue
+            check_runs(runs, grid_hw)
+            in_a_column = runs[runs[:, 1] < max(grid_hw)]  # others say nothing of a height
+            evidence.edges_px[name] += edges_between_columns(in_a_column, grid_hw[0])
+            short = runs[2 * runs[:, 1] < min(grid_hw)]
+            evidence.short_edges_px[name] += edges_between_columns(short, grid_hw[0])
+            if hints and (box_xywh := hints.boxes_xywh[index]) is not None:
+                missed_px = box_distance_px(box_xywh, box_xyxy(runs, grid_hw[0]).tolist())
+                evidence.boxes_missed[name] += missed_px > BOX_TOLERANCE_PX
+        if not evidence.differ and AS_STORED in frame.grids:
+            displayed = _mask_on(frame, AS_DISPLAYED, runs, polygons)
+            evidence.differ = not np.array_equal(
+                displayed, _mask_on(frame, AS_STORED, runs, polygons)
+            )
+
+    def settle(self, source: str) -> None:
+        """Choose the reading of each image and kind of mask by all that a first pass saw.
+
+        Args:
+            source: the annotation file, for the message.
+
+        Raises:
+            ReadOtherwiseError: some are to be read otherwise than the pass did.
+            InputError: both readings fit, they differ, and ``auto`` is to choose.
+        """
+        if self.choice != AUTO or self.decided is not None:
+            return
+        fitting = {group: evidence.fitting() for group, evidence in self._evidence.items()}
+        pool = _Pool()
+        for group, fits in fitting.items():
+            pool.add(self._evidence[group], fits)
+        readings: dict[Group, str] = {}
+        for group, fits in fitting.items():
+            reading = pool.choose(self._evidence[group], fits) or self.undecided
+            if reading is not None:
+                readings[group] = reading
+        undecided = [group for group in fitting if group not in readings]
+        if undecided:
+            raise InputError(self._describe_undecided(undecided, source))
+        if any(readings[group] != self.reading(*group) for group in readings):
+            raise ReadOtherwiseError(readings)
+
+    def by_image(self) -> dict[str, str]:
+        """Return the reading of each image that has one, by image id."""
+        return {
+            group[0]: AS_DISPLAYED if orientation == 1 else self.reading(*group)
+            for group, orientation in self._seen.items()
+        }
+
+    def notes(self) -> list[str]:
+        """Say which reading was taken how often, a sentence each."""
+        turned = {group[0] for group, orientation in self._seen.items() if orientation != 1}
+        readings = Counter(name for image, name in self.by_image().items() if image in turned)
+        notes = []
+        if readings:
+            counts = ", ".join(
+                f"{readings[name]} {name.replace('_', ' ')}" for name in sorted(readings)
+            )
+            notes.append(
+                f"exif={self.choice}: {len(turned)} images with an EXIF orientation, whose masks "
+                f"are read as made on the image: {counts}"
+            )
+        if contradicted := self.contradicted():
+            notes.append(
+                f"exif={self.choice}, though the masks of {len(contradicted)} images fit them only "
+                f"otherwise (the first: {contradicted[0]})"
+            )
+        return notes
+
+    def contradicted(self) -> list[str]:
+        """Return the images whose masks fit them only otherwise than ``choice`` has it."""
+        return [
+            image_id
+            for (image_id, _), evidence in self._evidence.items()
+            if self.choice != AUTO
+            and evidence.differ
+            and self.choice in evidence.frame.grids
+            and self.choice not in evidence.fitting()
+        ]
+
+    def _describe_undecided(self, undecided: list[Group], source: str) -> str:
+        image_ids = list(dict.fromkeys(image_id for image_id, _ in undecided))
+        orientation = self._evidence[undecided[0]].frame.orientation
+        others = f" and {len(image_ids) - 1} more" if len(image_ids) > 1 else ""
+        return (
+            f"exif must be as_displayed or as_stored, got auto ({source}, image "
+            f"{image_ids[0]!r:.120}{others}): its EXIF orientation is {orientation}, and the masks "
+            "fit the image both as it is displayed and as it is stored"
+        )
+
+
+class _Pool:
+    """The readings of the images that decide for themselves, by the size that is named for them."""
+
+    def __init__(self) -> None:
+        self._by_declared: dict[frozenset[str], set[str]] = {}
+        self._all: set[str] = set()
+        self._displayed_size_named = False
+
+    def add(self, evidence: _Evidence, fits: set[str]) -> None:
+        """Count an image and kind of mask in."""
+        if AS_STORED not in evidence.frame.grids:
+            return
+        self._displayed_size_named |= evidence.declared == {AS_DISPLAYED}
+        if evidence.differ and len(fits) == 1:
+            self._by_declared.setdefault(evidence.declared, set()).update(fits)
+            self._all |= fits
+
+    def choose(self, evidence: _Evidence, fits: set[str]) -> str | None:
+        """Return the reading of an image and kind of mask; None where nothing decides."""
+        if not evidence.differ:
+            fits = fits & {AS_DISPLAYED} or fits
+        if len(fits) == 1:
+            return next(iter(fits))
+        if alike := self._by_declared.get(evidence.declared):
+            likely = alike
+        elif evidence.declared == {AS_DISPLAYED}:
+            likely = {AS_DISPLAYED} | self._all
+        else:
+            likely = self._all or ({AS_DISPLAYED} if self._displayed_size_named else set())
+        return next(iter(likely)) if len(likely) == 1 else None
+
+
+def _mask_on(frame: Frame, reading: str, runs: Runs, polygons: Polygons | None) -> Runs:
+    """Give a mask as it lies on the displayed image if this reading of it is right.
+
+    Raises:
+        RunLengthError: it is no mask of such an image.
+    """
+    grid_hw = frame.grids[reading]
+    if polygons is not None:
+        if reading == AS_STORED:
+            polygons = [_turn_polygon(part, grid_hw, frame.orientation) for part in polygons]
+        return from_polygons(polygons, frame.record.size_hw)
+    if reading != AS_STORED:
+        return runs
+    check_runs(runs, grid_hw)
+    return turn_runs(runs, grid_hw, frame.orientation)
+
+
+def _turn_polygon(part: Sequence[float], stored_hw: Size, orientation: int) -> list[float]:
+    points_xy = np.asarray(part[: len(part) // 2 * 2], dtype=np.float64).reshape(-1, 2)
+    turned: list[float] = turn_points(points_xy, stored_hw, orientation).ravel().tolist()
+    return turned
+
+
+def _excess_px(polygons: Polygons, size_hw: Size) -> float:
+    """How far polygons reach beyond the right and lower border of a frame, in pixels."""
+    flat = [np.asarray(part, dtype=np.float64) for part in polygons if len(part) > 1]
+    yx = [np.concatenate([[0.0], *(part[axis::2] for part in flat)]).max() for axis in (1, 0)]
+    return float(max(0.0, *(edge - limit for edge, limit in zip(yx, size_hw, strict=True))))
+
+
+def box_distance_px(box_xywh: Sequence[float], box_xyxy: Sequence[float]) -> float:
+    """How far the edges of two boxes are apart at most, in pixels."""
+    x, y, width, height = box_xywh
+    left, top, right, bottom = box_xyxy
+    return max(abs(x - left), abs(y - top), abs(x + width - right), abs(y + height - bottom))
+
+
+def _names_other_size(block: RowBlock, index: int, frame: Frame) -> str:
+    """Say that run lengths name another size than their image has; nothing where they do not."""
+    size_hw = block.hints.sizes_hw[index] if block.hints else None
+    if size_hw is None or size_hw == frame.annotated_hw:
+        return ""
+    return f"size is {list(size_hw)}, that of the image is {list(frame.annotated_hw)}"
+
+
+def _describe_sideways(frame: Frame) -> str:
+    height, width = frame.annotated_hw
+    return (
+        f"fits height {height} and width {width}, which the image has exchanged: it was made on "
+        "the image turned by a quarter, and no EXIF orientation says which way"
+    )

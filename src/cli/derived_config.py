@@ -1,0 +1,265 @@
+"""Values of a configuration that follow from the data, or from a checkpoint.
+
+What prediction takes from its checkpoints where nobody gives it: classes, model and sizes.
+A checkpoint is somebody's file: what is taken are lists of whole numbers and texts, each checked.
+Nothing of it becomes part of the composed configuration but category ids and sizes in pixels, and
+the detector's configuration goes to ``load_members`` alone, which knows what may stand in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from src.annotations.categories import ClassList, classes_of_data
+from src.cli.entry_point import compose_default, overridden_keys, to_plain
+from src.datamodules.datamodule import CompetitionDataModule
+from src.errors import InputError
+from src.mmdet_bridge.checkpoints.averaging import check_same_classes
+from src.mmdet_bridge.checkpoints.reading import PREDICTION_SIZES, Checkpoint, load_checkpoint
+from src.modules.ensemble import INFERENCE_KEYS
+
+log = logging.getLogger(__name__)
+
+DEFAULT_NUM_CLASSES = 46  # of conf/module, the competition's
+
+
+def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
+    """Let ``annotations``, ``images`` and the like stand for the datamodule's keys, where given.
+
+    Split and cache, unless they are given, then lie in the run's folder: another data set's are of
+    no use, and the folder of the data may be read-only.
+
+    Args:
+        config: the composed configuration of training, or of predicting annotated images.
+        run_directory: of the run that has made the split, or is about to.
+
+    Raises:
+        InputError: one of the two is missing.
+    """
+    annotations, images, datamodule = config.annotations, config.images, config.datamodule
+    keys = overridden_keys()
+    for key in ("exif", "duplicates", "on_bad_rows"):
+        if (value := config.get(key)) is not None:
+            datamodule[key] = value
+    if annotations is None and images is None:
+        if config.get("length") is not None and not keys & {
+            "datamodule.train_annotations",
+            "paths.data_dir",
+        }:
+            raise InputError(
+                "annotations and images must be the annotation file and the folder of its images, "
+                "got null: +experiment=own has no data"
+            )
+        return
+    for key, value, what in (
+        ("annotations", annotations, f"the annotation file of the images in {images}"),
+        ("images", images, f"the folder of the images of {annotations}"),
+    ):
+        if value is None:
+            raise InputError(f"{key} must be {what}, got null")
+    datamodule.train_annotations, datamodule.train_images = annotations, images
+    if "datamodule.split_file" not in keys:
+        datamodule.split_file = str(run_directory / "split.json")
+    if not keys & {"datamodule.cache_directory", "paths.cache_dir"}:
+        datamodule.cache_directory = str(Path(config.paths.output_dir) / ".cache")
+
+
+def choose_schedule(config: DictConfig, images: int) -> None:
+    """Set how long to train and when to validate, by the number of annotated images.
+
+    For a configuration with a section ``length`` (``+experiment=own``), where
+    ``trainer.max_epochs`` and ``trainer.check_val_every_n_epoch`` are null.
+    """
+    length, trainer = config.get("length"), config.trainer
+    if length is None:
+        return
+    batch = config.datamodule.batch_size * trainer.accumulate_grad_batches
+    share = config.datamodule.validation_images or 0
+    training = images - (share if share >= 1 else max(1, round(share * images)))
+    steps_per_epoch = max(1, training // batch)
+    steps = training * length.visits / batch
+    steps = max(length.least_steps, min(steps, length.most_steps))
+    epochs = math.ceil(steps / steps_per_epoch)
+    every = max(1, epochs // length.validations)
+    if trainer.max_epochs is None:
+        trainer.max_epochs = math.ceil(epochs / every) * every
+        log.info(
+            "%d images: %d epochs of about %d steps (trainer.max_epochs=... says another number)",
+            images,
+            trainer.max_epochs,
+            steps_per_epoch,
+        )
+    if trainer.check_val_every_n_epoch is None:
+        trainer.check_val_every_n_epoch = min(every, max(1, trainer.max_epochs))
+
+
+def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> ClassList:
+    """Set the model's classes to the data's categories, before the model is built.
+
+    ``module.num_classes``, ``module.category_ids`` and ``datamodule.category_ids`` are set in the
+    composed configuration and in the datamodule. Names stay out of the configuration, which would
+    resolve ``${...}`` in them.
+
+    Raises:
+        InputError: what the user gives contradicts the data.
+    """
+    module = config.module
+    store = datamodule.open_store()
+    instances = store.instances_by_category()
+    is_given = (
+        module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in overridden_keys()
+    )
+    source = str(datamodule.train_annotations)
+    classes = classes_of_data(
+        store.labels,
+        instances,
+        num_classes=module.num_classes if is_given else None,
+        category_ids=to_plain(module.category_ids),
+        source=source,
+    )
+    category_ids = list(classes.category_ids)
+    module.num_classes, module.category_ids = len(category_ids), category_ids
+    config.datamodule.category_ids = datamodule.category_ids = category_ids
+    choose_schedule(config, len(store))
+    log.info("the model's classes are the categories of %s: %s", source, classes)
+    if empty := classes.only([key for key in category_ids if not instances.get(key)]):
+        log.warning(
+            "no instance in %s, so nothing is learnt, of %d of them: %s",
+            source,
+            len(empty),
+            empty,
+        )
+    if others := ClassList.of(store.labels).only({*store.category_ids}.difference(category_ids)):
+        log.warning("categories of %s that are no class of the model: %s", source, others)
+    return classes
+
+
+LARGEST_EDGE_PX = 100_000
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is taken.
+
+    Attributes:
+        classes: the models' classes.
+        own_inference: whether each model's own configuration holds for inference, too.
+    """
+
+    classes: ClassList
+    own_inference: bool
+
+
+def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
+    """Set classes and sizes as the checkpoints have them, before anything is built.
+
+    ``module.num_classes``, ``module.category_ids`` and the datamodule's sizes of prediction are set
+    in the composed configuration, unless the command line gives them.
+
+    Raises:
+        InputError: the checkpoints contradict one another, or the command line contradicts them.
+    """
+    check_same_classes(paths)
+    checkpoints = [load_checkpoint(path, only_notes=True) for path in paths]
+    given = _Given(config)
+    module = config.module
+    classes = _classes(checkpoints, module, is_count_given=given.num_classes)
+    module.num_classes, module.category_ids = len(classes), list(classes.category_ids)
+    sizes = [_sizes(checkpoint) for checkpoint in checkpoints]
+    known = next((found for found in sizes if found), {})
+    for key, value in known.items():
+        if not given.is_given(f"datamodule.{key}"):
+            config.datamodule[key] = value
+    others = [path for path, found in zip(paths, sizes, strict=True) if found and found != known]
+    if others:
+        log.warning("%s: trained for other sizes than those of %s", others[0], paths[0])
+    log.info(
+        "the models' classes are %s; images are brought to at most %s px",
+        classes,
+        " x ".join(str(config.datamodule[key]) for key in PREDICTION_SIZES),
+    )
+    return Carried(classes=classes, own_inference=not given.inference)
+
+
+def _classes(
+    checkpoints: Sequence[Checkpoint], module: DictConfig, *, is_count_given: bool
+) -> ClassList:
+    named = {one.path: one.classes for one in checkpoints if one.classes is not None}
+    category_ids = to_plain(module.category_ids)
+    count = module.num_classes if is_count_given else None
+    if not named:
+        return _classes_of_weights(checkpoints[0], category_ids, count)
+    path, classes = next(iter(named.items()))
+    for key, wanted, own in (
+        ("num_classes", count, len(classes)),
+        ("category_ids", category_ids, list(classes.category_ids)),
+    ):
+        if wanted is not None and wanted != own:
+            raise InputError(
+                f"module.{key} must be {own}, as {path} has it ({classes}), got {wanted}; leave it "
+                "out to take the checkpoint's"
+            )
+    return classes
+
+
+def _classes_of_weights(
+    checkpoint: Checkpoint, category_ids: list[int] | None, count: int | None
+) -> ClassList:
+    """The classes of a file that does not name them."""
+    if category_ids is not None:
+        return ClassList(tuple(category_ids))
+    if count is None:
+        names = (n for n in checkpoint.weights if n.endswith("bbox_head.0.fc_cls.weight"))
+        rows = next((len(checkpoint.weights[name]) for name in names), DEFAULT_NUM_CLASSES + 1)
+        count = rows - 1  # the last is the background
+    log.warning(
+        "%s does not say which categories its %d classes are: taken as 0 to %d; "
+        "module.category_ids=[...] says others",
+        checkpoint.path,
+        count,
+        count - 1,
+    )
+    return ClassList(tuple(range(count)))
+
+
+def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
+    """The sizes of prediction that a run was configured with, if they are such."""
+    datamodule = checkpoint.config.get("datamodule")
+    if not isinstance(datamodule, Mapping):
+        return {}
+    found = {
+        key: value
+        for key in PREDICTION_SIZES
+        if type(value := datamodule.get(key)) is int and 1 <= value <= LARGEST_EDGE_PX
+    }
+    return found if len(found) == len(PREDICTION_SIZES) else {}
+
+
+class _Given:
+    """What the command line gives: its keys, and what its options and experiments change."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self._keys = overridden_keys()
+        self._config = config
+        self._default = compose_default("predict")
+        self.num_classes = (
+            config.module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in self._keys
+        )
+        detectors = [to_plain(one.module.detector) for one in (config, self._default)]
+        self.inference = (
+            "module" in self._keys
+            or any(key.startswith("module.detector") for key in self._keys)
+            or any(detectors[0].get(key) != detectors[1].get(key) for key in INFERENCE_KEYS)
+        )
+
+    def is_given(self, key: str) -> bool:
+        group, _, name = key.partition(".")
+        return bool({key, group} & self._keys) or (
+            self._config[group][name] != self._default[group][name]
+        )

@@ -1,0 +1,260 @@
+"""What every entry point shares: resolvers, the check of the config, and errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from src.annotations.image_files import set_max_megapixels
+from src.cli import signals
+from src.cli.arguments import prepare_arguments
+from src.console import escape_log_records, say
+from src.errors import InputError, describe_disk_error, find_disk_error
+
+CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
+LONGEST_NAME = 60  # characters of a folder that is named after a file
+
+
+def register_resolvers() -> None:
+    """Register the resolvers that the YAML files use; calling it twice does nothing.
+
+    ``${tuple:1,2}``: a Python tuple, which YAML lacks and some mmcv layers want.
+    ``${wandb_offline:}``: whether there is no key to go online with.
+    ``${short_hash:text}``: eight digits and letters that stand for a text, as a folder's name.
+    ``${name_of_files:a,b}``: a folder name for what is made of these files; null is none.
+    """
+    OmegaConf.register_new_resolver("tuple", lambda *values: tuple(values), replace=True)
+    OmegaConf.register_new_resolver(
+        "wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True
+    )
+    OmegaConf.register_new_resolver("short_hash", short_hash, replace=True)
+    OmegaConf.register_new_resolver("name_of_files", name_of_files, replace=True)
+
+
+def short_hash(text: str) -> str:
+    """Return eight hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def name_of_files(first: str, *others: str | None) -> str:
+    """Return a folder's name for what is made of these files: the first one's, and a hash of all.
+
+    What a command line would have to quote becomes ``_``, so that the folder can be typed as it is.
+    """
+    places = [None if path is None else str(Path(path).resolve()) for path in (first, *others)]
+    name = re.sub(r"[^\w.-]+", "_", Path(first).resolve().name, flags=re.ASCII)
+    return f"{name[:LONGEST_NAME]}-{short_hash(repr(places))}"
+
+
+def check_missing(config: DictConfig) -> None:
+    """Refuse a config with mandatory values left open.
+
+    Raises:
+        InputError: names every key that is still ``???``.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        wanted = " ".join(f"{key}=..." for key in missing)
+        raise InputError(
+            f"these values have no default, give them: {wanted} (--help explains each)"
+        )
+
+
+def to_plain(config: Any) -> Any:
+    """Turn a config node into plain dicts, lists and values, with interpolations resolved."""
+    if isinstance(config, DictConfig | ListConfig):
+        return OmegaConf.to_container(config, resolve=True)
+    return config
+
+
+def instantiate_all(group: Mapping[Any, Any] | None) -> list[Any]:
+    """Build every object of a group of named objects, such as callbacks; null is left out."""
+    return [hydra.utils.instantiate(node) for node in (group or {}).values() if node is not None]
+
+
+def overridden_keys() -> set[str]:
+    """Return the keys and groups that the command line gives a value; none outside a program."""
+    if not HydraConfig.initialized():
+        return set()
+    overrides = HydraConfig.get().overrides.task
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
+
+
+def compose_default(config_name: str) -> DictConfig:
+    """Compose what a command has without a command line; in a running program, too."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name)
+    with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        return hydra.compose(config_name)
+
+
+def users_mistake(error: BaseException | None) -> InputError | None:
+    """Find the ``InputError`` behind an exception; Hydra wraps what a constructor raises."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
+def one_line(mistake: InputError) -> str:
+    """Return the message alone, where a worker of a loader put its traceback around it, too."""
+    return str(mistake).rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2].strip()
+
+
+def unknown_argument(error: BaseException, config: DictConfig) -> InputError | None:
+    """Find the key of the config that a constructor does not know, behind Hydra's exception."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
+    node_key = re.search(r"full_key: (\S+)", str(error))
+    node = OmegaConf.select(config, node_key[1]) if node_key else None
+    if found is None or not isinstance(node, DictConfig) or found[1] not in node:
+        return None
+    assert node_key is not None
+    others = [str(key) for key in node if key != found[1] and not str(key).startswith("_")]
+    return InputError(
+        f"unknown key {node_key[1]}.{found[1]}{_near(found[1], others, prefix=f'{node_key[1]}.')}"
+    )
+
+
+def composition_mistake(error: Exception, config_name: str) -> InputError:
+    """Say in one line why the command line makes no config."""
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    if found is None or "No match in the defaults list" in str(error):
+        return InputError(" ".join(str(error).split()))
+    with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        config = hydra.compose(config_name)
+    return InputError(f"unknown key {found[1]}{_near(found[1], _keys(config))}")
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterable[str]:
+    for key in map(str, node):
+        yield prefix + key
+        if isinstance(value := node._get_node(key), DictConfig):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _near(key: str, others: Iterable[str], *, prefix: str = "") -> str:
+    near = difflib.get_close_matches(key, list(others), n=3)
+    if not near:
+        return " (--help lists the configuration)"
+    return f"; near ones: {', '.join(prefix + name for name in near)}"
+
+
+def _end_by(error: Exception, config: DictConfig | None = None) -> None:
+    """End the program with one line where the exception is no bug of it."""
+    if signals.received() is not None:  # what a library makes of Ctrl-C, or of a worker's end
+        signals.leave()
+    mistake = users_mistake(error)
+    if mistake is None and config is not None and isinstance(error, InstantiationException):
+        mistake = unknown_argument(error, config)
+    if mistake is None and isinstance(error, InterpolationResolutionError):
+        mistake = _unresolved(error)
+    if mistake is None and (disk_error := find_disk_error(error)) is not None:
+        mistake = InputError(describe_disk_error(disk_error))
+    if mistake is not None:
+        _fail(mistake)
+
+
+def _unresolved(error: InterpolationResolutionError) -> InputError:
+    """Say how a path with ``${`` is written, or that commands cannot run in such a folder."""
+    if str(error.full_key).startswith("hydra.runtime"):
+        return InputError(
+            f"the working directory {os.getcwd()} has ${{ in its name, which begins the name of a "
+            "key in every configuration: start the command in another one "
+            "and give paths in this one as \\${"
+        )
+    reason = " ".join(str(error).partition("\n")[0].split())
+    return InputError(
+        f"{error.full_key}: {reason} (${{ begins the name of another key; in a path it is written "
+        "\\${)"
+    )
+
+
+def _fail(mistake: InputError) -> NoReturn:
+    with contextlib.suppress(OSError):  # a full disk's, where stdout is a file
+        sys.stdout.flush()
+    say("error: " + one_line(mistake).replace("\n", "\\n"))
+    sys.exit(2)
+
+
+def entry_point(
+    config_name: str,
+    renamed: Mapping[str, str] | None = None,
+    lock: Callable[[DictConfig], AbstractContextManager[None]] | None = None,
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
+    """Make a Hydra program of a function that takes the composed config.
+
+    Args:
+        config_name: The file in ``conf/`` that it starts from.
+        renamed: Keys by what a command line may call them. Hydra takes ``sweep=...`` for a choice
+            of the group of that name, whatever the config has.
+        lock: Gives what is held while the function runs: the folder or file that it writes.
+
+    A user's mistake (``InputError``, or a command line that Hydra makes no config of) and a disk
+    that is full or not writable end the program with one line on stderr and exit code 2, Ctrl-C and
+    SIGTERM with one line and exit code 130 or 143; anything else is a bug and keeps its traceback.
+    """
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+        is_composed = False
+
+        @functools.wraps(function)
+        def run(config: DictConfig) -> Any:
+            nonlocal is_composed
+            is_composed = True
+            escape_log_records()
+            try:
+                check_missing(config)
+                if "max_image_megapixels" in config:
+                    set_max_megapixels(config.max_image_megapixels)
+                with lock(config) if lock is not None else contextlib.nullcontext():
+                    return function(config)
+            except Exception as error:
+                _end_by(error, config)
+                raise
+
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        program: Callable[[], Any] = hydra.main(
+            version_base="1.3", config_path=str(CONFIG_DIRECTORY), config_name=config_name
+        )(run)
+
+        @functools.wraps(function)
+        def main() -> Any:
+            nonlocal is_composed
+            is_composed = False
+            # Hydra prints an exception on several lines and exits, unless told to let it through.
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            logging.raiseExceptions = False  # a full disk is said once, not by every log line
+            try:
+                with signals.at_work():
+                    sys.argv[1:] = prepare_arguments(sys.argv[1:], renamed, CONFIG_DIRECTORY)
+                    return program()
+            except Exception as error:
+                # Before the configuration is composed there is nothing but the command line.
+                if not is_composed and isinstance(error, HydraException | ValueError):
+                    _fail(composition_mistake(error, config_name))
+                _end_by(error)  # of Hydra's own work around the function
+                raise
+
+        return main
+
+    return decorate
+
+
+# A job that a launcher runs in another process imports this module and calls no entry point.
+register_resolvers()

@@ -1,0 +1,240 @@
+"""From the prediction store to a submission: ``python -m src.postprocess predictions=STORE``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from src.annotations.categories import IMATERIALIST_2019_LABELS
+from src.cli.entry_point import entry_point, to_plain
+from src.cli.locks import working_in, writing
+from src.cli.scores import score_summary, score_tables
+from src.console import PlainConsole, say_once
+from src.errors import InputError
+from src.io import check_writable
+from src.metrics.competition import check_averaging
+from src.metrics.intervals import bootstrap_interval, check_settings
+from src.metrics.scoring import write_scores
+from src.postprocess.category_names import check_values, named_settings
+from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
+from src.submission.formats import format_named
+from src.tuning.dashboard import open_dashboard
+from src.tuning.in_sample import find_in_sample
+from src.tuning.session import Inputs, Session, open_session, shared_session
+from src.tuning.submit import Submitted, submit
+from src.tuning.sweeps import (
+    finished_result,
+    is_sweep,
+    job_in_words,
+    job_overrides,
+    job_settings_in_words,
+    score_in_words,
+    write_result,
+)
+
+
+def output_path(output: str, output_dir: str) -> Path:
+    """Where the submission goes.
+
+    Raises:
+        InputError: a multirun whose jobs would all write one file.
+    """
+    if is_sweep() and Path(output).is_absolute():
+        raise InputError(
+            f"output={output}: in a multirun each job writes its own file; give a relative path"
+        )
+    return Path(output_dir) / output
+
+
+def in_words(
+    output: Path, submitted: Submitted, settings: PostprocessSettings, session: Session
+) -> Text:
+    """What was written, and what the user should know about it, a line each."""
+    report = submitted.report
+    violations = None if submitted.findings is None else submitted.findings.violations
+    text = Text(
+        f"{output}: {report.objects} objects in {report.images - report.empty_images} of "
+        f"{report.images} images{', a valid submission' if violations == () else ''}\n"
+        f"{submitted.steps}"
+    )
+    for warning in submitted.steps.warnings(
+        settings, session.categories, session.store.category_ids
+    ):
+        text.append(f"\nwarning: {warning}", "yellow")
+    if violations is None:
+        text.append(
+            "\nnote: the categories are not the competition's, so this is no submission to it: "
+            "an image without an object has a row that names it alone, not the filler"
+        )
+    elif report.overlapping_images:
+        text.append(
+            f"\nnote: in {report.overlapping_images} images masks of one class overlap, and the "
+            "competition refuses such a file; postprocess.suppress_overlaps=true takes the "
+            "overlaps away",
+            "yellow",
+        )
+    elif violations:
+        text.append(f"\nnote: not a valid submission: {violations[0]}", "yellow")
+    if report.inexact_images:
+        text.append(
+            f"\nnote: in {report.inexact_images} images the store lacks (box, class) pairs above "
+            f"score_threshold={settings.score_threshold:g}, so the model itself may give other "
+            "objects; raise the threshold, or predict with a lower module.score_floor or a higher "
+            "module.max_candidates",
+            "yellow",
+        )
+    for note in session.notes:
+        text.append(f"\nnote: {note}", "yellow")
+    return text
+
+
+def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
+    """Write the files of one job and say what they are. Returns the row of the sweep's table."""
+    output = output_path(config.output, config.output_dir)
+    check_writable(output)
+    written_as = format_named(config.format)
+    terminal = PlainConsole(stderr=True)
+    with (
+        Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
+        contextlib.ExitStack() as opened,
+    ):
+        session = (
+            shared_session(inputs, written_as, progress=progress)
+            if is_sweep()
+            else opened.enter_context(open_session(inputs, written_as, progress=progress))
+        )
+        settings = named_settings(to_plain(config.postprocess), session.categories)
+        submitted = submit(
+            output,
+            session,
+            settings,
+            written_as=written_as,
+            averaging=config.averaging,
+            track=lambda images: progress.track(images, total=len(session.image_ids)),
+        )
+        in_sample = find_in_sample(
+            to_plain(config.postprocess),
+            session.truth,
+            session.lab.scored_image_ids,
+            where="postprocess",
+        )
+        labels, notes = (
+            (session.comparison.labels, session.comparison.notes)
+            if session.comparison
+            else (IMATERIALIST_2019_LABELS, ())
+        )
+    if is_sweep():
+        for note in session.notes:
+            say_once(f"note: {note}")
+    else:
+        console.print(in_words(output, submitted, settings, session))
+    score, findings = submitted.score, submitted.findings
+    violations = None if findings is None else len(findings.violations)
+    counts = asdict(submitted.report) | {
+        "violations": violations,
+        "took_most": ", ".join(submitted.steps.took_most) or None,  # names of steps
+    }
+    if score is None:
+        return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
+    interval = bootstrap_interval(
+        score.per_image,
+        resamples=config.resamples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+    summary = score_summary(score, interval, use_attributes=False)
+    origin: dict[str, Any] = {}
+    if in_sample is not None:
+        origin[SEARCHED_KEY] = in_sample.to_plain(submission=output)
+        notes = (*notes, in_sample.sentence("the settings", score.image_ids))
+    write_scores(output.with_name("score.json"), summary | origin, score)
+    if not is_sweep():
+        console.print(score_tables(score, interval, labels, notes))
+        print(json.dumps(summary))
+    return {
+        "competition_map": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "averaging": score.averaging,
+        "scored_images": score.images,
+    } | counts
+
+
+def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:
+    """What a job of a sweep found, as the sweep shows it."""
+    remarks = [f"{result['objects']} objects", folder.name]
+    if result.get("violations"):
+        remarks.append("not a valid submission")
+    if result.get("took_most"):
+        remarks.append(f"{result['took_most']} took most detections")
+    if is_done_before:
+        remarks.append("done before")
+    return f"{job_in_words()}  {score_in_words(result)}  {job_settings_in_words()}  " + ", ".join(
+        remarks
+    )
+
+
+def lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
+    """Return the lock of the job's folder in a multirun, else of the file that is written."""
+    if is_sweep():
+        return working_in(config.output_dir, key="hydra.sweep.dir")
+    return writing(output_path(config.output, config.output_dir), key="output")
+
+
+@entry_point("postprocess", lock=lock)
+def main(config: DictConfig) -> float | None:
+    """Hydra's task: write the submission, and where the truth is known show its score.
+
+    Returns:
+        The score, None without truth.
+    """
+    values = check_values(to_plain(config.postprocess))
+    check_averaging(config.averaging)
+    check_settings(resamples=config.resamples, confidence=config.confidence)
+    format_named(config.format)
+    names = ("predictions", "ground_truth", "sample_submission", "images", "exif", "duplicates")
+    inputs = Inputs(
+        **{name: config[name] for name in (*names, "cache_directory")}, partial=config.partial
+    )
+    console = PlainConsole(file=sys.stdout, soft_wrap=True)
+    if not is_sweep():
+        return run(config, inputs, console)["competition_map"]
+    keys = ("format", "averaging", "resamples", "confidence", "seed")
+    identity = {
+        **inputs.fingerprint(),
+        **{key: config[key] for key in keys},
+        "postprocess": values,
+        **({"partial": True} if inputs.partial else {}),
+    }
+    folder = Path(config.output_dir)
+    dashboard = open_dashboard(
+        config.get("logger"),
+        group=f"sweep {folder.parent.name}",
+        directory=folder,
+        shown=folder.parent / "*",
+    )
+    written = output_path(config.output, config.output_dir)
+    done = finished_result(folder, identity) if written.is_file() else None
+    if done is None:
+        result = run(config, inputs, console)
+        write_result(folder, identity=identity, overrides=job_overrides(), result=result)
+    else:
+        result = done["result"]
+    console.print(job_in_a_line(result, folder, is_done_before=done is not None), markup=False)
+    if dashboard is not None:
+        name = job_settings_in_words() or folder.name
+        if HydraConfig.get().job.num == 0:
+            console.print(dashboard.in_words)
+        dashboard.add_once(name, config={"postprocess": values}, summary=result)
+    return result["competition_map"]

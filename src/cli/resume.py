@@ -1,0 +1,496 @@
+"""Choose the checkpoint that a run resumes from, and check that it is one of the same run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.callbacks.run_checkpoint import (
+    EPOCH_FILES,
+    LAST_FILE,
+    POSITION_KEY,
+    REQUEUE_FILES,
+    STEP_FILES,
+)
+from src.errors import InputError
+from src.io import printable, remove_all_partial_files
+from src.mmdet_bridge.checkpoints.reading import (
+    CONFIG_KEY,
+    RUN_ID_KEY,
+    check_archive,
+    check_checkpoint_file,
+    check_finite,
+    describe_load_error,
+    read_run_id,
+)
+from src.mmdet_bridge.checkpoints.untrusted_config import check_plain
+from src.modules.ensemble import SCORE_IN_NAME
+
+log = logging.getLogger(__name__)
+
+SUPERSEDED = "superseded"
+BEST_LINK = "best.ckpt"
+# What makes the run another one, and what of it does not.
+SAME_KEYS = (
+    "seed",
+    "module",
+    "optimizer",
+    "scheduler",
+    "datamodule",
+    "trainer.overfit_batches",
+    "trainer.limit_train_batches",
+)
+FREE_KEYS = (
+    # places; the photos trained on are compared by themselves, when the data is read
+    "datamodule.train_annotations",
+    "datamodule.train_images",
+    "datamodule.label_descriptions",
+    "datamodule.cache_directory",
+    "datamodule.split_file",
+    "datamodule.validation_images",
+    "datamodule.split_seed",
+    "datamodule.on_bad_rows",
+    "datamodule.duplicates",
+    # speed and memory
+    "datamodule.batch_size",
+    "datamodule.num_workers",
+    "datamodule.prefetch_factor",
+    "datamodule.persistent_workers",
+    # prediction
+    "datamodule.test_images",
+    "datamodule.sample_submission",
+    "datamodule.predict_",
+    "module.score_floor",
+    "module.max_candidates",
+    "module.mask_stages",
+)
+# What a score of the validation depends on, by the beginning of its name.
+SCORE_KEYS = {
+    "validation/competition": (
+        "callbacks.evaluator.settings",
+        "callbacks.evaluator.metrics.competition_score",
+    ),
+    "validation/coco": ("callbacks.evaluator.metrics.coco_average_precision",),
+    "": (
+        "callbacks.best_checkpoint.monitor",
+        "callbacks.best_checkpoint.mode",
+        "module.score_floor",
+        "module.max_candidates",
+        "module.mask_stages",
+        "datamodule.predict_short_edge_px",
+        "datamodule.predict_long_edge_px",
+    ),
+}
+# Changed without a word: the run's folder may move, and nothing is trained or kept by these.
+EVALUATOR = "callbacks.evaluator"
+UNSAID_KEYS = (
+    "trainer.default_root_dir",
+    "callbacks.run_checkpoint.dirpath",
+    "callbacks.best_checkpoint.dirpath",
+    "callbacks.evaluator.class_table_dir",
+    "callbacks.evaluator.num_images",
+    "callbacks.progress",
+    "callbacks.progress_log",
+    "callbacks.learning_rate",
+    "callbacks.training_speed",
+)
+# The callbacks of earlier versions in place of callbacks.evaluator.
+EARLIER_SCORERS = (
+    "callbacks.competition_score",
+    "callbacks.coco_average_precision",
+    "callbacks.class_table",
+    "callbacks.validation_pictures",
+)
+# Trials, which a real run takes nothing of: keys of ``trainer``.
+TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A whole checkpoint of a run.
+
+    Attributes:
+        path: its file.
+        content: what Lightning saved, and ``RunCheckpoint`` and ``ComposedConfig`` with it.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(self.content["global_step"])
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run, empty for one of a version that gave none."""
+        return str(self.content.get(RUN_ID_KEY, ""))
+
+    def is_at_the_end(self, *, max_epochs: int | None, max_steps: int) -> bool:
+        """Whether training until then has nothing left to do; -1: no limit."""
+        epochs = self.content[POSITION_KEY]["epoch"]
+        return (max_epochs not in (None, -1) and epochs >= max_epochs) or (
+            max_steps != -1 and self.step >= max_steps
+        )
+
+    def describe_end(self, config: Mapping[str, Any]) -> str | None:
+        """Say why training has nothing left to do by the configuration of now; None where it has.
+
+        An early stopping ends the run only as long as it is configured as it was.
+        """
+        limits = config["trainer"]
+        if self.is_at_the_end(max_epochs=limits["max_epochs"], max_steps=limits["max_steps"]):
+            return f"{self.path} is the end of the run"
+        then, now = (_early_stopping(some) for some in (self.content[CONFIG_KEY], config))
+        if self.content[POSITION_KEY].get("stopped_early") and then == now:
+            return (
+                f"early stopping ended the run at {self.path}; to train on, change its patience "
+                "or leave it out"
+            )
+        return None
+
+    def best_score(self) -> float | None:
+        """The best score that a ``ModelCheckpoint`` of the run knew."""
+        scores = [state.get("best_model_score") for state in self.content["callbacks"].values()]
+        return next((float(score) for score in scores if score is not None), None)
+
+
+def choose_checkpoint(
+    *, resume: str, directory: Path, trainer: Mapping[str, Any] | None = None
+) -> FoundCheckpoint | None:
+    """Return the checkpoint to resume from, or None to start anew.
+
+    Args:
+        resume: ``auto`` (the newest whole checkpoint in the folder, if there is one), ``never``, or
+            a path.
+        directory: the run's checkpoints.
+        trainer: The configuration of the trainer. Checkpoints of a trial with other limits are left
+            out by ``auto``.
+
+    Raises:
+        InputError: the path names no file, or a file that is damaged or no checkpoint of a run; a
+            trial would begin in the folder of a run that is none.
+    """
+    if resume == "never":
+        return None
+    if resume != "auto":
+        path = Path(resume)
+        if not path.exists():
+            raise InputError(f"resume={resume}: no such file; legal: auto, never, or a checkpoint")
+        return _read(path)
+    return _newest_whole(directory, trial_limits(trainer or {}))
+
+
+def describe_next_start(*, resume: str, directory: Path) -> str:
+    """Return what the same command does after a start that ended before the run did.
+
+    Args:
+        resume: As of ``choose_checkpoint``.
+        directory: The run's checkpoints.
+    """
+    has_own = bool(_files(directory))
+    if resume == "auto":
+        if has_own:
+            return f"the same command resumes from the last checkpoint in {directory}"
+        return "there is no checkpoint yet, so the same command starts anew"
+    again = "starts anew" if resume == "never" else f"starts again from {resume}"
+    last = f"; resume=auto resumes from the last checkpoint in {directory}" if has_own else ""
+    return f"the same command {again}, because of resume={resume}{last}"
+
+
+def trial_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a run a trial, which trains or validates on a part of the data.
+
+    ``limit_val_batches=0`` is none: it turns validation off.
+    """
+    limits = {key: trainer.get(key) for key in TRIAL_KEYS}
+    return {
+        f"trainer.{key}": value
+        for key, value in limits.items()
+        if value is not None
+        and not (isinstance(value, float) and value == 1.0)  # 1 is a single batch
+        and not (value == 0 and key != "limit_train_batches")
+    }
+
+
+def set_aside(
+    directory: Path,
+    *,
+    after_step: int,
+    run_id: str | None = None,
+    best: Collection[Path] | None = None,
+) -> None:
+    """Move the checkpoints that a run is not about to resume from out of its way.
+
+    So the newest in the folder is always the one to resume from. Damaged ones are moved, too, and
+    what a killed run left unfinished is removed.
+
+    Args:
+        directory: The run's checkpoints.
+        after_step: Steps after this one are about to be done again.
+        run_id: Checkpoints of other runs are moved; None: of none.
+        best: The checkpoints of this run with a score in their names that stay; None: all.
+    """
+    remove_all_partial_files(directory)
+    last, moved = directory / LAST_FILE, []
+    for path in _files(directory):
+        try:
+            content = _peek(path)
+            is_own = run_id is None or content.get(RUN_ID_KEY, "") == run_id
+            if is_own and content["global_step"] <= after_step:
+                continue
+        except InputError:
+            pass
+        if last.exists() and last.samefile(path) and path != last:
+            last.unlink()
+        moved.append(path)
+    moved += _superseded_best(directory, run_id=run_id, best=best) if run_id is not None else []
+    for path in moved:
+        _move(path, directory / SUPERSEDED)
+    if moved:
+        log.warning(
+            "moved %d checkpoints to %s, because this run does not resume from them: %s",
+            len(moved),
+            directory / SUPERSEDED,
+            ", ".join(path.name for path in moved),
+        )
+    link = directory / BEST_LINK
+    if link.is_symlink() and not link.exists():
+        link.unlink()
+
+
+def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | None) -> list[Path]:
+    """Return the checkpoints with a score that are another run's, or none of the best any more."""
+    kept = None if best is None else {path.name for path in best}
+    found = []
+    for path in directory.glob("*.ckpt"):
+        is_own = path.is_symlink() or read_run_id(path) == run_id
+        if SCORE_IN_NAME.search(path.name):
+            if not is_own or not (kept is None or path.name in kept):
+                found.append(path)
+        elif path.name == BEST_LINK and not is_own:  # a file in a folder that was copied
+            found.append(path)
+    return found
+
+
+def _move(path: Path, folder: Path) -> None:
+    """Move a file to a folder, under a name that is free there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, number = folder / path.name, 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.stem}-v{number}{path.suffix}"
+    path.replace(target)
+
+
+def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> None:
+    """Compare the composed configuration with that of the checkpoint.
+
+    Raises:
+        InputError: a difference that would be without effect, or make the run another one.
+    """
+    saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
+    missing = "nothing"
+    changed = [key for key in now | saved if now.get(key, missing) != saved.get(key, missing)]
+    others = [key for key in changed if _is_below(key, SAME_KEYS)]
+    if others := [key for key in others if not key.startswith(FREE_KEYS)]:
+        listed = "; ".join(
+            f"{printable(key)}: {printable(saved.get(key, missing))} then, "
+            f"{now.get(key, missing)} now"
+            for key in others[:5]
+        )
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        raise InputError(
+            f"{checkpoint.path} is of a run with other values: {listed}{more}. Go on with the "
+            "values of then, or start another run with name=... (its weights may begin from these: "
+            f"initial_weights={checkpoint.path})"
+        )
+    unsaid: tuple[str, ...] = UNSAID_KEYS
+    if _is_of_earlier_version(saved):
+        unsaid += (*EARLIER_SCORERS, EVALUATOR)
+    for key in changed:
+        if key.startswith(("trainer.", "callbacks.")) and not _is_below(key, unsaid):
+            log.warning(
+                "%s: %s in the checkpoint, %s now",
+                printable(key),
+                printable(saved.get(key, missing)),
+                now.get(key, missing),
+            )
+    if "initial_weights" in changed:
+        log.warning(
+            "initial_weights: %s in the checkpoint, %s now: without effect, because the run "
+            "resumes with the weights of %s",
+            printable(saved.get("initial_weights")),
+            _with_existence(now.get("initial_weights")),
+            checkpoint.path,
+        )
+
+
+def score_changes(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> list[str]:
+    """Return the keys that make the best checkpoints' scores of then and now two metrics.
+
+    Empty where none of them is kept by its score.
+    """
+    saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
+    monitor = now.get("callbacks.best_checkpoint.monitor")
+    states = checkpoint.content["callbacks"].values()
+    if monitor is None or not any(state.get("best_k_models") for state in states):
+        return []
+    if _is_of_earlier_version(saved):
+        return [EVALUATOR]
+    keys = [key for name, some in SCORE_KEYS.items() if monitor.startswith(name) for key in some]
+    return [key for key in now | saved if _is_below(key, keys) and saved.get(key) != now.get(key)]
+
+
+def _is_of_earlier_version(saved: Mapping[str, Any]) -> bool:
+    """Return whether a score was made without the filler row, by a callback of its own."""
+    return any(_is_below(key, EARLIER_SCORERS) for key in saved)
+
+
+def _early_stopping(config: Mapping[str, Any]) -> list[Any]:
+    """Return the configuration of the callbacks that stop a run early."""
+    return [
+        node
+        for node in _mapping(config.get("callbacks")).values()
+        if str(_mapping(node).get("_target_")).endswith("EarlyStopping")
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a part of a configuration, empty where it is none: a file can hold anything."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_below(key: str, nodes: Collection[str]) -> bool:
+    """Whether a key is one of these, or lies below one."""
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+
+
+def _with_existence(path: Any) -> str:
+    return f"{path} (no such file)" if path is not None and not Path(path).exists() else str(path)
+
+
+def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint | None:
+    readable, trials = [], []
+    for path in _files(directory):
+        try:
+            content = _peek(path)
+        except InputError as error:
+            log.warning("left out: %s", error)
+            continue
+        others = trial_limits(_mapping(content[CONFIG_KEY].get("trainer")))
+        if others == limits:
+            readable.append((content["global_step"], path.name != LAST_FILE, path))
+        elif others:
+            trials.append(f"{path.name} ({_listed(others)})")
+        else:
+            raise InputError(
+                f"{_listed(limits)} makes this a trial, but {path} is of a run without: give the "
+                "trial a folder of its own with name=..."
+            )
+    if trials:
+        log.warning("left out: checkpoints of a trial: %s", ", ".join(trials))
+    for *_, path in sorted(readable, reverse=True):
+        try:
+            return _read(path)
+        except InputError as error:
+            log.warning("left out: %s", error)
+    return None
+
+
+def _listed(limits: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={printable(value)}" for key, value in limits.items())
+
+
+def _files(directory: Path) -> list[Path]:
+    """A run's checkpoints; ``last.ckpt`` only where it is a file of its own."""
+    files = sorted([*directory.glob(EPOCH_FILES), *directory.glob(STEP_FILES)])
+    files += sorted(directory.parent.glob(REQUEUE_FILES))
+    last = directory / LAST_FILE
+    if last.exists() and not any(last.samefile(path) for path in files):
+        files.append(last)
+    return files
+
+
+def _read(path: Path) -> FoundCheckpoint:
+    check_checkpoint_file(path)
+    check_archive(path)
+    content = _peek(path)
+    check_finite(content["state_dict"], path)
+    return FoundCheckpoint(path, content)
+
+
+def _peek(path: Path) -> Mapping[str, Any]:
+    """Read all but the tensors, which stay on the disk; checksums are not compared."""
+    check_checkpoint_file(path)
+    check_archive(path, checksums=False)
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        raise InputError(
+            f"checkpoint {path} is cut short, damaged, or no checkpoint: "
+            f"{describe_load_error(error)}"
+        ) from error
+    wanted = (POSITION_KEY, CONFIG_KEY, "global_step", "callbacks", "state_dict")
+    if not isinstance(content, Mapping) or any(key not in content for key in wanted):
+        raise InputError(
+            f"checkpoint {path} is none that a run can resume from; to begin from its weights: "
+            f"initial_weights={path}"
+        )
+    _check_content(content, path)
+    return content
+
+
+def _check_content(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse what Lightning's and our callbacks would take from a file without a look at it."""
+    position, weights = content[POSITION_KEY], content["state_dict"]
+    for key, legal, is_legal in (
+        ("global_step", "a count of steps", _is_count(content["global_step"])),
+        (POSITION_KEY, "a position in the data", isinstance(position, Mapping)),
+        (
+            f"{POSITION_KEY}.epoch",
+            "a count of epochs",
+            isinstance(position, Mapping) and _is_count(position.get("epoch")),
+        ),
+        (CONFIG_KEY, "a configuration", isinstance(content[CONFIG_KEY], Mapping)),
+        ("callbacks", "states by name", _is_mapping_of(content["callbacks"], Mapping)),
+        ("state_dict", "tensors by name", _is_mapping_of(weights, torch.Tensor)),
+    ):
+        if not is_legal:
+            raise InputError(f"checkpoint {path}: {key} must be {legal}, got something else")
+    check_plain(content[CONFIG_KEY], source=f"checkpoint {path}", key=CONFIG_KEY, lookups=True)
+    for name, state in content["callbacks"].items():
+        best = state.get("best_k_models")
+        paths = [value for key, value in state.items() if str(key).endswith("_path")]
+        # Files that Lightning removes when a better one comes: nothing outside the run's folder.
+        for value in [*paths, *(best if isinstance(best, Mapping) else ())]:
+            if "://" in str(value) or "::" in str(value) or ".." in Path(str(value)).parts:
+                raise InputError(
+                    f"checkpoint {path}: callbacks.{printable(name)} must name files of the run, "
+                    f"got {printable(repr(value))}"
+                )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_mapping_of(value: object, kind: type) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, kind) for part in value.values())
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    if not isinstance(config, Mapping) or not config:
+        return {prefix: config}
+    return {
+        name: value
+        for key, node in config.items()
+        for name, value in _flat(node, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

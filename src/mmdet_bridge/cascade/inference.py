@@ -1,0 +1,230 @@
+"""Inference of Hybrid Task Cascade up to, and without, non-maximum suppression.
+
+What comes out are the prediction store's candidates. Written once for M models and V views of each
+photo (the winning solution's ensemble and test-time augmentation, S10 and S11); one model and one
+view is mmdet's own prediction, to the bit up to its NMS. For each (model, view) the features are
+computed once and serve the three parts of the scheme:
+
+1. the proposals of all (model, view) are brought together;
+2. each (model, view) runs its box stages on them; boxes and class scores are averaged;
+3. the mask probabilities of the (proposal, class) pairs that are left are averaged over
+   (model, view) and mask stages.
+
+The parts meet in one frame: the photo's pixels, or with a single view that view's pixels, where
+mmdet works, so that nothing is mapped and nothing rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from mmcv.ops import nms
+from torch import Tensor
+
+from src.errors import InputError
+from src.mmdet_bridge.cascade.detectors import Detector
+from src.mmdet_bridge.cascade.memory import KeptFeatures
+from src.mmdet_bridge.cascade.passes import (
+    MaskStages,
+    Pass,
+    Placement,
+    box_stages,
+    group_by_padded_size,
+    mask_stages,
+    select_pairs,
+    start_passes,
+)
+from src.predictions.candidates import Candidates
+
+SeedProposals = Literal["all", "first_view"]
+FEATURE_MEMORY_GB = 8.0  # the ensemble of S11 takes 3.4 GB for a photo of 3:2
+FEATURE_MEMORY_CPU_GB = 16.0
+
+
+@torch.no_grad()
+def predict_candidates(
+    members: Sequence[Detector],
+    views: Sequence[Mapping[str, Any]],
+    *,
+    category_ids: Sequence[int],
+    score_floor: float,
+    max_candidates: int,
+    mask_stages: MaskStages = "all",
+    model_weights: Sequence[float] | None = None,
+    seed_proposals: SeedProposals = "all",
+    feature_memory_gb: float = FEATURE_MEMORY_GB,
+    feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
+    max_unlikely: int | None = None,
+) -> list[Candidates]:
+    """Candidates of N photos from M models and V views.
+
+    Args:
+        members: M detectors in evaluation mode that fit together, see ``check_members``.
+        views: V batches (see ``preprocess``) of the same N photos in the same order. What a view
+            did to the photo is read from its samples' meta information (``Placement.of``);
+            ``img_id`` and ``ori_shape`` are the photo's.
+        category_ids: the data's id of each of the models' classes.
+        score_floor: pairs with a score above it are candidates.
+        max_candidates: a photo keeps its best so many (of equal scores, the first).
+        mask_stages: ``all``: probabilities are averaged over the mask stages (S10, and mmdetection
+            up to version 2). ``last``: the last stage's alone, as mmdetection 3 does, whose
+            ``HybridTaskCascadeRoIHead._mask_forward`` fills its list of stages after the loop.
+        model_weights: M weights of the averages of boxes, scores and masks; None: equal.
+        seed_proposals: ``all``: the proposals of every model and view. ``first_view``: only the
+            first model's on the smallest view that is not mirrored, the winning code's mistake.
+        feature_memory_gb: budget for kept features on the device, see ``KeptFeatures``.
+        feature_memory_cpu_gb: budget for them in the memory of the CPU.
+        max_unlikely: see ``select_pairs``.
+
+    Returns:
+        N Candidates in the order of the photos; boxes in photo pixels, float32 mask probabilities.
+        With one view, ``nms_boxes_xyxy`` are the boxes in its pixels, where mmdet suppresses.
+
+    Raises:
+        InputError: a photo does not fit into the device's memory, not even one view at a time.
+    """
+    try:
+        return _predict(
+            members,
+            views,
+            category_ids=category_ids,
+            score_floor=score_floor,
+            max_candidates=max_candidates,
+            max_unlikely=max_unlikely,
+            stages=mask_stages,
+            weights=[1.0] * len(members) if model_weights is None else model_weights,
+            seed_proposals=seed_proposals,
+            kept=KeptFeatures(device_gb=feature_memory_gb, cpu_gb=feature_memory_cpu_gb),
+        )
+    except torch.OutOfMemoryError as error:
+        photos = ", ".join(str(sample.img_id) for sample in views[0]["data_samples"])
+        sizes = ", ".join(str(tuple(picture.shape[1:])) for v in views for picture in v["inputs"])
+        raise InputError(
+            f"{photos}: views of {sizes} px do not fit into the device's memory, not even one by "
+            "one; give smaller scales"
+        ) from error
+
+
+def _predict(
+    members: Sequence[Detector],
+    views: Sequence[Mapping[str, Any]],
+    *,
+    category_ids: Sequence[int],
+    score_floor: float,
+    max_candidates: int,
+    max_unlikely: int | None,
+    stages: MaskStages,
+    weights: Sequence[float],
+    seed_proposals: SeedProposals,
+    kept: KeptFeatures,
+) -> list[Candidates]:
+    alone = len(views) == 1
+    passes = [
+        step
+        for model, (member, weight) in enumerate(zip(members, weights, strict=True))
+        for group in group_by_padded_size(views, member.data_preprocessor.pad_size_divisor)
+        for step in start_passes(
+            member, group, model=model, weight=weight, in_picture=alone, kept=kept
+        )
+    ]
+    samples = views[0]["data_samples"]
+    proposals = [merged_proposals(passes, photo, seed_proposals) for photo in range(len(samples))]
+    found = [box_stages(step, proposals) for step in passes]
+    boxes = _means_by_photo(passes, [[boxes for boxes, _ in of_pass] for of_pass in found])
+    scores = _means_by_photo(passes, [[scores for _, scores in of_pass] for of_pass in found])
+    pairs = [
+        select_pairs(
+            of_photo[:, :-1],
+            score_floor=score_floor,
+            max_pairs=max_candidates,
+            max_unlikely=max_unlikely,
+        )
+        for of_photo in scores
+    ]
+    masks = _means_by_photo(passes, (mask_stages(step, boxes, pairs, stages) for step in passes))
+    ids = torch.tensor(category_ids, dtype=torch.int16)
+    results = []
+    for photo, (sample, chosen) in enumerate(zip(samples, pairs, strict=True)):
+        pair_boxes = boxes[photo][chosen.proposals]
+        photo_boxes = Placement.of(sample.metainfo).to_photo(pair_boxes) if alone else pair_boxes
+        results.append(
+            Candidates(
+                image_id=str(sample.img_id),
+                size_hw=(int(sample.ori_shape[0]), int(sample.ori_shape[1])),
+                boxes_xyxy=photo_boxes.cpu().numpy(),
+                scores=scores[photo][chosen.proposals, chosen.classes].cpu().numpy(),
+                category_ids=ids[chosen.classes.cpu()].numpy(),
+                mask_probabilities=masks[photo].cpu().numpy(),
+                exact_above_score=chosen.exact_above_score,
+                nms_boxes_xyxy=pair_boxes.cpu().numpy() if alone else None,
+            )
+        )
+    return results
+
+
+def merged_proposals(
+    passes: Sequence[Pass], photo: int, seed_proposals: SeedProposals = "all"
+) -> Tensor:
+    """Proposals of one photo from all passes, (P, 4) in the shared frame: NMS, then the best.
+
+    One model and view's list stays as it is: the RPN suppresses within pyramid levels only, so that
+    a second NMS would thin it out.
+    """
+    shown = [
+        (step, picture) for step in passes for picture, of in enumerate(step.photos) if of == photo
+    ]
+    alone = len(shown) == 1
+    if seed_proposals == "first_view":
+        shown = [min(shown, key=_seeds_first_view)]
+    boxes = torch.cat(
+        [step.frames[picture].to_photo(step.proposals[picture].bboxes) for step, picture in shown]
+    )
+    if alone:
+        return boxes
+    scores = torch.cat([step.proposals[picture].scores for step, picture in shown])
+    order = _falling(boxes, scores)
+    rule = passes[0].detector.test_cfg.rpn
+    merged, _ = nms(
+        boxes[order],
+        scores[order],
+        iou_threshold=rule.nms.iou_threshold,
+        max_num=rule.max_per_img,
+    )
+    return merged[:, :4]
+
+
+def _seeds_first_view(shown: tuple[Pass, int]) -> tuple[int, bool, int]:
+    """Orders (pass, picture): first model, not mirrored, smallest."""
+    step, picture = shown
+    height, width = step.metas[picture]["img_shape"][:2]
+    return step.model, bool(step.metas[picture].get("flip")), height * width
+
+
+def _falling(boxes: Tensor, scores: Tensor) -> Tensor:
+    """Order by falling score, then by place.
+
+    NMS goes by score; saturated ones are equal, and models and views have no order of their own.
+    """
+    order = torch.arange(len(scores), device=scores.device)
+    for key in (*boxes.unbind(1), -scores):
+        order = order[key[order].sort(stable=True).indices]
+    return order
+
+
+def _means_by_photo(passes: Sequence[Pass], found: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Each photo's mean over all its pictures, in float32, weighted by model.
+
+    Args:
+        passes: which model on which photos' pictures.
+        found: of each pass, a tensor a picture; those of a photo have one shape.
+    """
+    sums: dict[int, Tensor] = {}
+    weights: dict[int, float] = {}
+    for step, pictures in zip(passes, found, strict=True):
+        for photo, tensor in zip(step.photos, pictures, strict=True):
+            term = tensor.float() * step.weight
+            sums[photo] = sums[photo] + term if photo in sums else term
+            weights[photo] = weights.get(photo, 0.0) + step.weight
+    return [sums[photo] / weights[photo] for photo in sorted(sums)]

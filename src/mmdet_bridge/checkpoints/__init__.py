@@ -1,0 +1,1 @@
+"""Reading, importing and averaging checkpoints; reading one imports torch only."""

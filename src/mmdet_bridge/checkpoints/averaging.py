@@ -1,0 +1,108 @@
+"""A model soup: the mean of several checkpoints' weights (Wortsman et al., ICML 2022)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from src.annotations.categories import ClassList
+from src.errors import InputError
+from src.mmdet_bridge.cascade.detectors import detector_names, examples
+from src.mmdet_bridge.checkpoints.reading import check_finite, load_checkpoint, load_state_dict
+
+
+def average_weights(
+    paths: Sequence[str | Path], *, weights: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """The weighted mean of checkpoints of one model, one file in memory at a time beside the sum.
+
+    Args:
+        paths: two or more files (see ``load_checkpoint``) with the same names, shapes and dtypes.
+        weights: how much each counts, above 0; None: all the same.
+
+    Returns:
+        The mean by name, as mmdet spells it, in the files' dtypes; summed up in float64. Of what is
+        no floating-point number (a count of batches) the largest.
+
+    Raises:
+        InputError: names the key, or the file and the weight in it that does not match.
+    """
+    shares = _check(paths, weights)
+    check_same_classes(paths)
+    total: dict[str, Tensor] = {}
+    dtypes: dict[str, torch.dtype] = {}
+    for path, share in zip(paths, shares, strict=True):
+        content = load_state_dict(path)
+        check_finite(content, path)
+        content = detector_names(content)
+        if not total:
+            dtypes = {name: value.dtype for name, value in content.items()}
+        elif content.keys() != total.keys():
+            others = [name for name in total if name not in content]
+            others += [name for name in content if name not in total]
+            raise InputError(
+                f"checkpoint {path} holds other weights than {paths[0]}: {examples(others)} "
+                "in one of them only"
+            )
+        for name in list(content):
+            value = content.pop(name)  # each is let go as soon as it is added
+            known = total.get(name, value)
+            if value.shape != known.shape or value.dtype != dtypes[name]:
+                raise InputError(
+                    f"checkpoint {path}: {name} is {_kind(value.shape, value.dtype)}, but "
+                    f"{_kind(known.shape, dtypes[name])} in {paths[0]}"
+                )
+            if not value.is_floating_point():
+                total[name] = torch.maximum(known, value)
+                continue
+            if name in total:
+                total[name].add_(value.double(), alpha=share)
+            else:
+                total[name] = value.double() * share
+    whole = math.fsum(shares)
+    for name, dtype in dtypes.items():
+        if dtype.is_floating_point:
+            total[name] = total[name].div_(whole).to(dtype)
+    return total
+
+
+def check_same_classes(paths: Sequence[str | Path]) -> None:
+    """Refuse checkpoints whose classes are others, or the same in another order.
+
+    Raises:
+        InputError: names two files and the first difference.
+    """
+    known: dict[Path, ClassList] = {}
+    for path in map(Path, paths):
+        classes = load_checkpoint(path, only_notes=True).classes
+        if classes is None:
+            continue
+        for other, first in known.items():
+            if difference := first.difference(classes):
+                raise InputError(
+                    f"checkpoint {path} must have the classes of {other}, in their order: "
+                    f"{difference}"
+                )
+        known.setdefault(path, classes)
+
+
+def _check(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list[float]:
+    if len(paths) < 2:
+        raise InputError(f"checkpoint: {len(paths)} given, a mean takes 2 or more")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise InputError("checkpoint: a file is given twice; weights= says how much each counts")
+    shares = [1.0] * len(paths) if weights is None else list(weights)
+    if len(shares) != len(paths):
+        raise InputError(f"weights: {len(shares)} given for {len(paths)} checkpoints")
+    for share in shares:
+        if not isinstance(share, int | float) or not 0 < share < math.inf:
+            raise InputError(f"weights: {share!r} given, numbers above 0 wanted")
+    return shares
+
+
+def _kind(shape: torch.Size, dtype: torch.dtype) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"

@@ -1,0 +1,499 @@
+"""Weights from files of others, read as data: no code in a file is run unless it is trusted.
+
+mmengine's own loader falls back to running pickled code, so nothing here uses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickletools
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from src.annotations.categories import CLASS_NAMES_KEY, ClassList
+from src.errors import InputError
+from src.io import atomic_path, check_input_file, printable
+from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_plain
+from src.mmdet_bridge.checkpoints.weight_seal import check_weights_seal, sealed_header
+
+WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
+OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
+META_KEY = "meta"  # what mmdetection notes beside the weights: its version, the classes' names
+CONFIG_KEY = "config"  # the composed configuration of the run that wrote a checkpoint
+HYPER_PARAMETERS_KEY = "hyper_parameters"  # of Lightning's module
+NOTES = (META_KEY, HYPER_PARAMETERS_KEY, "callbacks", CONFIG_KEY)
+RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # what a run's folder stands for, the first there is
+PREDICTION_SIZES = ("predict_short_edge_px", "predict_long_edge_px")  # of the datamodule
+RUN_ID_KEY = "run_id"  # what tells the checkpoints of one training from those of others
+WEIGHTS_SUFFIX = ".safetensors"
+MAX_HEADER_BYTES = 16 * 2**20  # the winning model's has 0.2 MB
+MAX_EXPANSION = 8  # tensors may share their bytes, tied weights, say
+PICKLES_OF_OLDER_FORMAT = 4  # torch.save before 1.6: magic number, version, machine, content
+
+# Numbers of numpy's, which mmdetection's notes hold (a best score, say). Their constructors make
+# numbers of bytes and do nothing else; arrays of objects stay refused, as their type is not here.
+NUMPY_NUMBERS: list[Any] = [
+    np.dtype,
+    np.ndarray,
+    *{type(np.dtype(code)) for code in np.typecodes["AllFloat"] + np.typecodes["AllInteger"] + "?"},
+    *(
+        (number.__reduce__()[0], f"{module}.multiarray.{constructor}")
+        for module in ("numpy._core", "numpy.core")  # the second before numpy 2
+        for number, constructor in ((np.float64(), "scalar"), (np.zeros(0), "_reconstruct"))
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: parameters and buffers by name, and what stands beside them."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    meta: Mapping[str, Any] = field(default_factory=dict)  # mmdetection's notes
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)  # of Lightning's module
+    callbacks: Mapping[str, Any] = field(default_factory=dict)  # states of Lightning's callbacks
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the run that wrote it
+
+    @property
+    def classes(self) -> ClassList | None:
+        """The classes that the file names; None: it does not.
+
+        Raises:
+            InputError: what it says of them is not legal.
+        """
+        found = check_class_list(self.hyper_parameters, source=f"checkpoint {self.path}")
+        if found is None:
+            return None
+        category_ids = range(found[0]) if found[1] is None else found[1]
+        return ClassList.from_plain(category_ids, self.hyper_parameters.get(CLASS_NAMES_KEY))
+
+
+def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint (``load_checkpoint``): parameters and buffers by name."""
+    return load_checkpoint(path).weights
+
+
+def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
+    """Return the file that a path means: itself, or one of the run whose folder it names.
+
+    ``RUN`` is its best checkpoint, else its last; ``RUN/best.ckpt`` is in ``RUN/checkpoints``.
+
+    Args:
+        path: as the user gives it.
+        key: what the message calls it.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(path)
+    places = [path, path.parent / "checkpoints" / path.name]
+    if path.is_dir():
+        places = [
+            folder / name for name in RUN_CHECKPOINTS for folder in (path, path / "checkpoints")
+        ]
+    for place in places:
+        if place.exists() and not place.is_dir():
+            return place
+    folders = (path if path.is_dir() else path.parent, places[-1].parent)
+    there = sorted(file.name for folder in {*folders} for file in folder.glob("*.ckpt"))
+    hint = f"; there are {', '.join(there[:5])}" if there else ""
+    raise InputError(
+        f"{key}={path}: no such file; legal is a file of weights, or the folder of a run that has "
+        f"one{hint}"
+    )
+
+
+def load_checkpoint(
+    path: str | Path, *, trusted: bool = False, only_notes: bool = False
+) -> Checkpoint:
+    """Read a checkpoint, on the CPU.
+
+    Args:
+        path: safetensors, or anything of ``torch.save``'s: a dict of tensors, or a checkpoint of
+            Lightning's, mmdetection's (which keep theirs under ``state_dict``) or of a tool that
+            keeps them under ``model``. The kind is found by content, not by name.
+        trusted: whether code in the file may run, where it cannot be read without.
+        only_notes: whether weights stay on the disk until they are used, where the format allows
+            it, and checksums are not compared: for what stands beside the weights.
+
+    Returns:
+        The weights as the file spells their names; mmdetection's and Lightning's notes where there
+        are any.
+
+    Raises:
+        InputError: the file is missing, cut short, no checkpoint, holds no weights, or cannot be
+            read without running code from it.
+    """
+    path = Path(path)
+    check_checkpoint_file(path)
+    with path.open("rb") as file:
+        start = file.read(9)
+    # Eight bytes of length, then a JSON header: https://github.com/safetensors/safetensors#format
+    if start[8:] == b"{":
+        tensors, metadata = _load_safetensors(path)
+        return Checkpoint(path=path, weights=_check_weights(tensors, path), **_carried(metadata))
+    is_archive = start.startswith(b"PK")
+    if is_archive:
+        check_archive(path, checksums=not only_notes)
+    content = _load_pickled(path, trusted=trusted, mapped=is_archive and only_notes)
+    weights: Any = content
+    notes: dict[str, Mapping[str, Any]] = {}
+    if isinstance(content, Mapping):
+        notes = {key: content[key] for key in NOTES if isinstance(content.get(key), Mapping)}
+        for key in (OTHER_WEIGHTS_KEY, WEIGHTS_KEY):
+            if isinstance(content.get(key), Mapping):
+                weights = content[key]
+    return Checkpoint(path=path, weights=_check_weights(weights, path), **notes)
+
+
+def check_checkpoint_file(path: Path) -> None:
+    """Refuse what is no regular file, before anything of it is read.
+
+    Raises:
+        InputError: It is missing, a folder, a pipe, a device.
+    """
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist")
+    if path.is_dir():
+        raise InputError(f"checkpoint {path} is a folder; give one of the files in it")
+    try:
+        check_input_file(path)
+    except InputError as error:
+        raise InputError(f"checkpoint {error}") from error
+
+
+def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse weights with a value that is nan or infinite.
+
+    Raises:
+        InputError: Names the file, the first such tensor and how many there are.
+    """
+    bad = [
+        name
+        for name, value in weights.items()
+        if (value.is_floating_point() or value.is_complex()) and not value.isfinite().all()
+    ]
+    if bad:
+        raise InputError(
+            f"checkpoint {path}: weights must be finite, got nan or infinite values in {len(bad)} "
+            f"of {len(weights)} tensors, the first {printable(bad[0])}; take a checkpoint from "
+            "before the loss was nan"
+        )
+
+
+def check_given_once(
+    known: dict[str, Path], path: Path, weights: Mapping[str, Tensor], *, cure: str = ""
+) -> None:
+    """Refuse weights that another file has given already, whatever the two are called.
+
+    ``last.ckpt``, the file of its epoch and ``best.ckpt`` may be links or copies of one checkpoint,
+    which would count twice.
+
+    Args:
+        known: file by digest; the new one is added.
+        path: the file.
+        weights: what it holds.
+        cure: what the message ends with.
+
+    Raises:
+        InputError: names both files.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    other = known.setdefault(digest.hexdigest(), path)
+    if other is not path:
+        raise InputError(
+            f"checkpoint must be different checkpoints, got {other} and {path}, which hold the "
+            f"same weights{cure}"
+        )
+
+
+def read_run_id(path: str | Path) -> str:
+    """Return the id of the training that wrote a checkpoint, without reading its tensors.
+
+    Returns:
+        The id; empty for a file without one, or that cannot be read.
+    """
+    try:
+        check_checkpoint_file(Path(path))
+        check_archive(Path(path), checksums=False)
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # as below; whoever loads the file says what is wrong with it
+        return ""
+    return str(content.get(RUN_ID_KEY, "")) if isinstance(content, Mapping) else ""
+
+
+def check_weights_path(path: str | Path) -> Path:
+    """Refuse a name for a file of weights that does not say what it is.
+
+    Raises:
+        InputError: another ending than ``.safetensors``.
+    """
+    path = Path(path)
+    if path.suffix != WEIGHTS_SUFFIX:
+        raise InputError(
+            f"weights are written as safetensors: {path} has to end in {WEIGHTS_SUFFIX}"
+        )
+    return path
+
+
+def save_weights(
+    state_dict: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write weights as safetensors with a checksum, whole or not at all.
+
+    The same weights and notes give the same bytes.
+
+    Args:
+        state_dict: tensors of any device and layout; those that share memory are written twice.
+        path: ends in ``.safetensors``; its folder is made where it is missing.
+        notes: where the weights come from, kept in the file's header.
+
+    Raises:
+        InputError: another ending.
+    """
+    path = check_weights_path(path)
+    plain = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state_dict.items()
+    }
+    # Not save_file, whose files nobody else on the machine may read.
+    metadata = {**(notes or {}), "format": "pt"}
+    header, numbers = sealed_header(memoryview(safetensors.torch.save(plain, metadata=metadata)))
+    with (
+        atomic_path(path, sync=True, num_bytes=len(header) + len(numbers)) as partial,
+        partial.open("wb") as file,
+    ):
+        file.write(header)
+        file.write(numbers)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """The tensors and the texts of the header."""
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    size = path.stat().st_size
+    if header > size - 8:
+        raise InputError(
+            f"checkpoint {path} is cut short or damaged: its header takes {header} bytes, the file "
+            f"has {size}"
+        )
+    if header > MAX_HEADER_BYTES:
+        raise InputError(
+            f"checkpoint {path}: a header of safetensors must have at most {MAX_HEADER_BYTES} "
+            f"bytes, got {header}"
+        )
+    check_weights_seal(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+        return safetensors.torch.load_file(path), metadata
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        raise InputError(
+            f"checkpoint {path} is cut short or damaged: {printable(error)}"
+        ) from error
+
+
+def class_notes(category_ids: Sequence[int]) -> dict[str, str]:
+    """What a file of weights says of its classes, as text for its header."""
+    values = {"num_classes": len(category_ids), "category_ids": list(category_ids)}
+    return {HYPER_PARAMETERS_KEY: json.dumps(values)}
+
+
+def carried_notes(checkpoint: Checkpoint) -> dict[str, str]:
+    """What a file of weights carries on from a checkpoint, as texts for its header.
+
+    So that what is made of a run's checkpoints still says its model, classes and sizes.
+    """
+    config = checkpoint.config.get("datamodule")
+    sizes = {
+        key: config[key]
+        for key in PREDICTION_SIZES
+        if isinstance(config, Mapping) and type(config.get(key)) is int
+    }
+    notes = {HYPER_PARAMETERS_KEY: checkpoint.hyper_parameters}
+    if sizes:
+        notes[CONFIG_KEY] = {"datamodule": sizes}
+    try:
+        for key, value in notes.items():
+            check_plain(value, source=f"checkpoint {checkpoint.path}", key=key)
+        return {key: json.dumps(value, sort_keys=True) for key, value in notes.items() if value}
+    except (InputError, TypeError, ValueError):  # of another program, with more than values
+        return {}
+
+
+def _carried(metadata: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    """The other way round; what is no JSON object is as if it were not there."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for key in (HYPER_PARAMETERS_KEY, CONFIG_KEY):
+        try:
+            content = json.loads(metadata.get(key, "null"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict):
+            found[key] = content
+    return found
+
+
+def check_archive(path: Path, *, checksums: bool = True) -> None:
+    """Check a ``torch.save`` file before ``torch.load`` reads it, which looks at none of this.
+
+    Args:
+        path: A zip archive.
+        checksums: Whether to read the file and compare its checksums, too.
+
+    Raises:
+        InputError: The archive is damaged, or would take more memory than the file has bytes:
+            ``torch.save`` never compresses, so a part that is compressed, or several that share
+            their bytes, make a bomb.
+    """
+    damaged = None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            problem = _archive_problem(archive, path.stat().st_size)
+            if checksums and problem is None:
+                damaged = archive.testzip()
+    except Exception as error:  # as above
+        raise InputError(
+            f"checkpoint {path} is cut short or damaged: {printable(error)}"
+        ) from error
+    if problem is not None:
+        raise InputError(f"checkpoint {path} is no file of torch.save: {problem}")
+    if damaged:
+        raise InputError(
+            f"checkpoint {path} is damaged: wrong checksum of its part {printable(damaged)}"
+        )
+
+
+def _archive_problem(archive: zipfile.ZipFile, file_bytes: int) -> str | None:
+    """Say what in the directory of an archive ``torch.save`` would not have written."""
+    whole = 0
+    for part in archive.infolist():
+        whole += part.file_size
+        if part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size:
+            return (
+                f"its part {printable(part.filename)} is compressed ({part.compress_size} bytes "
+                f"that unpack to {part.file_size}), which torch.save never does"
+            )
+    if whole > file_bytes:
+        return f"its parts claim {whole} bytes, the file has {file_bytes}"
+    return None
+
+
+def _load_pickled(path: Path, *, trusted: bool, mapped: bool) -> Any:
+    with torch.serialization.safe_globals(NUMPY_NUMBERS):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except Exception as error:  # as above
+            code = _code_wanted(path, error)
+            if not code:
+                raise InputError(
+                    f"checkpoint {path} is cut short, damaged, or no checkpoint at all: expected "
+                    f"safetensors or a file of torch.save ({describe_load_error(error)})"
+                ) from error
+            if not trusted:
+                raise InputError(
+                    f"checkpoint {path} holds more than weights, and loading the rest would run "
+                    f"code from the file: {', '.join(code)}. Where it was made, save the weights "
+                    "alone: torch.save({'state_dict': checkpoint['state_dict']}, ...), or "
+                    "mmdetection's tools/model_converters/publish_model.py. If you trust whoever "
+                    "made it as you trust a program: python -m src.import_weights trusted=true"
+                ) from error
+    try:  # the one place where code in a file may run
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # code can fail in any way
+        raise InputError(
+            f"checkpoint {path} fails to load although it is trusted ({describe_load_error(error)})"
+        ) from error
+
+
+def _code_wanted(path: Path, error: Exception) -> list[str]:
+    """What a pickle wants to call; looked up in its text, not by running it."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # torch lists them for its newer format only
+        named = re.findall(r"\b(?:GLOBAL|class) (\w+(?:\.\w+)+)", str(error))
+        # A name that the file's end cuts short is one that nobody wrote.
+        return named if _pickles_are_whole(path) else []
+
+
+def _pickles_are_whole(path: Path) -> bool:
+    """Whether the pickles before an older file's numbers all reach their end; parsed, not run."""
+    with path.open("rb") as file:
+        try:
+            for _ in range(PICKLES_OF_OLDER_FORMAT):
+                if not file.peek(1):
+                    break
+                for _operation in pickletools.genops(file):
+                    pass
+        except Exception:  # damaged bytes can make the parser fail in any way
+            return False
+    return True
+
+
+def describe_load_error(error: Exception) -> str:
+    """Return one line for an error of ``torch.load``, without its advice to run the file's code."""
+    lines = re.sub(r"Check the documentation of torch\.load.*", "", str(error), flags=re.S)
+    lines = re.sub(r"\(\d+\) In PyTorch.*?WeightsUnpickler error:", "", lines, flags=re.S)
+    last = (lines.strip().splitlines() or [""])[-1]
+    if "weights_only" in last:
+        last = "it is no plain file of weights"
+    return f"{type(error).__name__}: {printable(last.strip())}"
+
+
+def _check_weights(content: Any, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"checkpoint {path} holds a {type(content).__name__}; expected tensors by name, or a "
+            f"checkpoint with its '{WEIGHTS_KEY}'"
+        )
+    strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange or not content:
+        found = f"'{printable(strange[0])}' is no tensor" if strange else "it is empty"
+        raise InputError(
+            f"checkpoint {path} holds no weights: {found}; expected tensors by name, or a "
+            f"checkpoint with its '{WEIGHTS_KEY}'"
+        )
+    _check_tensors(content, path)
+    return dict(content)
+
+
+def _check_tensors(weights: Mapping[Any, Tensor], path: Path) -> None:
+    """Refuse tensors that are more than a block of numbers, or larger than what holds them."""
+    whole, file_bytes = 0, path.stat().st_size
+    for name, value in weights.items():
+        if type(name) is not str:
+            raise InputError(f"checkpoint {path}: names must be text, got {printable(repr(name))}")
+        plain = type(value) in (Tensor, torch.nn.Parameter) and not value.is_quantized
+        if not plain or value.layout != torch.strided or value.device.type != "cpu":
+            raise InputError(
+                f"checkpoint {path}: {printable(name)} must be a dense tensor of plain numbers, "
+                f"got {type(value).__name__}, {value.layout}, {value.dtype}, {value.device.type}"
+            )
+        whole += value.numel() * value.element_size()
+    if whole > MAX_EXPANSION * file_bytes:
+        raise InputError(
+            f"checkpoint {path}: its tensors claim {whole} bytes, the file has {file_bytes}"
+        )

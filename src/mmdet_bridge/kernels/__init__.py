@@ -1,0 +1,134 @@
+"""Puts torchvision's kernels where mmcv looks for its compiled operators.
+
+mmcv keeps its C++ and CUDA operators in an extension module, ``mmcv._ext``, that has to be compiled
+for the torch at hand. Its wheel comes without one; importing almost anything of mmdet then fails.
+Importing this package supplies them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, NoReturn
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from src.mmdet_bridge.kernels import deform as deform_operators
+from src.mmdet_bridge.kernels import operators
+from src.mmdet_bridge.kernels.operators import UnsupportedOperatorError
+
+EXTENSION = "mmcv._ext"
+OPERATORS: dict[str, Callable[..., Any]] = {
+    operator.__name__: operator
+    for operator in (
+        operators.nms,
+        operators.softnms,
+        operators.roi_align_forward,
+        operators.roi_align_backward,
+        operators.sigmoid_focal_loss_forward,
+        operators.sigmoid_focal_loss_backward,
+        operators.ms_deform_attn_forward,
+        operators.ms_deform_attn_backward,
+        deform_operators.deform_conv_forward,
+        deform_operators.deform_conv_backward_input,
+        deform_operators.deform_conv_backward_parameters,
+        deform_operators.modulated_deform_conv_forward,
+        deform_operators.modulated_deform_conv_backward,
+    )
+}
+"""Every operator of ``mmcv._ext`` that works without a compiled mmcv, by its name there."""
+
+
+class _Extension(ModuleType):
+    """Stands for ``mmcv._ext``; has every name, since mmcv checks for all of them when imported."""
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("_"):
+            raise AttributeError(f"module '{EXTENSION}' has no attribute '{name}'")
+
+        def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+            raise UnsupportedOperatorError(
+                f"mmcv's operator '{name}' has no kernel here: this mmcv comes without compiled "
+                f"operators, and only these work without: {', '.join(OPERATORS)}. Choose layers "
+                f"that need no other, or install an mmcv compiled for torch {torch.__version__}: "
+                "MMCV_WITH_OPS=1 pip install --no-binary onedl-mmcv --no-build-isolation "
+                "--force-reinstall --no-deps onedl-mmcv (needs a C++ compiler, for a GPU also the "
+                "CUDA toolkit)"
+            )
+
+        return refuse
+
+
+def install_kernels() -> None:
+    """Supply ``mmcv._ext`` from torchvision's kernels, unless a compiled one is installed.
+
+    Calling it twice does nothing.
+
+    Raises:
+        ImportError: a compiled one is installed, but not for this torch.
+    """
+    if EXTENSION in sys.modules:
+        return
+    compiled = importlib.util.find_spec(EXTENSION)
+    if compiled is not None:
+        try:
+            importlib.import_module(EXTENSION)
+        except ImportError as error:
+            raise ImportError(
+                f"mmcv's compiled operators {compiled.origin} do not load with torch "
+                f"{torch.__version__} ({error}). Install an mmcv compiled for it, or one without "
+                "compiled operators: torchvision's kernels then serve"
+            ) from error
+        return
+    extension = _Extension(EXTENSION, "mmcv's operators on torchvision's kernels.")
+    extension.__spec__ = ModuleSpec(EXTENSION, loader=None, origin=torchvision.__file__)
+    vars(extension).update(OPERATORS)
+    vars(extension).update(
+        get_compiler_version=lambda: "none: torchvision's kernels",
+        get_compiling_cuda_version=lambda: "none: torchvision's kernels",
+    )
+    sys.modules[EXTENSION] = extension
+    importlib.import_module("mmcv")._ext = extension  # type: ignore[attr-defined]
+
+    # mmcv asks for the gradients of a deformable convolution in two calls, by input and by weight;
+    # torchvision's kernel computes both each time. One call from the autograd function halves that.
+    function = importlib.import_module("mmcv.ops.deform_conv").DeformConv2dFunction
+    function.backward = staticmethod(once_differentiable(_deform_conv_backward))
+
+
+def _deform_conv_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    """``backward`` of mmcv's ``DeformConv2dFunction``, whose forward has ten arguments."""
+    input, offset, weight = ctx.saved_tensors
+    geometry = (*ctx.stride, *ctx.padding, *ctx.dilation, ctx.groups, ctx.deform_groups)
+    by_input, by_weight, by_offset, _, _ = deform_operators.deform_conv_gradients(
+        grad_output, input, weight, offset, geometry
+    )
+    gradients = (
+        by_input.to(input.dtype),
+        by_offset.to(offset.dtype),
+        by_weight.to(weight.dtype),
+    )
+    wanted = zip(gradients, ctx.needs_input_grad, strict=False)
+    return *(gradient if needed else None for gradient, needed in wanted), *(None,) * 7
+
+
+# Two docstrings of mmdet's have a lone backslash, which Python says when it compiles them first:
+# https://docs.python.org/3/whatsnew/3.12.html#other-language-changes
+for _sequence in (r"\ ", r"\i"):
+    warnings.filterwarnings(
+        "ignore",
+        message=re.escape(f"invalid escape sequence '{_sequence}'") + "$",
+        category=SyntaxWarning,
+        module=r".*\bmmdet\b",
+    )
+
+install_kernels()

@@ -1,0 +1,364 @@
+"""Read and write COCO's RLE: counts, compressed or not.
+
+Masks as COCO's uncompressed counts: the lengths of runs by turns, background first.
+Runs that touch are kept apart by a background run of length zero, so a mask comes back with the
+very runs it had.
+
+Masks as COCO's compressed counts, text that takes one or two characters a run.
+Source: ``rleToString`` and ``rleFrString`` in ``maskApi.c`` of the COCO API. From the fourth on, a
+count is written as its difference to the one two before; a number is written five bits a character,
+lowest first, as the character's code less 48, with 32 added where more follow.
+
+Masks as COCO writes them: counts, compressed counts, polygons; one name for all of it.
+The batch forms take and give the masks of many rows at once, as ``run_lengths`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from src.rle.algebra import Runs
+from src.rle.text import (
+    BLOCK_RUNS,
+    ParsedBlock,
+    RunLengthError,
+    RunsBatch,
+    Texts,
+    cut_blocks,
+    load_words,
+    parse_in_blocks,
+)
+
+
+def to_coco_counts(runs: Runs, size_hw: tuple[int, int]) -> list[int]:
+    """Uncompressed COCO counts of a mask.
+
+    Args:
+        runs: Shape (R, 2), valid for the picture.
+        size_hw: Height and width of the picture.
+
+    Returns:
+        Lengths of background and object runs by turns, background first; they sum to H * W. A
+        background run of length zero at the end is left out.
+    """
+    counts, _ = counts_batch(runs, np.array([0, len(runs)]), np.array([size_hw]))
+    return counts.tolist() if counts[-1] or len(runs) == 0 else counts[:-1].tolist()
+
+
+def from_coco_counts(
+    counts: Sequence[int] | npt.NDArray[np.integer], size_hw: tuple[int, int]
+) -> Runs:
+    """Runs of uncompressed COCO counts.
+
+    Args:
+        counts: Lengths of background and object runs by turns, background first.
+        size_hw: Height and width of the picture.
+
+    Returns:
+        Shape (R, 2) int32, without object runs of length zero; runs that a background run of length
+        zero parts are kept apart.
+
+    Raises:
+        RunLengthError: a count is no whole number or negative, or they do not sum to H * W.
+    """
+    try:
+        lengths = np.asarray(counts, dtype=np.int64 if len(counts) == 0 else None)
+    except (TypeError, ValueError):
+        lengths = np.zeros(())
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        raise RunLengthError(f"counts must be a list of whole numbers, got {str(counts)[:60]}")
+    if (lengths < 0).any():
+        at = int(np.argmax(lengths < 0))
+        raise RunLengthError(f"count {at + 1} of {len(lengths)} is negative: {lengths[at]}")
+    height_px, width_px = size_hw
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    if total != height_px * width_px:
+        raise RunLengthError(
+            f"counts sum to {total}, a picture of height {height_px} and width {width_px} has "
+            f"{height_px * width_px}"
+        )
+    runs = np.stack([(ends - lengths)[1::2], lengths[1::2]], axis=1)
+    return runs[runs[:, 1] > 0].astype(np.int32)
+
+
+def counts_batch(
+    runs: Runs, offsets: npt.NDArray[np.int64], sizes_hw: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Counts of N masks in a row, 2 R + 1 of a mask of R runs, and the place of each's first."""
+    sizes_px = np.prod(sizes_hw, axis=1, dtype=np.int64)
+    begins = 2 * offsets[:-1] + np.arange(len(sizes_px))
+    places = 2 * np.arange(len(runs)) + np.repeat(np.arange(len(sizes_px)), np.diff(offsets))
+    filled = np.diff(offsets) > 0
+    starts = runs[:, 0].astype(np.int64)
+    ends = starts + runs[:, 1]
+    gaps = np.diff(ends, prepend=0) - runs[:, 1]
+    gaps[offsets[:-1][filled]] = starts[offsets[:-1][filled]]
+    sizes_px[filled] -= ends[offsets[1:][filled] - 1]
+    counts = np.empty(2 * len(runs) + len(sizes_px), dtype=np.int64)
+    counts[places] = gaps
+    counts[places + 1] = runs[:, 1]
+    counts[begins + 2 * np.diff(offsets)] = sizes_px
+    return counts, begins
+
+
+_MAX_GROUPS = 7  # of five bits: more than any count below 2**31 and its sign take
+_JOINS = [
+    (np.uint64(low), np.uint64(high), np.uint64(shift))
+    for low, high, shift in (
+        (0x001F001F001F001F, 0x03E003E003E003E0, 3),
+        (0x000003FF000003FF, 0x000FFC00000FFC00, 6),
+        (0x00000000000FFFFF, 0x000000FFFFF00000, 12),
+    )
+]
+
+
+def to_coco_compressed(runs: Runs, size_hw: tuple[int, int]) -> str:
+    """Compressed COCO counts of a mask, as in the ``counts`` of a COCO JSON.
+
+    Args:
+        runs: Shape (R, 2), valid for the picture.
+        size_hw: Height and width of the picture.
+    """
+    return _compress_block(runs, np.array([0, len(runs)]), np.array([size_hw]))[0]
+
+
+def to_coco_compressed_batch(
+    runs: Runs, offsets: npt.NDArray[np.int64], sizes_hw: npt.NDArray[np.integer]
+) -> list[str]:
+    """Compressed COCO counts of many masks, as :func:`to_coco_compressed` gives one by one.
+
+    Args:
+        runs: Shape (R, 2) int32, the runs of all masks one after the other, each valid.
+        offsets: Shape (N + 1,), mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
+        sizes_hw: Shape (N, 2), height and width of each mask's picture.
+    """
+    texts: list[str] = []
+    for begin, end in cut_blocks(ends=offsets[1:] - offsets[0], size=BLOCK_RUNS):
+        block = offsets[begin : end + 1]
+        texts += _compress_block(
+            runs[block[0] : block[-1]], block - block[0], sizes_hw=sizes_hw[begin:end]
+        )
+    return texts
+
+
+def from_coco_compressed(text: str | bytes, size_hw: tuple[int, int]) -> Runs:
+    """Runs of compressed COCO counts.
+
+    Args:
+        text: The ``counts`` of a COCO JSON or of pycocotools.
+        size_hw: Height and width of the picture.
+
+    Returns:
+        Shape (R, 2) int32; runs that a background run of length zero parts are kept apart.
+
+    Raises:
+        RunLengthError: a character that the format does not have, a text that ends within a count,
+            a negative count, or counts that do not sum to H * W.
+    """
+    data = text.encode("utf-8") if isinstance(text, str) else text
+    codes = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
+    if len(codes) and (codes.min() < 0 or codes.max() > 63):
+        at = int(np.argmax((codes < 0) | (codes > 63)))
+        character = data.decode("utf-8", errors="replace")[at]
+        raise RunLengthError(
+            f"compressed counts: character {at + 1} is {character!r}, legal are '0' to 'o'"
+        )
+    ends = np.flatnonzero(codes < 32)
+    if len(codes) and (len(ends) == 0 or ends[-1] != len(codes) - 1):
+        raise RunLengthError(
+            f"compressed counts: the text of {len(codes)} characters ends within a count"
+        )
+    sizes = np.diff(ends, prepend=-1)
+    if len(sizes) and sizes.max() > _MAX_GROUPS:
+        at = int(np.argmax(sizes > _MAX_GROUPS))
+        raise RunLengthError(f"compressed counts: count {at + 1} has more than 31 bits")
+    within = np.arange(len(codes)) - np.repeat(ends - sizes + 1, sizes)
+    counts = np.zeros(len(ends), dtype=np.int64)
+    if len(ends):
+        counts = np.add.reduceat((codes & 31) << (5 * within), ends - sizes + 1)
+        counts -= ((codes[ends] >> 4) & 1) << (5 * sizes)
+    # From the fourth on, a count is written as its difference to the one two before.
+    counts[1::2] = np.cumsum(counts[1::2])
+    counts[2::2] = np.cumsum(counts[2::2])
+    return from_coco_counts(counts, size_hw)
+
+
+def from_coco_compressed_batch(texts: Texts, sizes_hw: npt.NDArray[np.integer]) -> RunsBatch:
+    """Runs of many compressed COCO counts, as :func:`from_coco_compressed` gives one by one.
+
+    Args:
+        texts: N texts.
+        sizes_hw: Shape (N, 2), height and width of each mask's picture.
+
+    Returns:
+        Runs, offsets and problems. A text that :func:`from_coco_compressed` refuses gives no runs,
+        and its message in ``problems``; the other masks are unharmed.
+    """
+    sizes_px = np.prod(sizes_hw, axis=1, dtype=np.int64)
+    return parse_in_blocks(
+        texts,
+        parse_block=lambda block, first: _expand_block(block, sizes_px[first : first + len(block)]),
+        parse_one=lambda text, row: from_coco_compressed(
+            text, (int(sizes_hw[row, 0]), int(sizes_hw[row, 1]))
+        ),
+    )
+
+
+def _compress_block(
+    runs: Runs, offsets: npt.NDArray[np.int64], sizes_hw: npt.NDArray[np.integer]
+) -> list[str]:
+    counts, begins = counts_batch(runs, offsets, sizes_hw)
+    deltas = counts.copy()
+    deltas[2:] -= counts[:-2]
+    for place in range(3):  # the first three of a mask are written as they are
+        at = begins[begins + place < len(counts)] + place
+        deltas[at] = counts[at]
+    # A count's characters, lowest five bits first, are the bytes of one word; it takes at most 7.
+    words = np.zeros(len(counts), dtype=np.uint64)
+    at = np.arange(len(counts))
+    rests = deltas
+    for group in range(_MAX_GROUPS):
+        bits = rests & 31
+        rests = rests >> 5
+        more = rests != -(bits >> 4)  # until the rest is but the sign of this group
+        words[at] |= (bits + 48 + 32 * more).astype(np.uint64) << np.uint64(8 * group)
+        at, rests = at[more], rests[more]
+        if len(at) == 0:
+            break
+    lasts = np.append(begins[1:], len(counts)) - 1
+    words[lasts[(counts[lasts] == 0) & (np.diff(offsets) > 0)]] = 0
+    words[lasts] |= np.uint64(ord("\n") << 56)
+    return words.tobytes().translate(None, b"\0").decode("ascii").split("\n")[:-1]
+
+
+def _expand_block(block: list[bytes], sizes_px: npt.NDArray[np.int64]) -> ParsedBlock | None:
+    lengths = np.array([len(text) for text in block], dtype=np.int64)
+    text_ends = np.cumsum(lengths)
+    # Behind the text is room to load the last count as a word of eight characters.
+    codes = np.frombuffer(b"".join((*block, b"0" * 16)), dtype=np.uint8) - np.uint8(48)
+    if lengths.min() == 0 or codes.max() > 63 or codes[text_ends - 1].max() > 31:
+        return None
+    ends = np.flatnonzero(codes[: text_ends[-1]] < 32) + 1
+    groups = np.diff(ends, prepend=0)
+    if groups.max() > _MAX_GROUPS:
+        return None
+    # Join the low five bits of a word's bytes in pairs, fours and eights, all at once.
+    words = load_words(codes, ends - groups)
+    for low, high, shift in _JOINS:
+        words = (words & low) | ((words >> shift) & high)
+    unused = 64 - 5 * groups  # the counts that follow, and room for the sign
+    deltas = (words << unused.view(np.uint64)).view(np.int64) >> unused
+
+    totals = np.diff(np.searchsorted(ends, text_ends, side="right"), prepend=0)
+    begins = np.cumsum(totals) - totals
+    gaps = deltas[begins]
+    # What follows a mask's first count are pairs of a run and the background after it.
+    pairs_in = totals >> 1
+    firsts = np.cumsum(pairs_in) - pairs_in
+    pairs = np.zeros((int(pairs_in.sum()), 2), dtype=np.int64)
+    rows = np.repeat(begins - 2 * firsts, pairs_in) + 2 * np.arange(len(pairs)) + 1
+    pairs[:, 0] = deltas[rows]
+    whole = np.ones(len(pairs), dtype=bool)
+    whole[(firsts + pairs_in - 1)[(totals & 1 == 0)]] = False
+    pairs[whole, 1] = deltas[rows[whole] + 1]
+    _accumulate(pairs, firsts, pairs_in)
+    pairs[~whole, 1] = 0
+    if (len(pairs) and (pairs[:, 0].min() < 1 or pairs[:, 1].min() < 0)) or gaps.min() < 0:
+        return None
+    ends_px = pairs.sum(axis=1)
+    _accumulate(ends_px, firsts, pairs_in)
+    ends_px += np.repeat(gaps, pairs_in)
+    finals = gaps
+    filled = pairs_in > 0
+    finals[filled] = ends_px[(firsts + pairs_in - 1)[filled]]
+    if (finals != sizes_px).any():
+        return None
+    runs = np.stack([ends_px - pairs.sum(axis=1), pairs[:, 0]], axis=1)
+    return runs.astype(np.int32), pairs_in
+
+
+def _accumulate(
+    values: npt.NDArray[np.int64], firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> None:
+    """Running sums along the first axis, in place, begun anew at the first of each segment."""
+    np.cumsum(values, axis=0, out=values)
+    before = np.concatenate([np.zeros((1, *values.shape[1:]), dtype=np.int64), values])[firsts]
+    values -= np.repeat(before, sizes, axis=0)
+
+
+__all__ = [
+    "from_coco_compressed",
+    "from_coco_compressed_batch",
+    "from_coco_counts",
+    "from_polygons",
+    "to_coco_compressed",
+    "to_coco_compressed_batch",
+    "to_coco_counts",
+]
+
+_FARTHEST_PX = 100_000  # pycocotools walks along every edge, also where no picture is
+
+
+LEAST_COORDINATES = 6  # of a polygon: three points
+
+
+def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Runs:
+    """Maximal runs of the union of polygons, rasterised by pycocotools as in every COCO tool.
+
+    Args:
+        polygons: Each ``[x1, y1, x2, y2, ...]`` in pixels. One of fewer than three points has no
+            area and is left out where another one has three.
+        size_hw: Height and width of the picture.
+
+    Raises:
+        RunLengthError: a polygon that is no list of numbers or of an odd number of them, none of
+            three points, or a coordinate that is not finite or far beyond any picture; or all
+            coordinates lie within 0 and 1, as those divided by width and height do.
+    """
+    height_px, width_px = size_hw
+    checked = []
+    too_short: str | None = None
+    for index, polygon in enumerate(polygons):
+        name = f"polygon {index + 1} of {len(polygons)}"
+        try:
+            coordinates = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise RunLengthError(
+                f"{name} holds a coordinate that is no number: {str(polygon)[:60]}"
+            ) from None
+        if coordinates.ndim != 1:
+            raise RunLengthError(f"{name} is not one list of coordinates: {str(polygon)[:60]}")
+        is_short = len(coordinates) < LEAST_COORDINATES
+        if len(coordinates) % 2 or is_short:
+            problem = (
+                f"{name} has {len(coordinates)} coordinates; legal are x1, y1, x2, y2, ... of at "
+                "least 3 points"
+            )
+            if len(coordinates) % 2:
+                raise RunLengthError(problem)
+            too_short = too_short or problem
+        outside = np.flatnonzero(~(np.abs(coordinates) <= _FARTHEST_PX))
+        if len(outside):
+            raise RunLengthError(
+                f"{name}: coordinate {outside[0] + 1} is {coordinates[outside[0]]:g}; legal are "
+                f"-{_FARTHEST_PX} to {_FARTHEST_PX}"
+            )
+        if not is_short:
+            checked.append(coordinates.tolist())
+    if not checked:
+        if too_short is not None:
+            raise RunLengthError(too_short)
+        return np.zeros((0, 2), dtype=np.int32)
+    if all(0 <= coordinate <= 1 for polygon in checked for coordinate in polygon):
+        raise RunLengthError(
+            "coordinates must be in pixels, got none outside of 0 to 1 "
+            f"({str(checked[0][:4])[1:-1]}, ...): multiply x by the image's width and y by its "
+            "height"
+        )
+    merged = coco_mask.merge(coco_mask.frPyObjects(checked, height_px, width_px))
+    return from_coco_compressed(merged["counts"], size_hw)

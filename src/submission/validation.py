@@ -1,0 +1,420 @@
+"""Validate a submission: every rule of the competition, with the row that breaks it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from src.annotations.categories import LabelDescriptions
+from src.annotations.image_names import ImageIds
+from src.annotations.instances import LONG_EDGE_PX
+from src.annotations.rows import Lines, RowError, describe_ids, iterate_lines, split_fields
+from src.postprocess.raster import RASTERS
+from src.rle import Runs, check_runs_batch, parse_runs_batch
+from src.rle.algebra import merge_touching
+from src.rle.bitmasks import intersections_px, pack_runs
+from src.submission.formats import LEGAL_CATEGORIES, SubmissionFormat
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def run_problems(text: str, pixels: int) -> list[str]:
+    """Everything that is wrong with one ``EncodedPixels``, a sentence a kind, with its first place.
+
+    Args:
+        text: ``start length start length ...``, starts counted from 1.
+        pixels: Of the raster; 0: not known.
+
+    Returns:
+        Nothing where the text is a mask with a pixel.
+    """
+    tokens = text.split()
+    if not tokens:
+        return ["the mask is empty; an image without objects has the row `1 1` of class 23"]
+    found: dict[str, list[str]] = {}
+    values: list[int | None] = []
+    for place, token in enumerate(tokens, start=1):
+        is_number = _WHOLE_NUMBER.fullmatch(token) is not None
+        values.append(int(token) if is_number else None)
+        if not is_number:
+            shown = token if len(token) <= 40 else token[:40] + "..."
+            problem = f"value {place} of {len(tokens)} is {shown!r}, not a whole number"
+            found.setdefault("text", []).append(problem)
+    if len(tokens) % 2:
+        problem = f"an odd number of values, {len(tokens)}: each start needs a length"
+        found.setdefault("odd", []).append(problem)
+    runs = [
+        (number, start, length)
+        for number, (start, length) in enumerate(zip(values[::2], values[1::2], strict=False), 1)
+        if start is not None and length is not None
+    ]
+    for number, start, length in runs:
+        name = f"run {number} (start {start}, length {length})"
+        if start < 1:
+            found.setdefault("start", []).append(f"{name}: the start is below 1")
+        if length < 1:
+            found.setdefault("length", []).append(f"{name}: the length is below 1")
+        elif pixels and start + length - 1 > pixels:
+            problem = f"{name} ends past the raster, which has {pixels} pixels"
+            found.setdefault("outside", []).append(problem)
+    for (before, start, length), (number, next_start, next_length) in pairwise(runs):
+        name = f"run {number} (start {next_start}, length {next_length})"
+        previous = f"run {before} (start {start}, length {length})"
+        if next_start < start:
+            problem = f"{name} starts before {previous}; starts must ascend"
+            found.setdefault("descends", []).append(problem)
+        elif next_start < start + length:
+            found.setdefault("overlaps", []).append(f"{name} overlaps {previous}")
+    return [
+        problems[0] + (f" (and {len(problems) - 1} more such)" if len(problems) > 1 else "")
+        for problems in found.values()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two masks of one image and class that share pixels."""
+
+    image_id: str
+    category: int
+    row: int  # of the later mask, in the file
+    earlier_row: int
+    shared_px: int
+
+
+@dataclass(slots=True)
+class MaskCollector:
+    """Takes the masks of a file block by block and finds those that overlap.
+
+    Runs are kept, eight bytes each; only the masks of an image and class with an overlap are drawn.
+    """
+
+    _keys: list[tuple[str, int]] = field(default_factory=list)
+    _groups: dict[tuple[str, int], int] = field(default_factory=dict)
+    _group_pixels: list[int] = field(default_factory=list)
+    _runs: list[Runs] = field(default_factory=list)
+    _counts: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    _mask_groups: list[int] = field(default_factory=list)
+    _rows: list[int] = field(default_factory=list)
+
+    def add(
+        self,
+        *,
+        runs: Runs,
+        offsets: npt.NDArray[np.int64],
+        rows: Sequence[int],
+        keys: Sequence[tuple[str, int]],
+        pixels: Sequence[int],
+    ) -> None:
+        """Add N masks.
+
+        Args:
+            runs: The runs of all, one after the other; need not ascend nor lie on the raster.
+            offsets: Shape (N + 1,).
+            rows: N numbers of rows.
+            keys: N pairs of image and category; masks of a pair must be disjoint.
+            pixels: N sizes of rasters.
+        """
+        self._runs.append(runs)
+        self._counts.append(np.diff(offsets))
+        self._rows.extend(rows)
+        for key, count in zip(keys, pixels, strict=True):
+            group = self._groups.setdefault(key, len(self._groups))
+            if group == len(self._keys):
+                self._keys.append(key)
+                self._group_pixels.append(count)
+            self._mask_groups.append(group)
+
+    def overlaps(self) -> list[Overlap]:
+        """Every pair of masks of one image and class that share a pixel."""
+        if not self._rows:
+            return []
+        runs = np.concatenate(self._runs)
+        counts = np.concatenate(self._counts)
+        groups = np.array(self._mask_groups)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        overlaps = []
+        for group in _groups_with_overlaps(runs, np.repeat(groups, counts)).tolist():
+            image_id, category = self._keys[group]
+            masks = np.flatnonzero(groups == group)
+            limit = self._group_pixels[group]
+            drawn = pack_runs(
+                [_as_mask(runs[offsets[mask] : offsets[mask + 1]], limit) for mask in masks],
+                (limit, 1),
+            )
+            shared = np.triu(intersections_px(drawn, drawn), k=1)
+            in_file = [self._rows[mask] for mask in masks]
+            overlaps += [
+                Overlap(image_id, category, in_file[later], in_file[earlier], int(px))
+                for earlier, later, px in zip(*np.nonzero(shared), shared[shared > 0], strict=True)
+            ]
+        return overlaps
+
+
+def _groups_with_overlaps(runs: Runs, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Groups in which some runs share a pixel. ``groups``: shape (R,), that of each run."""
+    order = np.lexsort((runs[:, 0], groups))
+    starts = runs[order, 0].astype(np.int64)
+    ends = starts + runs[order, 1]
+    groups = groups[order]
+    # where any two runs overlap, the first that does overlaps the one before it
+    shares = (starts[1:] < ends[:-1]) & (groups[1:] == groups[:-1])
+    return np.unique(groups[1:][shares])
+
+
+def _as_mask(runs: Runs, pixels: int) -> Runs:
+    """The pixels of runs in any order, as far as they lie on the raster, as valid runs."""
+    starts = np.clip(runs[:, 0].astype(np.int64), 0, pixels)
+    ends = np.clip(runs[:, 0].astype(np.int64) + runs[:, 1], 0, pixels)
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
+    starts[1:] = np.maximum(starts[1:], ends[:-1])
+    return merge_touching(starts[ends > starts], ends[ends > starts])
+
+
+_ID = re.compile(r"[0-9]{1,9}")
+_NO_CATEGORY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule."""
+
+    row: int  # line of the file, the header is 1; 0: the file as a whole
+    image_id: str  # as the file spells it; empty where it is about no image
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"row {self.row}" if self.row else "the file"
+        return f"{place}{', image ' + self.image_id if self.image_id else ''}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was read, and what is wrong with it."""
+
+    rows: int
+    images: int
+    violations: tuple[Violation, ...]  # by row; images that are missing come last
+
+
+def check_submission(
+    path: str | Path,
+    *,
+    written_as: SubmissionFormat,
+    image_ids: Collection[str] | None,
+    labels: LabelDescriptions,
+    sizes_hw: Mapping[str, tuple[int, int]] | None = None,
+) -> Findings:
+    """Check a whole file.
+
+    Args:
+        path: The submission.
+        written_as: Which competition's rules.
+        image_ids: Those that must occur, and may; None: ids are not checked.
+        labels: Legal attributes; where it lists none, any.
+        sizes_hw: (height, width) of photos by image id, for rasters that depend on them; where one
+            is missing, a raster of that kind has its largest size.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = Path(path)
+    reader = _Reader(written_as, image_ids, labels, sizes_hw or {})
+    for lines in iterate_lines(path):
+        reader.read(lines)
+    return reader.finish()
+
+
+class _Reader:
+    """Reads lines and remembers violations."""
+
+    def __init__(
+        self,
+        written_as: SubmissionFormat,
+        image_ids: Collection[str] | None,
+        labels: LabelDescriptions,
+        sizes_hw: Mapping[str, tuple[int, int]],
+    ) -> None:
+        self._format = written_as
+        self._legal_ids = None if image_ids is None else frozenset(image_ids)
+        self._names = ImageIds(key="ImageId", add_suffix=True)
+        for name in image_ids or ():
+            self._names.identify(name)
+        self._labels = labels
+        self._sizes_hw = sizes_hw
+        self._violations: list[Violation] = []
+        self._seen: dict[str, None] = {}
+        self._rows = 0
+        self._places: dict[str, int] | None = None
+        self._columns = 0
+        self._masks = MaskCollector()
+        # labels and images repeat from row to row
+        self._label_problems = cache(self._problems_of)
+        self._category = cache(self._category_of)
+        self._spelling = cache(self._spelling_problem)
+        self._pixels = cache(self._count_pixels)
+
+    def read(self, lines: Lines) -> None:
+        """Check the next lines of the file."""
+        if self._places is None and lines:
+            self._read_header(lines[0])
+            lines = lines[1:]
+        if self._places is None or not lines:
+            return
+        numbers: list[int] = []
+        rows: list[dict[str, str]] = []
+        for number, line in lines:
+            self._rows += 1
+            row = self._fields(number, line)
+            if row is not None:
+                numbers.append(number)
+                rows.append(row)
+        for number, row in zip(numbers, rows, strict=True):
+            self._check_image_id(number, row["ImageId"])
+            for reason in self._label_problems(*self._label(row)):
+                self._add(number, row["ImageId"], reason)
+        if rows:
+            self._check_masks(numbers, rows)
+
+    def finish(self) -> Findings:
+        """What can be said of the file as a whole."""
+        if self._places is None and not self._violations:
+            self._add(0, "", f"it is empty; the header {self._header()} is wanted")
+        for overlap in self._masks.overlaps():
+            self._add(
+                overlap.row,
+                overlap.image_id,
+                f"the mask shares {overlap.shared_px} pixels with that of row "
+                f"{overlap.earlier_row}, of the same image and class {overlap.category}",
+            )
+        self._violations.sort(key=lambda violation: violation.row)
+        if self._legal_ids is not None and self._places is not None:
+            for name in sorted(self._legal_ids - self._seen.keys()):
+                self._add(0, name, "it is in the sample and has no row")
+        return Findings(self._rows, len(self._seen), tuple(self._violations))
+
+    def _add(self, row: int, image_id: str, reason: str) -> None:
+        self._violations.append(Violation(row, image_id, reason))
+
+    def _header(self) -> str:
+        return ",".join(self._format.header)
+
+    def _read_header(self, first: tuple[int, bytes]) -> None:
+        number, line = first
+        text = line.decode("utf-8", errors="backslashreplace")
+        names = [
+            name.decode("utf-8", errors="backslashreplace") for name in split_fields(line) or []
+        ]
+        if tuple(names) != self._format.header:
+            self._add(number, "", f"the header is {text[:100]!r}; {self._header()} is wanted")
+        places = {name: index for index, name in enumerate(names)}
+        missing = [name for name in self._format.header if name not in places]
+        if missing:
+            self._add(
+                number, "", f"the column {missing[0]} is missing, so the rows cannot be looked at"
+            )
+            return
+        self._places, self._columns = places, len(names)
+
+    def _fields(self, number: int, line: bytes) -> dict[str, str] | None:
+        assert self._places is not None  # read_header saw to it
+        try:
+            texts = [field.decode("utf-8") for field in split_fields(line) or []]
+        except UnicodeDecodeError as error:
+            self._add(number, "", f"not UTF-8 text ({error})")
+            return None
+        if not texts:
+            self._add(number, "", "a quote is misplaced or not closed")
+            return None
+        if len(texts) != self._columns:
+            self._add(
+                number, texts[0], f"{len(texts)} values; the header has {self._columns} columns"
+            )
+            return None
+        return {name: texts[place] for name, place in self._places.items()}
+
+    def _check_image_id(self, number: int, name: str) -> None:
+        self._seen[name] = None
+        if not name:
+            self._add(number, "", "ImageId is empty")
+        elif self._format.id_suffix and name.endswith(self._format.id_suffix):
+            self._add(
+                number, name, f"ImageId ends in {self._format.id_suffix}, which it has not here"
+            )
+        elif problem := self._spelling(name):
+            self._add(number, name, problem)
+        elif self._legal_ids is not None and name not in self._legal_ids:
+            self._add(number, name, "the sample has no image of this id")
+
+    def _spelling_problem(self, name: str) -> str | None:
+        """What is wrong with the spelling of an image that its file may be known by."""
+        try:
+            image_id, _ = self._names.identify(name)
+        except RowError as error:
+            return str(error)
+        if image_id == name:
+            return None
+        return f"ImageId must be {image_id!r:.100}, one spelling for an image, got {name!r:.100}"
+
+    def _label(self, row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(row[column] for column in self._format.edition.label_columns)
+
+    def _check_masks(self, numbers: list[int], rows: list[dict[str, str]]) -> None:
+        names = [row["ImageId"] for row in rows]
+        texts = [row["EncodedPixels"] for row in rows]
+        pixels = [self._pixels(name) for name in names]
+        batch = parse_runs_batch(texts)
+        sizes_hw = np.stack([np.array(pixels), np.ones(len(pixels), dtype=np.int64)], axis=1)
+        bad = {index for index, text in enumerate(texts) if not text.strip()}
+        bad |= batch.problems.keys() | check_runs_batch(batch.runs, batch.offsets, sizes_hw).keys()
+        for index in sorted(bad):
+            for reason in run_problems(texts[index], pixels[index]):
+                self._add(numbers[index], names[index], reason)
+        self._masks.add(
+            runs=batch.runs,
+            offsets=batch.offsets,
+            rows=numbers,
+            keys=[(row["ImageId"], self._category(*self._label(row))) for row in rows],
+            pixels=pixels,
+        )
+
+    def _category_of(self, *label: str) -> int:
+        category, _ = self._format.edition.split_label(*label)
+        return int(category) if _ID.fullmatch(category) else _NO_CATEGORY
+
+    def _problems_of(self, *label: str) -> list[str]:
+        """What is wrong with the label columns of a row."""
+        category, attributes = self._format.edition.split_label(*label)
+        problems = []
+        if not _ID.fullmatch(category):
+            problems.append(f"the category is {category!r:.60}, not a whole number")
+        elif int(category) not in LEGAL_CATEGORIES:
+            problems.append(f"category {category}; 0 to 45 are legal")
+        legal = self._labels.attribute_names
+        texts = [text for text in attributes if not _ID.fullmatch(text)]
+        problems += [f"the attribute {text!r:.60} is not a whole number" for text in texts]
+        ids = [int(text) for text in attributes if _ID.fullmatch(text)]
+        problems += [
+            f"unknown attribute {number}; {describe_ids(legal)} are legal"
+            for number in ids
+            if legal and number not in legal
+        ]
+        if len(set(ids)) < len(ids):
+            problems.append(f"an attribute occurs twice in {','.join(attributes)}")
+        elif self._format.sorts_attributes and ids != sorted(ids):
+            problems.append(f"the attributes {','.join(attributes)} do not ascend")
+        return problems
+
+    def _count_pixels(self, image_id: str) -> int:
+        """Pixels of an image's raster."""
+        largest = (LONG_EDGE_PX, LONG_EDGE_PX)
+        height, width = RASTERS[self._format.raster](self._sizes_hw.get(image_id, largest))
+        return height * width

@@ -1,0 +1,115 @@
+"""One photo as it lies on the disk: JPEG bytes with the habits of real ones, and its CSV rows."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from src.rle import format_runs
+from src.synthetic.kinds import LAST_GARMENT_WITH_ATTRIBUTES, Kind
+from src.synthetic.photo import draw_photo
+from src.synthetic.request import PhotoRequest
+
+SPLITS = ("train", "test")
+GARMENT_ROWS = 0.235
+"""Share of rows that are of classes 0 to 12, where nearly all attributes are."""
+
+_NOISE_KINDS = (Kind.HOOD, Kind.COLLAR, Kind.NECKLINE)
+_NOISE_SHARE = 0.002  # the real data has 3 such rows in all; small sets should meet one too
+_ORIENTATION_TAG = 0x0112
+_TURNS = {6: 1, 8: -1}
+"""EXIF orientation: quarter turns (counterclockwise) from the displayed picture to the stored."""
+
+_DRAWN = (6, 8, 6)  # none that keeps the size: the masks of a few images would not tell its reading
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRecord:
+    """A finished photo."""
+
+    image_id: str
+    jpeg: bytes
+    rows: tuple[str, ...]
+    """CSV lines without line end: ImageId,EncodedPixels,Height,Width,ClassId."""
+
+
+def image_id(seed: int, split: str, index: int) -> str:
+    """Name of a photo: 32 hexadecimal digits and ``.jpg``, as in the real data."""
+    key = f"{seed}/{split}/{index}".encode()
+    return hashlib.blake2b(key, digest_size=16).hexdigest() + ".jpg"
+
+
+def draw_record(
+    request: PhotoRequest, split: str, index: int, *, may_transpose: bool
+) -> PhotoRecord:
+    """Draw one photo of a data set; it depends on seed, split and index and on nothing else.
+
+    Args:
+        request: how photos are drawn.
+        split: ``train`` or ``test``.
+        index: number of the photo in its split, from 0.
+        may_transpose: whether the set is large enough to have rows with exchanged sizes.
+    """
+    rng = np.random.default_rng([request.seed, SPLITS.index(split), index])
+    low, high = request.image_size
+    long_edge = int(rng.integers(low, high + 1))
+    gray = rng.random() < request.grayscale_share
+    orientation = _DRAWN[int(rng.integers(3))] if rng.random() < request.rotated_share else 1
+    quality = int(rng.integers(82, 97))
+    transposed = split == "train" and request.is_transposed(index)
+    if transposed:
+        orientation = 6 if index % 2 else 8
+    photo = draw_photo(
+        rng,
+        long_edge,
+        request.difficulty,
+        request.clutter,
+        never_square=transposed,
+        categories=request.categories,
+    )
+    name = image_id(request.seed, split, index)
+    height, width = photo.size_hw
+    if transposed and may_transpose:
+        height, width = width, height
+    rows = []
+    for item in photo.objects:
+        label = class_id(rng, item.kind, item.attributes, request.attributes_share)
+        rows.append(f"{name},{format_runs(item.runs)},{height},{width},{label}")
+    jpeg = _encode_jpeg(photo.picture, gray, orientation, quality)
+    return PhotoRecord(name, jpeg, tuple(rows))
+
+
+def class_id(
+    rng: np.random.Generator, kind: Kind, attributes: tuple[int, ...], share: float
+) -> str:
+    """The ClassId of a row: the category, and for a share of the rows its attributes (``6_13_24``).
+
+    Classes 0 to 12 get nearly all of them; 27, 28 and 33 now and then get one by mistake, as in the
+    real data.
+    """
+    dice, noise = rng.random(), int(rng.integers(92))
+    if kind <= LAST_GARMENT_WITH_ATTRIBUTES and dice < share / GARMENT_ROWS:
+        return "_".join(map(str, (int(kind), *attributes)))
+    if kind in _NOISE_KINDS and dice < _NOISE_SHARE * (share > 0):
+        return f"{int(kind)}_{noise}"
+    return str(int(kind))
+
+
+def _encode_jpeg(
+    picture: npt.NDArray[np.uint8], gray: bool, orientation: int, quality: int
+) -> bytes:
+    stored = np.ascontiguousarray(np.rot90(picture, _TURNS.get(orientation, 0)))
+    image = Image.fromarray(stored)
+    if gray:
+        image = image.convert("L")
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[_ORIENTATION_TAG] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality, exif=exif)
+    return buffer.getvalue()

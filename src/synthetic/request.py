@@ -1,0 +1,167 @@
+"""What is asked for: how many photos, how large, how hard; checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from src.errors import InputError
+from src.synthetic.kinds import Kind
+from src.synthetic.outfit import can_dress
+
+DRAWING_VERSION = 1
+"""Rises when the same seed gives other photos, so that two versions are never mixed in a folder."""
+
+SMALLEST_EDGE_PX, LARGEST_EDGE_PX = 64, 12_000
+PHOTOS_FOR_EACH_TRANSPOSED = 10
+FIRST_TRANSPOSED, TRANSPOSED_STEP = 7, 6
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRequest:
+    """How photos are drawn and filed.
+
+    Args:
+        seed: from which every photo follows, each on its own: photo 5 is the same in a set of 10
+            and in a set of 1,000.
+        image_size: smallest and largest long edge, in px.
+        difficulty: 0 to 1. At 0 garments keep to usual colours, trims stand out, poses are calm and
+            figures fill the frame; at 1 any colour, own-cloth trims, lively poses, more distance.
+        clutter: 0 (empty places, out of focus) to 1 (crowded ones).
+        attributes_share: of the rows, this share carries attributes.
+        grayscale_share: of the photos, this share has one channel.
+        rotated_share: of the photos, this share is stored turned, with an EXIF orientation.
+        transposed_images: how many training photos have Height and Width exchanged in train.csv;
+            none where there are fewer than ten photos for each.
+        categories: ids of what the figures wear and the rows tell of; parts that are not among them
+            are drawn as pieces of their garments.
+    """
+
+    seed: int = 0
+    image_size: tuple[int, int] = (768, 1536)
+    difficulty: float = 0.5
+    clutter: float = 0.5
+    attributes_share: float = 0.035
+    grayscale_share: float = 0.02
+    rotated_share: float = 0.03
+    transposed_images: int = 2
+    categories: tuple[int, ...] = tuple(map(int, Kind))
+
+    def __post_init__(self) -> None:
+        _check_whole("seed", self.seed, 0, 2**63 - 1)
+        low, high = self.image_size
+        for edge in (low, high):
+            _check_whole("image_size", edge, SMALLEST_EDGE_PX, LARGEST_EDGE_PX)
+        if low > high:
+            raise InputError(f"image_size=[{low},{high}]: the smaller edge comes first")
+        for key in (
+            "difficulty",
+            "clutter",
+            "attributes_share",
+            "grayscale_share",
+            "rotated_share",
+        ):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise InputError(f"{key}={value}: it must be a number from 0 to 1")
+        _check_whole("transposed_images", self.transposed_images, 0, 1000)
+        for category in self.categories:
+            _check_whole("categories", category, 0, max(Kind))
+        if not can_dress(self.categories):
+            raise InputError(
+                f"categories={list(self.categories)}: nobody is dressed in these; a dress or "
+                "jumpsuit (10, 11) is needed, or something above (0, 1, 2) and below (6, 7, 8)"
+            )
+
+    def is_transposed(self, index: int) -> bool:
+        """Whether the training photo ``index`` is one whose rows may be given the wrong size."""
+        number, rest = divmod(index - FIRST_TRANSPOSED, TRANSPOSED_STEP)
+        return rest == 0 and 0 <= number < self.transposed_images
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRequest:
+    """A whole data set in the competition's layout."""
+
+    train_images: int
+    test_images: int
+    photos: PhotoRequest
+
+    def __post_init__(self) -> None:
+        _check_whole("train_images", self.train_images, 1, 10_000_000)
+        _check_whole("test_images", self.test_images, 0, 10_000_000)
+
+    @property
+    def has_transposed(self) -> bool:
+        """Whether there are enough training photos for some to have a wrong size."""
+        wanted = self.photos.transposed_images
+        return self.train_images >= PHOTOS_FOR_EACH_TRANSPOSED * wanted
+
+    def describe(self) -> dict[str, Any]:
+        """The request as plain values, to compare with that of an earlier run."""
+        photos = asdict(self.photos) | {
+            "image_size": list(self.photos.image_size),
+            "categories": list(self.photos.categories),
+        }
+        return {
+            "kind": "photos",
+            "drawing_version": DRAWING_VERSION,
+            "train_images": self.train_images,
+            "test_images": self.test_images,
+            **photos,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CsvRequest:
+    """A train.csv alone, of any length, with rows as long as the real ones.
+
+    Args:
+        rows: objects to write.
+        seed: from which every image follows.
+        image_size: smallest and largest long edge, in px.
+        attributes_share: of the rows, this share carries attributes.
+    """
+
+    rows: int
+    seed: int = 0
+    image_size: tuple[int, int] = (3000, 6000)
+    attributes_share: float = 0.035
+
+    def __post_init__(self) -> None:
+        _check_whole("rows", self.rows, 1, 1_000_000_000)
+        PhotoRequest(
+            seed=self.seed, image_size=self.image_size, attributes_share=self.attributes_share
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The request as plain values, to compare with that of an earlier run."""
+        values = asdict(self) | {"image_size": list(self.image_size)}
+        return {"kind": "csv", "drawing_version": DRAWING_VERSION, **values}
+
+
+def parse_image_size(value: Any, default: tuple[int, int]) -> tuple[int, int]:
+    """``image_size`` as a user gives it: a long edge, or [smallest, largest]; None: the default."""
+    if value is None:
+        return default
+    edges = value if isinstance(value, list | tuple) else [value, value]
+    if len(edges) != 2 or any(isinstance(e, bool) or not isinstance(e, int) for e in edges):
+        raise InputError(
+            f"image_size={value}: give the long edge in px (image_size=1024) or its smallest and "
+            "largest value (image_size=[768,1536])"
+        )
+    return int(edges[0]), int(edges[1])
+
+
+def parse_categories(value: Any) -> tuple[int, ...]:
+    """``categories`` as a user gives it: a list of ids; None: all."""
+    if value is None:
+        return tuple(map(int, Kind))
+    if not isinstance(value, list | tuple):
+        raise InputError(f"categories={value}: a list of category ids is wanted, as [1,6,10,23]")
+    return tuple(value)
+
+
+def _check_whole(key: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{key}={value}: it must be a whole number from {low} to {high}")

@@ -1,0 +1,254 @@
+"""The check of a submission names every broken rule, and finds nothing in a valid file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.annotations.categories import LabelDescriptions
+from src.annotations.sources import default_labels
+from src.rle import encode, format_runs
+from src.submission.formats import FORMATS
+from src.submission.validation import Findings, check_submission
+
+HEADER_2019 = "ImageId,EncodedPixels,ClassId\n"
+HEADER_2020 = "ImageId,EncodedPixels,ClassId,AttributesIds\n"
+LAST = 512 * 512
+
+
+def check(
+    path: Path, text: str | bytes, *, year: int = 2019, ids: Any = None, **changes: Any
+) -> Findings:
+    path = path / "submission.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    written_as = FORMATS[f"imaterialist_{year}"]
+    values: dict[str, Any] = {
+        "written_as": written_as,
+        "image_ids": ids,
+        "labels": default_labels(written_as.name),
+    }
+    return check_submission(path, **(values | changes))
+
+
+def found(*arguments: Any, **changes: Any) -> list[str]:
+    return [str(violation) for violation in check(*arguments, **changes).violations]
+
+
+def test_a_valid_file_of_2019(tmp_path: Path) -> None:
+    rows = (
+        "a.jpg,1 5 8 2 262140 5,45\n"  # up to the last pixel
+        "a.jpg,6 2 10 3,45\n"  # between the runs of the row before
+        "a.jpg,1 5,0\n"  # another class may overlap
+        "b.jpg,1 1,23\n"
+        "c.jpg,1 2 3 4,6_13_24\n"  # runs may touch; attributes
+    )
+    findings = check(tmp_path, HEADER_2019 + rows, ids=["c.jpg", "b.jpg", "a.jpg"])
+    assert findings == Findings(rows=5, images=3, violations=())
+    assert check(tmp_path, "\ufeff" + (HEADER_2019 + rows).replace("\n", "\r\n")).violations == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "reasons"),
+    [
+        ("a,,3", ["the mask is empty; an image without objects has the row `1 1` of class 23"]),
+        ("a, ,3", ["the mask is empty; an image without objects has the row `1 1` of class 23"]),
+        ("a,1 2 3,3", ["an odd number of values, 3: each start needs a length"]),
+        ("a,1 x,3", ["value 2 of 2 is 'x', not a whole number"]),
+        ("a,1.5 2 y 3,3", ["value 1 of 4 is '1.5', not a whole number (and 1 more such)"]),
+        ("a,0 2,3", ["run 1 (start 0, length 2): the start is below 1"]),
+        ("a,-4 2,3", ["run 1 (start -4, length 2): the start is below 1"]),
+        ("a,5 0,3", ["run 1 (start 5, length 0): the length is below 1"]),
+        (
+            f"a,{LAST} 2,3",
+            [f"run 1 (start {LAST}, length 2) ends past the raster, which has {LAST} pixels"],
+        ),
+        (
+            "a,99999999999 2,3",
+            [f"run 1 (start 99999999999, length 2) ends past the raster, which has {LAST} pixels"],
+        ),
+        (
+            "a,9 2 1 2,3",
+            ["run 2 (start 1, length 2) starts before run 1 (start 9, length 2); starts must "],
+        ),
+        ("a,1 5 5 2,3", ["run 2 (start 5, length 2) overlaps run 1 (start 1, length 5)"]),
+        (
+            "a,1 5 3 9 2 1 1 1,3",
+            [
+                "run 2 (start 3, length 9) overlaps run 1 (start 1, length 5)",
+                "run 3 (start 2, length 1) starts before run 2 (start 3, length 9); starts must "
+                "ascend (and 1 more such)",
+            ],
+        ),
+        ("a,1 2,46", ["category 46; 0 to 45 are legal"]),
+        ("a,1 2,-1", ["the category is '-1', not a whole number"]),
+        ("a,1 2,shoe", ["the category is 'shoe', not a whole number"]),
+        ("a,1 2,", ["the category is '', not a whole number"]),
+        ("a,1 2,6_92", ["unknown attribute 92; 0 to 91 are legal"]),
+        ("a,1 2,6_x", ["the attribute 'x' is not a whole number"]),
+        ("a,1 2,6_3_3", ["an attribute occurs twice in 3,3"]),
+        ("a,1 2", ["2 values; the header has 3 columns"]),
+        ("a,1 2,3,4", ["4 values; the header has 3 columns"]),
+        ('"a,1 2,3', ["a quote is misplaced or not closed"]),
+        (",1 2,3", ["ImageId is empty"]),
+        ("z,1 2,3", ["the sample has no image of this id"]),
+        ("z,x 2,77", ["the sample has no image of this id", "category 77;", "value 1 of 2 is 'x'"]),
+    ],
+)
+def test_each_rule(tmp_path: Path, row: str, reasons: list[str]) -> None:
+    violations = check(tmp_path, f"{HEADER_2019}a,9000 9,44\n{row}\n", ids=["a"]).violations
+    assert [violation.row for violation in violations] == [3] * len(reasons)
+    image_id = "" if row[0] in ',"' else row[0]
+    assert {violation.image_id for violation in violations} == {image_id}
+    for violation, reason in zip(violations, reasons, strict=True):
+        assert violation.reason.startswith(reason)
+
+
+def test_missing_images_are_named_each(tmp_path: Path) -> None:
+    lines = found(tmp_path, HEADER_2019 + "b,1 1,23\n", ids=["c", "b", "a"])
+    assert lines == [
+        "the file, image a: it is in the sample and has no row",
+        "the file, image c: it is in the sample and has no row",
+    ]
+
+
+def test_masks_of_one_image_and_class_must_be_disjoint(tmp_path: Path) -> None:
+    rows = [
+        "a,1 5,3",
+        "b,1 5,3",
+        "a,20 5,3",
+        "a,4 3 24 9,3_1",  # attributes do not make another class
+        "a,1 1,4",
+        "a,1 99,3",
+        "b,1 1,23",
+        "b,1 1,23",
+    ]
+    assert found(tmp_path, HEADER_2019 + "\n".join(rows)) == [
+        "row 5, image a: the mask shares 2 pixels with that of row 2, of the same image and "
+        "class 3",
+        "row 5, image a: the mask shares 1 pixels with that of row 4, of the same image and "
+        "class 3",
+        "row 7, image a: the mask shares 5 pixels with that of row 2, of the same image and "
+        "class 3",
+        "row 7, image a: the mask shares 5 pixels with that of row 4, of the same image and "
+        "class 3",
+        "row 7, image a: the mask shares 12 pixels with that of row 5, of the same image and "
+        "class 3",
+        "row 9, image b: the mask shares 1 pixels with that of row 8, of the same image and "
+        "class 23",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", ["the file: it is empty; the header ImageId,EncodedPixels,ClassId is wanted"]),
+        (
+            "ImageId,ClassId,EncodedPixels\na,3,1 x\n",
+            [
+                "row 1: the header is 'ImageId,ClassId,EncodedPixels'; "
+                "ImageId,EncodedPixels,ClassId is wanted",
+                "row 2, image a: value 2 of 2 is 'x', not a whole number",
+            ],
+        ),
+        (
+            "ImageId,EncodedPixels\na,x\n",
+            [
+                "row 1: the header is 'ImageId,EncodedPixels'; "
+                "ImageId,EncodedPixels,ClassId is wanted",
+                "row 1: the column ClassId is missing, so the rows cannot be looked at",
+            ],
+        ),
+        (
+            HEADER_2019.encode() + b"a\xff,1 2,3\nb,1 0,3\n",
+            [
+                "row 2: not UTF-8 text ('utf-8' codec can't decode byte 0xff in position 1: "
+                "invalid start byte)",
+                "row 3, image b: run 1 (start 1, length 0): the length is below 1",
+            ],
+        ),
+    ],
+)
+def test_headers_and_texts(tmp_path: Path, text: str | bytes, lines: list[str]) -> None:
+    assert found(tmp_path, text) == lines
+
+
+def test_2020(tmp_path: Path) -> None:
+    good = HEADER_2020 + 'a,1 5,45,\na,6 2,45,"7,92,340"\nb,1048570 7,3,4\n'
+    assert found(tmp_path, good, year=2020, ids=["a", "b"]) == []
+    small = {"b": (3000, 4000)}
+    assert found(tmp_path, good, year=2020, sizes_hw=small) == [
+        "row 4, image b: run 1 (start 1048570, length 7) ends past the raster, which has 786432 "
+        "pixels"
+    ]
+    bad = 'a.jpg,1 5,45,\na,1 5,4,"92,7"\na,1 5,5,7 9\na,1 5,6_2,\na,1048576 2,7,\n'
+    assert found(tmp_path, HEADER_2020 + bad, year=2020, ids=["a"]) == [
+        "row 2, image a.jpg: ImageId ends in .jpg, which it has not here",
+        "row 3, image a: the attributes 92,7 do not ascend",
+        "row 4, image a: the attribute '7 9' is not a whole number",
+        "row 5, image a: the category is '6_2', not a whole number",
+        "row 6, image a: run 1 (start 1048576, length 2) ends past the raster, which has 1048576 "
+        "pixels",
+    ]
+    legal = LabelDescriptions(
+        categories=default_labels("imaterialist_2020").categories,
+        attributes=default_labels("imaterialist_2019").attributes[:5],
+    )
+    assert found(tmp_path, HEADER_2020 + 'a,1 5,4,"3,7"\n', year=2020, labels=legal) == [
+        "row 2, image a: unknown attribute 7; 0 to 4 are legal"
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 12),
+    density=st.sampled_from([0.0002, 0.005]),
+)
+def test_overlaps_are_those_of_bitmaps(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rows: int, density: float
+) -> None:
+    random = np.random.default_rng(seed)
+    masks = np.zeros((rows, 512, 512), dtype=bool)
+    masks[:, :40, :3] = random.random((rows, 40, 3)) < 100 * density
+    masks[:, 500, 500] = True
+    masks[random.random(rows) < 0.7, 500, 500] = False
+    masks[:, 0, 0] |= ~masks.any(axis=(1, 2))
+    names = random.choice(["a", "b"], rows)
+    categories = random.integers(0, 2, rows)
+    text = HEADER_2019 + "".join(
+        f"{name},{format_runs(encode(mask))},{category}\n"
+        for name, mask, category in zip(names, masks, categories, strict=True)
+    )
+    wanted = [
+        (later + 2, earlier + 2, int((masks[later] & masks[earlier]).sum()))
+        for later in range(rows)
+        for earlier in range(later)
+        if names[later] == names[earlier]
+        and categories[later] == categories[earlier]
+        and (masks[later] & masks[earlier]).any()
+    ]
+    violations = check(tmp_path_factory.mktemp("rules"), text).violations
+    places = [
+        (violation.row, *map(int, np.array(violation.reason.split())[[9, 3]].tolist()))
+        for violation in (
+            type(each)(each.row, each.image_id, each.reason.replace(",", "")) for each in violations
+        )
+    ]
+    assert sorted(places) == sorted(wanted)
+
+
+def test_an_image_has_one_spelling(tmp_path: Path) -> None:
+    rows = "a.jpg,1 2,3\na.jpg ,4 2,3\na,7 2,3\n"
+    said = [
+        "row 3, image a.jpg : ImageId must be 'a.jpg', one spelling for an image, got 'a.jpg '",
+        "row 4, image a: ImageId must be 'a.jpg', one spelling for an image, got 'a'",
+    ]
+    assert found(tmp_path, HEADER_2019 + rows) == said
+    assert found(tmp_path, HEADER_2019 + rows, ids=["a.jpg"]) == said
+    (line,) = found(tmp_path, HEADER_2019 + "../a.jpg,1 2,3\n")
+    assert line.startswith("row 2, image ../a.jpg: ImageId must be a path relative to the image")

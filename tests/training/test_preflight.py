@@ -1,0 +1,380 @@
+"""What a run cannot be started with is one line and exit code 2, before anything is built."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from src import train as entry
+from src.callbacks.memory_advice import MemoryAdvice, describe
+from src.cli.preflight import (
+    build_trainer,
+    check_devices,
+    check_monitors,
+    check_multirun,
+    check_precision,
+    leave_out_irrelevant_messages,
+    local_devices,
+)
+from src.cli.resume import describe_next_start
+from src.errors import InputError
+from src.mmdet_bridge.checkpoints.reading import save_weights
+from src.modules.cascade import CascadeModule
+from tests.cascades import SMALL, compose_module, make_batch
+from tests.training.runs import overrides, run
+
+FROZEN = ("module.detector.backbone.frozen_stages=1",)
+
+
+def trainer(**keys: Any) -> Any:
+    values = {"_target_": "lightning.Trainer", "accelerator": "auto", "devices": 1}
+    return OmegaConf.create(values | keys)
+
+
+@pytest.mark.parametrize(
+    ("devices", "number"), [(3, 3), ("3", 3), ([0, 2], 2), ("0,2", 2), ("auto", 1), (-1, 1)]
+)
+def test_devices_are_counted(devices: Any, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert local_devices(trainer(devices=devices)) == number
+
+
+def test_all_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert local_devices(trainer(devices="auto")) == 4
+    assert local_devices(trainer(devices="auto", accelerator="cpu")) == 1
+
+
+def test_devices_that_do_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    message = (
+        r"trainer\.devices=8: this machine has no GPU; legal is 1, or trainer\.accelerator=cpu"
+    )
+    with pytest.raises(InputError, match=message):
+        check_devices(trainer(devices=8))
+    message = r"trainer\.accelerator=gpu: this machine has no GPU; legal here is .*=cpu"
+    with pytest.raises(InputError, match=message):
+        check_devices(trainer(devices=8, accelerator="gpu"))
+    check_devices(trainer(devices=8, accelerator="cpu"))
+    check_devices(trainer())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=r"trainer\.devices=8: this machine has 2 GPU\(s\); legal"):
+        check_devices(trainer(devices=8))
+    check_devices(trainer(devices=2))
+
+
+def test_first_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    module = instantiate(compose_module("htc_tiny", *SMALL, *FROZEN).module)
+    missing = tmp_path / "coco.safetensors"
+    with pytest.raises(
+        InputError, match=r"initial_weights=.*coco\.safetensors: no such file; .*import_weights"
+    ):
+        entry.start_from(module, str(missing))
+    with caplog.at_level(logging.WARNING):
+        entry.start_from(module, None)
+    assert re.search(r"initial_weights=null: \d+ parameters of the frozen stages", caplog.text)
+    caplog.clear()
+    given = {name: value + 1 for name, value in module.detector.state_dict().items()}
+    save_weights(given, missing)
+    entry.start_from(module, str(missing))
+    assert all(torch.equal(v, given[k]) for k, v in module.detector.state_dict().items())
+    entry.start_from(instantiate(compose_module("htc_tiny", *SMALL).module), None)
+    assert caplog.text == ""
+
+
+def test_lightnings_refusals_are_one_line() -> None:
+    with pytest.raises(InputError, match=r"trainer: .*invalid accelerator name.*'cgpu'"):
+        build_trainer(trainer(accelerator="cgpu"), callbacks=[], loggers=[])
+    with pytest.raises(InputError, match=r"trainer: Precision 'bf61' is invalid\. Allowed .*bf16"):
+        build_trainer(trainer(precision="bf61"), callbacks=[], loggers=[])
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true", 64, "transformer-engine"])
+def test_a_precision_without_float32_weights_is_refused(precision: Any) -> None:
+    message = (
+        r"trainer\.precision must be one of 32-true, 16-mixed, bf16-mixed, got "
+        f"{re.escape(str(precision))}; the mixed ones keep"
+    )
+    with pytest.raises(InputError, match=message):
+        check_precision(trainer(precision=precision))
+
+
+@pytest.mark.parametrize("precision", ["32-true", 32, None, "16-mixed", 16, "bf16-mixed", "bf16"])
+def test_legal_precisions(precision: Any) -> None:
+    check_precision(trainer(precision=precision))
+
+
+SCORE = {"_target_": "src.callbacks.x", "averaging": "per_class"}
+
+
+def evaluator(**metrics: Any) -> dict[str, Any]:
+    return {"evaluator": {"_target_": "src.callbacks.x", "metrics": metrics}}
+
+
+BEST = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
+STOP = {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "limits", "message"),
+    [
+        (
+            {
+                **evaluator(competition_score=SCORE),
+                "best": {**BEST, "monitor": "validation/competition_mop"},
+            },
+            {},
+            r"best\.monitor must be a score that is logged \(validation/competition_map, train"
+            r"/loss\), got validation/competition_mop; callbacks\.best=null does without",
+        ),
+        (
+            {
+                **evaluator(competition_score=None),
+                "best": {**BEST, "monitor": "validation/competition_map"},
+            },
+            {},
+            r"got validation/competition_map "
+            r"\(callbacks\.evaluator\.metrics\.competition_score is null\)",
+        ),
+        (
+            {"evaluator": None, "best": {**BEST, "monitor": "validation/competition_map"}},
+            {},
+            r"got validation/competition_map \(callbacks\.evaluator is null\)",
+        ),
+        (
+            {**evaluator(other=SCORE), "best": {**BEST, "monitor": "mine"}},
+            {},
+            r"best\.monitor must be a score that is logged \(train/loss\), got mine;",
+        ),
+        (
+            {
+                **evaluator(competition_score=SCORE),
+                "stop": {**STOP, "monitor": "validation/competition_map"},
+            },
+            {"limit_val_batches": 0},
+            r"callbacks\.stop\.monitor=.* needs a validation, got trainer\.limit_val_batches=0",
+        ),
+    ],
+)
+def test_a_score_that_nothing_logs(callbacks: dict, limits: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_monitors(callbacks, limits)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        {
+            **evaluator(competition_score=SCORE),
+            "best": {**BEST, "monitor": "validation/competition_map"},
+        },
+        {
+            **evaluator(coco_average_precision=SCORE),
+            "best": {**BEST, "monitor": "validation/coco_box_map"},
+        },
+        {"best": {**BEST, "monitor": "train/loss"}},
+        {"best": {**BEST, "monitor": None}},
+        {"best": {**BEST, "monitor": "mine"}, "mine": {"_target_": "my.callbacks.Mine"}},
+        {
+            **evaluator(mine={"_target_": "my.metrics.Mine"}),
+            "best": {**BEST, "monitor": "validation/mine"},
+        },
+        {"best": None},
+    ],
+)
+def test_scores_that_may_be_monitored(callbacks: dict) -> None:
+    check_monitors(callbacks, {"limit_val_batches": 1.0})
+
+
+def hydra_of(mode: RunMode, launcher: str) -> Any:
+    return OmegaConf.create({"mode": mode, "launcher": {"_target_": launcher}})
+
+
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+
+
+def test_multirun_on_several_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hydra = hydra_of(RunMode.MULTIRUN, BASIC)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
+    message = r"-m with trainer\.devices=2: .*one run at a time.*hydra/launcher=submitit_slurm"
+    with pytest.raises(InputError, match=message):
+        check_multirun(trainer(devices=2))
+    check_multirun(trainer(devices=1))
+
+
+@pytest.mark.parametrize(("mode", "launcher"), [(RunMode.RUN, BASIC), (RunMode.MULTIRUN, SLURM)])
+def test_what_multirun_allows(
+    mode: RunMode, launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra_of(mode, launcher))
+    check_multirun(trainer(devices=2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trainer.devicess=2"], "unknown key trainer.devicess; near ones: trainer.devices"),
+        (["+trainer.devicess=2"], "unknown key trainer.devicess; near ones: trainer.devices"),
+        (["+datamodule.batch_sizes=2"], "unknown key datamodule.batch_sizes; near ones: datamodul"),
+        (["module=htc_x102"], "Could not find 'module/htc_x102' Available options"),
+        (["trainer.max_epochs=[1"], "no viable alternative at input"),
+        (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px=[64, 48]: legal are who"),
+        (["datamodule.batch_size=14"], "takes 14 photos a step"),
+        (["datamodule.validation_images=16"], "validation_images=16"),
+        (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
+        (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),
+        (
+            ["trainer.precision=bf61"],
+            "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got bf61",
+        ),
+        (
+            ["-m", "hydra.sweep.subdir=x", "seed=1,2", "trainer.devices=2"],
+            "-m with trainer.devices=2",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    arguments: list[str],
+    line: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    base = [
+        o for o in overrides(photos, tmp_path) if o.split("=")[0] != arguments[-1].split("=")[0]
+    ]
+    command = [*arguments, *base, f"hydra.run.dir={tmp_path}", f"hydra.sweep.dir={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["train.py", *command, f"datamodule.split_file={tmp_path}/s"])
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2
+    assert error.startswith("error: ")
+    assert line in error
+
+
+def test_out_of_memory_names_the_images_and_what_to_lower(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(CascadeModule, "training_step", run_out)
+    message = (
+        r"^out of GPU memory in training, step 0; images of the batch \(height x width, objects\): "
+        r"\d+x\d+ \(\d+\), \d+x\d+ \(\d+\); lower datamodule\.batch_size, train_short_edge_px, "
+        r"train_long_edge_px, or give trainer\.precision=bf16-mixed$"
+    )
+    with pytest.raises(InputError, match=message):
+        run(photos, tmp_path)
+
+
+def test_sizes_of_a_batch() -> None:
+    assert describe(make_batch()) == "96x80 (3), 64x96 (3)"
+    assert describe(make_batch(with_objects=False)) == "96x80, 64x96"
+
+
+def test_out_of_memory_in_validation_names_its_own_keys() -> None:
+    advice = MemoryAdvice()
+    assert advice.message().startswith("out of GPU memory in making the model; lower datamodule.b")
+    advice.on_validation_batch_start(None, None, make_batch(with_objects=False), 0)  # type: ignore[arg-type]
+    expected = r"in validation; images .*: 96x80, 64x96; lower datamodule\.predict_batch_size, pred"
+    with pytest.raises(InputError, match=expected):
+        raise InputError(advice.message())
+
+
+def test_ctrl_c_says_how_to_go_on(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CascadeModule, "training_step", interrupt)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning turns Ctrl-C off for good
+    monkeypatch.setattr("src.cli.signals._state.is_said", False)
+    monkeypatch.setattr("src.cli.signals.received", lambda: signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        run(photos, tmp_path)
+    assert ended.value.code == 130
+    expected = "stopped at step 0; there is no checkpoint yet, so the same command starts anew"
+    assert expected in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("resume", "files", "expected"),
+    [
+        ("auto", [], r"^there is no checkpoint yet, so the same command starts anew$"),
+        ("auto", ["epoch_00.ckpt"], r"^the same command resumes from the last checkpoint in "),
+        ("never", [], r"^the same command starts anew, because of resume=never$"),
+        ("never", ["last.ckpt"], r"starts anew, because of resume=never; resume=auto resumes from"),
+        ("x/a.ckpt", [], r"^the same command starts again from x/a\.ckpt, because of resume=x/a"),
+    ],
+)
+def test_what_the_same_command_does_next(
+    resume: str, files: list[str], expected: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    assert re.search(expected, describe_next_start(resume=resume, directory=tmp_path))
+
+
+def test_a_run_without_loggers(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path, "~logger", "trainer.max_steps=2")
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert not (tmp_path / "csv").exists()
+
+
+def test_other_photos_than_the_checkpoints_are_refused(photos: Path, tmp_path: Path) -> None:
+    steps = ("trainer.max_epochs=1", "trainer.limit_val_batches=0")
+    run(photos, tmp_path / "run", *steps)
+    with pytest.raises(
+        InputError, match="was trained on 13 photos, and the 12 training photos now"
+    ):
+        run(
+            photos,
+            tmp_path / "run",
+            "datamodule.validation_images=4",
+            f"datamodule.split_file={tmp_path / 'split.json'}",
+        )
+    with pytest.raises(InputError, match="is 4 photos a step, the checkpoint's 2: the schedule"):
+        run(photos, tmp_path / "run", "datamodule.batch_size=4")
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.0005 then, 0\.1 now"):
+        run(photos, tmp_path / "run", "optimizer.lr=0.1")
+
+
+def test_advertisements_are_left_out() -> None:
+    leave_out_irrelevant_messages()
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    try:
+        log.warning(
+            "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels](x)"
+        )
+        log.warning("GPU available: True, used: True")
+    finally:
+        log.removeHandler(handler)
+    assert seen == ["GPU available: True, used: True"]
+    with warnings.catch_warnings(record=True) as caught:
+        leave_out_irrelevant_messages()
+        warnings.warn("Checkpoint directory /x/checkpoints exists and is not empty.", stacklevel=1)
+    assert caught == []

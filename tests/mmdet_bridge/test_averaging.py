@@ -15,7 +15,8 @@ from torch import Tensor
 
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.averaging import average_weights
-from src.mmdet_bridge.checkpoints.reading import averaging, save_weights
+from src.mmdet_bridge.checkpoints import averaging
+from src.mmdet_bridge.checkpoints.reading import save_weights
 
 
 def write(folder: Path, *contents: dict[str, Tensor]) -> list[Path]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints.averaging import average_weights
 from src.mmdet_bridge.checkpoints import averaging
+from src.mmdet_bridge.checkpoints.averaging import average_weights
 from src.mmdet_bridge.checkpoints.reading import save_weights
 
 

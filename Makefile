@@ -67,7 +67,7 @@ demo: setup  ## the whole road on generated photos: data, training, prediction, 
 	@$(PY) -m src.report submission=$(DEMO)/validation.csv ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
 	  split=$(DEMO)/data/split.json output=$(DEMO)/report.html
 	@$(PY) -m src.score submission=$(DEMO)/validation.csv ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
-	  split=$(DEMO)/data/split.json
+	  split=$(DEMO)/data/split.json output=$(DEMO)/score.json
 	@echo "submission: $(DEMO)/submission.csv"
 	@echo "report: $(DEMO)/report.html"
 

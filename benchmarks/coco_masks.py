@@ -52,7 +52,7 @@ def make_image(seed: int, *, photo_hw: tuple[int, int], candidates: int) -> Cand
         scores=random.uniform(0.01, 1, candidates).astype(np.float32),
         category_ids=random.integers(0, 46, candidates).astype(np.int16),
         mask_probabilities=make_masks(random, candidates),
-        exact_above_score=0.001,
+        complete_above_score=0.001,
     )
 
 

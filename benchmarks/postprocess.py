@@ -65,7 +65,7 @@ def make_image(seed: int, *, objects: int, candidates: int) -> Candidates:
         scores=scores.astype(np.float32),
         category_ids=(chosen % 5).astype(np.int16),
         mask_probabilities=make_masks(random, candidates),
-        exact_above_score=0.001,
+        complete_above_score=0.001,
     )
 
 

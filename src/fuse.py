@@ -17,7 +17,7 @@ from src.console import PlainConsole, say
 from src.errors import InputError
 from src.io import check_writable
 from src.postprocess.late_fusion import LateFusion, check_weights, fuse
-from src.predictions.metadata import META_NAME, to_json
+from src.predictions.files import META_NAME, to_json
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 
 LISTED = 12

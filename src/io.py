@@ -174,15 +174,20 @@ def remove_all_partial_files(directory: Path, *, start: str = ".") -> None:
 
 
 def write_json(
-    path: str | Path, content: Any, *, indent: int | None = 2, sort_keys: bool = True
+    path: str | Path,
+    content: Any,
+    *,
+    indent: int | None = 2,
+    sort_keys: bool = True,
+    sync: bool = False,
 ) -> None:
-    """Write ``content`` as JSON, atomically."""
+    """Write ``content`` as JSON, atomically; ``sync`` as in ``atomic_path``."""
     text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=False) + "\n"
     try:
         encoded = text.encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8
         encoded = json.dumps(content, indent=indent, sort_keys=sort_keys).encode() + b"\n"
-    write_bytes(path, encoded)
+    write_bytes(path, encoded, sync=sync)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -190,9 +195,9 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write ``content``, atomically."""
-    with atomic_path(path, num_bytes=len(content)) as partial:
+def write_bytes(path: str | Path, content: bytes, *, sync: bool = False) -> None:
+    """Write ``content``, atomically; ``sync`` as in ``atomic_path``."""
+    with atomic_path(path, sync=sync, num_bytes=len(content)) as partial:
         partial.write_bytes(content)
 
 
@@ -230,6 +235,22 @@ def read_json_object(path: str | Path, *, missing: str = "no such file") -> dict
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def describe_difference(there: Any, here: Any, key: str = "") -> list[str]:
+    """Return a line for each difference of two JSON values: ``trainer.seed: 1 there, 2 here``."""
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        return [] if there == here else [f"{key}: {there!r} there, {here!r} here"]
+    lines = []
+    for name in sorted(there.keys() | here.keys()):
+        inner = f"{key}.{name}" if key else name
+        if name not in there:
+            lines.append(f"{inner}: absent there, {here[name]!r} here")
+        elif name not in here:
+            lines.append(f"{inner}: {there[name]!r} there, absent here")
+        else:
+            lines += describe_difference(there[name], here[name], inner)
+    return lines
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:

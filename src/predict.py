@@ -32,7 +32,7 @@ from src.io import check_writable
 from src.mmdet_bridge.checkpoints.reading import file_sha256
 from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_members
 from src.postprocess.late_fusion import LateFusion
-from src.predictions.metadata import META_NAME, StoreMeta
+from src.predictions.files import META_NAME, StoreMeta
 from src.predictions.store import PredictionStore, claim_folder
 from src.processes import end_with_parent
 from src.tuning.sweeps import finish_job, is_sweep
@@ -118,7 +118,7 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
         },
         mask_size_hw=(28, 28),
         mask_dtype="float16",
-        score_floor=0.0 if is_late else module.score_floor,
+        min_score=0.0 if is_late else module.score_floor,
         max_candidates=None if is_late else module.max_candidates,
     )
 

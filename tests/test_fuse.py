@@ -40,7 +40,7 @@ def stores(tmp_path: Path) -> list[Path]:
     """Two models' predictions of the same six photos."""
     directories = [tmp_path / "a", tmp_path / "b"]
     for directory, exact in zip(directories, (0.01, 0.02), strict=True):
-        images = make_images(0, 6, count=30, exact_above_score=exact)
+        images = make_images(0, 6, count=30, complete_above_score=exact)
         write_store(directory, images, settings={"model": directory.name})
     return directories
 
@@ -131,7 +131,7 @@ def test_predicting_with_late_fusion_is_fusing_each_model_on_each_view(
     given = [f"checkpoint=[{paths[0]},{paths[1]}]", "ensemble.model_weights=[1,2]", "tta=flip"]
     store = run(folder, tmp_path, *given, "fusion=late", "fusion.score_threshold=0.25")
     assert store.settings["fusion"]["kind"] == "late"
-    assert (store.meta.score_floor, store.meta.max_candidates) == (0.0, None)
+    assert (store.meta.min_score, store.meta.max_candidates) == (0.0, None)
     found = store.candidates(store.index_of("a.jpg"))
 
     photo = np.asarray(Image.open(folder / "test" / "a.jpg"))  # 120 x 90 px
@@ -153,7 +153,7 @@ def test_predicting_with_late_fusion_is_fusing_each_model_on_each_view(
     assert np.allclose(found.boxes_xyxy, wanted.boxes_xyxy, rtol=0, atol=1e-3)
     masks = wanted.mask_probabilities  # the store holds float16
     assert np.allclose(found.mask_probabilities, masks, rtol=0, atol=1e-3)
-    assert found.exact_above_score == 0.0
+    assert found.complete_above_score == 0.0
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_page_of_a_prediction_store(folder, tmp_path):
                     scores=np.array([score], dtype=np.float32),
                     category_ids=np.array([23], dtype=np.int16),
                     mask_probabilities=np.ones((1, 28, 28), dtype=np.float16),
-                    exact_above_score=0.0,
+                    complete_above_score=0.0,
                 )
             )
     done = report(

@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from src.datamodules.datamodule import CompetitionDataModule
 from src.modules.ensemble import CascadeEnsemble
 from src.predictions.candidates import Candidates
-from src.predictions.metadata import StoreMeta
-from src.predictions.shards import clear_other_ranks, write_expected
+from src.predictions.files import StoreMeta, clear_other_ranks, write_expected
 from src.predictions.store import PredictionStoreWriter
 
 
@@ -57,7 +56,7 @@ class PredictionWriter(BasePredictionWriter):
             rank=trainer.global_rank,
             mask_size_hw=self.meta.mask_size_hw,
             mask_dtype=self.meta.mask_dtype,
-            score_floor=self.meta.score_floor,
+            min_score=self.meta.min_score,
             max_candidates=self.meta.max_candidates,
             images_per_shard=self.images_per_shard,
         )

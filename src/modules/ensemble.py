@@ -13,6 +13,7 @@ from lightning import LightningModule
 from torch import nn
 
 from src.errors import InputError
+from src.io import describe_difference
 from src.mmdet_bridge.cascade.detectors import (
     Detector,
     build_detector,
@@ -41,7 +42,6 @@ from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, chec
 from src.modules.cascade import check_values
 from src.postprocess.late_fusion import LateFusion, check_weights, fuse
 from src.predictions.candidates import Candidates
-from src.predictions.metadata import describe_difference
 
 log = logging.getLogger(__name__)
 

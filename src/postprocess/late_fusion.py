@@ -87,7 +87,7 @@ def fuse(
     """Fuse the detections of N members in one image.
 
     What comes out is, for post-processing, candidates: no two of a class overlap much, and their
-    scores may lie anywhere above 0. ``exact_above_score`` is 0 where every member had all pairs
+    scores may lie anywhere above 0. ``complete_above_score`` is 0 where every member had all pairs
     that its detections are made of; where one lacks some, nothing is certain, and it is 1.
 
     Args:
@@ -141,7 +141,7 @@ def fuse(
         scores=scores[order].astype(np.float32),
         category_ids=boxes.category_ids[first],
         mask_probabilities=masks,
-        exact_above_score=0.0 if is_exact else 1.0,
+        complete_above_score=0.0 if is_exact else 1.0,
     )
 
 

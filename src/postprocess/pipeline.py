@@ -36,7 +36,7 @@ class Chosen:
     pairs: npt.NDArray[np.int64]  # (K,) indices into the candidates
     scores: npt.NDArray[np.float32]  # (K,) as stored, or as soft-NMS has lowered them
     category_ids: npt.NDArray[np.int16]  # (K,)
-    exact_above_score: np.float32  # see Candidates
+    complete_above_score: np.float32  # see Candidates
     is_exact: bool  # see Detections
     masks: Mapping[str, Packed]  # (K, B) packed masks by the name of the raster; none yet: empty
     taken: Mapping[str, int] = field(default_factory=dict)  # see Detections
@@ -47,7 +47,7 @@ class Chosen:
             pairs=self.pairs[kept],
             scores=self.scores[kept],
             category_ids=self.category_ids[kept],
-            exact_above_score=self.exact_above_score,
+            complete_above_score=self.complete_above_score,
             is_exact=self.is_exact,
             masks={name: packed[kept] for name, packed in self.masks.items()},
             taken=self.taken,
@@ -120,8 +120,8 @@ def select_pairs(
         pairs=by_score,
         scores=candidates.scores[by_score],
         category_ids=candidates.category_ids[by_score],
-        exact_above_score=np.float32(candidates.exact_above_score),
-        is_exact=candidates.exact_above_score <= 0,
+        complete_above_score=np.float32(candidates.complete_above_score),
+        is_exact=candidates.complete_above_score <= 0,
         masks={},
     )
     labels = _labels(candidates, label_category_ids)
@@ -261,12 +261,12 @@ def filter_pairs(step: str, chosen: Chosen, settings: PostprocessSettings) -> Ch
         )
         chosen = chosen.take(above_score(chosen.scores, thresholds))
         lowest = min(settings.score_threshold, *settings.score_threshold_per_class.values(), 1.0)
-        if np.float32(lowest) >= chosen.exact_above_score:
+        if np.float32(lowest) >= chosen.complete_above_score:
             chosen = replace(chosen, is_exact=True)
     elif step == "cap" and settings.max_per_image is not None:
         chosen = chosen.take(slice(settings.max_per_image))
         is_filled = len(chosen.pairs) == settings.max_per_image
-        if is_filled and chosen.scores[-1] > chosen.exact_above_score:
+        if is_filled and chosen.scores[-1] > chosen.complete_above_score:
             chosen = replace(chosen, is_exact=True)
     elif step == "remove":
         kept = of_other_categories(chosen.category_ids, settings.removed_categories)

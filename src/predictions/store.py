@@ -1,9 +1,8 @@
-"""The prediction store: candidates of every image before any threshold.
+"""The prediction store: candidates of many images in a folder, before any threshold.
 
-The prediction store: pre-NMS candidates of many images in a folder, written shard by shard.
-    meta.json                     settings, class list, mask size and type, score floor, cap
+    meta.json                     settings, class list, mask size and type, minimum score, cap
     expected_images.json          the ids of the images that the store is meant to hold
-    rank00000_shard00000.arrow    a record batch an image, zstd; whole or absent
+    rank00000_shard00000.arrow    a record batch for each image, zstd; whole or absent
     rank00000_failed.json         images that could not be predicted, and why; absent where none
     rank00000_done.json           written when the rank has finished: its number of shards
 
@@ -30,21 +29,14 @@ import pyarrow as pa
 
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError, WriteError
-from src.io import printable, seal
+from src.io import describe_difference, printable, seal
 from src.predictions.candidates import Candidates
-from src.predictions.metadata import (
+from src.predictions.files import (
     META_NAME,
-    StoreMeta,
-    describe_difference,
-    read_json,
-    read_meta,
-    to_json,
-    write_json,
-)
-from src.predictions.shards import (
     REMEDY,
     ShardImage,
     ShardWriter,
+    StoreMeta,
     check_series,
     done_path,
     failed_path,
@@ -55,21 +47,22 @@ from src.predictions.shards import (
     read_done,
     read_expected,
     read_failed,
+    read_meta,
+    read_store_json,
     shard_path,
     shard_schema,
+    to_json,
     to_record_batch,
     unfinished_shards,
     write_done,
     write_expected,
     write_failed,
+    write_sealed,
 )
 
 
 def find_store(directory: Path) -> Path:
-    """Return the folder of a store: this one, or where it holds none itself, the one in it.
-
-    So a job's folder of ``python -m src.predict -m`` can be given as it is.
-    """
+    """Return ``directory``, or the one store in it, as in a job's folder of a sweep of predict."""
     if not directory.is_dir() or (directory / META_NAME).exists():
         return directory
     inner = sorted(path.parent for path in directory.glob(f"*/{META_NAME}"))
@@ -85,25 +78,25 @@ def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
         Ids of the images that are in its whole shards already.
 
     Raises:
-        InputError: the folder holds a store with other settings, or a damaged one, or is not a
+        InputError: The folder holds a store with other settings, or a damaged one, or is not a
             folder.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{directory}: a folder for predictions wanted ({error})") from error
+        raise InputError(f"{directory}: must be a folder for predictions ({error})") from error
     content = to_json(meta)
-    # a run that stopped before its first shard, at a wrong path, say, leaves nothing to protect
+    # A run that stopped before its first shard (a wrong path) leaves nothing to protect.
     if not (directory / META_NAME).exists() or not list_shards(directory):
-        write_json(directory / META_NAME, seal(content))
+        write_sealed(directory / META_NAME, content)
     difference = describe_difference(to_json(read_meta(directory)), content)
     if difference:
         raise InputError(
             f"{directory}: holds predictions of another run; give another folder or delete it. "
             f"Different: {'; '.join(difference)}"
         )
-    if read_json(directory / META_NAME) != seal(content):  # of an earlier version
-        write_json(directory / META_NAME, seal(content))
+    if read_store_json(directory / META_NAME) != seal(content):  # of an earlier version
+        write_sealed(directory / META_NAME, content)
     schema = shard_schema(meta.mask_size_hw, meta.mask_dtype)
     return {
         image.image_id for *_, path in list_shards(directory) for image in list_images(path, schema)
@@ -111,24 +104,24 @@ def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
 
 
 class PredictionStoreWriter:
-    """Writes one rank's part of a store; a context manager.
+    """Write one rank's part of a prediction store; a context manager.
 
     Args:
-        directory: the store's folder; made if missing. Ranks share it.
-        category_ids: the data's category ids in the order of the model's labels.
-        settings: what made the predictions, as plain JSON values (config, checkpoint hashes); a
+        directory: Folder of the store, created where it is missing. Ranks share it.
+        category_ids: The data's category ids in the order of the model's labels.
+        settings: Origin of the predictions as plain JSON values (config, checkpoint hashes); a
             folder takes one set.
-        rank: this process's number.
-        mask_size_hw: size of every mask's probabilities.
+        rank: Number of this process.
+        mask_size_hw: Size of the probabilities of each mask.
         mask_dtype: float16 or float32.
-        score_floor: pairs at or below it are not in the store; recorded.
-        max_candidates: cap on the pairs of an image, None for no cap; recorded.
-        images_per_shard: images after which a shard is closed.
-        expected_image_ids: the images that all ranks together will write, or fail to; None: not
+        min_score: Pairs at or below it are not in the store; recorded.
+        max_candidates: Cap on the pairs of an image, None for no cap; recorded.
+        images_per_shard: Images after which a shard is closed.
+        expected_image_ids: Images that all ranks together will write, or fail to; None: not
             recorded, and the store counts as whole once every rank has closed its writer.
 
     Raises:
-        InputError: the folder holds a store with other settings, or is not a folder.
+        InputError: The folder holds a store with other settings, or is not a folder.
     """
 
     def __init__(
@@ -140,20 +133,20 @@ class PredictionStoreWriter:
         rank: int = 0,
         mask_size_hw: tuple[int, int] = (28, 28),
         mask_dtype: str = "float16",
-        score_floor: float = 0.0,
+        min_score: float = 0.0,
         max_candidates: int | None = None,
         images_per_shard: int = 64,
         expected_image_ids: Collection[str] | None = None,
     ) -> None:
         if images_per_shard < 1:
-            raise InputError(f"images_per_shard={images_per_shard}: at least 1")
+            raise InputError(f"images_per_shard must be at least 1, got {images_per_shard}")
         self.directory = Path(directory)
         self.meta = StoreMeta(
             category_ids=tuple(int(value) for value in category_ids),
             settings=settings,
             mask_size_hw=(int(mask_size_hw[0]), int(mask_size_hw[1])),
             mask_dtype=mask_dtype,
-            score_floor=float(score_floor),
+            min_score=float(min_score),
             max_candidates=max_candidates,
         )
         self._rank = rank
@@ -175,14 +168,14 @@ class PredictionStoreWriter:
 
     @property
     def written_image_ids(self) -> Set[str]:
-        """Images in the whole shards of all ranks when the folder was opened, and those added."""
+        """Images in whole shards of all ranks when the folder was opened, and those added since."""
         return self._written
 
     def add(self, candidates: Candidates) -> None:
-        """Append one image; one that was written before is passed over.
+        """Append one image; one that was written before is skipped.
 
         Raises:
-            ValueError: the masks have another size than the store's, a category is unknown, or a
+            ValueError: The masks have another size than the store's, a category is unknown, or a
                 value is not finite.
         """
         if candidates.image_id in self._written:
@@ -204,7 +197,7 @@ class PredictionStoreWriter:
             self.flush()
 
     def add_failed(self, image_id: str, reason: str) -> None:
-        """Record that an image could not be predicted, in the folder at once."""
+        """Record at once, in the folder, that an image could not be predicted."""
         self._failed[image_id] = reason
         write_failed(self.directory, self._rank, self._failed)
 
@@ -213,19 +206,19 @@ class PredictionStoreWriter:
         mask_size_hw = candidates.mask_probabilities.shape[1:]
         if mask_size_hw != self.meta.mask_size_hw:
             raise ValueError(
-                f"{name}: masks of {mask_size_hw}, the store's are {self.meta.mask_size_hw}"
+                f"masks must be of size {self.meta.mask_size_hw}, got {mask_size_hw} ({name})"
             )
         unknown = np.setdiff1d(candidates.category_ids, self._known_categories)
         if len(unknown):
             raise ValueError(
-                f"{name}: category {unknown[0]} is not one of {self.meta.category_ids}"
+                f"category must be one of {self.meta.category_ids}, got {unknown[0]} ({name})"
             )
         for field in ("scores", "boxes_xyxy", "boxes_for_nms", "mask_probabilities"):
             if not np.isfinite(getattr(candidates, field)).all():
-                raise ValueError(f"{name}: {field} holds a value that is not finite")
+                raise ValueError(f"{field} must be finite ({name})")
 
     def flush(self) -> None:
-        """Close the shard in hand; what was added so far survives a kill."""
+        """Close the current shard; what was added so far survives a kill."""
         if self._open is not None:
             shard, self._open = self._open, None
             shard.finish()
@@ -251,14 +244,16 @@ class PredictionStoreWriter:
 
 
 class PredictionStore:
-    """Reads a store: the shards of all ranks as one sequence of images, ordered by image id.
+    """Read a prediction store: the images of all ranks, ordered by image id.
 
-    A folder with one store in it stands for that store (a job's of a sweep, say). Images that two
-    ranks wrote (a distributed sampler pads with duplicates) are there once, as the
+    Images that two ranks wrote (a distributed sampler pads with duplicates) are there once, as the
     lowest rank wrote them. Can be pickled: a worker opens the files anew.
 
+    Args:
+        directory: Folder of the store, or a folder with one store in it (a job of a sweep).
+
     Raises:
-        InputError: names the file that is missing, truncated, empty or damaged.
+        InputError: Names the file that is missing, truncated, empty or damaged.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -286,15 +281,15 @@ class PredictionStore:
 
     @property
     def failed(self) -> Mapping[str, str]:
-        """Why images could not be predicted, by image id in ascending order."""
+        """Reasons of the images that could not be predicted, by image id in ascending order."""
         return self._failed
 
     @property
     def missing(self) -> tuple[str, ...] | None:
         """Ids of the images that are neither here nor failed; None where the store cannot tell.
 
-        A store without a list of its images (of an earlier version) lacks none if every process
-        that wrote to it has finished; if one has not, nothing says what is missing.
+        A store of an earlier version has no list of its images. It lacks none if every process that
+        wrote to it has finished; otherwise it cannot tell.
         """
         if self._expected is not None:
             return tuple(sorted(self._expected - self._index.keys() - self._failed.keys()))
@@ -302,7 +297,7 @@ class PredictionStore:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What made the predictions, as the writer was given it."""
+        """Origin of the predictions, as the writer was given it."""
         return self.meta.settings
 
     @property
@@ -312,41 +307,41 @@ class PredictionStore:
 
     @property
     def classes(self) -> ClassList:
-        """The model's classes, with the names that the checkpoint had of them."""
+        """The model's classes, with the names that the checkpoint has for them."""
         names = self.settings.get(CLASS_NAMES_KEY)
         return ClassList.from_plain(self.category_ids, names)
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        """In ascending order; the order of the indices."""
+        """Ids of the images in ascending order, which is that of the indices."""
         return tuple(image.image_id for _, image in self._places)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def index_of(self, image_id: str) -> int:
-        """Position of an image.
+        """Return the index of an image.
 
         Raises:
-            InputError: the store does not hold it.
+            InputError: The store does not hold it.
         """
         if image_id not in self._index:
             raise InputError(f"{self.directory}: holds no predictions of image {image_id!r}")
         return self._index[image_id]
 
     def size_hw(self, index: int) -> tuple[int, int]:
-        """(height, width) of a photo in pixels, without reading its candidates."""
+        """Return (height, width) of an image in pixels, without reading its candidates."""
         return self._places[index][1].size_hw
 
     def count(self, index: int) -> int:
-        """Number of candidates of an image, without reading them."""
-        return self._places[index][1].candidates
+        """Return the number of candidates of an image, without reading them."""
+        return self._places[index][1].num_candidates
 
     def candidates(self, index: int) -> Candidates:
-        """The candidates of one image.
+        """Read the candidates of one image.
 
         Raises:
-            InputError: the shard is damaged.
+            InputError: The shard is damaged.
         """
         number, image = self._places[index]
         path = self._paths[number]
@@ -364,18 +359,22 @@ class PredictionStore:
             ) from error
 
     def check_none_failed(self) -> None:
-        """Refuse a store of whose images one could not be predicted.
+        """Check that no image failed.
 
         Raises:
-            InputError: counts them, and names the first with the reason.
+            InputError: Counts them, and names the first with the reason.
         """
         self.check_image_ids([*self.image_ids, *self._failed], source="its split")
 
     def check_image_ids(self, wanted: Sequence[str], source: str) -> None:
-        """Refuse a store that lacks one of these images.
+        """Check that the store has all of these images.
+
+        Args:
+            wanted: Image ids.
+            source: Name of their origin, for the message.
 
         Raises:
-            InputError: counts the images that are missing and names the first, with the reason
+            InputError: Counts the images that are missing and names the first, with the reason
                 where it failed.
         """
         missing = sorted(set(wanted) - self._index.keys())
@@ -389,18 +388,20 @@ class PredictionStore:
             )
 
     def check_whole(self, *, partial: bool) -> list[str]:
-        """Refuse a store that was not finished, unless some images suffice.
+        """Check that the store was finished, or that some images suffice and there are some.
 
         Args:
-            partial: whether the images that are there suffice.
+            partial: Whether the images that are there suffice.
 
         Returns:
-            What the user should know about images that are missing or failed, a sentence each.
+            Notes for the user on images that are missing or failed, a sentence each.
 
         Raises:
-            InputError: counts the images that are missing, and names the first.
+            InputError: Counts the images that are missing and names the first, or there is no image
+                at all.
         """
-        missing, total = self.missing, len(self) + len(self._failed) + len(self.missing or ())
+        missing = self.missing
+        total = len(self) + len(self._failed) + len(missing or ())
         if missing is None:
             lacks = (
                 f"{self.directory}: not finished, and it does not say which images it lacks; it "
@@ -413,6 +414,13 @@ class PredictionStore:
             )
         else:
             lacks = ""
+        if lacks and not len(self):
+            unfinished = [path.name for path in unfinished_shards(self.directory)]
+            raise InputError(
+                f"{self.directory}: holds no predictions yet"
+                f"{f', only the unfinished shard {unfinished[0]}' if unfinished else ''}; run the "
+                "same predict command again, it predicts what is missing"
+            )
         if lacks and not partial:
             raise InputError(
                 f"{lacks}; run the same predict command again, it predicts what is missing, or "

@@ -31,9 +31,8 @@ import optuna
 import sqlalchemy
 
 from src.errors import InputError, find_disk_error, naming_disk_errors
-from src.io import check_input_file, make_directory
+from src.io import check_input_file, describe_difference, make_directory
 from src.postprocess.settings import PostprocessSettings
-from src.predictions.metadata import describe_difference
 from src.tuning.search_space import SearchSpace
 
 log = logging.getLogger(__name__)

@@ -33,8 +33,14 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from src.console import say
 from src.errors import InputError
-from src.io import printable, read_json_object, write_bytes, write_json, write_text
-from src.predictions.metadata import describe_difference
+from src.io import (
+    describe_difference,
+    printable,
+    read_json_object,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 

@@ -104,7 +104,7 @@ class Case:
             scores=random.uniform(0.2, 1, count).astype(np.float32),
             category_ids=random.choice(sorted(self.names), count).astype(np.int16),
             mask_probabilities=masks,
-            exact_above_score=0.001,
+            complete_above_score=0.001,
         )
 
 
@@ -235,7 +235,7 @@ def test_an_image_with_neither_side_has_the_filler_in_the_competition_only(
                 scores=np.array([0.9], dtype=np.float32),
                 category_ids=np.array([instance["category_id"]], dtype=np.int16),
                 mask_probabilities=np.ones((1, 28, 28), dtype=np.float32),
-                exact_above_score=0.001,
+                complete_above_score=0.001,
             )
         )
         for name in ("1.jpg", "8.jpg"):

@@ -55,7 +55,7 @@ def guesses(picture: Picture) -> Candidates:
         scores=random.uniform(0.4, 1, count).astype(np.float32),
         category_ids=np.array(categories, dtype=np.int16).reshape(count),
         mask_probabilities=np.array(masks, dtype=np.float32).reshape(count, 28, 28),
-        exact_above_score=0.001,
+        complete_above_score=0.001,
     )
 
 

@@ -138,7 +138,7 @@ def test_candidates_stand_in_proposal_class_order_with_one_box_a_proposal(detect
         assert candidates.category_ids.tolist() == [*range(CLASSES)] * 60
         boxes = candidates.boxes_xyxy.reshape(60, CLASSES, 4)
         assert (boxes == boxes[:, :1]).all()
-        assert candidates.exact_above_score == 0.0
+        assert candidates.complete_above_score == 0.0
 
 
 def test_cap_keeps_the_best_pairs_and_says_from_where_on_they_are_all_there(detector: Any) -> None:
@@ -149,8 +149,8 @@ def test_cap_keeps_the_best_pairs_and_says_from_where_on_they_are_all_there(dete
         assert np.array_equal(capped.scores, whole.scores[best])
         assert np.array_equal(capped.boxes_xyxy, whole.boxes_xyxy[best])
         assert np.allclose(capped.mask_probabilities, whole.mask_probabilities[best], atol=1e-6)
-        assert capped.exact_above_score == capped.scores.min()
-        assert whole.exact_above_score == 0.001
+        assert capped.complete_above_score == capped.scores.min()
+        assert whole.complete_above_score == 0.001
 
 
 def test_no_candidates_at_all(detector: Any) -> None:

@@ -23,7 +23,7 @@ from src.export_coco import read_image_numbers
 from src.io import atomic_path, refuse_special_file, write_json
 from src.metrics.scoring import is_score_file
 from src.mmdet_bridge.checkpoints.category_map import read_category_map
-from src.predictions.shards import open_shard
+from src.predictions.files import open_shard
 from src.rle.text import parse_runs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from src.compare import main as compare
 from src.errors import InputError
 from src.export_coco import main as export_coco
 from src.fuse import main as fuse
-from src.predictions.shards import write_expected
+from src.predictions.files import write_expected
 from src.predictions.store import PredictionStore
 from src.report import main as report
 from src.search import main as search
@@ -131,6 +132,27 @@ def test_partial_uses_what_is_there_and_says_so(run: Any, killed: Path, tmp_path
     assert code is None
     assert err.count(said) == 2
     assert json.loads(out.splitlines()[-1])["images"] == 15
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("given", ["partial=false", "partial=true"])
+def test_a_store_without_a_whole_shard_is_refused(
+    run: Any, tmp_path: Path, name: str, given: str
+) -> None:
+    """Its only shard was being written when the process was killed."""
+    program, arguments = READERS[name]
+    store, whole = tmp_path / "store", tmp_path / "whole"
+    write_store(whole, make_images(0, IMAGES, count=2))
+    writer = make_writer(store, expected_image_ids=IDS)
+    writer.add(make_candidates(0, image_id=IDS[0], count=1))
+    code, out, err = run(program, *(text.format(store, whole) for text in arguments), given)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        rf"error: {store}: holds no predictions yet, only the unfinished shard "
+        r"\.rank00000_shard00000\.arrow\.\S+\.part; run the same predict command again, it "
+        r"predicts what is missing",
+        err.strip(),
+    )
 
 
 def test_a_sweep_says_it_once(run: Any, killed: Path) -> None:

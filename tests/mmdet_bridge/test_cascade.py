@@ -105,10 +105,10 @@ def test_selected_pairs_are_the_best_above_the_floor(
     best = sorted(above, key=lambda pair: -scores[pair[0]][pair[1]])[:cap]
     assert found == sorted(best)
     everything_above = [
-        pair for pair in above if scores[pair[0]][pair[1]] > pairs.exact_above_score
+        pair for pair in above if scores[pair[0]][pair[1]] > pairs.complete_above_score
     ]
     assert set(everything_above) <= set(found)
-    assert (pairs.exact_above_score == floor) == (len(above) <= cap)
+    assert (pairs.complete_above_score == floor) == (len(above) <= cap)
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_unlikely_pairs_only_fill_up(
     kept = table[pairs.proposals, pairs.classes]
     assert len(kept) == chosen
     assert sorted(kept) == sorted(scores)[-chosen:]
-    assert (scores > pairs.exact_above_score).sum() <= chosen
+    assert (scores > pairs.complete_above_score).sum() <= chosen
     if exact_above == 0.001:
-        assert pairs.exact_above_score == 0.001
+        assert pairs.complete_above_score == 0.001
     else:
-        assert pairs.exact_above_score == float(kept.min())
+        assert pairs.complete_above_score == float(kept.min())
 
 
 def test_weights_of_another_model_are_refused_with_what_differs(detectors: list[Any]) -> None:

@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     size_hw=SIZE_HW,
                     count=count,
                     categories=20,
-                    exact_above_score=0.001,
+                    complete_above_score=0.001,
                 )
             )
     return directory

@@ -82,7 +82,7 @@ def make_candidates(
     categories: int = 46,
     clusters: int | None = 8,
     image_id: str = "photo.jpg",
-    exact_above_score: float = 0.0,
+    complete_above_score: float = 0.0,
     mask_dtype: str = "float32",
 ) -> Candidates:
     """Overlapping pairs of a few objects."""
@@ -94,5 +94,5 @@ def make_candidates(
         scores=random.uniform(0.001, 1, count).astype(np.float32),
         category_ids=random.integers(0, categories, count).astype(np.int16),
         mask_probabilities=make_masks(random, count).astype(mask_dtype),
-        exact_above_score=exact_above_score,
+        complete_above_score=complete_above_score,
     )

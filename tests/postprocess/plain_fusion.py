@@ -42,7 +42,7 @@ def make_members(seed: int, count: int = 3) -> list[Candidates]:
                 scores=random.uniform(0.02, 1, len(seen)).astype(np.float32),
                 category_ids=truth.category_ids[seen],
                 mask_probabilities=make_masks(random, len(seen)),
-                exact_above_score=0.02,
+                complete_above_score=0.02,
             )
         )
     return members

@@ -40,7 +40,7 @@ def write_store(directory: Path, images: list[Candidates], **changes: Any) -> No
 
 def check_same(found: Candidates, wanted: Candidates, mask_dtype: str) -> None:
     assert (found.image_id, found.size_hw) == (wanted.image_id, wanted.size_hw)
-    assert found.exact_above_score == wanted.exact_above_score
+    assert found.complete_above_score == wanted.complete_above_score
     masks = wanted.mask_probabilities.astype(mask_dtype)
     for name, array in {
         "boxes_xyxy": wanted.boxes_xyxy,

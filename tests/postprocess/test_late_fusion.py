@@ -38,7 +38,7 @@ def test_is_weighted_boxes_fusion(seed: int, weights: list[float], iou_threshold
     assert np.allclose(found.boxes_xyxy, [one["box"] for one in expected], rtol=1e-6)
     masks = np.stack([one["mask"] for one in expected])
     assert np.abs(found.mask_probabilities - masks).max() < 1e-6
-    assert found.exact_above_score == 0.0
+    assert found.complete_above_score == 0.0
     assert found.nms_boxes_xyxy is None
 
 
@@ -105,10 +105,10 @@ def test_boxes_without_area_are_themselves() -> None:
 
 def test_a_member_that_lacks_pairs_makes_nothing_certain() -> None:
     members = make_members(8)
-    members[1] = replace(members[1], exact_above_score=0.3)
-    assert fuse(members, make_fusion()).exact_above_score == 1.0
-    assert fuse(members, make_fusion(score_threshold=0.3)).exact_above_score == 0.0
-    assert fuse(members, make_fusion(max_per_image=3)).exact_above_score == 0.0
+    members[1] = replace(members[1], complete_above_score=0.3)
+    assert fuse(members, make_fusion()).complete_above_score == 1.0
+    assert fuse(members, make_fusion(score_threshold=0.3)).complete_above_score == 0.0
+    assert fuse(members, make_fusion(max_per_image=3)).complete_above_score == 0.0
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_no_candidates_no_objects(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exact_above_score", "score_threshold", "max_per_image", "is_exact"),
+    ("complete_above_score", "score_threshold", "max_per_image", "is_exact"),
     [
         (0.001, 0.001, None, True),  # 0.001 as float32 is not 0.001
         (0.4, 0.5, None, True),
@@ -129,9 +129,9 @@ def test_no_candidates_no_objects(changes: dict[str, Any]) -> None:
     ],
 )
 def test_exactness_rule(
-    exact_above_score: float, score_threshold: float, max_per_image: int | None, is_exact: bool
+    complete_above_score: float, score_threshold: float, max_per_image: int | None, is_exact: bool
 ) -> None:
-    candidates = make_candidates(3, exact_above_score=exact_above_score)
+    candidates = make_candidates(3, complete_above_score=complete_above_score)
     changes = {"score_threshold": score_threshold, "max_per_image": max_per_image}
     assert run(candidates, changes).is_exact is is_exact
 
@@ -150,7 +150,7 @@ def test_exact_results_do_not_depend_on_what_the_store_left_out(
         scores=whole.scores[best],
         category_ids=whole.category_ids[best],
         mask_probabilities=whole.mask_probabilities[best],
-        exact_above_score=float(whole.scores[best].min()),
+        complete_above_score=float(whole.scores[best].min()),
     )
     changes = {"score_threshold": threshold, "max_per_image": cap, "nms_iou_threshold": 0.3}
     found = run(capped, changes)
@@ -167,7 +167,7 @@ def test_labels_not_ids_make_the_class_offset() -> None:
         scores=np.array([0.9, 0.8, 0.7], dtype=np.float32),
         category_ids=np.array([30_000, 30_000, 5], dtype=np.int16),
         mask_probabilities=np.ones((3, 28, 28), dtype=np.float32),
-        exact_above_score=0.0,
+        complete_above_score=0.0,
     )
     settings_used = make_settings(nms_iou_threshold=0.2)
     by_label = postprocess(candidates, settings_used, label_category_ids=[5, 30_000])
@@ -246,7 +246,7 @@ def test_class_agnostic_nms_compares_boxes_of_all_classes() -> None:
         scores=np.array([0.8, 0.9], dtype=np.float32),
         category_ids=np.array([1, 2], dtype=np.int16),
         mask_probabilities=np.ones((2, 28, 28), dtype=np.float32),
-        exact_above_score=0.0,
+        complete_above_score=0.0,
     )
     assert run(candidates, {}).category_ids.tolist() == [2, 1]
     assert run(candidates, {"nms_kind": "class_agnostic"}).category_ids.tolist() == [2]
@@ -261,7 +261,7 @@ def test_area_is_counted_on_the_named_raster() -> None:
         scores=np.array([0.9], dtype=np.float32),
         category_ids=np.array([1], dtype=np.int16),
         mask_probabilities=np.ones((1, 28, 28), dtype=np.float32),
-        exact_above_score=0.0,
+        complete_above_score=0.0,
     )
     areas = {}
     for raster in ("512x512", "long_edge_1024"):
@@ -287,4 +287,4 @@ def test_area_is_counted_on_the_named_raster() -> None:
     ],
 )
 def test_exactness_with_other_steps(changes: dict[str, Any], is_exact: bool) -> None:
-    assert run(make_candidates(3, exact_above_score=0.5), changes).is_exact is is_exact
+    assert run(make_candidates(3, complete_above_score=0.5), changes).is_exact is is_exact

@@ -11,7 +11,7 @@ import pytest
 
 from src.errors import InputError
 from src.predictions.candidates import Candidates
-from src.predictions.shards import clear_other_ranks
+from src.predictions.files import clear_other_ranks
 from src.predictions.store import PredictionStore
 from tests.postprocess.generated import make_candidates
 from tests.postprocess.stores import SETTINGS, check_same, make_images, make_writer, write_store
@@ -19,7 +19,7 @@ from tests.postprocess.stores import SETTINGS, check_same, make_images, make_wri
 
 @pytest.mark.parametrize("mask_dtype", ["float16", "float32"])
 def test_round_trip(tmp_path: Path, mask_dtype: str) -> None:
-    images = make_images(0, 10, exact_above_score=0.05)
+    images = make_images(0, 10, complete_above_score=0.05)
     other_frame = images[3]
     images[3] = Candidates(
         image_id=other_frame.image_id,
@@ -28,16 +28,16 @@ def test_round_trip(tmp_path: Path, mask_dtype: str) -> None:
         scores=other_frame.scores,
         category_ids=other_frame.category_ids,
         mask_probabilities=other_frame.mask_probabilities,
-        exact_above_score=0.25,
+        complete_above_score=0.25,
         nms_boxes_xyxy=other_frame.boxes_xyxy * np.float32(0.3),
     )
-    write_store(tmp_path, images[::-1], mask_dtype=mask_dtype, score_floor=0.01, max_candidates=99)
+    write_store(tmp_path, images[::-1], mask_dtype=mask_dtype, min_score=0.01, max_candidates=99)
     store = pickle.loads(pickle.dumps(PredictionStore(tmp_path)))
     assert len(store) == 10
     assert store.image_ids == tuple(image.image_id for image in images)
     assert store.settings == SETTINGS
     assert store.category_ids == tuple(range(46))
-    assert (store.meta.score_floor, store.meta.max_candidates) == (0.01, 99)
+    assert (store.meta.min_score, store.meta.max_candidates) == (0.01, 99)
     for index, image in enumerate(images):
         assert store.index_of(image.image_id) == index
         assert store.size_hw(index) == image.size_hw
@@ -109,7 +109,7 @@ def test_a_deleted_shard_is_noticed_and_written_again(tmp_path: Path) -> None:
         ({"category_ids": [1, 2]}, r"category_ids: \[0, 1, .*\] there, \[1, 2\] here"),
         ({"mask_dtype": "float32"}, r"mask_dtype: 'float16' there, 'float32' here"),
         ({"mask_size_hw": (14, 14)}, r"mask_size_hw: \[28, 28\] there, \[14, 14\] here"),
-        ({"score_floor": 0.1}, r"score_floor: 0\.0 there, 0\.1 here"),
+        ({"min_score": 0.1}, r"score_floor: 0\.0 there, 0\.1 here"),
         ({"max_candidates": 7}, r"max_candidates: None there, 7 here"),
     ],
 )
@@ -127,10 +127,10 @@ def test_settings_of_tuples_and_lists_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mask_dtype": "int8"}, r"mask_dtype='int8' .* one of float16, float32"),
-        ({"settings": {"path": Path("a")}}, r"must be plain JSON: .*PosixPath"),
+        ({"mask_dtype": "int8"}, r"mask_dtype must be one of float16, float32, got 'int8'"),
+        ({"settings": {"path": Path("a")}}, r"must be plain JSON \(.*PosixPath"),
         ({"settings": {"lr": float("nan")}}, r"must be plain JSON"),
-        ({"images_per_shard": 0}, r"images_per_shard=0: at least 1"),
+        ({"images_per_shard": 0}, r"images_per_shard must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -140,34 +140,35 @@ def test_bad_arguments(tmp_path: Path, changes: dict[str, Any], message: str) ->
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
-    with pytest.raises(InputError, match=r"store: a folder for predictions wanted"):
+    with pytest.raises(InputError, match=r"store: must be a folder for predictions"):
         make_writer(tmp_path / "store")
 
 
 def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
     writer = make_writer(tmp_path, category_ids=range(5))
     with pytest.raises(
-        ValueError, match=r"photo\.jpg: category \d+ is not one of \(0, 1, 2, 3, 4\)"
+        ValueError, match=r"category must be one of \(0, 1, 2, 3, 4\), got \d+ \(photo\.jpg\)"
     ):
         writer.add(make_candidates(0))
     fits = make_candidates(0, categories=5)
     fits.boxes_xyxy[2, 1] = np.nan
-    with pytest.raises(
-        ValueError, match=r"photo\.jpg: boxes_xyxy holds a value that is not finite"
-    ):
+    with pytest.raises(ValueError, match=r"boxes_xyxy must be finite \(photo\.jpg\)"):
         writer.add(fits)
     writer = make_writer(tmp_path / "small", mask_size_hw=(14, 14))
-    with pytest.raises(ValueError, match=r"masks of \(28, 28\), the store's are \(14, 14\)"):
+    with pytest.raises(ValueError, match=r"masks must be of size \(14, 14\), got \(28, 28\)"):
         writer.add(make_candidates(0))
 
 
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("boxes_xyxy", r"a: boxes_xyxy has shape \(2, 4\), \(3, 4\) wanted for 3 scores"),
-        ("category_ids", r"a: category_ids has shape \(2,\), \(3,\) wanted"),
-        ("mask_probabilities", r"a: mask_probabilities has shape \(2,\), \(3,\) wanted"),
-        ("nms_boxes_xyxy", r"a: nms_boxes_xyxy has shape \(2, 4\), \(3, 4\) wanted"),
+        ("boxes_xyxy", r"boxes_xyxy must have shape \(3, 4\) for 3 scores, got \(2, 4\) \(a\)"),
+        ("category_ids", r"category_ids must have shape \(3,\) .* got \(2,\)"),
+        (
+            "mask_probabilities",
+            r"mask_probabilities must have shape \(3, 28, 28\) .* \(2, 28, 28\)",
+        ),
+        ("nms_boxes_xyxy", r"nms_boxes_xyxy must have shape \(3, 4\) .* got \(2, 4\)"),
     ],
 )
 def test_candidates_of_unequal_length(field: str, message: str) -> None:
@@ -179,7 +180,7 @@ def test_candidates_of_unequal_length(field: str, message: str) -> None:
     arrays["nms_boxes_xyxy"] = made.boxes_xyxy
     arrays[field] = arrays[field][:2]
     with pytest.raises(ValueError, match=message):
-        Candidates(image_id="a", size_hw=(1, 1), exact_above_score=0.0, **arrays)
+        Candidates(image_id="a", size_hw=(1, 1), complete_above_score=0.0, **arrays)
 
 
 def test_an_image_that_is_not_there(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def make_image(number: int, objects: int = 6) -> tuple[Candidates, Candidates]:
         scores=np.concatenate([scores, 0.9 * scores]).astype(np.float32),
         category_ids=np.concatenate([categories, categories]).astype(np.int16),
         mask_probabilities=np.concatenate([masks, masks]).astype(np.float16),
-        exact_above_score=0.0,
+        complete_above_score=0.0,
     )
     above = np.array([REAL_ABOVE[category] for category in categories.tolist()])
     real = np.flatnonzero(scores + random.normal(0, 0.06, objects) > above)

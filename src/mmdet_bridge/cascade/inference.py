@@ -157,7 +157,7 @@ def _predict(
                 scores=scores[photo][chosen.proposals, chosen.classes].cpu().numpy(),
                 category_ids=ids[chosen.classes.cpu()].numpy(),
                 mask_probabilities=masks[photo].cpu().numpy(),
-                exact_above_score=chosen.exact_above_score,
+                complete_above_score=chosen.complete_above_score,
                 nms_boxes_xyxy=pair_boxes.cpu().numpy() if alone else None,
             )
         )

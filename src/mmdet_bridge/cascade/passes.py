@@ -64,7 +64,7 @@ class Pairs:
 
     proposals: Tensor  # (K,) int64
     classes: Tensor  # (K,) int64
-    exact_above_score: float  # every pair with a score above this one is here
+    complete_above_score: float  # every pair with a score above this one is here
 
 
 def select_pairs(

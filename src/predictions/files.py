@@ -1,0 +1,493 @@
+"""File formats of a prediction store: ``meta.json``, the JSON files of each rank, and the shards.
+
+JSON files carry a checksum of their content (``src.io.seal``), shards one of each image. Format
+version 1 is the same without checksums in the JSON files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from src.errors import InputError, naming_disk_errors
+from src.io import (
+    PARTIAL_SUFFIX,
+    SEAL_KEY,
+    check_seal,
+    fsync,
+    partial_path,
+    read_json_object,
+    refuse_special_file,
+    seal,
+    write_json,
+)
+from src.predictions.candidates import Candidates
+
+FORMAT_VERSION = 2
+UNSEALED_VERSION = 1
+META_NAME = "meta.json"
+EXPECTED_NAME = "expected_images.json"
+SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
+MASK_DTYPES = ("float16", "float32")
+INDEX_FIELDS = ("image_id", "height", "width", "count")
+REMEDY = "delete it and run the same predict command again, it writes what is missing"
+
+Shard = tuple[int, int, Path]
+"""Rank, number in the rank's series, file."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMeta:
+    """Everything that must agree before two runs may write into one store.
+
+    Raises:
+        InputError: ``mask_dtype`` is not legal.
+    """
+
+    category_ids: tuple[int, ...]  # of the data, in the order of the model's labels
+    settings: Mapping[str, Any]  # plain JSON values: the config, checkpoint hashes, ...
+    mask_size_hw: tuple[int, int]  # of the stored probabilities, 28 x 28 in HTC
+    mask_dtype: str  # one of MASK_DTYPES
+    min_score: float  # pairs at or below this score were not written
+    max_candidates: int | None  # pairs of an image at most; None: no cap
+
+    def __post_init__(self) -> None:
+        if self.mask_dtype not in MASK_DTYPES:
+            raise InputError(
+                f"mask_dtype must be one of {', '.join(MASK_DTYPES)}, got {self.mask_dtype!r}"
+            )
+
+
+def to_json(meta: StoreMeta) -> dict[str, Any]:
+    """Return the content of ``meta.json`` as plain JSON values, without its checksum.
+
+    Raises:
+        InputError: The settings hold something JSON cannot carry.
+    """
+    content = {**asdict(meta), "format_version": FORMAT_VERSION}
+    content["score_floor"] = content.pop("min_score")  # its name in the file
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"settings of a prediction store must be plain JSON ({error})") from error
+    return plain
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file of the store with its checksum, flushed to the disk."""
+    write_json(path, seal(content), sync=True)
+
+
+def read_store_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of the store, its checksum included and not checked.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    return read_json_object(
+        path, missing="missing; a prediction store is a folder that `python -m src.predict` wrote"
+    )
+
+
+def read_meta(directory: Path) -> StoreMeta:
+    """Read ``meta.json``.
+
+    Raises:
+        InputError: The file is missing, damaged, lacks a key, or has another format version.
+    """
+    path = directory / META_NAME
+    content = read_store_json(path)
+    version = content.get("format_version")
+    if version not in (UNSEALED_VERSION, FORMAT_VERSION):
+        raise InputError(
+            f"format_version must be {UNSEALED_VERSION} or {FORMAT_VERSION}, got {version!r} "
+            f"({path}); predict anew"
+        )
+    keys = (
+        *("category_ids", "settings", "mask_size_hw", "mask_dtype", "score_floor"),
+        *("max_candidates", "format_version"),
+    )
+    if missing := [key for key in keys if key not in content]:
+        raise InputError(f"{path}: key {missing[0]!r} is missing; the file is damaged")
+    if version == FORMAT_VERSION:
+        try:
+            content = check_seal(content, path)
+        except InputError as error:
+            raise InputError(f"{error}; delete the folder and predict anew") from None
+    elif unknown := sorted(content.keys() - {*keys}):
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; the file is damaged")
+    try:
+        cap = content["max_candidates"]
+        height, width = content["mask_size_hw"]
+        return StoreMeta(
+            category_ids=tuple(int(value) for value in content["category_ids"]),
+            settings=dict(content["settings"]),
+            mask_size_hw=(int(height), int(width)),
+            mask_dtype=content["mask_dtype"],
+            min_score=float(content["score_floor"]),
+            max_candidates=None if cap is None else int(cap),
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}; the file is damaged") from error
+
+
+def failed_path(directory: Path, rank: int) -> Path:
+    """Return the file of the images that a rank could not predict, with the reasons."""
+    return directory / f"rank{rank:05d}_failed.json"
+
+
+def done_path(directory: Path, rank: int) -> Path:
+    """Return the file that a rank writes when it has finished."""
+    return directory / f"rank{rank:05d}_done.json"
+
+
+def shard_path(directory: Path, rank: int, number: int) -> Path:
+    """Return a shard of a rank."""
+    return directory / f"rank{rank:05d}_shard{number:05d}.arrow"
+
+
+def write_failed(directory: Path, rank: int, failed: Mapping[str, str]) -> None:
+    """Record why a rank could not predict images, by image id."""
+    write_sealed(failed_path(directory, rank), {"failed": failed})
+
+
+def write_expected(directory: Path, image_ids: Collection[str]) -> None:
+    """Record which images the store is meant to hold, those that will fail included."""
+    write_sealed(directory / EXPECTED_NAME, {"image_ids": sorted(set(image_ids))})
+
+
+def write_done(directory: Path, rank: int, *, shards: int) -> None:
+    """Record that a rank has finished, and its number of shards."""
+    write_sealed(done_path(directory, rank), {"shards": shards})
+
+
+def read_failed(directory: Path) -> dict[str, str]:
+    """Read why images could not be predicted, by image id in ascending order; of all ranks.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(directory.glob("rank?????_failed.json")):
+        content = read_store_json(path)
+        # Format version 1 has the reasons at the top level.
+        if not all(isinstance(reason, str) for reason in content.values()):
+            content = _sealed_value(path, content, "failed", dict)
+        if SEAL_KEY in content:
+            raise InputError(f"{path}: key 'failed' is missing; the file is damaged")
+        found |= content
+    return dict(sorted(found.items()))
+
+
+def read_expected(directory: Path) -> frozenset[str] | None:
+    """Read which images a store is meant to hold; None where the store does not say.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    path = directory / EXPECTED_NAME
+    if not path.exists():
+        return None
+    return frozenset(_sealed_value(path, read_store_json(path), "image_ids", list))
+
+
+def read_done(directory: Path) -> dict[int, int]:
+    """Read the number of shards of each rank that has finished.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    found = {}
+    for path in sorted(directory.glob("rank?????_done.json")):
+        content = read_store_json(path)
+        is_unsealed = content.keys() == {"shards"}
+        shards = content["shards"] if is_unsealed else _sealed_value(path, content, "shards", int)
+        if type(shards) is not int or shards < 0:
+            raise InputError(f"shards must be a number of files, got {shards!r} ({path})")
+        found[int(path.name[4:9])] = shards
+    return found
+
+
+def _sealed_value(path: Path, content: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = check_seal(content, path).get(key)
+    if not isinstance(value, kind):
+        raise InputError(f"{path}: key {key!r} is missing; the file is damaged")
+    return value
+
+
+def unfinished_shards(directory: Path, rank: int | None = None) -> list[Path]:
+    """Return the temporary shards of a killed or running process; of all ranks without ``rank``."""
+    name = "?????" if rank is None else f"{rank:05d}"
+    return sorted(directory.glob(f".rank{name}_shard*{PARTIAL_SUFFIX}"))
+
+
+def clear_other_ranks(directory: Path, world_size: int) -> None:
+    """Delete what ranks beyond ``world_size`` left, killed in a run of more processes than this."""
+    for pattern in ("rank?????_failed.json", f".rank?????_*{PARTIAL_SUFFIX}"):
+        for path in directory.glob(pattern):
+            if int(path.name.removeprefix(".")[4:9]) >= world_size:
+                path.unlink(missing_ok=True)
+
+
+def list_shards(directory: Path) -> list[Shard]:
+    """Return the whole shards of all ranks, by rank and number."""
+    matches = [(SHARD_NAME.fullmatch(path.name), path) for path in directory.iterdir()]
+    return sorted((int(match[1]), int(match[2]), path) for match, path in matches if match)
+
+
+def check_series(directory: Path, shards: Sequence[Shard]) -> None:
+    """Check that each rank has all the shards that it said it had when it finished, without a hole.
+
+    Raises:
+        InputError: Names the first shard that is missing.
+    """
+    lengths = read_done(directory)
+    for rank, number, _ in shards:
+        lengths[rank] = max(lengths.get(rank, 0), number + 1)
+    there = {(rank, number) for rank, number, _ in shards}
+    for rank, length in sorted(lengths.items()):
+        for number in range(length):
+            if (rank, number) not in there:
+                raise InputError(
+                    f"{shard_path(directory, rank, number)}: missing; run the same predict command "
+                    "again, it writes what is missing"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardImage:
+    """Position of an image in a shard, without its candidates."""
+
+    image_id: str
+    size_hw: tuple[int, int]
+    num_candidates: int
+    batch: int
+
+
+def shard_schema(mask_size_hw: tuple[int, int], mask_dtype: str) -> pa.Schema:
+    """Return the columns of a shard; a row is an image, and its lists have an entry a candidate."""
+    box = pa.list_(pa.float32(), 4)
+    mask_bytes = mask_size_hw[0] * mask_size_hw[1] * np.dtype(mask_dtype).itemsize
+    required = {
+        "image_id": pa.string(),
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "count": pa.int32(),
+        "exact_above_score": pa.float64(),  # complete_above_score
+        "checksum": pa.uint32(),
+        "boxes": pa.list_(box),
+        "nms_boxes": pa.list_(box),
+        "scores": pa.list_(pa.float32()),
+        "category_ids": pa.list_(pa.int16()),
+        "mask_probabilities": pa.list_(pa.binary(mask_bytes)),
+    }
+    return pa.schema(
+        [pa.field(name, kind, nullable=name == "nms_boxes") for name, kind in required.items()]
+    )
+
+
+def _checksum(candidates: Candidates) -> int:
+    """CRC-32 of everything stored; Arrow has no checksum of its own."""
+    frame = (candidates.image_id, *candidates.size_hw, candidates.complete_above_score)
+    value = zlib.crc32(repr(frame).encode())
+    for array in (
+        candidates.boxes_xyxy,
+        candidates.scores,
+        candidates.category_ids,
+        candidates.mask_probabilities,
+        candidates.nms_boxes_xyxy,
+    ):
+        if array is not None:
+            value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
+
+
+def _list_of_one(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def _box_list(boxes_xyxy: npt.NDArray[np.float32]) -> pa.Array:
+    return _list_of_one(pa.FixedSizeListArray.from_arrays(pa.array(boxes_xyxy.reshape(-1)), 4))
+
+
+def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) -> pa.RecordBatch:
+    """Return one image as a record batch of one row."""
+    nms_boxes_xyxy = candidates.nms_boxes_xyxy
+    stored = Candidates(
+        image_id=candidates.image_id,
+        size_hw=(int(candidates.size_hw[0]), int(candidates.size_hw[1])),
+        boxes_xyxy=np.ascontiguousarray(candidates.boxes_xyxy, np.float32),
+        scores=np.ascontiguousarray(candidates.scores, np.float32),
+        category_ids=np.ascontiguousarray(candidates.category_ids, np.int16),
+        mask_probabilities=np.ascontiguousarray(candidates.mask_probabilities, mask_dtype),
+        complete_above_score=float(candidates.complete_above_score),
+        nms_boxes_xyxy=None
+        if nms_boxes_xyxy is None
+        else np.ascontiguousarray(nms_boxes_xyxy, np.float32),
+    )
+    mask_bytes = pa.FixedSizeBinaryArray.from_buffers(
+        schema.field("mask_probabilities").type.value_type,
+        len(stored),
+        [None, pa.py_buffer(stored.mask_probabilities)],
+    )
+    scalars = (
+        stored.image_id,
+        *stored.size_hw,
+        len(stored),
+        stored.complete_above_score,
+        _checksum(stored),
+    )
+    columns = [
+        *(pa.array([value], field.type) for value, field in zip(scalars, schema, strict=False)),
+        _box_list(stored.boxes_xyxy),
+        pa.nulls(1, schema.field("nms_boxes").type)
+        if stored.nms_boxes_xyxy is None
+        else _box_list(stored.nms_boxes_xyxy),
+        _list_of_one(pa.array(stored.scores)),
+        _list_of_one(pa.array(stored.category_ids)),
+        _list_of_one(mask_bytes),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _boxes_from(column: pa.Array) -> npt.NDArray[np.float32]:
+    # flatten() honours the offsets of both list levels, the raw child arrays do not
+    flat: npt.NDArray[np.float32] = column.flatten().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, 4)
+
+
+def from_record_batch(
+    batch: pa.RecordBatch, mask_size_hw: tuple[int, int], mask_dtype: str
+) -> Candidates:
+    """Undo ``to_record_batch``.
+
+    Raises:
+        ValueError: The bytes are not those that were written.
+    """
+    batch.validate(full=True)
+    mask_bytes = batch.column("mask_probabilities").flatten()
+    dtype = np.dtype(mask_dtype)
+    cells = mask_size_hw[0] * mask_size_hw[1]
+    masks: npt.NDArray[np.float32] = np.frombuffer(
+        mask_bytes.buffers()[1] or b"",
+        dtype=dtype,
+        count=len(mask_bytes) * cells,
+        offset=mask_bytes.offset * cells * dtype.itemsize,
+    )
+    nms_boxes = batch.column("nms_boxes")
+    candidates = Candidates(
+        image_id=batch.column("image_id")[0].as_py(),
+        size_hw=(batch.column("height")[0].as_py(), batch.column("width")[0].as_py()),
+        boxes_xyxy=_boxes_from(batch.column("boxes")),
+        scores=batch.column("scores").flatten().to_numpy(zero_copy_only=False),
+        category_ids=batch.column("category_ids").flatten().to_numpy(zero_copy_only=False),
+        mask_probabilities=masks.reshape(-1, *mask_size_hw),
+        complete_above_score=batch.column("exact_above_score")[0].as_py(),
+        nms_boxes_xyxy=None if nms_boxes.null_count else _boxes_from(nms_boxes),
+    )
+    if _checksum(candidates) != batch.column("checksum")[0].as_py():
+        raise ValueError("the checksum does not match")
+    return candidates
+
+
+class ShardWriter:
+    """Stream images into one shard; the file takes its name when it is whole."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._partial = partial_path(path)
+        with naming_disk_errors(path, partial=self._partial):
+            self._sink = pa.OSFile(str(self._partial), "wb")
+        # level 3: as fast to read as level 1 and smaller; smooth float16 masks shrink by a seventh
+        options = pa.ipc.IpcWriteOptions(
+            compression=pa.Codec("zstd", compression_level=3), use_threads=False
+        )
+        self._writer = pa.ipc.new_file(self._sink, schema, options=options)
+        self.images = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Append one image."""
+        with self._discarding_on_error():
+            self._writer.write_batch(batch)
+        self.images += 1
+
+    def finish(self) -> None:
+        """Complete the file, push it to the disk, and give it its name."""
+        with self._discarding_on_error():
+            self._writer.close()
+            self._sink.close()
+            fsync(self._partial)
+            os.replace(self._partial, self._path)
+
+    @contextmanager
+    def _discarding_on_error(self) -> Iterator[None]:
+        """Remove the file on an error: without its end it cannot be read."""
+        try:
+            with naming_disk_errors(self._path, partial=self._partial):
+                yield
+        except Exception:
+            with suppress(OSError):
+                self._sink.close()
+            self._partial.unlink(missing_ok=True)
+            raise
+
+
+def open_shard(
+    path: Path, schema: pa.Schema, fields: Sequence[str] = ()
+) -> pa.ipc.RecordBatchFileReader:
+    """Memory-map a shard.
+
+    Args:
+        path: File of the shard.
+        schema: Columns that it must have.
+        fields: Columns to read and decompress; none: all.
+
+    Raises:
+        InputError: The file is missing, empty, truncated, or not such an Arrow file.
+    """
+    refuse_special_file(path)
+    try:
+        source = pa.memory_map(str(path), "rb")
+        reader = pa.ipc.open_file(source)
+        if not reader.schema.equals(schema):
+            raise ValueError("its columns are not those of meta.json")
+        if fields:
+            included = [schema.get_field_index(name) for name in fields]
+            options = pa.ipc.IpcReadOptions(included_fields=included, use_threads=False)
+            reader = pa.ipc.open_file(source, options=options)
+        return reader
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; {REMEDY}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a whole Arrow shard ({error}); {REMEDY}") from error
+
+
+def list_images(path: Path, schema: pa.Schema) -> list[ShardImage]:
+    """Return the images of a shard, in its order, without reading their candidates.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    reader = open_shard(path, schema, fields=INDEX_FIELDS)
+    try:
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate(full=True)
+        rows = [batch.to_pylist()[0] for batch in batches]
+        return [
+            ShardImage(row["image_id"], (row["height"], row["width"]), row["count"], number)
+            for number, row in enumerate(rows)
+        ]
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: damaged ({error}); {REMEDY}") from error

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,8 +45,23 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
         yield ".".join(path), node
 
 
+def describe_commit() -> str | None:
+    """The commit that is measured, ``-dirty`` where files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(
+            command, cwd=RESULTS.parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
 def main(names: list[str]) -> None:
-    """Run the named benchmarks (none: all), print their figures, write them to ``results/``."""
+    """Run the named benchmarks (none: all), print their figures, write them to ``results/``.
+
+    The file is written after each: a run that is cut off leaves what it had measured.
+    """
     legal = (*BENCHMARKS, *ON_A_GPU)
     unknown = sorted(set(names) - set(legal))
     if unknown:
@@ -59,7 +75,10 @@ def main(names: list[str]) -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "commit": describe_commit(),
     }
+    path = RESULTS / f"{device.lower().replace(' ', '_')}_{'_'.join(names) or 'all'}.json"
+    path.parent.mkdir(exist_ok=True)
     for name in names or (legal if on_a_gpu else BENCHMARKS):
         console.rule(name)
         results[name] = importlib.import_module(f"benchmarks.{name}").run()
@@ -67,11 +86,9 @@ def main(names: list[str]) -> None:
         for key, value in leaves(results[name]):
             table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
         console.print(table)
-    path = RESULTS / f"{device.lower().replace(' ', '_')}_{'_'.join(names) or 'all'}.json"
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
-    temporary.replace(path)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+        temporary.replace(path)
     console.print(f"wrote {path}")
 
 

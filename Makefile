@@ -49,24 +49,24 @@ test-all: lint  ## every test, the slow ones too
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 DEMO := outputs/demo
-DEMO_PHOTOS := train_images=440 test_images=20 seed=1 image_size=256 difficulty=0 clutter=0.2 \
+DEMO_PHOTOS := num_train_images=440 num_test_images=20 seed=1 image_size=256 difficulty=0 clutter=0.2 \
   categories=[1,6,10,23,31]
 
 # Photos, their truth and their split; a cascade from scratch; stored predictions; thresholds; score; report.
 .PHONY: demo
 demo: setup  ## the whole road on generated photos: data, training, prediction, submission, score, report
 	@$(PY) -m src.synthesize output=$(DEMO)/data $(DEMO_PHOTOS)
-	@$(PY) -m src.split annotations=$(DEMO)/data/train.csv images=$(DEMO)/data/train validation_images=40 output=$(DEMO)/data/split.json
+	@$(PY) -m src.split annotations=$(DEMO)/data/train.csv images=$(DEMO)/data/train num_validation_images=40 output=$(DEMO)/data/split.json
 	@$(PY) -m src.train +experiment=demo
 	@$(PY) -m src.predict +experiment=demo checkpoint=$(DEMO)/checkpoints/last.ckpt predict_split=validation
 	@$(PY) -m src.predict +experiment=demo checkpoint=$(DEMO)/checkpoints/last.ckpt predict_split=test
 	@$(PY) -m src.postprocess postprocess=winner predictions=$(DEMO)/predictions_test \
 	  sample_submission=$(DEMO)/data/sample_submission.csv output=$(DEMO)/submission.csv
 	@$(PY) -m src.postprocess postprocess=winner_all_classes predictions=$(DEMO)/predictions_validation \
-	  ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train output=$(DEMO)/validation.csv | tail -n 1 > /dev/null
-	@$(PY) -m src.report submission=$(DEMO)/validation.csv ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
+	  annotations=$(DEMO)/data/train.csv images=$(DEMO)/data/train output=$(DEMO)/validation.csv | tail -n 1 > /dev/null
+	@$(PY) -m src.report submission=$(DEMO)/validation.csv annotations=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
 	  split=$(DEMO)/data/split.json output=$(DEMO)/report.html
-	@$(PY) -m src.score submission=$(DEMO)/validation.csv ground_truth=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
+	@$(PY) -m src.score submission=$(DEMO)/validation.csv annotations=$(DEMO)/data/train.csv images=$(DEMO)/data/train \
 	  split=$(DEMO)/data/split.json output=$(DEMO)/score.json
 	@echo "submission: $(DEMO)/submission.csv"
 	@echo "report: $(DEMO)/report.html"

@@ -65,7 +65,7 @@ def run(
         ensemble = CascadeEnsemble(
             members,
             category_ids=range(members[0].roi_head.bbox_head[-1].num_classes),
-            score_floor=SETTINGS.score_threshold,
+            min_score=SETTINGS.score_threshold,
             max_candidates=300,
             flip=True,
             late_fusion=late,

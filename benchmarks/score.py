@@ -150,7 +150,7 @@ def run(images: int = 300, rounds: int = 5) -> dict[str, Any]:
         raise AssertionError(f"the two ways disagree: {score} and {expected}")
     per_image = np.random.default_rng(0).random(450)
     start = time.process_time()
-    bootstrap_interval(per_image, resamples=10_000)
+    bootstrap_interval(per_image, num_resamples=10_000)
     return {
         "images": images,
         "brute_force_ms_an_image": round(1000 * brute_seconds / images, 2),

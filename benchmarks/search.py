@@ -84,14 +84,14 @@ def run(
         write_truth(folder / "truth.csv", truth)
         files = (
             f"predictions={folder / 'store'}",
-            f"ground_truth={folder / 'truth.csv'}",
-            f"cache_directory={folder / 'cache'}",
+            f"annotations={folder / 'truth.csv'}",
+            f"cache_dir={folder / 'cache'}",
         )
         options = folder / "conf"
         found, cpu, wall = _command(
             "search",
             *files,
-            f"trials={trials}",
+            f"num_trials={trials}",
             f"config_dir={options}",
             f"output_dir={folder / 'search'}",
         )

@@ -38,7 +38,7 @@ def draw_typical_image(score: dict[str, float], mean: float) -> str:
     name = min(score, key=lambda image_id: (abs(score[image_id] - mean), image_id))
     drawings = DEMO / "drawings"
     command = (
-        f"-m src.report submission={DEMO}/validation.csv ground_truth={DEMO}/data/train.csv "
+        f"-m src.report submission={DEMO}/validation.csv annotations={DEMO}/data/train.csv "
         f"images={DEMO}/data/train split={DEMO}/data/split.json output={DEMO}/all_images.html "
         f"drawings={drawings} worst={len(score)} best=0"
     )

@@ -18,9 +18,9 @@ PHOTOS = (
 )
 # S10's sizes, scaled: 192 px, in the middle of what training has, stands for 1200.
 # A floor of 0.3 leaves out nothing that a threshold of 0.5 keeps, and spares the masks.
-VIEWS = "tta=three_scales_flip tta.scales=[[160,320],[192,320],[224,320]] module.score_floor=0.3"
+VIEWS = "tta=three_scales_flip tta.scales=[[160,320],[192,320],[224,320]] module.min_score=0.3"
 PREDICTIONS = {
-    "one_view": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt tta=none module.score_floor=0.001",
+    "one_view": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt tta=none module.min_score=0.001",
     "six_views": f"checkpoint={DIRECTORY}/checkpoints/best.ckpt {VIEWS}",
     "three_models_six_views": f"ensemble=top3 {VIEWS}",
 }
@@ -84,9 +84,9 @@ FOLDERS = tuple(dict.fromkeys(rung.folder for rung in LADDER))
 class Sizes:
     """How large the experiment is."""
 
-    train_images: int = 330
-    validation_images: int = 30
-    test_images: int = 160
+    num_train_images: int = 330
+    num_validation_images: int = 30
+    num_test_images: int = 160
     steps: int = 1200
 
 
@@ -95,9 +95,9 @@ def steps(rung: Rung, sizes: Sizes) -> tuple[str, ...]:
     store = f"{DIRECTORY}/predictions_{rung.predictions}"
     return (
         f"python -m src.synthesize output={DIRECTORY}/data {PHOTOS} "
-        f"train_images={sizes.train_images} test_images={sizes.test_images}",
+        f"num_train_images={sizes.num_train_images} num_test_images={sizes.num_test_images}",
         f"python -m src.split annotations={DIRECTORY}/data/train.csv "
-        f"images={DIRECTORY}/data/train validation_images={sizes.validation_images} "
+        f"images={DIRECTORY}/data/train num_validation_images={sizes.num_validation_images} "
         f"output={DIRECTORY}/data/split.json",
         f"python -m src.train +experiment=ladder trainer.max_steps={sizes.steps}",
         f"python -m src.predict +experiment=ladder predict_split=test "
@@ -109,7 +109,7 @@ def steps(rung: Rung, sizes: Sizes) -> tuple[str, ...]:
 def score_command(rung: Rung) -> str:
     """What shows the rung's score with its classes; the ladder itself scores each image."""
     return (
-        f"python -m src.score submission={rung.submission} ground_truth={TRUTH} use_attributes=true"
+        f"python -m src.score submission={rung.submission} annotations={TRUTH} use_attributes=true"
     )
 
 

@@ -1,4 +1,4 @@
-"""Compare two results: ``python -m src.compare a=one.csv b=other.csv ground_truth=train.csv``."""
+"""Compare two results: ``python -m src.compare a=one.csv b=other.csv annotations=train.csv``."""
 
 from __future__ import annotations
 
@@ -76,18 +76,18 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
             {name: kept[name] for name in kept if name in names},
             read_in_sample(scores.content, str(path)),
         )
-    if config.ground_truth is None:
-        raise InputError(f"{side}={path}: ground_truth=... is needed to score it")
+    if config.annotations is None:
+        raise InputError(f"{side}={path}: annotations=... is needed to score it")
     with ExitStack() as opened:
         truth = opened.enter_context(
             open_truth(
-                config.ground_truth,
+                config.annotations,
                 use_attributes=config.use_attributes,
                 images_directory=config.images,
                 exif=config.exif,
                 duplicates=config.duplicates,
                 label_descriptions=config.label_descriptions,
-                cache_directory=config.cache_directory,
+                cache_dir=config.cache_dir,
                 progress=progress,
             )
         )
@@ -114,7 +114,7 @@ def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObject
     compare_categories(store, truth)
     for note in store.check_whole(partial=config.partial):
         say(f"note: {side}={note}")
-    categories = names_for(store, truth.store.labels, config.ground_truth)
+    categories = names_for(store, truth.store.labels, config.annotations)
     return StoredObjects(
         store,
         named_settings(to_plain(config[f"{side}_postprocess"]), categories),
@@ -137,7 +137,7 @@ def _score(
     names = set(truth if wanted is None else match_ids(wanted, truth))
     image_ids = [image_id for image_id in truth if image_id in prediction and image_id in names]
     if not image_ids:
-        raise InputError(f"{name}: has none of the images of {config.ground_truth} to be compared")
+        raise InputError(f"{name}: has none of the images of {config.annotations} to be compared")
     comparison = compare(truth, prediction, prediction_name=name, image_ids=image_ids)
     score = score_comparison(comparison, averaging=config.averaging, progress=progress)
     for note in comparison.notes:
@@ -218,12 +218,12 @@ def _in_sample_summary(side: Side) -> dict[str, Any]:
 def main(config: DictConfig) -> None:
     """Hydra's task: score both, resample the images, show the difference with its interval."""
     check_averaging(config.averaging)
-    check_settings(resamples=config.resamples, confidence=config.confidence)
+    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
     with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
         sides = {side: scores_of(config, side, progress) for side in SIDES}
     a, b = (sides[side].scores for side in SIDES)
     check_same_images(a, b)
-    options = {key: config[key] for key in ("resamples", "confidence", "seed")}
+    options = {key: config[key] for key in ("num_resamples", "confidence", "seed")}
     per_image = {"a": list(a.values()), "b": [b[name] for name in a]}
     paired = paired_bootstrap_interval(per_image["a"], per_image["b"], **options)
     intervals = {side: bootstrap_interval(per_image[side], **options) for side in SIDES}

@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
     ) as progress:
         task = progress.add_task("reading", total=None)
         report = convert(
-            keys["input"],
+            keys["annotations"],
             keys["output"],
             output_format=keys["output_format"],
             images_directory=keys["images"],

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 # of the datamodule: how samples are made, not what they are; a run may resume with others
 WORKINGS = (
     "batch_size",
-    "cache_directory",
+    "cache_dir",
     "num_workers",
     "persistent_workers",
     "prefetch_factor",
@@ -53,7 +53,7 @@ LISTED = 10
 def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) -> CascadeEnsemble:
     """Build the models of the checkpoints, and what predicts with them."""
     module, late_fusion = config.module, late_fusion_of(config)
-    floor = module.score_floor
+    floor = module.min_score
     members = load_members(
         paths,
         detector=to_plain(module.detector),
@@ -64,7 +64,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
     return CascadeEnsemble(
         members,
         category_ids=carried.classes.category_ids,
-        score_floor=max(floor, late_fusion.score_threshold) if late_fusion else floor,
+        min_score=max(floor, late_fusion.score_threshold) if late_fusion else floor,
         max_candidates=module.max_candidates,
         mask_stages=module.mask_stages,
         model_weights=to_plain(config.ensemble.model_weights),
@@ -72,7 +72,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
         seed_proposals=config.seed_proposals,
         feature_memory_gb=config.feature_memory_gb,
         feature_memory_cpu_gb=config.feature_memory_cpu_gb,
-        max_unlikely=None if late_fusion else config.max_unlikely_candidates,
+        max_low_score_candidates=None if late_fusion else config.max_low_score_candidates,
         late_fusion=late_fusion,
     )
 
@@ -109,7 +109,7 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
             "fusion": fusion,
             "seed_proposals": config.seed_proposals,
             "mask_stages": module.mask_stages,
-            "max_unlikely_candidates": config.max_unlikely_candidates,
+            "max_low_score_candidates": config.max_low_score_candidates,
             "precision": config.trainer.precision,
             "predict_split": config.predict_split,
             # null: as each checkpoint has it
@@ -118,7 +118,7 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
         },
         mask_size_hw=(28, 28),
         mask_dtype="float16",
-        min_score=0.0 if is_late else module.score_floor,
+        min_score=0.0 if is_late else module.min_score,
         max_candidates=None if is_late else module.max_candidates,
     )
 
@@ -129,7 +129,7 @@ def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
         run = paths[0].parent
         use_own_data(config, run_directory=run.parent if run.name == "checkpoints" else run)
         if config.annotations is not None:
-            for key in ("validation_images", "split_seed"):  # as the split of the run has them
+            for key in ("num_validation_images", "split_seed"):  # as the split of the run has them
                 if f"datamodule.{key}" not in overridden_keys():
                     config.datamodule[key] = None
     elif config.images is not None:
@@ -159,12 +159,12 @@ def check_data(
         store.labels,
         instances=store.instances_by_category(),
         model=f"checkpoint {paths[0]}",
-        data=str(datamodule.train_annotations),
+        data=str(datamodule.annotations),
     ):
         log.warning(note)
 
 
-def check_predicted(directory: Path, image_ids: Sequence[str], score_floor: float) -> None:
+def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float) -> None:
     """Compare the store with the photos, and name those that failed.
 
     Raises:
@@ -180,8 +180,8 @@ def check_predicted(directory: Path, image_ids: Sequence[str], score_floor: floa
         )
     if len(store) and not any(store.count(index) for index in range(len(store))):
         raise InputError(
-            f"no photo has a candidate: no class of any box scored above module.score_floor="
-            f"{score_floor}; is the checkpoint a trained one?"
+            f"no photo has a candidate: no class of any box scored above module.min_score="
+            f"{min_score}; is the checkpoint a trained one?"
         )
     log.info("wrote %s: %d photos", directory, len(store))
     if store.failed:
@@ -205,13 +205,13 @@ def predict(config: DictConfig) -> Path:
     check_devices(config.trainer)
     check_precision(config.trainer)
     leave_out_irrelevant_messages()
-    if config.torch_threads is not None:
-        torch.set_num_threads(config.torch_threads)
+    if config.num_torch_threads is not None:
+        torch.set_num_threads(config.num_torch_threads)
     check_writable(Path(config.predictions) / META_NAME)
     paths = checkpoint_paths(
         to_plain(config.checkpoint),
-        best=config.ensemble.best,
-        directory=Path(config.ensemble.directory),
+        best=config.ensemble.num_best,
+        directory=Path(config.ensemble.checkpoint_dir),
     )
     carried = take_from_checkpoints(config, paths)
     place_images(config, paths)
@@ -241,7 +241,7 @@ def predict(config: DictConfig) -> Path:
         raise InputError(f"{failure}; {signals.RESUMES['predict']}") from error
     if trainer.is_global_zero:
         image_ids = datamodule.photos_to_predict.image_ids
-        check_predicted(directory, image_ids, ensemble.score_floor)
+        check_predicted(directory, image_ids, ensemble.min_score)
     return directory
 
 

@@ -1,4 +1,4 @@
-"""Write a report: ``python -m src.report submission=a.csv ground_truth=train.csv images=train``."""
+"""Write a report: ``python -m src.report submission=a.csv annotations=train.csv images=train``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_settings(config: DictConfig) -> list[tuple[str, str]]:
             f"{key} {value}" for key, value in config.postprocess.items() if key != SEARCHED_KEY
         )
         settings += [("Predictions", config.predictions), ("Post-processing", rules)]
-    settings.append(("Truth", config.ground_truth))
+    settings.append(("Truth", config.annotations))
     if config.images is not None:
         settings.append(("Photos", config.images))
     if config.split is not None:
@@ -56,16 +56,16 @@ def check_config(config: DictConfig) -> None:
     Raises:
         InputError: names the key, its value and what is legal.
     """
-    if config.ground_truth is None:
-        raise InputError("ground_truth=null: give the truth, or sweep= in place of everything")
+    if config.annotations is None:
+        raise InputError("annotations=null: give the truth, or sweep= in place of everything")
     if (config.submission is None) == (config.predictions is None):
         raise InputError(
             f"submission={config.submission} predictions={config.predictions}: give one of the two"
         )
     check_values(to_plain(config.postprocess))
     check_averaging(config.averaging)
-    check_settings(resamples=config.resamples, confidence=config.confidence)
-    for key in ("worst", "best"):
+    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+    for key in ("num_worst", "num_best"):
         if not isinstance(config[key], int) or config[key] < 0:
             raise InputError(f"{key}={config[key]}: a number of images is wanted, 0 or more")
     if config.images is not None and not Path(config.images).is_dir():
@@ -86,7 +86,7 @@ def open_predictions(
         compare_categories(store, truth)
         for note in store.check_whole(partial=config.partial):
             say(f"note: {note}")
-        categories = names_for(store, truth.store.labels, config.ground_truth)
+        categories = names_for(store, truth.store.labels, config.annotations)
         yield StoredObjects(
             store,
             named_settings(to_plain(config.postprocess), categories),
@@ -101,13 +101,13 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
     split = None if config.split is None else read_split(Path(config.split))
     with (
         open_truth(
-            config.ground_truth,
+            config.annotations,
             use_attributes=config.use_attributes,
             images_directory=config.images,
             exif=config.exif,
             duplicates=config.duplicates,
             label_descriptions=config.label_descriptions,
-            cache_directory=config.cache_directory,
+            cache_dir=config.cache_dir,
             progress=progress,
         ) as truth,
         open_predictions(config, truth, progress) as prediction,
@@ -124,11 +124,11 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         )
         worst, best = (
             load_examples(comparison, chosen, config.images)
-            for chosen in choose_examples(score, worst=config.worst, best=config.best)
+            for chosen in choose_examples(score, worst=config.num_worst, best=config.num_best)
         )
         interval = bootstrap_interval(
             score.per_image,
-            resamples=config.resamples,
+            num_resamples=config.num_resamples,
             confidence=config.confidence,
             seed=config.seed,
         )
@@ -175,11 +175,9 @@ def report_sweep(config: DictConfig) -> None:
     """
     for key in ("submission", "predictions"):
         if config[key] is not None:
-            raise InputError(
-                f"sweep={config.sweep_directory} {key}={config[key]}: give one of the two"
-            )
-    results = read_results(config.sweep_directory)
-    page = render_sweep(results, title=config.title, directory=config.sweep_directory)
+            raise InputError(f"sweep={config.sweep_dir} {key}={config[key]}: give one of the two")
+    results = read_results(config.sweep_dir)
+    page = render_sweep(results, title=config.title, directory=config.sweep_dir)
     write_page(page, config.output)
     best = results.rows[0]
     print(
@@ -188,16 +186,16 @@ def report_sweep(config: DictConfig) -> None:
     )
 
 
-@entry_point("report", renamed={"sweep": "sweep_directory"})
+@entry_point("report", renamed={"sweep": "sweep_dir"})
 def main(config: DictConfig) -> None:
     """Hydra's task: make the report, write the page and the drawings."""
     check_writable(config.output)
-    if config.sweep_directory is not None:
+    if config.sweep_dir is not None:
         report_sweep(config)
         return
     check_config(config)
-    if config.drawings is not None:
-        check_writable(Path(config.drawings) / "drawing.jpg")
+    if config.drawings_dir is not None:
+        check_writable(Path(config.drawings_dir) / "drawing.jpg")
     with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
         report = make_report(config, progress)
     write_report(report, config.output)
@@ -206,9 +204,9 @@ def main(config: DictConfig) -> None:
     missing = sum(example.photo_problem is not None for example in examples)
     if missing:
         console.print(f"{missing} of {len(examples)} photos could not be read", style="yellow")
-    if config.drawings is not None:
-        files = write_drawings(examples, config.drawings)
-        console.print(f"wrote {len(files)} drawings to {config.drawings}")
+    if config.drawings_dir is not None:
+        files = write_drawings(examples, config.drawings_dir)
+        console.print(f"wrote {len(files)} drawings to {config.drawings_dir}")
     size_mb = Path(config.output).stat().st_size / 1e6
     console.print(
         f"wrote {config.output} ({size_mb:.1f} MB): score {report.score.competition_map:.4f} "

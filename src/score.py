@@ -1,4 +1,4 @@
-"""Score a submission: ``python -m src.score submission=submission.csv ground_truth=train.csv``."""
+"""Score a submission: ``python -m src.score submission=submission.csv annotations=train.csv``."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from src.tuning.sweeps import job_file
 def main(config: DictConfig) -> None:
     """Hydra's task: score, show the tables, end with one line of JSON."""
     check_averaging(config.averaging)
-    check_settings(resamples=config.resamples, confidence=config.confidence)
+    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
     if config.output is not None:
         check_writable(config.output)
     split = None if config.split is None else read_split(Path(config.split))
     with (
         Progress(console=PlainConsole(stderr=True), transient=True) as progress,
         open_truth(
-            config.ground_truth,
+            config.annotations,
             use_attributes=config.use_attributes,
             images_directory=config.images,
             exif=config.exif,
             duplicates=config.duplicates,
             label_descriptions=config.label_descriptions,
-            cache_directory=config.cache_directory,
+            cache_dir=config.cache_dir,
             progress=progress,
         ) as truth,
         open_submission(
@@ -54,7 +54,7 @@ def main(config: DictConfig) -> None:
         labels, notes = comparison.labels, comparison.notes
     interval = bootstrap_interval(
         score.per_image,
-        resamples=config.resamples,
+        num_resamples=config.num_resamples,
         confidence=config.confidence,
         seed=config.seed,
     )

@@ -1,4 +1,4 @@
-"""Search for settings: ``python -m src.search predictions=STORE ground_truth=train.csv``."""
+"""Search for settings: ``python -m src.search predictions=STORE annotations=train.csv``."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def check_config(config: DictConfig) -> None:
         InputError: names the key, its value and what is legal.
     """
     check_averaging(config.averaging)
-    check_settings(resamples=config.resamples, confidence=config.confidence)
-    for key, least in (("trials", 1), ("random_trials", 0), ("folds", 2), ("seed", 0)):
+    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+    for key, least in (("num_trials", 1), ("num_random_trials", 0), ("num_folds", 2), ("seed", 0)):
         if not is_whole(config[key], least):
             raise InputError(f"{key}={config[key]}: a whole number of at least {least} wanted")
 
@@ -72,11 +72,11 @@ def run(
         InputError: a file is missing or wrong, or there are too few images.
     """
     values = {key: check_values(to_plain(config[key])) for key in GROUPS}
-    names = ("predictions", "ground_truth", "images", "exif", "duplicates", "cache_directory")
+    names = ("predictions", "annotations", "images", "exif", "duplicates", "cache_dir")
     inputs = Inputs(
         sample_submission=None, partial=config.partial, **{name: config[name] for name in names}
     )
-    keys = ("averaging", "folds", "seed", "random_trials")
+    keys = ("averaging", "num_folds", "seed", "num_random_trials")
     identity = {
         **inputs.fingerprint(),
         **{key: config[key] for key in keys},
@@ -107,21 +107,21 @@ def run(
             space=space,
             folds=folds,
             seed=config.seed,
-            random_trials=config.random_trials,
+            random_trials=config.num_random_trials,
         )
         if search.trials:
             console.print(f"{directory / STORAGE_NAME}: resumes after {len(search.trials)} trials")
         rows = None if dashboard is None else _Rows(dashboard, directory, search.trials, console)
-        task = progress.add_task("trials", total=config.trials, completed=len(search.trials))
+        task = progress.add_task("trials", total=config.num_trials, completed=len(search.trials))
 
         def show(trial: Trial) -> None:
             progress.advance(task)
             if rows is not None:
                 rows.show(trial)
 
-        search.run(config.trials, score, show)
+        search.run(config.num_trials, score, show)
         choices = progress.add_task(
-            "choosing, held-out images", total=(config.folds + 1) * len(space.per_class)
+            "choosing, held-out images", total=(config.num_folds + 1) * len(space.per_class)
         )
         chooser = Chooser(
             session.lab,
@@ -139,10 +139,10 @@ def run(
         default=candidates[0][1],
         winner=candidates[1][1],
         found=found,
-        folds=config.folds,
+        folds=config.num_folds,
         trials=len(search.trials),
         averaging=config.averaging,
-        resamples=config.resamples,
+        num_resamples=config.num_resamples,
         confidence=config.confidence,
         seed=config.seed,
     )
@@ -207,14 +207,14 @@ def _scorer(session: Session, averaging: Any) -> Any:
 
 
 def _folds(session: Session, config: DictConfig) -> Any:
-    assert session.comparison is not None  # ground_truth is mandatory
+    assert session.comparison is not None  # annotations are mandatory
     image_ids = session.comparison.image_ids
-    if len(image_ids) < config.folds:
+    if len(image_ids) < config.num_folds:
         raise InputError(
-            f"folds={config.folds}: only {len(image_ids)} images have predictions and truth"
+            f"num_folds={config.num_folds}: only {len(image_ids)} images have predictions and truth"
         )
     sets = [set(session.truth[image_id].class_keys) for image_id in image_ids]
-    return make_folds(sets, config.folds, config.seed)  # type: ignore[arg-type]
+    return make_folds(sets, config.num_folds, config.seed)  # type: ignore[arg-type]
 
 
 @entry_point("search", lock=lambda config: working_in(config.output_dir, key="output_dir"))
@@ -228,7 +228,7 @@ def main(config: DictConfig) -> None:
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     result, settings, images = run(config, console)
     origin = [
-        f"predictions {config.predictions}, truth {config.ground_truth}, {config.averaging}",
+        f"predictions {config.predictions}, truth {config.annotations}, {config.averaging}",
         *result.sentences,
     ]
     searched = Searched(

@@ -49,7 +49,7 @@ def split_annotations(config: DictConfig) -> Split:
     check_writable(config.output)
     store = open_annotations(
         annotations,
-        Path(config.cache_directory or annotations.parent / ".cache"),
+        Path(config.cache_dir or annotations.parent / ".cache"),
         fallback_directory=user_cache_directory(),
         images_directory=None if config.images is None else Path(config.images),
         exif=config.exif,
@@ -64,7 +64,7 @@ def split_annotations(config: DictConfig) -> Split:
     split = make_split(
         image_ids=image_ids,
         category_sets=category_sets,
-        validation_images=config.validation_images,
+        num_validation_images=config.num_validation_images,
         seed=config.seed,
         annotations=str(annotations),
     )

@@ -26,7 +26,7 @@ def main(config: DictConfig) -> None:
     """Draw the photos, or write the CSV alone, with a progress bar."""
     keys = to_plain(config)
     output, csv_only = keys.pop("output"), keys.pop("csv_only")
-    workers = _workers(keys.pop("workers"))
+    workers = _workers(keys.pop("num_workers"))
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
     what = "rows" if csv_only else "photos"
@@ -52,7 +52,7 @@ def _run(
     workers: int,
     on_progress: Callable[[int, int], None],
 ) -> str:
-    rows, image_size = keys.pop("rows"), keys.pop("image_size")
+    rows, image_size = keys.pop("num_rows"), keys.pop("image_size")
     categories = parse_categories(keys.pop("categories"))
     if not Path(output).is_file():  # which is refused below
         check_writable(Path(output) / "synthesis.json")
@@ -75,7 +75,7 @@ def _run(
         on_progress=on_progress,
         **keys,
     )
-    total = f"{keys['train_images']} training photos, {keys['test_images']} test photos"
+    total = f"{keys['num_train_images']} training photos, {keys['num_test_images']} test photos"
     return f"{total}; {drawn} drawn now" if drawn else f"{total}; all there already"
 
 
@@ -83,7 +83,7 @@ def _workers(asked: int | None) -> int:
     if asked is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-        raise InputError(f"workers={asked}: it must be a whole number from 1 (null: all cores)")
+        raise InputError(f"num_workers={asked}: it must be a whole number from 1 (null: all cores)")
     return asked
 
 

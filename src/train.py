@@ -68,8 +68,8 @@ def train(config: DictConfig) -> float | None:
     leave_out_irrelevant_messages()
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()  # so that a device is free again when the first process is killed
-    if config.torch_threads is not None:
-        torch.set_num_threads(config.torch_threads)
+    if config.num_torch_threads is not None:
+        torch.set_num_threads(config.num_torch_threads)
     check_devices(config.trainer)
     check_precision(config.trainer)
     check_monitors(config.callbacks, config.trainer)

@@ -1,4 +1,4 @@
-"""Check a submission: ``python -m src.validate_submission submission=... sample=...``."""
+"""Check a submission: ``python -m src.validate_submission submission=FILE``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def find_violations(config: DictConfig) -> tuple[Findings, SubmissionFormat]:
     if not path.is_file():
         raise InputError(f"submission={path}: no such file")
     written_as = chosen_format(config.format, path)
-    image_ids = None if config.sample is None else list(read_image_ids(config.sample))
+    image_ids = (
+        None if config.sample_submission is None else list(read_image_ids(config.sample_submission))
+    )
     labels = (
         default_labels(written_as.name)
         if config.label_descriptions is None
@@ -82,7 +84,7 @@ def main(config: DictConfig) -> None:
     for violation in findings.violations:
         say(violation, file=sys.stdout)
     read = f"{findings.rows} rows of {findings.images} images, {written_as.name}"
-    if config.sample is None:
+    if config.sample_submission is None:
         read += "; image ids not checked, for there is no sample"
     if findings.violations:
         count = len(findings.violations)

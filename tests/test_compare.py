@@ -35,7 +35,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "b.csv").write_text(HEADER + RIGHT + more)
 
     def call(*arguments: object, program: Any = main) -> str:
-        values = ["program", "cache_directory=null", "resamples=2000", *map(str, arguments)]
+        values = ["program", "cache_dir=null", "num_resamples=2000", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", values)
         capsys.readouterr()
         code = None
@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     return call
 
 
-FILES = ("a=a.csv", "b=b.csv", "ground_truth=train.csv")
+FILES = ("a=a.csv", "b=b.csv", "annotations=train.csv")
 # 12 of 16 pixels: IoU 0.75, hits at 5 thresholds
 WANTED_A = np.full(8, 0.5)
 WANTED_B = np.array([0.75, 1.0] * 3 + [0.5, 0.5])
@@ -59,7 +59,7 @@ WANTED_B = np.array([0.75, 1.0] * 3 + [0.5, 0.5])
 def test_two_submissions(run):
     shown = run(*FILES)
     result = json.loads(shown.splitlines()[-1])
-    paired = paired_bootstrap_interval(WANTED_A, WANTED_B, resamples=2000)
+    paired = paired_bootstrap_interval(WANTED_A, WANTED_B, num_resamples=2000)
     for key in ("estimate", "low", "high"):
         assert result["difference"][key] == pytest.approx(getattr(paired.difference, key))
     assert result["a"]["estimate"] == 0.5
@@ -79,7 +79,7 @@ def test_score_files_need_no_truth(run, tmp_path):
     for side in "ab":
         run(
             f"submission={side}.csv",
-            "ground_truth=train.csv",
+            "annotations=train.csv",
             f"output=new/{side}.json",
             program=score,
         )
@@ -108,7 +108,7 @@ def test_score_files_need_no_truth(run, tmp_path):
 
 def test_two_settings_on_one_store(run, tmp_path):
     store, truth = write_lab_data(tmp_path / "lab", images=5)
-    names = (f"a={store}", f"b={store}", f"ground_truth={truth}")
+    names = (f"a={store}", f"b={store}", f"annotations={truth}")
     result = json.loads(run(*names, "a_postprocess=default").splitlines()[-1])
     changed = run(*names, "a_postprocess=default", "a_postprocess.score_threshold=0.9")
     with open_truth(truth) as objects:
@@ -144,9 +144,9 @@ def test_other_images_are_named(run, tmp_path):
     ("changes", "message"),
     [
         (["a=no.csv"], "a=no.csv: no such file or folder"),
-        (["ground_truth=null"], "a=a.csv: ground_truth=... is needed to score it"),
+        (["annotations=null"], "a=a.csv: annotations=... is needed to score it"),
         (["averaging=x"], "averaging=x: legal are per_class, pooled"),
-        (["resamples=0"], "resamples=0: at least 1 is legal"),
+        (["num_resamples=0"], "num_resamples=0: at least 1 is legal"),
         (["b_postprocess.score_threshold=2", "b=store"], "b=store: no such file or folder"),
     ],
 )

@@ -37,7 +37,7 @@ def source(tmp_path):
 
 def test_conversion_with_a_bad_row_and_a_transposed_picture(tmp_path, source):
     done = run_convert(
-        f"input={source}",
+        f"annotations={source}",
         f"output={tmp_path}/o.json",
         f"images={tmp_path}/photos",
         "on_bad_rows=skip",
@@ -63,7 +63,7 @@ def test_conversion_with_a_bad_row_and_a_transposed_picture(tmp_path, source):
 
 
 def test_mistakes_end_with_one_line(tmp_path, source):
-    done = run_convert(f"input={source}", f"output={tmp_path}/o.json")
+    done = run_convert(f"annotations={source}", f"output={tmp_path}/o.json")
     assert done.returncode == 2
     assert done.stderr == (
         f"error: {source}, row 3, image 'b.jpg': EncodedPixels: "
@@ -74,5 +74,10 @@ def test_mistakes_end_with_one_line(tmp_path, source):
 
 def test_help_explains_every_key():
     text = run_convert("--help").stdout
-    for word in ("input", "output_format", "on_bad_rows", "python -m src.convert input=train.csv"):
+    for word in (
+        "annotations",
+        "output_format",
+        "on_bad_rows",
+        "python -m src.convert annotations=train.csv",
+    ):
         assert word in text

@@ -60,9 +60,9 @@ def overrides(folder: Path, *more: str) -> list[str]:
     return [
         "module=htc_tiny",
         *SMALL,
-        "module.score_floor=0.25",
+        "module.min_score=0.25",
         "datamodule=tiny",
-        "datamodule.train_annotations=null",
+        "datamodule.annotations=null",
         f"datamodule.test_images={folder}/test",
         "datamodule.sample_submission=null",
         "datamodule.predict_short_edge_px=64",
@@ -70,7 +70,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
         "datamodule.num_workers=0",
         "trainer=cpu",
         "callbacks.progress=null",
-        f"ensemble.directory={folder}/checkpoints",
+        f"ensemble.checkpoint_dir={folder}/checkpoints",
         *more,
     ]
 
@@ -122,11 +122,11 @@ def test_models_and_views_of_the_command_line_are_those_of_the_cascade(
 
 
 def test_best_checkpoints_of_a_run_are_an_ensemble(folder: Path, tmp_path: Path) -> None:
-    store = run(folder, tmp_path, "ensemble=top3", "ensemble.best=1")
+    store = run(folder, tmp_path, "ensemble=top3", "ensemble.num_best=1")
     assert [one["name"] for one in store.settings["checkpoints"]] == [
         "best_epoch_01_score_0.4.ckpt"
     ]
-    with pytest.raises(InputError, match=r"ensemble.best=3: 2 checkpoints with a score are in"):
+    with pytest.raises(InputError, match=r"ensemble.num_best=3: 2 checkpoints with a score are in"):
         run(folder, tmp_path, "ensemble=top3")
 
 
@@ -138,9 +138,9 @@ def test_another_setting_in_the_same_folder_is_refused(folder: Path, tmp_path: P
 
 
 def test_no_candidates_at_all_is_said(folder: Path, tmp_path: Path) -> None:
-    given = [f"checkpoint={checkpoint(folder, 0)}", "module.score_floor=0.9999"]
+    given = [f"checkpoint={checkpoint(folder, 0)}", "module.min_score=0.9999"]
     message = (
-        r"no photo has a candidate: no class of any box scored above module.score_floor=0.9999; is "
+        r"no photo has a candidate: no class of any box scored above module.min_score=0.9999; is "
         "the checkpoint a trained one"
     )
     with pytest.raises(InputError, match=message):

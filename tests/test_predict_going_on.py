@@ -201,7 +201,7 @@ def test_two_processes_write_the_store_of_one(folder: Path, tmp_path: Path) -> N
     one = run(folder, tmp_path / "one", *given)
     devices = ["trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={tmp_path}/run"]
     store = tmp_path / "two"
-    given = overrides(folder, *given, *devices, f"predictions={store}", "torch_threads=1")
+    given = overrides(folder, *given, *devices, f"predictions={store}", "num_torch_threads=1")
     result = command(*given, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in store.glob("rank*_done.json")} == {
@@ -238,7 +238,7 @@ def test_a_killed_run_of_two_processes_goes_on_with_fewer_photos_than_processes(
         "trainer.strategy=ddp",
         f"hydra.run.dir={tmp_path}/run",
         f"predictions={store}",
-        "torch_threads=1",
+        "num_torch_threads=1",
         SHARDS_OF_ONE,
     )
     arguments = [sys.executable, "-m", "src.predict", *given]

@@ -62,7 +62,7 @@ RECIPE: list[tuple[str, str, Any]] = [
     *[("S1", f"{TRAIN}.rcnn[{stage}].sampler.pos_fraction", 0.25) for stage in range(3)],
     *[("S1", f"{TRAIN}.rcnn[{stage}].mask_size", 28) for stage in range(3)],
     ("S2", "initial_weights", "data/htc_x101_dcn_coco.safetensors"),
-    ("S3", "datamodule.validation_images", 450),
+    ("S3", "datamodule.num_validation_images", 450),
     ("S3", "datamodule.split_seed", 777),
     ("S4", f"{AUGMENTATIONS}.cutout._target_", "albumentations.CoarseDropout"),
     ("S4", f"{AUGMENTATIONS}.cutout.p", 0.5),

@@ -29,7 +29,7 @@ TRUTH = HEADER + "".join(f"{name}.jpg,{QUARTER},8,8,23\n" for name in ("a", "b",
 
 
 def report(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "src.report", "cache_directory=null", *map(str, arguments)]
+    command = [sys.executable, "-m", "src.report", "cache_dir=null", *map(str, arguments)]
     wide = os.environ | {"COLUMNS": "300"}
     return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=False)
 
@@ -50,13 +50,13 @@ def folder(tmp_path_factory):
 def test_page_and_drawings_of_a_submission(folder, tmp_path):
     done = report(
         f"submission={folder}/submission.csv",
-        f"ground_truth={folder}/train.csv",
+        f"annotations={folder}/train.csv",
         f"images={folder}/train",
         f"output={tmp_path}/pages/report.html",
-        f"drawings={tmp_path}/drawings",
+        f"drawings_dir={tmp_path}/drawings",
         "title=Shoes",
-        "worst=2",
-        "best=5",
+        "num_worst=2",
+        "num_best=5",
     )
     assert done.returncode == 0, done.stderr
     assert "1 of 3 photos could not be read" in done.stdout
@@ -89,7 +89,7 @@ def test_page_of_a_prediction_store(folder, tmp_path):
     done = report(
         f"predictions={tmp_path}/store",
         "postprocess=winner",
-        f"ground_truth={folder}/train.csv",
+        f"annotations={folder}/train.csv",
         f"split={folder}/split.json",
         f"output={tmp_path}/report.html",
     )
@@ -108,7 +108,7 @@ def test_page_of_a_sweep(tmp_path):
     assert done.stdout == shown
     assert "<h1>Grid</h1>" in (tmp_path / "report.html").read_text()
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-        config = compose("report", overrides=["sweep_directory=a", "submission=b.csv"])
+        config = compose("report", overrides=["sweep_dir=a", "submission=b.csv"])
     with pytest.raises(InputError, match=r"^sweep=a submission=b\.csv: give one of the two$"):
         report_sweep(config)
 
@@ -118,30 +118,36 @@ def test_page_of_a_sweep(tmp_path):
     [
         ([], "submission=None predictions=None: give one of the two"),
         (
-            ["ground_truth=null"],
-            "ground_truth=null: give the truth, or sweep= in place of everything",
+            ["annotations=null"],
+            "annotations=null: give the truth, or sweep= in place of everything",
         ),
         (
             ["submission=a.csv", "predictions=b"],
             "submission=a.csv predictions=b: give one of the two",
         ),
         (["submission=a.csv", "images=/no"], "images=/no: no such folder"),
-        (["submission=a.csv", "worst=-1"], "worst=-1: a number of images is wanted, 0 or more"),
-        (["submission=a.csv", "best=few"], "best=few: a number of images is wanted, 0 or more"),
+        (
+            ["submission=a.csv", "num_worst=-1"],
+            "num_worst=-1: a number of images is wanted, 0 or more",
+        ),
+        (
+            ["submission=a.csv", "num_best=few"],
+            "num_best=few: a number of images is wanted, 0 or more",
+        ),
         (["submission=a.csv", "averaging=x"], "averaging=x: legal are per_class, pooled"),
-        (["submission=a.csv", "resamples=0"], "resamples=0: at least 1 is legal"),
+        (["submission=a.csv", "num_resamples=0"], "num_resamples=0: at least 1 is legal"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_read(arguments, message):
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-        config = compose("report", overrides=["ground_truth=t.csv", *arguments])
+        config = compose("report", overrides=["annotations=t.csv", *arguments])
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         check_config(config)
 
 
 def test_a_mistake_is_one_line(tmp_path):
     output = tmp_path / "report.html"
-    done = report("submission=a.csv", "ground_truth=t.csv", f"output={output}")
+    done = report("submission=a.csv", "annotations=t.csv", f"output={output}")
     assert done.returncode == 2
     assert "error: t.csv: cannot be read" in done.stderr
     assert "Traceback" not in done.stderr

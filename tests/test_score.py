@@ -42,10 +42,10 @@ def folder(tmp_path_factory):
 def test_last_line_is_the_result(folder):
     done = score(
         f"submission={folder}/submission.csv",
-        f"ground_truth={folder}/train.csv",
-        f"cache_directory={folder}/cache",
+        f"annotations={folder}/train.csv",
+        f"cache_dir={folder}/cache",
         "averaging=pooled",
-        "resamples=200",
+        "num_resamples=200",
     )
     assert done.returncode == 0, done.stderr
     *tables, last = done.stdout.splitlines()
@@ -70,8 +70,8 @@ def test_split_attributes_and_photos(folder):
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(folder / "a.jpg")
     done = score(
         f"submission={folder}/submission.csv",
-        f"ground_truth={folder}/train.csv",
-        "cache_directory=null",
+        f"annotations={folder}/train.csv",
+        "cache_dir=null",
         f"split={folder}/split.json",
         f"images={folder}",
         "use_attributes=true",
@@ -91,8 +91,8 @@ def test_split_attributes_and_photos(folder):
 def test_a_mistake_is_one_line(folder):
     done = score(
         f"submission={folder}/submission.csv",
-        f"ground_truth={folder}/none.csv",
-        "cache_directory=null",
+        f"annotations={folder}/none.csv",
+        "cache_dir=null",
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_valid(run: Any, tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_text(SAMPLE)
-    code, out, _ = run("submission=sample.csv", "sample=sample.csv")
+    code, out, _ = run("submission=sample.csv", "sample_submission=sample.csv")
     assert (code, out) == (0, "sample.csv: valid (2 rows of 2 images, imaterialist_2019)\n")
     code, out, _ = run("submission=sample.csv")
     assert code == 0
@@ -44,7 +44,7 @@ def test_valid(run: Any, tmp_path: Path) -> None:
 def test_every_violation_is_listed(run: Any, tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_text(SAMPLE)
     (tmp_path / "sub.csv").write_text(SAMPLE.replace("b.jpg,1 1,23", "x.jpg,1 2 2 9,46"))
-    code, out, _ = run("submission=sub.csv", "sample=sample.csv")
+    code, out, _ = run("submission=sub.csv", "sample_submission=sample.csv")
     assert code == 1
     assert out.splitlines() == [
         "row 3, image x.jpg: the sample has no image of this id",
@@ -59,9 +59,9 @@ def test_2020_is_told_by_its_column_and_photos_give_the_raster(run: Any, tmp_pat
     sample = "ImageId,EncodedPixels,ClassId,AttributesIds\na,1 1,23,\n"
     (tmp_path / "sample.csv").write_text(sample)
     (tmp_path / "sub.csv").write_text(sample.replace("1 1", "1000000 1"))
-    assert run("submission=sub.csv", "sample=sample.csv")[0] == 0
+    assert run("submission=sub.csv", "sample_submission=sample.csv")[0] == 0
     Image.new("L", (200, 100)).save(tmp_path / "a.jpg")
-    code, out, _ = run("submission=sub.csv", "sample=sample.csv", f"images={tmp_path}")
+    code, out, _ = run("submission=sub.csv", "sample_submission=sample.csv", f"images={tmp_path}")
     assert code == 1
     assert "ends past the raster, which has 524288 pixels" in out
     code, out, _ = run("submission=sub.csv", "format=imaterialist_2019")
@@ -81,7 +81,7 @@ def test_an_empty_file_is_invalid(run: Any, tmp_path: Path) -> None:
     [
         ((), "these values have no default, give them: submission=..."),
         (("submission=no.csv",), "submission=no.csv: no such file"),
-        (("submission=s.csv", "sample=no.csv"), "no.csv: no such file"),
+        (("submission=s.csv", "sample_submission=no.csv"), "no.csv: no such file"),
         (("submission=s.csv", "images=no"), "images=no: no such folder"),
         (
             ("submission=s.csv", "format=coco"),

@@ -197,7 +197,7 @@ def build_store(
 
 def open_or_build(
     source: str | Path,
-    cache_directory: str | Path,
+    cache_dir: str | Path,
     *,
     fallback_directory: str | Path | None = None,
     images_directory: str | Path | None = None,
@@ -221,7 +221,7 @@ def open_or_build(
 
     Args:
         source: an annotation file of any format, or a store folder, which is opened as it is.
-        cache_directory: where stores are kept, each in a folder named by source and arguments.
+        cache_dir: where stores are kept, each in a folder named by source and arguments.
         fallback_directory: where they are kept instead if that cannot be written (data on a
             read-only disk). A store that is there already is used where it is.
         images_directory: as for ``build_store``, like the others. A store that was made without
@@ -231,7 +231,7 @@ def open_or_build(
     Raises:
         InputError: as ``build_store``; an image has another size than when the store was built.
     """
-    source, cache = Path(source), Path(cache_directory)
+    source, cache = Path(source), Path(cache_dir)
     if detect_format(source) == STORE:
         given = open_store(source)
         check_store_sizes(given, images_directory, exif=exif)
@@ -292,7 +292,7 @@ def check_store_duplicates(store: AnnotationStore, duplicates: str) -> None:
         raise InputError(
             f"duplicates must be keep for a store that was made with {kept} exact duplicates, got "
             f"drop ({store.directory}); make it again: python -m src.convert "
-            f"input={store.description['source']} duplicates=drop output={store.directory}"
+            f"annotations={store.description['source']} duplicates=drop output={store.directory}"
         )
 
 
@@ -345,7 +345,7 @@ def _open_current(
 
 def _fall_back(cache: Path, fallback: str | Path | None, problem: str) -> Path:
     if fallback is None:
-        raise InputError(f"cache_directory must be a folder to write to, got {cache}: {problem}")
+        raise InputError(f"cache_dir must be a folder to write to, got {cache}: {problem}")
     _say_once(
         f"{cache} cannot be written ({problem}): what is read of the annotations is kept in "
         f"{fallback}"

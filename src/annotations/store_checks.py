@@ -67,7 +67,7 @@ def check_store_sizes(
         raise InputError(
             f"{store.directory}: made without the images, of which {len(turned)} have an EXIF "
             f"orientation or height and width exchanged (the first: {turned[0].record.image_id}); "
-            f"make it again: python -m src.convert input={store.description['source']} "
+            f"make it again: python -m src.convert annotations={store.description['source']} "
             f"images={images_directory} output={store.directory}"
         )
 

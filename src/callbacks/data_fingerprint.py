@@ -75,10 +75,10 @@ def _fingerprint(
     datamodule: CompetitionDataModule, store: AnnotationStore, indices: Sequence[int]
 ) -> dict[str, Any]:
     """The ids together, and for each image its annotations' digest, bytes, height and width."""
-    assert datamodule.train_images is not None  # setup has seen to it
+    assert datamodule.images is not None  # setup has seen to it
     records = [store.images[index] for index in indices]
     files = look_at_images(
-        datamodule.train_images, (record.file_name for record in records), store.image_files()
+        datamodule.images, (record.file_name for record in records), store.image_files()
     )
     sizes = [
         (file.num_bytes, *file.size_hw) if file is not None else (0, 0, 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 
 from src.errors import InputError
 from src.io import printable
+from src.renamed_keys import RENAMED_KEYS, describe_renamed, find_renamed
 
 OPTIONAL_GROUPS = frozenset({"logger"})  # what commands can do without
 
@@ -74,12 +75,10 @@ def _shown(value: Any) -> str:
 # The last part of keys that hold one path, in any command; those with a dot are whole keys.
 PATH_KEYS = frozenset(
     {
-        *("a", "b", "annotations", "cache_dir", "cache_directory", "category_map", "config_dir"),
-        *("data_dir", "ground_truth", "images", "initial_weights", "input", "label_descriptions"),
-        *("output", "output_dir", "sample", "sample_submission", "skipped_rows", "source", "split"),
-        *("split_file", "submission", "train_annotations"),
-        # src.synthesize counts its train_images and test_images
-        *("datamodule.test_images", "datamodule.train_images"),
+        *("a", "b", "annotations", "cache_dir", "category_map", "checkpoint_dir", "config_dir"),
+        *("data_dir", "drawings_dir", "images", "initial_weights", "label_descriptions"),
+        *("output", "output_dir", "sample_submission", "skipped_rows", "source", "split"),
+        *("split_file", "submission", "sweep_dir", "test_images"),
         *("hydra.run.dir", "hydra.sweep.dir"),
     }
 )
@@ -96,6 +95,7 @@ def prepare_arguments(
     arguments: Sequence[str],
     renamed: Mapping[str, str] | None = None,
     config_directory: Path | None = None,
+    is_key: Callable[[str], bool] = lambda key: True,
 ) -> list[str]:
     """Return the arguments as Hydra takes them.
 
@@ -106,9 +106,11 @@ def prepare_arguments(
         arguments: Of the command line, without the program.
         renamed: Keys by what a command line may call them.
         config_directory: Whose folders are the groups, to check what is chosen of them.
+        is_key: Whether the command has a key: the name of now of one that was renamed.
 
     Raises:
-        InputError: Hydra would not understand an argument; says how it is written.
+        InputError: Hydra would not understand an argument, or its key was renamed; says how it is
+            written.
     """
     flags, overrides = _split(arguments)
     # A grid in a file says by itself that it is a multirun.
@@ -119,6 +121,9 @@ def prepare_arguments(
     for number, override in enumerate(overrides):
         if "=" not in override and not override.startswith("~"):
             raise InputError(_not_a_pair(override, overrides[number - 1] if number else None))
+        old = find_renamed(override.partition("=")[0].lstrip("+~"))
+        if old is not None and ("." in old or is_key(RENAMED_KEYS[old])):
+            raise describe_renamed(old, "command line")
         argument = _rename(override, renamed or {})
         if config_directory is not None and isinstance(parsed := _parse(argument), Override):
             check_choice(parsed, config_directory, key=override.partition("=")[0].lstrip("+~"))

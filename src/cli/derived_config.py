@@ -49,7 +49,7 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
             datamodule[key] = value
     if annotations is None and images is None:
         if config.get("length") is not None and not keys & {
-            "datamodule.train_annotations",
+            "datamodule.annotations",
             "paths.data_dir",
         }:
             raise InputError(
@@ -63,11 +63,11 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
     ):
         if value is None:
             raise InputError(f"{key} must be {what}, got null")
-    datamodule.train_annotations, datamodule.train_images = annotations, images
+    datamodule.annotations, datamodule.images = annotations, images
     if "datamodule.split_file" not in keys:
         datamodule.split_file = str(run_directory / "split.json")
-    if not keys & {"datamodule.cache_directory", "paths.cache_dir"}:
-        datamodule.cache_directory = str(Path(config.paths.output_dir) / ".cache")
+    if not keys & {"datamodule.cache_dir", "paths.cache_dir"}:
+        datamodule.cache_dir = str(Path(config.paths.output_dir) / ".cache")
 
 
 def choose_schedule(config: DictConfig, images: int) -> None:
@@ -80,13 +80,13 @@ def choose_schedule(config: DictConfig, images: int) -> None:
     if length is None:
         return
     batch = config.datamodule.batch_size * trainer.accumulate_grad_batches
-    share = config.datamodule.validation_images or 0
+    share = config.datamodule.num_validation_images or 0
     training = images - (share if share >= 1 else max(1, round(share * images)))
     steps_per_epoch = max(1, training // batch)
-    steps = training * length.visits / batch
-    steps = max(length.least_steps, min(steps, length.most_steps))
+    steps = training * length.num_visits / batch
+    steps = max(length.min_steps, min(steps, length.max_steps))
     epochs = math.ceil(steps / steps_per_epoch)
-    every = max(1, epochs // length.validations)
+    every = max(1, epochs // length.num_validations)
     if trainer.max_epochs is None:
         trainer.max_epochs = math.ceil(epochs / every) * every
         log.info(
@@ -115,7 +115,7 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     is_given = (
         module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in overridden_keys()
     )
-    source = str(datamodule.train_annotations)
+    source = str(datamodule.annotations)
     classes = classes_of_data(
         store.labels,
         instances,

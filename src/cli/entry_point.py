@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +27,13 @@ from src.cli import signals
 from src.cli.arguments import prepare_arguments
 from src.console import escape_log_records, say
 from src.errors import InputError, describe_disk_error, find_disk_error
+from src.renamed_keys import (
+    RENAMED_KEYS,
+    check_renamed_keys,
+    describe_renamed,
+    find_file,
+    find_renamed,
+)
 
 CONFIG_DIRECTORY = Path(__file__).resolve().parents[2] / "conf"
 LONGEST_NAME = 60  # characters of a folder that is named after a file
@@ -105,6 +112,13 @@ def compose_default(config_name: str) -> DictConfig:
         return hydra.compose(config_name)
 
 
+def config_directories(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders of the configuration: those that a command line adds, then ``conf``."""
+    line = "\n".join(arguments)
+    added = re.findall(r"(?:^(?:-cd|--config-dir)[=\n]|file://)([^,\]'\"\n]+)", line, re.MULTILINE)
+    return [*map(Path, added), CONFIG_DIRECTORY]
+
+
 def users_mistake(error: BaseException | None) -> InputError | None:
     """Find the ``InputError`` behind an exception; Hydra wraps what a constructor raises."""
     while error is not None and not isinstance(error, InputError):
@@ -138,6 +152,9 @@ def composition_mistake(error: Exception, config_name: str) -> InputError:
         return InputError(" ".join(str(error).split()))
     with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
         config = hydra.compose(config_name)
+    old = find_renamed(found[1])
+    if old is not None and ("." in old or RENAMED_KEYS[old] in set(config)):
+        return describe_renamed(old, find_file(old, config_directories(sys.argv)))
     return InputError(f"unknown key {found[1]}{_near(found[1], _keys(config))}")
 
 
@@ -219,6 +236,9 @@ def entry_point(
             is_composed = True
             escape_log_records()
             try:
+                check_renamed_keys(
+                    OmegaConf.to_container(config, resolve=False), config_directories(sys.argv)
+                )
                 check_missing(config)
                 if "max_image_megapixels" in config:
                     set_max_megapixels(config.max_image_megapixels)
@@ -242,7 +262,13 @@ def entry_point(
             logging.raiseExceptions = False  # a full disk is said once, not by every log line
             try:
                 with signals.at_work():
-                    sys.argv[1:] = prepare_arguments(sys.argv[1:], renamed, CONFIG_DIRECTORY)
+                    sys.argv[1:] = prepare_arguments(
+                        sys.argv[1:],
+                        renamed,
+                        CONFIG_DIRECTORY,
+                        # a set, for a key that is ??? is in no DictConfig
+                        is_key=lambda key: key in set(compose_default(config_name)),
+                    )
                     return program()
             except Exception as error:
                 # Before the configuration is composed there is nothing but the command line.

@@ -90,7 +90,7 @@ def in_words(
         text.append(
             f"\nnote: in {report.inexact_images} images the store lacks (box, class) pairs above "
             f"score_threshold={settings.score_threshold:g}, so the model itself may give other "
-            "objects; raise the threshold, or predict with a lower module.score_floor or a higher "
+            "objects; raise the threshold, or predict with a lower module.min_score or a higher "
             "module.max_candidates",
             "yellow",
         )
@@ -149,7 +149,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
     interval = bootstrap_interval(
         score.per_image,
-        resamples=config.resamples,
+        num_resamples=config.num_resamples,
         confidence=config.confidence,
         seed=config.seed,
     )
@@ -201,16 +201,16 @@ def main(config: DictConfig) -> float | None:
     """
     values = check_values(to_plain(config.postprocess))
     check_averaging(config.averaging)
-    check_settings(resamples=config.resamples, confidence=config.confidence)
+    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
     format_named(config.format)
-    names = ("predictions", "ground_truth", "sample_submission", "images", "exif", "duplicates")
+    names = ("predictions", "annotations", "sample_submission", "images", "exif", "duplicates")
     inputs = Inputs(
-        **{name: config[name] for name in (*names, "cache_directory")}, partial=config.partial
+        **{name: config[name] for name in (*names, "cache_dir")}, partial=config.partial
     )
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     if not is_sweep():
         return run(config, inputs, console)["competition_map"]
-    keys = ("format", "averaging", "resamples", "confidence", "seed")
+    keys = ("format", "averaging", "num_resamples", "confidence", "seed")
     identity = {
         **inputs.fingerprint(),
         **{key: config[key] for key in keys},

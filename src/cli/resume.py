@@ -30,6 +30,7 @@ from src.mmdet_bridge.checkpoints.reading import (
 )
 from src.mmdet_bridge.checkpoints.untrusted_config import check_plain
 from src.modules.ensemble import SCORE_IN_NAME
+from src.renamed_keys import upgrade_keys
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,12 @@ SAME_KEYS = (
 )
 FREE_KEYS = (
     # places; the photos trained on are compared by themselves, when the data is read
-    "datamodule.train_annotations",
-    "datamodule.train_images",
+    "datamodule.annotations",
+    "datamodule.images",
     "datamodule.label_descriptions",
-    "datamodule.cache_directory",
+    "datamodule.cache_dir",
     "datamodule.split_file",
-    "datamodule.validation_images",
+    "datamodule.num_validation_images",
     "datamodule.split_seed",
     "datamodule.on_bad_rows",
     "datamodule.duplicates",
@@ -65,7 +66,7 @@ FREE_KEYS = (
     "datamodule.test_images",
     "datamodule.sample_submission",
     "datamodule.predict_",
-    "module.score_floor",
+    "module.min_score",
     "module.max_candidates",
     "module.mask_stages",
 )
@@ -79,7 +80,7 @@ SCORE_KEYS = {
     "": (
         "callbacks.best_checkpoint.monitor",
         "callbacks.best_checkpoint.mode",
-        "module.score_floor",
+        "module.min_score",
         "module.max_candidates",
         "module.mask_stages",
         "datamodule.predict_short_edge_px",
@@ -444,7 +445,7 @@ def _peek(path: Path) -> Mapping[str, Any]:
             f"initial_weights={path}"
         )
     _check_content(content, path)
-    return content
+    return {**content, CONFIG_KEY: upgrade_keys(content[CONFIG_KEY])}
 
 
 def _check_content(content: Mapping[str, Any], path: Path) -> None:

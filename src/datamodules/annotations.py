@@ -136,7 +136,7 @@ MAX_SHOWN = 5
 
 def open_annotations(
     source: Path,
-    cache_directory: Path,
+    cache_dir: Path,
     *,
     fallback_directory: Path | None,
     images_directory: Path | None,
@@ -158,7 +158,7 @@ def open_annotations(
         task = progress.add_task("annotations", total=None, visible=False)
         store = open_or_build(
             source,
-            cache_directory,
+            cache_dir,
             fallback_directory=fallback_directory,
             images_directory=images_directory,
             exif=exif,

@@ -59,15 +59,15 @@ class CompetitionDataModule(lightning.LightningDataModule):
     what Lightning pads under several devices (not in prediction).
 
     Args:
-        train_annotations: 2019 CSV, 2020 CSV or COCO JSON, told apart by content; null where only
+        annotations: 2019 CSV, 2020 CSV or COCO JSON, told apart by content; null where only
             test photos are predicted.
-        train_images: folder of the annotated photos.
+        images: folder of the annotated photos.
         split_file: which images validate, as ``python -m src.split`` writes it. Made and saved
             there where it is missing.
-        validation_images: how many images validate, or, below 1, which share of them where the
+        num_validation_images: how many images validate, or, below 1, which share of them where the
             split is made. Null: as many as the split file says.
         split_seed: seed of the split. Null: that of the split file.
-        cache_directory: where the annotations are kept in their fast form.
+        cache_dir: where the annotations are kept in their fast form.
         test_images: folder of the test photos.
         sample_submission: CSV whose column ``ImageId`` names the test photos; null: all photos in
             the folder.
@@ -104,12 +104,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
     def __init__(
         self,
         *,
-        train_annotations: str | None,
-        train_images: str | None,
+        annotations: str | None,
+        images: str | None,
         split_file: str,
-        validation_images: float | None,
+        num_validation_images: float | None,
         split_seed: int | None,
-        cache_directory: str,
+        cache_dir: str,
         test_images: str | None = None,
         sample_submission: str | None = None,
         label_descriptions: str | None = None,
@@ -150,11 +150,11 @@ class CompetitionDataModule(lightning.LightningDataModule):
         check_at_least("datamodule.prefetch_factor", prefetch_factor, 1)
         check_at_least("datamodule.loader_timeout_s", loader_timeout_s, 0)
         check_at_least("datamodule.seed", seed, 0)
-        self.train_annotations = train_annotations
-        self.train_images = None if train_images is None else Path(train_images)
+        self.annotations = annotations
+        self.images = None if images is None else Path(images)
         self.split_file = Path(split_file)
-        self.validation_images, self.split_seed = validation_images, split_seed
-        self.cache_directory = Path(cache_directory)
+        self.num_validation_images, self.split_seed = num_validation_images, split_seed
+        self.cache_dir = Path(cache_dir)
         # the run's, for cache and split where they cannot be written beside the data
         self.fallback_directory: Path | None = None
         self.test_images = None if test_images is None else Path(test_images)
@@ -299,13 +299,13 @@ class CompetitionDataModule(lightning.LightningDataModule):
         Raises:
             InputError: no annotation file is given, or it or the folder of images is wrong.
         """
-        if self.train_annotations is None:
-            raise InputError("datamodule.train_annotations=null: this needs the annotation file")
+        if self.annotations is None:
+            raise InputError("datamodule.annotations=null: this needs the annotation file")
         return open_annotations(
-            Path(self.train_annotations),
-            self.cache_directory,
+            Path(self.annotations),
+            self.cache_dir,
             fallback_directory=self.fallback_directory and self.fallback_directory / ".cache",
-            images_directory=check_directory("datamodule.train_images", self.train_images),
+            images_directory=check_directory("datamodule.images", self.images),
             exif=self.exif,
             on_bad_rows=self.on_bad_rows,
             duplicates=self.duplicates,
@@ -319,9 +319,9 @@ class CompetitionDataModule(lightning.LightningDataModule):
             self.split_file,
             image_ids=[record.image_id for record in store.images],
             category_sets=store.category_sets(),
-            validation_images=self.validation_images,
+            num_validation_images=self.num_validation_images,
             seed=self.split_seed,
-            annotations=Path(str(self.train_annotations)),
+            annotations=Path(str(self.annotations)),
         )
 
     def _train_dataset(self) -> TrainingDataset:
@@ -332,7 +332,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
                 self.split.train,
                 short_edge_px=self.train_short_edge_px,
                 long_edge_px=self.train_long_edge_px,
-                annotations=str(self.train_annotations),
+                annotations=str(self.annotations),
             ),
             short_edge_px=self.train_short_edge_px,
             long_edge_px=self.train_long_edge_px,
@@ -344,7 +344,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return TrainingDataset(
             store=self.store,
             indices=indices,
-            images_directory=check_photos("datamodule.train_images", self.train_images, file_names),
+            images_directory=check_photos("datamodule.images", self.images, file_names),
             category_ids=self.category_ids or self.store.category_ids,
             short_edge_px=self.train_short_edge_px,
             long_edge_px=self.train_long_edge_px,
@@ -364,7 +364,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         file_names = [record.file_name for record in records]
         return self._photo_dataset(
             images_directory=check_photos(
-                "datamodule.train_images", self.train_images, file_names, some_suffice=some_suffice
+                "datamodule.images", self.images, file_names, some_suffice=some_suffice
             ),
             image_ids=self.split.validation,
             file_names=file_names,

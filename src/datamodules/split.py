@@ -183,7 +183,7 @@ def choose_validation(
     *,
     image_ids: Sequence[str],
     category_sets: Sequence[Collection[int]],
-    validation_images: float,
+    num_validation_images: float,
     seed: int,
 ) -> list[str]:
     """Choose validation images in which each class has the share that it has in the others.
@@ -197,7 +197,7 @@ def choose_validation(
     Args:
         image_ids: N different ids.
         category_sets: the N images' category ids.
-        validation_images: how many to choose, at least 1 and fewer than N; or, below 1, which
+        num_validation_images: how many to choose, at least 1 and fewer than N; or, below 1, which
             share of them (the nearest number, at least 1).
         seed: of the stratifier.
 
@@ -205,15 +205,15 @@ def choose_validation(
         So many ids, sorted.
 
     Raises:
-        InputError: ``validation_images`` is not in 1 .. N-1, and no share of them.
+        InputError: ``num_validation_images`` is not in 1 .. N-1, and no share of them.
     """
     total = len(image_ids)
-    number = validation_images
+    number = num_validation_images
     if 0 < number < 1:
         number = max(1, round(number * total))
     if not 1 <= number < total or number != int(number):
         raise InputError(
-            f"validation_images={validation_images}: the annotations hold {total} images, "
+            f"num_validation_images={num_validation_images}: the annotations hold {total} images, "
             f"1 to {total - 1} is legal (at least one image is left for training), or a share of "
             "them, above 0 and below 1"
         )
@@ -236,21 +236,21 @@ def make_split(
     *,
     image_ids: Sequence[str],
     category_sets: Sequence[Collection[int]],
-    validation_images: float,
+    num_validation_images: float,
     seed: int,
     annotations: str,
 ) -> Split:
     """Split the images of an annotation file; see ``choose_validation``.
 
     Raises:
-        InputError: no images, or ``validation_images`` is not in 1 .. N-1.
+        InputError: no images, or ``num_validation_images`` is not in 1 .. N-1.
     """
     if len(image_ids) == 0:
         raise InputError(f"{annotations}: holds no images, so there is nothing to split")
     validation = choose_validation(
         image_ids=image_ids,
         category_sets=category_sets,
-        validation_images=validation_images,
+        num_validation_images=num_validation_images,
         seed=seed,
     )
     return Split(
@@ -291,7 +291,7 @@ def load_or_make_split(
     *,
     image_ids: Sequence[str],
     category_sets: Sequence[Collection[int]],
-    validation_images: float | None,
+    num_validation_images: float | None,
     seed: int | None,
     annotations: Path,
 ) -> Split:
@@ -301,7 +301,7 @@ def load_or_make_split(
         split_file: the JSON file.
         image_ids: the annotated images.
         category_sets: their category ids.
-        validation_images: how many images validate, or, below 1, which share where the file is
+        num_validation_images: how many images validate, or, below 1, which share where the file is
             made; None: as many as the file says.
         seed: seed of the split; None: that of the file.
         annotations: the annotation file.
@@ -310,17 +310,17 @@ def load_or_make_split(
         InputError: the file is missing and the values to make it are too, it disagrees with them,
             or it names images that are not annotated.
     """
-    is_share = validation_images is not None and 0 < validation_images < 1
+    is_share = num_validation_images is not None and 0 < num_validation_images < 1
     if not split_file.exists():
-        if validation_images is None or seed is None:
+        if num_validation_images is None or seed is None:
             raise InputError(
                 f"datamodule.split_file={split_file}: no such file; to have it made, give "
-                "datamodule.validation_images and datamodule.split_seed"
+                "datamodule.num_validation_images and datamodule.split_seed"
             )
         split = make_split(
             image_ids=image_ids,
             category_sets=category_sets,
-            validation_images=validation_images,
+            num_validation_images=num_validation_images,
             seed=seed,
             annotations=str(annotations),
         )
@@ -328,7 +328,11 @@ def load_or_make_split(
         log.info("made the split %s", split_file)
     split = read_split(split_file)
     for key, wanted, found in (
-        ("validation_images", None if is_share else validation_images, len(split.validation)),
+        (
+            "num_validation_images",
+            None if is_share else num_validation_images,
+            len(split.validation),
+        ),
         ("split_seed", seed, split.seed),
     ):
         if wanted is not None and wanted != found:

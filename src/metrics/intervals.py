@@ -38,7 +38,7 @@ class PairedInterval:
 
 def bootstrap_interval(
     per_image: npt.ArrayLike,
-    resamples: int = 10_000,
+    num_resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
@@ -46,7 +46,7 @@ def bootstrap_interval(
 
     Args:
         per_image: (M,) scores of the images.
-        resamples: how many times M images are drawn with replacement.
+        num_resamples: how many times M images are drawn with replacement.
         confidence: coverage asked for, in (0, 1). What simulation gives at 450 images is within a
             percent of it; with a few tens of images percentile intervals are somewhat narrow.
         seed: of the draws; the same seed gives the same interval.
@@ -54,14 +54,16 @@ def bootstrap_interval(
     Raises:
         InputError: no image, a value that is not a number, or a setting out of range.
     """
-    scores = _checked(per_image, resamples=resamples, confidence=confidence)
-    return _interval(scores, _resampled_means(scores[:, None], resamples, seed)[:, 0], confidence)
+    scores = _checked(per_image, num_resamples=num_resamples, confidence=confidence)
+    return _interval(
+        scores, _resampled_means(scores[:, None], num_resamples, seed)[:, 0], confidence
+    )
 
 
 def paired_bootstrap_interval(
     per_image_a: npt.ArrayLike,
     per_image_b: npt.ArrayLike,
-    resamples: int = 10_000,
+    num_resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PairedInterval:
@@ -72,14 +74,14 @@ def paired_bootstrap_interval(
         InputError: as ``bootstrap_interval``; or the two differ in length.
     """
     a, b = (
-        _checked(scores, resamples=resamples, confidence=confidence)
+        _checked(scores, num_resamples=num_resamples, confidence=confidence)
         for scores in (per_image_a, per_image_b)
     )
     if len(a) != len(b):
         raise InputError(
             f"a paired comparison needs the same images twice, got {len(a)} and {len(b)}"
         )
-    means = _resampled_means((b - a)[:, None], resamples, seed)[:, 0]
+    means = _resampled_means((b - a)[:, None], num_resamples, seed)[:, 0]
     return PairedInterval(
         difference=_interval(b - a, means, confidence),
         probability_better=float(((means > 0).mean() + (means >= 0).mean()) / 2),
@@ -88,7 +90,7 @@ def paired_bootstrap_interval(
 
 def bootstrap_bands(
     values: npt.NDArray[np.float64],
-    resamples: int = 10_000,
+    num_resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> npt.NDArray[np.float64]:
@@ -96,20 +98,20 @@ def bootstrap_bands(
 
     Args:
         values: (M, C) values of each image.
-        resamples: see ``bootstrap_interval``.
+        num_resamples: see ``bootstrap_interval``.
         confidence: see ``bootstrap_interval``.
         seed: see ``bootstrap_interval``.
 
     Returns:
         (C, 2) lower and upper end of each column's interval.
     """
-    means = _resampled_means(values, resamples, seed)
+    means = _resampled_means(values, num_resamples, seed)
     tail = (1 - confidence) / 2
     return np.quantile(means, (tail, 1 - tail), axis=0).T
 
 
 def _checked(
-    per_image: npt.ArrayLike, *, resamples: int, confidence: float
+    per_image: npt.ArrayLike, *, num_resamples: int, confidence: float
 ) -> npt.NDArray[np.float64]:
     scores = np.asarray(per_image, dtype=np.float64)
     if scores.ndim != 1 or not len(scores):
@@ -118,33 +120,33 @@ def _checked(
         raise InputError(
             f"the score of image {int(np.argmin(np.isfinite(scores)))} is not a number"
         )
-    check_settings(resamples=resamples, confidence=confidence)
+    check_settings(num_resamples=num_resamples, confidence=confidence)
     return scores
 
 
-def check_settings(*, resamples: int, confidence: float) -> None:
+def check_settings(*, num_resamples: int, confidence: float) -> None:
     """Refuse settings of a bootstrap that mean nothing.
 
     Raises:
         InputError: names the setting and what is legal.
     """
-    if resamples < 1:
-        raise InputError(f"resamples={resamples}: at least 1 is legal")
+    if num_resamples < 1:
+        raise InputError(f"num_resamples={num_resamples}: at least 1 is legal")
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence}: legal is a value between 0 and 1")
 
 
 def _resampled_means(
-    values: npt.NDArray[np.float64], resamples: int, seed: int
+    values: npt.NDArray[np.float64], num_resamples: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """Return the column means of ``resamples`` draws of M rows with replacement. (M, C) ->
-    (resamples, C)."""
+    """Return the column means of ``num_resamples`` draws of M rows with replacement. (M, C) ->
+    (num_resamples, C)."""
     images, columns = values.shape
     generator = np.random.default_rng(seed)
-    means = np.empty((resamples, columns))
+    means = np.empty((num_resamples, columns))
     block = max(1, _DRAWS_AT_ONCE // images)
-    for start in range(0, resamples, block):
-        rows = slice(start, min(start + block, resamples))
+    for start in range(0, num_resamples, block):
+        rows = slice(start, min(start + block, num_resamples))
         draws = generator.integers(images, size=(rows.stop - start, images), dtype=np.int32)
         for column in range(columns):
             means[rows, column] = values[:, column][draws].mean(axis=1)

@@ -158,21 +158,21 @@ class Comparison:
 
 @contextlib.contextmanager
 def open_truth(
-    ground_truth: str | Path,
+    annotations: str | Path,
     *,
     use_attributes: bool = False,
     images_directory: str | Path | None = None,
     exif: str = AUTO,
     duplicates: str = "keep",
     label_descriptions: str | Path | None = None,
-    cache_directory: str | Path | None = None,
+    cache_dir: str | Path | None = None,
     ids: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[RasterObjects]:
     """Read the truth; it is there while the context lasts.
 
     Args:
-        ground_truth: any annotation format, or a store folder.
+        annotations: any annotation format, or a store folder.
         use_attributes: see ``RasterObjects``.
         images_directory: the photos, to read masks as ``build_store`` does; one that is missing
             changes nothing.
@@ -180,7 +180,7 @@ def open_truth(
         duplicates: ``keep`` or ``drop``.
         label_descriptions: the legal categories and attributes; where None, those that the truth
             carries, else those of 2019.
-        cache_directory: where the store made of the truth is kept for the next time; where None,
+        cache_dir: where the store made of the truth is kept for the next time; where None,
             it is made in a temporary folder.
         ids: image ids by file name that count instead of the truth's; see ``RasterObjects``.
         progress: where reading shows how far it is.
@@ -190,15 +190,15 @@ def open_truth(
     """
     with temporary_directory("truth") as temporary:
         store = open_or_build(
-            ground_truth,
-            cache_directory or temporary,
+            annotations,
+            cache_dir or temporary,
             fallback_directory=user_cache_directory(),
             images_directory=images_directory,
             exif=exif,
             missing_images="keep",
             duplicates=duplicates,
             label_descriptions=label_descriptions,
-            on_progress=_bytes_read(progress, ground_truth),
+            on_progress=_bytes_read(progress, annotations),
         )
         yield RasterObjects(
             store,

@@ -52,7 +52,7 @@ class CascadeModule(LightningModule):
         channels_last: weights and photos lie in memory channel by channel within a pixel.
         num_classes: of the detector's heads.
         category_ids: the data's id of each class in the model's order; None: 0, 1, 2, ...
-        score_floor: (box, class) pairs with a score above it are candidates, in [0, 1).
+        min_score: (box, class) pairs with a score above it are candidates, in [0, 1).
         max_candidates: an image keeps its best so many.
         mask_stages: see ``predict_candidates``.
         init_weights: see ``build_detector``.
@@ -74,7 +74,7 @@ class CascadeModule(LightningModule):
         channels_last: bool = False,
         num_classes: int = 46,
         category_ids: Sequence[int] | None = None,
-        score_floor: float = 0.001,
+        min_score: float = 0.001,
         max_candidates: int = 1000,
         mask_stages: MaskStages = "all",
         init_weights: bool = True,
@@ -85,8 +85,8 @@ class CascadeModule(LightningModule):
         # The loggers get the whole configuration (src/callbacks/run_record.py).
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"], logger=False)
         self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
-        check_values(self.category_ids, num_classes, score_floor, max_candidates, mask_stages)
-        self.score_floor = score_floor
+        check_values(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
+        self.min_score = min_score
         self.max_candidates = max_candidates
         self.mask_stages = mask_stages
         self.make_optimizer = optimizer
@@ -185,7 +185,7 @@ class CascadeModule(LightningModule):
             [self.detector],
             [batch],
             category_ids=self.category_ids,
-            score_floor=self.score_floor,
+            score_floor=self.min_score,
             max_candidates=self.max_candidates,
             mask_stages=self.mask_stages,
         )
@@ -237,7 +237,7 @@ def describe_sizes(batch: Batch) -> str:
 def check_values(
     category_ids: list[int],
     num_classes: int,
-    score_floor: float,
+    min_score: float,
     max_candidates: int,
     mask_stages: str,
 ) -> None:
@@ -251,8 +251,8 @@ def check_values(
             f"module.category_ids: {len(category_ids)} ids given, {len(set(category_ids))} of them "
             f"different; module.num_classes wants {num_classes} different ones"
         )
-    if not 0.0 <= score_floor < 1.0:
-        raise InputError(f"module.score_floor: {score_floor} given, 0 <= score_floor < 1 wanted")
+    if not 0.0 <= min_score < 1.0:
+        raise InputError(f"module.min_score: {min_score} given, 0 <= min_score < 1 wanted")
     if max_candidates < 1:
         raise InputError(f"module.max_candidates: {max_candidates} given, at least 1 wanted")
     if mask_stages not in ("all", "last"):

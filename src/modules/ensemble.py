@@ -69,7 +69,8 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
     if best is not None:
         if checkpoint is not None:
             raise InputError(
-                f"checkpoint={checkpoint} and ensemble.best={best} are given: one of both is legal"
+                f"checkpoint={checkpoint} and ensemble.num_best={best} are given: one of both is "
+                "legal"
             )
         return best_checkpoints(directory, best)
     names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
@@ -103,7 +104,7 @@ def best_checkpoints(directory: Path, count: int) -> list[Path]:
         scores = _scores_of_callbacks(directory)
     if not 1 <= count <= len(scores):
         raise InputError(
-            f"ensemble.best={count}: {len(scores)} checkpoints with a score are in {directory} "
+            f"ensemble.num_best={count}: {len(scores)} checkpoints with a score are in {directory} "
             "(best_epoch_07_score_0.3312.ckpt is the score 0.3312 after epoch 7)"
         )
     return sorted(scores, key=lambda path: (-scores[path], path.name))[:count]
@@ -230,7 +231,7 @@ class CascadeEnsemble(LightningModule):
     Args:
         members: M detectors that fit together, see ``check_members``.
         category_ids: the data's id of each class in the models' order.
-        score_floor: (box, class) pairs with a score above it are candidates, in [0, 1).
+        min_score: (box, class) pairs with a score above it are candidates, in [0, 1).
         max_candidates: a photo keeps its best so many.
         mask_stages: see ``predict_candidates``.
         model_weights: M weights above 0 of the averages; None: equal.
@@ -238,7 +239,7 @@ class CascadeEnsemble(LightningModule):
         seed_proposals: see ``predict_candidates``.
         feature_memory_gb: see ``KeptFeatures``.
         feature_memory_cpu_gb: see ``KeptFeatures``.
-        max_unlikely: see ``predict_candidates``.
+        max_low_score_candidates: see ``predict_candidates``.
         late_fusion: each model predicts each view alone, and what they detect is fused by these
             settings; None: they meet inside the cascade.
 
@@ -251,7 +252,7 @@ class CascadeEnsemble(LightningModule):
         members: Sequence[Detector],
         *,
         category_ids: Sequence[int],
-        score_floor: float = 0.001,
+        min_score: float = 0.001,
         max_candidates: int = 1000,
         mask_stages: MaskStages = "all",
         model_weights: Sequence[float] | None = None,
@@ -259,13 +260,13 @@ class CascadeEnsemble(LightningModule):
         seed_proposals: SeedProposals = "all",
         feature_memory_gb: float = FEATURE_MEMORY_GB,
         feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
-        max_unlikely: int | None = None,
+        max_low_score_candidates: int | None = None,
         late_fusion: LateFusion | None = None,
     ) -> None:
         super().__init__()
         self.category_ids = list(category_ids)
         num_classes = members[0].roi_head.bbox_head[-1].num_classes
-        check_values(self.category_ids, num_classes, score_floor, max_candidates, mask_stages)
+        check_values(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
         if model_weights is not None:
             check_weights("ensemble.model_weights", model_weights, len(members))
         if seed_proposals not in ("all", "first_view"):
@@ -283,7 +284,7 @@ class CascadeEnsemble(LightningModule):
             raise InputError(f"tta.flip={flip}: true and false are legal")
         self.failures: dict[str, str] = {}
         self.members = nn.ModuleList(members)
-        self.score_floor = score_floor
+        self.min_score = min_score
         self.max_candidates = max_candidates
         self.mask_stages = mask_stages
         self.model_weights = model_weights
@@ -291,7 +292,7 @@ class CascadeEnsemble(LightningModule):
         self.seed_proposals = seed_proposals
         self.feature_memory_gb = feature_memory_gb
         self.feature_memory_cpu_gb = feature_memory_cpu_gb
-        self.max_unlikely = max_unlikely
+        self.max_low_score_candidates = max_low_score_candidates
         self.late_fusion = late_fusion
 
     def predict_step(self, batch: Mapping[str, Any], batch_index: int) -> list[Candidates]:
@@ -340,12 +341,12 @@ class CascadeEnsemble(LightningModule):
             members,
             views,
             category_ids=self.category_ids,
-            score_floor=self.score_floor,
+            score_floor=self.min_score,
             max_candidates=self.max_candidates,
             mask_stages=self.mask_stages,
             model_weights=model_weights,
             seed_proposals=self.seed_proposals,
             feature_memory_gb=self.feature_memory_gb,
             feature_memory_cpu_gb=self.feature_memory_cpu_gb,
-            max_unlikely=self.max_unlikely,
+            max_low_score_candidates=self.max_low_score_candidates,
         )

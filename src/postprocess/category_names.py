@@ -58,7 +58,7 @@ class CategoryNames:
         if not self.names:
             raise InputError(
                 f"postprocess.{key} must be category ids here, got {name!r}: {self.source} has no "
-                "names; ground_truth=... brings them"
+                "names; annotations=... brings them"
             )
         found = [number for number, known in self.names.items() if known == name]
         found = found or [number for number, known in self.names.items() if _same(known, name)]

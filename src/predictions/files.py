@@ -33,6 +33,7 @@ from src.io import (
     write_json,
 )
 from src.predictions.candidates import Candidates
+from src.renamed_keys import upgrade_keys
 
 FORMAT_VERSION = 2
 UNSEALED_VERSION = 1
@@ -132,7 +133,7 @@ def read_meta(directory: Path) -> StoreMeta:
         height, width = content["mask_size_hw"]
         return StoreMeta(
             category_ids=tuple(int(value) for value in content["category_ids"]),
-            settings=dict(content["settings"]),
+            settings=upgrade_keys(dict(content["settings"])),
             mask_size_hw=(int(height), int(width)),
             mask_dtype=content["mask_dtype"],
             min_score=float(content["score_floor"]),

@@ -47,7 +47,7 @@ def error_section(
     kinds = [*KINDS[: -len(BANDS)], POOR_MASK, *BANDS]
     bands = bootstrap_bands(
         np.stack([errors.gains[kind] for kind in kinds], axis=1),
-        resamples=interval.resamples,
+        num_resamples=interval.resamples,
         confidence=interval.confidence,
     )
     rows = [
@@ -180,7 +180,7 @@ def render(report: Report) -> str:
     """
     score, interval = report.score, report.interval
     bands = bootstrap_bands(
-        score.values, resamples=interval.resamples, confidence=interval.confidence
+        score.values, num_resamples=interval.resamples, confidence=interval.confidence
     )
     missing = [
         (example.image_id, example.photo_problem)
@@ -308,7 +308,7 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
     if not rows:
         raise InputError(
             f"{directory}: none of its {len(results.rows)} jobs has a score; "
-            "give the sweep ground_truth=..."
+            "give the sweep annotations=..."
         )
     scored = SweepResults(results.overrides, tuple(rows))
     best, swept = rows[0], scored.swept

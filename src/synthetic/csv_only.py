@@ -78,7 +78,7 @@ def synthesize_csv(
         InputError: a value is out of range, or the folder holds something else.
     """
     request = CsvRequest(
-        rows=rows, seed=seed, image_size=image_size, attributes_share=attributes_share
+        num_rows=rows, seed=seed, image_size=image_size, attributes_share=attributes_share
     )
     folder = claim_output(output, request.describe())
     write_label_descriptions(IMATERIALIST_2019_LABELS, folder / "label_descriptions.json")
@@ -93,13 +93,13 @@ def _pieces(
 ) -> Iterator[bytes]:
     yield CSV_HEADER.encode()
     written = 0
-    tasks = ((request, start) for start in range(0, request.rows, _IMAGES_A_TASK))
+    tasks = ((request, start) for start in range(0, request.num_rows, _IMAGES_A_TASK))
     for lines in in_order(_lines, tasks, workers):
-        left = request.rows - written
+        left = request.num_rows - written
         yield b"".join(lines[:left])
         written += min(left, len(lines))
-        on_progress(written, request.rows)
-        if written == request.rows:
+        on_progress(written, request.num_rows)
+        if written == request.num_rows:
             return
 
 

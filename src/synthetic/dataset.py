@@ -27,8 +27,8 @@ Task = tuple[str, DatasetRequest, str, int, int]
 
 def synthesize(
     output: str | Path,
-    train_images: int,
-    test_images: int,
+    num_train_images: int,
+    num_test_images: int,
     *,
     seed: int = 0,
     image_size: tuple[int, int] = (768, 1536),
@@ -37,7 +37,7 @@ def synthesize(
     attributes_share: float = 0.035,
     grayscale_share: float = 0.02,
     rotated_share: float = 0.03,
-    transposed_images: int = 2,
+    num_transposed_images: int = 2,
     categories: Sequence[int] = tuple(map(int, Kind)),
     workers: int = 1,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -51,8 +51,8 @@ def synthesize(
 
     Args:
         output: folder; new, empty, or of the same request.
-        train_images: at least 1.
-        test_images: at least 0.
+        num_train_images: at least 1.
+        num_test_images: at least 0.
         seed: decides everything.
         image_size: smallest and largest long edge in px.
         difficulty: 0 to 1.
@@ -60,7 +60,7 @@ def synthesize(
         attributes_share: share of the rows with attributes.
         grayscale_share: share of the photos with one channel.
         rotated_share: share of the photos with an EXIF orientation.
-        transposed_images: training photos with Height and Width exchanged.
+        num_transposed_images: training photos with Height and Width exchanged.
         categories: ids of what is worn and annotated.
         workers: processes that draw.
         on_progress: called with the number of photos that are done, and of all.
@@ -72,8 +72,8 @@ def synthesize(
         InputError: a value is out of range, or the folder holds something else.
     """
     request = DatasetRequest(
-        train_images=train_images,
-        test_images=test_images,
+        num_train_images=num_train_images,
+        num_test_images=num_test_images,
         photos=PhotoRequest(
             seed=seed,
             image_size=image_size,
@@ -82,7 +82,7 @@ def synthesize(
             attributes_share=attributes_share,
             grayscale_share=grayscale_share,
             rotated_share=rotated_share,
-            transposed_images=transposed_images,
+            num_transposed_images=num_transposed_images,
             categories=tuple(categories),
         ),
     )
@@ -90,7 +90,7 @@ def synthesize(
     for name in (*SPLITS, _NOTES):
         (folder / name).mkdir(exist_ok=True)
         remove_all_partial_files(folder / name)
-    total = train_images + test_images
+    total = num_train_images + num_test_images
     tasks = [task for task in _tasks(folder, request) if not _is_done(task)]
     missing = sum(stop - start for *_, start, stop in tasks)
     done = total - missing
@@ -108,7 +108,9 @@ def synthesize(
 
 
 def _tasks(folder: Path, request: DatasetRequest) -> Iterator[Task]:
-    for split, count in zip(SPLITS, (request.train_images, request.test_images), strict=True):
+    for split, count in zip(
+        SPLITS, (request.num_train_images, request.num_test_images), strict=True
+    ):
         for start in range(0, count, CHUNK):
             yield str(folder), request, split, start, min(start + CHUNK, count)
 
@@ -158,7 +160,7 @@ def _table(folder: Path, request: DatasetRequest, split: str) -> Iterator[bytes]
 
 
 def _sample_submission(request: DatasetRequest) -> Iterator[bytes]:
-    names = (image_id(request.photos.seed, "test", i) for i in range(request.test_images))
+    names = (image_id(request.photos.seed, "test", i) for i in range(request.num_test_images))
     yield b"ImageId,EncodedPixels,ClassId\n"
     for name in sorted(names):
         yield f"{name},1 1,23\n".encode()

@@ -9,6 +9,7 @@ from typing import Any
 
 from src.errors import InputError
 from src.io import atomic_path, read_json_object
+from src.renamed_keys import upgrade_keys
 
 REQUEST_FILE = "synthesis.json"
 
@@ -46,7 +47,7 @@ def claim_output(output: str | Path, request: dict[str, Any]) -> Path:
 
 def _compare(note: Path, request: dict[str, Any]) -> None:
     try:
-        before = read_json_object(note)
+        before = upgrade_keys(read_json_object(note))
     except InputError as error:
         raise InputError(f"{error}; give a new folder") from error
     differing = [

@@ -31,8 +31,8 @@ class PhotoRequest:
         attributes_share: of the rows, this share carries attributes.
         grayscale_share: of the photos, this share has one channel.
         rotated_share: of the photos, this share is stored turned, with an EXIF orientation.
-        transposed_images: how many training photos have Height and Width exchanged in train.csv;
-            none where there are fewer than ten photos for each.
+        num_transposed_images: how many training photos have Height and Width exchanged in
+            train.csv; none where there are fewer than ten photos for each.
         categories: ids of what the figures wear and the rows tell of; parts that are not among them
             are drawn as pieces of their garments.
     """
@@ -44,7 +44,7 @@ class PhotoRequest:
     attributes_share: float = 0.035
     grayscale_share: float = 0.02
     rotated_share: float = 0.03
-    transposed_images: int = 2
+    num_transposed_images: int = 2
     categories: tuple[int, ...] = tuple(map(int, Kind))
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class PhotoRequest:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise InputError(f"{key}={value}: it must be a number from 0 to 1")
-        _check_whole("transposed_images", self.transposed_images, 0, 1000)
+        _check_whole("num_transposed_images", self.num_transposed_images, 0, 1000)
         for category in self.categories:
             _check_whole("categories", category, 0, max(Kind))
         if not can_dress(self.categories):
@@ -76,26 +76,26 @@ class PhotoRequest:
     def is_transposed(self, index: int) -> bool:
         """Whether the training photo ``index`` is one whose rows may be given the wrong size."""
         number, rest = divmod(index - FIRST_TRANSPOSED, TRANSPOSED_STEP)
-        return rest == 0 and 0 <= number < self.transposed_images
+        return rest == 0 and 0 <= number < self.num_transposed_images
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetRequest:
     """A whole data set in the competition's layout."""
 
-    train_images: int
-    test_images: int
+    num_train_images: int
+    num_test_images: int
     photos: PhotoRequest
 
     def __post_init__(self) -> None:
-        _check_whole("train_images", self.train_images, 1, 10_000_000)
-        _check_whole("test_images", self.test_images, 0, 10_000_000)
+        _check_whole("num_train_images", self.num_train_images, 1, 10_000_000)
+        _check_whole("num_test_images", self.num_test_images, 0, 10_000_000)
 
     @property
     def has_transposed(self) -> bool:
         """Whether there are enough training photos for some to have a wrong size."""
-        wanted = self.photos.transposed_images
-        return self.train_images >= PHOTOS_FOR_EACH_TRANSPOSED * wanted
+        wanted = self.photos.num_transposed_images
+        return self.num_train_images >= PHOTOS_FOR_EACH_TRANSPOSED * wanted
 
     def describe(self) -> dict[str, Any]:
         """The request as plain values, to compare with that of an earlier run."""
@@ -106,8 +106,8 @@ class DatasetRequest:
         return {
             "kind": "photos",
             "drawing_version": DRAWING_VERSION,
-            "train_images": self.train_images,
-            "test_images": self.test_images,
+            "num_train_images": self.num_train_images,
+            "num_test_images": self.num_test_images,
             **photos,
         }
 
@@ -117,19 +117,19 @@ class CsvRequest:
     """A train.csv alone, of any length, with rows as long as the real ones.
 
     Args:
-        rows: objects to write.
+        num_rows: objects to write.
         seed: from which every image follows.
         image_size: smallest and largest long edge, in px.
         attributes_share: of the rows, this share carries attributes.
     """
 
-    rows: int
+    num_rows: int
     seed: int = 0
     image_size: tuple[int, int] = (3000, 6000)
     attributes_share: float = 0.035
 
     def __post_init__(self) -> None:
-        _check_whole("rows", self.rows, 1, 1_000_000_000)
+        _check_whole("num_rows", self.num_rows, 1, 1_000_000_000)
         PhotoRequest(
             seed=self.seed, image_size=self.image_size, attributes_share=self.attributes_share
         )

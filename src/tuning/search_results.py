@@ -187,7 +187,7 @@ def compare_results(
     folds: int,
     trials: int,
     averaging: str,
-    resamples: int,
+    num_resamples: int,
     confidence: float,
     seed: int,
 ) -> SearchResult:
@@ -199,7 +199,11 @@ def compare_results(
         COMMON: found.held_out_common,
         IN_SAMPLE: found.in_sample,
     }
-    options: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    options: dict[str, Any] = {
+        "num_resamples": num_resamples,
+        "confidence": confidence,
+        "seed": seed,
+    }
     return SearchResult(
         scores={name: bootstrap_interval(own, **options) for name, own in per_image.items()},
         over_winner={

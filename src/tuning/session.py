@@ -33,10 +33,10 @@ class Inputs:
     """Which files a run reads."""
 
     predictions: str
-    ground_truth: str | None
+    annotations: str | None
     sample_submission: str | None
     images: str | None  # the folder of the photos
-    cache_directory: str | None
+    cache_dir: str | None
     partial: bool = False  # whether a store that lacks images suffices
     exif: str = AUTO
     duplicates: str = "keep"
@@ -49,7 +49,7 @@ class Inputs:
         """
         files = {
             key: _fingerprint(key, getattr(self, key))
-            for key in ("predictions", "ground_truth", "sample_submission")
+            for key in ("predictions", "annotations", "sample_submission")
         }
         choices = {"exif": (self.exif, AUTO), "duplicates": (self.duplicates, "keep")}
         return files | {key: value for key, (value, usual) in choices.items() if value != usual}
@@ -128,14 +128,14 @@ def open_session(
     with contextlib.ExitStack() as opened:
         truth: Mapping[str, ImageObjects] = {}
         comparison = None
-        if inputs.ground_truth is not None:
+        if inputs.annotations is not None:
             objects = opened.enter_context(
                 open_truth(
-                    inputs.ground_truth,
+                    inputs.annotations,
                     images_directory=inputs.images,
                     exif=inputs.exif,
                     duplicates=inputs.duplicates,
-                    cache_directory=inputs.cache_directory,
+                    cache_dir=inputs.cache_dir,
                     ids={file_name_of(image_id): image_id for image_id in store.image_ids},
                     progress=progress,
                 )
@@ -144,7 +144,7 @@ def open_session(
             comparison = _beside_truth(objects, image_ids)
             truth = _Remembered(objects, room_bytes=TRUTH_ROOM_BYTES if remember else 0)
         categories = names_for(
-            store, None if comparison is None else comparison.labels, str(inputs.ground_truth)
+            store, None if comparison is None else comparison.labels, str(inputs.annotations)
         )
         room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
         with_filler = comparison is not None and categories.is_competition

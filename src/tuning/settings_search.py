@@ -33,6 +33,7 @@ import sqlalchemy
 from src.errors import InputError, find_disk_error, naming_disk_errors
 from src.io import check_input_file, describe_difference, make_directory
 from src.postprocess.settings import PostprocessSettings
+from src.renamed_keys import upgrade_keys
 from src.tuning.search_space import SearchSpace
 
 log = logging.getLogger(__name__)
@@ -215,7 +216,7 @@ def _open_study(storage: Path, identity: Mapping[str, Any]) -> optuna.Study:
             load_if_exists=True,
         )
     wanted = json.loads(json.dumps(identity, sort_keys=True))
-    there = study.user_attrs.get("identity")
+    there = upgrade_keys(study.user_attrs.get("identity"))
     if there is None:
         study.set_user_attr("identity", wanted)
     elif difference := describe_difference(there, wanted):

@@ -41,6 +41,7 @@ from src.io import (
     write_json,
     write_text,
 )
+from src.renamed_keys import RENAMED_KEYS, upgrade_keys
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
         log.warning("%s; the job is done again", error)
         return None
     difference = describe_difference(
-        content.get("identity"), json.loads(json.dumps(identity, sort_keys=True))
+        upgrade_keys(content.get("identity")), json.loads(json.dumps(identity, sort_keys=True))
     )
     if difference:
         raise InputError(
@@ -193,6 +194,10 @@ def read_results(sweep_directory: str | Path) -> SweepResults:
         content = read_json_object(path)
         if not all(isinstance(content.get(key), dict) for key in ("overrides", "result")):
             raise InputError(f"{path}: overrides or result are missing; the file is damaged")
+        content["identity"] = upgrade_keys(content.get("identity"))
+        content["overrides"] = {
+            RENAMED_KEYS.get(key, key): value for key, value in content["overrides"].items()
+        }
         made_of = content.get("identity") or path.parent.name
         distinct.setdefault(json.dumps(made_of, sort_keys=True), (path.parent.name, content))
     contents = list(distinct.values())

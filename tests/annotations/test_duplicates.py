@@ -78,7 +78,7 @@ def test_each_choice_has_a_cache_of_its_own(tmp_path, source):
         for duplicates in ("keep", "drop", "keep")
     ]
     assert counts == [9, 7, 9]
-    with open_truth(source, duplicates="drop", cache_directory=tmp_path / "cache") as truth:
+    with open_truth(source, duplicates="drop", cache_dir=tmp_path / "cache") as truth:
         assert truth.store.object_count == 7
 
 

@@ -151,10 +151,10 @@ def submitted(folder: Path, rules: PostprocessSettings) -> Path:
     written_as = format_named("imaterialist_2019")
     inputs = Inputs(
         predictions=str(folder / "predictions"),
-        ground_truth=str(folder / "truth.json"),
+        annotations=str(folder / "truth.json"),
         sample_submission=None,
         images=None,
-        cache_directory=str(folder / "cache"),
+        cache_dir=str(folder / "cache"),
     )
     output = folder / "submission.csv"
     with open_session(inputs, written_as) as session:
@@ -167,7 +167,7 @@ def submitted(folder: Path, rules: PostprocessSettings) -> Path:
 def scored(folder: Path, averaging: Any) -> CompetitionScore:
     """Score the submission as ``src.score`` does."""
     with (
-        open_truth(folder / "truth.json", cache_directory=folder / "cache") as truth,
+        open_truth(folder / "truth.json", cache_dir=folder / "cache") as truth,
         open_submission(folder / "submission.csv", truth) as prediction,
     ):
         comparison = compare(truth, prediction, prediction_name="submission.csv")
@@ -250,8 +250,8 @@ def test_an_image_with_neither_side_has_the_filler_in_the_competition_only(
     command = [
         *(sys.executable, "-m", "src.score"),
         f"submission={tmp_path / 'submission.csv'}",
-        f"ground_truth={tmp_path / 'truth.json'}",
-        f"cache_directory={tmp_path / 'cache'}",
+        f"annotations={tmp_path / 'truth.json'}",
+        f"cache_dir={tmp_path / 'cache'}",
         f"hydra.run.dir={tmp_path}",
     ]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -153,7 +153,7 @@ def test_flags_may_stand_anywhere_and_sweeps_keep_their_commas() -> None:
     assert prepare_arguments(["--cfg", "job", "k=1"]) == ["--cfg", "job", "k=1"]
     grid = ["+sweep=thresholds", "k=1,2"]
     assert prepare_arguments(grid) == grid
-    assert prepare_arguments(["sweep=a"], {"sweep": "sweep_directory"}) == ["sweep_directory=a"]
+    assert prepare_arguments(["sweep=a"], {"sweep": "sweep_dir"}) == ["sweep_dir=a"]
 
 
 def test_every_key_of_a_path_is_one_of_some_command() -> None:

@@ -95,12 +95,12 @@ class Data:
 
     def datamodule(self, **changes) -> CompetitionDataModule:
         values = {
-            "train_annotations": str(self.directory / "train.csv"),
-            "train_images": str(self.directory / "train"),
+            "annotations": str(self.directory / "train.csv"),
+            "images": str(self.directory / "train"),
             "split_file": str(self.directory / "split.json"),
-            "validation_images": 4,
+            "num_validation_images": 4,
             "split_seed": 777,
-            "cache_directory": str(self.directory / "cache"),
+            "cache_dir": str(self.directory / "cache"),
             "test_images": str(self.directory / "test"),
             "train_short_edge_px": (40, 60),
             "train_long_edge_px": 100,

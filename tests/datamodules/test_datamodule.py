@@ -95,8 +95,8 @@ def test_repaired_sizes_and_skipped_rows_are_said_once(data: Data, tmp_path, cap
     rows = (data.directory / "train.csv").read_text()
     source.write_text(rows + "0001.jpg,1 0,9,9,3\n")
     options = {
-        "train_annotations": str(source),
-        "cache_directory": str(tmp_path / "cache"),
+        "annotations": str(source),
+        "cache_dir": str(tmp_path / "cache"),
         "on_bad_rows": "skip",
     }
     with caplog.at_level(logging.INFO):
@@ -149,7 +149,7 @@ def test_images_too_narrow_to_train_on_are_named_and_left_out(
         annotations="train.csv",
     )
     write_split(split, tmp_path / "split.json")
-    datamodule = Data(tmp_path, {}).datamodule(validation_images=None, test_images=None)
+    datamodule = Data(tmp_path, {}).datamodule(num_validation_images=None, test_images=None)
     with caplog.at_level(logging.WARNING):
         datamodule.setup("fit")
     assert len(datamodule.train_dataset) == 3
@@ -177,10 +177,10 @@ def test_batches_of_several_are_of_one_padded_size(tmp_path: Path) -> None:
 def test_test_photos_need_no_annotations(data: Data, tmp_path):
     recorder = Recorder()
     datamodule = data.datamodule(
-        train_annotations=None,
-        train_images=None,
+        annotations=None,
+        images=None,
         split_file=str(tmp_path / "none.json"),
-        cache_directory=str(tmp_path / "cache"),
+        cache_dir=str(tmp_path / "cache"),
     )
     make_trainer().predict(recorder, datamodule=datamodule, return_predictions=False)
     assert len(recorder.seen["predict"]) == 3
@@ -224,7 +224,7 @@ def test_photos_without_objects_are_validated_but_not_trained_on(data: Data, tmp
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content))
     datamodule = data.datamodule(
-        train_annotations=str(path), split_file=str(tmp_path / "split.json"), validation_images=5
+        annotations=str(path), split_file=str(tmp_path / "split.json"), num_validation_images=5
     )
     with caplog.at_level(logging.INFO):
         datamodule.setup("fit")
@@ -247,7 +247,7 @@ def test_photo_that_is_damaged_during_training_is_named(data: Data, tmp_path, nu
     shutil.copytree(data.directory / "train", images)
     recorder, datamodule = (
         Recorder(),
-        data.datamodule(train_images=str(images), num_workers=num_workers),
+        data.datamodule(images=str(images), num_workers=num_workers),
     )
     datamodule.setup("fit")
     image_id = datamodule.split.train[3]

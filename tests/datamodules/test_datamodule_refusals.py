@@ -54,17 +54,21 @@ def test_bad_values_are_refused_at_once(data: Data, changes, message):
 @pytest.mark.parametrize(
     ("stage", "changes", "message"),
     [
-        ("fit", {"train_annotations": None}, "datamodule.train_annotations=null"),
-        ("fit", {"train_annotations": "none.csv"}, "none.csv"),
-        ("fit", {"train_images": None}, "datamodule.train_images=null"),
-        ("fit", {"train_images": "nowhere"}, "datamodule.train_images=nowhere: no such folder"),
+        ("fit", {"annotations": None}, "datamodule.annotations=null"),
+        ("fit", {"annotations": "none.csv"}, "none.csv"),
+        ("fit", {"images": None}, "datamodule.images=null"),
+        ("fit", {"images": "nowhere"}, "datamodule.images=nowhere: no such folder"),
         (
             "fit",
             {"batch_size": 13},
             r"datamodule.batch_size=13 on 1 device\(s\) takes 13 photos a step; .* has 12 training",
         ),
         ("fit", {"category_ids": [3]}, r"category_ids=\[3\]: .* of category 6"),
-        ("fit", {"validation_images": 3}, "datamodule.validation_images=3, but .* made with 4"),
+        (
+            "fit",
+            {"num_validation_images": 3},
+            "datamodule.num_validation_images=3, but .* made with 4",
+        ),
         ("predict", {"test_images": None}, "datamodule.test_images=null"),
         ("test", {"test_images": "nowhere"}, "datamodule.test_images=nowhere: no such folder"),
         ("predict", {"sample_submission": "none.csv"}, "none.csv: no such file"),
@@ -127,4 +131,6 @@ def test_split_of_another_file_is_refused(data: Data, tmp_path):
     split = {"validation": ["x.jpg"], "train": ["0001.jpg"], "seed": 1, "annotations": "old.csv"}
     path.write_text(json.dumps(split))
     with pytest.raises(InputError, match=r"split\.json: image id 'x\.jpg' is not in .*train\.csv"):
-        data.datamodule(split_file=str(path), validation_images=None, split_seed=None).setup("fit")
+        data.datamodule(split_file=str(path), num_validation_images=None, split_seed=None).setup(
+            "fit"
+        )

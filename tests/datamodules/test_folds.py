@@ -43,7 +43,7 @@ def test_exactly_as_many_as_asked_in_any_order(sets, seed, data):
     ids = [f"image{number}" for number in range(len(sets))]
     wanted = data.draw(st.integers(1, len(sets) - 1))
     order = data.draw(st.permutations(range(len(sets))))
-    options = {"validation_images": wanted, "seed": seed}
+    options = {"num_validation_images": wanted, "seed": seed}
     chosen = choose_validation(image_ids=ids, category_sets=sets, **options)
     again = choose_validation(
         image_ids=[ids[i] for i in order], category_sets=[sets[i] for i in order], **options
@@ -57,7 +57,7 @@ def test_exactly_as_many_as_asked_in_any_order(sets, seed, data):
 def test_shares_deviate_far_less_than_at_random(images, wanted):
     ids, sets = draw_images(images, 30, seed=1)
     chosen = choose_validation(
-        image_ids=ids, category_sets=sets, validation_images=wanted, seed=777
+        image_ids=ids, category_sets=sets, num_validation_images=wanted, seed=777
     )
     generator = np.random.default_rng(2)
     random_splits = [
@@ -74,7 +74,7 @@ def test_moving_to_the_exact_count_does_no_harm():
         deviation(
             ids,
             sets,
-            choose_validation(image_ids=ids, category_sets=sets, validation_images=n, seed=777),
+            choose_validation(image_ids=ids, category_sets=sets, num_validation_images=n, seed=777),
         )
         for n in (96, 98, 100, 102, 104)
     ]
@@ -84,7 +84,11 @@ def test_moving_to_the_exact_count_does_no_harm():
 def test_seed_changes_the_split():
     ids, sets = draw_images(200, 8, seed=4)
     splits = {
-        tuple(choose_validation(image_ids=ids, category_sets=sets, validation_images=20, seed=seed))
+        tuple(
+            choose_validation(
+                image_ids=ids, category_sets=sets, num_validation_images=20, seed=seed
+            )
+        )
         for seed in range(5)
     }
     assert len(splits) == 5
@@ -97,7 +101,11 @@ def test_global_random_state_is_neither_used_nor_changed():
         np.random.seed(state)
         before = np.random.get_state()[1].tobytes()
         results.add(
-            tuple(choose_validation(image_ids=ids, category_sets=sets, validation_images=9, seed=7))
+            tuple(
+                choose_validation(
+                    image_ids=ids, category_sets=sets, num_validation_images=9, seed=7
+                )
+            )
         )
         assert np.random.get_state()[1].tobytes() == before
     assert len(results) == 1
@@ -106,17 +114,19 @@ def test_global_random_state_is_neither_used_nor_changed():
 def test_single_class_and_no_class_at_all():
     ids = list("abcdef")
     for sets in ([frozenset({3})] * 6, [frozenset()] * 6, [frozenset({3}), *[frozenset()] * 5]):
-        chosen = choose_validation(image_ids=ids, category_sets=sets, validation_images=2, seed=0)
+        chosen = choose_validation(
+            image_ids=ids, category_sets=sets, num_validation_images=2, seed=0
+        )
         assert len(chosen) == 2
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 3, 4])
 def test_impossible_counts_are_refused(wanted):
-    with pytest.raises(InputError, match=f"validation_images={wanted}: .* 3 images, 1 to 2 is"):
+    with pytest.raises(InputError, match=f"num_validation_images={wanted}: .* 3 images, 1 to 2 is"):
         choose_validation(
             image_ids=list("abc"),
             category_sets=[frozenset({1})] * 3,
-            validation_images=wanted,
+            num_validation_images=wanted,
             seed=0,
         )
 
@@ -124,7 +134,7 @@ def test_impossible_counts_are_refused(wanted):
 def test_no_images_are_refused():
     with pytest.raises(InputError, match=r"train\.csv: holds no images"):
         make_split(
-            image_ids=[], category_sets=[], validation_images=1, seed=0, annotations="train.csv"
+            image_ids=[], category_sets=[], num_validation_images=1, seed=0, annotations="train.csv"
         )
 
 
@@ -150,21 +160,25 @@ def test_split_is_made_once_then_read(tmp_path):
         "annotations": tmp_path / "train.csv",
     }
     path = tmp_path / "new" / "split.json"
-    made = load_or_make_split(path, validation_images=5, seed=1, **options)
+    made = load_or_make_split(path, num_validation_images=5, seed=1, **options)
     assert read_split(path) == made
-    assert load_or_make_split(path, validation_images=None, seed=None, **options) == made
+    assert load_or_make_split(path, num_validation_images=None, seed=None, **options) == made
     assert [p.name for p in path.parent.iterdir()] == ["split.json"]
-    with pytest.raises(InputError, match=r"datamodule\.validation_images=6, but .* made with 5"):
-        load_or_make_split(path, validation_images=6, seed=1, **options)
+    with pytest.raises(
+        InputError, match=r"datamodule\.num_validation_images=6, but .* made with 5"
+    ):
+        load_or_make_split(path, num_validation_images=6, seed=1, **options)
     with pytest.raises(InputError, match=r"datamodule\.split_seed=2, but .* made with 1"):
-        load_or_make_split(path, validation_images=5, seed=2, **options)
+        load_or_make_split(path, num_validation_images=5, seed=2, **options)
     with pytest.raises(InputError, match=r"split_file=.*none\.json: no such file; to have it made"):
-        load_or_make_split(tmp_path / "none.json", validation_images=5, seed=None, **options)
+        load_or_make_split(tmp_path / "none.json", num_validation_images=5, seed=None, **options)
 
 
 def test_full_size_takes_seconds():
     ids, sets = draw_images(45_625, 46, seed=7)
     start = time.perf_counter()
-    chosen = choose_validation(image_ids=ids, category_sets=sets, validation_images=450, seed=777)
+    chosen = choose_validation(
+        image_ids=ids, category_sets=sets, num_validation_images=450, seed=777
+    )
     assert time.perf_counter() - start < 30
     assert len(chosen) == 450

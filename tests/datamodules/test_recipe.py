@@ -22,7 +22,7 @@ def build(option: str) -> CompetitionDataModule:
 
 def test_competition_values():
     datamodule = build("competition")
-    assert (datamodule.validation_images, datamodule.split_seed) == (450, 777)
+    assert (datamodule.num_validation_images, datamodule.split_seed) == (450, 777)
     assert tuple(datamodule.train_short_edge_px) == (600, 1200)
     assert datamodule.train_long_edge_px == 1900
     assert datamodule.flip_probability == 0.5
@@ -44,7 +44,7 @@ def test_competition_values():
 def test_tiny_changes_sizes_only():
     tiny, competition = build("tiny"), build("competition")
     assert tuple(tiny.train_short_edge_px) == (224, 256)
-    assert str(tiny.train_annotations) == str(competition.train_annotations) == "data/train.csv"
+    assert str(tiny.annotations) == str(competition.annotations) == "data/train.csv"
     transforms = [m.pixel_augmentation._compose.transforms for m in (tiny, competition)]
     assert [type(t) for t in transforms[0]] == [type(t) for t in transforms[1]]
     assert transforms[0][0].hole_height_range == (1, 16)

@@ -50,7 +50,7 @@ def test_same_split_whatever_the_order_of_rows(rows, tmp_path, capsys):
         made = split(
             f"annotations={tmp_path / name}",
             f"output={tmp_path / 'split.json'}",
-            "validation_images=31",
+            "num_validation_images=31",
         )
         assert read_split(tmp_path / "split.json") == made
         assert made.annotations == name
@@ -68,8 +68,8 @@ def test_same_split_whatever_the_order_of_rows(rows, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [
-        ("train.csv", 0, "validation_images=0: the annotations hold 2[0-9]+ images"),
-        ("train.csv", 1000, "validation_images=1000: .* 1 to 2[0-9]+ is legal"),
+        ("train.csv", 0, "num_validation_images=0: the annotations hold 2[0-9]+ images"),
+        ("train.csv", 1000, "num_validation_images=1000: .* 1 to 2[0-9]+ is legal"),
         ("empty.csv", 5, r"empty\.csv: "),
         ("none.csv", 5, r"none\.csv"),
     ],
@@ -81,8 +81,8 @@ def test_bad_input_is_named_and_writes_nothing(rows, tmp_path, name, wanted, mes
         split(
             f"annotations={tmp_path / name}",
             f"output={tmp_path / 'split.json'}",
-            f"cache_directory={tmp_path / 'cache'}",
-            f"validation_images={wanted}",
+            f"cache_dir={tmp_path / 'cache'}",
+            f"num_validation_images={wanted}",
         )
     assert not (tmp_path / "split.json").exists()
 

@@ -116,10 +116,10 @@ def test_average_precision_of_a_store_is_what_mmdet_reports(folder: Path, tmp_pa
         folder,
         tmp_path,
         f"checkpoint={checkpoint(folder, 0)}",
-        "module.score_floor=0.001",
+        "module.min_score=0.001",
         "module.max_candidates=10000",
         "module.mask_stages=last",
-        "max_unlikely_candidates=null",
+        "max_low_score_candidates=null",
     )
     samples = predicted_by_mmdet(folder)
     truth, results = tmp_path / "truth.json", tmp_path / "results.json"

@@ -67,7 +67,7 @@ def test_views_and_models_of_the_rungs() -> None:
     for name, rung in RUNG.items():
         config = compose_command(steps(rung, Sizes())[-2])
         views = (1 if config.tta.scales is None else len(config.tta.scales)) * (1 + config.tta.flip)
-        found[name] = (config.ensemble.best or 1, views)
+        found[name] = (config.ensemble.num_best or 1, views)
     assert found == {
         "S8": (1, 1),
         "S9": (1, 1),

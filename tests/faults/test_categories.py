@@ -155,12 +155,12 @@ def test_stores_of_other_categories_than_the_truth(
     store = write_store(tmp_path / "store", category_ids, names)
     with pytest.raises(InputError, match=message):
         compare_categories(PredictionStore(store), truth)
-    common = [f"ground_truth={truth}", f"cache_directory={tmp_path}/cache"]
+    common = [f"annotations={truth}", f"cache_dir={tmp_path}/cache"]
     config = compose_config("compare", [*common, f"a={store}", f"b={store}"])
     with pytest.raises(InputError, match=message):
         scores_of(config, "a", Progress(disable=True))
-    values = {"predictions": str(store), "ground_truth": str(truth), "sample_submission": None}
-    inputs = Inputs(**values, images=None, cache_directory=f"{tmp_path}/cache")
+    values = {"predictions": str(store), "annotations": str(truth), "sample_submission": None}
+    inputs = Inputs(**values, images=None, cache_dir=f"{tmp_path}/cache")
     with (  # of postprocess and search
         pytest.raises(InputError, match=message),
         open_session(inputs, FORMATS["imaterialist_2019"]),
@@ -168,7 +168,7 @@ def test_stores_of_other_categories_than_the_truth(
         pass
     report = compose_config("report", [*common, f"predictions={store}", "output=r.html"])
     with (
-        open_truth(truth, cache_directory=tmp_path / "cache") as objects,
+        open_truth(truth, cache_dir=tmp_path / "cache") as objects,
         pytest.raises(InputError, match=message),
         open_predictions(report, objects, Progress(disable=True)),
     ):

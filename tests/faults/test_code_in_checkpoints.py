@@ -216,8 +216,8 @@ def test_a_module_is_loaded_from_an_honest_checkpoint(
         "pytorch-lightning_version": "2.6.0",
     }
     torch.save(content, tmp_path / "model.ckpt")
-    loaded = CascadeModule.load_from_checkpoint(tmp_path / "model.ckpt", score_floor=0.25)
-    assert loaded.score_floor == 0.25
+    loaded = CascadeModule.load_from_checkpoint(tmp_path / "model.ckpt", min_score=0.25)
+    assert loaded.min_score == 0.25
     for name, value in module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
 

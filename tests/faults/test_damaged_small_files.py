@@ -118,7 +118,7 @@ def test_a_job_with_a_damaged_result_is_done_again(tmp_path: Path, content: str)
 
 
 def test_drawing_goes_on_over_a_damaged_note(tmp_path: Path) -> None:
-    request = {"train_images": 2, "test_images": 1, "seed": 1, "image_size": (64, 96)}
+    request = {"num_train_images": 2, "num_test_images": 1, "seed": 1, "image_size": (64, 96)}
     synthesize(tmp_path / "whole", **request)
     (tmp_path / "cut" / ".rows").mkdir(parents=True)
     note = json.loads((tmp_path / "whole" / "synthesis.json").read_text())

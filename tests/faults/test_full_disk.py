@@ -124,8 +124,8 @@ def test_errors_of_libraries_are_recognised(small: Path) -> None:
 
 
 def test_a_command_ends_with_one_line_and_exit_code_2(small: Path) -> None:
-    command = [sys.executable, "-m", "src.synthesize", f"output={small}/drawn", "workers=2"]
-    size = ["train_images=40", "test_images=1", "image_size=256"]
+    command = [sys.executable, "-m", "src.synthesize", f"output={small}/drawn", "num_workers=2"]
+    size = ["num_train_images=40", "num_test_images=1", "image_size=256"]
     result = subprocess.run(
         [*command, *size], cwd=PROJECT, capture_output=True, text=True, check=False
     )

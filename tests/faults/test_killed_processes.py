@@ -18,8 +18,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("images")
     synthesize(
         directory,
-        train_images=16,
-        test_images=1,
+        num_train_images=16,
+        num_test_images=1,
         seed=3,
         image_size=(96, 96),
         difficulty=0.0,
@@ -27,7 +27,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         attributes_share=0.0,
         grayscale_share=0.0,
         rotated_share=0.0,
-        transposed_images=0,
+        num_transposed_images=0,
         workers=1,
     )
     return directory

@@ -60,7 +60,7 @@ def test_the_key_is_that_of_the_command(tmp_path):
     (tmp_path / "in.json").write_text(json.dumps(content))
 
     def convert(megapixels: float) -> subprocess.CompletedProcess:
-        arguments = ["input=in.json", "output=out.json", "images=images"]
+        arguments = ["annotations=in.json", "output=out.json", "images=images"]
         arguments = [f"{key}={tmp_path}/{name}" for key, name in (a.split("=") for a in arguments)]
         return subprocess.run(
             [sys.executable, "-m", "src.convert", *arguments, f"max_image_megapixels={megapixels}"],

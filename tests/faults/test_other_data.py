@@ -155,8 +155,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     data = tmp_path_factory.mktemp("trained") / "data"
     synthesize(
         data,
-        train_images=12,
-        test_images=1,
+        num_train_images=12,
+        num_test_images=1,
         seed=3,
         image_size=(96, 96),
         difficulty=0.0,
@@ -164,7 +164,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         attributes_share=0.0,
         grayscale_share=0.0,
         rotated_share=0.0,
-        transposed_images=0,
+        num_transposed_images=0,
         workers=1,
     )
     output = data.parent / "run"

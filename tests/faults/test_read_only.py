@@ -96,12 +96,12 @@ def data(tmp_path: Path) -> Path:
 
 def datamodule_of(data: Path, run_directory: Path) -> CompetitionDataModule:
     datamodule = CompetitionDataModule(
-        train_annotations=str(data / "train.csv"),
-        train_images=str(data / "images"),
+        annotations=str(data / "train.csv"),
+        images=str(data / "images"),
         split_file=str(data / "split.json"),
-        validation_images=1,
+        num_validation_images=1,
         split_seed=0,
-        cache_directory=str(data / ".cache"),
+        cache_dir=str(data / ".cache"),
     )
     datamodule.fallback_directory = run_directory
     datamodule.prepare_data()
@@ -152,7 +152,7 @@ def test_a_damaged_cache_on_a_read_only_disk_is_built_elsewhere(
     store = open_or_build(data / "train.csv", data / ".cache")
     (store.directory / "store.json").unlink()
     lock(data)
-    with pytest.raises(InputError, match=r"^cache_directory must be a folder to write to, got .*"):
+    with pytest.raises(InputError, match=r"^cache_dir must be a folder to write to, got .*"):
         open_or_build(data / "train.csv", data / ".cache")
     again = open_or_build(
         data / "train.csv", data / ".cache", fallback_directory=tmp_path / "elsewhere"
@@ -165,7 +165,7 @@ def test_tools_keep_the_truth_in_the_users_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     lock(data)
-    with open_truth(data / "train.csv", cache_directory=data / ".cache") as truth:
+    with open_truth(data / "train.csv", cache_dir=data / ".cache") as truth:
         assert len(truth) == 4
     assert len(list((tmp_path / "home" / "instance-cascade").glob("train-*.store"))) == 1
 
@@ -178,23 +178,23 @@ def files_in(folder: Path) -> list[Path]:
 
 OUTPUTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "average": (average, ["checkpoint=[a.ckpt,b.ckpt]", "output={0}/soup.safetensors"]),
-    "convert": (convert, ["input=data/train.csv", "output={0}/out.json"]),
-    "convert to a store": (convert, ["input=data/train.csv", "output={0}/out.store"]),
+    "convert": (convert, ["annotations=data/train.csv", "output={0}/out.json"]),
+    "convert to a store": (convert, ["annotations=data/train.csv", "output={0}/out.store"]),
     "export_coco": (export_coco, ["predictions=store", "output={0}/results.json"]),
     "fuse": (fuse, ["predictions=[store,store]", "output={0}/fused"]),
     "import_weights": (import_weights, ["source=a.pth", "output={0}/w.safetensors"]),
     "postprocess": (postprocess, ["predictions=store", "output_dir={0}"]),
     "predict": (predict, ["checkpoint=none.ckpt", "predictions={0}/p", "trainer=cpu"]),
-    "report": (report, ["predictions=store", "ground_truth=none.csv", "output={0}/new/r.html"]),
-    "drawings": (report, ["predictions=store", "ground_truth=none.csv", "drawings={0}/d"]),
-    "score": (score, ["submission=s.csv", "ground_truth=none.csv", "output={0}/score.json"]),
-    "search": (search, ["predictions=store", "ground_truth=none.csv", "output_dir={0}"]),
+    "report": (report, ["predictions=store", "annotations=none.csv", "output={0}/new/r.html"]),
+    "drawings": (report, ["predictions=store", "annotations=none.csv", "drawings_dir={0}/d"]),
+    "score": (score, ["submission=s.csv", "annotations=none.csv", "output={0}/score.json"]),
+    "search": (search, ["predictions=store", "annotations=none.csv", "output_dir={0}"]),
     "search option": (
         search,
-        ["predictions=store", "ground_truth=none.csv", "config_dir={0}", "output_dir=here"],
+        ["predictions=store", "annotations=none.csv", "config_dir={0}", "output_dir=here"],
     ),
     "split": (split, ["annotations=none.csv", "output={0}/split.json"]),
-    "synthesize": (synthesize, ["output={0}/photos", "train_images=1", "test_images=1"]),
+    "synthesize": (synthesize, ["output={0}/photos", "num_train_images=1", "num_test_images=1"]),
     "train": (train, ["paths.output_dir={0}", "trainer=cpu"]),
 }
 
@@ -256,6 +256,8 @@ def test_a_full_disk_is_noticed_with_room_for_a_name(full: Path) -> None:
 def test_training_on_read_only_data(data: Path, tmp_path: Path, lock: Lock) -> None:
     shutil.move(data / "images", data / "train")
     lock(data)
-    run_training(data, tmp_path / "run", "trainer.max_epochs=1", "datamodule.validation_images=1")
+    run_training(
+        data, tmp_path / "run", "trainer.max_epochs=1", "datamodule.num_validation_images=1"
+    )
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {".cache", "split.json", "checkpoints"} <= names

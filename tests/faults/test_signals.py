@@ -77,7 +77,7 @@ def test_workers_end_with_the_command_and_what_is_done_is_kept(tmp_path: Path, n
         lambda: len(list(output.glob("train/*.jpg"))) > 2,
         "src.synthesize",
         f"output={output}",
-        *("train_images=4000", "test_images=1", "image_size=512", "workers=2"),
+        *("num_train_images=4000", "num_test_images=1", "image_size=512", "num_workers=2"),
         whole_group=number == signal.SIGINT,
     )
     assert code == CODES[signal.Signals(number)]
@@ -94,7 +94,7 @@ def test_workers_end_with_a_killed_command(tmp_path: Path) -> None:
         lambda: len(list(output.glob("train/*.jpg"))) > 2,
         "src.synthesize",
         f"output={output}",
-        *("train_images=4000", "test_images=1", "image_size=512", "workers=2"),
+        *("num_train_images=4000", "num_test_images=1", "image_size=512", "num_workers=2"),
         whole_group=False,
     )
     deadline = time.monotonic() + DEADLINE_S

@@ -98,7 +98,7 @@ def test_a_command_says_it_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["convert", "input=/dev/zero", "output=a.json"])
+    monkeypatch.setattr("sys.argv", ["convert", "annotations=/dev/zero", "output=a.json"])
     with pytest.raises(SystemExit) as ended:
         entry_point("convert")(lambda config: convert(config.input, config.output))()
     assert ended.value.code == 2

@@ -85,7 +85,7 @@ def test_an_error_is_one_line_whatever_is_in_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "sys.argv", ["score", "ground_truth=a", "submission=b", "hydra.output_subdir=null"]
+        "sys.argv", ["score", "annotations=a", "submission=b", "hydra.output_subdir=null"]
     )
 
     @entry_point("score")

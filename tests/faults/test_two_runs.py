@@ -119,7 +119,7 @@ def test_a_file_of_a_long_name_is_locked(tmp_path: Path) -> None:
 def test_a_command_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
     with hold(tmp_path / "o") as first:
         result = subprocess.run(
-            [sys.executable, "-m", "src.synthesize", f"output={tmp_path}/o", "train_images=1"],
+            [sys.executable, "-m", "src.synthesize", f"output={tmp_path}/o", "num_train_images=1"],
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,

@@ -89,13 +89,20 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     return call
 
 
-TRUTH = ["ground_truth=truth.csv", "cache_directory=cache"]
+TRUTH = ["annotations=truth.csv", "cache_dir=cache"]
 READERS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "postprocess": (postprocess, ["predictions={0}"]),
     "postprocess with a sample": (postprocess, ["predictions={0}", "sample_submission=truth.csv"]),
     "search": (
         search,
-        ["predictions={0}", *TRUTH, "trials=2", "random_trials=1", "folds=2", "config_dir=found"],
+        [
+            "predictions={0}",
+            *TRUTH,
+            "num_trials=2",
+            "num_random_trials=1",
+            "num_folds=2",
+            "config_dir=found",
+        ],
     ),
     "export_coco": (export_coco, ["predictions={0}", "output=results.json"]),
     "fuse": (fuse, ["predictions=[{1},{0}]", "output=fused"]),
@@ -125,7 +132,7 @@ def test_partial_uses_what_is_there_and_says_so(run: Any, killed: Path, tmp_path
     assert f"note: {said}" in out
     code, out, err = run(export_coco, *given, "output=results.json")
     assert (code, err.lstrip()) == (None, f"note: {said}")
-    code, out, err = run(report, *given, *TRUTH, "worst=1", "best=0")
+    code, out, err = run(report, *given, *TRUTH, "num_worst=1", "num_best=0")
     assert code is None
     assert f"note: {said}" in err
     code, out, err = run(compare, f"a={killed}", f"b={killed}", "partial=true", *TRUTH)

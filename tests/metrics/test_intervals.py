@@ -19,7 +19,7 @@ from src.metrics.intervals import (
 def test_interval_of_three_images_equals_all_27_resamples():
     scores = np.array([0.0, 0.5, 1.0])
     every = np.sort([np.mean(draw) for draw in itertools.product(scores, repeat=3)])
-    interval = bootstrap_interval(scores, resamples=200_000, confidence=0.8)
+    interval = bootstrap_interval(scores, num_resamples=200_000, confidence=0.8)
     # The 10% and 90% points of the 27 equally likely means lie inside a step, so both must agree.
     assert interval.low == pytest.approx(np.quantile(every, 0.1), abs=1e-12)
     assert interval.high == pytest.approx(np.quantile(every, 0.9), abs=1e-12)
@@ -44,7 +44,7 @@ def test_coverage_by_simulation(distribution):
     }[distribution]
     covered = 0
     for seed in range(2000):
-        interval = bootstrap_interval(draw(), resamples=200, seed=seed)
+        interval = bootstrap_interval(draw(), num_resamples=200, seed=seed)
         covered += interval.low <= mean <= interval.high
     # Four standard errors of 2000 draws are 2%.
     assert 0.93 <= covered / 2000 <= 0.97
@@ -77,7 +77,7 @@ def test_paired_coverage_by_simulation():
     for seed in range(2000):
         a = generator.random(200)
         b = a + generator.normal(0.02, 0.1, 200)
-        interval = paired_bootstrap_interval(a, b, resamples=200, seed=seed).difference
+        interval = paired_bootstrap_interval(a, b, num_resamples=200, seed=seed).difference
         covered += interval.low <= 0.02 <= interval.high
     assert 0.93 <= covered / 2000 <= 0.97
 
@@ -89,7 +89,7 @@ def test_probability_of_being_better_is_calibrated():
         paired_bootstrap_interval(
             (a := generator.random(100)),
             a + generator.normal(0, 0.1, 100),
-            resamples=100,
+            num_resamples=100,
             seed=seed,
         ).probability_better
         for seed in range(1000)
@@ -101,9 +101,9 @@ def test_probability_of_being_better_is_calibrated():
 
 def test_bands_equal_the_interval_of_each_column():
     values = np.random.default_rng(4).random((60, 3))
-    bands = bootstrap_bands(values, resamples=2000, seed=5)
+    bands = bootstrap_bands(values, num_resamples=2000, seed=5)
     for column, (low, high) in enumerate(bands):
-        interval = bootstrap_interval(values[:, column], resamples=2000, seed=5)
+        interval = bootstrap_interval(values[:, column], num_resamples=2000, seed=5)
         assert (low, high) == (interval.low, interval.high)
 
 
@@ -117,7 +117,7 @@ def test_same_seed_same_interval_whatever_the_block(monkeypatch):
 
 
 def test_one_image_has_an_interval_without_width():
-    interval = bootstrap_interval([0.25], resamples=10)
+    interval = bootstrap_interval([0.25], num_resamples=10)
     assert (interval.low, interval.estimate, interval.high) == (0.25, 0.25, 0.25)
 
 
@@ -134,7 +134,7 @@ def test_ten_thousand_resamples_of_450_images_take_under_a_second():
         ([], {}, r"an interval needs one score for each image, got shape \(0,\)"),
         ([[0.5]], {}, r"an interval needs one score for each image, got shape \(1, 1\)"),
         ([0.5, float("nan")], {}, "the score of image 1 is not a number"),
-        ([0.5], {"resamples": 0}, "resamples=0: at least 1 is legal"),
+        ([0.5], {"num_resamples": 0}, "num_resamples=0: at least 1 is legal"),
         ([0.5], {"confidence": 1.0}, "confidence=1.0: legal is a value between 0 and 1"),
     ],
 )

@@ -245,10 +245,10 @@ def test_missing_photos_repair_nothing(circles, tmp_path):
 
 
 def test_truth_is_kept_in_the_cache(circles, tmp_path):
-    first, _ = score_files(*circles, cache_directory=tmp_path / "cache")
+    first, _ = score_files(*circles, cache_dir=tmp_path / "cache")
     stores = list((tmp_path / "cache").glob("*.store"))
     assert len(stores) == 1
-    again, _ = score_files(*circles, cache_directory=tmp_path / "cache")
+    again, _ = score_files(*circles, cache_dir=tmp_path / "cache")
     from_store, _ = score_files(circles[0], stores[0])
     assert first.values.tolist() == again.values.tolist() == from_store.values.tolist()
 

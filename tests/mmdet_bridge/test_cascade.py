@@ -127,7 +127,7 @@ def test_unlikely_pairs_only_fill_up(
         [0.201 + 0.001 * torch.arange(likely), 0.002 + 0.001 * torch.arange(unlikely) * 49 / 89]
     ).double()
     table = scores[torch.randperm(len(scores))].reshape(-1, 2)
-    pairs = select_pairs(table, score_floor=0.001, max_pairs=cap, max_unlikely=40)
+    pairs = select_pairs(table, score_floor=0.001, max_pairs=cap, max_low_score_candidates=40)
     kept = table[pairs.proposals, pairs.classes]
     assert len(kept) == chosen
     assert sorted(kept) == sorted(scores)[-chosen:]

@@ -140,7 +140,7 @@ def test_nothing_but_plain_values_is_saved() -> None:
         "mask_stages",
         "max_candidates",
         "num_classes",
-        "score_floor",
+        "min_score",
     }
 
 
@@ -150,7 +150,7 @@ def test_nothing_but_plain_values_is_saved() -> None:
         ("category_ids", [1, 2], "module.category_ids: 2 ids given, .* wants 5 different"),
         ("category_ids", [1, 2, 3, 4, 4], "5 ids given, 4 of them different"),
         ("base_batch_size", 0, "module.base_batch_size: 0 given, at least 1 or null wanted"),
-        ("score_floor", 1.0, "module.score_floor: 1.0 given, 0 <= score_floor < 1 wanted"),
+        ("min_score", 1.0, "module.min_score: 1.0 given, 0 <= min_score < 1 wanted"),
         ("max_candidates", 0, "module.max_candidates: 0 given, at least 1 wanted"),
         ("mask_stages", "first", "module.mask_stages: 'first' given, 'all' or 'last' wanted"),
         ("num_classes", 4, "bbox_head.0.num_classes: 5 given, but num_classes is 4"),

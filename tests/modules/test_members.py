@@ -153,9 +153,9 @@ def test_best_checkpoints_by_the_score_in_their_names(tmp_path: Path) -> None:
         "best_epoch_10_score_0.3312.ckpt",
     ]
     assert checkpoint_paths(None, best=1, directory=tmp_path) == best_checkpoints(tmp_path, 1)
-    with pytest.raises(InputError, match=r"ensemble.best=5: 4 checkpoints with a score are in"):
+    with pytest.raises(InputError, match=r"ensemble.num_best=5: 4 checkpoints with a score are in"):
         best_checkpoints(tmp_path, 5)
-    with pytest.raises(InputError, match=r"ensemble.best=0: 4 checkpoints"):
+    with pytest.raises(InputError, match=r"ensemble.num_best=0: 4 checkpoints"):
         best_checkpoints(tmp_path, 0)
 
 
@@ -181,7 +181,7 @@ def test_best_checkpoints_by_the_state_of_the_callback_that_kept_them(tmp_path: 
     torch.save({"state_dict": state_dict, "callbacks": callbacks}, tmp_path / "last.ckpt")
     found = best_checkpoints(tmp_path, 2)
     assert [path.name for path in found] == ["epoch_05.ckpt", "epoch_03.ckpt"]
-    with pytest.raises(InputError, match=r"ensemble.best=3: 2 checkpoints with a score"):
+    with pytest.raises(InputError, match=r"ensemble.num_best=3: 2 checkpoints with a score"):
         best_checkpoints(tmp_path, 3)
 
 
@@ -194,7 +194,7 @@ def test_checkpoints_that_are_given(tmp_path: Path) -> None:
         (None, None, r"checkpoint=null: give the trained weights, a path or a list of paths, or"),
         ([], None, r"checkpoint=null: give the trained weights"),
         ([a, "no.ckpt"], None, r"checkpoint=no.ckpt: no such file"),
-        (a, 3, r"checkpoint=.*a.ckpt and ensemble.best=3 are given: one of both is legal"),
+        (a, 3, r"checkpoint=.*a.ckpt and ensemble.num_best=3 are given: one of both is legal"),
     ):
         with pytest.raises(InputError, match=message):
             checkpoint_paths(given, best=best, directory=tmp_path)
@@ -215,7 +215,7 @@ def test_checkpoints_that_are_given(tmp_path: Path) -> None:
         ({"seed_proposals": "none"}, r"seed_proposals=none: legal are all, and first_view"),
         ({"feature_memory_gb": -1}, r"feature_memory_gb=-1: 0 or more GB are legal"),
         ({"feature_memory_cpu_gb": -1}, r"feature_memory_cpu_gb=-1: 0 or more GB are legal"),
-        ({"score_floor": 2.0}, r"module.score_floor: 2.0 given"),
+        ({"min_score": 2.0}, r"module.min_score: 2.0 given"),
         ({"category_ids": [1, 2]}, r"module.category_ids: 2 ids given"),
     ],
 )
@@ -235,7 +235,7 @@ def test_mirrored_views_are_the_same_pixels_mirrored(member: Any) -> None:
     mirrored["inputs"] = [picture.flip(-1) for picture in mirrored["inputs"]]
     for sample in mirrored["data_samples"]:
         sample.set_metainfo({"flip": True, "flip_direction": "horizontal"})
-    values: dict[str, Any] = {"category_ids": range(5), "score_floor": 0.1}
+    values: dict[str, Any] = {"category_ids": range(5), "min_score": 0.1}
     batch = {"views": [plain], "failures": {}}
     by_flip = CascadeEnsemble(members, flip=True, **values).predict_step(batch, 0)
     by_views = CascadeEnsemble(members, **values).predict_step(

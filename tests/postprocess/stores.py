@@ -11,7 +11,7 @@ from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStoreWriter
 from tests.postprocess.generated import make_candidates
 
-SETTINGS = {"checkpoint": "a1b2", "scales": [[1200, 1900]], "module": {"score_floor": 0.001}}
+SETTINGS = {"checkpoint": "a1b2", "scales": [[1200, 1900]], "module": {"min_score": 0.001}}
 
 
 def make_writer(directory: Path, **changes: Any) -> PredictionStoreWriter:

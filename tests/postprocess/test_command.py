@@ -59,7 +59,7 @@ def test_score_is_that_of_src_score(
 ) -> None:
     shown = run(
         f"predictions={store}",
-        f"ground_truth={truth}",
+        f"annotations={truth}",
         f"averaging={averaging}",
         "postprocess=winner",
         "postprocess.remove_categories=[]",
@@ -76,7 +76,7 @@ def test_score_is_that_of_src_score(
     known.write_text("\n".join(lines[:-1]) + "\n")  # without the image that the store lacks
     wanted = run(
         "submission=submission.csv",
-        f"ground_truth={known}",
+        f"annotations={known}",
         f"averaging={averaging}",
         program=score_main,
     )
@@ -97,7 +97,7 @@ def test_submission_of_2020(run: Any, store: Path, truth: Path, tmp_path: Path) 
     """Masks of another raster, ids without .jpg; the score is that of the 512 x 512 raster."""
     sample = tmp_path / "sample.csv"
     sample.write_text("ImageId,EncodedPixels,ClassId,AttributesIds\n5,1 1,23,\n0,1 1,23,\n")
-    arguments = (f"predictions={store}", f"ground_truth={truth}", "postprocess=winner")
+    arguments = (f"predictions={store}", f"annotations={truth}", "postprocess=winner")
     shown = run(*arguments, f"sample_submission={sample}", "format=imaterialist_2020")
     assert "of 2 images, a valid submission" in shown
     rows = read_rows(tmp_path / "submission.csv")
@@ -148,7 +148,7 @@ def test_sample_submission_chooses_images_and_order(
         (["postprocess.steps=[score,nms]"], "postprocess.steps: masks is missing"),
         (["format=coco"], "format=coco: legal are imaterialist_2019, imaterialist_2020"),
         (["averaging=mean"], "averaging=mean: legal are per_class, pooled"),
-        (["ground_truth=none.csv"], "none.csv"),
+        (["annotations=none.csv"], "none.csv"),
         (["sample_submission=none.csv"], "none.csv: no such file"),
     ],
 )
@@ -166,7 +166,7 @@ def test_truth_of_other_images_and_an_empty_store(
 ) -> None:
     other = tmp_path / "other.csv"
     other.write_text("ImageId,EncodedPixels,Height,Width,ClassId\nx.jpg,1 5,10,10,3\n")
-    error = refused(run, capsys, f"predictions={store}", f"ground_truth={other}")
+    error = refused(run, capsys, f"predictions={store}", f"annotations={other}")
     assert "has none of the 6 images that are written; its first is 'x.jpg'" in error
     PredictionStoreWriter(tmp_path / "empty", category_ids=[1], settings={}).close()
     assert "empty: holds no predictions" in refused(run, capsys, f"predictions={tmp_path}/empty")

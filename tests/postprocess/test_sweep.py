@@ -27,7 +27,7 @@ GRID = ("postprocess.score_threshold=0.3,0.6", "postprocess.nms_iou_threshold=0.
 
 @pytest.fixture
 def arguments(store: Path, truth: Path) -> tuple[str, ...]:
-    return ("-m", f"predictions={store}", f"ground_truth={truth}", "postprocess=winner", *GRID)
+    return ("-m", f"predictions={store}", f"annotations={truth}", "postprocess=winner", *GRID)
 
 
 def refused(run: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -129,7 +129,7 @@ def test_a_jobs_folder_is_taken_as_it_is(
 ) -> None:
     run(*arguments)
     one, other = sorted(path.parent for path in tmp_path.rglob("result.json"))
-    compared = run(f"a={one}", f"b={other}", "resamples=200", program=compare)
+    compared = run(f"a={one}", f"b={other}", "num_resamples=200", program=compare)
     summaries = [json.loads((path / "score.json").read_text()) for path in (one, other)]
     compared = json.loads(compared.splitlines()[-1])
     assert [compared[side]["estimate"] for side in "ab"] == pytest.approx(
@@ -137,12 +137,12 @@ def test_a_jobs_folder_is_taken_as_it_is(
     )
     known = tmp_path / "known.csv"
     known.write_text("".join(truth.read_text().splitlines(keepends=True)[:-1]))
-    scored = run(f"submission={one}", f"ground_truth={known}", program=score)
+    scored = run(f"submission={one}", f"annotations={known}", program=score)
     assert json.loads(scored.splitlines()[-1])["competition_map"] == pytest.approx(
         summaries[0]["competition_map"]
     )
-    few = ("resamples=100", "worst=1", "best=0")
-    shown = run(f"submission={one}", f"ground_truth={known}", *few, program=report)
+    few = ("num_resamples=100", "num_worst=1", "num_best=0")
+    shown = run(f"submission={one}", f"annotations={known}", *few, program=report)
     assert f"score {summaries[0]['competition_map']:.4f}" in shown
     shown = run(f"sweep={one.parent}", program=report)
     assert shown.startswith("wrote report.html: best of 2 jobs 0.")
@@ -203,7 +203,7 @@ def test_other_inputs_lie_elsewhere_and_changed_ones_are_not_overwritten(
 ) -> None:
     copy = tmp_path / "truth.csv"
     copy.write_bytes(truth.read_bytes())
-    elsewhere = [*arguments[:2], f"ground_truth={copy}", *arguments[3:]]
+    elsewhere = [*arguments[:2], f"annotations={copy}", *arguments[3:]]
     run(*arguments)
     run(*elsewhere)
     assert len(list((tmp_path / "multirun" / "postprocess").iterdir())) == 2
@@ -211,7 +211,7 @@ def test_other_inputs_lie_elsewhere_and_changed_ones_are_not_overwritten(
     error = refused(run, capsys, *elsewhere)
     assert "result.json: the result of other settings or files lies there" in error
     assert "it is not overwritten; give another hydra.sweep.dir, or delete it" in error
-    assert "Different: ground_truth.files.truth.csv: [" in error
+    assert "Different: annotations.files.truth.csv: [" in error
 
 
 def test_one_job_cannot_write_anothers_file(
@@ -252,7 +252,7 @@ def test_a_grid_from_a_file(run: Any, store: Path, truth: Path, tmp_path: Path) 
     )
     run(
         f"predictions={store}",
-        f"ground_truth={truth}",
+        f"annotations={truth}",
         "+sweep=small",
         f"hydra.searchpath=[file://{grid.parent}]",
     )
@@ -283,7 +283,7 @@ def test_joblib_runs_jobs_side_by_side(
 ) -> None:
     command = [sys.executable, "-m", "src.postprocess", *arguments, "hydra/launcher=joblib"]
     command += ["hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path}/sweep"]
-    command += [f"cache_directory={tmp_path}/cache"]
+    command += [f"cache_dir={tmp_path}/cache"]
     for _ in range(2):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

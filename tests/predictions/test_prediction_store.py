@@ -101,8 +101,8 @@ def test_a_deleted_shard_is_noticed_and_written_again(tmp_path: Path) -> None:
             r"another run; .* Different: settings\.checkpoint: 'a1b2' there, 'ffff' here$",
         ),
         (
-            {"settings": SETTINGS | {"module": {"score_floor": 0.1, "tta": "flip"}}},
-            r"settings\.module\.score_floor: 0\.001 there, 0\.1 here; "
+            {"settings": SETTINGS | {"module": {"min_score": 0.1, "tta": "flip"}}},
+            r"settings\.module\.min_score: 0\.001 there, 0\.1 here; "
             r"settings\.module\.tta: absent there, 'flip' here",
         ),
         ({"settings": {}}, r"settings\.scales: \[\[1200, 1900\]\] there, absent here"),

@@ -73,7 +73,7 @@ def make_report(folder, *, images="train", worst=2, best=2, averaging="per_class
             title=options.pop("title", "A report"),
             score=score,
             errors=errors.result(),
-            interval=bootstrap_interval(score.per_image, resamples=200),
+            interval=bootstrap_interval(score.per_image, num_resamples=200),
             labels=comparison.labels,
             notes=comparison.notes,
             settings=[("Submission", EVIL_TEXT)],

@@ -101,7 +101,7 @@ def test_damaged_and_empty_sweeps_are_named(tmp_path):
     with pytest.raises(InputError, match=r"holds no results of a sweep \(\*/result\.json\)"):
         read_results(tmp_path)
     write_sweep(tmp_path / "unscored", scored=False)
-    with pytest.raises(InputError, match=r"a: none of its 12 jobs has a score; give the sweep gro"):
+    with pytest.raises(InputError, match=r"a: none of its 12 jobs has a score; give the sweep ann"):
         render_sweep(read_results(tmp_path / "unscored"), title="", directory="a")
     (tmp_path / "unscored" / "3" / "result.json").write_text("{}")
     with pytest.raises(InputError, match=r"3/result\.json: overrides or result are missing"):

@@ -174,7 +174,7 @@ def test_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
 
 def test_refuses_a_folder_of_another_request(tmp_path: Path) -> None:
     synthesize(tmp_path / "photos", 2, 1, **SMALL)
-    with pytest.raises(InputError, match=r"seed was 1, now 2; train_images was 2, now 3"):
+    with pytest.raises(InputError, match=r"num_train_images was 2, now 3; seed was 1, now 2"):
         synthesize(tmp_path / "photos", 3, 1, seed=2, image_size=(96, 128))
     (tmp_path / "photos" / "synthesis.json").write_text("{")
     with pytest.raises(InputError, match=r"synthesis\.json: damaged or no JSON .*new folder"):
@@ -187,20 +187,20 @@ def test_refuses_a_folder_of_another_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"train_images": 0}, "train_images=0: it must be a whole number from 1 to"),
-        ({"test_images": -1}, "test_images=-1: it must be a whole number from 0 to"),
-        ({"train_images": 2.5}, "train_images=2.5: it must be a whole number"),
+        ({"num_train_images": 0}, "num_train_images=0: it must be a whole number from 1 to"),
+        ({"num_test_images": -1}, "num_test_images=-1: it must be a whole number from 0 to"),
+        ({"num_train_images": 2.5}, "num_train_images=2.5: it must be a whole number"),
         ({"seed": -1}, "seed=-1: it must be a whole number from 0 to"),
         ({"image_size": (8, 8)}, "image_size=8: it must be a whole number from 64 to 12000"),
         ({"image_size": (300, 200)}, r"image_size=\[300,200\]: the smaller edge comes first"),
         ({"difficulty": 1.5}, "difficulty=1.5: it must be a number from 0 to 1"),
         ({"clutter": "much"}, "clutter=much: it must be a number from 0 to 1"),
         ({"attributes_share": -0.1}, "attributes_share=-0.1: it must be a number from 0 to 1"),
-        ({"transposed_images": -1}, "transposed_images=-1: it must be a whole number"),
+        ({"num_transposed_images": -1}, "num_transposed_images=-1: it must be a whole number"),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, values: dict, message: str) -> None:
-    arguments = {"train_images": 2, "test_images": 1, **values}
+    arguments = {"num_train_images": 2, "num_test_images": 1, **values}
     with pytest.raises(InputError, match=message):
         synthesize(tmp_path / "photos", **arguments)
     assert not (tmp_path / "photos").exists()
@@ -208,6 +208,6 @@ def test_bad_values_are_named(tmp_path: Path, values: dict, message: str) -> Non
 
 def test_the_request_is_kept_with_the_photos(photos: Path) -> None:
     request = json.loads((photos / "synthesis.json").read_text())
-    assert request["train_images"] == TRAIN_IMAGES
+    assert request["num_train_images"] == TRAIN_IMAGES
     assert request["seed"] == SETTINGS["seed"]
     assert request["image_size"] == list(SETTINGS["image_size"])

@@ -12,7 +12,7 @@ import pytest
 from src.errors import InputError
 from src.synthetic.request import parse_image_size
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -22,7 +22,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_draws_photos(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
-    done = run(f"output={folder}", "train_images=2", "test_images=1", "image_size=96", "workers=1")
+    done = run(
+        f"output={folder}",
+        "num_train_images=2",
+        "num_test_images=1",
+        "image_size=96",
+        "num_workers=1",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("2 training photos, 1 test photos; 3 drawn now")
     assert len(list((folder / "train").iterdir())) == 2
@@ -53,7 +59,7 @@ def test_categories_that_dress_nobody(tmp_path: Path, given: str, message: str) 
 def test_help_explains_the_keys() -> None:
     shown = run("--help")
     assert shown.returncode == 0
-    for word in ("difficulty", "csv_only=true rows=333415", "output: ???"):
+    for word in ("difficulty", "csv_only=true num_rows=333415", "output: ???"):
         assert word in shown.stdout
 
 

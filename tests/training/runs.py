@@ -26,7 +26,7 @@ def overrides(data: Path, output: Path) -> list[str]:
         "trainer=cpu",
         f"paths.data_dir={data}",
         f"paths.output_dir={output}",
-        "datamodule.validation_images=3",
+        "datamodule.num_validation_images=3",
         "datamodule.num_workers=0",
         "datamodule.train_short_edge_px=[48,64]",
         "datamodule.train_long_edge_px=96",
@@ -37,7 +37,7 @@ def overrides(data: Path, output: Path) -> list[str]:
         "callbacks.progress=null",
         "+trainer.enable_progress_bar=false",
         "callbacks.run_checkpoint.every_n_train_steps=2",
-        "torch_threads=1",
+        "num_torch_threads=1",
     ]
 
 

@@ -198,13 +198,13 @@ def test_another_run_is_refused(saved: dict, now: dict, message: str) -> None:
 def test_what_makes_no_other_run_may_change(caplog: pytest.LogCaptureFixture) -> None:
     saved = {
         "trainer": {"max_epochs": 20},
-        "datamodule": {"num_workers": 1, "predict_batch_size": 1, "train_images": "a"},
+        "datamodule": {"num_workers": 1, "predict_batch_size": 1, "images": "a"},
         "logger": {"csv": {}},
         "paths": {"data_dir": "a"},
     }
     now = {
         "trainer": {"max_epochs": 24},
-        "datamodule": {"num_workers": 4, "predict_batch_size": 2, "train_images": "b"},
+        "datamodule": {"num_workers": 4, "predict_batch_size": 2, "images": "b"},
         "logger": None,
         "paths": {"data_dir": "b"},
     }

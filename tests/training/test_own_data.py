@@ -24,7 +24,7 @@ QUICK = (  # none of it is needed, it only makes the run short
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
     "callbacks.progress=null",
-    "torch_threads=1",
+    "num_torch_threads=1",
 )
 
 

@@ -233,7 +233,7 @@ def test_what_multirun_allows(
         (["trainer.max_epochs=[1"], "no viable alternative at input"),
         (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px=[64, 48]: legal are who"),
         (["datamodule.batch_size=14"], "takes 14 photos a step"),
-        (["datamodule.validation_images=16"], "validation_images=16"),
+        (["datamodule.num_validation_images=16"], "num_validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
         (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),
         (
@@ -350,7 +350,7 @@ def test_other_photos_than_the_checkpoints_are_refused(photos: Path, tmp_path: P
         run(
             photos,
             tmp_path / "run",
-            "datamodule.validation_images=4",
+            "datamodule.num_validation_images=4",
             f"datamodule.split_file={tmp_path / 'split.json'}",
         )
     with pytest.raises(InputError, match="is 4 photos a step, the checkpoint's 2: the schedule"):

@@ -23,7 +23,7 @@ def data(tmp_path_factory):
 
 def test_each_job_is_a_row_of_one_group(run, data, tmp_path):
     store, truth = data
-    sweep = ("-m", f"predictions={store}", f"ground_truth={truth}", "cache_directory=null")
+    sweep = ("-m", f"predictions={store}", f"annotations={truth}", "cache_dir=null")
     run(main, *sweep, "postprocess.score_threshold=0.3")  # a job of an earlier start, without rows
     shown = run(main, *sweep, GRID, "logger=wandb")
     assert shown.count("W&B is offline (no WANDB_API_KEY); later: wandb sync") == 1

@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def inputs(data: tuple[Path, Path]) -> tuple[str, str, str]:
     store, truth = data
-    return f"predictions={store}", f"ground_truth={truth}", "cache_directory=null"
+    return f"predictions={store}", f"annotations={truth}", "cache_dir=null"
 
 
 def last_line(shown: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def test_no_filler_is_written_or_scored(
     run: Any, inputs: tuple[str, ...], tmp_path: Path, averaging: str
 ) -> None:
     high = ("postprocess=winner_all_classes", "postprocess.score_threshold=0.9")
-    options = (*inputs[1:], f"averaging={averaging}", "resamples=100")
+    options = (*inputs[1:], f"averaging={averaging}", "num_resamples=100")
     shown = run(postprocess, inputs[0], *options, *high)
     assert "so this is no submission to it" in shown
     assert "valid submission" not in shown
@@ -72,7 +72,7 @@ def test_no_filler_is_written_or_scored(
     sides = ("a=submission.csv", f"b={store}", "b_postprocess.score_threshold=0.9")
     assert last_line(run(compare, *sides, *options))["difference"]["estimate"] == 0.0
     for source in (inputs[:1] + high, ("submission=submission.csv",)):
-        shown = run(report, *source, *options, "output=page.html", "worst=1", "best=0")
+        shown = run(report, *source, *options, "output=page.html", "num_worst=1", "num_best=0")
         assert f"score {summary['competition_map']:.4f} ({averaging}, 16 images)" in shown
 
 
@@ -80,13 +80,13 @@ def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Pa
     _, truth = data
     lines = "".join(f"{n:03d}.jpg,1 1,23\n" for n in range(IMAGES + EMPTY))
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n" + lines)
-    arguments = ("submission=fillers.csv", f"ground_truth={truth}", "cache_directory=null")
+    arguments = ("submission=fillers.csv", f"annotations={truth}", "cache_dir=null")
     shown = run(score, *arguments)
     assert "which are no predictions but in the competition, left out: 16" in " ".join(
         shown.split()
     )
     assert last_line(shown)["competition_map"] == EMPTY / (IMAGES + EMPTY)
-    few = ("resamples=100", "worst=1", "best=0")
+    few = ("num_resamples=100", "num_worst=1", "num_best=0")
     assert run(report, *arguments, *few).startswith("wrote report.html")
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n000.jpg,1 2,23\n")
     error = run(score, *arguments)
@@ -106,7 +106,7 @@ def test_a_store_with_other_categories_is_no_submission(
     content["annotations"][0]["category_id"] = 7
     (tmp_path / "other.json").write_text(json.dumps(content))
     build_store(tmp_path / "other.json", tmp_path / "other.store")
-    error = run(score, "submission=other.store", f"ground_truth={truth}", "cache_directory=null")
+    error = run(score, "submission=other.store", f"annotations={truth}", "cache_dir=null")
     assert re.search(r"other\.store, image \S+: unknown category 7; 1, 5, 9 are legal$", error)
 
 
@@ -119,10 +119,10 @@ def test_search_with_empty_images(
         *inputs,
         f"config_dir={tmp_path}/own",
         f"output_dir={tmp_path}/out",
-        "trials=6",
-        "random_trials=4",
-        "folds=2",
-        "resamples=200",
+        "num_trials=6",
+        "num_random_trials=4",
+        "num_folds=2",
+        "num_resamples=200",
         f"averaging={averaging}",
         "space.mask_threshold_per_class=null",
         "space.score_threshold_per_class=0.3 to 0.9 by 0.3",
@@ -190,8 +190,8 @@ def test_a_step_that_takes_everything_is_named(run: Any, inputs: tuple[str, ...]
 def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) -> None:
     took = "remove took all 37 detections that reached it: postprocess.remove_categories removes 1"
     store = inputs[0].partition("=")[2]
-    few = ("resamples=100", *inputs[1:])
-    run(report, inputs[0], *few, "postprocess=winner", "worst=1", "best=0")
+    few = ("num_resamples=100", *inputs[1:])
+    run(report, inputs[0], *few, "postprocess=winner", "num_worst=1", "num_best=0")
     assert took in Path("report.html").read_text()
     shown = run(postprocess, "-m", *inputs, "postprocess=winner,winner_all_classes")
     assert re.search(r"0 objects, [0-9a-f]{8}, remove took most detections\njob 2 of 2", shown)
@@ -240,7 +240,7 @@ def test_mistakes_about_categories_are_one_line(
 
 def test_categories_are_named_in_every_command(run: Any, data: tuple[Path, Path]) -> None:
     store, truth = data
-    inputs = (f"ground_truth={truth}", "cache_directory=null")
+    inputs = (f"annotations={truth}", "cache_dir=null")
     named = ("remove_categories=[Dog]", "score_threshold_per_class={wild dog:0.9}")
     numbered = ("remove_categories=[5]", "score_threshold_per_class={9:0.9}")
     found = [
@@ -258,12 +258,12 @@ def test_categories_are_named_in_every_command(run: Any, data: tuple[Path, Path]
     paired = last_line(run(compare, f"a={store}", f"b={store}", *inputs, *sides))
     assert paired["difference"]["estimate"] == 0.0
     assert paired["a"]["estimate"] < 1
-    arguments = (f"predictions={store}", *inputs, "resamples=100", "worst=1", "best=0")
+    arguments = (f"predictions={store}", *inputs, "num_resamples=100", "num_worst=1", "num_best=0")
     shown = run(report, *arguments, *(f"postprocess.{x}" for x in named))
     assert f"score {found[0]['competition_map']:.4f} " in shown
     # without the truth, and without names in the store
     error = run(export_coco, f"predictions={store}", "output=o.json", f"postprocess.{named[0]}")
     assert error == (
         "error: postprocess.remove_categories must be category ids here, got 'Dog': "
-        f"{store} has no names; ground_truth=... brings them"
+        f"{store} has no names; annotations=... brings them"
     )

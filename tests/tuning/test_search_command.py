@@ -39,12 +39,12 @@ def arguments(data, tmp_path):
     store, truth = data
     return (
         f"predictions={store}",
-        f"ground_truth={truth}",
+        f"annotations={truth}",
         f"config_dir={tmp_path}/own",
         f"output_dir={tmp_path}/out",
-        "trials=36",
-        "random_trials=16",
-        "resamples=500",
+        "num_trials=36",
+        "num_random_trials=16",
+        "num_resamples=500",
         "space.nms_kind=[class_wise,soft_linear]",
         "space.mask_threshold_per_class=null",
     )
@@ -82,7 +82,7 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     own = run(
         postprocess,
         f"predictions={store}",
-        f"ground_truth={truth}",
+        f"annotations={truth}",
         "postprocess=mine",
         f"hydra.searchpath=[file://{tmp_path}/own]",
     )
@@ -91,8 +91,8 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     # what compare would call better, on the images that chose it, under another name
     Path("copy.csv").write_text(truth.read_text())
     search_path = f"hydra.searchpath=[file://{tmp_path}/own]"
-    sides = (f"a={store}", f"b={store}", "b_postprocess=mine", "resamples=500")
-    compared = run(compare, *sides, "ground_truth=copy.csv", search_path, "cache_directory=null")
+    sides = (f"a={store}", f"b={store}", "b_postprocess=mine", "num_resamples=500")
+    compared = run(compare, *sides, "annotations=copy.csv", search_path, "cache_dir=null")
     gain = result["over_winner"]["cross_validated"]["difference"]
     note = (
         f"note: b's settings (mine) were chosen by a search on {IMAGES} of these {IMAGES} images, "
@@ -108,18 +108,18 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     # the same from the score file, and from the submission beside it
     assert note.replace("b's", "the") in own
     for b in ("score.json", "submission.csv"):
-        pair = (f"a={b}", "b=score.json", f"ground_truth={truth}", "resamples=50")
-        compared = last_line(run(compare, *pair, "cache_directory=null"))
+        pair = (f"a={b}", "b=score.json", f"annotations={truth}", "num_resamples=50")
+        compared = last_line(run(compare, *pair, "cache_dir=null"))
         assert set(compared["in_sample"]) == {"a", "b"}
         assert compared["verdict"] == "within noise, in-sample"
     Path("submission.csv").write_text(Path("submission.csv").read_text() + "\n")
-    assert set(last_line(run(compare, *pair, "cache_directory=null"))["in_sample"]) == {"b"}
+    assert set(last_line(run(compare, *pair, "cache_dir=null"))["in_sample"]) == {"b"}
 
 
 @pytest.mark.slow
 def test_a_stopped_search_ends_as_one_that_ran_through(run, arguments, tmp_path):
     whole = last_line(run(main, *arguments))
-    run(main, *arguments, f"output_dir={tmp_path}/again", "trials=20")
+    run(main, *arguments, f"output_dir={tmp_path}/again", "num_trials=20")
     shown = run(main, *arguments, f"output_dir={tmp_path}/again")
     assert f"{tmp_path}/again/search.db: resumes after 20 trials" in shown
     assert last_line(shown) == whole
@@ -133,7 +133,7 @@ def test_a_stopped_search_ends_as_one_that_ran_through(run, arguments, tmp_path)
 @pytest.mark.slow
 def test_a_killed_search_goes_on(arguments, tmp_path):
     whole, killed = ([*arguments, f"output_dir={tmp_path}/{name}"] for name in "ab")
-    command = [sys.executable, "-m", "src.search", "cache_directory=null"]
+    command = [sys.executable, "-m", "src.search", "cache_dir=null"]
     done = subprocess.run([*command, *whole], cwd=ROOT, capture_output=True, text=True, check=True)
     process = subprocess.Popen([*command, *killed], cwd=ROOT, stdout=subprocess.DEVNULL)
     storage = tmp_path / "b" / "search.db"
@@ -164,7 +164,7 @@ def test_within_noise_is_said(run, arguments):
     shown = run(
         main,
         *arguments[:-2],
-        "trials=3",
+        "num_trials=3",
         "~space",
         "+space={score_threshold: [0.5], nms_iou_threshold: [0.3]}",
     )
@@ -173,9 +173,9 @@ def test_within_noise_is_said(run, arguments):
 
 
 def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
-    few = (*arguments, "random_trials=2", "space.score_threshold_per_class=null")
-    run(main, *few, "trials=2")
-    shown = run(main, *few, "trials=4", "logger=wandb")
+    few = (*arguments, "num_random_trials=2", "space.score_threshold_per_class=null")
+    run(main, *few, "num_trials=2")
+    shown = run(main, *few, "num_trials=4", "logger=wandb")
     assert shown.count("W&B is offline (no WANDB_API_KEY); later: wandb sync") == 1
     files = sorted(tmp_path.glob("out/wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 4  # the two of the first start as well
@@ -191,16 +191,16 @@ def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
         assert row.summary["competition_map"] == trial.value
         for key, value in trial.params.items():
             assert row.config["postprocess"][key] == pytest.approx(value)
-    run(main, *few, "trials=4", "logger=wandb")
+    run(main, *few, "num_trials=4", "logger=wandb")
     assert len(list(tmp_path.glob("out/wandb/offline-run-*"))) == 4
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["trials=0"], "trials=0: a whole number of at least 1 wanted"),
-        (["folds=1"], "folds=1: a whole number of at least 2 wanted"),
-        (["folds=61"], "folds=61: only 60 images have predictions and truth"),
+        (["num_trials=0"], "num_trials=0: a whole number of at least 1 wanted"),
+        (["num_folds=1"], "num_folds=1: a whole number of at least 2 wanted"),
+        (["num_folds=61"], "num_folds=61: only 60 images have predictions and truth"),
         (["averaging=x"], "averaging=x: legal are per_class, pooled"),
         (["name=a/b"], "name=a/b: letters, digits, _ and - make a name"),
         (["space.nms_kind=[soft]"], "space.nms_kind: postprocess.nms_kind='soft': one of "),

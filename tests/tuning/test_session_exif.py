@@ -21,7 +21,7 @@ def test_the_truth_is_read_by_the_key(tmp_path):
     exif[0x0112] = 4
     for image in AnnotationStore(tmp_path / "a.store").images:
         Image.new("RGB", (512, 512)).save(tmp_path / image.file_name, exif=exif)
-    options = {"ground_truth": str(truth), "images": str(tmp_path), "cache_directory": None}
+    options = {"annotations": str(truth), "images": str(tmp_path), "cache_dir": None}
 
     def open_with(key):
         inputs = Inputs(str(predictions), sample_submission=None, exif=key, **options)

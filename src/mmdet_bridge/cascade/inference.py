@@ -56,7 +56,7 @@ def predict_candidates(
     seed_proposals: SeedProposals = "all",
     feature_memory_gb: float = FEATURE_MEMORY_GB,
     feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
-    max_unlikely: int | None = None,
+    max_low_score_candidates: int | None = None,
 ) -> list[Candidates]:
     """Candidates of N photos from M models and V views.
 
@@ -76,7 +76,7 @@ def predict_candidates(
             first model's on the smallest view that is not mirrored, the winning code's mistake.
         feature_memory_gb: budget for kept features on the device, see ``KeptFeatures``.
         feature_memory_cpu_gb: budget for them in the memory of the CPU.
-        max_unlikely: see ``select_pairs``.
+        max_low_score_candidates: see ``select_pairs``.
 
     Returns:
         N Candidates in the order of the photos; boxes in photo pixels, float32 mask probabilities.
@@ -92,7 +92,7 @@ def predict_candidates(
             category_ids=category_ids,
             score_floor=score_floor,
             max_candidates=max_candidates,
-            max_unlikely=max_unlikely,
+            max_low_score_candidates=max_low_score_candidates,
             stages=mask_stages,
             weights=[1.0] * len(members) if model_weights is None else model_weights,
             seed_proposals=seed_proposals,
@@ -114,7 +114,7 @@ def _predict(
     category_ids: Sequence[int],
     score_floor: float,
     max_candidates: int,
-    max_unlikely: int | None,
+    max_low_score_candidates: int | None,
     stages: MaskStages,
     weights: Sequence[float],
     seed_proposals: SeedProposals,
@@ -139,7 +139,7 @@ def _predict(
             of_photo[:, :-1],
             score_floor=score_floor,
             max_pairs=max_candidates,
-            max_unlikely=max_unlikely,
+            max_low_score_candidates=max_low_score_candidates,
         )
         for of_photo in scores
     ]

@@ -68,7 +68,11 @@ class Pairs:
 
 
 def select_pairs(
-    scores: Tensor, *, score_floor: float, max_pairs: int, max_unlikely: int | None = None
+    scores: Tensor,
+    *,
+    score_floor: float,
+    max_pairs: int,
+    max_low_score_candidates: int | None = None,
 ) -> Pairs:
     """The pairs with a score above the floor; of more than ``max_pairs``, the best.
 
@@ -76,15 +80,15 @@ def select_pairs(
         scores: (P, C) class scores of P proposals, without the background.
         score_floor: pairs with a score above it are chosen.
         max_pairs: so many at most.
-        max_unlikely: pairs with a score of 0.1 and below only fill up to so many, so that what is
-            stored of a common photo is small and nothing is lost of a crowded one; None: they are
-            as good as others.
+        max_low_score_candidates: pairs with a score of 0.1 and below only fill up to so many, so
+            that what is stored of a common photo is small and nothing is lost of a crowded one;
+            None: they are as good as others.
     """
     flat = scores.flatten()
     chosen = (flat > score_floor).nonzero().squeeze(1)
-    if max_unlikely is not None:
+    if max_low_score_candidates is not None:
         likely = int((flat > max(UNLIKELY_SCORE, score_floor)).sum())
-        max_pairs = min(max_pairs, max(max_unlikely, likely))
+        max_pairs = min(max_pairs, max(max_low_score_candidates, likely))
     exact_above = score_floor
     if len(chosen) > max_pairs:
         best = flat[chosen].sort(descending=True, stable=True)

@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
 from src.mmdet_bridge.cascade.samples import Batch, collate, make_objects, make_sample
 
-OBJECTS = 7  # of a photo, as the competition's have in the mean
+OBJECTS = 7  # of an image, as the competition's have in the mean
 NUM_CLASSES = 46
 
 
-def draw_batch(size_hw: tuple[int, int], *, photos: int, seed: int) -> Batch:
-    """Photos of one size with objects a tenth to a half as wide and high; the seed decides all.
+def draw_batch(size_hw: tuple[int, int], *, images: int, seed: int) -> Batch:
+    """Images of one size with objects a tenth to a half as wide and high; the seed decides all.
 
     Returns:
         What a loader gives: ``inputs``, ``data_samples``.
@@ -23,7 +23,7 @@ def draw_batch(size_hw: tuple[int, int], *, photos: int, seed: int) -> Batch:
     height, width = size_hw
     y, x = np.mgrid[:height, :width]
     samples = []
-    for number in range(photos):
+    for number in range(images):
         image = random.integers(0, 128, (height, width, 3), dtype=np.uint8)
         boxes, masks = [], []
         for _ in range(OBJECTS):

@@ -1,8 +1,8 @@
-"""Masks at the photo's size for COCO's metric, beside mmdetection's way.
+"""Masks at the image's size for COCO's metric, beside mmdetection's way.
 
     python -m benchmarks.coco_masks
 
-mmdetection pastes each mask into a bitmap of the photo and compresses that with pycocotools
+mmdetection pastes each mask into a bitmap of the image and compresses that with pycocotools
 (``FCNMaskHead``, ``CocoMetric``); this project samples the pixels within the box and keeps their
 run lengths. Both start from the same candidates after the same NMS. Figures are CPU time of one
 core, the least of several rounds. The masks of both ways are compared before a figure is reported:
@@ -42,13 +42,13 @@ SETTINGS = PostprocessSettings(
 UNDECIDED = 1e-6
 
 
-def make_image(seed: int, *, photo_hw: tuple[int, int], candidates: int) -> Candidates:
-    """Candidates of 46 classes all over the photo."""
+def make_image(seed: int, *, image_hw: tuple[int, int], candidates: int) -> Candidates:
+    """Candidates of 46 classes all over the image."""
     random = np.random.default_rng(seed)
     return Candidates(
         image_id=f"{seed}.jpg",
-        size_hw=photo_hw,
-        boxes_xyxy=make_boxes(random, candidates, photo_hw, relative_size=0.25),
+        size_hw=image_hw,
+        boxes_xyxy=make_boxes(random, candidates, image_hw, relative_size=0.25),
         scores=random.uniform(0.01, 1, candidates).astype(np.float32),
         category_ids=random.integers(0, 46, candidates).astype(np.int16),
         mask_probabilities=make_masks(random, candidates),
@@ -98,7 +98,7 @@ def differing_px(image: Candidates, ours: list[str], plain: list[str]) -> int:
 
 
 def _paste(image: Candidates, index: int) -> tuple[torch.Tensor, tuple[slice, slice]]:
-    """Probabilities within the box and where they lie on the photo, by mmdetection's function."""
+    """Probabilities within the box and where they lie on the image, by mmdetection's function."""
     pasted, region = _do_paste_mask(
         torch.from_numpy(image.mask_probabilities[index])[None, None],
         torch.from_numpy(image.boxes_xyxy[index])[None],
@@ -108,12 +108,12 @@ def _paste(image: Candidates, index: int) -> tuple[torch.Tensor, tuple[slice, sl
 
 
 def run(
-    *, photo_hw: tuple[int, int] = (4000, 3000), candidates: int = 120, rounds: int = 5
+    *, image_hw: tuple[int, int] = (4000, 3000), candidates: int = 120, rounds: int = 5
 ) -> dict[str, Any]:
-    """Measure both ways on one photo and compare their masks.
+    """Measure both ways on one image and compare their masks.
 
     Args:
-        photo_hw: size of the photo.
+        image_hw: size of the image.
         candidates: before NMS.
         rounds: of ours, the fastest counts; mmdetection's way, slow enough to be steady, gets 2.
 
@@ -121,13 +121,13 @@ def run(
         Milliseconds an image both ways, how many times faster ours is, and what was compared.
     """
     torch.set_num_threads(1)
-    image = make_image(0, photo_hw=photo_hw, candidates=candidates)
+    image = make_image(0, image_hw=image_hw, candidates=candidates)
     ours = our_masks(image)
     different = differing_px(image, ours, plain_masks(image))
     seconds = _cpu_seconds(lambda: our_masks(image), rounds)
     plain_seconds = _cpu_seconds(lambda: plain_masks(image), 2)
     return {
-        "photo_megapixels": photo_hw[0] * photo_hw[1] / 1e6,
+        "image_megapixels": image_hw[0] * image_hw[1] / 1e6,
         "masks_compared": len(ours),
         "pixels_different": different,
         "ms_an_image": 1e3 * seconds,

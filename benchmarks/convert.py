@@ -3,7 +3,7 @@
     python -m benchmarks.convert
 
 The rows are generated with the lengths of the real ones (about 10 KB of text and 770 runs an object
-on photos of 17 to 19 megapixels).
+on images of 17 to 19 megapixels).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from src.rle import (
 )
 from src.rle.coco import to_coco_compressed_batch
 
-PHOTO_SIZES_HW = ((5214, 3676), (3076, 5468), (4900, 3744))
+IMAGE_SIZES_HW = ((5214, 3676), (3076, 5468), (4900, 3744))
 OBJECTS_PER_IMAGE = 7
 _ROWS_A_BLOCK = 64
 _MEAN_LOG_COLUMNS, _SPREAD_LOG_COLUMNS = 6.25, 0.65  # columns an object spans, log-normal
@@ -61,7 +61,7 @@ def generated_row(random: np.random.Generator, image: int) -> bytes:
     """A CSV line with an outline that wobbles from column to column and is cut in two here and
     there.
     """
-    height_px, width_px = PHOTO_SIZES_HW[image % len(PHOTO_SIZES_HW)]
+    height_px, width_px = IMAGE_SIZES_HW[image % len(IMAGE_SIZES_HW)]
     columns = int(
         np.clip(random.lognormal(_MEAN_LOG_COLUMNS, _SPREAD_LOG_COLUMNS), 40, width_px - 2)
     )
@@ -97,7 +97,7 @@ def write_generated_csv(path: Path, rows: int, *, distinct: int = 700, seed: int
 
 
 def decode_encode_box(row: Row) -> tuple[bytes, list[float]]:
-    """The usual way with a row: a bitmap of the photo, pycocotools' encoding of it, and its box.
+    """The usual way with a row: a bitmap of the image, pycocotools' encoding of it, and its box.
 
     Returns:
         Compressed counts, and the box as x, y, width, height in pixels.

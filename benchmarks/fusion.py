@@ -37,19 +37,19 @@ def run(
     overrides: Sequence[str] = (),
     size_hw: tuple[int, int] = (320, 240),
     models: int = 2,
-    photos: int = 4,
+    images: int = 4,
 ) -> dict[str, Any]:
     """Measure both.
 
     Args:
         module: file below conf/module.
         overrides: of its configuration.
-        size_hw: of the photo and its two views, one of them mirrored.
+        size_hw: of the image and its two views, one of them mirrored.
         models: of the same configuration.
-        photos: whose detections are fused, of 3 members.
+        images: whose detections are fused, of 3 members.
 
     Returns:
-        CPU seconds a photo of prediction both ways, milliseconds a photo of fusion both ways, and
+        CPU seconds an image of prediction both ways, milliseconds an image of fusion both ways, and
         how many detections were compared.
 
     Raises:
@@ -57,8 +57,8 @@ def run(
     """
     torch.set_num_threads(1)
     members = [make_detector(module, overrides, seed=seed) for seed in range(models)]
-    photo = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    view = view_of(photo)
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    view = view_of(image)
     batch = {"views": [view], "failures": {}}
     seconds, passes = {}, {}
     for name, late in (("cascade", None), ("late", SETTINGS)):
@@ -84,17 +84,17 @@ def run(
     return {
         "module": module,
         "models_x_views": f"{models}x2",
-        "photo_px": f"{size_hw[0]}x{size_hw[1]}",
+        "image_px": f"{size_hw[0]}x{size_hw[1]}",
         "cascade_cpu_s": round(seconds["cascade"], 2),
         "late_cpu_s": round(seconds["late"], 2),
         "cascade_backbone_passes": passes["cascade"],
         "late_backbone_passes": passes["late"],
-        **_fusion_alone(photos),
+        **_fusion_alone(images),
     }
 
 
-def _fusion_alone(photos: int) -> dict[str, Any]:
-    made = [make_members(seed) for seed in range(photos)]
+def _fusion_alone(images: int) -> dict[str, Any]:
+    made = [make_members(seed) for seed in range(images)]
     weights = [1.0] * len(made[0])
     ours, seconds = _timed(lambda: [fuse(members, SETTINGS) for members in made])
     plain, plain_seconds = _timed(
@@ -116,8 +116,8 @@ def _fusion_alone(photos: int) -> dict[str, Any]:
             raise RuntimeError(f"the two ways fuse otherwise: {apart:g} apart")
     return {
         "detections_compared": sum(len(found) for found in ours),
-        "fusion_ms_a_photo": round(1e3 * seconds / photos, 2),
-        "fusion_plain_ms_a_photo": round(1e3 * plain_seconds / photos, 2),
+        "fusion_ms_a_image": round(1e3 * seconds / images, 2),
+        "fusion_plain_ms_a_image": round(1e3 * plain_seconds / images, 2),
         "fusion_times_faster": round(plain_seconds / seconds, 1),
     }
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks gpu_training
 
-On a GPU: ``htc_x101_dcn`` on photos of 1200x1900, by Lightning as ``python -m src.train`` runs it,
+On a GPU: ``htc_x101_dcn`` on images of 1200x1900, by Lightning as ``python -m src.train`` runs it,
 and by mmengine's ``train_step`` with its ``OptimWrapper`` and ``AmpOptimWrapper``, mmdet's own RoI
-extractor and mmcv's operators. Same weights at the start, same photos, same random numbers. Without
-a GPU: ``htc_tiny`` on small photos, which shows that it works and nothing else.
+extractor and mmcv's operators. Same weights at the start, same images, same random numbers. Without
+a GPU: ``htc_tiny`` on small images, which shows that it works and nothing else.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def run(
     """Train each way on each batch size.
 
     Args:
-        batch_sizes: photos a step; None: 2, 4 and 8, without a GPU 2.
-        size_hw: of the photos; None: (1200, 1900), without a GPU (96, 128).
+        batch_sizes: images a step; None: 2, 4 and 8, without a GPU 2.
+        size_hw: of the images; None: (1200, 1900), without a GPU (96, 128).
         warmup_steps: not timed.
         steps: timed; None: 10, without a GPU 2.
 
@@ -132,7 +132,7 @@ def run(
     figures: dict[str, Any] = {"model": name, "size_hw": list(size_hw), "steps": steps}
     for batch_size in batch_sizes:
         batches = [
-            draw_batch(size_hw, photos=batch_size, seed=step)
+            draw_batch(size_hw, images=batch_size, seed=step)
             for step in range(warmup_steps + steps)
         ]
         found = {

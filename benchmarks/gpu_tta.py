@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_tta
 
-Three models on six views of a photo (three sizes, each as it is and mirrored), merging included,
+Three models on six views of an image (three sizes, each as it is and mirrored), merging included,
 against 18 predictions of one model on one view each. Without a GPU a small model on small views
 shows that it runs; its figures mean nothing. Times are wall time around a synchronised device, the
 least of several rounds.
@@ -36,17 +36,17 @@ def run(
     module: str | None = None,
     overrides: Sequence[str] = (),
     scales: Sequence[tuple[int, int]] | None = None,
-    photo_hw: tuple[int, int] = (3000, 2000),
+    image_hw: tuple[int, int] = (3000, 2000),
     max_candidates: int = 300,
     rounds: int = 3,
 ) -> dict[str, Any]:
-    """Measure both on one photo; what is not given depends on whether there is a GPU.
+    """Measure both on one image; what is not given depends on whether there is a GPU.
 
     Args:
         module: file below conf/module.
         overrides: of its configuration.
         scales: limits of the shorter and of the longer edge.
-        photo_hw: size of the photo.
+        image_hw: size of the image.
         max_candidates: (box, class) pairs that go through the mask stages.
         rounds: of each; the fastest counts.
 
@@ -61,11 +61,11 @@ def run(
     scales = scales or (S10_SCALES if gpu else SMALL_SCALES)
     members = [make_detector(module, overrides, seed=seed).to(device) for seed in range(MODELS)]
     classes = members[0].roi_head.bbox_head[-1].num_classes
-    photo = np.random.default_rng(0).integers(0, 256, (*photo_hw, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (*image_hw, 3), dtype=np.uint8)
     plain = []
     for short, long in scales:
-        height, width = resized_hw(photo_hw, short_edge_px=short, long_edge_px=long)
-        plain.append(view_of(cv2.resize(photo, (width, height)), photo_hw=photo_hw))
+        height, width = resized_hw(image_hw, short_edge_px=short, long_edge_px=long)
+        plain.append(view_of(cv2.resize(image, (width, height)), image_hw=image_hw))
     views = [*plain, *(mirrored(view) for view in plain)]
 
     def predict(models: Sequence[Any], some_views: Sequence[Any]) -> list[Candidates]:

@@ -31,7 +31,7 @@ from src.mmdet_bridge.cascade.samples import Sample
 from src.rle import encode, format_runs
 from src.rle.coco import to_coco_compressed
 
-PHOTO_SIZES_HW = {"12_megapixels": (4000, 3000), "24_megapixels": (6000, 4000)}
+IMAGE_SIZES_HW = {"12_megapixels": (4000, 3000), "24_megapixels": (6000, 4000)}
 OBJECTS = 7
 SHORT_EDGE_PX, LONG_EDGE_PX = (600, 1200), 1900  # the winner's training scales
 JPEG_QUALITY = 95
@@ -39,21 +39,21 @@ MOST_MEAN_DIFFERENCE = 4.0  # gray levels of 255, between the two ways' pixels
 MOST_DIFFERING_MASK_PIXELS = 1e-3
 
 
-def draw_photo(size_hw: tuple[int, int], random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Clouds of every size with sensor noise: a JPEG of them is about as long as one of a photo."""
+def draw_image(size_hw: tuple[int, int], random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Clouds with sensor noise: their JPEG is about as long as one of a photograph."""
     height, width = size_hw
-    photo = np.full((height, width, 3), 128, dtype=np.float32)
+    image = np.full((height, width, 3), 128, dtype=np.float32)
     for octave in range(1, 12):
         grain = 2**octave
         coarse = random.standard_normal((height // grain + 2, width // grain + 2, 3))
         coarse = (0.6 * grain**0.7 * coarse).astype(np.float32)
-        photo += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    photo += 3 * random.standard_normal((height, width, 1), dtype=np.float32)
-    return np.clip(photo, 0, 255).astype(np.uint8)
+        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image += 3 * random.standard_normal((height, width, 1), dtype=np.float32)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def draw_mask(size_hw: tuple[int, int], random: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """A blob with an outline that wobbles, a tenth to a half of the photo wide."""
+    """A blob with an outline that wobbles, a tenth to a half of the image wide."""
     height, width = size_hw
     radii = random.uniform(0.05, 0.25, 2) * size_hw
     centre = random.uniform(0.3, 0.7, 2) * size_hw
@@ -66,25 +66,25 @@ def draw_mask(size_hw: tuple[int, int], random: np.random.Generator) -> npt.NDAr
 
 def run(
     *,
-    sizes_hw: Mapping[str, tuple[int, int]] = PHOTO_SIZES_HW,
-    photos: int = 1,
+    sizes_hw: Mapping[str, tuple[int, int]] = IMAGE_SIZES_HW,
+    images: int = 1,
     draws: int = 6,
     rounds: int = 3,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure both ways at each photo size.
+    """Measure both ways at each image size.
 
     Args:
-        sizes_hw: height and width of the photos, by name.
-        photos: of each size.
-        draws: training scales and flips of each photo.
+        sizes_hw: height and width of the images, by name.
+        images: of each size.
+        draws: training scales and flips of each image.
         rounds: of each sample and way; the fastest counts.
-        seed: of photos, objects and draws.
+        seed: of images, objects and draws.
 
     Returns:
-        For each photo size a dict of plain values: milliseconds of CPU a sample in both ways, how
+        For each image size a dict of plain values: milliseconds of CPU a sample in both ways, how
         many times faster ours is, the memory that a sample takes at its peak, beside that of the
-        objects' bitmaps at the photo's size, and how far the pixels of the two are apart.
+        objects' bitmaps at the image's size, and how far the pixels of the two are apart.
 
     Raises:
         RuntimeError: the two ways give different sizes or labels, masks or pixels that are further
@@ -94,7 +94,7 @@ def run(
     cv2.setNumThreads(0)
     try:
         return {
-            name: _compare(size_hw, photos=photos, draws=draws, rounds=rounds, seed=seed)
+            name: _compare(size_hw, images=images, draws=draws, rounds=rounds, seed=seed)
             for name, size_hw in sizes_hw.items()
         }
     finally:
@@ -102,10 +102,10 @@ def run(
 
 
 def _compare(
-    size_hw: tuple[int, int], *, photos: int, draws: int, rounds: int, seed: int
+    size_hw: tuple[int, int], *, images: int, draws: int, rounds: int, seed: int
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        records = _write_data(Path(folder), size_hw, photos=photos, seed=seed)
+        records = _write_data(Path(folder), size_hw, images=images, seed=seed)
         dataset = _training_dataset(Path(folder), seed=seed)
         usual_seconds, seconds, differences = [], [], []
         usual_peaks_mb, peaks_mb = [], []
@@ -145,15 +145,15 @@ def _compare(
 
 
 def _write_data(
-    folder: Path, size_hw: tuple[int, int], *, photos: int, seed: int
+    folder: Path, size_hw: tuple[int, int], *, images: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Write photos and train.csv; return them as mmdetection's COCO data set holds them."""
+    """Write images and train.csv; return them as mmdetection's COCO data set holds them."""
     random = np.random.default_rng(seed)
     (folder / "train").mkdir()
     records, lines = [], ["ImageId,EncodedPixels,Height,Width,ClassId"]
-    for number in range(photos):
+    for number in range(images):
         path = folder / "train" / f"{number}.jpg"
-        Image.fromarray(draw_photo(size_hw, random)).save(path, quality=JPEG_QUALITY)
+        Image.fromarray(draw_image(size_hw, random)).save(path, quality=JPEG_QUALITY)
         bitmaps = [draw_mask(size_hw, random) for _ in range(OBJECTS)]
         instances = []
         for label, bitmap in enumerate(bitmaps):

@@ -3,7 +3,7 @@
     python -m benchmarks.postprocess    # one configuration; benchmarks/threshold_grid.py has a grid
 
 The plain way is what mmdetection and the competition's kernels did: NMS with mmcv, masks pasted
-into bitmaps of the photo's size with mmdetection's function, encoded and decoded with pycocotools,
+into bitmaps of the image's size with mmdetection's function, encoded and decoded with pycocotools,
 shrunk to 512 x 512, overlaps subtracted in a double loop, encoded again pixel by pixel in numpy.
 Figures are CPU time, the least of several rounds, so that each is one of a core and stands on a
 busy machine. What the two ways write is compared before a figure is reported.
@@ -33,7 +33,7 @@ from src.rle import format_runs
 from src.rle.bitmasks import to_runs
 from tests.postprocess.generated import make_boxes, make_masks
 
-PHOTO_HW = (4000, 3000)  # 12 megapixels
+IMAGE_HW = (4000, 3000)  # 12 megapixels
 SETTINGS = PostprocessSettings(
     score_threshold=0.5,
     nms_iou_threshold=0.3,
@@ -49,8 +49,8 @@ Row = tuple[str, str, int]
 def make_image(seed: int, *, objects: int, candidates: int) -> Candidates:
     """Candidates around so many objects of 5 classes; the best of each has a score above 0.5."""
     random = np.random.default_rng(seed)
-    size_wh = np.tile(PHOTO_HW[::-1], 2)
-    best = make_boxes(random, objects, PHOTO_HW, relative_size=0.3)
+    size_wh = np.tile(IMAGE_HW[::-1], 2)
+    best = make_boxes(random, objects, IMAGE_HW, relative_size=0.3)
     chosen = np.arange(candidates) % objects
     shift = random.normal(0, 30, (candidates, 2)) * (np.arange(candidates) >= objects)[:, None]
     scores = np.where(
@@ -60,7 +60,7 @@ def make_image(seed: int, *, objects: int, candidates: int) -> Candidates:
     )
     return Candidates(
         image_id=f"{seed}.jpg",
-        size_hw=PHOTO_HW,
+        size_hw=IMAGE_HW,
         boxes_xyxy=np.clip(best[chosen] + np.tile(shift, 2), 0, size_wh).astype(np.float32),
         scores=scores.astype(np.float32),
         category_ids=(chosen % 5).astype(np.int16),
@@ -115,7 +115,7 @@ def plain_objects(
 
 
 def _paste_and_encode(image: Candidates, index: int, mask_threshold: float) -> Any:
-    """One mask at photo size as mmdetection makes it, compressed as its results are."""
+    """One mask at image size as mmdetection makes it, compressed as its results are."""
     pasted, region = _do_paste_mask(
         torch.from_numpy(image.mask_probabilities[index].astype(np.float32))[None, None],
         torch.from_numpy(image.boxes_xyxy[index].copy())[None],
@@ -150,7 +150,7 @@ def run(
     """Measure both ways on the same candidates, one configuration, and check that they agree.
 
     Args:
-        images: photos of 12 megapixels.
+        images: images of 12 megapixels.
         objects: of each, that survive NMS or nearly so.
         candidates: of each, before NMS.
         rounds: of ours, the fastest counts; the plain way, slow enough to be steady, gets 2.
@@ -168,7 +168,7 @@ def run(
     seconds = _cpu_seconds(lambda: [our_rows(image) for image in made], rounds)
     plain_seconds = _cpu_seconds(lambda: [plain_rows(image) for image in made], 2)
     return {
-        "photo_megapixels": PHOTO_HW[0] * PHOTO_HW[1] / 1e6,
+        "image_megapixels": IMAGE_HW[0] * IMAGE_HW[1] / 1e6,
         "images": images,
         "candidates_an_image": candidates,
         "objects_an_image": len(ours) / images,

@@ -1,9 +1,9 @@
-"""Size and speed of the prediction store beside one file of masks at the photos' size.
+"""Size and speed of the prediction store beside one file of masks at the images' size.
 
     python -m benchmarks.prediction_store
 
-The peer is what mmdetection's test script dumps: a pickle of each photo's detections, masks as
-COCO's compressed run lengths at the photo's size. It holds the 100 detections that NMS left, at one
+The peer is what mmdetection's test script dumps: a pickle of each image's detections, masks as
+COCO's compressed run lengths at the image's size. It holds the 100 detections that NMS left, at one
 mask threshold; the store holds 300 (box, class) pairs from before NMS with their probabilities, so
 that every threshold can still be chosen. Times are CPU time.
 """
@@ -22,25 +22,25 @@ from src.postprocess.coco_results import coco_results
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from tests.postprocess.generated import make_candidates
 
-TEST_PHOTOS = 3200
-PHOTO_HW = (2000, 1500)
+TEST_IMAGES = 3200
+IMAGE_HW = (2000, 1500)
 
 
-def run(*, photos: int = 16, candidates: int = 300) -> dict[str, Any]:
+def run(*, images: int = 16, candidates: int = 300) -> dict[str, Any]:
     """Write, read and measure a store of generated candidates with smooth masks.
 
     Args:
-        photos: in the store.
-        candidates: of each, what src.predict keeps of a common photo.
+        images: in the store.
+        candidates: of each, what src.predict keeps of a common image.
 
     Returns:
-        Bytes of a photo, GiB of the 3,200 test photos, milliseconds a photo, and those of the peer.
+        Bytes of an image, GiB of the 3,200 test images, ms an image, and those of the peer.
     """
     made = [
         make_candidates(
-            seed, image_id=f"{seed}.jpg", count=candidates, size_hw=PHOTO_HW, mask_dtype="float16"
+            seed, image_id=f"{seed}.jpg", count=candidates, size_hw=IMAGE_HW, mask_dtype="float16"
         )
-        for seed in range(photos)
+        for seed in range(images)
     ]
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
@@ -49,7 +49,7 @@ def run(*, photos: int = 16, candidates: int = 300) -> dict[str, Any]:
                 writer.add(image)
         written = time.process_time()
         store = PredictionStore(folder)
-        for index in range(photos):
+        for index in range(images):
             store.candidates(index)
         read = time.process_time()
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
@@ -57,15 +57,15 @@ def run(*, photos: int = 16, candidates: int = 300) -> dict[str, Any]:
     peer = pickle.dumps([coco_results(image, COCO_DEFAULTS, image_number=1) for image in made])
     peer_seconds = time.process_time() - start_peer
     return {
-        "candidates_a_photo": candidates,
-        "bytes_a_photo": size // photos,
-        "gib_of_3200_photos": round(TEST_PHOTOS * size / photos / 2**30, 2),
-        "write_ms_a_photo": round(1e3 * (written - start) / photos, 2),
-        "read_ms_a_photo": round(1e3 * (read - written) / photos, 2),
-        "masks_at_photo_size_gib_of_3200_photos": round(
-            TEST_PHOTOS * len(peer) / photos / 2**30, 2
+        "candidates_a_image": candidates,
+        "bytes_a_image": size // images,
+        "gib_of_3200_images": round(TEST_IMAGES * size / images / 2**30, 2),
+        "write_ms_a_image": round(1e3 * (written - start) / images, 2),
+        "read_ms_a_image": round(1e3 * (read - written) / images, 2),
+        "masks_at_image_size_gib_of_3200_images": round(
+            TEST_IMAGES * len(peer) / images / 2**30, 2
         ),
-        "masks_at_photo_size_ms_a_photo": round(1e3 * peer_seconds / photos, 2),
+        "masks_at_image_size_ms_a_image": round(1e3 * peer_seconds / images, 2),
     }
 
 

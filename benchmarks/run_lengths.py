@@ -2,7 +2,7 @@
 
     python -m benchmarks.run_lengths
 
-Rows are generated with the lengths of the real ones, on photos of 17 to 19 megapixels. Each figure
+Rows are generated with the lengths of the real ones, on images of 17 to 19 megapixels. Each figure
 is the least CPU time of several rounds, so it is one of a core and stands on a busy machine; what
 the two ways give is compared before a figure is reported.
 """
@@ -97,7 +97,7 @@ def _compare_reading(
 
 
 def _read_as_bitmap(text: bytes, size_hw: npt.NDArray[np.int64]) -> tuple[str, int, list[float]]:
-    """The usual way with a row: a bitmap of the photo, then pycocotools."""
+    """The usual way with a row: a bitmap of the image, then pycocotools."""
     values = np.array(text.split(), dtype=np.int64)
     bitmap = np.zeros(size_hw[0] * size_hw[1], dtype=np.uint8)
     for start, length in zip(values[0::2] - 1, values[1::2], strict=True):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.score
 
-Both ways start from the same two CSV files, photos of 12 megapixels with seven objects, and must
+Both ways start from the same two CSV files, images of 12 megapixels with seven objects, and must
 give the same score. Brute force draws every mask at its own size, takes the raster's rows and
 columns, and intersects and unites the bitmaps of the pairs of a class.
 """
@@ -24,7 +24,7 @@ from src.metrics.intervals import bootstrap_interval
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 from src.rle import encode, format_runs
 
-PHOTO_HW = (4000, 3000)
+IMAGE_HW = (4000, 3000)
 RASTER_HW = (512, 512)
 OBJECTS_PER_IMAGE = 7
 CATEGORIES = 5
@@ -41,7 +41,7 @@ def ellipse(size_hw: tuple[int, int], place: npt.NDArray[np.float64]) -> npt.NDA
 
 
 def write_files(folder: Path, images: int) -> tuple[Path, Path]:
-    """A truth at photo size, and a submission that finds most of it more or less well."""
+    """A truth at image size, and a submission that finds most of it more or less well."""
     generator = np.random.default_rng(0)
     truth, submission = folder / "train.csv", folder / "submission.csv"
     with open(truth, "w") as true_file, open(submission, "w") as predicted_file:
@@ -52,8 +52,8 @@ def write_files(folder: Path, images: int) -> tuple[Path, Path]:
             for _ in range(OBJECTS_PER_IMAGE):
                 place = generator.uniform([0.1, 0.1, 0.02], [0.9, 0.9, 0.12])
                 category = generator.integers(CATEGORIES)
-                text = format_runs(encode(ellipse(PHOTO_HW, place)))
-                true_file.write(f"{name},{text},{PHOTO_HW[0]},{PHOTO_HW[1]},{category}\n")
+                text = format_runs(encode(ellipse(IMAGE_HW, place)))
+                true_file.write(f"{name},{text},{IMAGE_HW[0]},{IMAGE_HW[1]},{category}\n")
                 found = place * generator.normal(1, [0.02, 0.02, 0.05])
                 text = format_runs(encode(ellipse(RASTER_HW, found)))
                 predicted_file.write(f"{name},{text},{category}\n")

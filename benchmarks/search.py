@@ -2,7 +2,7 @@
 
     python -m benchmarks.search
 
-The store of benchmarks/threshold_grid.py: 450 photos of 12 megapixels, 100 candidates each. The
+The store of benchmarks/threshold_grid.py: 450 images of 12 megapixels, 100 candidates each. The
 commands are those that a user types: ``src.search`` with 500 trials, then ``src.postprocess`` by
 the name of what it found, which must have the score that the search says. The plain way would score
 each image anew for each trial; it is measured on a few images, and multiplied.
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_truth(path: Path, truth: Sequence[ImageObjects]) -> None:
-    """Write true objects as train.csv of photos of the raster's size."""
+    """Write true objects as train.csv of images of the raster's size."""
     with open(path, "w") as file:
         file.write("ImageId,EncodedPixels,Height,Width,ClassId\n")
         for objects in truth:

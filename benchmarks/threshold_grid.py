@@ -2,8 +2,8 @@
 
     python -m benchmarks.threshold_grid
 
-450 photos of 12 megapixels with 100 candidates each, 100 settings, scored against their truth. The
-plain way post-processes and scores each image anew for each setting, with masks at photo size and
+450 images of 12 megapixels with 100 candidates each, 100 settings, scored against their truth. The
+plain way post-processes and scores each image anew for each setting, with masks at image size and
 bitmaps (benchmarks/postprocess.py, benchmarks/score.py). It would take days, so it is measured on a
 few images and settings, where both ways must give the same scores, and multiplied. CPU time, all on
 one core; the wall time of the grid is given beside it.

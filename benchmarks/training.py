@@ -96,14 +96,14 @@ class LastStep(Callback):
 
 
 def run(
-    *, steps: int = 30, size_hw: tuple[int, int] = (256, 192), photos: int = 2
+    *, steps: int = 30, size_hw: tuple[int, int] = (256, 192), images: int = 2
 ) -> dict[str, Any]:
     """Train ``htc_tiny`` both ways and compare times and weights.
 
     Args:
         steps: of each way; each has its own batch.
-        size_hw: of the photos.
-        photos: of a batch.
+        size_hw: of the images.
+        images: of a batch.
 
     Returns:
         The median milliseconds of CPU a step takes both ways, and the share that Lightning adds:
@@ -116,7 +116,7 @@ def run(
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            data, equal = _train_both(folder, steps=steps, size_hw=size_hw, photos=photos)
+            data, equal = _train_both(folder, steps=steps, size_hw=size_hw, images=images)
     finally:
         torch.set_num_threads(threads)
     if not equal:
@@ -134,7 +134,7 @@ def run(
 
 
 def _train_both(
-    folder: str, *, steps: int, size_hw: tuple[int, int], photos: int
+    folder: str, *, steps: int, size_hw: tuple[int, int], images: int
 ) -> tuple[InTurn, bool]:
     config = compose_training(
         "+experiment=demo", f"paths.output_dir={folder}", f"trainer.max_steps={steps}"
@@ -147,7 +147,7 @@ def _train_both(
         instantiate(config.scheduler),
         steps=steps,
     )
-    batches = [draw_batch(size_hw, photos=photos, seed=step) for step in range(steps)]
+    batches = [draw_batch(size_hw, images=images, seed=step) for step in range(steps)]
     data = InTurn(batches, plain, seed=config.seed)
     callbacks = [c for c in instantiate_all(config.callbacks) if not isinstance(c, Checkpoint)]
     trainer = instantiate(

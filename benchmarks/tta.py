@@ -31,7 +31,7 @@ from mmdet.structures.bbox import bbox2roi  # isort: skip
 from mmengine.structures import InstanceData  # isort: skip
 
 CANDIDATES = 100
-TOLERANCE = 1e-4  # of scores and mask probabilities; of boxes in shares of the photo's edge
+TOLERANCE = 1e-4  # of scores and mask probabilities; of boxes in shares of the image's edge
 
 
 def run(
@@ -42,13 +42,13 @@ def run(
     seed: int = 0,
     rounds: int = 2,
 ) -> dict[str, Any]:
-    """Measure both ways on one photo, in turn; the fastest round of each counts.
+    """Measure both ways on one image, in turn; the fastest round of each counts.
 
     Args:
         module: file below conf/module.
         overrides: of its configuration.
-        size_hw: of the photo and of both views.
-        seed: of weights and photo.
+        size_hw: of the image and of both views.
+        seed: of weights and image.
         rounds: of both ways.
 
     Returns:
@@ -59,8 +59,8 @@ def run(
         RuntimeError: the two ways give different candidates.
     """
     detector = make_detector(module, overrides, seed=seed)
-    photo = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    plain = view_of(photo)
+    image = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    plain = view_of(image)
     views = [plain, mirrored(plain)]
     passes: list[int] = []
     hook = detector.backbone.register_forward_pre_hook(
@@ -83,7 +83,7 @@ def run(
     differences = _differences(*results, edge_px=max(size_hw))
     return {
         "module": module,
-        "photo_px": f"{size_hw[0]}x{size_hw[1]}",
+        "image_px": f"{size_hw[0]}x{size_hw[1]}",
         "candidates": len(results[0][1]),
         "three_passes_cpu_s": round(seconds[0], 2),
         "ours_cpu_s": round(seconds[1], 2),
@@ -102,13 +102,13 @@ def make_detector(module: str, overrides: Sequence[str], *, seed: int) -> Detect
     return detector.eval()
 
 
-def view_of(picture: np.ndarray, *, photo_hw: tuple[int, int] | None = None) -> Batch:
-    """A batch of one picture, (H, W, 3) uint8, of a photo that is as large where not said."""
+def view_of(image: np.ndarray, *, image_hw: tuple[int, int] | None = None) -> Batch:
+    """A batch of one image, (H, W, 3) uint8, of an image that is as large where not said."""
     sample = make_sample(
-        image=picture,
-        image_id="photo",
-        image_path="photo.jpg",
-        original_hw=photo_hw or (picture.shape[0], picture.shape[1]),
+        image=image,
+        image_id="image",
+        image_path="image.jpg",
+        original_hw=image_hw or (image.shape[0], image.shape[1]),
     )
     return collate([sample])
 
@@ -142,7 +142,7 @@ def three_passes(detector: Detector, views: Sequence[Batch]) -> Result:
         (found,) = detector.rpn_head.predict(
             detector.extract_feat(data["inputs"]), data["data_samples"], rescale=False
         )
-        boxes.append(frame.to_photo(found.bboxes))
+        boxes.append(frame.to_image(found.bboxes))
         scores.append(found.scores)
     proposals, _ = nms(
         torch.cat(boxes),
@@ -156,11 +156,11 @@ def three_passes(detector: Detector, views: Sequence[Batch]) -> Result:
         (found,) = head.predict_bbox(
             x=detector.extract_feat(data["inputs"]),
             batch_img_metas=[data["data_samples"][0].metainfo],
-            rpn_results_list=[InstanceData(bboxes=frame.to_picture(proposals[:, :4]))],
+            rpn_results_list=[InstanceData(bboxes=frame.to_image(proposals[:, :4]))],
             rcnn_test_cfg=None,
             semantic_feat=None,
         )
-        boxes.append(frame.to_photo(found.bboxes))
+        boxes.append(frame.to_image(found.bboxes))
         scores.append(found.scores)
     mean_boxes, mean_scores = sum(boxes) / len(views), sum(scores) / len(views)
     pairs = select_pairs(mean_scores[:, :-1], score_floor=0.0, max_pairs=CANDIDATES)
@@ -170,11 +170,11 @@ def three_passes(detector: Detector, views: Sequence[Batch]) -> Result:
         data = preprocess(detector, view, training=False)
         features = detector.extract_feat(data["inputs"])
         extractor, carried = head.mask_roi_extractor[-1], None
-        rois = bbox2roi([frame.to_picture(mean_boxes[kept])])
+        rois = bbox2roi([frame.to_image(mean_boxes[kept])])
         pooled = extractor(features[: extractor.num_inputs], rois)
         for mask_head in head.mask_head:
             logits, carried = mask_head(pooled, carried)
-            masks.append(frame.masks_to_photo(logits[rows, pairs.classes].sigmoid()))
+            masks.append(frame.masks_to_image(logits[rows, pairs.classes].sigmoid()))
     return (
         mean_boxes[pairs.proposals],
         mean_scores[pairs.proposals, pairs.classes],

@@ -1,4 +1,4 @@
-"""The seed's ladder climbed on generated photos: ``python -m experiments.ladder``.
+"""The seed's ladder climbed on generated images: ``python -m experiments.ladder``.
 
 Each rung is the commands that a reader would type, run one after another
 (``experiments/rungs.py``). Their submissions are scored image by image, each is compared with the
@@ -40,7 +40,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.ladder",
-        description="Climb the ladder on generated photos and write the result into README files.",
+        description="Climb the ladder on generated images and write the result into README files.",
     )
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help=f"of {', '.join(FOLDERS)}")
     parser.add_argument(
@@ -89,7 +89,7 @@ def climb(
 
     Args:
         wanted: the rungs whose README is written; of the whole ladder, also that of ``readmes``.
-        sizes: how many photos and steps.
+        sizes: how many images and steps.
         directory: where the commands run.
         readmes: the folder of the rungs' folders.
 

@@ -12,7 +12,7 @@ DIRECTORY = "outputs/ladder"
 TRUTH = f"{DIRECTORY}/data/test_truth.csv"
 # As demo, with jacket and skirt, which carry attributes, too. 0.2 of all rows have attributes: as
 # the generator counts, 85% of those of the categories 0 to 12.
-PHOTOS = (
+IMAGES = (
     "seed=2 image_size=256 difficulty=0 clutter=0.2 categories=[1,4,6,8,10,23,31] "
     "attributes_share=0.2"
 )
@@ -94,7 +94,7 @@ def steps(rung: Rung, sizes: Sizes) -> tuple[str, ...]:
     """The commands that make the rung's submission, in their order; rungs share the first ones."""
     store = f"{DIRECTORY}/predictions_{rung.predictions}"
     return (
-        f"python -m src.synthesize output={DIRECTORY}/data {PHOTOS} "
+        f"python -m src.synthesize output={DIRECTORY}/data {IMAGES} "
         f"num_train_images={sizes.num_train_images} num_test_images={sizes.num_test_images}",
         f"python -m src.split annotations={DIRECTORY}/data/train.csv "
         f"images={DIRECTORY}/data/train num_validation_images={sizes.num_validation_images} "

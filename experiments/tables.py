@@ -82,12 +82,12 @@ def table(measured: Sequence[Measured], conditions: Conditions) -> str:
     sizes = conditions.sizes
     commits = dict.fromkeys(commit for one in measured for commit in one.commits)
     notes = (
-        f"Here: mean score of {first.images} generated test photos "
+        f"Here: mean score of {first.images} generated test images "
         f"(averaging={conditions.averaging}, use_attributes=true) with its "
-        f"{first.score.confidence:.0%} bootstrap interval over photos. A gain is that over the "
-        "rung before, on the same photos, with its paired interval and the share of "
+        f"{first.score.confidence:.0%} bootstrap interval over images. A gain is that over the "
+        "rung before, on the same images, with its paired interval and the share of "
         f"{first.score.resamples:,} resamples in which this rung is the better one. The model: "
-        f"{sizes.steps} steps on {sizes.num_train_images - sizes.num_validation_images} photos; "
+        f"{sizes.steps} steps on {sizes.num_train_images - sizes.num_validation_images} images; "
         f"{sizes.num_validation_images} others chose its checkpoints. Commit {', '.join(commits)}; "
         f"{conditions.minutes:.0f} minutes for these rungs and what they build on (an interrupted "
         "command counts from where it went on), on "

@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
 
 
 def print_report(report: ConversionReport, *, output: str) -> None:
-    """Print a conversion's figures, and the images whose sizes were not those of their pictures."""
+    """Print a conversion's figures, and the images whose sizes were not those of their images."""
     console = PlainConsole(soft_wrap=True)
     console.print(f"{report.input_format} -> {report.output_format}: {output}")
     console.print(f"{report.objects} objects on {report.images} images")
@@ -74,16 +74,16 @@ def print_report(report: ConversionReport, *, output: str) -> None:
 
 def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
     """Findings as a table, repaired ones first, cut after the first ``_MOST_FINDINGS``."""
-    title = f"{len(findings)} images are annotated with another size than their pictures have"
-    if any(finding.annotated_hw == finding.picture_hw for finding in findings):
+    title = f"{len(findings)} images are annotated with another size than their images have"
+    if any(finding.annotated_hw == finding.image_hw for finding in findings):
         title += ", or turned"
-    table = Table("image", "annotated H x W", "picture H x W", "done", title=title)
+    table = Table("image", "annotated H x W", "image H x W", "done", title=title)
     ordered = sorted(findings, key=lambda finding: (not finding.repaired, finding.image_id))
     for finding in ordered[:_MOST_FINDINGS]:
         table.add_row(
             finding.image_id,
             "{} x {}".format(*finding.annotated_hw),
-            "{} x {}".format(*finding.picture_hw),
+            "{} x {}".format(*finding.image_hw),
             outcome_in_words(finding, repaired="repaired: exchanged"),
         )
     if len(ordered) > _MOST_FINDINGS:

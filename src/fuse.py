@@ -36,7 +36,7 @@ def open_stores(
         The stores, and what the user should know about images that they lack.
 
     Raises:
-        InputError: no store, one that cannot be read, or two of other classes, photos or masks.
+        InputError: no store, one that cannot be read, or two of other classes, images or masks.
     """
     if isinstance(directories, str) or not directories:
         raise InputError(
@@ -68,7 +68,7 @@ def _check_fits(first: PredictionStore, other: PredictionStore, *, partial: bool
         sizes_hw = [store.size_hw(store.index_of(image_id)) for store in (first, other)]
         if sizes_hw[0] != sizes_hw[1]:
             raise InputError(
-                f"{other.directory}: photo {image_id} of {sizes_hw[1]} px (height, width), of "
+                f"{other.directory}: image {image_id} of {sizes_hw[1]} px (height, width), of "
                 f"{sizes_hw[0]} px in {first.directory}"
             )
 
@@ -136,7 +136,7 @@ def main(config: DictConfig) -> None:
     fused = PredictionStore(config.output)
     objects = sum(fused.count(index) for index in range(len(fused)))
     PlainConsole(file=sys.stdout, soft_wrap=True).print(
-        f"{config.output}: {objects} detections in {len(fused)} photos, of {len(stores)} stores"
+        f"{config.output}: {objects} detections in {len(fused)} images, of {len(stores)} stores"
     )
     for note in notes:
         say(f"note: {note}")

@@ -165,28 +165,28 @@ def check_data(
 
 
 def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float) -> None:
-    """Compare the store with the photos, and name those that failed.
+    """Compare the store with the images, and name those that failed.
 
     Raises:
-        InputError: the store lacks a photo that did not fail, or has not one candidate.
+        InputError: the store lacks an image that did not fail, or has not one candidate.
     """
     store = PredictionStore(directory)
     lost = sorted({*image_ids}.difference(store.image_ids, store.failed))
     if lost:
         raise InputError(
-            f"{directory}: {len(lost)} of the {len(image_ids)} photos are not there: "
+            f"{directory}: {len(lost)} of the {len(image_ids)} images are not there: "
             f"{', '.join(lost[:LISTED])}{', ...' if len(lost) > LISTED else ''}; run the same "
             "command again, it predicts what is missing"
         )
     if len(store) and not any(store.count(index) for index in range(len(store))):
         raise InputError(
-            f"no photo has a candidate: no class of any box scored above module.min_score="
+            f"no image has a candidate: no class of any box scored above module.min_score="
             f"{min_score}; is the checkpoint a trained one?"
         )
-    log.info("wrote %s: %d photos", directory, len(store))
+    log.info("wrote %s: %d images", directory, len(store))
     if store.failed:
         log.error(
-            "%d of the %d photos could not be predicted; run the same command again when they are "
+            "%d of the %d images could not be predicted; run the same command again when they are "
             "repaired, it predicts these alone:",
             len(store.failed),
             len(image_ids),
@@ -196,9 +196,9 @@ def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float)
 
 
 def predict(config: DictConfig) -> Path:
-    """Predict every photo of the split and return the folder of the prediction store.
+    """Predict every image of the split and return the folder of the prediction store.
 
-    Photos that are in the folder already are not predicted again.
+    Images that are in the folder already are not predicted again.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()  # so that a device is free again when the first process is killed
@@ -224,7 +224,7 @@ def predict(config: DictConfig) -> Path:
     # every process asks before the first of them writes: they wait for one another to be connected
     datamodule.predicted_image_ids = claim_folder(directory, meta)
     if datamodule.predicted_image_ids:
-        log.info("%s has %d photos", directory, len(datamodule.predicted_image_ids))
+        log.info("%s has %d images", directory, len(datamodule.predicted_image_ids))
     writer = PredictionWriter(
         directory=directory, meta=meta, images_per_shard=config.images_per_shard
     )
@@ -240,14 +240,14 @@ def predict(config: DictConfig) -> Path:
             raise
         raise InputError(f"{failure}; {signals.RESUMES['predict']}") from error
     if trainer.is_global_zero:
-        image_ids = datamodule.photos_to_predict.image_ids
+        image_ids = datamodule.images_to_predict.image_ids
         check_predicted(directory, image_ids, ensemble.min_score)
     return directory
 
 
 @entry_point("predict", lock=lambda config: working_in(config.predictions, key="predictions"))
 def main(config: DictConfig) -> None:
-    """Hydra's task: predict. The exit code is 1 where photos failed."""
+    """Hydra's task: predict. The exit code is 1 where images failed."""
     check_multirun(config.trainer)
     directory = predict(config)
     # Lightning kills the first process when another ends with an error, so it alone says so

@@ -43,7 +43,7 @@ def run_settings(config: DictConfig) -> list[tuple[str, str]]:
         settings += [("Predictions", config.predictions), ("Post-processing", rules)]
     settings.append(("Truth", config.annotations))
     if config.images is not None:
-        settings.append(("Photos", config.images))
+        settings.append(("Images", config.images))
     if config.split is not None:
         settings.append(("Images", f"validation part of {config.split}"))
     classes = "category and attributes" if config.use_attributes else "category"
@@ -201,9 +201,9 @@ def main(config: DictConfig) -> None:
     write_report(report, config.output)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     examples = [*report.worst, *report.best]
-    missing = sum(example.photo_problem is not None for example in examples)
+    missing = sum(example.image_problem is not None for example in examples)
     if missing:
-        console.print(f"{missing} of {len(examples)} photos could not be read", style="yellow")
+        console.print(f"{missing} of {len(examples)} images could not be read", style="yellow")
     if config.drawings_dir is not None:
         files = write_drawings(examples, config.drawings_dir)
         console.print(f"wrote {len(files)} drawings to {config.drawings_dir}")

@@ -1,4 +1,4 @@
-"""``python -m src.synthesize``: photos of dressed figures with their truth, drawn by code."""
+"""``python -m src.synthesize``: images of dressed figures with their truth, drawn by code."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from src.io import check_writable
 from src.synthetic import synthesize, synthesize_csv
 from src.synthetic.request import parse_categories, parse_image_size
 
-_PHOTO_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
+_IMAGE_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
 
 
 @entry_point("synthesize", lock=lambda config: working_in(config.output, key="output"))
 def main(config: DictConfig) -> None:
-    """Draw the photos, or write the CSV alone, with a progress bar."""
+    """Draw the images, or write the CSV alone, with a progress bar."""
     keys = to_plain(config)
     output, csv_only = keys.pop("output"), keys.pop("csv_only")
     workers = _workers(keys.pop("num_workers"))
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
-    what = "rows" if csv_only else "photos"
+    what = "rows" if csv_only else "images"
     progress = Progress(TextColumn(what), *columns, console=console)
     task = progress.add_task(what, total=None)
 
@@ -69,13 +69,13 @@ def _run(
         return f"train.csv with {rows} rows" + ("" if written else ", there already")
     drawn = synthesize(
         output,
-        image_size=parse_image_size(image_size, _PHOTO_SIZE),
+        image_size=parse_image_size(image_size, _IMAGE_SIZE),
         categories=categories,
         workers=workers,
         on_progress=on_progress,
         **keys,
     )
-    total = f"{keys['num_train_images']} training photos, {keys['num_test_images']} test photos"
+    total = f"{keys['num_train_images']} training images, {keys['num_test_images']} test images"
     return f"{total}; {drawn} drawn now" if drawn else f"{total}; all there already"
 
 

@@ -63,7 +63,7 @@ def train(config: DictConfig) -> float | None:
     """Run the composed training.
 
     Returns:
-        The best competition score on the validation photos, in [0, 1]; None without any.
+        The best competition score on the validation images, in [0, 1]; None without any.
     """
     leave_out_irrelevant_messages()
     if os.environ.get("LOCAL_RANK", "0") != "0":

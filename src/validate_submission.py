@@ -33,19 +33,19 @@ def chosen_format(name: str, submission: Path) -> SubmissionFormat:
     return format_named(name)
 
 
-def photo_sizes(images: str | None, image_ids: list[str]) -> dict[str, tuple[int, int]]:
-    """(height, width) of each photo that is there, by image id.
+def image_sizes(images: str | None, image_ids: list[str]) -> dict[str, tuple[int, int]]:
+    """(height, width) of each image that is there, by image id.
 
     Raises:
-        InputError: no such folder, or a photo cannot be read.
+        InputError: no such folder, or an image cannot be read.
     """
     if images is None:
         return {}
     folder = Path(images)
     if not folder.is_dir():
         raise InputError(f"images={images}: no such folder")
-    photos = {name: find_image(folder, file_name_of(name), key="ImageId") for name in image_ids}
-    return {name: read_size_hw(photo) for name, photo in photos.items() if photo.exists()}
+    files = {name: find_image(folder, file_name_of(name), key="ImageId") for name in image_ids}
+    return {name: read_size_hw(file) for name, file in files.items() if file.exists()}
 
 
 def find_violations(config: DictConfig) -> tuple[Findings, SubmissionFormat]:
@@ -72,7 +72,7 @@ def find_violations(config: DictConfig) -> tuple[Findings, SubmissionFormat]:
         written_as=written_as,
         image_ids=image_ids,
         labels=labels,
-        sizes_hw=photo_sizes(config.images, image_ids or []),
+        sizes_hw=image_sizes(config.images, image_ids or []),
     )
     return findings, written_as
 

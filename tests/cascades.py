@@ -73,7 +73,7 @@ def make_batch(
 ) -> Batch:
     """Noise with bright rectangles on it, the rectangles being the objects; deterministic.
 
-    The sizes are those of the picture; the photo is ``1 / scale_wh`` times as wide and high.
+    The sizes are those of the view; the image is ``1 / scale_wh`` times as wide and high.
     """
     random = np.random.default_rng(seed)
     samples = []
@@ -96,8 +96,8 @@ def make_batch(
         samples.append(
             make_sample(
                 image=image,
-                image_id=f"photo{number}",
-                image_path=f"photo{number}.jpg",
+                image_id=f"image{number}",
+                image_path=f"image{number}.jpg",
                 original_hw=(round(height / scale_wh[1]), round(width / scale_wh[0])),
                 objects=objects if with_objects else None,
             )

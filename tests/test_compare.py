@@ -21,7 +21,7 @@ from tests.postprocess.generated import WINNER, make_settings
 from tests.tuning.lab_data import write_lab_data
 
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
-# Photos of 8 x 8, on each two shoes; of the second one b finds a part on some photos.
+# Images of 8 x 8, on each two shoes; of the second one b finds a part on some images.
 TRUTH = HEADER + "".join(f"{n}.jpg,1 16,8,8,23\n{n}.jpg,33 16,8,8,24\n" for n in range(8))
 RIGHT = "".join(f"{n}.jpg,1 16,8,8,23\n" for n in range(8))
 

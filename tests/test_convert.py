@@ -29,17 +29,17 @@ def run_convert(*overrides: str) -> subprocess.CompletedProcess[str]:
 def source(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text(f"{HEADER}\na.jpg,1 2,20,30,6_1\nb.jpg,1 x,4,5,6\na.jpg,8 1,20,30,0\n")
-    (tmp_path / "photos").mkdir()
-    Image.new("RGB", (20, 30)).save(tmp_path / "photos" / "a.jpg")
-    Image.new("RGB", (5, 4)).save(tmp_path / "photos" / "b.jpg")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 30)).save(tmp_path / "images" / "a.jpg")
+    Image.new("RGB", (5, 4)).save(tmp_path / "images" / "b.jpg")
     return path
 
 
-def test_conversion_with_a_bad_row_and_a_transposed_picture(tmp_path, source):
+def test_conversion_with_a_bad_row_and_a_transposed_image(tmp_path, source):
     done = run_convert(
         f"annotations={source}",
         f"output={tmp_path}/o.json",
-        f"images={tmp_path}/photos",
+        f"images={tmp_path}/images",
         "on_bad_rows=skip",
         f"skipped_rows={tmp_path}/left_out.csv",
     )
@@ -50,7 +50,7 @@ def test_conversion_with_a_bad_row_and_a_transposed_picture(tmp_path, source):
         f"imaterialist_2019 -> coco: {tmp_path}/o.json",
         "2 objects on 1 images",
     ]
-    assert "1 images are annotated with another size than their pictures have" in done.stdout
+    assert "1 images are annotated with another size than their images have" in done.stdout
     row = next(line for line in lines if "a.jpg" in line)
     assert [cell.strip() for cell in row.strip("│┃").split("│")] == [
         "a.jpg",

@@ -37,7 +37,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def stores(tmp_path: Path) -> list[Path]:
-    """Two models' predictions of the same six photos."""
+    """Two models' predictions of the same six images."""
     directories = [tmp_path / "a", tmp_path / "b"]
     for directory, exact in zip(directories, (0.01, 0.02), strict=True):
         images = make_images(0, 6, count=30, complete_above_score=exact)
@@ -54,15 +54,15 @@ def test_the_command_writes_a_store_that_says_what_made_it(
     assert result.returncode == 0, result.stderr
     fused = PredictionStore(output)
     counts = [fused.count(index) for index in range(6)]
-    assert result.stdout == f"{output}: {sum(counts)} detections in 6 photos, of 2 stores\n"
+    assert result.stdout == f"{output}: {sum(counts)} detections in 6 images, of 2 stores\n"
     assert min(counts) > 10
     settings = LateFusion(
         score_threshold=0.05, nms_iou_threshold=0.5, max_per_image=100, iou_threshold=0.6
     )
     members = [PredictionStore(directory) for directory in stores]
     for index in range(6):
-        of_photo = [member.candidates(index) for member in members]
-        check_same(fused.candidates(index), fuse(of_photo, settings, weights=[2, 1]), "float16")
+        of_image = [member.candidates(index) for member in members]
+        check_same(fused.candidates(index), fuse(of_image, settings, weights=[2, 1]), "float16")
     assert fused.settings["fusion"]["iou_threshold"] == 0.6
     assert fused.settings["weights"] == [2, 1]
     assert [one["settings"]["model"] for one in fused.settings["predictions"]] == ["a", "b"]
@@ -96,7 +96,7 @@ def test_the_command_writes_a_store_that_says_what_made_it(
         (
             {},
             make_images(0, 6, count=3, size_hw=(9, 8)),
-            r"other: photo 000\.jpg of \(9, 8\) px \(height, width\), of \(480, 360\) px in .*a",
+            r"other: image 000\.jpg of \(9, 8\) px \(height, width\), of \(480, 360\) px in .*a",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_stores_that_do_not_fit(
         open_stores([str(stores[0]), str(tmp_path / "other")])
 
 
-def test_photos_that_failed_in_every_store_are_not_dropped(tmp_path: Path) -> None:
+def test_images_that_failed_in_every_store_are_not_dropped(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with make_writer(tmp_path / name) as writer:
             writer.add(make_images(1, 2)[0])
@@ -134,8 +134,8 @@ def test_predicting_with_late_fusion_is_fusing_each_model_on_each_view(
     assert (store.meta.min_score, store.meta.max_candidates) == (0.0, None)
     found = store.candidates(store.index_of("a.jpg"))
 
-    photo = np.asarray(Image.open(folder / "test" / "a.jpg"))  # 120 x 90 px
-    views = [make_view(photo, (85, 64), flip=flip) for flip in (False, True)]
+    image = np.asarray(Image.open(folder / "test" / "a.jpg"))  # 120 x 90 px
+    views = [make_view(image, (85, 64), flip=flip) for flip in (False, True)]
     alone = [
         predict_candidates(
             [member], [view], category_ids=range(5), score_floor=0.25, max_candidates=1000

@@ -31,7 +31,7 @@ CLASSES = 5
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three photos, and a run with two checkpoints."""
+    """Three images, and a run with two checkpoints."""
     directory = tmp_path_factory.mktemp("predict")
     random = np.random.default_rng(0)
     (directory / "test").mkdir()
@@ -83,7 +83,7 @@ def run(folder: Path, output: Path, *more: str) -> PredictionStore:
 
 
 def expected(folder: Path, seeds: tuple[int, ...], scales: list[list[int]]) -> Candidates:
-    """Candidates of ``a.jpg``, a photo of 120x90 px, under flip TTA."""
+    """Candidates of ``a.jpg``, an image of 120x90 px, under flip TTA."""
     members = []
     for seed in seeds:
         content = torch.load(checkpoint(folder, seed), weights_only=True)
@@ -91,9 +91,9 @@ def expected(folder: Path, seeds: tuple[int, ...], scales: list[list[int]]) -> C
         names = {k.removeprefix("detector."): v for k, v in content["state_dict"].items()}
         detector.load_state_dict(names)
         members.append(detector.eval())
-    photo = np.asarray(Image.open(folder / "test" / "a.jpg"))
+    image = np.asarray(Image.open(folder / "test" / "a.jpg"))
     sizes_hw = [(round(120 * short / 90), short) for short, _ in scales]
-    views = [make_view(photo, size, flip=flip) for flip in (False, True) for size in sizes_hw]
+    views = [make_view(image, size, flip=flip) for flip in (False, True) for size in sizes_hw]
     (candidates,) = predict_candidates(
         members, views, category_ids=range(CLASSES), score_floor=0.25, max_candidates=1000
     )
@@ -140,7 +140,7 @@ def test_another_setting_in_the_same_folder_is_refused(folder: Path, tmp_path: P
 def test_no_candidates_at_all_is_said(folder: Path, tmp_path: Path) -> None:
     given = [f"checkpoint={checkpoint(folder, 0)}", "module.min_score=0.9999"]
     message = (
-        r"no photo has a candidate: no class of any box scored above module.min_score=0.9999; is "
+        r"no image has a candidate: no class of any box scored above module.min_score=0.9999; is "
         "the checkpoint a trained one"
     )
     with pytest.raises(InputError, match=message):

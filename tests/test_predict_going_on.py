@@ -1,4 +1,4 @@
-"""A prediction that was cut off, or whose photos failed, resumes; several processes share it."""
+"""A prediction that was cut off, or whose images failed, resumes; several processes share it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARDS_OF_ONE = "images_per_shard=1"
 
 @pytest.fixture
 def predicted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of the photos that a model has seen, in order."""
+    """Ids of the images that a model has seen, in order."""
     seen: list[str] = []
     original = src.modules.ensemble.predict_candidates
 
@@ -71,7 +71,7 @@ def test_what_is_in_the_store_is_not_predicted_again(
     # and one of a run on more devices
     (cut.directory / ".rank00003_shard00000.arrow.h-1-1.part").write_bytes(b"half")
     predicted.clear()
-    # workers are how photos are read, not what they are
+    # workers are how images are read, not what they are
     check_same_stores(run(folder, tmp_path, *given, "datamodule.prefetch_factor=4"), whole)
     assert predicted == ["b.jpg"]
     assert not list(cut.directory.glob(".*.part"))
@@ -102,28 +102,28 @@ def test_an_error_keeps_what_was_predicted_before_it(
     assert predicted == list(SIZES_HW)
 
 
-def test_failed_photos_are_listed_and_are_predicted_when_they_are_repaired(
+def test_failed_images_are_listed_and_are_predicted_when_they_are_repaired(
     folder: Path,
     tmp_path: Path,
     predicted: list[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    photos = copied(folder, tmp_path)
-    Image.new("RGB", (400, 20)).save(photos / "thin.jpg")
-    (photos / "b.jpg").write_bytes((folder / "test" / "b.jpg").read_bytes()[:900])
-    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={photos}"]
+    images = copied(folder, tmp_path)
+    Image.new("RGB", (400, 20)).save(images / "thin.jpg")
+    (images / "b.jpg").write_bytes((folder / "test" / "b.jpg").read_bytes()[:900])
+    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={images}"]
     store = run(folder, tmp_path, *given)
     assert store.image_ids == ("a.jpg", "c.jpg")
     assert list(store.failed) == ["b.jpg", "thin.jpg"]
     assert "truncated" in store.failed["b.jpg"]
     assert "becomes a view of 5x96 px at the scale (64, 96)" in store.failed["thin.jpg"]
     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
-    assert errors[0].startswith("2 of the 4 photos could not be predicted; run the same command")
+    assert errors[0].startswith("2 of the 4 images could not be predicted; run the same command")
     assert [text.split(": ")[0] for text in errors[1:]] == [
         "no prediction of b.jpg",
         "no prediction of thin.jpg",
     ]
-    (photos / "b.jpg").write_bytes((folder / "test" / "b.jpg").read_bytes())
+    (images / "b.jpg").write_bytes((folder / "test" / "b.jpg").read_bytes())
     predicted.clear()
     again = run(folder, tmp_path, *given)
     assert predicted == ["b.jpg"]
@@ -131,20 +131,20 @@ def test_failed_photos_are_listed_and_are_predicted_when_they_are_repaired(
     assert list(again.failed) == ["thin.jpg"]
 
 
-def test_a_vanished_photo_makes_the_exit_code_1_and_postprocessing_names_it(
+def test_a_vanished_image_makes_the_exit_code_1_and_postprocessing_names_it(
     folder: Path,
     tmp_path: Path,
 ) -> None:
-    photos = copied(folder, tmp_path)
+    images = copied(folder, tmp_path)
     sample = tmp_path / "sample.csv"
     sample.write_text("ImageId,EncodedPixels,ClassId\n" + "".join(f"{n},,\n" for n in SIZES_HW))
-    (photos / "b.jpg").unlink()
-    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={photos}"]
+    (images / "b.jpg").unlink()
+    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={images}"]
     given += [f"datamodule.sample_submission={sample}", f"hydra.run.dir={tmp_path}/run"]
     store = tmp_path / "store"
     result = command(*overrides(folder, *given, f"predictions={store}"), folder=tmp_path)
     assert result.returncode == 1, result.stderr
-    assert f"no prediction of b.jpg: {photos}/b.jpg: the image file is missing" in result.stdout
+    assert f"no prediction of b.jpg: {images}/b.jpg: the image file is missing" in result.stdout
     assert PredictionStore(store).image_ids == ("a.jpg", "c.jpg")
     result = subprocess.run(
         [
@@ -162,36 +162,36 @@ def test_a_vanished_photo_makes_the_exit_code_1_and_postprocessing_names_it(
     assert result.returncode == 2
     assert result.stderr.strip() == (
         f"error: {store}: 1 of the 3 images of its split have no predictions, the first is 'b.jpg' "
-        f"({photos}/b.jpg: the image file is missing); run predict on them, or give partial=true "
+        f"({images}/b.jpg: the image file is missing); run predict on them, or give partial=true "
         "to use the images that are there"
     )
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_a_folder_with_none_of_the_photos_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_none_of_the_images_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_text("ImageId\nx.jpg\ny.jpg\n")
     given = [f"checkpoint={checkpoint(folder, 0)}"]
-    with pytest.raises(InputError, match=r"'x\.jpg' has no photo in .*\(2 of 2 ids have none\)"):
+    with pytest.raises(InputError, match=r"'x\.jpg' has no image in .*\(2 of 2 ids have none\)"):
         run(folder, tmp_path, *given, f"datamodule.sample_submission={tmp_path}/sample.csv")
 
 
-def test_a_list_of_photos_that_lost_one_is_noticed(folder: Path, tmp_path: Path) -> None:
-    photos = copied(folder, tmp_path)
-    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={photos}"]
+def test_a_list_of_images_that_lost_one_is_noticed(folder: Path, tmp_path: Path) -> None:
+    images = copied(folder, tmp_path)
+    given = [f"checkpoint={checkpoint(folder, 0)}", f"datamodule.test_images={images}"]
     run(folder, tmp_path, *given)
-    (photos / "a.jpg").unlink()
-    message = r"1 images are in the prediction store that are none of the 2 photos .* 'a\.jpg'"
+    (images / "a.jpg").unlink()
+    message = r"1 images are in the prediction store that are none of the 2 images .* 'a\.jpg'"
     with pytest.raises(InputError, match=message):
         run(folder, tmp_path, *given)
 
 
-def test_photos_that_were_lost_on_the_way_are_named(
+def test_images_that_were_lost_on_the_way_are_named(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(PredictionWriter, "write_on_batch_end", lambda *args: None)
-    message = r"predictions_test: 3 of the 3 photos are not there: a\.jpg, b\.jpg, c\.jpg; run the"
+    message = r"predictions_test: 3 of the 3 images are not there: a\.jpg, b\.jpg, c\.jpg; run the"
     with pytest.raises(InputError, match=message):
         run(folder, tmp_path, f"checkpoint={checkpoint(folder, 0)}")
 
@@ -220,7 +220,7 @@ def test_a_sweep_on_several_devices_is_refused_in_one_line(folder: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_two_processes_goes_on_with_fewer_photos_than_processes(
+def test_a_killed_run_of_two_processes_goes_on_with_fewer_images_than_processes(
     folder: Path,
     tmp_path: Path,
 ) -> None:
@@ -251,7 +251,7 @@ def test_a_killed_run_of_two_processes_goes_on_with_fewer_photos_than_processes(
         os.killpg(process.pid, signal.SIGKILL)
     before = {path.name: path.stat().st_mtime_ns for path in store.glob("*.arrow")}
     assert 10 <= len(before) < 120
-    # one photo is left for two processes
+    # one image is left for two processes
     ids = PredictionStore(store).image_ids
     *others, last = sorted(path for path in (tmp_path / "many").iterdir() if path.name not in ids)
     for path in others:

@@ -86,7 +86,7 @@ RECIPE: list[tuple[str, str, Any]] = [
     ("S5", f"{DETECTOR}.data_preprocessor.pad_size_divisor", 32),
     ("S5", f"{DETECTOR}.data_preprocessor.mean", [123.675, 116.28, 103.53]),
     ("S5", f"{DETECTOR}.data_preprocessor.std", [58.395, 57.12, 57.375]),
-    ("S5", f"{DETECTOR}.data_preprocessor.bgr_to_rgb", False),  # photos are read as RGB
+    ("S5", f"{DETECTOR}.data_preprocessor.bgr_to_rgb", False),  # images are read as RGB
     ("S6", "optimizer._target_", "torch.optim.SGD"),
     ("S6", "optimizer.lr", 0.03),
     ("S6", "optimizer.momentum", 0.9),

@@ -23,7 +23,7 @@ from tests.reporting.test_sweep_page import write_sweep
 
 ROOT = Path(__file__).parents[1]
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
-# Photos of 8 x 8; on each, the upper left quarter is a shoe.
+# Images of 8 x 8; on each, the upper left quarter is a shoe.
 QUARTER = "1 4 9 4 17 4 25 4"
 TRUTH = HEADER + "".join(f"{name}.jpg,{QUARTER},8,8,23\n" for name in ("a", "b", "c"))
 
@@ -59,7 +59,7 @@ def test_page_and_drawings_of_a_submission(folder, tmp_path):
         "num_best=5",
     )
     assert done.returncode == 0, done.stderr
-    assert "1 of 3 photos could not be read" in done.stdout
+    assert "1 of 3 images could not be read" in done.stdout
     assert f"wrote 3 drawings to {tmp_path}/drawings" in done.stdout
     assert f"wrote {tmp_path}/pages/report.html" in done.stdout
     # 15 of 16 pixels are found in b: IoU 0.9375, a hit at nine thresholds.

@@ -14,7 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
-# Three photos of 8 x 8. On each: the left half is a shoe, a box in it a pocket of two attributes.
+# Three images of 8 x 8. On each: the left half is a shoe, a box in it a pocket of two attributes.
 TRUTH = HEADER + "".join(
     f"{name}.jpg,1 32,8,8,23\n{name}.jpg,9 8,8,8,32_5_7\n" for name in ("a", "b", "c")
 )
@@ -65,8 +65,8 @@ def test_last_line_is_the_result(folder):
     assert "(pooled, 3 images, 95% interval" in text
 
 
-def test_split_attributes_and_photos(folder):
-    """The photos say that nothing is exchanged, and one of them is missing."""
+def test_split_attributes_and_images(folder):
+    """The images say that nothing is exchanged, and one of them is missing."""
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(folder / "a.jpg")
     done = score(
         f"submission={folder}/submission.csv",

@@ -55,7 +55,7 @@ def test_every_violation_is_listed(run: Any, tmp_path: Path) -> None:
     ]
 
 
-def test_2020_is_told_by_its_column_and_photos_give_the_raster(run: Any, tmp_path: Path) -> None:
+def test_2020_is_told_by_its_column_and_images_give_the_raster(run: Any, tmp_path: Path) -> None:
     sample = "ImageId,EncodedPixels,ClassId,AttributesIds\na,1 1,23,\n"
     (tmp_path / "sample.csv").write_text(sample)
     (tmp_path / "sub.csv").write_text(sample.replace("1 1", "1000000 1"))

@@ -83,7 +83,7 @@ def read_header(path: str | Path) -> ImageHeader:
     that broke off, or a long trailer) is decoded to know.
 
     Raises:
-        InputError: the file is missing, is no picture, or is truncated.
+        InputError: the file is missing, is no image, or is truncated.
     """
     path = Path(path)
     with _open(path) as image:
@@ -104,7 +104,7 @@ def read_size_hw(path: str | Path) -> tuple[int, int]:
         (height, width) in pixels, EXIF orientation applied.
 
     Raises:
-        InputError: the file is missing, is no picture, or is truncated.
+        InputError: the file is missing, is no image, or is truncated.
     """
     return read_header(path).displayed_hw
 
@@ -112,13 +112,13 @@ def read_size_hw(path: str | Path) -> tuple[int, int]:
 def read_image_rgb(
     path: str | Path, *, at_least_hw: tuple[int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Pixels of a picture as it is displayed.
+    """Pixels of an image as it is displayed.
 
     Grayscale is repeated in the three channels, CMYK and palettes are converted, transparency is
     dropped, 16-bit values keep their high byte.
 
     Args:
-        path: the picture.
+        path: the image.
         at_least_hw: height and width that the result may not fall below; a JPEG is then decoded at
             a half, a quarter or an eighth of its size where that is enough. None: at full size.
 
@@ -126,7 +126,7 @@ def read_image_rgb(
         (H, W, 3) uint8, RGB, 0-255, EXIF rotation applied.
 
     Raises:
-        InputError: the file is missing, is no picture, or is truncated.
+        InputError: the file is missing, is no image, or is truncated.
     """
     path = Path(path)
     with _open(path) as image:
@@ -142,7 +142,7 @@ def read_image_rgb(
 
 
 def _pixels(rgb: Image.Image) -> npt.NDArray[np.uint8]:
-    """Copy the pixels of an RGB picture, shape (H, W, 3).
+    """Copy the pixels of an RGB image, shape (H, W, 3).
 
     Pillow keeps four bytes a pixel. Arrow shows them as they are where the rows lie together, which
     Pillow sees to up to 16 MB: in a fifth of the time of Pillow's own export.
@@ -162,7 +162,7 @@ def _open(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise InputError(f"{path}: the image file is missing") from error
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: not a picture, or cut off in its header ({error})") from error
+        raise InputError(f"{path}: not an image, or cut off in its header ({error})") from error
     try:
         _check_pixels(path, image.size)
     except InputError:
@@ -175,7 +175,7 @@ def _load(image: Image.Image, path: Path) -> None:
     try:
         image.load()
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(f"{path}: the picture is damaged or truncated ({error})") from error
+        raise InputError(f"{path}: the image is damaged or truncated ({error})") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -186,8 +186,8 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _has_end_mark(path: Path, picture_format: str) -> bool:
-    mark = _END_MARKS.get(picture_format)
+def _has_end_mark(path: Path, image_format: str) -> bool:
+    mark = _END_MARKS.get(image_format)
     if mark is None:
         return False
     with open(path, "rb") as file:

@@ -124,11 +124,11 @@ _READERS = 16  # headers are read side by side, because a cold disk answers in m
 
 @dataclass(frozen=True, slots=True)
 class SizeFinding:
-    """An image whose annotated size is not that of its picture, or whose masks were turned."""
+    """An image whose annotated size is not that of its image, or whose masks were turned."""
 
     image_id: str
     annotated_hw: tuple[int, int]  # pixels
-    picture_hw: tuple[int, int]  # pixels, EXIF rotation applied
+    image_hw: tuple[int, int]  # pixels, EXIF rotation applied
     repaired: bool  # Height and Width were exchanged; otherwise the annotated size was kept
     reading: str = AS_DISPLAYED  # which image the masks were made on, as_displayed or as_stored
 
@@ -141,14 +141,14 @@ def outcome_in_words(finding: SizeFinding, *, repaired: str) -> str:
 
 
 class ImageSizes:
-    """Compares annotated sizes with picture headers, each picture once.
+    """Compares annotated sizes with image headers, each image once.
 
-    How the annotated size and the picture's go together: ``exif_readings.make_frame``.
+    How the annotated size and the image's go together: ``exif_readings.make_frame``.
 
     Args:
-        images_directory: where the pictures are, or None to take every size as annotated.
+        images_directory: where the images are, or None to take every size as annotated.
         name_key: the key or column in which the source names images, for messages.
-        missing_are_kept: take the size as annotated, too, where a picture is missing or damaged.
+        missing_are_kept: take the size as annotated, too, where an image is missing or damaged.
 
     Raises:
         InputError: no such folder.
@@ -165,23 +165,23 @@ class ImageSizes:
         self._directory = None if images_directory is None else Path(images_directory)
         if self._directory is not None and not self._directory.is_dir():
             raise InputError(f"{self._directory}: no such image folder")
-        self._pictures: dict[str, ImageHeader | str] = {}
+        self._images: dict[str, ImageHeader | str] = {}
         self._settled: dict[ImageRecord, Frame | str] = {}
 
     def settle(self, images: Sequence[ImageRecord]) -> list[Frame | str]:
         """For each image, the frame of its masks and the record with the size that is right for it.
 
         Returns:
-            As many entries; a text where the picture is missing or damaged, saying so.
+            As many entries; a text where the image is missing or damaged, saying so.
         """
         new = dict.fromkeys(image for image in images if image not in self._settled)
         if new and self._directory is not None:
             with ThreadPoolExecutor(_READERS) as pool:
                 found = pool.map(self._read_header, [image.file_name for image in new])
                 for image, header in zip(new, found, strict=True):
-                    self._pictures[image.image_id] = header
+                    self._images[image.image_id] = header
         for image in new:
-            found_header = self._pictures.get(image.image_id)
+            found_header = self._images.get(image.image_id)
             if isinstance(found_header, ImageHeader):
                 self._settled[image] = make_frame(image, found_header)
             elif found_header is None or self._missing_are_kept:
@@ -190,15 +190,15 @@ class ImageSizes:
                 self._settled[image] = found_header
         return [self._settled[image] for image in images]
 
-    def picture_hw(self, image_id: str) -> tuple[int, int] | None:
-        """Size of the picture as displayed in pixels, None where it was not read."""
-        header = self._pictures.get(image_id)
+    def image_hw(self, image_id: str) -> tuple[int, int] | None:
+        """Size of the image as displayed in pixels, None where it was not read."""
+        header = self._images.get(image_id)
         return header.displayed_hw if isinstance(header, ImageHeader) else None
 
     @property
     def num_missing(self) -> int:
-        """Number of images, of those settled so far, whose picture is missing or damaged."""
-        return sum(isinstance(header, str) for header in self._pictures.values())
+        """Number of images, of those settled so far, whose image is missing or damaged."""
+        return sum(isinstance(header, str) for header in self._images.values())
 
     def findings(self, readings: Mapping[str, str]) -> list[SizeFinding]:
         """Images of which a user should know, in the order in which they came.
@@ -212,11 +212,11 @@ class ImageSizes:
                 continue
             image_id = frame.record.image_id
             reading = readings.get(image_id, AS_DISPLAYED)
-            picture_hw = self.picture_hw(image_id) or frame.annotated_hw
-            if picture_hw != frame.annotated_hw or reading == AS_STORED:
+            image_hw = self.image_hw(image_id) or frame.annotated_hw
+            if image_hw != frame.annotated_hw or reading == AS_STORED:
                 repaired = reading != AS_STORED and frame.record.size_hw != frame.annotated_hw
                 findings.append(
-                    SizeFinding(image_id, frame.annotated_hw, picture_hw, repaired, reading)
+                    SizeFinding(image_id, frame.annotated_hw, image_hw, repaired, reading)
                 )
         return findings
 

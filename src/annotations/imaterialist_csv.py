@@ -2,11 +2,11 @@
 
 The CSV of iMaterialist (Fashion) 2019: ``ImageId,EncodedPixels,Height,Width,ClassId``.
 ``ClassId`` is a category and its attributes, joined by underscores in an order of their own
-(``6_13_24``); ``ImageId`` is the file name of the picture.
+(``6_13_24``); ``ImageId`` is the file name of the image.
 
 The CSV of iMaterialist (Fashion) 2020: as 2019, with a column ``AttributesIds`` of its own.
 ``ClassId`` is the category alone; ``AttributesIds`` are joined by commas in ascending order, empty
-for none; ``ImageId`` is the file name of the picture without ``.jpg``. The categories are those of
+for none; ``ImageId`` is the file name of the image without ``.jpg``. The categories are those of
 2019. The attribute ids are not: 2020 has 294 with gaps, and converting keeps the numbers as they
 are.
 """
@@ -109,7 +109,7 @@ def read_csv_blocks(
         edition: which columns it has.
         labels: the legal categories and, where it lists any, attributes.
         notes: takes what a user should know, after the last block.
-        size_hw: size in pixels of every picture, or of the picture of an image id, for a file
+        size_hw: size in pixels of every image, or of the image of an image id, for a file
             without the columns Height and Width (a submission). Where the file has them, they
             count.
         on_progress: called with the number of bytes read and their total.

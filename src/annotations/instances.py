@@ -17,7 +17,7 @@ LONG_EDGE_PX = 1024
 
 
 def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
-    """The raster of the 2020 competition for a photo of this size: its long edge has 1024 pixels.
+    """The raster of the 2020 competition for an image of this size: its long edge has 1024 pixels.
 
     The short edge keeps the aspect ratio, rounded to the nearest pixel (a half up), at least 1.
     """
@@ -28,10 +28,10 @@ def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One photo of a data set, with the size it has after its EXIF rotation is applied."""
+    """One image of a data set, with the size it has after its EXIF rotation is applied."""
 
     image_id: str  # as the annotation file spells it
-    file_name: str  # of the picture, relative to the image directory
+    file_name: str  # of the image, relative to the image directory
     height_px: int
     width_px: int
 

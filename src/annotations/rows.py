@@ -98,13 +98,13 @@ def split_fields(line: bytes) -> list[bytes] | None:
 
 
 SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
-"""Height and width in pixels of the picture of an image id, where the file does not say them."""
+"""Height and width in pixels of the image of an image id, where the file does not say them."""
 
 NO_OBJECT = -1
 """The category of a row that names an image and no object."""
 
 _LONGEST_LIST = 12  # of ids in a message
-_LARGEST_PICTURE_PX = 2**31 - 1  # run lengths are stored as int32
+_LARGEST_IMAGE_PX = 2**31 - 1  # run lengths are stored as int32
 
 
 class RowError(ValueError):
@@ -180,7 +180,7 @@ def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
 def check_size(
     height: str, width: str, names: tuple[str, str] = ("Height", "Width")
 ) -> tuple[int, int]:
-    """Height and width of a picture in pixels from text, each at least 1.
+    """Height and width of an image in pixels from text, each at least 1.
 
     Args:
         height: the text.
@@ -191,13 +191,13 @@ def check_size(
         RowError: not whole numbers, below 1, or more pixels together than 32 bits can count.
     """
     size_hw = (
-        parse_whole_number(height, names[0], 1, _LARGEST_PICTURE_PX),
-        parse_whole_number(width, names[1], 1, _LARGEST_PICTURE_PX),
+        parse_whole_number(height, names[0], 1, _LARGEST_IMAGE_PX),
+        parse_whole_number(width, names[1], 1, _LARGEST_IMAGE_PX),
     )
-    if size_hw[0] * size_hw[1] > _LARGEST_PICTURE_PX:
+    if size_hw[0] * size_hw[1] > _LARGEST_IMAGE_PX:
         raise RowError(
             f"{names[0]} {size_hw[0]} times {names[1]} {size_hw[1]} is over "
-            f"{_LARGEST_PICTURE_PX} pixels"
+            f"{_LARGEST_IMAGE_PX} pixels"
         )
     return size_hw
 

@@ -79,7 +79,7 @@ def open_source(
         path: a 2019 or 2020 CSV, or COCO JSON.
         labels: the legal categories and attributes. Without: those a COCO file carries, or for a
             CSV the 46 categories of 2019 and, in 2019, its 92 attributes (2020's are not checked).
-        size_hw: size in pixels of all pictures, or of the picture of an image id, for a CSV
+        size_hw: size in pixels of all images, or of the image of an image id, for a CSV
             without Height and Width.
         on_progress: called with the number of bytes read and their total.
 

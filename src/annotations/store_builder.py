@@ -80,11 +80,11 @@ def build_store(
     Args:
         source: a 2019 or 2020 CSV, or COCO JSON; told apart by content.
         directory: the folder to make; a store that stands there is replaced.
-        images_directory: the pictures, to compare sizes with and to repair transposed ones.
+        images_directory: the images, to compare sizes with and to repair transposed ones.
         exif: which image masks were made on where an EXIF orientation turns it: ``as_displayed``,
             ``as_stored``, or ``auto``, see ``exif_readings``.
         exif_undecided: what ``auto`` takes where nothing decides; None: that is refused.
-        missing_images: ``refuse`` the rows of an image whose picture is missing or damaged, or
+        missing_images: ``refuse`` the rows of an image whose image is missing or damaged, or
             ``keep`` them with the size as annotated.
         on_bad_rows: ``error`` or ``skip``.
         duplicates: ``keep`` or ``drop`` objects that have the image, category, attributes and mask
@@ -93,7 +93,7 @@ def build_store(
             ``.skipped.csv`` behind it.
         label_descriptions: the legal categories and attributes as a JSON file; default: the file
             ``<source>.label_descriptions.json``, what a COCO source carries, those of 2019.
-        size_hw: size in pixels of all pictures, or of the picture of an image id, for a CSV
+        size_hw: size in pixels of all images, or of the image of an image id, for a CSV
             without Height and Width.
         on_progress: called with the number of bytes read and their total.
 
@@ -395,7 +395,7 @@ def _made_from(
         "missing_images": missing_images,
         "on_bad_rows": on_bad_rows,
         "duplicates": duplicates,
-        "size_hw": "of each picture" if callable(size_hw) else size_hw and list(size_hw),
+        "size_hw": "of each image" if callable(size_hw) else size_hw and list(size_hw),
     }
 
 

@@ -208,7 +208,7 @@ class StoreWriter:
     def _one_record_an_image(self) -> npt.NDArray[np.bool_]:
         """Choose one size for images whose rows disagree, and refuse the rows that have another.
 
-        The size of the picture wins, else the one that most rows have, else the first.
+        The size of the image wins, else the one that most rows have, else the first.
 
         Returns:
             Shape (number of records,), bool: the records that were chosen.
@@ -224,10 +224,8 @@ class StoreWriter:
         votes = np.bincount([*self._record_of_row, *named], minlength=len(records))
         winner_of: dict[int, int] = {}
         for image_id, rivals in by_id.items():
-            picture_hw = self._sizes.picture_hw(image_id)
-            best = max(
-                rivals, key=lambda index: (records[index].size_hw == picture_hw, votes[index])
-            )
+            image_hw = self._sizes.image_hw(image_id)
+            best = max(rivals, key=lambda index: (records[index].size_hw == image_hw, votes[index]))
             winner_of.update({index: best for index in rivals if index != best})
         chosen[list(winner_of)] = False
         losing = [

@@ -44,7 +44,7 @@ class Evaluator(Callback):
         num_images: Images that are drawn, the same after each validation, evenly spread over the
             ids: image, ground truth and detections side by side, with masks and labels drawn in,
             so that they are there whatever a viewer does with overlays. Loggers show them as
-            ``validation/pictures``. 0: none.
+            ``validation/images``. 0: none.
         image_edge_px: Longer edge of each of the three.
 
     Raises:
@@ -185,7 +185,7 @@ class Evaluator(Callback):
                 edge_px=self.image_edge_px,
             )
         if images:
-            log_images(trainer, "validation/pictures", images)
+            log_images(trainer, "validation/images", images)
 
 
 def gather_over_ranks(part: Part) -> list[Part]:

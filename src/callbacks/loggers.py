@@ -1,4 +1,4 @@
-"""What Lightning's loggers have no common call for: tables, pictures, and where a run resumes."""
+"""What Lightning's loggers have no common call for: tables, images, and where a run resumes."""
 
 from __future__ import annotations
 

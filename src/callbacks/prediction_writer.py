@@ -43,7 +43,7 @@ class PredictionWriter(BasePredictionWriter):
         """
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, CompetitionDataModule)
-        write_expected(self.directory, datamodule.photos_to_predict.image_ids)
+        write_expected(self.directory, datamodule.images_to_predict.image_ids)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the store; images of an earlier, killed run of the same settings are kept."""

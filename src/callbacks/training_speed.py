@@ -1,4 +1,4 @@
-"""How fast a training is, what of its time goes into waiting for photos, and its GPU memory."""
+"""How fast a training is, what of its time goes into waiting for images, and its GPU memory."""
 
 from __future__ import annotations
 

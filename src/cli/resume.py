@@ -47,7 +47,7 @@ SAME_KEYS = (
     "trainer.limit_train_batches",
 )
 FREE_KEYS = (
-    # places; the photos trained on are compared by themselves, when the data is read
+    # places; the images trained on are compared by themselves, when the data is read
     "datamodule.annotations",
     "datamodule.images",
     "datamodule.label_descriptions",
@@ -105,7 +105,7 @@ EARLIER_SCORERS = (
     "callbacks.competition_score",
     "callbacks.coco_average_precision",
     "callbacks.class_table",
-    "callbacks.validation_pictures",
+    "callbacks.validation_images",
 )
 # Trials, which a real run takes nothing of: keys of ``trainer``.
 TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")

@@ -1,4 +1,4 @@
-"""Photos and annotations as batches."""
+"""Images and annotations as batches."""
 
 import os
 

@@ -230,7 +230,7 @@ def indices_wide_enough(
 
 
 def log_report(report: BuildReport) -> None:
-    """Log what was read: its size, sizes that disagree with the photos, rows left out."""
+    """Log what was read: its size, sizes that disagree with the images, rows left out."""
     log.info("%s: %d objects on %d images", report.source, report.objects, report.images)
     if report.crowd_objects:
         log.info("%d of them are crowd regions (iscrowd)", report.crowd_objects)
@@ -238,10 +238,10 @@ def log_report(report: BuildReport) -> None:
         log.warning("%d of them have a mask without a pixel", report.empty_masks)
     for finding in report.size_findings[:MOST_FINDINGS]:
         log.warning(
-            "%s: annotated as %d x %d px (height x width), the photo has %d x %d: %s",
+            "%s: annotated as %d x %d px (height x width), the image has %d x %d: %s",
             finding.image_id,
             *finding.annotated_hw,
-            *finding.picture_hw,
+            *finding.image_hw,
             outcome_in_words(finding, repaired="exchanged, repaired"),
         )
     if len(report.size_findings) > MOST_FINDINGS:

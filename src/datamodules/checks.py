@@ -31,14 +31,14 @@ def check_probability(key: str, value: float) -> None:
 
 
 def check_repeat_factor(key: str, value: float | None) -> None:
-    """Check the share of the photos below which a category is rare.
+    """Check the share of the images below which a category is rare.
 
     Raises:
         InputError: it is neither None nor in (0, 1].
     """
     if value is not None and not 0 < value <= 1:
         raise InputError(
-            f"{key}={value}: legal are null and a share of the photos, above 0 and at most 1"
+            f"{key}={value}: legal are null and a share of the images, above 0 and at most 1"
         )
 
 
@@ -52,22 +52,22 @@ def check_choice(key: str, value: str, legal: Sequence[str]) -> None:
         raise InputError(f"{key}={value}: legal are {' and '.join(legal)}")
 
 
-def check_batch_size(batch_size: int, devices: int, *, photos: int, split_file: Path) -> None:
-    """Check that the photos to train on are enough for a step.
+def check_batch_size(batch_size: int, devices: int, *, images: int, split_file: Path) -> None:
+    """Check that the images to train on are enough for a step.
 
     Raises:
         InputError: there are fewer than the devices' batches take.
     """
-    if batch_size * devices > photos:
+    if batch_size * devices > images:
         raise InputError(
             f"datamodule.batch_size={batch_size} on {devices} device(s) takes "
-            f"{batch_size * devices} photos a step; {split_file} has {photos} training photos "
+            f"{batch_size * devices} images a step; {split_file} has {images} training images "
             "with objects"
         )
 
 
 def check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) -> None:
-    """Check the limits of a resized photo's edges, in pixels.
+    """Check the limits of a resized image's edges, in pixels.
 
     Args:
         prefix: what stands before ``_short_edge_px`` and ``_long_edge_px`` in the keys' names.
@@ -97,27 +97,27 @@ def check_directory(key: str, directory: Path | None) -> Path:
         InputError: none is given, or it is no folder.
     """
     if directory is None:
-        raise InputError(f"{key}=null: this needs the folder of the photos")
+        raise InputError(f"{key}=null: this needs the folder of the images")
     if not directory.is_dir():
         raise InputError(f"{key}={directory}: no such folder")
     return directory
 
 
-def check_photos(
+def check_images(
     key: str, directory: Path | None, file_names: Sequence[str], *, some_suffice: bool = False
 ) -> Path:
-    """Return a folder that has to hold certain photos, after one listing of it.
+    """Return a folder that has to hold certain images, after one listing of it.
 
-    A photo may lie in a sub-folder, but not outside the folder, as a symbolic link could have it.
+    An image may lie in a sub-folder, but not outside the folder, as a symbolic link could have it.
 
     Args:
         key: of the folder, for the message.
         directory: the folder.
-        file_names: the photos.
+        file_names: the images.
         some_suffice: refuse only a folder that has none of them.
 
     Raises:
-        InputError: no folder, a photo is missing (names the first, and how many are), or one lies
+        InputError: no folder, an image is missing (names the first, and how many are), or one lies
             outside the folder.
     """
     directory = check_directory(key, directory)

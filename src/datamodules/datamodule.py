@@ -1,4 +1,4 @@
-"""The competition's photos and annotations for Lightning."""
+"""The competition's images and annotations for Lightning."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from src.datamodules.checks import (
     check_batch_size,
     check_choice,
     check_directory,
-    check_photos,
+    check_images,
     check_probability,
     check_repeat_factor,
     check_scale,
 )
 from src.datamodules.dataset import (
-    PhotoDataset,
-    PhotoViews,
-    PhotoViewsDataset,
+    ImageDataset,
+    ImageViews,
+    ImageViewsDataset,
     TrainingDataset,
     by_predicted_size,
     check_scales,
     positions_left,
-    select_photos,
+    select_images,
 )
 from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
 from src.datamodules.split import Split, choose_split_file, load_or_make_split
@@ -50,49 +50,49 @@ log = logging.getLogger(__name__)
 
 
 class CompetitionDataModule(lightning.LightningDataModule):
-    """Photos of the competition, or any data set in one of the formats that the store reads.
+    """Images of the competition, or any data set in one of the formats that the store reads.
 
-    Training photos without an object to train on are left out (see ``indices_to_train_on``), and
+    Training images without an object to train on are left out (see ``indices_to_train_on``), and
     those of which a view would be too narrow. An object that resizing leaves no pixel of is left
-    out of its sample, and a photo that loses all its objects so in one of the sizes that are drawn
-    is trained on as background. Validation and test photos are all predicted, none twice but for
+    out of its sample, and an image that loses all its objects so in one of the sizes that are drawn
+    is trained on as background. Validation and test images are all predicted, none twice but for
     what Lightning pads under several devices (not in prediction).
 
     Args:
         annotations: 2019 CSV, 2020 CSV or COCO JSON, told apart by content; null where only
-            test photos are predicted.
-        images: folder of the annotated photos.
+            test images are predicted.
+        images: folder of the annotated images.
         split_file: which images validate, as ``python -m src.split`` writes it. Made and saved
             there where it is missing.
         num_validation_images: how many images validate, or, below 1, which share of them where the
             split is made. Null: as many as the split file says.
         split_seed: seed of the split. Null: that of the split file.
         cache_dir: where the annotations are kept in their fast form.
-        test_images: folder of the test photos.
-        sample_submission: CSV whose column ``ImageId`` names the test photos; null: all photos in
+        test_images: folder of the test images.
+        sample_submission: CSV whose column ``ImageId`` names the test images; null: all images in
             the folder.
         label_descriptions: JSON that names categories and attributes; null: as the format has them.
         exif: ``auto``, ``as_displayed`` or ``as_stored``, see ``exif_readings``.
         on_bad_rows: ``error`` or ``skip``, see ``open_or_build``.
         duplicates: ``keep`` or ``drop``, see ``open_or_build``.
         category_ids: the category of each of the model's labels; null: those of the annotations.
-        predict_split: ``validation`` or ``test``, the photos of ``predict_dataloader``.
+        predict_split: ``validation`` or ``test``, the images of ``predict_dataloader``.
         train_short_edge_px: least and greatest shorter edge in training, drawn uniformly.
         train_long_edge_px: upper limit of the longer edge in training.
         predict_short_edge_px: upper limit of the shorter edge in validation, test and prediction.
         predict_long_edge_px: upper limit of the longer edge there.
-        predict_scales: pairs of both, a size that prediction sees a photo in each; null: that pair.
-        flip_probability: of mirroring a training photo, in [0, 1].
+        predict_scales: pairs of both, a size that prediction sees an image in each; null: that pair.
+        flip_probability: of mirroring a training image, in [0, 1].
         pixel_augmentations: albumentations transforms by name, see ``PixelAugmentation``; they see
-            the resized photo, so that a size in pixels is one that the model sees.
+            the resized image, so that a size in pixels is one that the model sees.
         seed: of order, scale, mirroring and augmentation in training.
-        batch_size: training photos a batch and device.
-        group_by_aspect_ratio: photos wider than high and others in training batches of their own.
-        repeat_factor: share of the training photos, in (0, 1], below which a category is rare and
-            its photos are repeated, see ``repeat_factors``; epochs grow. Null: each photo once.
-        predict_batch_size: photos a batch and device in validation, test and prediction. Above 1,
-            photos of one size come one after the other (``by_predicted_size``).
-        num_workers: loader processes; 0: none, the photos are made in the training process.
+        batch_size: training images a batch and device.
+        group_by_aspect_ratio: images wider than high and others in training batches of their own.
+        repeat_factor: share of the training images, in (0, 1], below which a category is rare and
+            its images are repeated, see ``repeat_factors``; epochs grow. Null: each image once.
+        predict_batch_size: images a batch and device in validation, test and prediction. Above 1,
+            images of one size come one after the other (``by_predicted_size``).
+        num_workers: loader processes; 0: none, the images are made in the training process.
         prefetch_factor: batches that each worker makes ahead.
         persistent_workers: keep the workers from epoch to epoch.
         loader_timeout_s: how long a batch may take before the run ends; 0: no limit.
@@ -165,8 +165,8 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.category_ids = category_ids
         self.predict_split = predict_split
         self.train_short_edge_px, self.train_long_edge_px = train_short_edge_px, train_long_edge_px
-        self._photo_dataset = partial(
-            PhotoDataset, short_edge_px=predict_short_edge_px, long_edge_px=predict_long_edge_px
+        self._image_dataset = partial(
+            ImageDataset, short_edge_px=predict_short_edge_px, long_edge_px=predict_long_edge_px
         )
         self.predict_scales = predict_scales or [(predict_short_edge_px, predict_long_edge_px)]
         self.flip_probability = flip_probability
@@ -183,7 +183,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             timeout_s=loader_timeout_s,
         )
         self.first_epoch, self.batches_done = 0, 0
-        self.predicted_image_ids: Collection[str] = ()  # photos that prediction leaves out
+        self.predicted_image_ids: Collection[str] = ()  # images that prediction leaves out
 
     def prepare_data(self) -> None:
         """Build the annotation store and the split where they are missing; on one process."""
@@ -192,7 +192,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             self._load_or_make_split(self.open_store())
 
     def setup(self, stage: str | None = None) -> None:
-        """Open what a stage needs and check that all its photos are there.
+        """Open what a stage needs and check that all its images are there.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``; None: everything configured.
@@ -200,14 +200,14 @@ class CompetitionDataModule(lightning.LightningDataModule):
         Raises:
             InputError: see the messages; each names a file or key and the bad value.
         """
-        needs_annotations, needs_test_photos = self._needs(stage)
+        needs_annotations, needs_test_images = self._needs(stage)
         if needs_annotations:
             self.store = self.open_store()
             self.split = self._load_or_make_split(self.store)
             self.validation_dataset = self._validation_dataset(some_suffice=stage == "predict")
             if stage in (None, "fit"):
                 self.train_dataset = self._train_dataset()
-        if needs_test_photos:
+        if needs_test_images:
             self.test_dataset = self._test_dataset(some_suffice=stage == "predict")
 
     def go_on(self, *, epoch: int, batches_done: int) -> None:
@@ -219,7 +219,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.first_epoch, self.batches_done = epoch, batches_done
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled, augmented photos with their objects; the same for the same seed and epoch.
+        """Shuffled, augmented images with their objects; the same for the same seed and epoch.
 
         Raises:
             InputError: ``go_on`` was told of more batches than an epoch has.
@@ -243,43 +243,43 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every validation photo, by image id or by size, without its objects."""
-        photos = self._in_batches(self.validation_dataset)
-        return self._predicting_loader(photos, [(photos.short_edge_px, photos.long_edge_px)])
+        """Every validation image, by image id or by size, without its objects."""
+        images = self._in_batches(self.validation_dataset)
+        return self._predicting_loader(images, [(images.short_edge_px, images.long_edge_px)])
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Every test photo, in the order of the sample submission, by name, or by size."""
-        photos = self._in_batches(self.test_dataset)
-        return self._predicting_loader(photos, [(photos.short_edge_px, photos.long_edge_px)])
+        """Every test image, in the order of the sample submission, by name, or by size."""
+        images = self._in_batches(self.test_dataset)
+        return self._predicting_loader(images, [(images.short_edge_px, images.long_edge_px)])
 
-    def predict_dataloader(self) -> DataLoader[PhotoViews]:
-        """Every photo of ``predict_split`` not predicted before, at each of the scales.
+    def predict_dataloader(self) -> DataLoader[ImageViews]:
+        """Every image of ``predict_split`` not predicted before, at each of the scales.
 
         Raises:
             InputError: one of those predicted before is none of the split's.
         """
-        photos = self.photos_to_predict
-        left = positions_left(photos.image_ids, self.predicted_image_ids, self._world_size)
-        in_batches = self._in_batches(photos.take(left))
-        views = PhotoViewsDataset(in_batches, scales=self.predict_scales)
+        images = self.images_to_predict
+        left = positions_left(images.image_ids, self.predicted_image_ids, self._world_size)
+        in_batches = self._in_batches(images.take(left))
+        views = ImageViewsDataset(in_batches, scales=self.predict_scales)
         return self._predicting_loader(views, self.predict_scales)
 
     def _predicting_loader(
-        self, photos: Dataset[Any], scales: Sequence[tuple[int, int]]
+        self, images: Dataset[Any], scales: Sequence[tuple[int, int]]
     ) -> DataLoader[Any]:
         return self._loader(
-            photos,
+            images,
             batch_size=self.predict_batch_size,
             largest_sample_bytes=sum(rgb_bytes(*scale) for scale in scales),
         )
 
-    def _in_batches(self, photos: PhotoDataset) -> PhotoDataset:
-        """Order photos so that those of a batch have one size, where a batch has several."""
-        return by_predicted_size(photos) if self.predict_batch_size > 1 else photos
+    def _in_batches(self, images: ImageDataset) -> ImageDataset:
+        """Order images so that those of a batch have one size, where a batch has several."""
+        return by_predicted_size(images) if self.predict_batch_size > 1 else images
 
     @property
-    def photos_to_predict(self) -> PhotoDataset:
-        """Every photo of ``predict_split``; there after ``setup``."""
+    def images_to_predict(self) -> ImageDataset:
+        """Every image of ``predict_split``; there after ``setup``."""
         return self.validation_dataset if self.predict_split == "validation" else self.test_dataset
 
     @property
@@ -287,7 +287,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return 1 if self.trainer is None else self.trainer.world_size
 
     def _needs(self, stage: str | None) -> tuple[bool, bool]:
-        """Whether a stage needs the annotations, and whether the test photos."""
+        """Whether a stage needs the annotations, and whether the test images."""
         if stage is None:
             return True, self.test_images is not None
         is_test = (self.predict_split if stage == "predict" else stage) == "test"
@@ -338,13 +338,13 @@ class CompetitionDataModule(lightning.LightningDataModule):
             long_edge_px=self.train_long_edge_px,
         )
         check_batch_size(
-            self.batch_size, self._world_size, photos=len(indices), split_file=self.split_file
+            self.batch_size, self._world_size, images=len(indices), split_file=self.split_file
         )
         file_names = [self.store.images[index].file_name for index in indices]
         return TrainingDataset(
             store=self.store,
             indices=indices,
-            images_directory=check_photos("datamodule.images", self.images, file_names),
+            images_directory=check_images("datamodule.images", self.images, file_names),
             category_ids=self.category_ids or self.store.category_ids,
             short_edge_px=self.train_short_edge_px,
             long_edge_px=self.train_long_edge_px,
@@ -353,7 +353,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             seed=self.seed,
         )
 
-    def _validation_dataset(self, *, some_suffice: bool) -> PhotoDataset:
+    def _validation_dataset(self, *, some_suffice: bool) -> ImageDataset:
         indices = [self.store.index_of(image_id) for image_id in self.split.validation]
         empty = sum(self.store.counts_without_mask(index)[1] for index in indices)
         if empty:
@@ -362,17 +362,17 @@ class CompetitionDataModule(lightning.LightningDataModule):
             )
         records = [self.store.images[index] for index in indices]
         file_names = [record.file_name for record in records]
-        return self._photo_dataset(
-            images_directory=check_photos(
+        return self._image_dataset(
+            images_directory=check_images(
                 "datamodule.images", self.images, file_names, some_suffice=some_suffice
             ),
             image_ids=self.split.validation,
             file_names=file_names,
         )
 
-    def _test_dataset(self, *, some_suffice: bool) -> PhotoDataset:
+    def _test_dataset(self, *, some_suffice: bool) -> ImageDataset:
         directory = check_directory("datamodule.test_images", self.test_images)
-        ids, names = select_photos(
+        ids, names = select_images(
             directory, sample_submission=self.sample_submission, some_suffice=some_suffice
         )
-        return self._photo_dataset(images_directory=directory, image_ids=ids, file_names=names)
+        return self._image_dataset(images_directory=directory, image_ids=ids, file_names=names)

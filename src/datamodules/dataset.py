@@ -30,8 +30,8 @@ from src.datamodules.transforms import (
     boxes_of_runs,
     draw_masks,
     draw_view,
-    flip_photo,
-    resize_photo,
+    flip_image,
+    resize_image,
     resized_hw,
     runs_of_view,
 )
@@ -46,8 +46,8 @@ from src.mmdet_bridge.cascade.samples import (
 )
 
 
-def read_photo(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Read a photo, EXIF rotation applied, and resize it.
+def read_image(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Read an image, EXIF rotation applied, and resize it.
 
     A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of it (a choice of
     the inverse DCT's size: the mean of the pixels that it stands for), which takes a fraction of
@@ -55,7 +55,7 @@ def read_photo(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]
     level of 255 apart in the mean (benchmarks/loading.py).
 
     Args:
-        path: the picture.
+        path: the image.
         size_hw: height and width of the result.
 
     Returns:
@@ -64,7 +64,7 @@ def read_photo(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]
     Raises:
         InputError: the file is missing or damaged.
     """
-    return resize_photo(read_image_rgb(path, at_least_hw=size_hw), size_hw)
+    return resize_image(read_image_rgb(path, at_least_hw=size_hw), size_hw)
 
 
 log = logging.getLogger(__name__)
@@ -79,11 +79,11 @@ def files_of_ids(
         image_ids: the ids.
         folder: the images of the folder and of those below it.
         source: the file that names the ids, for the message.
-        some_suffice: refuse only a folder that has none of the photos; an id without a photo stands
+        some_suffice: refuse only a folder that has none of the images; an id without one stands
             for its file, so that reading it fails.
 
     Raises:
-        InputError: names the first id without a photo, and how many there are.
+        InputError: names the first id without an image, and how many there are.
     """
     files: dict[str, str] = {}
     for name in folder.names:
@@ -92,7 +92,7 @@ def files_of_ids(
     missing = [image_id for image_id in image_ids if image_id not in files]
     if missing and not (some_suffice and len(missing) < len(image_ids)):
         raise InputError(
-            f"{source}: image id {missing[0]!r} has no photo in {folder.directory} "
+            f"{source}: image id {missing[0]!r} has no image in {folder.directory} "
             f"({len(missing)} of {len(image_ids)} ids have none)"
         )
     found = [files.get(image_id, image_id) for image_id in image_ids]
@@ -107,21 +107,21 @@ def files_of_ids(
     return found
 
 
-def select_photos(
+def select_images(
     directory: Path, *, sample_submission: Path | None, some_suffice: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Return the ids of the photos to predict, and their files in the folder.
+    """Return the ids of the images to predict, and their files in the folder.
 
     What is left out of the folder is logged.
 
     Args:
-        directory: folder of the photos.
+        directory: folder of the images.
         sample_submission: CSV whose column ``ImageId`` names them; None: all in the folder and in
             those below it, the path relative to the folder being the id.
         some_suffice: see ``files_of_ids``.
 
     Raises:
-        InputError: no photos, or an id without one.
+        InputError: no images, or an id without one.
     """
     folder = list_images(directory)
     left_out = folder.describe_left_out()
@@ -145,20 +145,20 @@ _HEADER_READERS = 16
 
 
 class TrainingDataset(Dataset[Sample]):
-    """Augmented photos with their objects. Keys are those of ``EpochSampler``, see ``SampleKey``.
+    """Augmented images with their objects. Keys are those of ``EpochSampler``, see ``SampleKey``.
 
     A sample depends on seed and key alone: not on the worker that makes it, nor on what was made
     before.
 
     Args:
         store: the annotations.
-        indices: shape (N,), positions in ``store.images`` of the photos to train on.
-        images_directory: folder of the photos.
+        indices: shape (N,), positions in ``store.images`` of the images to train on.
+        images_directory: folder of the images.
         category_ids: the category id of each of the model's labels.
         short_edge_px: least and greatest shorter edge in pixels, drawn uniformly.
         long_edge_px: upper limit of the longer edge in pixels.
         flip_probability: of mirroring left to right, in [0, 1].
-        pixel_augmentation: applied to the resized photo, before mirroring.
+        pixel_augmentation: applied to the resized image, before mirroring.
         seed: 0 or above.
 
     Raises:
@@ -190,21 +190,21 @@ class TrainingDataset(Dataset[Sample]):
         present = set().union(*self.category_sets())
         if unknown := sorted(present - self._label_of.keys()):
             raise InputError(
-                f"category_ids={list(category_ids)}: the photos to train on carry objects of "
+                f"category_ids={list(category_ids)}: the images to train on carry objects of "
                 f"category {unknown[0]}, which is not among them"
             )
 
     def __len__(self) -> int:
-        """Return the number of photos."""
+        """Return the number of images."""
         return len(self.indices)
 
     def category_sets(self) -> list[frozenset[int]]:
-        """Return the set of category ids on each photo, of the objects that are trained on."""
+        """Return the set of category ids on each image, of the objects that are trained on."""
         category_sets = self.store.category_sets(to_train_on=True)
         return [category_sets[index] for index in self.indices]
 
     def is_wide(self) -> npt.NDArray[np.bool_]:
-        """Return whether each photo is wider than high, shape (N,)."""
+        """Return whether each image is wider than high, shape (N,)."""
         images = [self.store.images[index] for index in self.indices]
         return np.array([image.width_px > image.height_px for image in images], dtype=np.bool_)
 
@@ -224,10 +224,10 @@ class TrainingDataset(Dataset[Sample]):
             generator=np.random.default_rng([self.seed, epoch, position, repetition]),
         )
         path = find_image(self.images_directory, record.file_name)
-        image = read_photo(path, size_hw=view.size_hw)
+        image = read_image(path, size_hw=view.size_hw)
         image = self.pixel_augmentation(image, seed=view.pixel_seed)
         return make_sample(
-            image=flip_photo(image) if view.flip else image,
+            image=flip_image(image) if view.flip else image,
             image_id=record.image_id,
             image_path=str(path),
             original_hw=record.size_hw,
@@ -250,11 +250,11 @@ class TrainingDataset(Dataset[Sample]):
         )
 
 
-class PhotoDataset(Dataset[Sample]):
-    """Photos to predict, each resized by one rule, without objects. Keys are positions.
+class ImageDataset(Dataset[Sample]):
+    """Images to predict, each resized by one rule, without objects. Keys are positions.
 
     Args:
-        images_directory: folder of the photos.
+        images_directory: folder of the images.
         image_ids: N ids.
         file_names: N files, relative to the folder.
         short_edge_px: upper limit of the shorter edge in pixels.
@@ -276,9 +276,9 @@ class PhotoDataset(Dataset[Sample]):
         self.short_edge_px = short_edge_px
         self.long_edge_px = long_edge_px
 
-    def take(self, positions: Sequence[int]) -> PhotoDataset:
-        """The photos of these positions, in this order."""
-        return PhotoDataset(
+    def take(self, positions: Sequence[int]) -> ImageDataset:
+        """The images of these positions, in this order."""
+        return ImageDataset(
             images_directory=self.images_directory,
             image_ids=tuple(self.image_ids[position] for position in positions),
             file_names=tuple(self.file_names[position] for position in positions),
@@ -287,81 +287,81 @@ class PhotoDataset(Dataset[Sample]):
         )
 
     def __len__(self) -> int:
-        """Return the number of photos."""
+        """Return the number of images."""
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Sample:
         """Make the sample of a position."""
         path = find_image(self.images_directory, self.file_names[index])
-        photo_hw = read_size_hw(path)
+        image_hw = read_size_hw(path)
         size_hw = resized_hw(
-            photo_hw, short_edge_px=self.short_edge_px, long_edge_px=self.long_edge_px
+            image_hw, short_edge_px=self.short_edge_px, long_edge_px=self.long_edge_px
         )
         return make_sample(
-            image=read_photo(path, size_hw=size_hw),
+            image=read_image(path, size_hw=size_hw),
             image_id=self.image_ids[index],
             image_path=str(path),
-            original_hw=photo_hw,
+            original_hw=image_hw,
         )
 
 
-def by_predicted_size(photos: PhotoDataset) -> PhotoDataset:
-    """Return the photos ordered by the size that the detector pads them to, largest first.
+def by_predicted_size(images: ImageDataset) -> ImageDataset:
+    """Return the images ordered by the size that the detector pads them to, largest first.
 
-    A batch of one padded size is one forward pass; photos of other sizes take passes of their own,
-    since padding further would change the predictions. Of one size, the order stays. Photos whose
+    A batch of one padded size is one forward pass; images of other sizes take passes of their own,
+    since padding further would change the predictions. Of one size, the order stays. Images whose
     headers cannot be read come last.
     """
 
     def padded_hw(file_name: str) -> tuple[int, int]:
         try:
             size_hw = resized_hw(
-                read_size_hw(photos.images_directory / file_name),
-                short_edge_px=photos.short_edge_px,
-                long_edge_px=photos.long_edge_px,
+                read_size_hw(images.images_directory / file_name),
+                short_edge_px=images.short_edge_px,
+                long_edge_px=images.long_edge_px,
             )
         except InputError:
             return (0, 0)
         return (-(-size_hw[0] // PAD_DIVISOR), -(-size_hw[1] // PAD_DIVISOR))
 
     with ThreadPoolExecutor(_HEADER_READERS) as pool:  # a cold disk answers in milliseconds
-        sizes = list(pool.map(padded_hw, photos.file_names))
+        sizes = list(pool.map(padded_hw, images.file_names))
     largest_first = sorted(range(len(sizes)), key=lambda n: sizes[n], reverse=True)
-    return photos.take(largest_first)
+    return images.take(largest_first)
 
 
-class PhotoViews(TypedDict):
-    """One photo in V sizes, or why there is none."""
+class ImageViews(TypedDict):
+    """One image in V sizes, or why there is none."""
 
     image_id: str
-    views: list[Sample]  # V samples; none where the photo failed
+    views: list[Sample]  # V samples; none where the image failed
     failure: str | None
 
 
 class ViewsBatch(TypedDict):
-    """N photos in V sizes; those that failed are not among the N."""
+    """N images in V sizes; those that failed are not among the N."""
 
-    views: list[Batch]  # V batches of the same N photos in the same order; none where N is 0
-    failures: dict[str, str]  # why a photo failed, by image id
+    views: list[Batch]  # V batches of the same N images in the same order; none where N is 0
+    failures: dict[str, str]  # why an image failed, by image id
 
 
-class PhotoViewsDataset(Dataset[PhotoViews]):
-    """The same photos at several scales. Keys are positions.
+class ImageViewsDataset(Dataset[ImageViews]):
+    """The same images at several scales. Keys are positions.
 
-    Each view is made of the photo, exactly as it would be alone, not of a larger view. A photo that
+    Each view is made of the image, as it would be alone, not of a larger view. An image that
     cannot be read, or is too narrow, does not end a run of thousands: it says why it failed.
 
     Args:
-        photos: the photos; their own limits of the edges mean nothing here.
+        images: the images; their own limits of the edges mean nothing here.
         scales: V pairs, limits of the shorter and of the longer edge in pixels.
     """
 
-    def __init__(self, photos: PhotoDataset, *, scales: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, images: ImageDataset, *, scales: Sequence[tuple[int, int]]) -> None:
         self.scales = [
-            PhotoDataset(
-                images_directory=photos.images_directory,
-                image_ids=photos.image_ids,
-                file_names=photos.file_names,
+            ImageDataset(
+                images_directory=images.images_directory,
+                image_ids=images.image_ids,
+                file_names=images.file_names,
                 short_edge_px=short_edge_px,
                 long_edge_px=long_edge_px,
             )
@@ -369,11 +369,11 @@ class PhotoViewsDataset(Dataset[PhotoViews]):
         ]
 
     def __len__(self) -> int:
-        """Return the number of photos."""
+        """Return the number of images."""
         return len(self.scales[0])
 
-    def __getitem__(self, index: int) -> PhotoViews:
-        """Make the views of a photo."""
+    def __getitem__(self, index: int) -> ImageViews:
+        """Make the views of an image."""
         image_id = self.scales[0].image_ids[index]
         try:
             views = [_wide_enough(scale, scale[index]) for scale in self.scales]
@@ -382,15 +382,13 @@ class PhotoViewsDataset(Dataset[PhotoViews]):
         return {"image_id": image_id, "views": views, "failure": None}
 
     @staticmethod
-    def collate(photos: Sequence[PhotoViews]) -> ViewsBatch:
-        """Make a batch of photos, in their order."""
-        views = [photo["views"] for photo in photos if photo["failure"] is None]
+    def collate(images: Sequence[ImageViews]) -> ViewsBatch:
+        """Make a batch of images, in their order."""
+        views = [item["views"] for item in images if item["failure"] is None]
         return {
             "views": [collate(of_scale) for of_scale in zip(*views, strict=True)],
             "failures": {
-                photo["image_id"]: photo["failure"]
-                for photo in photos
-                if photo["failure"] is not None
+                item["image_id"]: item["failure"] for item in images if item["failure"] is not None
             },
         }
 
@@ -398,23 +396,23 @@ class PhotoViewsDataset(Dataset[PhotoViews]):
 def positions_left(
     image_ids: Sequence[str], predicted: Collection[str], world_size: int
 ) -> list[int]:
-    """Which photos are still to be predicted.
+    """Which images are still to be predicted.
 
     Where a few are left for more processes, some stand twice: Lightning wants one for each process,
     and the prediction store drops the second.
 
     Args:
-        image_ids: all photos.
+        image_ids: all images.
         predicted: those that have predictions.
         world_size: number of processes.
 
     Raises:
-        InputError: a photo that has predictions is none of the photos.
+        InputError: an image that has predictions is none of the images.
     """
     if unknown := sorted(set(predicted).difference(image_ids)):
         raise InputError(
             f"{len(unknown)} images are in the prediction store that are none of the "
-            f"{len(image_ids)} photos to predict, the first is {unknown[0]!r}; the list of photos "
+            f"{len(image_ids)} images to predict, the first is {unknown[0]!r}; the list of images "
             "has changed: give another folder"
         )
     left = [place for place, image_id in enumerate(image_ids) if image_id not in predicted]
@@ -441,12 +439,12 @@ def check_scales(key: str, scales: Sequence[Any] | None) -> None:
         )
 
 
-def _wide_enough(scale: PhotoDataset, sample: Sample) -> Sample:
+def _wide_enough(scale: ImageDataset, sample: Sample) -> Sample:
     height, width = sample["inputs"].shape[1:]
     if min(height, width) < LEAST_VIEW_PX:
-        photo = sample["data_samples"]
+        image = sample["data_samples"]
         raise InputError(
-            f"{photo.img_path}: a photo of {photo.ori_shape[0]}x{photo.ori_shape[1]} px becomes a "
+            f"{image.img_path}: an image of {image.ori_shape[0]}x{image.ori_shape[1]} px becomes a "
             f"view of {height}x{width} px at the scale ({scale.short_edge_px}, "
             f"{scale.long_edge_px}); each edge of a view has {LEAST_VIEW_PX} px or more"
         )

@@ -34,8 +34,8 @@ class SampleKey(NamedTuple):
     """Names a training sample; all that is random about it is drawn from this and the seed."""
 
     epoch: int
-    position: int  # among the data set's photos
-    repetition: int = 0  # 0 where the photo comes up for the first time in the epoch
+    position: int  # among the data set's images
+    repetition: int = 0  # 0 where the image comes up for the first time in the epoch
 
 
 class EpochSampler(DistributedSampler):
@@ -47,16 +47,16 @@ class EpochSampler(DistributedSampler):
     the loader, makes the batches: each ``batch_size`` keys in a row are one.
 
     Every process gets equally many full batches, in every epoch the same number. What is too much
-    for that is left out first, each photo with the same probability, in each epoch others.
+    for that is left out first, each image with the same probability, in each epoch others.
 
     Args:
-        batch_size: photos a batch and process.
+        batch_size: images a batch and process.
         seed: 0 or above.
         rank: this process, 0 to world_size - 1.
         world_size: number of processes.
-        groups: shape (N,), which of two groups each photo belongs to. Each gets batches of its own;
+        groups: shape (N,), which of two groups each image belongs to. Each gets batches of its own;
             at most one batch an epoch is mixed.
-        repeat_factors: shape (N,), float64, 1 or above: how often each photo comes up in an epoch,
+        repeat_factors: shape (N,), float64, 1 or above: how often each image comes up in an epoch,
             in the mean; see ``repeat_factors``.
         first_epoch: the epoch that the run begins or resumes with. It is set here because Lightning
             makes the first iterator, and so its workers begin, before it calls ``set_epoch``:
@@ -129,7 +129,7 @@ class EpochSampler(DistributedSampler):
     def _draw_counts(self, generator: np.random.Generator) -> npt.NDArray[np.int64]:
         """Round the repeat factors up or down at random, so that each mean is the factor.
 
-        Systematic sampling: the fractions lie end to end on a line, in random order; the photos
+        Systematic sampling: the fractions lie end to end on a line, in random order; the images
         that marks at distance 1 fall on are rounded up. So the sum varies by less than 1, where
         rounding each for itself would give every epoch another length.
         """
@@ -144,23 +144,23 @@ class EpochSampler(DistributedSampler):
 def repeat_factors(
     category_sets: Sequence[frozenset[int]], *, threshold: float | None
 ) -> npt.NDArray[np.float64]:
-    """Return how often each photo should come up in an epoch, so that rare categories are seen.
+    """Return how often each image should come up in an epoch, so that rare categories are seen.
 
     Repeat factor sampling of LVIS (Gupta, Dollar and Girshick, CVPR 2019): a category on a share f
-    of the photos has the factor max(1, sqrt(threshold / f)), a photo that of its rarest category.
+    of the images has the factor max(1, sqrt(threshold / f)), an image that of its rarest category.
 
     Args:
-        category_sets: the categories on each of N photos.
-        threshold: share of the photos, in (0, 1], below which a category counts as rare; None:
+        category_sets: the categories on each of N images.
+        threshold: share of the images, in (0, 1], below which a category counts as rare; None:
             no category is.
 
     Returns:
-        Shape (N,), float64, 1 or above; 1 for a photo without objects.
+        Shape (N,), float64, 1 or above; 1 for an image without objects.
     """
-    photos = Counter(category for categories in category_sets for category in categories)
+    images = Counter(category for categories in category_sets for category in categories)
     factor = {
         category: max(1.0, ((threshold or 0.0) * len(category_sets) / count) ** 0.5)
-        for category, count in photos.items()
+        for category, count in images.items()
     }
     return np.array(
         [
@@ -193,8 +193,8 @@ def make_loader(
     """Make a loader of batches for the detector.
 
     Args:
-        dataset: of the photos; one whose items are no samples has its own function ``collate``.
-        batch_size: photos a batch.
+        dataset: of the images; one whose items are no samples has its own function ``collate``.
+        batch_size: images a batch.
         sampler: the order of the keys; None: every position once, in order.
         num_workers: loader processes; 0: none, and the next three values mean nothing.
         prefetch_factor: batches that each process makes ahead.

@@ -1,8 +1,8 @@
 """Geometric and pixel transforms of training samples.
 
-From a photo and run lengths to the pixels and masks of one training view.
+From an image and run lengths to the pixels and masks of one training view.
 Everything random about a view is drawn before a pixel is read, so that a reader may decode the
-photo no larger than the view needs it.
+image no larger than the view needs it.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class PixelAugmentation:
                 )
         self._compose = albumentations.Compose(list(transforms.values()))
 
-    def __call__(self, photo: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.uint8]:
-        """Return the augmented photo; the same seed gives the same result.
+    def __call__(self, image: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.uint8]:
+        """Return the augmented image; the same seed gives the same result.
 
         Args:
-            photo: shape (H, W, 3), uint8, RGB. May be changed or returned.
+            image: shape (H, W, 3), uint8, RGB. May be changed or returned.
             seed: 0 or above.
         """
         # Compose.set_random_seed would give every transform a stream of the same seed: all would
-        # act on the same photos, by the same draws. One shared pair of streams keeps them apart.
+        # act on the same images, by the same draws. One shared pair of streams keeps them apart.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return np.ascontiguousarray(self._compose(image=photo)["image"], dtype=np.uint8)
+        return np.ascontiguousarray(self._compose(image=image)["image"], dtype=np.uint8)
 
 
 LEAST_VIEW_PX = 32  # the edge of a cell of the coarsest level that boxes and masks are read from
@@ -61,7 +61,7 @@ LEAST_VIEW_PX = 32  # the edge of a cell of the coarsest level that boxes and ma
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How one photo is shown to the model once."""
+    """How one image is shown to the model once."""
 
     annotated_hw: tuple[int, int]  # pixels that the run lengths count
     size_hw: tuple[int, int]  # pixels of the view
@@ -100,10 +100,10 @@ def draw_view(
     flip_probability: float,
     generator: np.random.Generator,
 ) -> View:
-    """Draw a view of a photo.
+    """Draw a view of an image.
 
     Args:
-        annotated_hw: height and width that the photo's annotation counts in: the photo's own, or
+        annotated_hw: height and width that the image's annotation counts in: the image's own, or
             those of a smaller copy (the 2020 edition's masks); only their ratio matters.
         short_edge_px: least and greatest shorter edge, both included; whole numbers between them
             are equally likely (mmdetection's multi-scale training, mode "range").
@@ -121,36 +121,36 @@ def draw_view(
     )
 
 
-def resize_photo(photo: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Resize a photo bilinearly, as mmdetection's ``Resize`` does.
+def resize_image(image: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Resize an image bilinearly, as mmdetection's ``Resize`` does.
 
     Args:
-        photo: shape (H, W, 3), uint8.
+        image: shape (H, W, 3), uint8.
         size_hw: height and width of the result.
 
     Returns:
         Shape (*size_hw, 3), uint8.
     """
-    if photo.shape[:2] == size_hw:
-        return photo
-    resized = cv2.resize(photo, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)
+    if image.shape[:2] == size_hw:
+        return image
+    resized = cv2.resize(image, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
 
 
-def flip_photo(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Mirror a photo left to right. Shape (H, W, 3), uint8, C-contiguous, in and out."""
-    return np.asarray(cv2.flip(photo, 1), dtype=np.uint8)
+def flip_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Mirror an image left to right. Shape (H, W, 3), uint8, C-contiguous, in and out."""
+    return np.asarray(cv2.flip(image, 1), dtype=np.uint8)
 
 
 def runs_of_view(runs: Sequence[Runs], view: View) -> list[Runs]:
     """Resize masks by nearest to the view's grid, and mirror them where the view is mirrored.
 
     Args:
-        runs: N masks on a picture of ``view.annotated_hw``, each of shape (R_i, 2).
+        runs: N masks on an image of ``view.annotated_hw``, each of shape (R_i, 2).
         view: the view.
 
     Returns:
-        N masks on a picture of ``view.size_hw``, each of shape (S_i, 2); empty where resizing
+        N masks on an image of ``view.size_hw``, each of shape (S_i, 2); empty where resizing
         (source index = floor(i * source / target)) left no pixel.
     """
     return [

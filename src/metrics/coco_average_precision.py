@@ -37,7 +37,7 @@ class AveragePrecision:
     map: float | None  # mean over IoU thresholds 0.50, 0.55, ..., 0.95
     map_50: float | None
     map_75: float | None
-    map_small: float | None  # of objects under 32 x 32 photo pixels
+    map_small: float | None  # of objects under 32 x 32 image pixels
     map_medium: float | None  # up to 96 x 96
     map_large: float | None
 
@@ -82,7 +82,7 @@ def coco_annotations(
     Args:
         store: the truth.
         image_id: an image of it.
-        size_hw: height and width of the photo that was predicted. Where the annotated size is
+        size_hw: height and width of the image that was predicted. Where the annotated size is
             another (the store says so when it is built), masks are resized by nearest.
     """
     index = store.index_of(image_id)

@@ -2,7 +2,7 @@
 
 A submission is read as what it is: an annotation file whose masks lie on the 512x512 raster, or, in
 the format of 2020, on one whose long edge has 1024 pixels. The latter is resized, as the truth is;
-so is a file with the columns Height and Width or a COCO file, which are at photo size.
+so is a file with the columns Height and Width or a COCO file, which are at image size.
 
 What counts as an object:
 
@@ -42,9 +42,9 @@ class RasterObjects(Mapping[str, ImageObjects]):
         store: masks of any size.
         use_attributes: the class of an object is its category with its set of attributes, not its
             category alone.
-        ids: image ids by file name; a picture that is named here goes by this id instead of the
+        ids: image ids by file name; an image that is named here goes by this id instead of the
             store's.
-        images_directory: the photos beside which the store was read; what is compared with it is
+        images_directory: the images beside which the store was read; what is compared with it is
             read beside them, too.
         exif: as for ``build_store``.
         raster_hw: height and width of the raster.

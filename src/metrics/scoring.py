@@ -174,7 +174,7 @@ def open_truth(
     Args:
         annotations: any annotation format, or a store folder.
         use_attributes: see ``RasterObjects``.
-        images_directory: the photos, to read masks as ``build_store`` does; one that is missing
+        images_directory: the images, to read masks as ``build_store`` does; one that is missing
             changes nothing.
         exif: as for ``build_store``, like the next.
         duplicates: ``keep`` or ``drop``.
@@ -218,8 +218,8 @@ def open_submission(
     Args:
         submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; with the column
             ``AttributesIds`` (2020) on the raster whose long edge has 1024 pixels, of the shape of
-            the truth's picture; or any annotation format with sizes.
-        truth: whose categories and attributes are the legal ones. Pictures go by its ids: ``a`` is
+            the truth's image; or any annotation format with sizes.
+        truth: whose categories and attributes are the legal ones. Images go by its ids: ``a`` is
             ``a.jpg`` where the truth says so.
         progress: where reading shows how far it is.
 
@@ -331,7 +331,7 @@ def score_comparison(
 
 
 def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
-    """The raster of the 2020 competition for each picture of the truth; a picture that the truth
+    """The raster of the 2020 competition for each image of the truth; an image that the truth
     lacks is not scored, so that the largest one will do."""
 
     def size_of(image_id: str) -> tuple[int, int]:

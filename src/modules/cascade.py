@@ -49,7 +49,7 @@ class CascadeModule(LightningModule):
         scheduler: makes the learning rate's schedule, stepped with the optimizer; None: constant.
         base_batch_size: images an optimizer step that the optimizer's learning rate is meant for;
             it is scaled to the run's real batch. None: it is taken as it is.
-        channels_last: weights and photos lie in memory channel by channel within a pixel.
+        channels_last: weights and images lie in memory channel by channel within a pixel.
         num_classes: of the detector's heads.
         category_ids: the data's id of each class in the model's order; None: 0, 1, 2, ...
         min_score: (box, class) pairs with a score above it are candidates, in [0, 1).

@@ -226,13 +226,13 @@ def _check_classes(path: Path, checkpoint: Checkpoint, wanted: list[int]) -> Non
 class CascadeEnsemble(LightningModule):
     """Predicts inside the cascade, see ``predict_candidates``; all models are on the device.
 
-    ``failures`` says which photos could not be predicted so far, and why, by image id.
+    ``failures`` says which images could not be predicted so far, and why, by image id.
 
     Args:
         members: M detectors that fit together, see ``check_members``.
         category_ids: the data's id of each class in the models' order.
         min_score: (box, class) pairs with a score above it are candidates, in [0, 1).
-        max_candidates: a photo keeps its best so many.
+        max_candidates: an image keeps its best so many.
         mask_stages: see ``predict_candidates``.
         model_weights: M weights above 0 of the averages; None: equal.
         flip: each view is seen mirrored, too.
@@ -296,10 +296,10 @@ class CascadeEnsemble(LightningModule):
         self.late_fusion = late_fusion
 
     def predict_step(self, batch: Mapping[str, Any], batch_index: int) -> list[Candidates]:
-        """Candidates of the batch's photos, in their order, but for those that failed.
+        """Candidates of the batch's images, in their order, but for those that failed.
 
         Args:
-            batch: see ``ViewsBatch``: ``views``, of each scale a batch of the same photos, and
+            batch: see ``ViewsBatch``: ``views``, of each scale a batch of the same images, and
                 ``failures``.
             batch_index: unused.
         """
@@ -313,7 +313,7 @@ class CascadeEnsemble(LightningModule):
             if self.late_fusion is not None:
                 return self._fused_late(views, self.late_fusion)
             return self._predict(list(self.members), views, self.model_weights)
-        except InputError as error:  # a photo too large for the device must not end the run
+        except InputError as error:  # an image too large for the device must not end the run
             self.failures |= {sample.img_id: str(error) for sample in views[0]["data_samples"]}
             return []
 
@@ -327,8 +327,8 @@ class CascadeEnsemble(LightningModule):
                 found.append(self._predict([member], [view], None))
                 weights.append(self.model_weights[number] if self.model_weights else 1.0)
         return [
-            fuse(of_photo, settings, weights=weights, label_category_ids=self.category_ids)
-            for of_photo in zip(*found, strict=True)
+            fuse(of_image, settings, weights=weights, label_category_ids=self.category_ids)
+            for of_image in zip(*found, strict=True)
         ]
 
     def _predict(

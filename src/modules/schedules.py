@@ -22,20 +22,20 @@ def scale_learning_rate(optimizer: Optimizer, *, trainer: Trainer, base_batch_si
 
     Args:
         optimizer: each of its groups' ``lr`` is multiplied; no scheduler may have seen it yet.
-        trainer: of a run whose data module says its ``batch_size``, photos a batch and device.
+        trainer: of a run whose data module says its ``batch_size``, images a batch and device.
         base_batch_size: images an optimizer step that ``lr`` is meant for.
 
     Raises:
         InputError: the trainer knows no such data module.
     """
-    photos = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
-    if photos is None:
+    images = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+    if images is None:
         raise InputError(
             f"module.base_batch_size: {base_batch_size} given, but there is no data module that "
             "says its batch_size; null leaves the learning rate alone"
         )
     devices, accumulated = trainer.world_size, trainer.accumulate_grad_batches
-    batch_size = devices * photos * accumulated
+    batch_size = devices * images * accumulated
     factor = batch_size / base_batch_size
     for group in optimizer.param_groups:
         given = group["lr"]
@@ -43,9 +43,9 @@ def scale_learning_rate(optimizer: Optimizer, *, trainer: Trainer, base_batch_si
     if trainer.is_global_zero:
         log.info(
             "learning rate %g for a batch of %d is %g for this run's batch of %d: %d device(s) x "
-            "%d photo(s) x %d accumulated (module.base_batch_size=null turns this off)",
+            "%d image(s) x %d accumulated (module.base_batch_size=null turns this off)",
             *(given, base_batch_size, given * factor, batch_size),
-            *(devices, photos, accumulated),
+            *(devices, images, accumulated),
         )
 
 

@@ -1,4 +1,4 @@
-"""Predictions as COCO's results: the objects of a photo at the photo's size.
+"""Predictions as COCO's results: the objects of an image at the image's size.
 
 Source: the results format of the COCO API (cocodataset.org, "Results Format"), as pycocotools'
 ``loadRes`` and mmdet's ``CocoMetric.results2json`` read and write it.
@@ -32,7 +32,7 @@ class CocoResult(TypedDict):
 
     image_id: int
     category_id: int
-    bbox: list[float]  # x, y, width, height in photo pixels, as predicted: not of the mask
+    bbox: list[float]  # x, y, width, height in image pixels, as predicted: not of the mask
     score: float
     segmentation: CompressedMask
 
@@ -45,7 +45,7 @@ def coco_results(
     label_category_ids: Sequence[int] | None = None,
     steps: StepCounts | None = None,
 ) -> list[CocoResult]:
-    """The objects of one image under these settings, with masks at the photo's size.
+    """The objects of one image under these settings, with masks at the image's size.
 
     The same pairs as ``postprocess`` chooses, by falling score. A mask without a pixel stays where
     ``min_area_px`` is 0, as mmdet leaves it in: for COCO's metric it is a prediction, and a wrong

@@ -21,7 +21,7 @@ class Detections:
     image_id: str
     category_ids: npt.NDArray[np.int16]  # (K,)
     scores: npt.NDArray[np.float32]  # (K,) in [0, 1]
-    boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) photo pixels, as predicted: not of the final mask
+    boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) image pixels, as predicted: not of the final mask
     packed: npt.NDArray[np.uint8]  # (K, H * W / 8): masks of the raster, packed_masks
     # Whether these are the objects that the model would give with these settings. False where the
     # store leaves out pairs (its score floor, its cap on pairs) that the settings ask for.

@@ -91,7 +91,7 @@ def fuse(
     that its detections are made of; where one lacks some, nothing is certain, and it is 1.
 
     Args:
-        members: N models' (or views') pairs before NMS, of one photo.
+        members: N models' (or views') pairs before NMS, of one image.
         settings: thresholds.
         weights: N weights above 0; None: equal.
         label_category_ids: see ``postprocess``.
@@ -100,9 +100,9 @@ def fuse(
         By falling score; float32 masks.
 
     Raises:
-        ValueError: the members are of different photos, or their masks of different sizes.
+        ValueError: the members are of different images, or their masks of different sizes.
     """
-    _check_same_photo(members)
+    _check_same_image(members)
     weights = [1.0] * len(members) if weights is None else weights
     parts, is_exact = [], True
     for member, weight in zip(members, weights, strict=True):
@@ -149,7 +149,7 @@ def fuse(
 class _Boxes:
     """The detections of all members, D of them."""
 
-    corners: Floats  # (D, 4) xyxy photo pixels
+    corners: Floats  # (D, 4) xyxy image pixels
     weights: Floats  # (D,) weight of the member times score
     category_ids: npt.NDArray[np.int16]  # (D,)
     masks: npt.NDArray[np.float32]  # (D, h, w) in [0, 1]
@@ -180,7 +180,7 @@ def check_weights(key: str, weights: Sequence[float], members: int) -> None:
         )
 
 
-def _check_same_photo(members: Sequence[Candidates]) -> None:
+def _check_same_image(members: Sequence[Candidates]) -> None:
     first = members[0]
     for other in members[1:]:
         for name, of_first, of_other in (

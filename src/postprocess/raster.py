@@ -1,9 +1,9 @@
 """Masks on the grid that somebody needs, sampled straight from the network's probabilities.
 
-mmdet pastes each 28 x 28 mask into a bitmap of the photo's size (``_do_paste_mask``); the
+mmdet pastes each 28 x 28 mask into a bitmap of the image's size (``_do_paste_mask``); the
 submission then keeps 512 x 512 of its pixels (nearest resizing: source index = floor(i * size /
 512)). Here the probabilities are computed at those pixels alone: the same masks, no bitmap. COCO's
-metric takes all pixels of the photo; they are computed within each box and kept as run lengths.
+metric takes all pixels of the image; they are computed within each box and kept as run lengths.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RASTERS: Mapping[str, Callable[[tuple[int, int]], tuple[int, int]]] = {
     "512x512": lambda size_hw: RASTER_HW,
     "long_edge_1024": long_edge_1024,
 }
-"""Height and width of each named raster for a photo of (height, width)."""
+"""Height and width of each named raster for an image of (height, width)."""
 
 
 def sample_masks(
@@ -51,8 +51,8 @@ def sample_masks(
 
     Args:
         mask_probabilities: Shape (N, h, w) in [0, 1].
-        boxes_xyxy: Shape (N, 4) float32, photo pixels; may cross the photo's edge.
-        size_hw: Height and width of the photo in pixels.
+        boxes_xyxy: Shape (N, 4) float32, image pixels; may cross the image's edge.
+        size_hw: Height and width of the image in pixels.
         mask_threshold: Probability from which a pixel belongs to the mask; one for all, or shape
             (N,).
         raster_hw: Height and width of the raster; together a multiple of 8.
@@ -90,7 +90,7 @@ def sample_runs(
     *,
     mask_threshold: float | npt.NDArray[np.float32],
 ) -> tuple[Runs, ...]:
-    """Masks as mmdet would paste them at the photo's size; see ``sample_masks``.
+    """Masks as mmdet would paste them at the image's size; see ``sample_masks``.
 
     Returns:
         N maximal run lengths, shapes (R_i, 2) int32; empty where no pixel belongs to the mask.
@@ -163,9 +163,9 @@ class _Axis:
     """The grid's pixels along one axis, seen from the boxes of N masks.
 
     Args:
-        low: Shape (N,) float32, first edge of each box in photo pixels.
+        low: Shape (N,) float32, first edge of each box in image pixels.
         high: Shape (N,) float32, last edge.
-        photo: Length of the photo in pixels.
+        image: Length of the image in pixels.
         grid: Length of the grid in pixels.
         mask: Length of a mask in cells.
     """
@@ -174,14 +174,14 @@ class _Axis:
         self,
         low: npt.NDArray[np.float32],
         high: npt.NDArray[np.float32],
-        photo: int,
+        image: int,
         grid: int,
         mask: int,
     ) -> None:
         self._mask = mask
-        pixels = np.arange(grid, dtype=np.int64) * photo // grid
+        pixels = np.arange(grid, dtype=np.int64) * image // grid
         first = np.maximum(np.floor(low) - 1, 0)
-        last = np.minimum(np.ceil(high) + 1, photo)
+        last = np.minimum(np.ceil(high) + 1, image)
         self._start = np.searchsorted(pixels, first, side="left")
         self._stop = np.searchsorted(pixels, last, side="left")
         centres = pixels.astype(np.float32) + np.float32(0.5)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 Key = TypeVar("Key", bound=Hashable)
 Rgb = tuple[int, int, int]
 
-# Picked far apart in hue and lightness, most different ones first; readable on photos.
+# Picked far apart in hue and lightness, most different ones first; readable on images.
 _PALETTE: tuple[Rgb, ...] = (
     (0, 158, 214),
     (240, 110, 60),
@@ -34,7 +34,7 @@ _GOLDEN_TURN = 0.61803398875  # successive hues never come close to an earlier o
 
 
 def class_colours(class_keys: Iterable[Key]) -> dict[Key, Rgb]:
-    """Give each class of a picture its own colour, 0-255 RGB, in the order of first appearance."""
+    """Give each class of an image its own colour, 0-255 RGB, in the order of first appearance."""
     colours: dict[Key, Rgb] = {}
     for key in class_keys:
         if key not in colours:
@@ -68,13 +68,13 @@ def css_colour(colour: Rgb) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 _FILL_OPACITY = 0.45
-_PHOTO_COLOUR = 0.55  # how much of the photo's own colour stays under the masks
+_IMAGE_COLOUR = 0.55  # how much of the image's own colour stays under the masks
 _DASH_PX, _GAP_PX = 7, 5
-_MARGIN_PX = 10  # between the pictures of a row
+_MARGIN_PX = 10  # between the images of a row
 _MARGIN_RGB = (255, 255, 255)
 
 
@@ -82,38 +82,38 @@ _MARGIN_RGB = (255, 255, 255)
 class DrawnObject:
     """One object to draw."""
 
-    mask: npt.NDArray[np.bool_]  # (h, w) of any size: it is stretched over the photo
+    mask: npt.NDArray[np.bool_]  # (h, w) of any size: it is stretched over the image
     label: str  # short text; empty for none
     colour: Rgb
     matched: bool = True  # False: a dashed outline
 
 
-def fit(photo_rgb: Picture, edge_px: int) -> Picture:
-    """Shrink or enlarge a picture to a longer edge of ``edge_px``. (H, W, 3) uint8, RGB.
+def fit(image_rgb: RgbImage, edge_px: int) -> RgbImage:
+    """Shrink or enlarge an image to a longer edge of ``edge_px``. (H, W, 3) uint8, RGB.
 
-    Small photos are enlarged so that outlines and labels drawn on them are fine and legible.
+    Small images are enlarged so that outlines and labels drawn on them are fine and legible.
     """
-    height, width = photo_rgb.shape[:2]
+    height, width = image_rgb.shape[:2]
     scale = edge_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(photo_rgb, size, interpolation=how), dtype=np.uint8)
+    return np.asarray(cv2.resize(image_rgb, size, interpolation=how), dtype=np.uint8)
 
 
-def draw_objects(photo_rgb: Picture, objects: Sequence[DrawnObject]) -> Picture:
-    """Draw masks over a photo: filled, outlined, with their labels; large ones below small ones.
+def draw_objects(image_rgb: RgbImage, objects: Sequence[DrawnObject]) -> RgbImage:
+    """Draw masks over an image: filled, outlined, with their labels; large ones below small ones.
 
     Args:
-        photo_rgb: (H, W, 3) uint8, RGB.
-        objects: whose masks cover the photo's frame, whatever their own size. Empty ones are left
+        image_rgb: (H, W, 3) uint8, RGB.
+        objects: whose masks cover the image's frame, whatever their own size. Empty ones are left
             out.
 
     Returns:
-        (H, W, 3) uint8, RGB. The photo's colours are muted so that those of the masks speak.
+        (H, W, 3) uint8, RGB. The image's colours are muted so that those of the masks speak.
     """
-    height, width = photo_rgb.shape[:2]
-    gray = cv2.cvtColor(photo_rgb, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
-    canvas = _PHOTO_COLOUR * photo_rgb + (1 - _PHOTO_COLOUR) * gray
+    height, width = image_rgb.shape[:2]
+    gray = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
+    canvas = _IMAGE_COLOUR * image_rgb + (1 - _IMAGE_COLOUR) * gray
     shown = sorted(
         (drawn for drawn in objects if drawn.mask.any()),
         key=lambda drawn: float(drawn.mask.mean()),
@@ -123,52 +123,52 @@ def draw_objects(photo_rgb: Picture, objects: Sequence[DrawnObject]) -> Picture:
     for drawn, cover in zip(shown, coverage, strict=True):
         opacity = _FILL_OPACITY * cover[:, :, None]
         canvas = (1 - opacity) * canvas + opacity * np.array(drawn.colour, dtype=np.float32)
-    picture = np.ascontiguousarray(canvas.round().clip(0, 255).astype(np.uint8))
+    canvas_rgb = np.ascontiguousarray(canvas.round().clip(0, 255).astype(np.uint8))
     for drawn, cover in zip(shown, coverage, strict=True):
-        _draw_outline(picture, cover, drawn)
-    return _draw_labels(picture, list(zip(shown, coverage, strict=True))[::-1])
+        _draw_outline(canvas_rgb, cover, drawn)
+    return _draw_labels(canvas_rgb, list(zip(shown, coverage, strict=True))[::-1])
 
 
 def draw_side_by_side(
-    photo_rgb: Picture,
+    image_rgb: RgbImage,
     truth: Sequence[DrawnObject],
     prediction: Sequence[DrawnObject],
     *,
     edge_px: int = 640,
-) -> Picture:
-    """Draw photo, truth and prediction in a row, as for a file or a logger.
+) -> RgbImage:
+    """Draw image, truth and prediction in a row, as for a file or a logger.
 
     Args:
-        photo_rgb: (H, W, 3) uint8, RGB, of any size.
+        image_rgb: (H, W, 3) uint8, RGB, of any size.
         truth: true objects.
         prediction: predicted objects.
-        edge_px: longer edge of each of the three pictures.
+        edge_px: longer edge of each of the three images.
 
     Returns:
         (h, 3 w + 20, 3) uint8, RGB, burnt in: nothing depends on a viewer's overlays.
     """
-    photo = fit(photo_rgb, edge_px)
-    margin = np.full((photo.shape[0], _MARGIN_PX, 3), _MARGIN_RGB, dtype=np.uint8)
-    drawn = [draw_objects(photo, objects) for objects in (truth, prediction)]
-    return np.concatenate([photo, margin, drawn[0], margin, drawn[1]], axis=1)
+    resized = fit(image_rgb, edge_px)
+    margin = np.full((resized.shape[0], _MARGIN_PX, 3), _MARGIN_RGB, dtype=np.uint8)
+    drawn = [draw_objects(resized, objects) for objects in (truth, prediction)]
+    return np.concatenate([resized, margin, drawn[0], margin, drawn[1]], axis=1)
 
 
 def _cover(mask: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Return how much of each pixel of the picture a mask covers. (H, W) float32 in [0, 1]."""
+    """Return how much of each pixel of the image a mask covers. (H, W) float32 in [0, 1]."""
     cover = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cover, dtype=np.float32)
 
 
-def _draw_outline(picture: Picture, cover: npt.NDArray[np.float32], drawn: DrawnObject) -> None:
+def _draw_outline(canvas_rgb: RgbImage, cover: npt.NDArray[np.float32], drawn: DrawnObject) -> None:
     inside = (cover > 0.5).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     lines = [np.asarray(contour, dtype=np.int32).reshape(-1, 2) for contour in contours]
     dashes = [np.append(line, line[:1], axis=0) for line in lines]
     if not drawn.matched:
         dashes = [dash for line in lines for dash in _dashes(line)]
-    cv2.polylines(picture, dashes, False, (25, 25, 25), 3, cv2.LINE_AA)
+    cv2.polylines(canvas_rgb, dashes, False, (25, 25, 25), 3, cv2.LINE_AA)
     bright = tuple(round(0.75 * channel + 0.25 * 255) for channel in drawn.colour)
-    cv2.polylines(picture, dashes, False, bright, 2, cv2.LINE_AA)
+    cv2.polylines(canvas_rgb, dashes, False, bright, 2, cv2.LINE_AA)
 
 
 def _dashes(line: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
@@ -178,14 +178,14 @@ def _dashes(line: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
 
 
 def _draw_labels(
-    picture: Picture, objects: Sequence[tuple[DrawnObject, npt.NDArray[np.float32]]]
-) -> Picture:
+    canvas_rgb: RgbImage, objects: Sequence[tuple[DrawnObject, npt.NDArray[np.float32]]]
+) -> RgbImage:
     """Write the labels, in their masks where there is room, else beside them; one that would cover
     another is left out.
     """
-    image = Image.fromarray(picture)
+    image = Image.fromarray(canvas_rgb)
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=max(11, round(picture.shape[1] / 29)))
+    font = ImageFont.load_default(size=max(11, round(canvas_rgb.shape[1] / 29)))
     taken: list[Box] = []
     for drawn, cover in objects:
         if not drawn.label:
@@ -211,7 +211,7 @@ def _label_places(
 ) -> list[tuple[float, float]]:
     """Return x and y of label centres to try: the mask's deepest place first where it is roomy."""
     inside = np.pad((cover > 0.5).astype(np.uint8), 1)
-    if not inside.any():  # smaller than a pixel of this picture
+    if not inside.any():  # smaller than a pixel of this image
         return []
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
     y, x = (float(place) for place in np.unravel_index(int(np.argmax(depth)), depth.shape))
@@ -229,7 +229,7 @@ def _label_places(
 def _within(
     centre: tuple[float, float], width: float, height: float, right: int, bottom: int
 ) -> Box:
-    """Return the box (x0, y0, x1, y1) of this size around a place, moved into the picture."""
+    """Return the box (x0, y0, x1, y1) of this size around a place, moved into the image."""
     x = min(max(0.0, centre[0] - width / 2), max(0.0, right - width))
     y = min(max(0.0, centre[1] - height / 2), max(0.0, bottom - height))
     return x, y, x + width, y + height

@@ -27,7 +27,7 @@ from src.metrics.competition import (
     split_key,
 )
 from src.metrics.scoring import Comparison
-from src.reporting.drawing import DrawnObject, Picture, Rgb, class_colours, draw_side_by_side, fit
+from src.reporting.drawing import DrawnObject, Rgb, RgbImage, class_colours, draw_side_by_side, fit
 from src.rle.bitmasks import unpack
 
 
@@ -133,7 +133,7 @@ def _drawn(
 
 
 _JPEG_QUALITY = 84
-PICTURE_EDGE_PX = 640
+IMAGE_EDGE_PX = 640
 _CANVAS_GRAY = 150
 _LONGEST_STEM_BYTES = 200
 
@@ -144,8 +144,8 @@ class Example:
 
     image_id: str
     score: float
-    photo: Picture  # longer edge 640 px; gray where there is none
-    photo_problem: str | None  # why there is no photo
+    image: RgbImage  # longer edge 640 px; gray where there is none
+    image_problem: str | None  # why there is no image
     drawn: DrawnComparison
 
 
@@ -154,33 +154,33 @@ def load_examples(
     chosen: Sequence[tuple[str, float]],
     images_directory: str | Path | None,
 ) -> list[Example]:
-    """Read the photos of the chosen images and compare their objects.
+    """Read the images of the chosen images and compare their objects.
 
-    A photo that is missing or damaged is replaced by a gray canvas, and the example says why.
+    An image that is missing or damaged is replaced by a gray canvas, and the example says why.
 
     Args:
         comparison: truth and prediction.
         chosen: (image id, score) of each image.
-        images_directory: the photos; None where there are none.
+        images_directory: the images; None where there are none.
     """
     examples = []
     for image_id, score in chosen:
         truth, prediction = comparison.pair(image_id)
         record = comparison.truth.record(image_id)
-        photo, problem = blank_canvas(record.size_hw), None
+        image, problem = blank_canvas(record.size_hw), None
         if images_directory is not None:
             try:
                 path = find_image(images_directory, record.file_name)
-                photo = fit(read_image_rgb(path), PICTURE_EDGE_PX)
+                image = fit(read_image_rgb(path), IMAGE_EDGE_PX)
             except InputError as error:
                 problem = str(error)
         drawn = compare_objects(truth, prediction, comparison.labels.category_names)
-        examples.append(Example(image_id, score, photo, problem, drawn))
+        examples.append(Example(image_id, score, image, problem, drawn))
     return examples
 
 
 def write_drawings(examples: Sequence[Example], directory: str | Path) -> list[Path]:
-    """Write photo, truth and prediction of each image side by side as a JPEG.
+    """Write image, truth and prediction of each image side by side as a JPEG.
 
     Files are named by score, ``0.1234_IMAGE.jpg``, so a sorted folder starts with the worst; in an
     image id with folders ``/`` becomes ``_``.
@@ -189,8 +189,8 @@ def write_drawings(examples: Sequence[Example], directory: str | Path) -> list[P
     written: list[Path] = []
     for example in examples:
         path = directory / _drawing_name(example, taken={path.name for path in written})
-        picture = draw_side_by_side(example.photo, example.drawn.truth, example.drawn.prediction)
-        write_bytes(path, _jpeg(picture))
+        image_rgb = draw_side_by_side(example.image, example.drawn.truth, example.drawn.prediction)
+        write_bytes(path, _jpeg(image_rgb))
         written.append(path)
     return written
 
@@ -207,19 +207,19 @@ def _drawing_name(example: Example, *, taken: Collection[str]) -> str:
     return name
 
 
-def blank_canvas(size_hw: tuple[int, int]) -> Picture:
-    """Return a gray picture in the proportions of a photo that is not there. (H, W, 3) uint8."""
-    scale = PICTURE_EDGE_PX / max(size_hw)
+def blank_canvas(size_hw: tuple[int, int]) -> RgbImage:
+    """Return a gray image in the proportions of an image that is not there. (H, W, 3) uint8."""
+    scale = IMAGE_EDGE_PX / max(size_hw)
     height, width = (max(1, round(edge * scale)) for edge in size_hw)
     return np.full((height, width, 3), _CANVAS_GRAY, dtype=np.uint8)
 
 
-def _jpeg(picture: Picture) -> bytes:
+def _jpeg(image_rgb: RgbImage) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    Image.fromarray(image_rgb).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
 
 
-def jpeg_data_uri(picture: Picture) -> str:
-    """Return a picture, (H, W, 3) uint8 RGB, as a ``data:`` address of a JPEG."""
-    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(picture)).decode("ascii")
+def jpeg_data_uri(image_rgb: RgbImage) -> str:
+    """Return an image, (H, W, 3) uint8 RGB, as a ``data:`` address of a JPEG."""
+    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(image_rgb)).decode("ascii")

@@ -174,7 +174,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """Return the page as HTML: styles, figures and pictures are in it, nothing is fetched.
+    """Return the page as HTML: styles, figures and images are in it, nothing is fetched.
 
     Every text is escaped, and the page's own policy forbids scripts and connections.
     """
@@ -183,9 +183,9 @@ def render(report: Report) -> str:
         score.values, num_resamples=interval.resamples, confidence=interval.confidence
     )
     missing = [
-        (example.image_id, example.photo_problem)
+        (example.image_id, example.image_problem)
         for example in (*report.worst, *report.best)
-        if example.photo_problem
+        if example.image_problem
     ]
     return template("report.html").render(
         title=report.title,
@@ -194,7 +194,7 @@ def render(report: Report) -> str:
         interval_bar=interval_bar(interval.low, interval.estimate, interval.high),
         settings=report.settings,
         notes=report.notes,
-        missing_photos=missing,
+        missing_images=missing,
         curve=threshold_curve(THRESHOLDS, score.per_threshold, bands),
         histogram=score_histogram(score.per_image),
         errors=error_section(report.errors, interval, report.labels),
@@ -257,21 +257,21 @@ def _totals(score: CompetitionScore) -> dict[str, int]:
 
 def _card(example: Example) -> dict[str, Any]:
     drawn = example.drawn
-    pictures = [
-        ("photo" if example.photo_problem is None else "no photo", example.photo),
-        (_count(len(drawn.truth), "true object"), draw_objects(example.photo, drawn.truth)),
+    images = [
+        ("image" if example.image_problem is None else "no image", example.image),
+        (_count(len(drawn.truth), "true object"), draw_objects(example.image, drawn.truth)),
         (
             f"{_count(len(drawn.prediction), 'predicted object')}, {drawn.matched} matched",
-            draw_objects(example.photo, drawn.prediction),
+            draw_objects(example.image, drawn.prediction),
         ),
     ]
-    height, width = example.photo.shape[:2]
+    height, width = example.image.shape[:2]
     return {
         "image_id": example.image_id,
         "score": example.score,
         "height": height,
         "width": width,
-        "pictures": [(caption, jpeg_data_uri(picture)) for caption, picture in pictures],
+        "images": [(caption, jpeg_data_uri(image)) for caption, image in images],
         "classes": [
             {
                 "colour": css_colour(entry.colour),
@@ -359,7 +359,7 @@ def _figure(
     heading = _short(x_key) if y_key is None else f"{_short(y_key)} by {_short(x_key)}"
     return {
         "heading": heading,
-        "picture": heat_map(best_scores(rows, x_key, y_key)),
+        "image": heat_map(best_scores(rows, x_key, y_key)),
         "caption": f"Each cell is the best over {', '.join(others)}." if others else "",
     }
 

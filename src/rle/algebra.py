@@ -25,7 +25,7 @@ def box_xyxy(runs: Runs, height_px: int) -> npt.NDArray[np.int32]:
 
     Args:
         runs: Shape (R, 2).
-        height_px: Height of the picture.
+        height_px: Height of the image.
 
     Returns:
         Shape (4,) int32, x_min, y_min, x_max, y_max in pixels, half-open (the maxima are one past
@@ -58,7 +58,7 @@ def boxes_xyxy_batch(
     Args:
         runs: Shape (R, 2), the runs of all masks one after the other.
         offsets: Shape (N + 1,), mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
-        heights_px: Shape (N,), height of each mask's picture.
+        heights_px: Shape (N,), height of each mask's image.
     """
     boxes = np.zeros((len(offsets) - 1, 4), dtype=np.int32)
     filled = np.flatnonzero(np.diff(offsets))
@@ -113,7 +113,7 @@ def mirror(runs: Runs, size_hw: tuple[int, int]) -> Runs:
 
     Args:
         runs: Shape (R, 2).
-        size_hw: Height and width of the picture.
+        size_hw: Height and width of the image.
 
     Returns:
         Maximal runs, shape (S, 2).
@@ -126,7 +126,7 @@ def mirror(runs: Runs, size_hw: tuple[int, int]) -> Runs:
 
 
 def intersection_px(a: Runs, b: Runs) -> int:
-    """Number of pixels that two masks of one picture share. Runs: shapes (R, 2) and (S, 2)."""
+    """Number of pixels that two masks of one image share. Runs: shapes (R, 2) and (S, 2)."""
     if len(a) == 0 or len(b) == 0:
         return 0
     if len(a) > len(b):
@@ -146,7 +146,7 @@ def intersection_px(a: Runs, b: Runs) -> int:
 
 
 def iou(a: Runs, b: Runs) -> float:
-    """Intersection over union of two masks of one picture, in [0, 1]; 0 where both are empty."""
+    """Intersection over union of two masks of one image, in [0, 1]; 0 where both are empty."""
     shared = intersection_px(a, b)
     total = area_px(a) + area_px(b) - shared
     return shared / total if total else 0.0

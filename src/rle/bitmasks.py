@@ -85,11 +85,11 @@ def pack_runs(masks: Sequence[Runs], size_hw: tuple[int, int]) -> Packed:
 def pack_resized(
     masks: Sequence[Runs], size_hw: tuple[int, int], raster_hw: tuple[int, int]
 ) -> Packed:
-    """Pack masks of a picture on a raster: ``pack_runs`` of what ``resize_nearest`` gives.
+    """Pack masks of an image on a raster: ``pack_runs`` of what ``resize_nearest`` gives.
 
     Args:
-        masks: N arrays of shape (R_i, 2), valid for the picture.
-        size_hw: Height and width of the picture.
+        masks: N arrays of shape (R_i, 2), valid for the image.
+        size_hw: Height and width of the image.
         raster_hw: Height and width of the raster.
 
     Returns:

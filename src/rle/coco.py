@@ -38,8 +38,8 @@ def to_coco_counts(runs: Runs, size_hw: tuple[int, int]) -> list[int]:
     """Uncompressed COCO counts of a mask.
 
     Args:
-        runs: Shape (R, 2), valid for the picture.
-        size_hw: Height and width of the picture.
+        runs: Shape (R, 2), valid for the image.
+        size_hw: Height and width of the image.
 
     Returns:
         Lengths of background and object runs by turns, background first; they sum to H * W. A
@@ -56,7 +56,7 @@ def from_coco_counts(
 
     Args:
         counts: Lengths of background and object runs by turns, background first.
-        size_hw: Height and width of the picture.
+        size_hw: Height and width of the image.
 
     Returns:
         Shape (R, 2) int32, without object runs of length zero; runs that a background run of length
@@ -79,7 +79,7 @@ def from_coco_counts(
     total = int(ends[-1]) if len(ends) else 0
     if total != height_px * width_px:
         raise RunLengthError(
-            f"counts sum to {total}, a picture of height {height_px} and width {width_px} has "
+            f"counts sum to {total}, an image of height {height_px} and width {width_px} has "
             f"{height_px * width_px}"
         )
     runs = np.stack([(ends - lengths)[1::2], lengths[1::2]], axis=1)
@@ -121,8 +121,8 @@ def to_coco_compressed(runs: Runs, size_hw: tuple[int, int]) -> str:
     """Compressed COCO counts of a mask, as in the ``counts`` of a COCO JSON.
 
     Args:
-        runs: Shape (R, 2), valid for the picture.
-        size_hw: Height and width of the picture.
+        runs: Shape (R, 2), valid for the image.
+        size_hw: Height and width of the image.
     """
     return _compress_block(runs, np.array([0, len(runs)]), np.array([size_hw]))[0]
 
@@ -135,7 +135,7 @@ def to_coco_compressed_batch(
     Args:
         runs: Shape (R, 2) int32, the runs of all masks one after the other, each valid.
         offsets: Shape (N + 1,), mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
-        sizes_hw: Shape (N, 2), height and width of each mask's picture.
+        sizes_hw: Shape (N, 2), height and width of each mask's image.
     """
     texts: list[str] = []
     for begin, end in cut_blocks(ends=offsets[1:] - offsets[0], size=BLOCK_RUNS):
@@ -151,7 +151,7 @@ def from_coco_compressed(text: str | bytes, size_hw: tuple[int, int]) -> Runs:
 
     Args:
         text: The ``counts`` of a COCO JSON or of pycocotools.
-        size_hw: Height and width of the picture.
+        size_hw: Height and width of the image.
 
     Returns:
         Shape (R, 2) int32; runs that a background run of length zero parts are kept apart.
@@ -193,7 +193,7 @@ def from_coco_compressed_batch(texts: Texts, sizes_hw: npt.NDArray[np.integer]) 
 
     Args:
         texts: N texts.
-        sizes_hw: Shape (N, 2), height and width of each mask's picture.
+        sizes_hw: Shape (N, 2), height and width of each mask's image.
 
     Returns:
         Runs, offsets and problems. A text that :func:`from_coco_compressed` refuses gives no runs,
@@ -301,7 +301,7 @@ __all__ = [
     "to_coco_counts",
 ]
 
-_FARTHEST_PX = 100_000  # pycocotools walks along every edge, also where no picture is
+_FARTHEST_PX = 100_000  # pycocotools walks along every edge, also where no image is
 
 
 LEAST_COORDINATES = 6  # of a polygon: three points
@@ -313,11 +313,11 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
     Args:
         polygons: Each ``[x1, y1, x2, y2, ...]`` in pixels. One of fewer than three points has no
             area and is left out where another one has three.
-        size_hw: Height and width of the picture.
+        size_hw: Height and width of the image.
 
     Raises:
         RunLengthError: a polygon that is no list of numbers or of an odd number of them, none of
-            three points, or a coordinate that is not finite or far beyond any picture; or all
+            three points, or a coordinate that is not finite or far beyond any image; or all
             coordinates lie within 0 and 1, as those divided by width and height do.
     """
     height_px, width_px = size_hw

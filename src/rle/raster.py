@@ -96,8 +96,8 @@ def decode(runs: Runs, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Draw a mask.
 
     Args:
-        runs: Shape (R, 2), valid for the picture (``check_runs``).
-        size_hw: Height and width of the picture.
+        runs: Shape (R, 2), valid for the image (``check_runs``).
+        size_hw: Height and width of the image.
 
     Returns:
         Shape (H, W) bool.
@@ -111,8 +111,8 @@ def draw(runs: Runs, mask: npt.NDArray[np.bool_]) -> None:
     """Draw a mask into a bitmap that is there.
 
     Args:
-        runs: Shape (R, 2), valid for the picture (``check_runs``).
-        mask: Shape (H, W) bool, of the picture, nothing drawn in it yet. Changed; outside of the
+        runs: Shape (R, 2), valid for the image (``check_runs``).
+        mask: Shape (H, W) bool, of the image, nothing drawn in it yet. Changed; outside of the
             columns that the mask meets not even touched, so that a row of ``np.zeros`` takes no
             memory there.
     """
@@ -142,8 +142,8 @@ def decode_resized(
     """Draw a mask on a smaller or larger grid: as ``decode``, nearest resizing, flipping would.
 
     Args:
-        runs: Shape (R, 2), valid for the picture.
-        size_hw: Height and width of the picture.
+        runs: Shape (R, 2), valid for the image.
+        size_hw: Height and width of the image.
         grid_hw: Height and width of the grid, both at least 1.
         flip_horizontal: Flip left to right after resizing.
 
@@ -165,8 +165,8 @@ def resize_nearest(
     """Resize a mask by nearest: the maximal runs of what ``decode_resized`` draws.
 
     Args:
-        runs: Shape (R, 2), valid for the picture.
-        size_hw: Height and width of the picture.
+        runs: Shape (R, 2), valid for the image.
+        size_hw: Height and width of the image.
         new_size_hw: Height and width of the result, both at least 1.
         flip_horizontal: Flip left to right after resizing.
 
@@ -196,8 +196,8 @@ def resized_intervals(
     """Where the runs lie on another grid, for who draws them: as ``resize_nearest``, not merged.
 
     Args:
-        runs: Shape (R, 2), valid for the picture.
-        size_hw: Height and width of the picture.
+        runs: Shape (R, 2), valid for the image.
+        size_hw: Height and width of the image.
         grid_hw: Height and width of the grid, both at least 1.
         flip_horizontal: Flip left to right after resizing.
 
@@ -223,12 +223,12 @@ def resized_intervals(
 def resized_intervals_batch(
     masks: Sequence[Runs], size_hw: tuple[int, int], grid_hw: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the runs of N masks of one picture lie on N other grids, the first of which is followed
+    """Where the runs of N masks of one image lie on N other grids, the first of which is followed
     by the second, and so on: ``resized_intervals`` of all of them in one go.
 
     Args:
-        masks: N arrays of shape (R_i, 2), valid for the picture.
-        size_hw: Height and width of the picture.
+        masks: N arrays of shape (R_i, 2), valid for the image.
+        size_hw: Height and width of the image.
         grid_hw: Height and width of each grid, both at least 1.
 
     Returns:
@@ -239,7 +239,7 @@ def resized_intervals_batch(
     counts = np.array([len(runs) for runs in masks], dtype=np.int64)
     filled = np.flatnonzero(counts)
     runs = np.concatenate([np.zeros((0, 2), dtype=np.int32), *masks])
-    # Side by side the masks are one mask of a picture N times as wide.
+    # Side by side the masks are one mask of an image N times as wide.
     starts = runs[:, 0] + (np.arange(len(masks)) * (height * width)).repeat(counts)
     ends = starts + runs[:, 1]
     last = counts.cumsum()[filled] - 1

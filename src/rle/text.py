@@ -28,15 +28,15 @@ class RunLengthError(InputError):
 
 
 def check_runs(runs: Runs, size_hw: tuple[int, int]) -> None:
-    """Refuse runs that are no mask of a picture of this size.
+    """Refuse runs that are no mask of an image of this size.
 
     Args:
         runs: Shape (R, 2), column-major 0-based start and length.
-        size_hw: Height and width of the picture in pixels.
+        size_hw: Height and width of the image in pixels.
 
     Raises:
         RunLengthError: names the first run with a negative start, a length below 1, a start before
-            the end of the run before it, or an end past the picture. Starts are counted from 1 in
+            the end of the run before it, or an end past the image. Starts are counted from 1 in
             the message, as the files do.
     """
     problems = check_runs_batch(
@@ -54,7 +54,7 @@ def check_runs_batch(
     Args:
         runs: Shape (R, 2), the runs of all masks one after the other.
         offsets: Shape (N + 1,), mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
-        sizes_hw: Shape (N, 2), height and width of each mask's picture in pixels.
+        sizes_hw: Shape (N, 2), height and width of each mask's image in pixels.
 
     Returns:
         The number of each bad mask with the message that :func:`check_runs` would raise; empty
@@ -109,7 +109,7 @@ def _explain(runs: Runs, size_hw: tuple[int, int]) -> str:
             return f"{name} overlaps {previous}; runs of a mask must not overlap"
     height_px, width_px = size_hw
     return (
-        f"{name} ends past the picture: its last pixel is {start + length - 1}, a picture of "
+        f"{name} ends past the image: its last pixel is {start + length - 1}, an image of "
         f"height {height_px} and width {width_px} has {height_px * width_px}"
     )
 
@@ -225,7 +225,7 @@ def load_words(
     return words
 
 
-_MAX_FAST = 100_000_000  # numbers of at most eight digits; pictures have no more pixels
+_MAX_FAST = 100_000_000  # numbers of at most eight digits; images have no more pixels
 _MAX_VALUE = np.iinfo(np.int32).max
 _TOKEN = re.compile(r"\S+")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -255,12 +255,12 @@ def parse_runs(text: str | bytes) -> Runs:
             mask.
 
     Returns:
-        Runs, shape (R, 2) int32, starts counted from 0. Whether they ascend and lie in the picture
+        Runs, shape (R, 2) int32, starts counted from 0. Whether they ascend and lie in the image
         is for :func:`check_runs`.
 
     Raises:
         RunLengthError: names the first value that is no whole number, a start or length below 1, a
-            run too large for any picture, or an odd number of values.
+            run too large for any image, or an odd number of values.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
@@ -280,7 +280,7 @@ def parse_runs(text: str | bytes) -> Runs:
             raise RunLengthError(f"{_place(index, text)}, the {kind} {shown}, is below 1")
         if value > _MAX_VALUE or (index % 2 and values[-1] + value - 1 > _MAX_VALUE):
             raise RunLengthError(
-                f"{_place(index, text)}, the {kind} {shown}, ends past any picture (at most "
+                f"{_place(index, text)}, the {kind} {shown}, ends past any image (at most "
                 f"{_MAX_VALUE} pixels)"
             )
         values.append(value)

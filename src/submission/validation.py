@@ -220,7 +220,7 @@ def check_submission(
         written_as: Which competition's rules.
         image_ids: Those that must occur, and may; None: ids are not checked.
         labels: Legal attributes; where it lists none, any.
-        sizes_hw: (height, width) of photos by image id, for rasters that depend on them; where one
+        sizes_hw: (height, width) of images by image id, for rasters that depend on them; where one
             is missing, a raster of that kind has its largest size.
 
     Raises:

@@ -34,7 +34,7 @@ class BackdropStyle:
     clutter: float
     """0 is an empty place, 1 a crowded one."""
     blur: float
-    """Deviation of the blur as a share of the picture's long edge."""
+    """Deviation of the blur as a share of the image's long edge."""
 
 
 def random_backdrop(rng: np.random.Generator, clutter: float) -> BackdropStyle:
@@ -57,7 +57,7 @@ def paint_backdrop(
         rng: source of randomness.
         style: place, clutter and blur.
         size_hw: size in px.
-        ground: height of the figures' feet as a share of the picture's height (may exceed 1).
+        ground: height of the figures' feet as a share of the image's height (may exceed 1).
 
     Returns:
         Shape (H, W, 3), uint8 RGB.
@@ -65,15 +65,15 @@ def paint_backdrop(
     height, width = size_hw
     shrink = min(1.0, 320 / max(size_hw))  # it is out of focus: no need to paint it at full size
     small = (max(8, round(width * shrink)), max(8, round(height * shrink)))
-    picture = np.empty((small[1], small[0], 3), dtype=np.uint8)
-    stage = Stage(picture, rng, horizon=min(max(ground - 0.17, 0.30), 1.15), clutter=style.clutter)
+    image = np.empty((small[1], small[0], 3), dtype=np.uint8)
+    stage = Stage(image, rng, horizon=min(max(ground - 0.17, 0.30), 1.15), clutter=style.clutter)
     PLACES[style.place](stage)
     deviation = style.blur * max(small)
     if deviation > 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), deviation).astype(np.uint8, copy=False)
+        image = cv2.GaussianBlur(image, (0, 0), deviation).astype(np.uint8, copy=False)
     if small == (width, height):
-        return picture
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC).astype(
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC).astype(
         np.uint8, copy=False
     )
 
@@ -123,7 +123,7 @@ def _room(stage: Stage) -> None:
     stage.box(0, stage.horizon - 0.03, stage.aspect, stage.horizon, (238, 234, 226))
     for _ in range(stage.count(6)):
         options = (
-            indoors.window, indoors.picture_frame, indoors.plant, indoors.sofa,
+            indoors.window, indoors.image_frame, indoors.plant, indoors.sofa,
             indoors.floor_lamp, indoors.bookshelf,
         )  # fmt: skip
         options[int(rng.integers(len(options)))](stage)

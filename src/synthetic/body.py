@@ -2,7 +2,7 @@
 
 The unit is the height of the head. A figure that stands straight has its head from y = 0 to 1, its
 shoulders near 1.4, waist at 2.6, hips at 3.3, crotch at 3.65; x = 0 is its middle, and x > 0 is
-the right of the picture.
+the right of the image.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Pose:
     """How a figure stands. Angles in radians, shifts in head heights."""
 
     arms: tuple[str, str] = ("down", "down")
-    """Left and right of the picture, names in ``ARM_POSES``."""
+    """Left and right of the image, names in ``ARM_POSES``."""
     legs: tuple[str, str] = ("straight", "straight")
     hip_shift: float = 0.0
     hip_tilt: float = 0.0

@@ -1,7 +1,7 @@
 """Writes a train.csv alone, of any length, with sizes and run lengths like the real ones.
 
 No bitmap is made: outlines of visible objects, taken once from a few dozen drawn scenes, are scaled
-to photo size and cut into runs column by column.
+to image size and cut into runs column by column.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def synthesize_csv(
     workers: int = 1,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> bool:
-    """Write ``train.csv`` and ``label_descriptions.json`` into a folder; there are no photos.
+    """Write ``train.csv`` and ``label_descriptions.json`` into a folder; there are no images.
 
     Args:
         output: folder; new, empty, or of the same request.
@@ -184,7 +184,7 @@ def edges_to_runs(
     Args:
         edges: of each object, shape (E, 4) as ``outline_edges`` gives them: px, pixel centres at
             whole numbers.
-        sizes_hw: of the picture of each object; what lies outside is cut off.
+        sizes_hw: of the image of each object; what lies outside is cut off.
 
     Returns:
         The runs of all objects, shape (R, 2), and where each object's begin, shape (N + 1,).

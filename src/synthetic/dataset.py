@@ -1,4 +1,4 @@
-"""Writes a data set of generated photos in the competition's own layout."""
+"""Writes a data set of generated images in the competition's own layout."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from src.io import read_json_object, remove_all_partial_files
 from src.synthetic.files import claim_output, write_whole
 from src.synthetic.kinds import Kind
 from src.synthetic.records import SPLITS, draw_record, image_id
-from src.synthetic.request import DatasetRequest, PhotoRequest
+from src.synthetic.request import DatasetRequest, ImageRequest
 from src.synthetic.workers import in_order
 
 CSV_HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
-CHUNK = 16  # photos that are drawn and noted together
+CHUNK = 16  # images that are drawn and noted together
 _TABLES = {"train": "train.csv", "test": "test_truth.csv"}
 _NOTES = ".rows"  # rows of chunks that are done, until all are
 
 Task = tuple[str, DatasetRequest, str, int, int]
-"""Output folder, request, split, first photo, one past the last."""
+"""Output folder, request, split, first image, one past the last."""
 
 
 def synthesize(
@@ -46,8 +46,8 @@ def synthesize(
 
     Writes ``train/``, ``test/``, ``train.csv``, ``test_truth.csv`` (the same columns),
     ``sample_submission.csv``, ``label_descriptions.json`` and ``synthesis.json`` (the request).
-    Photos are at ``image_size`` (long edge, px; uniform between the two). What the other keys mean
-    is in ``PhotoRequest``. Interrupted, the same call resumes with what is missing.
+    Images are at ``image_size`` (long edge, px; uniform between the two). What the other keys mean
+    is in ``ImageRequest``. Interrupted, the same call resumes with what is missing.
 
     Args:
         output: folder; new, empty, or of the same request.
@@ -58,15 +58,15 @@ def synthesize(
         difficulty: 0 to 1.
         clutter: 0 to 1.
         attributes_share: share of the rows with attributes.
-        grayscale_share: share of the photos with one channel.
-        rotated_share: share of the photos with an EXIF orientation.
-        num_transposed_images: training photos with Height and Width exchanged.
+        grayscale_share: share of the images with one channel.
+        rotated_share: share of the images with an EXIF orientation.
+        num_transposed_images: training images with Height and Width exchanged.
         categories: ids of what is worn and annotated.
         workers: processes that draw.
-        on_progress: called with the number of photos that are done, and of all.
+        on_progress: called with the number of images that are done, and of all.
 
     Returns:
-        How many photos were drawn now; 0 if everything was there.
+        How many images were drawn now; 0 if everything was there.
 
     Raises:
         InputError: a value is out of range, or the folder holds something else.
@@ -74,7 +74,7 @@ def synthesize(
     request = DatasetRequest(
         num_train_images=num_train_images,
         num_test_images=num_test_images,
-        photos=PhotoRequest(
+        images=ImageRequest(
             seed=seed,
             image_size=image_size,
             difficulty=difficulty,
@@ -124,7 +124,7 @@ def _is_done(task: Task) -> bool:
     folder, request, split, start, stop = task
     if not (_is_whole(_note(task)) or (Path(folder) / _TABLES[split]).exists()):
         return False
-    names = (image_id(request.photos.seed, split, index) for index in range(start, stop))
+    names = (image_id(request.images.seed, split, index) for index in range(start, stop))
     return all((Path(folder) / split / name).exists() for name in names)
 
 
@@ -137,11 +137,11 @@ def _is_whole(note: Path) -> bool:
 
 
 def _draw_chunk(task: Task) -> int:
-    """Draw photos and, once they are all written, note their rows."""
+    """Draw images and, once they are all written, note their rows."""
     folder, request, split, start, stop = task
     rows = {}
     for index in range(start, stop):
-        record = draw_record(request.photos, split, index, may_transpose=request.has_transposed)
+        record = draw_record(request.images, split, index, may_transpose=request.has_transposed)
         write_whole(Path(folder) / split / record.image_id, [record.jpeg], clean=False)
         rows[record.image_id] = record.rows
     write_whole(_note(task), [json.dumps(rows).encode()], clean=False)
@@ -149,7 +149,7 @@ def _draw_chunk(task: Task) -> int:
 
 
 def _table(folder: Path, request: DatasetRequest, split: str) -> Iterator[bytes]:
-    """Rows of all photos of a split in order of ImageId, as the real file has them."""
+    """Rows of all images of a split in order of ImageId, as the real file has them."""
     rows: dict[str, list[str]] = {}
     for task in _tasks(folder, request):
         if task[2] == split:
@@ -160,7 +160,7 @@ def _table(folder: Path, request: DatasetRequest, split: str) -> Iterator[bytes]
 
 
 def _sample_submission(request: DatasetRequest) -> Iterator[bytes]:
-    names = (image_id(request.photos.seed, "test", i) for i in range(request.num_test_images))
+    names = (image_id(request.images.seed, "test", i) for i in range(request.num_test_images))
     yield b"ImageId,EncodedPixels,ClassId\n"
     for name in sorted(names):
         yield f"{name},1 1,23\n".encode()

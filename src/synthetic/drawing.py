@@ -1,4 +1,4 @@
-"""What a picture is made of before it has pixels: pieces of cloth and skin, parts, objects."""
+"""What an image is made of before it has pixels: pieces of cloth and skin, parts, objects."""
 
 from __future__ import annotations
 

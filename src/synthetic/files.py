@@ -57,6 +57,6 @@ def _compare(note: Path, request: dict[str, Any]) -> None:
     ]
     if differing:
         raise InputError(
-            f"output={note.parent}: it holds photos of another request ({'; '.join(differing)}); "
+            f"output={note.parent}: it holds images of another request ({'; '.join(differing)}); "
             "give a new folder or the same values"
         )

@@ -25,8 +25,8 @@ def window(stage: Stage) -> None:
         )
 
 
-def picture_frame(stage: Stage) -> None:
-    """A framed abstract picture."""
+def image_frame(stage: Stage) -> None:
+    """A framed abstract image."""
     rng = stage.rng
     x, y, size = stage.anywhere(), rng.uniform(0.06, 0.3), rng.uniform(0.1, 0.2)
     stage.box(x, y, x + size * 0.8, y + size, (70, 58, 50))

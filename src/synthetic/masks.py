@@ -16,9 +16,9 @@ from src.synthetic.kinds import Kind
 from src.synthetic.painter import fill, to_pixels
 from src.synthetic.scene import Scene
 
-_SMALLEST_SHARE = 1.5e-4  # of the photo: smaller visible remains are not annotated
+_SMALLEST_SHARE = 1.5e-4  # of the image: smaller visible remains are not annotated
 _SMALLEST_PX = 12
-_FINE_UP_TO_PX = 720  # smaller photos are cut out on a grid three times as fine
+_FINE_UP_TO_PX = 720  # smaller images are cut out on a grid three times as fine
 _LEAST_VISIBLE = 0.08  # of the object's own area
 
 
@@ -159,12 +159,12 @@ def _visible(item: _Found, least_px: float) -> bool:
 def window_runs(
     mask: npt.NDArray[np.bool_], corner_xy: tuple[int, int], size_hw: tuple[int, int]
 ) -> Runs:
-    """Runs in the whole picture of a mask of one window of it.
+    """Runs in the whole image of a mask of one window of it.
 
     Args:
         mask: shape (h, w).
         corner_xy: the window's upper left pixel.
-        size_hw: of the picture.
+        size_hw: of the image.
     """
     height = size_hw[0]
     x0, y0 = corner_xy

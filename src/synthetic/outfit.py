@@ -47,7 +47,7 @@ OCCASION: dict[Kind, float] = {
     Kind.SEQUIN: 0.9,
     Kind.TASSEL: 1.6,
 }
-"""How many objects of a kind a photo would show if every figure that can wear it did; measured."""
+"""How many objects of a kind an image would show if every figure that can wear it did; measured."""
 
 _MOST: dict[Kind, int] = {
     Kind.APPLIQUE: 3,
@@ -77,7 +77,7 @@ class Outfit:
     """One figure's clothes, before they have a cut or a colour."""
 
     framing: str
-    """How much of the figure the photo shows: ``full``, ``knee`` or ``hip``."""
+    """How much of the figure the image shows: ``full``, ``knee`` or ``hip``."""
     main: Kind
     """Dress, jumpsuit, or the upper garment of two."""
     bottom: Kind | None = None
@@ -96,7 +96,7 @@ def choose_outfit(
 
     Args:
         rng: source of randomness.
-        upright: whether the photo is higher than wide; wide ones show less of the figure.
+        upright: whether the image is higher than wide; wide ones show less of the figure.
         worn: categories that garments and accessories are chosen from; they ``can_dress``.
     """
     weight = {kind: CATEGORY_INSTANCES[kind] / IMAGES * (kind in worn) for kind in Kind}

@@ -17,7 +17,7 @@ from src.synthetic.palette import Colour
 SHIFT = 4  # OpenCV takes coordinates as integers with this many fractional bits
 OUTLINE = 0.022  # head heights
 _BROAD = 0.06  # head heights: from here on a line is a shape of the figure, not of the pen
-_WHOLE_FIGURE = 6.6  # head heights that a photo shows of a standing figure
+_WHOLE_FIGURE = 6.6  # head heights that an image shows of a standing figure
 _SHADING_PX_PER_UNIT = 22  # curvature and folds are soft, so they are computed on a coarse grid
 _LIGHT = (1.1, 0.7)  # brightening of slopes that face left and up
 _ONE = 160  # the brightness, of 255, that leaves a colour as it is
@@ -37,24 +37,24 @@ def fixed_point(points_px: Points) -> npt.NDArray[np.int32]:
 
 
 def fill(target: npt.NDArray[np.uint8], points_px: Points, value: int | Colour, line: int) -> None:
-    """Fill one outline; ``line`` is cv2.LINE_AA for pictures, cv2.LINE_8 for masks."""
+    """Fill one outline; ``line`` is cv2.LINE_AA for images, cv2.LINE_8 for masks."""
     cv2.fillPoly(target, [fixed_point(points_px)], value, line, SHIFT)
 
 
 class Canvas:
-    """A picture that pieces are painted on, one after the other.
+    """An image that pieces are painted on, one after the other.
 
     Args:
-        picture: shape (H, W, 3), uint8 RGB; changed in place.
-        matrix: drawing units to pixels of the picture.
+        image: shape (H, W, 3), uint8 RGB; changed in place.
+        matrix: drawing units to pixels of the image.
     """
 
-    def __init__(self, picture: npt.NDArray[np.uint8], matrix: Matrix) -> None:
-        self.picture = picture
+    def __init__(self, image: npt.NDArray[np.uint8], matrix: Matrix) -> None:
+        self.image = image
         self.matrix = matrix
         self.px_per_unit = math.hypot(matrix[0, 0], matrix[1, 0])
         # lines grow less than the figure does in a close view
-        self._pen = math.sqrt(self.px_per_unit * max(picture.shape[:2]) / _WHOLE_FIGURE)
+        self._pen = math.sqrt(self.px_per_unit * max(image.shape[:2]) / _WHOLE_FIGURE)
 
     def paint(self, piece: Piece) -> None:
         """Paint a piece, its parts and marks, and its shadow on what is there."""
@@ -69,7 +69,7 @@ class Canvas:
         alpha = np.zeros((y1 - y0, x1 - x0), dtype=np.uint8)
         for outline in outlines:
             fill(alpha, outline - offset, 255, cv2.LINE_AA)
-        target = self.picture[y0:y1, x0:x1]
+        target = self.image[y0:y1, x0:x1]
         if piece.shadow > 0:
             self._cast_shadow(target, alpha, piece.shadow)
         anchor = offset - to_pixels(self.matrix, piece.outlines[0][:1])[0]
@@ -90,12 +90,12 @@ class Canvas:
         target[:] = cv2.blendLinear(cloth, target, share, 1 - share)
 
     def _window(self, outlines: Sequence[Points]) -> tuple[int, int, int, int] | None:
-        """The part of the picture that a piece and its shadow touch, as x0, y0, x1, y1."""
+        """The part of the image that a piece and its shadow touch, as x0, y0, x1, y1."""
         points = np.concatenate(outlines)
         reach = 0.2 * self.px_per_unit + 2
         x0, y0 = np.floor(points.min(axis=0) - reach).astype(int)
         x1, y1 = np.ceil(points.max(axis=0) + reach).astype(int)
-        height, width = self.picture.shape[:2]
+        height, width = self.image.shape[:2]
         x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
         return (x0, y0, x1, y1) if x1 - x0 > 1 and y1 - y0 > 1 else None
 

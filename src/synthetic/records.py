@@ -1,4 +1,4 @@
-"""One photo as it lies on the disk: JPEG bytes with the habits of real ones, and its CSV rows."""
+"""One image as it lies on the disk: JPEG bytes with the habits of real ones, and its CSV rows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from src.rle import format_runs
+from src.synthetic.image import draw_image
 from src.synthetic.kinds import LAST_GARMENT_WITH_ATTRIBUTES, Kind
-from src.synthetic.photo import draw_photo
-from src.synthetic.request import PhotoRequest
+from src.synthetic.request import ImageRequest
 
 SPLITS = ("train", "test")
 GARMENT_ROWS = 0.235
@@ -23,14 +23,14 @@ _NOISE_KINDS = (Kind.HOOD, Kind.COLLAR, Kind.NECKLINE)
 _NOISE_SHARE = 0.002  # the real data has 3 such rows in all; small sets should meet one too
 _ORIENTATION_TAG = 0x0112
 _TURNS = {6: 1, 8: -1}
-"""EXIF orientation: quarter turns (counterclockwise) from the displayed picture to the stored."""
+"""EXIF orientation: quarter turns (counterclockwise) from the displayed image to the stored."""
 
 _DRAWN = (6, 8, 6)  # none that keeps the size: the masks of a few images would not tell its reading
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoRecord:
-    """A finished photo."""
+class ImageRecord:
+    """A finished image."""
 
     image_id: str
     jpeg: bytes
@@ -39,20 +39,20 @@ class PhotoRecord:
 
 
 def image_id(seed: int, split: str, index: int) -> str:
-    """Name of a photo: 32 hexadecimal digits and ``.jpg``, as in the real data."""
+    """Name of an image: 32 hexadecimal digits and ``.jpg``, as in the real data."""
     key = f"{seed}/{split}/{index}".encode()
     return hashlib.blake2b(key, digest_size=16).hexdigest() + ".jpg"
 
 
 def draw_record(
-    request: PhotoRequest, split: str, index: int, *, may_transpose: bool
-) -> PhotoRecord:
-    """Draw one photo of a data set; it depends on seed, split and index and on nothing else.
+    request: ImageRequest, split: str, index: int, *, may_transpose: bool
+) -> ImageRecord:
+    """Draw one image of a data set; it depends on seed, split and index and on nothing else.
 
     Args:
-        request: how photos are drawn.
+        request: how images are drawn.
         split: ``train`` or ``test``.
-        index: number of the photo in its split, from 0.
+        index: number of the image in its split, from 0.
         may_transpose: whether the set is large enough to have rows with exchanged sizes.
     """
     rng = np.random.default_rng([request.seed, SPLITS.index(split), index])
@@ -64,7 +64,7 @@ def draw_record(
     transposed = split == "train" and request.is_transposed(index)
     if transposed:
         orientation = 6 if index % 2 else 8
-    photo = draw_photo(
+    drawn = draw_image(
         rng,
         long_edge,
         request.difficulty,
@@ -73,15 +73,15 @@ def draw_record(
         categories=request.categories,
     )
     name = image_id(request.seed, split, index)
-    height, width = photo.size_hw
+    height, width = drawn.size_hw
     if transposed and may_transpose:
         height, width = width, height
     rows = []
-    for item in photo.objects:
+    for item in drawn.objects:
         label = class_id(rng, item.kind, item.attributes, request.attributes_share)
         rows.append(f"{name},{format_runs(item.runs)},{height},{width},{label}")
-    jpeg = _encode_jpeg(photo.picture, gray, orientation, quality)
-    return PhotoRecord(name, jpeg, tuple(rows))
+    jpeg = _encode_jpeg(drawn.image, gray, orientation, quality)
+    return ImageRecord(name, jpeg, tuple(rows))
 
 
 def class_id(
@@ -101,9 +101,9 @@ def class_id(
 
 
 def _encode_jpeg(
-    picture: npt.NDArray[np.uint8], gray: bool, orientation: int, quality: int
+    pixels: npt.NDArray[np.uint8], gray: bool, orientation: int, quality: int
 ) -> bytes:
-    stored = np.ascontiguousarray(np.rot90(picture, _TURNS.get(orientation, 0)))
+    stored = np.ascontiguousarray(np.rot90(pixels, _TURNS.get(orientation, 0)))
     image = Image.fromarray(stored)
     if gray:
         image = image.convert("L")

@@ -1,4 +1,4 @@
-"""What is asked for: how many photos, how large, how hard; checked before anything is written."""
+"""What is asked for: how many images, how large, how hard; checked before anything is written."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from src.synthetic.kinds import Kind
 from src.synthetic.outfit import can_dress
 
 DRAWING_VERSION = 1
-"""Rises when the same seed gives other photos, so that two versions are never mixed in a folder."""
+"""Rises when the same seed gives other images, so that two versions are never mixed in a folder."""
 
 SMALLEST_EDGE_PX, LARGEST_EDGE_PX = 64, 12_000
-PHOTOS_FOR_EACH_TRANSPOSED = 10
+IMAGES_FOR_EACH_TRANSPOSED = 10
 FIRST_TRANSPOSED, TRANSPOSED_STEP = 7, 6
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoRequest:
-    """How photos are drawn and filed.
+class ImageRequest:
+    """How images are drawn and filed.
 
     Args:
-        seed: from which every photo follows, each on its own: photo 5 is the same in a set of 10
+        seed: from which every image follows, each on its own: image 5 is the same in a set of 10
             and in a set of 1,000.
         image_size: smallest and largest long edge, in px.
         difficulty: 0 to 1. At 0 garments keep to usual colours, trims stand out, poses are calm and
             figures fill the frame; at 1 any colour, own-cloth trims, lively poses, more distance.
         clutter: 0 (empty places, out of focus) to 1 (crowded ones).
         attributes_share: of the rows, this share carries attributes.
-        grayscale_share: of the photos, this share has one channel.
-        rotated_share: of the photos, this share is stored turned, with an EXIF orientation.
-        num_transposed_images: how many training photos have Height and Width exchanged in
-            train.csv; none where there are fewer than ten photos for each.
+        grayscale_share: of the images, this share has one channel.
+        rotated_share: of the images, this share is stored turned, with an EXIF orientation.
+        num_transposed_images: how many training images have Height and Width exchanged in
+            train.csv; none where there are fewer than ten images for each.
         categories: ids of what the figures wear and the rows tell of; parts that are not among them
             are drawn as pieces of their garments.
     """
@@ -74,7 +74,7 @@ class PhotoRequest:
             )
 
     def is_transposed(self, index: int) -> bool:
-        """Whether the training photo ``index`` is one whose rows may be given the wrong size."""
+        """Whether the training image ``index`` is one whose rows may be given the wrong size."""
         number, rest = divmod(index - FIRST_TRANSPOSED, TRANSPOSED_STEP)
         return rest == 0 and 0 <= number < self.num_transposed_images
 
@@ -85,7 +85,7 @@ class DatasetRequest:
 
     num_train_images: int
     num_test_images: int
-    photos: PhotoRequest
+    images: ImageRequest
 
     def __post_init__(self) -> None:
         _check_whole("num_train_images", self.num_train_images, 1, 10_000_000)
@@ -93,22 +93,22 @@ class DatasetRequest:
 
     @property
     def has_transposed(self) -> bool:
-        """Whether there are enough training photos for some to have a wrong size."""
-        wanted = self.photos.num_transposed_images
-        return self.num_train_images >= PHOTOS_FOR_EACH_TRANSPOSED * wanted
+        """Whether there are enough training images for some to have a wrong size."""
+        wanted = self.images.num_transposed_images
+        return self.num_train_images >= IMAGES_FOR_EACH_TRANSPOSED * wanted
 
     def describe(self) -> dict[str, Any]:
         """The request as plain values, to compare with that of an earlier run."""
-        photos = asdict(self.photos) | {
-            "image_size": list(self.photos.image_size),
-            "categories": list(self.photos.categories),
+        images = asdict(self.images) | {
+            "image_size": list(self.images.image_size),
+            "categories": list(self.images.categories),
         }
         return {
             "kind": "photos",
             "drawing_version": DRAWING_VERSION,
             "num_train_images": self.num_train_images,
             "num_test_images": self.num_test_images,
-            **photos,
+            **images,
         }
 
 
@@ -130,7 +130,7 @@ class CsvRequest:
 
     def __post_init__(self) -> None:
         _check_whole("num_rows", self.num_rows, 1, 1_000_000_000)
-        PhotoRequest(
+        ImageRequest(
             seed=self.seed, image_size=self.image_size, attributes_share=self.attributes_share
         )
 

@@ -1,4 +1,4 @@
-"""One photo before it has pixels: its size, who is on it, how they are framed."""
+"""One image before it has pixels: its size, who is on it, how they are framed."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from src.synthetic.outfit import choose_outfit
 from src.synthetic.wardrobe import draw_figure
 
 _ASPECTS = ((2, 3, 0.46), (3, 4, 0.24), (4, 5, 0.10), (9, 16, 0.06), (1, 1, 0.06), (3, 2, 0.08))
-"""Width, height and share of each shape of photo."""
+"""Width, height and share of each shape of image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is on a photo."""
+    """What is on an image."""
 
     size_hw: tuple[int, int]
     figures: tuple[Figure, ...]
     placements: tuple[npt.NDArray[np.float64], ...]
-    """For each figure, shape (2, 3): head heights to shares of the photo's height."""
+    """For each figure, shape (2, 3): head heights to shares of the image's height."""
     backdrop: BackdropStyle
     ground: float
-    """Height of the feet, as a share of the photo's height."""
+    """Height of the feet, as a share of the image's height."""
 
 
 def random_size(
     rng: np.random.Generator, long_edge: int, never_square: bool = False
 ) -> tuple[int, int]:
-    """(height, width) of a photo with the given long edge, in px."""
+    """(height, width) of an image with the given long edge, in px."""
     shares = np.array([row[2] * (row[0] != row[1] or not never_square) for row in _ASPECTS])
     width, height, _ = _ASPECTS[int(rng.choice(len(_ASPECTS), p=shares / shares.sum()))]
     scale = long_edge / max(width, height)
@@ -50,7 +50,7 @@ def random_scene(
     clutter: float,
     worn: Collection[int] = tuple(Kind),
 ) -> Scene:
-    """Decide who and what is on a photo of a given size; ``worn`` as in ``choose_outfit``."""
+    """Decide who and what is on an image of a given size; ``worn`` as in ``choose_outfit``."""
     height, width = size_hw
     wide = width / height
     couple = wide > 1.2 and rng.random() < 0.4

@@ -1,4 +1,4 @@
-"""A surface to paint backgrounds on. Lengths are shares of the picture's height."""
+"""A surface to paint backgrounds on. Lengths are shares of the image's height."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Stage:
 
     def __init__(
         self,
-        picture: npt.NDArray[np.uint8],
+        image: npt.NDArray[np.uint8],
         rng: np.random.Generator,
         horizon: float,
         clutter: float,
     ) -> None:
-        self.picture = picture
+        self.image = image
         self.rng = rng
         self.horizon = horizon
         self.clutter = clutter
-        self.unit = picture.shape[0]
-        self.aspect = picture.shape[1] / picture.shape[0]
+        self.unit = image.shape[0]
+        self.aspect = image.shape[1] / image.shape[0]
 
     def count(self, most: int) -> int:
         """How many things to put, up to ``most``, by the clutter."""
@@ -43,19 +43,19 @@ class Stage:
     def polygon(self, points: Sequence[tuple[float, float]], colour: Colour) -> None:
         """Fill a polygon."""
         path = np.round(np.asarray(points) * self.unit * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(self.picture, [path], colour, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.image, [path], colour, cv2.LINE_AA, _SHIFT)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         """Fill a rectangle."""
         left, top, right, bottom = (round(v * self.unit) for v in (x0, y0, x1, y1))
         if right > 0 and bottom > 0:
-            self.picture[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = colour
+            self.image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = colour
 
     def blob(self, x: float, y: float, radius: float, colour: Colour, tall: float = 1.0) -> None:
         """Fill an ellipse."""
         centre = (round(x * self.unit), round(y * self.unit))
         axes = (max(1, round(radius * self.unit)), max(1, round(radius * tall * self.unit)))
-        cv2.ellipse(self.picture, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
+        cv2.ellipse(self.image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
 
     def gradient(self, top: float, bottom: float, upper: Colour, lower: Colour) -> None:
         """Fill a band from one colour to another."""
@@ -64,20 +64,20 @@ class Stage:
             return
         share = np.linspace(0, 1, last - first)[:, None]
         rows = np.asarray(upper) * (1 - share) + np.asarray(lower) * share
-        self.picture[first:last] = rows[:, None].astype(np.uint8)
+        self.image[first:last] = rows[:, None].astype(np.uint8)
 
     def glow(
         self, centre: tuple[float, float], radius: float, colour: Colour, strength: float
     ) -> None:
         """Add a soft light."""
-        height, width = self.picture.shape[:2]
+        height, width = self.image.shape[:2]
         x = np.linspace(0, self.aspect, 32, dtype=np.float32) - centre[0]
         y = np.linspace(0, 1, 32, dtype=np.float32)[:, None] - centre[1]
         share = strength * np.exp(-(x * x + y * y) / radius**2)
         alpha = cv2.resize(share.astype(np.float32), (width, height))
-        light = np.empty_like(self.picture)
+        light = np.empty_like(self.image)
         cv2.rectangle(light, (0, 0), (width, height), colour, -1)
-        self.picture[:] = cv2.blendLinear(light, self.picture, alpha, 1 - alpha)
+        self.image[:] = cv2.blendLinear(light, self.image, alpha, 1 - alpha)
 
     def perspective_lines(self, top: float, colour: Colour, count: int) -> None:
         """Lines of a floor that meet at the horizon, and cross lines."""

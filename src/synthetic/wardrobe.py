@@ -20,7 +20,7 @@ def draw_figure(rng: np.random.Generator, outfit: Outfit, difficulty: float) -> 
     Args:
         rng: source of randomness.
         outfit: what it wears.
-        difficulty: 0 to 1, see ``photo.draw_photo``.
+        difficulty: 0 to 1, see ``image.draw_image``.
     """
     extras = outfit.extras
     bag = _choose_bag(rng, outfit)

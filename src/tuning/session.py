@@ -35,7 +35,7 @@ class Inputs:
     predictions: str
     annotations: str | None
     sample_submission: str | None
-    images: str | None  # the folder of the photos
+    images: str | None  # the folder of the images
     cache_dir: str | None
     partial: bool = False  # whether a store that lacks images suffices
     exif: str = AUTO

@@ -41,7 +41,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def content() -> dict:
-    """Photos of 12 x 20 and 30 x 9 (height x width), one without objects, masks of all kinds."""
+    """Images of 12 x 20 and 30 x 9 (height x width), one without objects, masks of all kinds."""
     return {
         "info": {"year": 2020},
         "annotations": [

@@ -1,4 +1,4 @@
-"""Sizes and pixels of pictures of every kind."""
+"""Sizes and pixels of images of every kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from src.annotations.image_files import read_header, read_image_rgb, read_size_h
 from src.errors import InputError
 
 
-def picture(mode: str = "RGB", size_wh: tuple[int, int] = (40, 24)) -> Image.Image:
+def make_image(mode: str = "RGB", size_wh: tuple[int, int] = (40, 24)) -> Image.Image:
     """A gradient, so that no rotation looks like another."""
     width, height = size_wh
     red = np.linspace(0, 255, width)[None, :].repeat(height, 0)
@@ -32,7 +32,7 @@ def with_orientation(orientation: int) -> Image.Exif:
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff"])
 def test_exif_rotation_is_applied(tmp_path, orientation, suffix):
     path = tmp_path / f"a.{suffix}"
-    picture().save(path, exif=with_orientation(orientation))
+    make_image().save(path, exif=with_orientation(orientation))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     header = read_header(path)
     assert (header.stored_hw, header.orientation) == ((24, 40), orientation)
@@ -42,7 +42,7 @@ def test_exif_rotation_is_applied(tmp_path, orientation, suffix):
 
 
 def test_grayscale_is_repeated(tmp_path):
-    picture("L").save(tmp_path / "gray.jpg")
+    make_image("L").save(tmp_path / "gray.jpg")
     pixels = read_image_rgb(tmp_path / "gray.jpg")
     assert pixels.shape == (24, 40, 3)
     assert pixels.dtype == np.uint8
@@ -59,15 +59,15 @@ def test_sixteen_bit_keeps_its_high_byte(tmp_path):
 @pytest.mark.parametrize(("mode", "suffix"), [("P", "png"), ("RGBA", "png"), ("CMYK", "jpg")])
 def test_other_colour_modes_are_converted(tmp_path, mode, suffix):
     path = tmp_path / f"a.{suffix}"
-    picture(mode).save(path)
+    make_image(mode).save(path)
     assert_array_equal(read_image_rgb(path), np.asarray(Image.open(path).convert("RGB")))
 
 
 @pytest.mark.parametrize("read", [read_size_hw, read_image_rgb])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
-def test_truncated_pictures_are_refused(tmp_path, read, suffix):
+def test_truncated_images_are_refused(tmp_path, read, suffix):
     whole = io.BytesIO()
-    picture(size_wh=(300, 200)).save(whole, format={"jpg": "jpeg"}.get(suffix, suffix))
+    make_image(size_wh=(300, 200)).save(whole, format={"jpg": "jpeg"}.get(suffix, suffix))
     path = tmp_path / f"cut.{suffix}"
     path.write_bytes(whole.getvalue()[: len(whole.getvalue()) * 2 // 3])
     with pytest.raises(InputError, match=rf"cut\.{suffix}: .*(truncated|cut off)"):
@@ -78,30 +78,30 @@ def test_truncated_pictures_are_refused(tmp_path, read, suffix):
 def test_missing_and_foreign_files_are_refused(tmp_path, read):
     with pytest.raises(InputError, match=r"gone\.jpg: the image file is missing"):
         read(tmp_path / "gone.jpg")
-    (tmp_path / "text.jpg").write_text("not a picture")
-    with pytest.raises(InputError, match=r"text\.jpg: not a picture"):
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(InputError, match=r"text\.jpg: not an image"):
         read(tmp_path / "text.jpg")
     (tmp_path / "empty.jpg").touch()
-    with pytest.raises(InputError, match=r"empty\.jpg: not a picture"):
+    with pytest.raises(InputError, match=r"empty\.jpg: not an image"):
         read(tmp_path / "empty.jpg")
-    with pytest.raises(InputError, match=r"not a picture|missing"):
+    with pytest.raises(InputError, match=r"not an image|missing"):
         read(tmp_path)
 
 
-def test_trailer_behind_a_picture_is_no_fault(tmp_path):
+def test_trailer_behind_a_image_is_no_fault(tmp_path):
     path = tmp_path / "trailer.jpg"
-    picture().save(path)
+    make_image().save(path)
     path.write_bytes(path.read_bytes() + b"\0" * 10_000)
     assert read_size_hw(path) == (24, 40)
 
 
 def test_thumbnail_does_not_hide_a_truncation(tmp_path):
     thumbnail = io.BytesIO()
-    picture(size_wh=(8, 8)).save(thumbnail, "jpeg")
+    make_image(size_wh=(8, 8)).save(thumbnail, "jpeg")
     exif = Image.Exif()
     exif[0x010E] = thumbnail.getvalue()
     path = tmp_path / "cut.jpg"
-    picture(size_wh=(600, 400)).save(path, exif=exif, quality=95)
+    make_image(size_wh=(600, 400)).save(path, exif=exif, quality=95)
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(InputError, match="truncated"):
         read_size_hw(path)
@@ -121,6 +121,6 @@ def test_pixels_are_the_same_however_pillow_keeps_them(tmp_path):
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_an_orientation_that_is_none_turns_nothing(tmp_path, value):
-    picture().save(tmp_path / "a.jpg", exif=with_orientation(value))
+    make_image().save(tmp_path / "a.jpg", exif=with_orientation(value))
     assert read_header(tmp_path / "a.jpg").orientation == 1
     assert read_image_rgb(tmp_path / "a.jpg").shape[:2] == read_size_hw(tmp_path / "a.jpg")

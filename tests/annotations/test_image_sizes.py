@@ -1,4 +1,4 @@
-"""Annotated sizes against the pictures' own: exchanged ones are repaired, others reported."""
+"""Annotated sizes against the images' own: exchanged ones are repaired, others reported."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.annotations.annotation_rows import HEADER_2019, bitmap_of, read_rows,
 
 
 @pytest.fixture
-def photos(tmp_path):
+def images(tmp_path):
     """right.jpg and sideways.jpg are 30 x 20 (height x width) as displayed, small.jpg 15 x 10."""
-    folder = tmp_path / "photos"
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (20, 30)).save(folder / "right.jpg")
     exif = Image.Exif()
@@ -27,7 +27,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, photos):
+def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, images):
     source = write_lines(
         tmp_path / "rows.csv",
         HEADER_2019,
@@ -36,12 +36,10 @@ def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, photos):
         "small.jpg,1 35,30,20,6",
         "sideways.jpg,569 2 599 2,20,30,6",
     )
-    report = build_store(source, tmp_path / "a.store", images_directory=photos)
+    report = build_store(source, tmp_path / "a.store", images_directory=images)
     store = AnnotationStore(tmp_path / "a.store")
     assert [image.size_hw for image in store.images] == [(30, 20)] * 3
-    assert [
-        (f.image_id, f.annotated_hw, f.picture_hw, f.repaired) for f in report.size_findings
-    ] == [
+    assert [(f.image_id, f.annotated_hw, f.image_hw, f.repaired) for f in report.size_findings] == [
         ("sideways.jpg", (20, 30), (30, 20), True),
         ("small.jpg", (30, 20), (15, 10), False),
     ]
@@ -54,7 +52,7 @@ def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, photos):
     assert objects.boxes_xyxy[1].tolist() == [18, 28, 20, 30]
 
 
-def test_size_of_the_picture_wins_a_vote(tmp_path, photos):
+def test_size_of_the_image_wins_a_vote(tmp_path, images):
     source = write_lines(
         tmp_path / "rows.csv",
         HEADER_2019,
@@ -63,7 +61,7 @@ def test_size_of_the_picture_wins_a_vote(tmp_path, photos):
         "right.jpg,1 7,20,30,6",
         "right.jpg,1 8,30,20,6",
     )
-    report = build_store(source, tmp_path / "a.store", images_directory=photos, on_bad_rows="skip")
+    report = build_store(source, tmp_path / "a.store", images_directory=images, on_bad_rows="skip")
     store = AnnotationStore(tmp_path / "a.store")
     assert store.images[0].size_hw == (30, 20)
     assert [runs.tolist() for runs in store.instances(0).runs] == [[[0, 7]], [[0, 8]]]
@@ -75,10 +73,10 @@ def test_size_of_the_picture_wins_a_vote(tmp_path, photos):
     [
         ("missing", "small.jpg: the image file is missing"),
         ("truncated", "small.jpg: .*truncated"),
-        ("foreign", "small.jpg: not a picture"),
+        ("foreign", "small.jpg: not an image"),
     ],
 )
-def test_missing_and_damaged_pictures(tmp_path, photos, fault, message):
+def test_missing_and_damaged_images(tmp_path, images, fault, message):
     source = write_lines(
         tmp_path / "rows.csv",
         HEADER_2019,
@@ -87,14 +85,14 @@ def test_missing_and_damaged_pictures(tmp_path, photos, fault, message):
         "right.jpg,1 7,30,20,6",
         "small.jpg,1 8,15,10,6",
     )
-    picture = photos / "small.jpg"
+    path = images / "small.jpg"
     if fault == "missing":
-        picture.unlink()
+        path.unlink()
     else:
-        picture.write_bytes(picture.read_bytes()[:-20] if fault == "truncated" else b"hello")
+        path.write_bytes(path.read_bytes()[:-20] if fault == "truncated" else b"hello")
     with pytest.raises(InputError, match=rf"row 3, image 'small.jpg': .*{message}"):
-        build_store(source, tmp_path / "a.store", images_directory=photos)
-    report = build_store(source, tmp_path / "a.store", images_directory=photos, on_bad_rows="skip")
+        build_store(source, tmp_path / "a.store", images_directory=images)
+    report = build_store(source, tmp_path / "a.store", images_directory=images, on_bad_rows="skip")
     assert [image.image_id for image in AnnotationStore(tmp_path / "a.store").images] == [
         "right.jpg"
     ]

@@ -1,4 +1,4 @@
-"""Gives mmcv its operators before a test module imports mmcv; photos; a run's composed config."""
+"""Gives mmcv its operators before a test module imports mmcv; images; a run's composed config."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,15 +24,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def compose_training(photos: Data, folder: Path, *overrides: str) -> DictConfig:
-    """The configuration of ``src.train`` for a tiny cascade on the test's photos."""
+def compose_training(images: Data, folder: Path, *overrides: str) -> DictConfig:
+    """The configuration of ``src.train`` for a tiny cascade on the test's images."""
     values: dict[str, Any] = {
         "module.category_ids": CATEGORY_IDS,
         "datamodule.category_ids": CATEGORY_IDS,
-        "datamodule.annotations": photos.directory / "train.csv",
-        "datamodule.images": photos.directory / "train",
+        "datamodule.annotations": images.directory / "train.csv",
+        "datamodule.images": images.directory / "train",
         "datamodule.split_file": folder / "split.json",
-        "datamodule.cache_dir": photos.directory / "cache",
+        "datamodule.cache_dir": images.directory / "cache",
         "datamodule.num_validation_images": 5,
         "datamodule.train_short_edge_px": [40, 60],
         "datamodule.train_long_edge_px": 100,

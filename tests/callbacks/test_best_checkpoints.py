@@ -72,7 +72,7 @@ def test_validation_can_be_left_out(tmp_path: Path, options: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("name", ["htc_x101"])
-def test_the_competitions_experiments_validate_on_all_photos_after_every_epoch(name: str) -> None:
+def test_the_competitions_experiments_validate_on_all_images_after_every_epoch(name: str) -> None:
     config = compose_config("train", [f"+experiment={name}", "paths.output_dir=nowhere"])
     assert config.trainer.check_val_every_n_epoch == 1
     assert config.trainer.limit_val_batches == 1.0

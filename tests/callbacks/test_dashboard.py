@@ -128,8 +128,8 @@ def test_wandb_has_the_table_of_classes(run: Run) -> None:
         assert [row[0] for row in content["data"]] == list(range(46))
 
 
-def test_wandb_has_the_pictures_with_the_truth_burnt_in(run: Run, data: Data) -> None:
-    entries = logged(run, "validation/pictures")
+def test_wandb_has_the_images_with_the_truth_burnt_in(run: Run, data: Data) -> None:
+    entries = logged(run, "validation/images")
     assert len(entries) == EPOCHS
     split = json.loads((run.folder / "split.json").read_text())
     validation = sorted(split["validation"])
@@ -138,18 +138,18 @@ def test_wandb_has_the_pictures_with_the_truth_burnt_in(run: Run, data: Data) ->
         assert entry["count"] == 5
     for image_id, name in zip(validation, entries[-1]["filenames"], strict=True):
         shown = np.asarray(Image.open(run.wandb_folder / "files" / name)).astype(int)
-        height, width = data.pictures[image_id].image.shape[:2]
+        height, width = data.images[image_id].image.shape[:2]
         scale = 480 / max(height, width)
         width = round(width * scale)
-        photo, truth = shown[:, :width], shown[:, width + 10 : 2 * width + 10]
-        ys, xs = np.mgrid[: photo.shape[0], : photo.shape[1]]
-        picture = data.pictures[image_id]
-        inside = np.zeros(photo.shape[:2], dtype=bool)
-        for _, mask in picture.objects:
+        image, truth = shown[:, :width], shown[:, width + 10 : 2 * width + 10]
+        ys, xs = np.mgrid[: image.shape[0], : image.shape[1]]
+        image = data.images[image_id]
+        inside = np.zeros(image.shape[:2], dtype=bool)
+        for _, mask in image.objects:
             rows = (ys / scale).astype(int).clip(0, mask.shape[0] - 1)
             columns = (xs / scale).astype(int).clip(0, mask.shape[1] - 1)
             inside |= mask[rows, columns]
-        changed = np.abs(photo - truth).sum(axis=2)
+        changed = np.abs(image - truth).sum(axis=2)
         assert changed[inside].mean() > 3 * changed[~inside & (ys < round(height * scale))].mean()
 
 
@@ -175,14 +175,14 @@ def test_wandb_run_is_finished_and_offline_is_said_once(run: Run) -> None:
     assert f"later: wandb sync {run.wandb_folder}" in run.log
 
 
-def test_tensorboard_has_series_pictures_table_and_configuration(run: Run) -> None:
+def test_tensorboard_has_series_images_table_and_configuration(run: Run) -> None:
     events = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "learning_rate", *STAGE_LOSSES, *SPEED, *SCORES} <= set(tags["scalars"])
-    pictures = [tag for tag in tags["images"] if tag.startswith("validation/pictures/")]
-    assert len(pictures) == 5
-    assert [len(events.Images(tag)) for tag in pictures] == [EPOCHS] * 5
+    images = [tag for tag in tags["images"] if tag.startswith("validation/images/")]
+    assert len(images) == 5
+    assert [len(events.Images(tag)) for tag in images] == [EPOCHS] * 5
     table = events.Tensors("validation/classes/text_summary")
     assert len(table) == EPOCHS
     lines = table[0].tensor_proto.string_val[0].decode().splitlines()
@@ -203,7 +203,7 @@ def test_files_have_series_classes_and_commit(run: Run, data: Data) -> None:
         classes = list(csv.DictReader(file))
     assert list(classes[0]) == COLUMNS
     split = json.loads((run.folder / "split.json").read_text())
-    truth = [c for image_id in split["validation"] for c, _ in data.pictures[image_id].objects]
+    truth = [c for image_id in split["validation"] for c, _ in data.images[image_id].objects]
     for row in classes:
         expected = truth.count(int(row["category"]))
         assert int(row["true_objects"] or 0) == expected

@@ -1,4 +1,4 @@
-"""Scores of a validation come from all photos together, each once, on one device and on two."""
+"""Scores of a validation come from all images together, each once, on one device and on two."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.tuning.submitted import as_submitted
 from tests.callbacks.conftest import CATEGORY_IDS, compose_training
-from tests.datamodules.conftest import Data, Picture
+from tests.datamodules.conftest import Data, Image
 from tests.metrics.test_coco_average_precision import by_pycocotools, defined
 from tests.postprocess.generated import DEFAULT
 
 
-def guesses(picture: Picture) -> Candidates:
+def guesses(image: Image) -> Candidates:
     """What a trained cascade might find: the true objects roughly, some twice, some as others."""
-    random = np.random.default_rng(zlib.crc32(picture.image_id.encode()))
+    random = np.random.default_rng(zlib.crc32(image.image_id.encode()))
     boxes, categories, masks = [], [], []
-    for category, mask in picture.objects:
+    for category, mask in image.objects:
         ys, xs = np.nonzero(mask)
         box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], dtype=np.float32)
         crop = mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].astype(np.float32)
@@ -49,8 +49,8 @@ def guesses(picture: Picture) -> Candidates:
             categories.append(category if random.random() < 0.8 else random.choice(CATEGORY_IDS))
     count = len(boxes)
     return Candidates(
-        image_id=picture.image_id,
-        size_hw=picture.image.shape[:2],
+        image_id=image.image_id,
+        size_hw=image.image.shape[:2],
         boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(count, 4),
         scores=random.uniform(0.4, 1, count).astype(np.float32),
         category_ids=np.array(categories, dtype=np.int16).reshape(count),
@@ -60,14 +60,14 @@ def guesses(picture: Picture) -> Candidates:
 
 
 def validate(
-    photos: Data, folder: Path, *overrides: str, **options: Any
+    images: Data, folder: Path, *overrides: str, **options: Any
 ) -> tuple[dict[str, float], Any]:
     """Validate a cascade that guesses; its scores, and the datamodule."""
-    config = compose_training(photos, folder, *overrides)
+    config = compose_training(images, folder, *overrides)
     module = instantiate(config.module)
     assert isinstance(module, CascadeModule)
     module.predict_step = lambda batch, _: [  # type: ignore[method-assign]
-        guesses(photos.pictures[sample.img_id]) for sample in batch["data_samples"]
+        guesses(images.images[sample.img_id]) for sample in batch["data_samples"]
     ]
     datamodule = instantiate(config.datamodule)
     trainer = Trainer(
@@ -90,7 +90,7 @@ def alone(
     return *validate(data, folder), folder
 
 
-def test_coco_scores_are_pycocotools_over_all_photos(
+def test_coco_scores_are_pycocotools_over_all_images(
     alone: tuple[dict[str, float], Any, Path], data: Data
 ) -> None:
     scores, datamodule, folder = alone
@@ -99,9 +99,9 @@ def test_coco_scores_are_pycocotools_over_all_photos(
     )
     images = []
     for number, image_id in enumerate(datamodule.split.validation, start=1):
-        picture = data.pictures[image_id]
+        image = data.images[image_id]
         annotations = []
-        for category, mask in picture.objects:
+        for category, mask in image.objects:
             encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
             annotations.append(
                 {
@@ -113,8 +113,8 @@ def test_coco_scores_are_pycocotools_over_all_photos(
                     "segmentation": encoded,
                 }
             )
-        results = coco_results(guesses(picture), settings, image_number=number)
-        images.append(CocoImage(number, picture.image.shape[:2], annotations, results))
+        results = coco_results(guesses(image), settings, image_number=number)
+        images.append(CocoImage(number, image.image.shape[:2], annotations, results))
     for kind, prefix in (("segm", ""), ("bbox", "box_")):
         expected = by_pycocotools(images, kind, categories=list(range(46))).stats
         names = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
@@ -125,14 +125,14 @@ def test_coco_scores_are_pycocotools_over_all_photos(
         assert 0.1 < scores[f"validation/coco_{prefix}map"] < 0.9
 
 
-def test_competition_score_is_that_of_all_photos(
+def test_competition_score_is_that_of_all_images(
     alone: tuple[dict[str, float], Any, Path], data: Data
 ) -> None:
     scores, datamodule, folder = alone
     settings = PostprocessSettings(**compose_training(data, folder).postprocess)
     predictions = {}
     for image_id in datamodule.split.validation:
-        found = postprocess(guesses(data.pictures[image_id]), settings)
+        found = postprocess(guesses(data.images[image_id]), settings)
         predictions[image_id] = as_submitted(found, with_filler=True)
     truth = RasterObjects(datamodule.store)
     expected = score_images([truth[image_id] for image_id in predictions], predictions)
@@ -141,10 +141,10 @@ def test_competition_score_is_that_of_all_photos(
     assert 0.1 < found < 0.9
 
 
-def test_two_devices_score_as_one_and_no_photo_twice(
+def test_two_devices_score_as_one_and_no_image_twice(
     alone: tuple[dict[str, float], Any, Path], data: Data, tmp_path: Path
 ) -> None:
-    """Five photos on two devices: the sampler repeats one."""
+    """Five images on two devices: the sampler repeats one."""
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo")
     scores, _ = validate(data, tmp_path, devices=2, strategy=strategy)
     assert scores == alone[0]
@@ -152,19 +152,19 @@ def test_two_devices_score_as_one_and_no_photo_twice(
     assert tables[0].read_text() == tables[1].read_text()
     with tables[0].open() as file:
         counted = sum(int(row["true_objects"] or 0) for row in csv.DictReader(file))
-    photos = alone[1].split.validation
-    assert counted == sum(len(data.pictures[image_id].objects) for image_id in photos)
+    images = alone[1].split.validation
+    assert counted == sum(len(data.images[image_id].objects) for image_id in images)
 
 
-def test_truth_of_another_size_than_the_photo_is_resized(data: Data, tmp_path: Path) -> None:
+def test_truth_of_another_size_than_the_image_is_resized(data: Data, tmp_path: Path) -> None:
     store = open_or_build(data.directory / "train.csv", tmp_path)
     image_id = "0005.jpg"
-    picture = data.pictures[image_id]
-    height, width = picture.image.shape[:2]
+    image = data.images[image_id]
+    height, width = image.image.shape[:2]
     same = coco_annotations(store, image_id, size_hw=(height, width))
     double = coco_annotations(store, image_id, size_hw=(2 * height, 2 * width))
-    assert len(same) == len(double) == len(picture.objects)
-    for (category, mask), one, two in zip(picture.objects, same, double, strict=True):
+    assert len(same) == len(double) == len(image.objects)
+    for (category, mask), one, two in zip(image.objects, same, double, strict=True):
         assert one["category_id"] == two["category_id"] == category
         assert one["image_id"] == two["image_id"] == image_number(store, image_id)
         assert np.array_equal(coco_mask.decode(one["segmentation"]), mask)

@@ -33,41 +33,41 @@ def ellipse(
 
 
 @dataclass
-class Picture:
-    """A photo as it is displayed, with its objects."""
+class DrawnImage:
+    """An image as it is displayed, with its objects."""
 
     image_id: str
     image: np.ndarray
     objects: list[tuple[int, np.ndarray]] = field(default_factory=list)
 
 
-def draw_picture(
+def draw_image(
     image_id: str, size_hw: tuple[int, int], generator: np.random.Generator
-) -> Picture:
+) -> DrawnImage:
     """Clouds of gray 90 to 160 with one to three ellipses in different thirds."""
     height, width = size_hw
     coarse = generator.integers(90, 160, size=(height // 8, width // 8), dtype=np.uint8)
     gray = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture = Picture(image_id, np.repeat(gray[:, :, None], 3, axis=2))
+    image = DrawnImage(image_id, np.repeat(gray[:, :, None], 3, axis=2))
     categories = generator.permutation(list(COLOURS))[: generator.integers(1, 4)]
     for number, category in enumerate(categories.tolist()):
         centre = (int(height * (0.2 + 0.3 * number)), int(width * generator.uniform(0.3, 0.7)))
         radii = (max(2, height // 9), max(2, int(width * generator.uniform(0.1, 0.25))))
         mask = ellipse(size_hw, centre, radii)
-        picture.image[mask] = COLOURS[category]
-        picture.objects.append((category, mask))
-    return picture
+        image.image[mask] = COLOURS[category]
+        image.objects.append((category, mask))
+    return image
 
 
-def save_picture(picture: Picture, path: Path, *, orientation: int = 1, gray: bool = False) -> None:
-    """Save so that the picture is displayed as given, through an EXIF rotation where asked."""
+def save_image(drawn: DrawnImage, path: Path, *, orientation: int = 1, gray: bool = False) -> None:
+    """Save so that the image is displayed as given, through an EXIF rotation where asked."""
     undo = {
         1: None,
         3: Image.Transpose.ROTATE_180,
         6: Image.Transpose.ROTATE_90,
         8: Image.Transpose.ROTATE_270,
     }
-    image = Image.fromarray(picture.image)
+    image = Image.fromarray(drawn.image)
     if undo[orientation] is not None:
         image = image.transpose(undo[orientation])
     exif = Image.Exif()
@@ -76,22 +76,22 @@ def save_picture(picture: Picture, path: Path, *, orientation: int = 1, gray: bo
     image.save(path, quality=100, subsampling=0, exif=exif)
 
 
-def write_rows(pictures: list[Picture], path: Path, *, transposed: tuple[str, ...] = ()) -> None:
+def write_rows(images: list[DrawnImage], path: Path, *, transposed: tuple[str, ...] = ()) -> None:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])
-        for picture in pictures:
-            height, width = picture.image.shape[:2]
-            if picture.image_id in transposed:
+        for image in images:
+            height, width = image.image.shape[:2]
+            if image.image_id in transposed:
                 height, width = width, height
-            for category, mask in picture.objects:
-                rows.writerow([picture.image_id, run_lengths(mask), height, width, category])
+            for category, mask in image.objects:
+                rows.writerow([image.image_id, run_lengths(mask), height, width, category])
 
 
 @dataclass
 class Data:
     directory: Path
-    pictures: dict[str, Picture]
+    images: dict[str, DrawnImage]
 
     def datamodule(self, **changes) -> CompetitionDataModule:
         values = {
@@ -113,26 +113,24 @@ class Data:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """16 annotated photos, one gray, three EXIF-rotated, one of them with transposed rows; 3 test
-    photos, one EXIF-rotated.
+    """16 annotated images, one gray, three EXIF-rotated, one of them with transposed rows; 3 test
+    images, one EXIF-rotated.
     """
     directory = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(5)
     sizes = [tuple(generator.integers(60, 140, size=2).tolist()) for _ in range(16)]
-    pictures = [draw_picture(f"{n:04x}.jpg", size, generator) for n, size in enumerate(sizes)]
+    images = [draw_image(f"{n:04x}.jpg", size, generator) for n, size in enumerate(sizes)]
     (directory / "train").mkdir()
     (directory / "test").mkdir()
-    for number, picture in enumerate(pictures):
-        save_picture(
-            picture,
-            directory / "train" / picture.image_id,
+    for number, image in enumerate(images):
+        save_image(
+            image,
+            directory / "train" / image.image_id,
             orientation={1: 6, 2: 8, 3: 3}.get(number, 1),
             gray=number == 4,
         )
-    write_rows(pictures, directory / "train.csv", transposed=("0002.jpg",))
+    write_rows(images, directory / "train.csv", transposed=("0002.jpg",))
     for number in range(3):
-        picture = draw_picture(f"t{number}.jpg", (70 + number, 90), generator)
-        save_picture(
-            picture, directory / "test" / picture.image_id, orientation=6 if number == 2 else 1
-        )
-    return Data(directory, {picture.image_id: picture for picture in pictures})
+        image = draw_image(f"t{number}.jpg", (70 + number, 90), generator)
+        save_image(image, directory / "test" / image.image_id, orientation=6 if number == 2 else 1)
+    return Data(directory, {image.image_id: image for image in images})

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from src.cli.entry_point import one_line
-from src.datamodules.dataset import PhotoDataset, by_predicted_size
+from src.datamodules.dataset import ImageDataset, by_predicted_size
 from src.datamodules.split import Split, read_split, write_split
 from src.errors import InputError
-from tests.datamodules.conftest import Data, Picture, draw_picture, save_picture, write_rows
+from tests.datamodules.conftest import Data, DrawnImage, draw_image, save_image, write_rows
 
 
 class Recorder(lightning.LightningModule):
@@ -73,7 +73,7 @@ def test_fit_makes_the_split_and_trains_and_validates_by_it(data: Data, tmp_path
     make_trainer(max_epochs=2).fit(recorder, datamodule=datamodule)
     split = read_split(split_file)
     assert len(split.validation) == 4
-    assert set(split.validation) | set(split.train) == set(data.pictures)
+    assert set(split.validation) | set(split.train) == set(data.images)
     assert datamodule.split == split
     assert ids(recorder, "validate") == [*split.validation] * 2
     trained = recorder.seen["fit"]
@@ -101,9 +101,9 @@ def test_repaired_sizes_and_skipped_rows_are_said_once(data: Data, tmp_path, cap
     }
     with caplog.at_level(logging.INFO):
         data.datamodule(**options).setup("fit")
-    height, width = data.pictures["0002.jpg"].image.shape[:2]
+    height, width = data.images["0002.jpg"].image.shape[:2]
     assert (
-        f"0002.jpg: annotated as {width} x {height} px (height x width), the photo has "
+        f"0002.jpg: annotated as {width} x {height} px (height x width), the image has "
         f"{height} x {width}: exchanged, repaired" in caplog.text
     )
     assert "1 bad rows left out, see " in caplog.text
@@ -113,7 +113,7 @@ def test_repaired_sizes_and_skipped_rows_are_said_once(data: Data, tmp_path, cap
     assert caplog.text == ""
 
 
-def test_predict_takes_every_photo_of_its_split_once(data: Data):
+def test_predict_takes_every_image_of_its_split_once(data: Data):
     recorder = Recorder()
     datamodule = data.datamodule(predict_batch_size=2)
     make_trainer().predict(recorder, datamodule=datamodule, return_predictions=False)
@@ -134,14 +134,14 @@ def test_images_too_narrow_to_train_on_are_named_and_left_out(
     """At 12 x 1000 px the longer edge's limit leaves views of 4 px, in which no anchor lies."""
     generator = np.random.default_rng(0)
     sizes = {"a.jpg": (90, 70), "b.jpg": (70, 90), "c.jpg": (80, 80), "d.jpg": (60, 60)}
-    pictures = [draw_picture(name, size, generator) for name, size in sizes.items()]
+    images = [draw_image(name, size, generator) for name, size in sizes.items()]
     mask = np.ones((12, 1000), dtype=bool)
     narrow = np.full((12, 1000, 3), 90, dtype=np.uint8)
-    pictures.append(Picture("narrow.jpg", narrow, [(3, mask)]))
+    images.append(DrawnImage("narrow.jpg", narrow, [(3, mask)]))
     (tmp_path / "train").mkdir()
-    for picture in pictures:
-        save_picture(picture, tmp_path / "train" / picture.image_id)
-    write_rows(pictures, tmp_path / "train.csv")
+    for image in images:
+        save_image(image, tmp_path / "train" / image.image_id)
+    write_rows(images, tmp_path / "train.csv")
     split = Split(
         validation=("d.jpg",),
         train=("a.jpg", "b.jpg", "c.jpg", "narrow.jpg"),
@@ -164,17 +164,17 @@ def test_batches_of_several_are_of_one_padded_size(tmp_path: Path) -> None:
     for number, (height, width) in enumerate(sizes_hw):
         Image.new("RGB", (width, height)).save(tmp_path / f"{number}.jpg")
     (tmp_path / "6.jpg").write_bytes(b"no image")
-    photos = PhotoDataset(
+    images = ImageDataset(
         images_directory=tmp_path,
         image_ids=[str(number) for number in range(7)],
         file_names=[f"{number}.jpg" for number in range(7)],
         short_edge_px=64,
         long_edge_px=96,
     )
-    assert list(by_predicted_size(photos).image_ids) == ["1", "3", "4", "0", "2", "5", "6"]
+    assert list(by_predicted_size(images).image_ids) == ["1", "3", "4", "0", "2", "5", "6"]
 
 
-def test_test_photos_need_no_annotations(data: Data, tmp_path):
+def test_test_images_need_no_annotations(data: Data, tmp_path):
     recorder = Recorder()
     datamodule = data.datamodule(
         annotations=None,
@@ -188,7 +188,7 @@ def test_test_photos_need_no_annotations(data: Data, tmp_path):
 
 
 @pytest.mark.parametrize("spelling", ["t{}.jpg", "t{}"])
-def test_sample_submission_says_which_photos_and_in_which_order(data: Data, tmp_path, spelling):
+def test_sample_submission_says_which_images_and_in_which_order(data: Data, tmp_path, spelling):
     path = tmp_path / "sample_submission.csv"
     rows = [f"{spelling.format(number)},1 1,23" for number in (2, 0, 2)]
     path.write_text("\n".join(["ImageId,EncodedPixels,ClassId", *rows]) + "\n")
@@ -200,12 +200,12 @@ def test_sample_submission_says_which_photos_and_in_which_order(data: Data, tmp_
     assert [s.ori_shape for s in samples] == [(72, 90), (70, 90)]
 
 
-def test_photos_without_objects_are_validated_but_not_trained_on(data: Data, tmp_path, caplog):
-    """COCO JSON of 16 photos of which 9 have an object."""
+def test_images_without_objects_are_validated_but_not_trained_on(data: Data, tmp_path, caplog):
+    """COCO JSON of 16 images of which 9 have an object."""
     content = {
         "images": [
             {"id": n, "file_name": p.image_id, "height": len(p.image), "width": len(p.image[0])}
-            for n, p in enumerate(data.pictures.values())
+            for n, p in enumerate(data.images.values())
         ],
         "categories": [{"id": 3, "name": "thing", "supercategory": "things"}],
         "annotations": [
@@ -241,7 +241,7 @@ def test_photos_without_objects_are_validated_but_not_trained_on(data: Data, tmp
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_photo_that_is_damaged_during_training_is_named(data: Data, tmp_path, num_workers):
+def test_image_that_is_damaged_during_training_is_named(data: Data, tmp_path, num_workers):
     """Its end mark is there, so that no check before training finds it."""
     images = tmp_path / "train"
     shutil.copytree(data.directory / "train", images)
@@ -252,8 +252,8 @@ def test_photo_that_is_damaged_during_training_is_named(data: Data, tmp_path, nu
     datamodule.setup("fit")
     image_id = datamodule.split.train[3]
     (images / image_id).write_bytes((images / image_id).read_bytes()[:700])
-    with pytest.raises(InputError, match=f"{image_id}: the picture is damaged") as caught:
+    with pytest.raises(InputError, match=f"{image_id}: the image is damaged") as caught:
         make_trainer(max_epochs=1).fit(recorder, datamodule=datamodule)
     message = one_line(caught.value)
-    assert message.startswith(f"{images / image_id}: the picture is damaged or truncated (")
+    assert message.startswith(f"{images / image_id}: the image is damaged or truncated (")
     assert "\n" not in message

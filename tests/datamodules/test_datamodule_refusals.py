@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from src.datamodules.checks import check_photos
+from src.datamodules.checks import check_images
 from src.errors import InputError
 from tests.datamodules.conftest import Data
 
@@ -61,7 +61,7 @@ def test_bad_values_are_refused_at_once(data: Data, changes, message):
         (
             "fit",
             {"batch_size": 13},
-            r"datamodule.batch_size=13 on 1 device\(s\) takes 13 photos a step; .* has 12 training",
+            r"datamodule.batch_size=13 on 1 device\(s\) takes 13 images a step; .* has 12 training",
         ),
         ("fit", {"category_ids": [3]}, r"category_ids=\[3\]: .* of category 6"),
         (
@@ -83,7 +83,7 @@ def test_bad_data_is_named(data: Data, stage, changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ImageId\nt0.jpg\nno.jpg\n", r"s\.csv: image id 'no\.jpg' has no photo .*1 of 2 ids"),
+        ("ImageId\nt0.jpg\nno.jpg\n", r"s\.csv: image id 'no\.jpg' has no image .*1 of 2 ids"),
         ("ImageId\n../t0.jpg\n", r"s\.csv, row 2: ImageId must be a path relative"),
         ("Image\nt0.jpg\n", r"s\.csv: the column ImageId is missing, found Image"),
         ("", r"s\.csv: the column ImageId is missing"),
@@ -96,12 +96,12 @@ def test_bad_sample_submission_is_named(data: Data, tmp_path, text, message):
         data.datamodule(sample_submission=str(tmp_path / "s.csv")).setup("test")
 
 
-def test_prediction_goes_on_without_some_photos(data: Data, tmp_path):
+def test_prediction_goes_on_without_some_images(data: Data, tmp_path):
     sample = tmp_path / "s.csv"
     sample.write_text("ImageId\nt0.jpg\nno.jpg\n")
     datamodule = data.datamodule(sample_submission=str(sample))
     datamodule.setup("predict")
-    assert [*datamodule.photos_to_predict.image_ids] == ["t0.jpg", "no.jpg"]
+    assert [*datamodule.images_to_predict.image_ids] == ["t0.jpg", "no.jpg"]
     batches = list(datamodule.predict_dataloader())
     failures = {name: text for batch in batches for name, text in batch["failures"].items()}
     assert list(failures) == ["no.jpg"]
@@ -111,16 +111,16 @@ def test_prediction_goes_on_without_some_photos(data: Data, tmp_path):
         datamodule.setup("predict")
 
 
-def test_missing_photos_are_named_and_counted(data: Data, tmp_path):
+def test_missing_images_are_named_and_counted(data: Data, tmp_path):
     (tmp_path / "c.jpg").touch()
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "d.jpg").touch()
-    assert check_photos("images", tmp_path, ["c.jpg", "more/d.jpg"]) == tmp_path
+    assert check_images("images", tmp_path, ["c.jpg", "more/d.jpg"]) == tmp_path
     with pytest.raises(InputError, match=r"images=.*the image file a\.jpg is missing \(2 of 3 are"):
-        check_photos("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
-    check_photos("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"], some_suffice=True)
+        check_images("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    check_images("images", tmp_path, ["a.jpg", "b.jpg", "c.jpg"], some_suffice=True)
     with pytest.raises(InputError, match=r"the image file a\.jpg is missing \(2 of 2 are"):
-        check_photos("images", tmp_path, ["a.jpg", "b.jpg"], some_suffice=True)
+        check_images("images", tmp_path, ["a.jpg", "b.jpg"], some_suffice=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: no images \(\.jpg \.jpeg \.png .*\) in this"):
         data.datamodule(test_images=str(tmp_path / "empty")).setup("test")

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from src.annotations.store_builder import open_or_build
-from src.datamodules.dataset import PhotoDataset, TrainingDataset
+from src.datamodules.dataset import ImageDataset, TrainingDataset
 from src.datamodules.transforms import PixelAugmentation
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import Sample
-from tests.datamodules.conftest import COLOURS, Data, Picture, save_picture, write_rows
+from tests.datamodules.conftest import COLOURS, Data, DrawnImage, save_image, write_rows
 from tests.datamodules.test_pixel_augmentation import competition
 
 CATEGORY_IDS = (31, 3, 6, 23)
@@ -50,19 +50,19 @@ def nearest(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("number", range(16))
-def test_every_photo_is_right_through_rotation_gray_and_transposed_rows(data: Data, number):
-    """Against the picture as it was drawn: pixels but for JPEG's loss and its decoding at half the
-    size (a turned or mirrored photo is 15 gray levels away), masks exactly.
+def test_every_image_is_right_through_rotation_gray_and_transposed_rows(data: Data, number):
+    """Against the image as it was drawn: pixels but for JPEG's loss and its decoding at half the
+    size (a turned or mirrored image is 15 gray levels away), masks exactly.
     """
     sample = training_dataset(data.directory)[0, number]
     data_sample = sample["data_samples"]
-    picture = data.pictures[data_sample.img_id]
+    image = data.images[data_sample.img_id]
     height, width = data_sample.img_shape
-    expected = picture.image
+    expected = image.image
     if number == 4:  # saved as grayscale
         expected = np.asarray(Image.fromarray(expected).convert("L").convert("RGB"))
     expected = cv2.resize(expected, (width, height))
-    masks = [nearest(mask, (height, width)) for _, mask in picture.objects]
+    masks = [nearest(mask, (height, width)) for _, mask in image.objects]
     if data_sample.flip:
         expected = expected[:, ::-1]
         masks = [mask[:, ::-1] for mask in masks]
@@ -72,16 +72,16 @@ def test_every_photo_is_right_through_rotation_gray_and_transposed_rows(data: Da
     assert np.abs(pixels(sample).astype(int) - expected).mean() < 4
     objects = data_sample.gt_instances
     np.testing.assert_array_equal(objects.masks.masks, np.array(masks, dtype=np.uint8))
-    assert [CATEGORY_IDS[label] for label in objects.labels] == [c for c, _ in picture.objects]
+    assert [CATEGORY_IDS[label] for label in objects.labels] == [c for c, _ in image.objects]
     for mask, box in zip(objects.masks.masks, objects.bboxes.tolist(), strict=True):
         rows, columns = np.nonzero(mask)
         assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert data_sample.ori_shape == picture.image.shape[:2]
+    assert data_sample.ori_shape == image.image.shape[:2]
     assert data_sample.scale_factor == (
-        width / picture.image.shape[1],
-        height / picture.image.shape[0],
+        width / image.image.shape[1],
+        height / image.image.shape[0],
     )
-    assert data_sample.img_path == str(data.directory / "train" / picture.image_id)
+    assert data_sample.img_path == str(data.directory / "train" / image.image_id)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
@@ -112,19 +112,19 @@ def test_flipped_sample_is_the_mirror_image(data: Data):
         assert other["data_samples"].flip_direction == "horizontal"
 
 
-def test_mirrored_photo_gives_mirrored_sample(tmp_path):
-    """A photo and its mirrored twin, one of them mirrored again by augmentation: the same to the
+def test_mirrored_image_gives_mirrored_sample(tmp_path):
+    """An image and its mirrored twin, one of them mirrored again by augmentation: the same to the
     last pixel where neither JPEG nor resizing comes between (test_transforms.py: other sizes).
     """
     mask = np.zeros((64, 48), dtype=bool)
     mask[5:40, 10:21] = True
     image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
     (tmp_path / "train").mkdir()
-    pictures = [Picture("a.png", image, [(3, mask)])]
-    pictures.append(Picture("b.png", image[:, ::-1], [(3, mask[:, ::-1])]))
-    for picture in pictures:
-        save_picture(picture, tmp_path / "train" / picture.image_id)
-    write_rows(pictures, tmp_path / "train.csv")
+    images = [DrawnImage("a.png", image, [(3, mask)])]
+    images.append(DrawnImage("b.png", image[:, ::-1], [(3, mask[:, ::-1])]))
+    for image in images:
+        save_image(image, tmp_path / "train" / image.image_id)
+    write_rows(images, tmp_path / "train.csv")
     plain = training_dataset(tmp_path, short_edge_px=(48, 48), flip_probability=0.0)
     flipped = training_dataset(tmp_path, short_edge_px=(48, 48), flip_probability=1.0)
     one, other = plain[0, 0], flipped[0, 1]
@@ -141,23 +141,23 @@ def test_exif_twin_is_the_same_sample(tmp_path):
     image = np.full((70, 50, 3), 120, dtype=np.uint8)
     image[mask] = COLOURS[6]
     (tmp_path / "train").mkdir()
-    pictures = [Picture(f"{number}.jpg", image, [(6, mask)]) for number in range(4)]
-    for picture, orientation in zip(pictures, (1, 3, 6, 8), strict=True):
-        save_picture(picture, tmp_path / "train" / picture.image_id, orientation=orientation)
-    write_rows(pictures, tmp_path / "train.csv", transposed=("2.jpg",))
+    images = [DrawnImage(f"{number}.jpg", image, [(6, mask)]) for number in range(4)]
+    for image, orientation in zip(images, (1, 3, 6, 8), strict=True):
+        save_image(image, tmp_path / "train" / image.image_id, orientation=orientation)
+    write_rows(images, tmp_path / "train.csv", transposed=("2.jpg",))
     dataset = training_dataset(tmp_path, short_edge_px=(45, 45), flip_probability=0.0)
-    photos = PhotoDataset(
+    images = ImageDataset(
         images_directory=tmp_path / "train",
-        image_ids=[picture.image_id for picture in pictures],
-        file_names=[picture.image_id for picture in pictures],
+        image_ids=[image.image_id for image in images],
+        file_names=[image.image_id for image in images],
         short_edge_px=45,
         long_edge_px=100,
     )
     upright = dataset[0, 0]
     for index in range(4):
         sample = dataset[0, index]
-        np.testing.assert_array_equal(pixels(photos[index]), pixels(sample))
-        assert photos[index]["data_samples"].ori_shape == (70, 50)
+        np.testing.assert_array_equal(pixels(images[index]), pixels(sample))
+        assert images[index]["data_samples"].ori_shape == (70, 50)
         assert np.abs(pixels(sample).astype(int) - pixels(upright)).mean() < 1
         np.testing.assert_array_equal(
             sample["data_samples"].gt_instances.masks.masks,
@@ -181,14 +181,14 @@ def test_sample_depends_on_seed_epoch_and_index_alone(data: Data):
     assert sum(describe(other_seed[0, i]) != expected[0, i] for i in range(16)) >= 14
 
 
-def test_same_photo_at_different_positions_is_drawn_differently(data: Data):
+def test_same_image_at_different_positions_is_drawn_differently(data: Data):
     dataset = training_dataset(data.directory, indices=np.zeros(60, dtype=np.int64))
     samples = [dataset[0, index]["data_samples"] for index in range(60)]
     assert len({min(sample.img_shape) for sample in samples}) > 15
     assert 15 < sum(sample.flip for sample in samples) < 45
 
 
-def test_repeated_photo_is_drawn_anew(data: Data):
+def test_repeated_image_is_drawn_anew(data: Data):
     dataset = training_dataset(data.directory)
     views = {
         (sample["data_samples"].img_shape, sample["data_samples"].flip)
@@ -211,8 +211,8 @@ def test_dataset_pickles_small_and_shares_the_store(data: Data):
 
 def test_objects_without_a_pixel_left_and_crowds_are_dropped(tmp_path):
     (tmp_path / "train").mkdir()
-    save_picture(
-        Picture("a.jpg", np.full((100, 100, 3), 99, np.uint8)), tmp_path / "train" / "a.jpg"
+    save_image(
+        DrawnImage("a.jpg", np.full((100, 100, 3), 99, np.uint8)), tmp_path / "train" / "a.jpg"
     )
     square = [10, 10, 60, 10, 60, 60, 10, 60]
     speck = {"size": [100, 100], "counts": [101, 1, 100 * 100 - 102]}  # row 1, column 1
@@ -253,10 +253,10 @@ def test_category_without_a_label_is_refused(data: Data):
     assert len(without_it) == 0
 
 
-def test_damaged_photo_is_named(data: Data, tmp_path):
-    photo = (data.directory / "train" / "0005.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(photo[: len(photo) // 2])
-    dataset = PhotoDataset(
+def test_damaged_image_is_named(data: Data, tmp_path):
+    image = (data.directory / "train" / "0005.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(image[: len(image) // 2])
+    dataset = ImageDataset(
         images_directory=tmp_path,
         image_ids=["cut.jpg"],
         file_names=["cut.jpg"],

@@ -48,7 +48,7 @@ def epochs(data: Data, *, num_workers: int, numbers: tuple[int, ...], persistent
 
 def test_batches_depend_neither_on_workers_nor_on_history(data: Data):
     first, second = epochs(data, num_workers=0, numbers=(0, 1), persistent=False)
-    assert len(first) > 16 // 3  # photos with rare categories come again
+    assert len(first) > 16 // 3  # images with rare categories come again
     assert first != second
     assert epochs(data, num_workers=2, numbers=(0, 1), persistent=True) == [first, second]
     assert epochs(data, num_workers=1, numbers=(1, 0), persistent=False) == [second, first]

@@ -12,7 +12,7 @@ from src.cli.entry_point import CONFIG_DIRECTORY
 from src.datamodules.transforms import PixelAugmentation
 from src.errors import InputError
 
-PHOTO = np.random.default_rng(0).integers(1, 255, (300, 200, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(1, 255, (300, 200, 3), dtype=np.uint8)
 
 
 def competition(*names: str, **changes: object) -> PixelAugmentation:
@@ -24,14 +24,14 @@ def competition(*names: str, **changes: object) -> PixelAugmentation:
     )
 
 
-def test_same_seed_same_photo_whatever_came_before():
+def test_same_seed_same_image_whatever_came_before():
     augment = competition()
-    expected = [augment(PHOTO.copy(), seed=seed) for seed in range(12)]
+    expected = [augment(IMAGE.copy(), seed=seed) for seed in range(12)]
     for seed in reversed(range(12)):
-        np.testing.assert_array_equal(augment(PHOTO.copy(), seed=seed), expected[seed])
+        np.testing.assert_array_equal(augment(IMAGE.copy(), seed=seed), expected[seed])
     again = pickle.loads(pickle.dumps(augment))
-    np.testing.assert_array_equal(again(PHOTO.copy(), seed=3), expected[3])
-    assert len({photo.tobytes() for photo in expected}) > 8
+    np.testing.assert_array_equal(again(IMAGE.copy(), seed=3), expected[3])
+    assert len({image.tobytes() for image in expected}) > 8
 
 
 class Mark(albumentations.ImageOnlyTransform):
@@ -50,10 +50,10 @@ class Mark(albumentations.ImageOnlyTransform):
 def test_each_transform_is_drawn_for_itself():
     """Each of the 8 combinations of three transforms of p = 0.5 comes up about as often."""
     augment = PixelAugmentation({str(channel): Mark(channel) for channel in range(3)})
-    photo = np.full((4, 4, 3), 9, dtype=np.uint8)
+    image = np.full((4, 4, 3), 9, dtype=np.uint8)
     counts: dict[bytes, int] = {}
     for seed in range(800):
-        combination = augment(photo.copy(), seed=seed)[0, 0].tobytes()
+        combination = augment(image.copy(), seed=seed)[0, 0].tobytes()
         counts[combination] = counts.get(combination, 0) + 1
     assert len(counts) == 8
     assert min(counts.values()) > 60
@@ -64,7 +64,7 @@ def test_holes_are_as_large_as_configured_in_both_directions():
     augment = competition("cutout", num_holes_range=[1, 1], p=1.0)
     heights, widths = [], []
     for seed in range(300):
-        rows, columns = np.nonzero((augment(PHOTO.copy(), seed=seed) == 0).all(axis=2))
+        rows, columns = np.nonzero((augment(IMAGE.copy(), seed=seed) == 0).all(axis=2))
         heights.append(rows.max() - rows.min() + 1)
         widths.append(columns.max() - columns.min() + 1)
     for edges in (heights, widths):
@@ -91,7 +91,7 @@ def test_brightness_and_jpeg_stay_in_their_bounds():
 
 
 def test_nothing_configured_changes_nothing():
-    np.testing.assert_array_equal(PixelAugmentation({})(PHOTO, seed=1), PHOTO)
+    np.testing.assert_array_equal(PixelAugmentation({})(IMAGE, seed=1), IMAGE)
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,20 @@ from src.datamodules.loading import EpochSampler, SampleKey, repeat_factors
 from src.errors import InputError
 
 
-def sampler(photos: int = 11, **changes) -> EpochSampler:
+def sampler(images: int = 11, **changes) -> EpochSampler:
     values = {
         "batch_size": 1,
         "seed": 7,
         "rank": 0,
         "world_size": 1,
-        "groups": np.zeros(photos, dtype=bool),
-        "repeat_factors": np.ones(photos),
+        "groups": np.zeros(images, dtype=bool),
+        "repeat_factors": np.ones(images),
     }
     return EpochSampler(**(values | changes))
 
 
-def keys(epoch: int, photos: int = 11, **changes) -> list[SampleKey]:
-    of_epoch = sampler(photos, **changes)
+def keys(epoch: int, images: int = 11, **changes) -> list[SampleKey]:
+    of_epoch = sampler(images, **changes)
     of_epoch.set_epoch(epoch)
     found = list(of_epoch)
     assert len(found) == len(of_epoch)
@@ -43,7 +43,7 @@ def batches(epoch: int, batch_size: int, world_size: int, **changes) -> list[lis
     return found
 
 
-def test_every_photo_once_an_epoch_in_another_order():
+def test_every_image_once_an_epoch_in_another_order():
     first, second = keys(0), keys(1)
     assert sorted(first) == [(0, position, 0) for position in range(11)]
     assert sorted(second) == [(1, position, 0) for position in range(11)]
@@ -69,28 +69,28 @@ def test_processes_share_an_epoch_of_grouped_batches(
     factors = np.ones(len(wide))
     if repeat:
         factors = 1 + 2 * np.random.default_rng(seed).random(len(wide))
-    changes = {"photos": len(wide), "seed": seed, "groups": groups, "repeat_factors": factors}
+    changes = {"images": len(wide), "seed": seed, "groups": groups, "repeat_factors": factors}
     found = batches(epoch, batch_size, world_size, **changes)
     # Every process has the same number of full batches; fewer than one of each are left out.
     samples = int(factors.sum()) if repeat else len(wide)
     assert len(found) == samples // (batch_size * world_size) * world_size
     assert {len(batch) for batch in found} <= {batch_size}
-    # No sample twice; repetitions number those of a photo from 0.
+    # No sample twice; repetitions number those of an image from 0.
     together = [key for batch in found for key in batch]
     assert len(set(together)) == len(together)
     assert all(key.epoch == epoch for key in together)
     assert all(key.repetition < np.ceil(factors[key.position]) for key in together)
-    # At most one batch of the epoch holds photos of both groups.
+    # At most one batch of the epoch holds images of both groups.
     assert sum(len({wide[key.position] for key in batch}) > 1 for batch in found) <= 1
 
 
-def test_no_photo_is_left_out_more_often_than_others():
-    """One wide photo among 12 others in pairs: 6 batches of 13 photos, one left out an epoch."""
+def test_no_image_is_left_out_more_often_than_others():
+    """One wide image among 12 others in pairs: 6 batches of 13 images, one left out an epoch."""
     groups = np.arange(13) == 12
     seen = Counter(
         key.position
         for epoch in range(650)
-        for key in keys(epoch, photos=13, batch_size=2, groups=groups)
+        for key in keys(epoch, images=13, batch_size=2, groups=groups)
     )
     left_out = [650 - seen[position] for position in range(13)]
     assert sum(left_out) == 650
@@ -100,8 +100,8 @@ def test_no_photo_is_left_out_more_often_than_others():
 
 def test_groups_change_batches_but_not_what_an_epoch_shows():
     groups = np.arange(40) % 3 == 0
-    grouped = keys(2, photos=40, batch_size=3, groups=groups)
-    plain = keys(2, photos=40, batch_size=3)
+    grouped = keys(2, images=40, batch_size=3, groups=groups)
+    plain = keys(2, images=40, batch_size=3)
     assert len(grouped) == 39
     assert sorted(grouped) == sorted(plain)
     of_batches = [groups[key.position] for key in grouped[::3]]
@@ -109,7 +109,7 @@ def test_groups_change_batches_but_not_what_an_epoch_shows():
 
 
 def padded_pixels(found: list[list[SampleKey]], sizes_hw: np.ndarray) -> int:
-    """Pixels of a batch that belong to no photo: all are padded to the highest and the widest."""
+    """Pixels of a batch that belong to no image: all are padded to the highest and the widest."""
     total = 0
     for batch in found:
         of_batch = sizes_hw[[key.position for key in batch]]
@@ -118,14 +118,14 @@ def padded_pixels(found: list[list[SampleKey]], sizes_hw: np.ndarray) -> int:
 
 
 def test_grouping_saves_padding():
-    """Photos of 3:4 and 4:3 at 1200 px: grouped, one pair of an epoch is padded, else a third."""
+    """Images of 3:4 and 4:3 at 1200 px: grouped, one pair of an epoch is padded, else a third."""
     groups = np.random.default_rng(0).random(1000) < 0.25
     sizes_hw = np.where(groups[:, None], (1200, 1600), (1600, 1200))
     assert groups.sum() % 2 == 1  # so that one pair is mixed
     of_a_mixed_pair = 2 * (1600 * 1600 - 1600 * 1200)
-    changes = {"photos": 1000, "groups": groups}
+    changes = {"images": 1000, "groups": groups}
     assert padded_pixels(batches(0, 2, 1, **changes), sizes_hw) == of_a_mixed_pair
-    plain = batches(0, 2, 1, photos=1000)
+    plain = batches(0, 2, 1, images=1000)
     mixed = sum(len({groups[key.position] for key in batch}) == 2 for batch in plain)
     assert mixed > 150  # of 500: 2 * 0.25 * 0.75 in the mean
     assert padded_pixels(plain, sizes_hw) == mixed * of_a_mixed_pair
@@ -159,7 +159,7 @@ def test_repeat_factors_are_those_of_mmengine(category_sets, threshold):
 
 
 def test_repeat_factors_by_hand():
-    """100 photos: all with category 1, 4 with 2, 1 with 3 too; a quarter is rare."""
+    """100 images: all with category 1, 4 with 2, 1 with 3 too; a quarter is rare."""
     category_sets = [frozenset({1})] * 95 + [frozenset({1, 2})] * 4 + [frozenset({1, 2, 3})]
     found = repeat_factors(category_sets, threshold=0.2)
     np.testing.assert_allclose(found, [1.0] * 95 + [2.0] * 4 + [20**0.5])
@@ -170,7 +170,7 @@ def test_repeats_are_rounded_at_random_to_the_mean():
     epochs = 2000
     counts = np.zeros((epochs, len(factors)))
     for epoch in range(epochs):
-        found = keys(epoch, photos=len(factors), repeat_factors=factors)
+        found = keys(epoch, images=len(factors), repeat_factors=factors)
         assert len(found) == 12
         for position in range(len(factors)):
             repetitions = sorted(key.repetition for key in found if key.position == position)
@@ -182,7 +182,7 @@ def test_repeats_are_rounded_at_random_to_the_mean():
     exact = np.array([1.5, 2.5, 1.0, 1.0, 3.25, 1.75])  # 11 in all: nothing left out
     counts = np.zeros((epochs, len(exact)))
     for epoch in range(epochs):
-        for key in keys(epoch, photos=len(exact), repeat_factors=exact):
+        for key in keys(epoch, images=len(exact), repeat_factors=exact):
             counts[epoch, key.position] += 1
     assert (counts >= np.floor(exact)).all()
     assert (counts <= np.ceil(exact)).all()
@@ -192,7 +192,7 @@ def test_repeats_are_rounded_at_random_to_the_mean():
 
 def test_an_epoch_begun_late_goes_on_as_it_would_have():
     for rank in range(2):
-        changes = {"photos": 23, "batch_size": 3, "rank": rank, "world_size": 2}
+        changes = {"images": 23, "batch_size": 3, "rank": rank, "world_size": 2}
         whole = {epoch: keys(epoch, **changes) for epoch in (4, 5)}
         late = sampler(first_epoch=4, batches_done=2, **changes)
         assert list(late) == whole[4][6:]
@@ -204,4 +204,4 @@ def test_an_epoch_begun_late_goes_on_as_it_would_have():
     with pytest.raises(
         InputError, match=r"had trained on 3 batches of its epoch, but .* has 2 now"
     ):
-        sampler(photos=6, batch_size=3, batches_done=3)
+        sampler(images=6, batch_size=3, batches_done=3)

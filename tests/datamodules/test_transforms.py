@@ -12,8 +12,8 @@ from src.datamodules.transforms import (
     boxes_of_runs,
     draw_masks,
     draw_view,
-    flip_photo,
-    resize_photo,
+    flip_image,
+    resize_image,
     resized_hw,
     runs_of_view,
 )
@@ -66,7 +66,7 @@ def test_size_is_that_of_mmdetection(size, short, extra):
     [
         ((3000, 2000), (1800, 1200)),  # the short edge decides
         ((6000, 1500), (1900, 475)),  # the long edge decides
-        ((5792, 8688), (1200, 1800)),  # the competition's largest photo
+        ((5792, 8688), (1200, 1800)),  # the competition's largest image
         ((151, 499), (575, 1900)),  # its smallest is enlarged
         ((1, 5000), (1, 1900)),  # never without pixels
     ],
@@ -172,13 +172,13 @@ def test_no_masks():
     assert boxes_of_runs([], (4, 5)).shape == (0, 4)
 
 
-def test_photo_is_resized_bilinearly_and_mirrored():
-    photo = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    resized = resize_photo(photo, (20, 17))
-    np.testing.assert_array_equal(resized, cv2.resize(photo, (17, 20)))
-    assert resize_photo(photo, (40, 30)) is photo
-    flipped = flip_photo(photo)
-    np.testing.assert_array_equal(flipped, photo[:, ::-1])
+def test_image_is_resized_bilinearly_and_mirrored():
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    resized = resize_image(image, (20, 17))
+    np.testing.assert_array_equal(resized, cv2.resize(image, (17, 20)))
+    assert resize_image(image, (40, 30)) is image
+    flipped = flip_image(image)
+    np.testing.assert_array_equal(flipped, image[:, ::-1])
     assert flipped.flags.c_contiguous
-    twin = resize_photo(flipped, (20, 17))
+    twin = resize_image(flipped, (20, 17))
     assert np.abs(twin.astype(int) - resized[:, ::-1]).max() <= 1  # rounding of cv2's weights

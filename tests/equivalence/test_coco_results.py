@@ -170,14 +170,14 @@ def paste(mask: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> n
 
 @pytest.mark.parametrize("threshold", [0.3, 0.45, 0.5])
 @pytest.mark.parametrize("size_hw", [(64, 48), (331, 296), (499, 151), (1201, 799)], ids=str)
-def test_masks_at_photo_size_are_those_that_mmdet_pastes(
+def test_masks_at_image_size_are_those_that_mmdet_pastes(
     size_hw: tuple[int, int], threshold: float
 ) -> None:
     random = np.random.default_rng(sum(size_hw))
     masks = make_masks(random, 10)
     masks[0] = 1.0
     boxes = make_boxes(random, 10, size_hw, relative_size=0.6)
-    boxes[0] = np.array([-0.1, -0.1, 1.1, 1.1]) * np.tile(size_hw[::-1], 2)  # all of the photo
+    boxes[0] = np.array([-0.1, -0.1, 1.1, 1.1]) * np.tile(size_hw[::-1], 2)  # all of the image
     boxes[1] = -80, -90, size_hw[1] / 2, size_hw[0] / 2
     runs = sample_runs(masks, boxes, size_hw, mask_threshold=threshold)
     assert runs[0].tolist() == [[0, size_hw[0] * size_hw[1]]]
@@ -194,7 +194,7 @@ def test_overlaps_and_small_objects_follow_the_settings() -> None:
         score_threshold=0.3, suppress_overlaps=True, min_area_px=400, remove_categories=[2]
     )
     found = coco_results(candidates, settings, image_number=9)
-    # on a photo of the raster's size the competition's objects are the same ones
+    # on an image of the raster's size the competition's objects are the same ones
     expected = postprocess(candidates, settings)
     assert len(found) == len(expected) > 10
     assert [result["category_id"] for result in found] == expected.category_ids.tolist()
@@ -217,5 +217,5 @@ def test_an_empty_mask_stays_only_where_no_area_is_asked_for() -> None:
 
 
 def test_both_ways_of_the_benchmark_make_the_same_masks() -> None:
-    result = run(photo_hw=(300, 400), candidates=20, rounds=1)
+    result = run(image_hw=(300, 400), candidates=20, rounds=1)
     assert result["masks_compared"] >= 15

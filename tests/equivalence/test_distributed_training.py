@@ -16,7 +16,7 @@ from tests.equivalence.two_ranks import RANKS, STEPS, batch_of, make_module, see
 pytestmark = pytest.mark.timeout(600)  # two more interpreters have to start
 
 RATES = [0.0025, 0.0025 + 0.005 / 3, 0.0025 + 0.01 / 3, 0.0075, 0.0075, 0.0075]
-"""0.03 for 16 photos is 0.0075 for the run's 4; a warm-up over 3 steps from a third."""
+"""0.03 for 16 images is 0.0075 for the run's 4; a warm-up over 3 steps from a third."""
 
 
 @pytest.fixture(scope="module")

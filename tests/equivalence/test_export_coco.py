@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src.datamodules.dataset import PhotoDataset
+from src.datamodules.dataset import ImageDataset
 from src.errors import InputError
 from src.export_coco import number_images
 from src.mmdet_bridge.cascade.detectors import preprocess
@@ -35,11 +35,11 @@ NUMBERS = {"a.jpg": 30, "b.jpg": 10, "c.jpg": 20}  # COCO's, which are not in th
 
 @torch.no_grad()
 def predicted_by_mmdet(folder: Path) -> dict[str, Any]:
-    """mmdet's own ``predict`` of each photo with COCO's defaults, as its evaluator takes it."""
+    """mmdet's own ``predict`` of each image with COCO's defaults, as its evaluator takes it."""
     (detector,) = load_members(
         [checkpoint(folder, 0)], detector={}, num_classes=CLASSES, category_ids=None
     )
-    photos = PhotoDataset(
+    images = ImageDataset(
         images_directory=folder / "test",
         image_ids=tuple(SIZES_HW),
         file_names=tuple(SIZES_HW),
@@ -48,7 +48,7 @@ def predicted_by_mmdet(folder: Path) -> dict[str, Any]:
     )
     samples = {}
     for place, (name, size_hw) in enumerate(SIZES_HW.items()):
-        data = preprocess(detector, collate([photos[place]]), training=False)
+        data = preprocess(detector, collate([images[place]]), training=False)
         (sample,) = detector.predict(data["inputs"], data["data_samples"], rescale=True)
         samples[name] = {
             "img_id": NUMBERS[name],
@@ -205,7 +205,7 @@ def test_bad_annotations_are_named(tmp_path: Path, content: str | None, message:
         number_images(PredictionStore(tmp_path / "store"), str(tmp_path / "a.json"))
 
 
-def test_photos_that_failed_are_one_line(tmp_path: Path) -> None:
+def test_images_that_failed_are_one_line(tmp_path: Path) -> None:
     with make_writer(tmp_path / "store") as writer:
         writer.add_failed("x.jpg", "x.jpg: truncated")
     done = export(f"predictions={tmp_path}/store", f"output={tmp_path}/results.json")

@@ -66,7 +66,7 @@ def check_equal(
     clusters=st.sampled_from([None, 1, 3]),
     score_steps=st.sampled_from([None, 2, 10]),
     box_grid=st.sampled_from([None, 0.5, 8.0]),
-    photo_px=st.sampled_from([40, 600, 8688]),
+    image_px=st.sampled_from([40, 600, 8688]),
     score_threshold=SCORE_THRESHOLDS,
     iou_threshold=IOU_THRESHOLDS,
     max_per_image=st.sampled_from([None, 1, 5, 100]),
@@ -79,14 +79,14 @@ def test_equal_on_random_clustered_and_tied_pairs(
     clusters: int | None,
     score_steps: int | None,
     box_grid: float | None,
-    photo_px: int,
+    image_px: int,
     score_threshold: float,
     iou_threshold: float,
     max_per_image: int | None,
     class_agnostic: bool,
 ) -> None:
     random = np.random.default_rng(seed)
-    boxes = make_boxes(random, proposals, (photo_px, photo_px), clusters=clusters)
+    boxes = make_boxes(random, proposals, (image_px, image_px), clusters=clusters)
     scores = random.uniform(0, 1, (proposals, classes)) ** 2
     if score_steps is not None:
         scores = np.round(scores * score_steps) / score_steps

@@ -56,7 +56,7 @@ def predict_with_mmdet(detector: Any, score: float, iou: float, mask: float) -> 
 
 
 def store_predictions(detector: Any, directory: Path, mask_dtype: str) -> PredictionStore:
-    """Candidates of the same photos, through the files."""
+    """Candidates of the same images, through the files."""
     candidates = predict_candidates(
         [detector],
         [make_batch(scale_wh=SCALE_WH, with_objects=False)],

@@ -57,7 +57,7 @@ def test_equal_to_full_size_pasting(size_hw: tuple[int, int], threshold: float) 
     assert check_equal(masks, boxes, size_hw, threshold) > 1000
 
 
-def test_equal_on_hundreds_of_small_photos() -> None:
+def test_equal_on_hundreds_of_small_images() -> None:
     random = np.random.default_rng(0)
     for _ in range(150):
         size_hw = (int(random.integers(20, 700)), int(random.integers(20, 700)))
@@ -65,7 +65,7 @@ def test_equal_on_hundreds_of_small_photos() -> None:
         check_equal(make_masks(random, 4), boxes, size_hw, random.choice([0.3, 0.45, 0.5, 0.9]))
 
 
-def test_equal_where_boxes_cross_the_photos_edge() -> None:
+def test_equal_where_boxes_cross_the_images_edge() -> None:
     random = np.random.default_rng(1)
     size_hw = (900, 700)
     boxes = np.array(
@@ -124,7 +124,7 @@ def test_other_mask_sizes() -> None:
 def sampled_by_torch(
     mask: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int], raster_hw: tuple[int, int]
 ) -> np.ndarray:
-    """Probabilities by torch's ``grid_sample``, which pasting asks for all pixels of the photo, at
+    """Probabilities by torch's ``grid_sample``, which pasting asks for all pixels of the image, at
     the raster's alone; zero beyond the box grown by a pixel, where pasting stops."""
     grids, inside = [], []
     for axis in (0, 1):
@@ -144,7 +144,7 @@ LARGE = [(10_000, 7000), (10_000, 480), (320, 10_000), (6824, 10_717), (10_000, 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.45])
 @pytest.mark.parametrize("size_hw", LARGE, ids=str)
-def test_equal_to_torchs_sampling_on_photos_of_10_000_pixels(
+def test_equal_to_torchs_sampling_on_images_of_10_000_pixels(
     size_hw: tuple[int, int], threshold: float
 ) -> None:
     random = np.random.default_rng(7)
@@ -200,7 +200,7 @@ def test_several_thresholds_and_one_for_each_mask() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size_hw", [(8688, 5792), *LARGE], ids=str)
-def test_equal_on_the_largest_photos(size_hw: tuple[int, int]) -> None:
+def test_equal_on_the_largest_images(size_hw: tuple[int, int]) -> None:
     random = np.random.default_rng(5)
     boxes = make_boxes(random, 6, size_hw, relative_size=0.3)
     boxes[0] = 0, 0, size_hw[1], size_hw[0]

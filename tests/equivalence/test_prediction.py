@@ -20,7 +20,7 @@ from src.predictions.candidates import Candidates
 from tests.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
 
 CLASSES = 5
-SCALE_WH = (0.37, 0.41)  # the photo is larger than the picture, and not by the same factor each way
+SCALE_WH = (0.37, 0.41)  # the image is larger than the image, and not by the same factor each way
 THRESHOLDS = [(score, overlap) for score in (0.001, 0.05, 0.3) for overlap in (0.3, 0.5, 0.7)]
 
 
@@ -45,7 +45,7 @@ def candidates_of(detector: Any, stages: str = "last", **changes: Any) -> list[C
 
 @torch.no_grad()
 def mmdet_prediction(detector: Any, score_threshold: float, nms_iou_threshold: float) -> list[Any]:
-    """mmdet's own ``predict`` on the same photos."""
+    """mmdet's own ``predict`` on the same images."""
     images = [
         preprocess(detector, image, training=False)
         for image in one_by_one(make_batch(scale_wh=SCALE_WH, with_objects=False))
@@ -77,7 +77,7 @@ def suppress(candidates: Candidates, score_threshold: float, nms_iou_threshold: 
 
 
 def paste(candidates: Candidates, kept: Tensor) -> Tensor:
-    """(K, H, W) probabilities at the photo's size."""
+    """(K, H, W) probabilities at the image's size."""
     probabilities, _ = _do_paste_mask(
         torch.from_numpy(candidates.mask_probabilities)[kept][:, None],
         torch.from_numpy(candidates.boxes_xyxy)[kept],

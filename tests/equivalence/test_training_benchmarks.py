@@ -15,7 +15,7 @@ from benchmarks.cascade_batches import compose_training
 
 
 def test_lightnings_step_beside_a_plain_loops() -> None:
-    figures = training.run(steps=2, size_hw=(64, 96), photos=1)
+    figures = training.run(steps=2, size_hw=(64, 96), images=1)
     assert json.loads(json.dumps(figures)) == figures
     assert figures["steps"] == 2
     assert figures["weights_are_equal"] is True

@@ -89,11 +89,11 @@ def test_channels_last_is_the_same_model(name: str, overrides: tuple[str, ...]) 
             torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
     difference = (found["gradient"] - expected["gradient"]).norm()
     assert float(difference / expected["gradient"].norm()) < 5e-4
-    photos = torch.rand(2, 3, 64, 96)
+    images = torch.rand(2, 3, 64, 96)
     with torch.inference_mode():
         for level, wanted in zip(
-            other.eval().detector.extract_feat(photos),
-            usual.eval().detector.extract_feat(photos),
+            other.eval().detector.extract_feat(images),
+            usual.eval().detector.extract_feat(images),
             strict=True,
         ):
             torch.testing.assert_close(level, wanted, rtol=1e-4, atol=1e-5)

@@ -20,9 +20,9 @@ from src.modules.cascade import CascadeModule
 from tests.cascades import SMALL_DEFORMABLE, compose_module, make_batch
 from tests.test_configs import compose_config
 
-STEPS, RANKS, PHOTOS = 6, 2, 2
+STEPS, RANKS, IMAGES = 6, 2, 2
 WITHOUT_OBJECTS = {(2, 1), (3, 0), (3, 1)}
-"""Steps and ranks whose photos hold no object, so that no RoI is positive there."""
+"""Steps and ranks whose images hold no object, so that no RoI is positive there."""
 
 
 def make_module() -> CascadeModule:
@@ -42,7 +42,7 @@ def make_module() -> CascadeModule:
 
 
 def batch_of(step: int, rank: int) -> Batch:
-    """The photos of a step and rank; sizes differ, so that padding does, too."""
+    """The images of a step and rank; sizes differ, so that padding does, too."""
     return make_batch(
         seed=RANKS * step + rank,
         sizes_hw=((64, 96), (96, 64 + 32 * rank)),
@@ -58,7 +58,7 @@ def seed_of(step: int, rank: int) -> int:
 class RankData(LightningDataModule):
     """Each rank's batches."""
 
-    batch_size = PHOTOS
+    batch_size = IMAGES
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None

@@ -146,7 +146,7 @@ def submitted(rows: list[str]) -> str:
     return HEADER + "".join(f"{row}\n" for row in rows)
 
 
-def test_scores_count_attributes_and_are_compared_photo_by_photo(
+def test_scores_count_attributes_and_are_compared_image_by_image(
     tmp_path: Path, readmes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def all_done(commands, directory):
@@ -157,7 +157,7 @@ def test_scores_count_attributes_and_are_compared_photo_by_photo(
     (tmp_path / TRUTH).write_text(submitted(TRUE_ROWS))
     plain = [row.replace("6_5_7", "6") for row in TRUE_ROWS]
     # The trousers lack their attributes: wrong, beside a true class that was missed. 1/3 each.
-    rows = {"S9": plain, "S10": plain[:1] + plain[2:]}  # on one photo nothing wrong is left: 1/2
+    rows = {"S9": plain, "S10": plain[:1] + plain[2:]}  # on one image nothing wrong is left: 1/2
     (tmp_path / RUNG["S9"].submission).parent.mkdir(parents=True)
     for name, submission in rows.items():
         (tmp_path / RUNG[name].submission).write_text(submitted(submission))
@@ -178,7 +178,7 @@ def test_scores_count_attributes_and_are_compared_photo_by_photo(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_small_climb_from_photos_to_tables(
+def test_a_small_climb_from_images_to_tables(
     tmp_path: Path, readmes: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["--train-images=26", "--validation-images=6", "--test-images=6", "--steps=200"]
@@ -192,7 +192,7 @@ def test_a_small_climb_from_photos_to_tables(
             assert f"| {rung.name} {rung.what} | " in written[path]
         of_rung = written[readmes / rung.folder / "README.md"]
         assert all(f"    {command}\n" in of_rung for command in steps(rung, Sizes(26, 6, 6, 200)))
-    assert "mean score of 6 generated test photos" in written[readmes / "README.md"]
+    assert "mean score of 6 generated test images" in written[readmes / "README.md"]
     assert main(words) == 0
     again = capfd.readouterr().out
     assert again.splitlines()[-len(LADDER) - 1 :] == summary

@@ -1,3 +1,3 @@
 """Small trainings on generated images, as the tests of training have them."""
 
-from tests.training.conftest import photos, uninterrupted  # noqa: F401
+from tests.training.conftest import images, uninterrupted  # noqa: F401

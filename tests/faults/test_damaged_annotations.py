@@ -138,7 +138,7 @@ def set_first(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         ("images.arrow", set_first("image_id", "01.jpg"), r"image_id must ascend, .* row 2\)"),
         ("images.arrow", set_first("height_px", 0), r"height_px is 0; it must be from 1"),
         ("images.arrow", set_first("height_px", 2**30), r"height_px 1073741824 times width_px 50"),
-        ("images.arrow", set_first("height_px", 3), r"runs: run 5 .* ends past the picture"),
+        ("images.arrow", set_first("height_px", 3), r"runs: run 5 .* ends past the image"),
         ("images.arrow", set_first("instances", 2), r"image_index must go with the counts"),
         ("images.arrow", set_first("width_px", None), r"damaged .*width_px has an empty value"),
         ("instances.arrow", set_first("category_id", 99), r"category_id must be 0 to 45, got 99"),

@@ -194,7 +194,7 @@ OUTPUTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         ["predictions=store", "annotations=none.csv", "config_dir={0}", "output_dir=here"],
     ),
     "split": (split, ["annotations=none.csv", "output={0}/split.json"]),
-    "synthesize": (synthesize, ["output={0}/photos", "num_train_images=1", "num_test_images=1"]),
+    "synthesize": (synthesize, ["output={0}/images", "num_train_images=1", "num_test_images=1"]),
     "train": (train, ["paths.output_dir={0}", "trainer=cpu"]),
 }
 

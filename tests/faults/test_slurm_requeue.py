@@ -36,10 +36,10 @@ def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return requests
 
 
-def cut_off(photos: Path, output: Path, *, signal_at: str, ends_at: str, options: tuple) -> None:
+def cut_off(images: Path, output: Path, *, signal_at: str, ends_at: str, options: tuple) -> None:
     """Train, and leave the folder as it was when SLURM ended the job."""
     run(
-        photos,
+        images,
         output,
         *options,
         "+callbacks.signal._target_=tests.training.interruptions.SignalAt",
@@ -71,18 +71,18 @@ def test_the_requeued_job_resumes_to_the_bit(
     options: tuple[str, ...],
     step: int,
     requests: Path,
-    photos: Path,
+    images: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run(photos, tmp_path / "whole", *OPTIONS, *options)
+    run(images, tmp_path / "whole", *OPTIONS, *options)
     assert not requests.exists()
     output = tmp_path / "run"
-    cut_off(photos, output, signal_at=signal_at, ends_at=ends_at, options=(*OPTIONS, *options))
+    cut_off(images, output, signal_at=signal_at, ends_at=ends_at, options=(*OPTIONS, *options))
     assert requests.read_text() == "requeue 4711\n"
     assert load(output / "hpc_ckpt_1.ckpt")["global_step"] == step
     with caplog.at_level(logging.INFO):
-        run(photos, output, *OPTIONS, *options)
+        run(images, output, *OPTIONS, *options)
     assert any("resuming from" in line and f"step {step}" in line for line in caplog.messages)
     assert state_differences(output, tmp_path / "whole") == []
     assert not list(output.glob("hpc_ckpt_*"))  # of no use after the next checkpoint
@@ -93,15 +93,15 @@ def test_the_requeued_job_resumes_to_the_bit(
 def test_a_validation_longer_than_slurms_patience_is_left_out(
     options: tuple[str, ...],
     requests: Path,
-    photos: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run_checkpoint, "VALIDATION_PATIENCE_S", 0.0)
-    run(photos, tmp_path / "whole", *OPTIONS, *options)
+    run(images, tmp_path / "whole", *OPTIONS, *options)
     output = tmp_path / "run"
     cut_off(
-        photos,
+        images,
         output,
         signal_at="validation 0",
         ends_at="validation 0",
@@ -109,7 +109,7 @@ def test_a_validation_longer_than_slurms_patience_is_left_out(
     )
     assert requests.read_text() == "requeue 4711\n"
     assert not (output / "checkpoints").exists()
-    run(photos, output, *OPTIONS, *options)
+    run(images, output, *OPTIONS, *options)
     found, expected = (
         load(path / "checkpoints/last.ckpt") for path in (output, tmp_path / "whole")
     )
@@ -124,13 +124,13 @@ def test_a_validation_longer_than_slurms_patience_is_left_out(
 
 
 def test_starting_anew_takes_nothing_of_a_requeued_job(
-    requests: Path, uninterrupted: Path, photos: Path, tmp_path: Path
+    requests: Path, uninterrupted: Path, images: Path, tmp_path: Path
 ) -> None:
     """Lightning would resume from its newest ``hpc_ckpt_*.ckpt``, whatever the run asked for."""
     output = tmp_path / "run"
     output.mkdir()
     shutil.copy(uninterrupted / "checkpoints" / "epoch_00.ckpt", output / "hpc_ckpt_1.ckpt")
-    run(photos, output, "resume=never", "trainer.max_steps=1", "trainer.limit_val_batches=0")
+    run(images, output, "resume=never", "trainer.max_steps=1", "trainer.limit_val_batches=0")
     assert load(output / "checkpoints" / "last.ckpt")["global_step"] == 1
     assert [path.name for path in (output / "checkpoints" / "superseded").iterdir()] == [
         "hpc_ckpt_1.ckpt"

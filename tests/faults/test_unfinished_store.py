@@ -182,7 +182,7 @@ def test_a_fused_store_lacks_what_its_parts_lack(run: Any, killed: Path, tmp_pat
     stores = f"predictions=[{killed},{tmp_path}/other]"
     code, out, err = run(fuse, stores, "output=fused", "partial=true")
     assert code is None
-    assert out.endswith(" in 10 photos, of 2 stores\n")
+    assert out.endswith(" in 10 images, of 2 stores\n")
     assert "other: 5 of its 40 images could not be predicted, the first is '000.jpg' (trunc" in err
     fused = PredictionStore("fused")
     assert fused.image_ids == tuple(IDS[5:15])

@@ -45,7 +45,7 @@ def drawn(points: Points = GARMENT) -> Bitmap:
 
 
 def save_image(path: Path, mask: Bitmap, orientation: int) -> None:
-    """Save a photo of the garment that is displayed upright, in red on gray."""
+    """Save an image of the garment that is displayed upright, in red on gray."""
     pixels = np.where(mask[:, :, None], [200, 30, 30], [120, 120, 120]).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -27,7 +27,7 @@ def write_csv(path: Path, header: str, rows: list[tuple[object, ...]]) -> Path:
 
 
 def write_truth(path: Path, objects: list[tuple[str, np.ndarray, str]]) -> Path:
-    """2019 format, of (image id, bitmap at photo size, ClassId)."""
+    """2019 format, of (image id, bitmap at image size, ClassId)."""
     rows = [
         (image_id, run_text(mask), *mask.shape, class_id) for image_id, mask, class_id in objects
     ]
@@ -51,7 +51,7 @@ def circle(size_hw: tuple[int, int], y: float, x: float, radius: float) -> np.nd
 def circles(
     images: int, sizes_hw: list[tuple[int, int]], objects: int = 7, seed: int = CIRCLES_SEED
 ) -> tuple[list[tuple[str, np.ndarray, str]], list[tuple[str, np.ndarray, str]]]:
-    """Truth at photo size and a submission that finds it more or less well."""
+    """Truth at image size and a submission that finds it more or less well."""
     generator = np.random.default_rng(seed)
     truth, prediction = [], []
     for number in range(images):

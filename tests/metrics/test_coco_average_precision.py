@@ -29,7 +29,7 @@ def segmentation(mask: np.ndarray) -> dict[str, Any]:
 
 
 def draw_rectangle(random: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """A rectangle with a bite; from a few pixels to most of the picture, so all sizes of COCO."""
+    """A rectangle with a bite; from a few pixels to most of the image, so all sizes of COCO."""
     mask = np.zeros(size_hw, dtype=bool)
     extent = random.choice([8, 40, 160]) * random.uniform(0.7, 1, 2)
     y, x = (int(random.integers(0, edge)) for edge in size_hw)

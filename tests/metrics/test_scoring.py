@@ -153,7 +153,7 @@ def test_attributes_are_a_set(tmp_path):
     assert [class_key_text(key) for key in strict.per_class] == ["6", "6_13", "6_13_24"]
 
 
-def test_submission_of_2020_lies_on_a_raster_of_the_photos_shape(tmp_path):
+def test_submission_of_2020_lies_on_a_raster_of_the_images_shape(tmp_path):
     """Its long edge has 1024 pixels; ids lack .jpg; what the truth lacks is not looked at."""
     random = np.random.default_rng(0)
     true, found, small = [], [], []
@@ -218,8 +218,8 @@ def test_only_the_images_asked_for_are_scored(circles):
     assert some.per_image.tolist() == every.per_image[[0, 2]].tolist()
 
 
-def test_exchanged_sizes_are_repaired_from_the_photos(tmp_path):
-    """A photo of 60 x 90 whose row says 90 x 60: its run lengths are of the photo."""
+def test_exchanged_sizes_are_repaired_from_the_images(tmp_path):
+    """An image of 60 x 90 whose row says 90 x 60: its run lengths are of the image."""
     mask = files.circle((60, 90), 0.4, 0.6, 0.25)
     rows = [("a.jpg", files.run_text(mask), 90, 60, "1")]
     truth = files.write_csv(tmp_path / "t.csv", "ImageId,EncodedPixels,Height,Width,ClassId", rows)
@@ -238,10 +238,10 @@ def test_exchanged_sizes_are_repaired_from_the_photos(tmp_path):
     assert itself.competition_map == 1
 
 
-def test_missing_photos_repair_nothing(circles, tmp_path):
-    (tmp_path / "photos").mkdir()
-    with_photos, _ = score_files(*circles, images_directory=tmp_path / "photos")
-    assert with_photos.competition_map == score_files(*circles)[0].competition_map
+def test_missing_images_repair_nothing(circles, tmp_path):
+    (tmp_path / "images").mkdir()
+    with_images, _ = score_files(*circles, images_directory=tmp_path / "images")
+    assert with_images.competition_map == score_files(*circles)[0].competition_map
 
 
 def test_truth_is_kept_in_the_cache(circles, tmp_path):

@@ -23,27 +23,27 @@ STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.06
 
 @dataclass
 class PlainView:
-    """A resized photo, mirrored where ``flip``."""
+    """A resized image, mirrored where ``flip``."""
 
     pixels: np.ndarray  # (H, W, 3) uint8
-    photo_hw: tuple[int, int]
+    image_hw: tuple[int, int]
     flip: bool
 
     @property
     def size_hw(self) -> tuple[int, int]:
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def to_photo(self, box: Tensor) -> Tensor:
+    def to_image(self, box: Tensor) -> Tensor:
         height, width = self.size_hw
         x_min, y_min, x_max, y_max = box.tolist()
         if self.flip:
             x_min, x_max = width - x_max, width - x_min
-        across, down = self.photo_hw[1] / width, self.photo_hw[0] / height
+        across, down = self.image_hw[1] / width, self.image_hw[0] / height
         return torch.tensor([x_min * across, y_min * down, x_max * across, y_max * down])
 
     def to_view(self, box: Tensor) -> Tensor:
         height, width = self.size_hw
-        across, down = width / self.photo_hw[1], height / self.photo_hw[0]
+        across, down = width / self.image_hw[1], height / self.image_hw[0]
         x_min, y_min, x_max, y_max = box.tolist()
         x_min, y_min, x_max, y_max = x_min * across, y_min * down, x_max * across, y_max * down
         if self.flip:
@@ -53,8 +53,8 @@ class PlainView:
 
 @dataclass
 class PlainResult:
-    proposals: Tensor  # (P, 4) photo pixels
-    boxes: Tensor  # (P, 4) photo pixels
+    proposals: Tensor  # (P, 4) image pixels
+    boxes: Tensor  # (P, 4) image pixels
     scores: Tensor  # (P, C)
     pairs: list[tuple[int, int]]  # (proposal, class) with a score above the floor, row-major
     masks: Tensor  # (K, h, w) of the pairs
@@ -101,13 +101,13 @@ def features_of(model: Any, view: PlainView) -> Any:
 
 
 def merge(steps: Sequence[tuple[Any, PlainView]]) -> Tensor:
-    """First pass: proposals in the photo's pixels; greedy suppression; the best."""
+    """First pass: proposals in the image's pixels; greedy suppression; the best."""
     found = []
     for model, view in steps:
         sample = DetDataSample(metainfo={"img_shape": view.size_hw, "scale_factor": (1.0, 1.0)})
         (proposals,) = model.rpn_head.predict(features_of(model, view), [sample], rescale=False)
         for box, score in zip(proposals.bboxes, proposals.scores.tolist(), strict=True):
-            found.append((score, view.to_photo(box)))
+            found.append((score, view.to_image(box)))
     found.sort(key=lambda one: -one[0])
     kept: list[Tensor] = []
     for _, box in found:
@@ -124,7 +124,7 @@ def iou(one: Tensor, other: Tensor) -> float:
 
 
 def run_box_stages(model: Any, view: PlainView, proposals: Tensor) -> tuple[Tensor, Tensor]:
-    """Second pass: boxes (P, 4) in the photo's pixels, scores (P, C + 1)."""
+    """Second pass: boxes (P, 4) in the image's pixels, scores (P, C + 1)."""
     features, head = features_of(model, view), model.roi_head
     boxes = torch.stack([view.to_view(box) for box in proposals])
     logits = []
@@ -140,7 +140,7 @@ def run_box_stages(model: Any, view: PlainView, proposals: Tensor) -> tuple[Tens
             ]
         )
     scores = (sum(logits) / 3).softmax(dim=1)
-    return torch.stack([view.to_photo(box) for box in boxes]), scores
+    return torch.stack([view.to_image(box) for box in boxes]), scores
 
 
 def moved(box: Tensor, delta: Tensor, size_hw: tuple[int, int]) -> Tensor:

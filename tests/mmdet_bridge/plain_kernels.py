@@ -79,7 +79,7 @@ def roi_align(
 
     Args:
         features: (N, C, H, W).
-        rois: (K, 5): index of the picture, xyxy.
+        rois: (K, 5): index of the view, xyxy.
         output_size: bins (high, wide).
         spatial_scale: cells a pixel.
         sampling_ratio: samples a bin and axis; 0: one for each cell the bin spans.
@@ -91,7 +91,7 @@ def roi_align(
     height, width = features.shape[-2:]
     results = [features.new_zeros((0, features.shape[1], *output_size))]
     for roi in rois:
-        picture = features[int(roi[0])]
+        view = features[int(roi[0])]
         x_min, y_min, x_max, y_max = (roi[1:] * spatial_scale - (0.5 if aligned else 0)).tolist()
         shape = [y_max - y_min, x_max - x_min]
         if not aligned:
@@ -104,8 +104,8 @@ def roi_align(
             axes.append(start + (steps + 0.5) * bin / max(many, 1))
         y, x = torch.meshgrid(*axes, indexing="ij")
         near = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-        sampled = near * bilinear(picture, y.clamp(0, height - 1), x.clamp(0, width - 1))
-        grid = sampled.reshape(len(picture), output_size[0], samples[0], output_size[1], samples[1])
+        sampled = near * bilinear(view, y.clamp(0, height - 1), x.clamp(0, width - 1))
+        grid = sampled.reshape(len(view), output_size[0], samples[0], output_size[1], samples[1])
         mean = grid.sum(dim=(2, 4)) / max(samples[0] * samples[1], 1)
         results.append(mean[None])
     return torch.cat(results)
@@ -150,13 +150,13 @@ def deform_conv(
     columns = torch.arange(out_x, device=features.device)[None, :] * stride[1] - padding[1]
     parts = features.reshape(count, deform_groups, channels // deform_groups, *features.shape[2:])
     sampled = []
-    for picture in range(count):
+    for view in range(count):
         for part in range(deform_groups):
             for tap in range(taps):
-                shift = shifts[picture, part, tap]
+                shift = shifts[view, part, tap]
                 y = rows + tap // kernel[1] * dilation[0] + shift[0]
                 x = columns + tap % kernel[1] * dilation[1] + shift[1]
-                sampled.append(bilinear(parts[picture, part], y, x))
+                sampled.append(bilinear(parts[view, part], y, x))
     columns_of_taps = torch.stack(sampled).reshape(
         count, deform_groups, taps, channels // deform_groups, out_y, out_x
     )

@@ -16,9 +16,9 @@ from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import select_pairs
 from src.predictions.candidates import Candidates
 from tests.mmdet_bridge.views import (
-    PHOTO_HW,
+    IMAGE_HW,
     SIZES_HW,
-    draw_photo,
+    draw_image,
     make_detector,
     make_view,
     predict,
@@ -32,21 +32,21 @@ def detectors() -> list[Any]:
 
 @pytest.mark.parametrize("sizes_hw", [SIZES_HW[:1], SIZES_HW[1:], [(45, 90)]], ids=str)
 @pytest.mark.parametrize("members", [1, 2])
-def test_a_photo_and_its_mirror_image_give_mirrored_candidates(
+def test_a_image_and_its_mirror_image_give_mirrored_candidates(
     detectors: list[Any], members: int, sizes_hw: list[tuple[int, int]]
 ) -> None:
     def candidates(image: np.ndarray) -> Candidates:
         views = [make_view(image, size, flip=flip) for size in sizes_hw for flip in (False, True)]
         return predict(detectors[:members], views, score_floor=0.25)
 
-    straight = candidates(draw_photo())
-    mirrored = candidates(np.ascontiguousarray(draw_photo()[:, ::-1]))
+    straight = candidates(draw_image())
+    mirrored = candidates(np.ascontiguousarray(draw_image()[:, ::-1]))
     assert len(straight) == len(mirrored) > 20
     # The two passes over the views come in another order, which rounds and orders differently.
     first = np.lexsort((straight.category_ids, straight.scores.round(5)))
     second = np.lexsort((mirrored.category_ids, mirrored.scores.round(5)))
     assert np.allclose(straight.scores[first], mirrored.scores[second], rtol=1e-5)
-    width = PHOTO_HW[1]
+    width = IMAGE_HW[1]
     boxes = mirrored.boxes_xyxy[second][:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0]
     assert np.allclose(straight.boxes_xyxy[first], boxes, atol=1e-3)
     assert np.allclose(
@@ -56,10 +56,10 @@ def test_a_photo_and_its_mirror_image_give_mirrored_candidates(
     )
 
 
-def test_several_views_meet_in_the_photos_pixels(detectors: list[Any]) -> None:
-    views = [make_view(draw_photo(), size) for size in (PHOTO_HW, (60, 45))]
+def test_several_views_meet_in_the_images_pixels(detectors: list[Any]) -> None:
+    views = [make_view(draw_image(), size) for size in (IMAGE_HW, (60, 45))]
     candidates = predict(detectors[:1], views)
-    assert candidates.size_hw == PHOTO_HW
+    assert candidates.size_hw == IMAGE_HW
     assert candidates.nms_boxes_xyxy is None
     assert candidates.boxes_xyxy[:, 2].max() > 70  # not the 45 px of the small view
     assert (candidates.boxes_xyxy <= np.array([90, 120, 90, 120]) + 1e-3).all()
@@ -69,14 +69,14 @@ def test_category_ids_are_those_of_the_data(detectors: list[Any]) -> None:
     ids = [7, 3, 45, 0, 12]
     (candidates,) = predict_candidates(
         detectors[:1],
-        [make_view(draw_photo(), PHOTO_HW)],
+        [make_view(draw_image(), IMAGE_HW)],
         category_ids=ids,
         score_floor=0.0,
         max_candidates=10,
     )
     (plain,) = predict_candidates(
         detectors[:1],
-        [make_view(draw_photo(), PHOTO_HW)],
+        [make_view(draw_image(), IMAGE_HW)],
         category_ids=range(5),
         score_floor=0.0,
         max_candidates=10,
@@ -116,7 +116,7 @@ def test_selected_pairs_are_the_best_above_the_floor(
     [
         (10, 10, 100, 20, 0.001),  # few of both
         (10, 90, 100, 40, 0.021),  # unlikely ones fill up
-        (60, 90, 100, 60, 0.201),  # of a crowded photo every likely one
+        (60, 90, 100, 60, 0.201),  # of a crowded image every likely one
         (60, 90, 50, 50, 0.211),  # but for the cap
     ],
 )

@@ -17,14 +17,14 @@ from src.predictions.candidates import Candidates
 from tests.mmdet_bridge.plain_cascade import PlainResult, PlainView, merge, predict_plainly
 from tests.mmdet_bridge.views import (
     CLASSES,
-    PHOTO_HW,
+    IMAGE_HW,
     SIZES_HW,
-    draw_photo,
+    draw_image,
     make_detector,
     make_view,
-    picture_of,
     predict,
     six_views,
+    view_of,
 )
 
 FLOOR = 0.25
@@ -43,7 +43,7 @@ def models() -> list[Any]:
 
 def plain_views() -> list[PlainView]:
     return [
-        PlainView(picture_of(draw_photo(), size, flip=flip), PHOTO_HW, flip)
+        PlainView(view_of(draw_image(), size, flip=flip), IMAGE_HW, flip)
         for flip in (False, True)
         for size in SIZES_HW
     ]
@@ -61,9 +61,7 @@ def passes_of(models: list[Any], views: list[Any]) -> list[Any]:
         step
         for number, model in enumerate(models)
         for group in group_by_padded_size(views, 32)
-        for step in start_passes(
-            model, group, model=number, weight=1.0, in_picture=False, kept=kept
-        )
+        for step in start_passes(model, group, model=number, weight=1.0, in_view=False, kept=kept)
     ]
 
 
@@ -75,7 +73,7 @@ def close(found: npt.NDArray[np.float32], expected: torch.Tensor) -> bool:
 def test_proposals_of_3_models_and_6_views_equal_the_plain_reference(
     models: list[Any], plain: PlainResult
 ) -> None:
-    found = merged_proposals(passes_of(models, six_views(draw_photo())), 0)
+    found = merged_proposals(passes_of(models, six_views(draw_image())), 0)
     assert len(found) == len(plain.proposals) == 60
     assert close(found.numpy(), plain.proposals)
 
@@ -83,7 +81,7 @@ def test_proposals_of_3_models_and_6_views_equal_the_plain_reference(
 def test_candidates_of_3_models_and_6_views_equal_the_plain_reference(
     models: list[Any], plain: PlainResult
 ) -> None:
-    found = predict(models, six_views(draw_photo()), score_floor=FLOOR, model_weights=WEIGHTS)
+    found = predict(models, six_views(draw_image()), score_floor=FLOOR, model_weights=WEIGHTS)
     rows = torch.tensor([proposal for proposal, _ in plain.pairs])
     labels = torch.tensor([label for _, label in plain.pairs])
     assert len(found) == len(rows) > 40
@@ -104,7 +102,7 @@ def sorted_rows(candidates: Candidates) -> tuple[npt.NDArray[Any], ...]:
 
 
 def test_order_of_models_and_views_changes_nothing_beyond_rounding(models: list[Any]) -> None:
-    views = six_views(draw_photo())
+    views = six_views(draw_image())
     model_order, view_order = [2, 0, 1], [3, 5, 0, 4, 1, 2]
     first = predict(models, views, model_weights=WEIGHTS, score_floor=FLOOR)
     second = predict(
@@ -120,7 +118,7 @@ def test_order_of_models_and_views_changes_nothing_beyond_rounding(models: list[
 
 
 def test_equal_scores_are_merged_the_same_in_any_order(models: list[Any]) -> None:
-    passes = passes_of(models[:2], six_views(draw_photo()))
+    passes = passes_of(models[:2], six_views(draw_image()))
     for step in passes:
         for proposals in step.proposals:
             proposals.scores = torch.ones_like(proposals.scores)  # as saturated scores are
@@ -130,7 +128,7 @@ def test_equal_scores_are_merged_the_same_in_any_order(models: list[Any]) -> Non
 def test_the_backbone_runs_once_for_each_model_and_view_and_sizes_are_batches(
     models: list[Any],
 ) -> None:
-    views = six_views(draw_photo())
+    views = six_views(draw_image())
     sizes: list[list[int]] = [[], [], []]
     hooks = [
         model.backbone.register_forward_pre_hook(
@@ -149,7 +147,7 @@ def test_the_backbone_runs_once_for_each_model_and_view_and_sizes_are_batches(
 
 
 def test_equal_weights_are_no_weights(models: list[Any]) -> None:
-    views = [make_view(draw_photo(), PHOTO_HW)]
+    views = [make_view(draw_image(), IMAGE_HW)]
     plain, weighted = (
         predict(models, views, model_weights=weights) for weights in (None, [2.0, 2.0, 2.0])
     )
@@ -162,7 +160,7 @@ def test_equal_weights_are_no_weights(models: list[Any]) -> None:
 def test_seeds_first_view_has_the_proposals_of_one_model_on_its_smallest_plain_view(
     models: list[Any],
 ) -> None:
-    views = six_views(draw_photo())[::-1]  # the smallest plain view is the last
+    views = six_views(draw_image())[::-1]  # the smallest plain view is the last
     passes = passes_of(models, views)
     found = merged_proposals(passes, 0, "first_view")
     assert close(found.numpy(), merge([(models[0], plain_views()[0])]))
@@ -175,7 +173,7 @@ def test_seeds_first_view_has_the_proposals_of_one_model_on_its_smallest_plain_v
 def test_a_batch_of_other_sizes_changes_no_prediction(models: list[Any]) -> None:
     """Padding to the largest of a batch would: beyond 32 px more, zeros are seen as background."""
     sizes_hw = [(64, 96), (96, 64), (50, 61), (60, 90), (160, 160)]
-    images = [draw_photo(seed) for seed in range(len(sizes_hw))]
+    images = [draw_image(seed) for seed in range(len(sizes_hw))]
 
     def view_of(numbers: list[int], *, flip: bool) -> Batch:
         views = [make_view(images[n], sizes_hw[n], flip=flip) for n in numbers]

@@ -13,7 +13,7 @@ import torch
 from src.errors import InputError
 from src.mmdet_bridge.cascade.memory import KeptFeatures, Rung, in_parts, say_once
 from src.predictions.candidates import Candidates
-from tests.mmdet_bridge.views import PHOTO_HW, draw_photo, make_detector, make_view, predict
+from tests.mmdet_bridge.views import IMAGE_HW, draw_image, make_detector, make_view, predict
 
 # Of a view of 128x96 px with 16 channels, five levels, float32.
 VIEW_GB = 16 * (32 * 24 + 16 * 12 + 8 * 6 + 4 * 3 + 2 * 2) * 4 / 1e9
@@ -32,7 +32,7 @@ def detectors() -> list[Any]:
 
 def four_passes(detectors: list[Any], **budgets: float) -> Candidates:
     """Two models, one size, as it is and mirrored."""
-    views = [make_view(draw_photo(), PHOTO_HW, flip=flip) for flip in (False, True)]
+    views = [make_view(draw_image(), IMAGE_HW, flip=flip) for flip in (False, True)]
     return predict(detectors, views, score_floor=0.25, **budgets)
 
 
@@ -212,7 +212,7 @@ def test_kept_features_make_room_for_a_view(
 def test_a_view_that_never_fits_is_named(detectors: list[Any], shortage: Any) -> None:
     shortage(detectors[0], "extract_feat", lambda: 0)
     message = (
-        r"photo: views of \(120, 90\), \(120, 90\) px do not fit into the device's memory, not "
+        r"image: views of \(120, 90\), \(120, 90\) px do not fit into the device's memory, not "
         "even one by one; give smaller scales"
     )
     with pytest.raises(InputError, match=message):

@@ -18,7 +18,7 @@ DEVICES = [
 
 
 def make_case(dtype=torch.float64, device="cpu", seed=0):
-    """Features of two pictures and boxes inside, over the edge, outside, inverted and empty."""
+    """Features of two views and boxes inside, over the edge, outside, inverted and empty."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.rand((2, 3, 9, 13), generator=generator, dtype=dtype)
     corners = torch.rand((6, 2), generator=generator, dtype=dtype) * 20
@@ -35,8 +35,8 @@ def make_case(dtype=torch.float64, device="cpu", seed=0):
         dtype=dtype,
     )
     boxes = torch.cat([boxes, special])
-    pictures = torch.arange(len(boxes), dtype=dtype)[:, None] % 2
-    return features.to(device), torch.cat([pictures, boxes], dim=1).to(device)
+    views = torch.arange(len(boxes), dtype=dtype)[:, None] % 2
+    return features.to(device), torch.cat([views, boxes], dim=1).to(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -18,7 +18,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def case():
-    """Smooth pyramid features of a photo of 1216x1920, and 100 boxes of 12 to 400 px on it."""
+    """Smooth pyramid features of an image of 1216x1920, and 100 boxes of 12 to 400 px on it."""
     generator = torch.Generator().manual_seed(0)
     features = tuple(
         torch.nn.functional.interpolate(

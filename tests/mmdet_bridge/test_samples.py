@@ -20,7 +20,7 @@ def example(size_hw: tuple[int, int] = (30, 41), objects: int = 2, seed: int = 0
     return make_sample(
         image=generator.integers(0, 256, (height, width, 3), dtype=np.uint8),
         image_id=f"{seed}.jpg",
-        image_path=f"photos/{seed}.jpg",
+        image_path=f"images/{seed}.jpg",
         original_hw=(height * 2, width * 4),
         flip=bool(seed % 2),
         objects=make_objects(
@@ -40,7 +40,7 @@ def test_same_as_mmdetection_packs(seed):
         {
             "img": sample["inputs"].permute(1, 2, 0).numpy(),
             "img_id": f"{seed}.jpg",
-            "img_path": f"photos/{seed}.jpg",
+            "img_path": f"images/{seed}.jpg",
             "ori_shape": (60, 164),
             "img_shape": (30, 41),
             "scale_factor": (0.25, 0.5),

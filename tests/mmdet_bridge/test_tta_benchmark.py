@@ -31,7 +31,7 @@ def test_the_ensemble_is_timed_beside_its_single_predictions() -> None:
         module="htc_tiny",
         overrides=SMALL,
         scales=[(48, 64), (56, 72)],
-        photo_hw=(96, 72),
+        image_hw=(96, 72),
         max_candidates=10,
         rounds=1,
     )

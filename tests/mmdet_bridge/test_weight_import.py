@@ -28,7 +28,7 @@ from tests.mmdet_bridge.old_checkpoints import (
 
 
 def predict(detector: Any) -> list[Any]:
-    """Candidates of two pictures, arrays only."""
+    """Candidates of two views, arrays only."""
     detector.eval()
     batch = make_batch(with_objects=False)
     found = predict_candidates(

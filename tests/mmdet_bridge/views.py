@@ -1,4 +1,4 @@
-"""Small detectors and views of one photo that the tests of the cascade share."""
+"""Small detectors and views of one image that the tests of the cascade share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.mmdet_bridge.cascade.samples import Batch, collate, make_sample
 from src.predictions.candidates import Candidates
 from tests.cascades import SMALL, detector_config, spread_scores
 
-PHOTO_HW = (120, 90)
+IMAGE_HW = (120, 90)
 CLASSES = 5
 SIZES_HW = ((67, 50), (93, 70), (120, 90))
 
@@ -27,23 +27,23 @@ def make_detector(seed: int, *overrides: str) -> Any:
     return detector.eval()
 
 
-def draw_photo(seed: int = 0) -> np.ndarray:
-    """Noise in blocks of 2 x 2 pixels, so that its half size is a crisp picture too."""
+def draw_image(seed: int = 0) -> np.ndarray:
+    """Noise in blocks of 2 x 2 pixels, so that its half size is a crisp view too."""
     noise = np.random.default_rng(seed).integers(0, 256, (60, 45, 3), dtype=np.uint8)
     return np.kron(noise, np.ones((2, 2, 1), dtype=np.uint8))
 
 
-def picture_of(image: np.ndarray, size_hw: tuple[int, int], *, flip: bool) -> np.ndarray:
-    """The photo resized, then mirrored where asked."""
-    picture = cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(picture[:, ::-1] if flip else picture)
+def view_of(image: np.ndarray, size_hw: tuple[int, int], *, flip: bool) -> np.ndarray:
+    """The image resized, then mirrored where asked."""
+    view = cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(view[:, ::-1] if flip else view)
 
 
 def make_view(image: np.ndarray, size_hw: tuple[int, int], *, flip: bool = False) -> Batch:
     sample = make_sample(
-        image=picture_of(image, size_hw, flip=flip),
-        image_id="photo",
-        image_path="photo.jpg",
+        image=view_of(image, size_hw, flip=flip),
+        image_id="image",
+        image_path="image.jpg",
         original_hw=(image.shape[0], image.shape[1]),
         flip=flip,
     )

@@ -36,7 +36,7 @@ def recipe_trainer(folder: Path, *overrides: str) -> Trainer:
         ],
     )
     trainer: Trainer = instantiate(config.trainer, logger=False)
-    # What Trainer.fit sets; the recipe's two photos a device, untouched by the overrides here.
+    # What Trainer.fit sets; the recipe's two images a device, untouched by the overrides here.
     trainer.datamodule = SimpleNamespace(batch_size=config.datamodule.batch_size)  # type: ignore[attr-defined]
     return trainer
 
@@ -53,7 +53,7 @@ def recipe_trainer(folder: Path, *overrides: str) -> Trainer:
         (["datamodule.batch_size=3", "trainer.accumulate_grad_batches=3"], 9, 0.016875),
     ],
 )
-def test_rate_follows_devices_nodes_photos_and_accumulation(
+def test_rate_follows_devices_nodes_images_and_accumulation(
     overrides: list[str],
     batch_size: int,
     rate: float,
@@ -92,7 +92,7 @@ def test_only_rank_zero_says_it(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Batches(LightningDataModule):
-    """Two batches of two photos."""
+    """Two batches of two images."""
 
     batch_size = 2
 

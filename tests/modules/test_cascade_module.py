@@ -77,8 +77,8 @@ def test_validation_hands_candidates_to_callbacks(
     trained: tuple[CascadeModule, Gather, Path],
 ) -> None:
     _, gather, _ = trained
-    # Two of the sanity check and two of each epoch, two photos in each.
-    assert [found.image_id for found in gather.validated] == ["photo0", "photo1"] * (2 + 3 * 2)
+    # Two of the sanity check and two of each epoch, two images in each.
+    assert [found.image_id for found in gather.validated] == ["image0", "image1"] * (2 + 3 * 2)
     assert all(len(found) for found in gather.validated)
 
 
@@ -113,7 +113,7 @@ def test_prediction_through_a_trainer(tmp_path: Path) -> None:
     gather = Gather()
     trainer = make_trainer(tmp_path, callbacks=[gather])
     trainer.predict(module, loader(with_objects=False), return_predictions=False)
-    assert [found.image_id for found in gather.predicted] == ["photo0", "photo1"] * 2
+    assert [found.image_id for found in gather.predicted] == ["image0", "image1"] * 2
     for found in gather.predicted:
         assert len(found) == 7
         assert set(found.category_ids.tolist()) <= {2, 4, 6, 8, 10}

@@ -12,11 +12,11 @@ from src.mmdet_bridge.cascade.samples import Batch
 from tests.cascades import SMALL, SMALL_DEFORMABLE, compose_module, make_batch
 
 
-def no_photo_with_objects() -> Batch:
+def no_image_with_objects() -> Batch:
     return make_batch(objects_each=0)
 
 
-def one_photo_with_objects() -> Batch:
+def one_image_with_objects() -> Batch:
     first, second = make_batch(), make_batch(objects_each=0)
     return {
         "inputs": [first["inputs"][0], second["inputs"][1]],
@@ -24,7 +24,7 @@ def one_photo_with_objects() -> Batch:
     }
 
 
-@pytest.mark.parametrize("make", [no_photo_with_objects, one_photo_with_objects])
+@pytest.mark.parametrize("make", [no_image_with_objects, one_image_with_objects])
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [("htc_tiny", SMALL), ("htc_r50", SMALL_DEFORMABLE)],

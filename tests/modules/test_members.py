@@ -228,11 +228,11 @@ def test_wrong_values_of_an_ensemble_are_named(
 
 
 def test_mirrored_views_are_the_same_pixels_mirrored(member: Any) -> None:
-    """``flip`` equals giving the mirrored photos as views of their own."""
+    """``flip`` equals giving the mirrored images as views of their own."""
     members = [member]
     plain = make_batch(with_objects=False)
     mirrored = make_batch(with_objects=False)
-    mirrored["inputs"] = [picture.flip(-1) for picture in mirrored["inputs"]]
+    mirrored["inputs"] = [image.flip(-1) for image in mirrored["inputs"]]
     for sample in mirrored["data_samples"]:
         sample.set_metainfo({"flip": True, "flip_direction": "horizontal"})
     values: dict[str, Any] = {"category_ids": range(5), "min_score": 0.1}
@@ -249,7 +249,7 @@ def test_mirrored_views_are_the_same_pixels_mirrored(member: Any) -> None:
         assert len(one) != len(single) or (one.scores != single.scores).any()
 
 
-def test_photos_too_large_for_the_device_fail_with_the_others_going_on(
+def test_images_too_large_for_the_device_fail_with_the_others_going_on(
     member: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensemble = CascadeEnsemble([member], category_ids=range(5))
@@ -261,8 +261,8 @@ def test_photos_too_large_for_the_device_fail_with_the_others_going_on(
     with monkeypatch.context() as patch:
         patch.setattr(member, "extract_feat", short)
         assert ensemble.predict_step(batch, 0) == []
-    assert list(ensemble.failures) == ["gone", "photo0", "photo1"]
-    assert "do not fit into the device's memory" in ensemble.failures["photo1"]
+    assert list(ensemble.failures) == ["gone", "image0", "image1"]
+    assert "do not fit into the device's memory" in ensemble.failures["image1"]
     assert len(ensemble.predict_step(batch, 0)) == 2
     assert ensemble.predict_step({"views": [], "failures": {"cut": "damaged"}}, 0) == []
     assert ensemble.failures["cut"] == "damaged"

@@ -50,7 +50,7 @@ def make_boxes(
     clusters: int | None = None,
     relative_size: float = 0.3,
 ) -> np.ndarray:
-    """(N, 4) float32 boxes clipped to the photo; around so many centres, or anywhere."""
+    """(N, 4) float32 boxes clipped to the image; around so many centres, or anywhere."""
     size_wh = np.array(size_hw[::-1], dtype=float)
     centres = random.uniform(0, 1, (clusters or count, 2))
     if clusters is not None:
@@ -81,7 +81,7 @@ def make_candidates(
     size_hw: tuple[int, int] = (480, 360),
     categories: int = 46,
     clusters: int | None = 8,
-    image_id: str = "photo.jpg",
+    image_id: str = "image.jpg",
     complete_above_score: float = 0.0,
     mask_dtype: str = "float32",
 ) -> Candidates:

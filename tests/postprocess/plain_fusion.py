@@ -1,4 +1,4 @@
-"""Weighted boxes fusion as the paper words it, in loops, and members of a generated photo."""
+"""Weighted boxes fusion as the paper words it, in loops, and members of a generated image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_members(seed: int, count: int = 3) -> list[Candidates]:
         boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
         members.append(
             Candidates(
-                image_id="photo.jpg",
+                image_id="image.jpg",
                 size_hw=SIZE_HW,
                 boxes_xyxy=boxes.astype(np.float32),
                 scores=random.uniform(0.02, 1, len(seen)).astype(np.float32),

@@ -138,11 +138,11 @@ def test_bad_weights_are_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": "b.jpg"}, r"photo\.jpg: members differ in image_id: photo\.jpg and b\.jpg"),
+        ({"image_id": "b.jpg"}, r"image\.jpg: members differ in image_id: image\.jpg and b\.jpg"),
         ({"size_hw": (4, 5)}, r"members differ in size_hw: \(480, 360\) and \(4, 5\)"),
     ],
 )
-def test_members_of_other_photos(changes: dict[str, Any], message: str) -> None:
+def test_members_of_other_images(changes: dict[str, Any], message: str) -> None:
     (member,) = make_members(9, count=1)
     with pytest.raises(ValueError, match=message):
         fuse([member, replace(member, **changes)], make_fusion())

@@ -253,7 +253,7 @@ def test_class_agnostic_nms_compares_boxes_of_all_classes() -> None:
 
 
 def test_area_is_counted_on_the_named_raster() -> None:
-    """A square of 30 x 30 px on a photo of 300 x 300: 51 x 51 on 512 x 512, 102 x 102 on 1024."""
+    """A square of 30 x 30 px on an image of 300 x 300: 51 x 51 on 512 x 512, 102 x 102 on 1024."""
     candidates = Candidates(
         image_id="a",
         size_hw=(300, 300),

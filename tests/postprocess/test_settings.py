@@ -36,7 +36,7 @@ from tests.postprocess.generated import DEFAULT, WINNER, make_settings
         ("soft_nms_sigma", float("inf"), r"soft_nms_sigma=inf: a number above 0 wanted"),
         ("soft_nms_min_score", 2, r"postprocess\.soft_nms_min_score=2: a number from 0 to 1"),
         ("max_per_class", 0, r"postprocess\.max_per_class=0: a whole number of at least 1"),
-        ("min_area_raster", "photo", r"min_area_raster='photo': one of 512x512, long_edge_1024"),
+        ("min_area_raster", "image", r"min_area_raster='image': one of 512x512, long_edge_1024"),
         ("score_threshold_per_class", 0.5, r"per_class=0\.5: a threshold by category id wanted"),
         ("score_threshold_per_class", {"shoe": 1}, r"per_class: 'shoe' is no category id"),
         ("score_threshold_per_class", {-1: 0.5}, r"score_threshold_per_class: -1 is no category"),

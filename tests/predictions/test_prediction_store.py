@@ -147,12 +147,12 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
     writer = make_writer(tmp_path, category_ids=range(5))
     with pytest.raises(
-        ValueError, match=r"category must be one of \(0, 1, 2, 3, 4\), got \d+ \(photo\.jpg\)"
+        ValueError, match=r"category must be one of \(0, 1, 2, 3, 4\), got \d+ \(image\.jpg\)"
     ):
         writer.add(make_candidates(0))
     fits = make_candidates(0, categories=5)
     fits.boxes_xyxy[2, 1] = np.nan
-    with pytest.raises(ValueError, match=r"boxes_xyxy must be finite \(photo\.jpg\)"):
+    with pytest.raises(ValueError, match=r"boxes_xyxy must be finite \(image\.jpg\)"):
         writer.add(fits)
     writer = make_writer(tmp_path / "small", mask_size_hw=(14, 14))
     with pytest.raises(ValueError, match=r"masks must be of size \(14, 14\), got \(28, 28\)"):
@@ -196,7 +196,7 @@ def test_an_image_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_takes_other_settings(tmp_path: Path) -> None:
-    make_writer(tmp_path, settings={"photos": "wrong path"})
+    make_writer(tmp_path, settings={"images": "wrong path"})
     write_store(tmp_path, make_images(0, 2))
     assert PredictionStore(tmp_path).settings == SETTINGS
 

@@ -1,4 +1,4 @@
-"""What the 3,200 test photos take in a store, and that the benchmarks of stores and fusion run."""
+"""What the 3,200 test images take in a store, and that the benchmarks of stores and fusion run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.cascades import SMALL
 from tests.postprocess.generated import make_candidates
 from tests.postprocess.stores import make_writer
 
-TEST_PHOTOS = 3200
+TEST_IMAGES = 3200
 
 
-def test_3200_photos_of_masks_that_no_codec_shrinks_are_under_one_and_a_half_gib(
+def test_3200_images_of_masks_that_no_codec_shrinks_are_under_one_and_a_half_gib(
     tmp_path: Path,
 ) -> None:
     random = np.random.default_rng(0)
@@ -23,17 +23,17 @@ def test_3200_photos_of_masks_that_no_codec_shrinks_are_under_one_and_a_half_gib
             image = make_candidates(number, count=300, image_id=f"{number}.jpg")
             image.mask_probabilities[:] = random.random(image.mask_probabilities.shape)
             writer.add(image)
-    bytes_a_photo = sum(path.stat().st_size for path in tmp_path.iterdir()) / 8
-    assert TEST_PHOTOS * bytes_a_photo < 1.5 * 2**30
+    bytes_a_image = sum(path.stat().st_size for path in tmp_path.iterdir()) / 8
+    assert TEST_IMAGES * bytes_a_image < 1.5 * 2**30
 
 
 def test_the_benchmark_of_the_store_runs() -> None:
-    result = prediction_store.run(photos=2, candidates=20)
-    assert 0 < result["bytes_a_photo"] < 2 * 20 * 28 * 28 + 20 * 64 + 8000
-    assert result["masks_at_photo_size_gib_of_3200_photos"] > 0
+    result = prediction_store.run(images=2, candidates=20)
+    assert 0 < result["bytes_a_image"] < 2 * 20 * 28 * 28 + 20 * 64 + 8000
+    assert result["masks_at_image_size_gib_of_3200_images"] > 0
 
 
 def test_the_benchmark_of_fusion_compares_equal_work() -> None:
-    result = fusion.run(overrides=SMALL, size_hw=(96, 72), photos=1)
+    result = fusion.run(overrides=SMALL, size_hw=(96, 72), images=1)
     assert result["cascade_backbone_passes"] == result["late_backbone_passes"] == 4
     assert result["detections_compared"] > 20

@@ -1,4 +1,4 @@
-"""A small data set of photos, truth and submission in a folder, for tests of the report."""
+"""A small data set of images, truth and submission in a folder, for tests of the report."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from src.reporting.drawing import (
 RED, BLUE = (220, 0, 0), (0, 0, 220)
 
 
-def gray_photo(height=120, width=80):
+def gray_image(height=120, width=80):
     return np.full((height, width, 3), 128, dtype=np.uint8)
 
 
@@ -29,12 +29,12 @@ def box(y0, x0, y1, x1, size_hw=(120, 80)):
     return mask
 
 
-def test_inside_is_tinted_and_outside_is_the_photo_muted():
-    photo = np.zeros((120, 80, 3), dtype=np.uint8)
-    photo[:, :, 1] = 200
-    drawn = draw_objects(photo, [DrawnObject(box(20, 20, 60, 60), "", RED)])
-    plain = draw_objects(photo, [])
-    assert drawn.shape == photo.shape
+def test_inside_is_tinted_and_outside_is_the_image_muted():
+    image = np.zeros((120, 80, 3), dtype=np.uint8)
+    image[:, :, 1] = 200
+    drawn = draw_objects(image, [DrawnObject(box(20, 20, 60, 60), "", RED)])
+    plain = draw_objects(image, [])
+    assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
     changed = (drawn != plain).any(axis=2)
     assert changed[22:58, 22:58].all()
@@ -42,13 +42,13 @@ def test_inside_is_tinted_and_outside_is_the_photo_muted():
     assert not changed[64:].any()
     assert not changed[:, :16].any()
     assert drawn[40, 40, 0] > plain[40, 40, 0] + 50
-    assert photo[0, 0].tolist() == [0, 200, 0], "the photo itself is not drawn on"
+    assert image[0, 0].tolist() == [0, 200, 0], "the image itself is not drawn on"
     assert plain[0, 0, 1] > plain[0, 0, 0] > 0, "green still, but paler"
 
 
-def test_masks_of_any_size_are_stretched_over_the_photo():
+def test_masks_of_any_size_are_stretched_over_the_image():
     on_raster = DrawnObject(box(0, 0, 512, 256, (512, 512)), "", RED)
-    drawn = draw_objects(gray_photo(), [on_raster])
+    drawn = draw_objects(gray_image(), [on_raster])
     assert drawn[60, 20, 0] > drawn[60, 20, 2]
     assert drawn[60, 60, 0] == drawn[60, 60, 2]
 
@@ -59,7 +59,7 @@ def test_a_small_object_lies_over_a_large_one(order):
         DrawnObject(box(10, 10, 110, 70), "", RED),
         DrawnObject(box(40, 30, 60, 50), "", BLUE),
     ]
-    drawn = draw_objects(gray_photo(), [objects[number] for number in order])
+    drawn = draw_objects(gray_image(), [objects[number] for number in order])
     assert drawn[50, 40, 2] > drawn[50, 40, 0]
     assert drawn[90, 40, 0] > drawn[90, 40, 2]
 
@@ -67,7 +67,7 @@ def test_a_small_object_lies_over_a_large_one(order):
 def test_outline_of_an_object_without_match_is_dashed():
     def outlined(matched):
         drawn = draw_objects(
-            gray_photo(), [DrawnObject(box(20, 20, 100, 60), "", RED, matched=matched)]
+            gray_image(), [DrawnObject(box(20, 20, 100, 60), "", RED, matched=matched)]
         )
         edge = drawn[30:90, 19:22].astype(int)
         return (edge[:, :, 0] - edge[:, :, 1]).max(axis=1)
@@ -78,21 +78,21 @@ def test_outline_of_an_object_without_match_is_dashed():
 
 
 def test_empty_masks_and_masks_below_a_pixel_are_left_out():
-    photo = gray_photo()
+    image = gray_image()
     empty = DrawnObject(np.zeros((512, 512), dtype=bool), "nothing", RED)
-    assert (draw_objects(photo, [empty]) == draw_objects(photo, [])).all()
+    assert (draw_objects(image, [empty]) == draw_objects(image, [])).all()
     speck = np.zeros((512, 512), dtype=bool)
     speck[256, 256] = True
-    draw_objects(gray_photo(40, 30), [DrawnObject(speck, "speck", RED)])
+    draw_objects(gray_image(40, 30), [DrawnObject(speck, "speck", RED)])
 
 
 def test_labels_do_not_cover_each_other():
     """Ten objects in one place: each label is drawn once at most, in its own solid box."""
-    photo = gray_photo(300, 300)
+    image = gray_image(300, 300)
     colours = list(class_colours(range(10)).values())
     mask = box(140, 140, 160, 160, (300, 300))
     objects = [DrawnObject(mask, f"label {number}", c) for number, c in enumerate(colours)]
-    drawn = draw_objects(photo, objects)
+    drawn = draw_objects(image, objects)
     boxes = []
     for colour in colours:
         exact = (drawn == np.array(colour)).all(axis=2).astype(np.uint8)
@@ -106,21 +106,21 @@ def test_labels_do_not_cover_each_other():
             assert a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]
 
 
-@pytest.mark.parametrize("label", ["a", "a label much wider than the picture is", "été ✕ 服"])
-def test_any_label_fits_any_picture(label):
+@pytest.mark.parametrize("label", ["a", "a label much wider than the image is", "été ✕ 服"])
+def test_any_label_fits_any_image(label):
     for size in ((1, 1), (7, 300), (300, 7)):
-        photo = gray_photo(*size)
-        drawn = draw_objects(photo, [DrawnObject(np.ones((4, 4), dtype=bool), label, RED)])
-        assert drawn.shape == photo.shape
+        image = gray_image(*size)
+        drawn = draw_objects(image, [DrawnObject(np.ones((4, 4), dtype=bool), label, RED)])
+        assert drawn.shape == image.shape
 
 
-def test_side_by_side_is_photo_truth_prediction():
-    photo = np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8)
+def test_side_by_side_is_image_truth_prediction():
+    image = np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8)
     truth = [DrawnObject(box(0, 0, 512, 256, (512, 512)), "", RED)]
     prediction = [DrawnObject(box(0, 256, 512, 512, (512, 512)), "", BLUE)]
-    row = draw_side_by_side(photo, truth, prediction, edge_px=150)
+    row = draw_side_by_side(image, truth, prediction, edge_px=150)
     assert row.shape == (150, 3 * 100 + 20, 3)
-    small = fit(photo, 150)
+    small = fit(image, 150)
     assert (row[:, :100] == small).all()
     assert (row[:, 100:110] == 255).all()
     assert (row[:, 110:210] == draw_objects(small, truth)).all()
@@ -132,7 +132,7 @@ def test_side_by_side_is_photo_truth_prediction():
     [((4000, 1000), (640, 160)), ((300, 200), (640, 427)), ((9000, 2), (640, 1))],
 )
 def test_fit_keeps_proportions(size, expected):
-    assert fit(gray_photo(*size), 640).shape[:2] == expected
+    assert fit(gray_image(*size), 640).shape[:2] == expected
 
 
 def test_colours_are_distinct_and_follow_the_order_of_appearance():

@@ -141,14 +141,14 @@ def test_text_from_files_and_settings_is_shown_and_not_obeyed(folder, tmp_path):
     assert EVIL_NAME in page.all("img")[0]["alt"]
 
 
-def test_pictures_are_in_the_page(report, page):
-    pictures = page.all("img")
-    assert len(pictures) == 3 * 4
-    for attributes in pictures:
+def test_images_are_in_the_page(report, page):
+    images = page.all("img")
+    assert len(images) == 3 * 4
+    for attributes in images:
         kind, data = attributes["src"].split(",")
         assert kind == "data:image/jpeg;base64"
-        picture = Image.open(io.BytesIO(base64.b64decode(data)))
-        assert picture.size == (427, 640)
+        image = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert image.size == (427, 640)
         assert (attributes["width"], attributes["height"]) == ("427", "640")
 
 
@@ -164,27 +164,27 @@ def test_worst_and_best_images_are_in_order_and_apart(report):
     assert [len(group) for group in choose_examples(report.score, worst=0, best=1)] == [0, 1]
 
 
-def test_missing_and_damaged_photos_are_named(folder, tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
+def test_missing_and_damaged_images_are_named(folder, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
     for path in (folder / "train").iterdir():
-        (photos / path.name).write_bytes(path.read_bytes())
-    (photos / EVIL_NAME).unlink()
-    (photos / f"{1:032x}.jpg").write_bytes(b"not a picture")
-    report = make_report(folder, images=photos)
+        (images / path.name).write_bytes(path.read_bytes())
+    (images / EVIL_NAME).unlink()
+    (images / f"{1:032x}.jpg").write_bytes(b"not an image")
+    report = make_report(folder, images=images)
     page = Page(render(report))
     text = " ".join(" ".join(page.text).split())
-    assert "2 of the photos below could not be read" in text
-    assert f"{EVIL_NAME} {photos}/{EVIL_NAME}: the image file is missing" in text
-    assert "not a picture" in text
+    assert "2 of the images below could not be read" in text
+    assert f"{EVIL_NAME} {images}/{EVIL_NAME}: the image file is missing" in text
+    assert "not an image" in text
     assert len(page.all("img")) == 12
     captions = [attributes["alt"].split(",")[0] for attributes in page.all("img")][::3]
-    assert captions.count("no photo") == 2
-    gray = report.worst[0].photo
+    assert captions.count("no image") == 2
+    gray = report.worst[0].image
     assert gray.shape == (640, 427, 3), "in the proportions of the annotation"
 
 
-def test_without_photos_masks_are_drawn_on_gray(folder):
+def test_without_images_masks_are_drawn_on_gray(folder):
     report = make_report(folder, images=None)
     page = Page(render(report))
     assert len(page.all("img")) == 12
@@ -263,8 +263,8 @@ def test_drawings_are_named_by_score(report, tmp_path):
         assert Image.open(path).size == (3 * 427 + 20, 640)
 
 
-def test_rotated_photos_lie_under_their_masks(tmp_path):
-    """A photo with EXIF rotation: stored 80 x 120, shown 120 x 80, as annotated."""
+def test_rotated_images_lie_under_their_masks(tmp_path):
+    """An image with EXIF rotation: stored 80 x 120, shown 120 x 80, as annotated."""
     data = make_data(tmp_path / "data", images=2)
     name = f"{1:032x}.jpg"
     upright = Image.new("RGB", (80, 120))
@@ -273,10 +273,10 @@ def test_rotated_photos_lie_under_their_masks(tmp_path):
     exif[0x0112] = 6
     upright.rotate(90, expand=True).save(data / "train" / name, exif=exif, quality=95)
     report = make_report(data)
-    photo = next(e.photo for e in (*report.worst, *report.best) if e.image_id == name)
-    assert photo.shape == (640, 427, 3)
-    assert photo[30, 200, 0] > 200
-    assert photo[600, 200, 0] < 50
+    image = next(e.image for e in (*report.worst, *report.best) if e.image_id == name)
+    assert image.shape == (640, 427, 3)
+    assert image[30, 200, 0] > 200
+    assert image[600, 200, 0] < 50
 
 
 def test_the_template_is_beside_the_code():

@@ -82,7 +82,7 @@ def test_batches_agree_with_single_masks_at_any_block_size(cases, block):
     assert_array_equal(batch.offsets, offsets)
 
 
-def test_counts_of_large_pictures_take_up_to_seven_characters():
+def test_counts_of_large_images_take_up_to_seven_characters():
     size_hw = (46_000, 46_000)
     pixels = size_hw[0] * size_hw[1]
     runs = np.array([[1, 1], [4, pixels - 100], [pixels - 9, 3]], dtype=np.int32)
@@ -98,8 +98,8 @@ def test_counts_of_large_pictures_take_up_to_seven_characters():
 
 
 BAD_COMPRESSED = [
-    ("", "counts sum to 0, a picture of height 4 and width 4 has 16"),
-    ("11235M8", "counts sum to 31, a picture of height 4 and width 4 has 16"),
+    ("", "counts sum to 0, an image of height 4 and width 4 has 16"),
+    ("11235M8", "counts sum to 31, an image of height 4 and width 4 has 16"),
     ("11 35M", "compressed counts: character 3 is ' ', legal are '0' to 'o'"),
     ("1123~M", "compressed counts: character 5 is '~', legal are '0' to 'o'"),
     ("112é", "compressed counts: character 4 is 'é', legal are '0' to 'o'"),
@@ -152,8 +152,8 @@ def test_object_runs_of_length_zero_are_dropped():
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([], "counts sum to 0, a picture of height 4 and width 4 has 16"),
-        ([3, 4], "counts sum to 7, a picture of height 4 and width 4 has 16"),
+        ([], "counts sum to 0, an image of height 4 and width 4 has 16"),
+        ([3, 4], "counts sum to 7, an image of height 4 and width 4 has 16"),
         ([20, -4], "count 2 of 2 is negative: -4"),
         ([3.5, 12.5], "counts must be a list of whole numbers, got [3.5, 12.5]"),
         (["3", "13"], "counts must be a list of whole numbers, got ['3', '13']"),

@@ -15,10 +15,10 @@ from tests.annotations.mask_strategies import concatenated, many_examples
 BAD_RUNS = [
     (
         [[0, 3], [14, 3]],
-        "run 2 (start 15, length 3) ends past the picture: its last pixel is 17, a picture of "
+        "run 2 (start 15, length 3) ends past the image: its last pixel is 17, an image of "
         "height 4 and width 4 has 16",
     ),
-    ([[16, 1]], "run 1 (start 17, length 1) ends past the picture: its last pixel is 17"),
+    ([[16, 1]], "run 1 (start 17, length 1) ends past the image: its last pixel is 17"),
     (
         [[5, 2], [1, 2]],
         "run 2 (start 2, length 2) descends: it starts before run 1 (start 6, length 2); "
@@ -61,12 +61,12 @@ def test_a_batch_names_every_bad_mask_and_no_other():
         assert problems[row].startswith(message)
 
 
-def test_each_mask_is_held_against_its_own_picture():
+def test_each_mask_is_held_against_its_own_image():
     runs = np.array([[10, 2], [10, 2], [3, 2]], dtype=np.int32)
     sizes_hw = np.array([[3, 4], [3, 3], [1, 1], [5, 1]])
     problems = rl.check_runs_batch(runs, np.array([0, 1, 2, 2, 3]), sizes_hw)
     assert list(problems) == [1]
-    assert "a picture of height 3 and width 3 has 9" in problems[1]
+    assert "an image of height 3 and width 3 has 9" in problems[1]
 
 
 @many_examples

@@ -34,9 +34,9 @@ BAD_TEXTS = [
     ("-4 3", "value 1 of 2, the start -4, is below 1"),
     ("4 -3", "value 2 of 2, the length -3, is below 1"),
     ("-" + "9" * 5000 + " 3", r"value 1 of 2, the start -9{39}\.\.\., is below 1"),
-    ("2147483648 1", "value 1 of 2, the start 2147483648, ends past any picture"),
-    ("2147483647 2", "value 2 of 2, the length 2, ends past any picture"),
-    ("9" * 5000 + " 3", r"value 1 of 2, the start 9{40}\.\.\., ends past any picture"),
+    ("2147483648 1", "value 1 of 2, the start 2147483648, ends past any image"),
+    ("2147483647 2", "value 2 of 2, the length 2, ends past any image"),
+    ("9" * 5000 + " 3", r"value 1 of 2, the start 9{40}\.\.\., ends past any image"),
 ]
 
 

@@ -192,7 +192,7 @@ def test_batches_give_what_single_masks_give(cases):
 
 @pytest.mark.parametrize("grid_hw", [(512, 512), (1200, 1846), (97, 131), (3001, 64)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_resizing_a_large_photo(grid_hw, flip):
+def test_resizing_a_large_image(grid_hw, flip):
     size_hw = (1499, 2305)
     rng = np.random.default_rng(5)
     rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
@@ -210,7 +210,7 @@ def test_resizing_a_large_photo(grid_hw, flip):
     )
 
 
-def test_the_largest_photos_of_the_data_do_not_overflow():
+def test_the_largest_images_of_the_data_do_not_overflow():
     size_hw = (6824, 10717)
     pixels = size_hw[0] * size_hw[1]
     runs = runs_of((0, pixels - 5), (pixels - 1, 1))

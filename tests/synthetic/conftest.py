@@ -16,8 +16,8 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set with many grayscale and EXIF-rotated photos."""
-    folder = tmp_path_factory.mktemp("synthetic") / "photos"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set with many grayscale and EXIF-rotated images."""
+    folder = tmp_path_factory.mktemp("synthetic") / "images"
     synthesize(folder, TRAIN_IMAGES, TEST_IMAGES, **SETTINGS)
     return folder

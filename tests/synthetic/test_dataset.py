@@ -32,8 +32,8 @@ def displayed_hw(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def test_layout_is_the_competitions(photos: Path) -> None:
-    assert {path.name for path in photos.iterdir()} == {
+def test_layout_is_the_competitions(images: Path) -> None:
+    assert {path.name for path in images.iterdir()} == {
         "train", "test", "train.csv", "test_truth.csv", "sample_submission.csv",
         "label_descriptions.json", "synthesis.json",
     }  # fmt: skip
@@ -41,13 +41,13 @@ def test_layout_is_the_competitions(photos: Path) -> None:
         ("train", "train.csv", TRAIN_IMAGES),
         ("test", "test_truth.csv", TEST_IMAGES),
     ):
-        names = {path.name for path in (photos / split).iterdir()}
+        names = {path.name for path in (images / split).iterdir()}
         assert len(names) == count
         assert all(re.fullmatch(r"[0-9a-f]{32}\.jpg", name) for name in names)
-        rows = read_rows(photos / table)
+        rows = read_rows(images / table)
         assert {row.image_id for row in rows} == names
         assert [row.image_id for row in rows] == sorted(row.image_id for row in rows)
-    assert read_label_descriptions(photos / "label_descriptions.json") == IMATERIALIST_2019_LABELS
+    assert read_label_descriptions(images / "label_descriptions.json") == IMATERIALIST_2019_LABELS
 
 
 def test_only_the_given_categories_are_worn_and_annotated(tmp_path: Path) -> None:
@@ -61,31 +61,31 @@ def test_only_the_given_categories_are_worn_and_annotated(tmp_path: Path) -> Non
     assert contents(tmp_path / "all") == contents(tmp_path / "listed")
 
 
-def test_sample_submission_has_every_test_photo_with_the_filler(photos: Path) -> None:
-    lines = (photos / "sample_submission.csv").read_text().splitlines()
-    names = sorted(path.name for path in (photos / "test").iterdir())
+def test_sample_submission_has_every_test_image_with_the_filler(images: Path) -> None:
+    lines = (images / "sample_submission.csv").read_text().splitlines()
+    names = sorted(path.name for path in (images / "test").iterdir())
     assert lines == ["ImageId,EncodedPixels,ClassId", *(f"{name},1 1,23" for name in names)]
 
 
-def test_sizes_are_those_of_the_displayed_picture_but_for_two(photos: Path) -> None:
+def test_sizes_are_those_of_the_displayed_image_but_for_two(images: Path) -> None:
     transposed = set()
-    for name, rows in by_image(read_rows(photos / "train.csv")).items():
-        size = displayed_hw(photos / "train" / name)
+    for name, rows in by_image(read_rows(images / "train.csv")).items():
+        size = displayed_hw(images / "train" / name)
         assert len({row.size_hw for row in rows}) == 1
         if rows[0].size_hw != size:
             assert rows[0].size_hw == size[::-1]
             transposed.add(name)
     assert len(transposed) == 2
     for name in transposed:
-        with Image.open(photos / "train" / name) as image:
+        with Image.open(images / "train" / name) as image:
             assert image.getexif()[0x0112] in (6, 8)
-    for row in read_rows(photos / "test_truth.csv"):
-        assert row.size_hw == displayed_hw(photos / "test" / row.image_id)
+    for row in read_rows(images / "test_truth.csv"):
+        assert row.size_hw == displayed_hw(images / "test" / row.image_id)
 
 
-def test_some_photos_are_grayscale_and_some_rotated(photos: Path) -> None:
+def test_some_images_are_grayscale_and_some_rotated(images: Path) -> None:
     modes, orientations = [], []
-    for path in (photos / "train").iterdir():
+    for path in (images / "train").iterdir():
         with Image.open(path) as image:
             modes.append(image.mode)
             orientations.append(image.getexif().get(0x0112, 1))
@@ -112,14 +112,14 @@ def test_same_seed_same_bytes_and_other_seed_others(tmp_path: Path) -> None:
     }
 
 
-def test_a_photo_does_not_depend_on_how_many_there_are(tmp_path: Path, photos: Path) -> None:
+def test_a_image_does_not_depend_on_how_many_there_are(tmp_path: Path, images: Path) -> None:
     synthesize(tmp_path / "few", 3, 1, **SETTINGS)
-    few, many = contents(tmp_path / "few"), contents(photos)
-    pictures = [name for name in few if name.endswith(".jpg")]
-    assert len(pictures) == 4
-    for name in pictures:
+    few, many = contents(tmp_path / "few"), contents(images)
+    images = [name for name in few if name.endswith(".jpg")]
+    assert len(images) == 4
+    for name in images:
         assert few[name] == many[name]
-    rows = {row.image_id: row.numbers for row in read_rows(photos / "train.csv")}
+    rows = {row.image_id: row.numbers for row in read_rows(images / "train.csv")}
     for row in read_rows(tmp_path / "few" / "train.csv"):
         assert row.image_id in rows
 
@@ -145,7 +145,7 @@ def test_goes_on_after_an_interruption(tmp_path: Path) -> None:
 
 
 def test_done_is_done_and_what_is_lost_is_drawn_again(tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
+    folder = tmp_path / "images"
     synthesize(folder, 18, 1, **SMALL)
     before = contents(folder)
     assert synthesize(folder, 18, 1, **SMALL) == 0
@@ -156,7 +156,7 @@ def test_done_is_done_and_what_is_lost_is_drawn_again(tmp_path: Path) -> None:
 
 
 def test_a_lost_table_is_made_again(tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
+    folder = tmp_path / "images"
     synthesize(folder, 3, 1, **SMALL)
     before = contents(folder)
     (folder / "train.csv").unlink()
@@ -173,15 +173,15 @@ def test_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
 
 
 def test_refuses_a_folder_of_another_request(tmp_path: Path) -> None:
-    synthesize(tmp_path / "photos", 2, 1, **SMALL)
+    synthesize(tmp_path / "images", 2, 1, **SMALL)
     with pytest.raises(InputError, match=r"num_train_images was 2, now 3; seed was 1, now 2"):
-        synthesize(tmp_path / "photos", 3, 1, seed=2, image_size=(96, 128))
-    (tmp_path / "photos" / "synthesis.json").write_text("{")
+        synthesize(tmp_path / "images", 3, 1, seed=2, image_size=(96, 128))
+    (tmp_path / "images" / "synthesis.json").write_text("{")
     with pytest.raises(InputError, match=r"synthesis\.json: damaged or no JSON .*new folder"):
-        synthesize(tmp_path / "photos", 2, 1, **SMALL)
-    (tmp_path / "photos" / "synthesis.json").write_text("[]")
+        synthesize(tmp_path / "images", 2, 1, **SMALL)
+    (tmp_path / "images" / "synthesis.json").write_text("[]")
     with pytest.raises(InputError, match=r"must hold a JSON object, got list; give a new folder"):
-        synthesize(tmp_path / "photos", 2, 1, **SMALL)
+        synthesize(tmp_path / "images", 2, 1, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +202,12 @@ def test_refuses_a_folder_of_another_request(tmp_path: Path) -> None:
 def test_bad_values_are_named(tmp_path: Path, values: dict, message: str) -> None:
     arguments = {"num_train_images": 2, "num_test_images": 1, **values}
     with pytest.raises(InputError, match=message):
-        synthesize(tmp_path / "photos", **arguments)
-    assert not (tmp_path / "photos").exists()
+        synthesize(tmp_path / "images", **arguments)
+    assert not (tmp_path / "images").exists()
 
 
-def test_the_request_is_kept_with_the_photos(photos: Path) -> None:
-    request = json.loads((photos / "synthesis.json").read_text())
+def test_the_request_is_kept_with_the_images(images: Path) -> None:
+    request = json.loads((images / "synthesis.json").read_text())
     assert request["num_train_images"] == TRAIN_IMAGES
     assert request["seed"] == SETTINGS["seed"]
     assert request["image_size"] == list(SETTINGS["image_size"])

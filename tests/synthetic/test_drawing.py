@@ -58,10 +58,10 @@ def test_outlines_of_bent_arms_do_not_cross_themselves(pose: str) -> None:
     """A crossing would leave a hole where the outline is filled."""
     body = Body(Shape(), Pose(arms=(pose, pose)))
     for arm in body.arms:
-        picture = np.zeros((900, 900), np.uint8)
+        image = np.zeros((900, 900), np.uint8)
         path = np.round((arm.outline(grow=0.10) + 3) * 130 * 16).astype(np.int32)
-        cv2.fillPoly(picture, [path], 1, cv2.LINE_8, 4)
-        _, hierarchy = cv2.findContours(picture, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.fillPoly(image, [path], 1, cv2.LINE_8, 4)
+        _, hierarchy = cv2.findContours(image, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         holes = int((hierarchy[0, :, 3] >= 0).sum())
         assert holes == 0
 

@@ -20,8 +20,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_draws_photos(tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
+def test_draws_images(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     done = run(
         f"output={folder}",
         "num_train_images=2",
@@ -30,7 +30,7 @@ def test_draws_photos(tmp_path: Path) -> None:
         "num_workers=1",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("2 training photos, 1 test photos; 3 drawn now")
+    assert done.stdout.strip().endswith("2 training images, 1 test images; 3 drawn now")
     assert len(list((folder / "train").iterdir())) == 2
 
 

@@ -1,4 +1,4 @@
-"""The masks of generated photos: valid, nested, disjoint, of what is visible."""
+"""The masks of generated images: valid, nested, disjoint, of what is visible."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from PIL import Image, ImageOps
 from src.annotations.categories import CATEGORY_INSTANCES, IMATERIALIST_2019_CATEGORIES
 from src.rle import check_runs, encode
 from src.synthetic.fabrics import Fabric
+from src.synthetic.image import draw_image, paint
 from src.synthetic.kinds import FIRST_PART, LAST_GARMENT_WITH_ATTRIBUTES, Kind
 from src.synthetic.masks import visible_objects, window_runs
-from src.synthetic.photo import draw_photo, paint
 from src.synthetic.records import class_id, image_id
 from src.synthetic.scene import random_scene, random_size
 from tests.synthetic.rows import Row, by_image, read_rows
 
 
 @pytest.fixture(scope="module")
-def annotated(photos: Path) -> list[tuple[tuple[int, int], list[Row]]]:
-    """Displayed size and rows of each photo."""
+def annotated(images: Path) -> list[tuple[tuple[int, int], list[Row]]]:
+    """Displayed size and rows of each image."""
     found = []
     for split, table in (("train", "train.csv"), ("test", "test_truth.csv")):
-        for name, rows in by_image(read_rows(photos / table)).items():
-            with Image.open(photos / split / name) as image:
+        for name, rows in by_image(read_rows(images / table)).items():
+            with Image.open(images / split / name) as image:
                 width, height = ImageOps.exif_transpose(image).size
             found.append(((height, width), rows))
     return found
@@ -35,7 +35,7 @@ def annotated(photos: Path) -> list[tuple[tuple[int, int], list[Row]]]:
 
 @pytest.fixture(scope="module")
 def many_kinds() -> list[list[Kind]]:
-    """Kinds of the objects of 320 photos."""
+    """Kinds of the objects of 320 images."""
     kinds = []
     for index in range(320):
         rng = np.random.default_rng([99, index])
@@ -44,7 +44,7 @@ def many_kinds() -> list[list[Kind]]:
     return kinds
 
 
-def test_runs_are_valid_for_the_displayed_picture(annotated) -> None:
+def test_runs_are_valid_for_the_displayed_image(annotated) -> None:
     for size_hw, rows in annotated:
         for row in rows:
             check_runs(row.runs.astype(np.int32), size_hw)
@@ -79,8 +79,8 @@ def test_garments_hide_each_other() -> None:
     """Each pixel shows one garment: what is in front takes it from what is behind."""
     shared = total = 0
     for index in range(30):
-        photo = draw_photo(np.random.default_rng([3, index]), 160, 0.5, 0.5)
-        masks = [mask_of(o.runs, photo.size_hw) for o in photo.objects if o.kind < FIRST_PART]
+        image = draw_image(np.random.default_rng([3, index]), 160, 0.5, 0.5)
+        masks = [mask_of(o.runs, image.size_hw) for o in image.objects if o.kind < FIRST_PART]
         count = np.sum(masks, axis=0)
         shared += int((count > 1).sum())
         total += int((count > 0).sum())
@@ -88,8 +88,8 @@ def test_garments_hide_each_other() -> None:
     assert shared == 0
 
 
-def test_masks_are_where_the_picture_has_the_object() -> None:
-    """A garment in another colour changes the picture on its mask and nowhere else."""
+def test_masks_are_where_the_image_has_the_object() -> None:
+    """A garment in another colour changes the image on its mask and nowhere else."""
     checked = 0
     for index in range(12):
         rng = np.random.default_rng([8, index])
@@ -189,8 +189,8 @@ def test_attributes_share_and_where_they_are() -> None:
 def test_attributes_are_known_and_ascend() -> None:
     seen = set()
     for index in range(60):
-        photo = draw_photo(np.random.default_rng([4, index]), 96, 0.5, 0.5)
-        for item in photo.objects:
+        image = draw_image(np.random.default_rng([4, index]), 96, 0.5, 0.5)
+        for item in image.objects:
             if item.kind <= LAST_GARMENT_WITH_ATTRIBUTES:
                 assert item.attributes
                 assert list(item.attributes) == sorted(set(item.attributes))
@@ -206,20 +206,20 @@ def test_attributes_are_known_and_ascend() -> None:
 def test_any_size_and_difficulty(long_edge: int, difficulty: float) -> None:
     for index in range(4):
         rng = np.random.default_rng([6, index])
-        photo = draw_photo(rng, long_edge, difficulty, difficulty)
-        assert max(photo.size_hw) == long_edge
-        assert photo.picture.dtype == np.uint8
-        assert photo.picture.std() > 10
-        assert photo.objects
+        image = draw_image(rng, long_edge, difficulty, difficulty)
+        assert max(image.size_hw) == long_edge
+        assert image.image.dtype == np.uint8
+        assert image.image.std() > 10
+        assert image.objects
 
 
 @pytest.mark.slow
-def test_a_photo_of_24_megapixels() -> None:
-    photo = draw_photo(np.random.default_rng(2), 6000, 0.5, 0.5)
-    assert max(photo.size_hw) == 6000
-    garment = max(photo.objects, key=lambda item: len(item.runs))
+def test_a_image_of_24_megapixels() -> None:
+    image = draw_image(np.random.default_rng(2), 6000, 0.5, 0.5)
+    assert max(image.size_hw) == 6000
+    garment = max(image.objects, key=lambda item: len(item.runs))
     assert len(garment.runs) > 500
-    check_runs(garment.runs, photo.size_hw)
+    check_runs(garment.runs, image.size_hw)
 
 
 @pytest.mark.parametrize(

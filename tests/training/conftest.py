@@ -12,9 +12,9 @@ MOMENTS = ("batch 1", "saving 4", "validation 0", "batch 6", "batch 9")
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen generated photos, three of which validate."""
-    directory = tmp_path_factory.mktemp("photos")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen generated images, three of which validate."""
+    directory = tmp_path_factory.mktemp("images")
     synthesize(
         directory,
         num_train_images=16,
@@ -33,12 +33,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody killed; ``../moments`` has its folder as it was at certain moments."""
     output = tmp_path_factory.mktemp("uninterrupted") / "run"
     threads = torch.get_num_threads()
     run(
-        photos,
+        images,
         output,
         "+callbacks.snapshots._target_=tests.training.interruptions.Snapshots",
         f"+callbacks.snapshots.directory={output}",

@@ -1,4 +1,4 @@
-"""Small training runs on generated photos, by the composed configuration."""
+"""Small training runs on generated images, by the composed configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from src.train import train
 from tests.cascades import SMALL
 from tests.test_configs import compose_config
 
-STEPS_PER_EPOCH = 6  # 13 training photos in batches of two; one photo is left out
+STEPS_PER_EPOCH = 6  # 13 training images in batches of two; one image is left out
 
 
 def overrides(data: Path, output: Path) -> list[str]:

@@ -232,7 +232,7 @@ def test_what_multirun_allows(
         (["module=htc_x102"], "Could not find 'module/htc_x102' Available options"),
         (["trainer.max_epochs=[1"], "no viable alternative at input"),
         (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px=[64, 48]: legal are who"),
-        (["datamodule.batch_size=14"], "takes 14 photos a step"),
+        (["datamodule.batch_size=14"], "takes 14 images a step"),
         (["datamodule.num_validation_images=16"], "num_validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
         (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),
@@ -249,13 +249,13 @@ def test_what_multirun_allows(
 def test_a_mistake_on_the_command_line_is_one_line(
     arguments: list[str],
     line: str,
-    photos: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     base = [
-        o for o in overrides(photos, tmp_path) if o.split("=")[0] != arguments[-1].split("=")[0]
+        o for o in overrides(images, tmp_path) if o.split("=")[0] != arguments[-1].split("=")[0]
     ]
     command = [*arguments, *base, f"hydra.run.dir={tmp_path}", f"hydra.sweep.dir={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["train.py", *command, f"datamodule.split_file={tmp_path}/s"])
@@ -268,7 +268,7 @@ def test_a_mistake_on_the_command_line_is_one_line(
 
 
 def test_out_of_memory_names_the_images_and_what_to_lower(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_out(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -280,7 +280,7 @@ def test_out_of_memory_names_the_images_and_what_to_lower(
         r"train_long_edge_px, or give trainer\.precision=bf16-mixed$"
     )
     with pytest.raises(InputError, match=message):
-        run(photos, tmp_path)
+        run(images, tmp_path)
 
 
 def test_sizes_of_a_batch() -> None:
@@ -298,7 +298,7 @@ def test_out_of_memory_in_validation_names_its_own_keys() -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(
-    photos: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -311,7 +311,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr("src.cli.signals._state.is_said", False)
     monkeypatch.setattr("src.cli.signals.received", lambda: signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
-        run(photos, tmp_path)
+        run(images, tmp_path)
     assert ended.value.code == 130
     expected = "stopped at step 0; there is no checkpoint yet, so the same command starts anew"
     assert expected in capfd.readouterr().err
@@ -335,28 +335,28 @@ def test_what_the_same_command_does_next(
     assert re.search(expected, describe_next_start(resume=resume, directory=tmp_path))
 
 
-def test_a_run_without_loggers(photos: Path, tmp_path: Path) -> None:
-    run(photos, tmp_path, "~logger", "trainer.max_steps=2")
+def test_a_run_without_loggers(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path, "~logger", "trainer.max_steps=2")
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "csv").exists()
 
 
-def test_other_photos_than_the_checkpoints_are_refused(photos: Path, tmp_path: Path) -> None:
+def test_other_images_than_the_checkpoints_are_refused(images: Path, tmp_path: Path) -> None:
     steps = ("trainer.max_epochs=1", "trainer.limit_val_batches=0")
-    run(photos, tmp_path / "run", *steps)
+    run(images, tmp_path / "run", *steps)
     with pytest.raises(
-        InputError, match="was trained on 13 photos, and the 12 training photos now"
+        InputError, match="was trained on 13 images, and the 12 training images now"
     ):
         run(
-            photos,
+            images,
             tmp_path / "run",
             "datamodule.num_validation_images=4",
             f"datamodule.split_file={tmp_path / 'split.json'}",
         )
-    with pytest.raises(InputError, match="is 4 photos a step, the checkpoint's 2: the schedule"):
-        run(photos, tmp_path / "run", "datamodule.batch_size=4")
+    with pytest.raises(InputError, match="is 4 images a step, the checkpoint's 2: the schedule"):
+        run(images, tmp_path / "run", "datamodule.batch_size=4")
     with pytest.raises(InputError, match=r"optimizer\.lr: 0\.0005 then, 0\.1 now"):
-        run(photos, tmp_path / "run", "optimizer.lr=0.1")
+        run(images, tmp_path / "run", "optimizer.lr=0.1")
 
 
 def test_advertisements_are_left_out() -> None:

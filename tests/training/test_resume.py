@@ -44,11 +44,11 @@ def killed(request: pytest.FixtureRequest, uninterrupted: Path):
     indirect=["killed"],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    killed: tuple[Path, Path], message: str | None, photos: Path, caplog: pytest.LogCaptureFixture
+    killed: tuple[Path, Path], message: str | None, images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found, expected = killed
     with caplog.at_level(logging.INFO):
-        run(photos, found)
+        run(images, found)
     assert state_differences(found, expected) == []
     names = sorted(path.name for path in (found / "checkpoints").iterdir())
     assert names == sorted(path.name for path in (expected / "checkpoints").iterdir())
@@ -59,13 +59,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
 
 
 def test_a_killed_process_goes_on_by_the_same_command(
-    uninterrupted: Path, photos: Path, tmp_path: Path
+    uninterrupted: Path, images: Path, tmp_path: Path
 ) -> None:
     """With loader processes, which make batches ahead of the kill."""
     output = tmp_path / "run"
     command = [
         *(sys.executable, "-m", "src.train"),
-        *overrides(photos, output),
+        *overrides(images, output),
         f"hydra.run.dir={output}",
         "datamodule.num_workers=1",
         "+callbacks.kill._target_=tests.training.interruptions.KillOnce",
@@ -82,17 +82,17 @@ def test_a_killed_process_goes_on_by_the_same_command(
 
 
 def test_a_finished_run_is_not_trained_again(
-    uninterrupted: Path, photos: Path, caplog: pytest.LogCaptureFixture
+    uninterrupted: Path, images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = (uninterrupted / "checkpoints" / "last.ckpt").stat()
     with caplog.at_level(logging.INFO):
-        score = run(photos, uninterrupted)
+        score = run(images, uninterrupted)
     assert score == 0.0  # it has learnt nothing yet
     assert "finished already" in caplog.text
     assert (uninterrupted / "checkpoints" / "last.ckpt").stat() == before
 
 
-def test_a_run_limited_by_steps_goes_on_at_an_epoch(photos: Path, tmp_path: Path) -> None:
+def test_a_run_limited_by_steps_goes_on_at_an_epoch(images: Path, tmp_path: Path) -> None:
     """Lightning's own way would end the epoch a second time there."""
     steps = (
         "trainer.max_epochs=-1",
@@ -100,9 +100,9 @@ def test_a_run_limited_by_steps_goes_on_at_an_epoch(photos: Path, tmp_path: Path
         "scheduler=none",
         "trainer.limit_val_batches=0",
     )
-    run(photos, tmp_path / "whole", *steps)
-    run(photos, tmp_path / "parts", *steps, "trainer.max_steps=6")
-    run(photos, tmp_path / "parts", *steps)
+    run(images, tmp_path / "whole", *steps)
+    run(images, tmp_path / "parts", *steps, "trainer.max_steps=6")
+    run(images, tmp_path / "parts", *steps)
     assert state_differences(tmp_path / "parts", tmp_path / "whole") == []
 
 
@@ -120,7 +120,7 @@ def test_a_run_limited_by_steps_goes_on_at_an_epoch(photos: Path, tmp_path: Path
     ids=["accumulated gradients", "moving average"],
 )
 def test_nothing_between_steps_is_lost(
-    options: list[str], moment: str, batches_done: int, photos: Path, tmp_path: Path
+    options: list[str], moment: str, batches_done: int, images: Path, tmp_path: Path
 ) -> None:
     snapshots = (
         "+callbacks.snapshots._target_=tests.training.interruptions.Snapshots",
@@ -128,9 +128,9 @@ def test_nothing_between_steps_is_lost(
         f"+callbacks.snapshots.output={tmp_path}",
         f"+callbacks.snapshots.moments=[{moment}]",
     )
-    run(photos, tmp_path / "run", *options, *snapshots)
+    run(images, tmp_path / "run", *options, *snapshots)
     (tmp_path / "run").rename(tmp_path / "whole")
     (tmp_path / moment).rename(tmp_path / "run")
     assert load(tmp_path / "run/checkpoints/last.ckpt")["position"]["batches_done"] == batches_done
-    run(photos, tmp_path / "run", *options)
+    run(images, tmp_path / "run", *options)
     assert state_differences(tmp_path / "run", tmp_path / "whole") == []

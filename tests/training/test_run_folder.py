@@ -125,36 +125,36 @@ def test_a_trial_does_not_begin_in_the_folder_of_a_run(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_trials_leave_nothing_that_a_run_takes(
-    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(photos, tmp_path / "whole", *CONSTANT)
-    run(photos, tmp_path / "run", *CONSTANT, "+trainer.fast_dev_run=true")
+    run(images, tmp_path / "whole", *CONSTANT)
+    run(images, tmp_path / "run", *CONSTANT, "+trainer.fast_dev_run=true")
     assert names(tmp_path / "run") == {"fast_dev_run"}
     assert not list((tmp_path / "run").rglob("*.ckpt"))
-    run(photos, tmp_path / "run", *CONSTANT, "+trainer.overfit_batches=2")
+    run(images, tmp_path / "run", *CONSTANT, "+trainer.overfit_batches=2")
     limits = ("trainer.limit_train_batches=3", "trainer.limit_val_batches=1")
-    run(photos, tmp_path / "run", *CONSTANT, *limits)
+    run(images, tmp_path / "run", *CONSTANT, *limits)
     caplog.clear()
-    run(photos, tmp_path / "run", *CONSTANT)
+    run(images, tmp_path / "run", *CONSTANT)
     assert (
         "of a trial: epoch_00.ckpt (trainer.limit_train_batches=3, trainer.limit_v" in caplog.text
     )
     assert state_differences(tmp_path / "run", tmp_path / "whole") == []
     assert best_checkpoints(tmp_path / "run" / "checkpoints", 2)
     before = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat()
-    run(photos, tmp_path / "run", *CONSTANT, "+trainer.fast_dev_run=true")
+    run(images, tmp_path / "run", *CONSTANT, "+trainer.fast_dev_run=true")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").stat() == before
 
 
-def test_a_refused_start_moves_nothing(finished: Path, photos: Path) -> None:
+def test_a_refused_start_moves_nothing(finished: Path, images: Path) -> None:
     before = names(finished / "checkpoints")
-    with pytest.raises(InputError, match="takes 14 photos a step"):
-        run(photos, finished, "resume=never", "datamodule.batch_size=14")
+    with pytest.raises(InputError, match="takes 14 images a step"):
+        run(images, finished, "resume=never", "datamodule.batch_size=14")
     assert names(finished / "checkpoints") == before
 
 
 def test_a_start_moves_others_when_it_has_a_checkpoint_of_its_own(
-    finished: Path, photos: Path
+    finished: Path, images: Path
 ) -> None:
     """Before that, a kill leaves the run of before as it was."""
     before = names(finished / "checkpoints")
@@ -164,9 +164,9 @@ def test_a_start_moves_others_when_it_has_a_checkpoint_of_its_own(
         "+callbacks.fail.batches=3",
     )
     with pytest.raises(RuntimeError, match="as a test wants it"):
-        run(photos, finished, "resume=never", *steps, *stop)
+        run(images, finished, "resume=never", *steps, *stop)
     assert names(finished / "checkpoints") == before
-    run(photos, finished, "resume=never", *steps, "trainer.max_steps=2")
+    run(images, finished, "resume=never", *steps, "trainer.max_steps=2")
     found = names(finished / "checkpoints")
     assert found == {"last.ckpt", "step_00000002.ckpt", "superseded"}
     assert names(finished / "checkpoints" / "superseded") >= before - {"best.ckpt"}
@@ -175,11 +175,11 @@ def test_a_start_moves_others_when_it_has_a_checkpoint_of_its_own(
 
 
 @pytest.mark.slow
-def test_a_moved_run_still_knows_its_best(finished: Path, photos: Path) -> None:
+def test_a_moved_run_still_knows_its_best(finished: Path, images: Path) -> None:
     moved = finished.with_name("moved")
     finished.rename(moved)
     best = os.readlink(moved / "checkpoints" / "best.ckpt")
-    run(photos, moved, "trainer.max_epochs=3")
+    run(images, moved, "trainer.max_epochs=3")
     state = next(
         value
         for key, value in load(moved / "checkpoints" / "last.ckpt")["callbacks"].items()
@@ -195,14 +195,14 @@ def test_a_moved_run_still_knows_its_best(finished: Path, photos: Path) -> None:
 
 @pytest.mark.slow
 def test_scores_of_two_metrics_are_not_ranked_together(
-    finished: Path, photos: Path, caplog: pytest.LogCaptureFixture
+    finished: Path, images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = (
         "trainer.max_epochs=3",
         "callbacks.evaluator.metrics.competition_score.averaging=pooled",
         f"initial_weights={finished / 'none.pth'}",
     )
-    run(photos, finished, *options)
+    run(images, finished, *options)
     key = "callbacks.evaluator.metrics.competition_score.averaging"
     assert f"{key}: per_class in the checkpoint, pooled" in caplog.text
     assert "the best checkpoints are ranked anew" in caplog.text
@@ -211,7 +211,7 @@ def test_scores_of_two_metrics_are_not_ranked_together(
     assert scored == ["best_epoch_02"]
     assert os.readlink(finished / "checkpoints" / "best.ckpt").startswith("best_epoch_02")
     caplog.clear()
-    run(photos, finished, "trainer.max_epochs=4", *options[1:2])
+    run(images, finished, "trainer.max_epochs=4", *options[1:2])
     assert "ranked anew" not in caplog.text
     assert "initial_weights" not in caplog.text
 
@@ -225,7 +225,7 @@ def test_scores_of_the_callbacks_before_the_evaluator_are_ranked_anew(
         "best_checkpoint": {"monitor": "validation/competition_map"},
         "evaluator": {"settings": {"score_threshold": 0.5}, "metrics": {}},
     }
-    then = now | {"competition_score": {"averaging": "per_class"}, "validation_pictures": None}
+    then = now | {"competition_score": {"averaging": "per_class"}, "validation_images": None}
     del then["evaluator"]
     content = {"config": {"callbacks": then}, "callbacks": best}
     checkpoint = FoundCheckpoint(Path("last.ckpt"), content)
@@ -236,13 +236,13 @@ def test_scores_of_the_callbacks_before_the_evaluator_are_ranked_anew(
 
 @pytest.mark.slow
 def test_a_moving_average_switched_on_and_off_is_said(
-    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without it the weights that were trained go on, not their average."""
     ema = ("+callbacks=ema", "callbacks.ema.decay=0.9")
-    run(photos, tmp_path / "whole", *CONSTANT, "trainer.limit_val_batches=0")
+    run(images, tmp_path / "whole", *CONSTANT, "trainer.limit_val_batches=0")
     run(
-        photos,
+        images,
         tmp_path / "run",
         *CONSTANT,
         "trainer.limit_val_batches=0",
@@ -250,18 +250,18 @@ def test_a_moving_average_switched_on_and_off_is_said(
         *ema,
     )
     with caplog.at_level(logging.WARNING):
-        run(photos, tmp_path / "run", *CONSTANT, "trainer.limit_val_batches=0")
+        run(images, tmp_path / "run", *CONSTANT, "trainer.limit_val_batches=0")
     assert "callbacks.ema.decay: 0.9 in the checkpoint, nothing now" in caplog.text
     assert "the checkpoint's moving average is dropped" in caplog.text
     assert state_differences(tmp_path / "run", tmp_path / "whole") == []
     with caplog.at_level(logging.WARNING):
-        run(photos, tmp_path / "run", *CONSTANT, "trainer.max_epochs=3", *ema)
+        run(images, tmp_path / "run", *CONSTANT, "trainer.max_epochs=3", *ema)
     assert "callbacks.ema: the checkpoint has no moving average" in caplog.text
 
 
 @pytest.mark.slow
 def test_early_stopping_ends_a_run_for_good(
-    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = (
         *CONSTANT,
@@ -270,13 +270,13 @@ def test_early_stopping_ends_a_run_for_good(
         "+callbacks.early_stopping.monitor=validation/competition_map",
         "+callbacks.early_stopping.mode=max",
     )
-    run(photos, tmp_path, *options, "+callbacks.early_stopping.patience=1")
+    run(images, tmp_path, *options, "+callbacks.early_stopping.patience=1")
     assert load(tmp_path / "checkpoints/last.ckpt")["global_step"] == 2 * STEPS_PER_EPOCH
     with caplog.at_level(logging.INFO):
-        run(photos, tmp_path, *options, "+callbacks.early_stopping.patience=1")
+        run(images, tmp_path, *options, "+callbacks.early_stopping.patience=1")
     assert "finished already: early stopping ended the run" in caplog.text
     assert load(tmp_path / "checkpoints/last.ckpt")["global_step"] == 2 * STEPS_PER_EPOCH
-    run(photos, tmp_path, *options, "+callbacks.early_stopping.patience=3")
+    run(images, tmp_path, *options, "+callbacks.early_stopping.patience=3")
     assert load(tmp_path / "checkpoints/last.ckpt")["global_step"] == 4 * STEPS_PER_EPOCH
 
 
@@ -306,11 +306,11 @@ def test_old_epochs_are_dropped_unless_something_needs_them(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_tensorboard_shows_each_step_once(photos: Path, tmp_path: Path) -> None:
-    run(photos, tmp_path, *CONSTANT, "trainer.max_steps=9")
+def test_tensorboard_shows_each_step_once(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path, *CONSTANT, "trainer.max_steps=9")
     for name in ("step_00000009.ckpt", "last.ckpt"):  # as a kill before the last would have left it
         (tmp_path / "checkpoints" / name).unlink()
-    run(photos, tmp_path, *CONSTANT, "callbacks.run_checkpoint.keep=1")
+    run(images, tmp_path, *CONSTANT, "callbacks.run_checkpoint.keep=1")
     assert {"epoch_01.ckpt", "last.ckpt"} < names(tmp_path / "checkpoints")
     assert "epoch_00.ckpt" not in names(tmp_path / "checkpoints")
     shown = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})

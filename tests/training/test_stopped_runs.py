@@ -24,9 +24,9 @@ def position(output: Path) -> tuple[int, int, int]:
 
 
 @pytest.fixture(scope="module")
-def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole") / "run"
-    run(photos, output, *CONSTANT)
+    run(images, output, *CONSTANT)
     return output
 
 
@@ -49,15 +49,15 @@ def test_the_position_is_what_was_trained(
     limits: list[list[str]],
     expected: list[tuple[int, int, int]],
     whole: Path,
-    photos: Path,
+    images: Path,
     tmp_path: Path,
 ) -> None:
     reached = []
     for limit in limits:
-        run(photos, tmp_path, *CONSTANT, *limit)
+        run(images, tmp_path, *CONSTANT, *limit)
         reached.append(position(tmp_path))
     assert reached == expected
-    run(photos, tmp_path, *CONSTANT)
+    run(images, tmp_path, *CONSTANT)
     assert state_differences(tmp_path, whole) == []
 
 
@@ -76,16 +76,16 @@ def test_a_stop_loses_nothing_that_a_step_needs(
     options: tuple[str, ...],
     batches: int,
     expected: tuple[int, int, int],
-    photos: Path,
+    images: Path,
     tmp_path: Path,
 ) -> None:
-    run(photos, tmp_path / "whole", *CONSTANT, *options)
-    run(photos, tmp_path / "run", *CONSTANT, *options, *stop_at(batches))
+    run(images, tmp_path / "whole", *CONSTANT, *options)
+    run(images, tmp_path / "run", *CONSTANT, *options, *stop_at(batches))
     assert position(tmp_path / "run") == expected
-    run(photos, tmp_path / "run", *CONSTANT, *options)
+    run(images, tmp_path / "run", *CONSTANT, *options)
     assert state_differences(tmp_path / "run", tmp_path / "whole") == []
 
 
-def test_a_limit_of_time_is_one_of_each_start(photos: Path, tmp_path: Path) -> None:
-    run(photos, tmp_path, *CONSTANT, *stop_at(3), "+trainer.max_time=00:01:00:00")
+def test_a_limit_of_time_is_one_of_each_start(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path, *CONSTANT, *stop_at(3), "+trainer.max_time=00:01:00:00")
     assert "Timer" not in load(tmp_path / "checkpoints" / "last.ckpt")["callbacks"]

@@ -137,7 +137,7 @@ class Float32RoIExtractor(SingleRoIExtractor):
     """``SingleRoIExtractor`` computed in float32, whatever the features are.
 
     mmdet rounds boxes to the features' dtype: between 1024 and 2048 px a coordinate is then a
-    multiple of 8 px in bfloat16, of 1 px in float16. Measured on smooth features of a photo of
+    multiple of 8 px in bfloat16, of 1 px in float16. Measured on smooth features of an image of
     1216x1920, bfloat16: 19% of what is pooled is wrong, 0.2% this way. Equal to mmdet's on float32
     features.
     """
@@ -149,7 +149,7 @@ class Float32RoIExtractor(SingleRoIExtractor):
 
         Args:
             feats: one (N, C, H, W) a level.
-            rois: (K, 5) float32: picture's index, xyxy in its pixels.
+            rois: (K, 5) float32: view's index, xyxy in its pixels.
             roi_scale_factor: stretches the boxes, where given.
 
         Returns:

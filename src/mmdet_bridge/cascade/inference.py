@@ -1,7 +1,7 @@
 """Inference of Hybrid Task Cascade up to, and without, non-maximum suppression.
 
 What comes out are the prediction store's candidates. Written once for M models and V views of each
-photo (the winning solution's ensemble and test-time augmentation, S10 and S11); one model and one
+image (the winning solution's ensemble and test-time augmentation, S10 and S11); one model and one
 view is mmdet's own prediction, to the bit up to its NMS. For each (model, view) the features are
 computed once and serve the three parts of the scheme:
 
@@ -10,7 +10,7 @@ computed once and serve the three parts of the scheme:
 3. the mask probabilities of the (proposal, class) pairs that are left are averaged over
    (model, view) and mask stages.
 
-The parts meet in one frame: the photo's pixels, or with a single view that view's pixels, where
+The parts meet in one frame: the image's pixels, or with a single view that view's pixels, where
 mmdet works, so that nothing is mapped and nothing rounded.
 """
 
@@ -39,7 +39,7 @@ from src.mmdet_bridge.cascade.passes import (
 from src.predictions.candidates import Candidates
 
 SeedProposals = Literal["all", "first_view"]
-FEATURE_MEMORY_GB = 8.0  # the ensemble of S11 takes 3.4 GB for a photo of 3:2
+FEATURE_MEMORY_GB = 8.0  # the ensemble of S11 takes 3.4 GB for an image of 3:2
 FEATURE_MEMORY_CPU_GB = 16.0
 
 
@@ -58,16 +58,16 @@ def predict_candidates(
     feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
     max_low_score_candidates: int | None = None,
 ) -> list[Candidates]:
-    """Candidates of N photos from M models and V views.
+    """Candidates of N images from M models and V views.
 
     Args:
         members: M detectors in evaluation mode that fit together, see ``check_members``.
-        views: V batches (see ``preprocess``) of the same N photos in the same order. What a view
-            did to the photo is read from its samples' meta information (``Placement.of``);
-            ``img_id`` and ``ori_shape`` are the photo's.
+        views: V batches (see ``preprocess``) of the same N images in the same order. What a view
+            did to the image is read from its samples' meta information (``Placement.of``);
+            ``img_id`` and ``ori_shape`` are the image's.
         category_ids: the data's id of each of the models' classes.
         score_floor: pairs with a score above it are candidates.
-        max_candidates: a photo keeps its best so many (of equal scores, the first).
+        max_candidates: an image keeps its best so many (of equal scores, the first).
         mask_stages: ``all``: probabilities are averaged over the mask stages (S10, and mmdetection
             up to version 2). ``last``: the last stage's alone, as mmdetection 3 does, whose
             ``HybridTaskCascadeRoIHead._mask_forward`` fills its list of stages after the loop.
@@ -79,11 +79,11 @@ def predict_candidates(
         max_low_score_candidates: see ``select_pairs``.
 
     Returns:
-        N Candidates in the order of the photos; boxes in photo pixels, float32 mask probabilities.
+        N Candidates in the order of the images; boxes in image pixels, float32 mask probabilities.
         With one view, ``nms_boxes_xyxy`` are the boxes in its pixels, where mmdet suppresses.
 
     Raises:
-        InputError: a photo does not fit into the device's memory, not even one view at a time.
+        InputError: an image does not fit into the device's memory, not even one view at a time.
     """
     try:
         return _predict(
@@ -99,10 +99,10 @@ def predict_candidates(
             kept=KeptFeatures(device_gb=feature_memory_gb, cpu_gb=feature_memory_cpu_gb),
         )
     except torch.OutOfMemoryError as error:
-        photos = ", ".join(str(sample.img_id) for sample in views[0]["data_samples"])
-        sizes = ", ".join(str(tuple(picture.shape[1:])) for v in views for picture in v["inputs"])
+        images = ", ".join(str(sample.img_id) for sample in views[0]["data_samples"])
+        sizes = ", ".join(str(tuple(view.shape[1:])) for v in views for view in v["inputs"])
         raise InputError(
-            f"{photos}: views of {sizes} px do not fit into the device's memory, not even one by "
+            f"{images}: views of {sizes} px do not fit into the device's memory, not even one by "
             "one; give smaller scales"
         ) from error
 
@@ -126,37 +126,37 @@ def _predict(
         for model, (member, weight) in enumerate(zip(members, weights, strict=True))
         for group in group_by_padded_size(views, member.data_preprocessor.pad_size_divisor)
         for step in start_passes(
-            member, group, model=model, weight=weight, in_picture=alone, kept=kept
+            member, group, model=model, weight=weight, in_view=alone, kept=kept
         )
     ]
     samples = views[0]["data_samples"]
-    proposals = [merged_proposals(passes, photo, seed_proposals) for photo in range(len(samples))]
+    proposals = [merged_proposals(passes, image, seed_proposals) for image in range(len(samples))]
     found = [box_stages(step, proposals) for step in passes]
-    boxes = _means_by_photo(passes, [[boxes for boxes, _ in of_pass] for of_pass in found])
-    scores = _means_by_photo(passes, [[scores for _, scores in of_pass] for of_pass in found])
+    boxes = _means_by_image(passes, [[boxes for boxes, _ in of_pass] for of_pass in found])
+    scores = _means_by_image(passes, [[scores for _, scores in of_pass] for of_pass in found])
     pairs = [
         select_pairs(
-            of_photo[:, :-1],
+            of_image[:, :-1],
             score_floor=score_floor,
             max_pairs=max_candidates,
             max_low_score_candidates=max_low_score_candidates,
         )
-        for of_photo in scores
+        for of_image in scores
     ]
-    masks = _means_by_photo(passes, (mask_stages(step, boxes, pairs, stages) for step in passes))
+    masks = _means_by_image(passes, (mask_stages(step, boxes, pairs, stages) for step in passes))
     ids = torch.tensor(category_ids, dtype=torch.int16)
     results = []
-    for photo, (sample, chosen) in enumerate(zip(samples, pairs, strict=True)):
-        pair_boxes = boxes[photo][chosen.proposals]
-        photo_boxes = Placement.of(sample.metainfo).to_photo(pair_boxes) if alone else pair_boxes
+    for image, (sample, chosen) in enumerate(zip(samples, pairs, strict=True)):
+        pair_boxes = boxes[image][chosen.proposals]
+        image_boxes = Placement.of(sample.metainfo).to_image(pair_boxes) if alone else pair_boxes
         results.append(
             Candidates(
                 image_id=str(sample.img_id),
                 size_hw=(int(sample.ori_shape[0]), int(sample.ori_shape[1])),
-                boxes_xyxy=photo_boxes.cpu().numpy(),
-                scores=scores[photo][chosen.proposals, chosen.classes].cpu().numpy(),
+                boxes_xyxy=image_boxes.cpu().numpy(),
+                scores=scores[image][chosen.proposals, chosen.classes].cpu().numpy(),
                 category_ids=ids[chosen.classes.cpu()].numpy(),
-                mask_probabilities=masks[photo].cpu().numpy(),
+                mask_probabilities=masks[image].cpu().numpy(),
                 complete_above_score=chosen.complete_above_score,
                 nms_boxes_xyxy=pair_boxes.cpu().numpy() if alone else None,
             )
@@ -165,25 +165,25 @@ def _predict(
 
 
 def merged_proposals(
-    passes: Sequence[Pass], photo: int, seed_proposals: SeedProposals = "all"
+    passes: Sequence[Pass], image: int, seed_proposals: SeedProposals = "all"
 ) -> Tensor:
-    """Proposals of one photo from all passes, (P, 4) in the shared frame: NMS, then the best.
+    """Proposals of one image from all passes, (P, 4) in the shared frame: NMS, then the best.
 
     One model and view's list stays as it is: the RPN suppresses within pyramid levels only, so that
     a second NMS would thin it out.
     """
     shown = [
-        (step, picture) for step in passes for picture, of in enumerate(step.photos) if of == photo
+        (step, view) for step in passes for view, of in enumerate(step.images) if of == image
     ]
     alone = len(shown) == 1
     if seed_proposals == "first_view":
         shown = [min(shown, key=_seeds_first_view)]
     boxes = torch.cat(
-        [step.frames[picture].to_photo(step.proposals[picture].bboxes) for step, picture in shown]
+        [step.frames[view].to_image(step.proposals[view].bboxes) for step, view in shown]
     )
     if alone:
         return boxes
-    scores = torch.cat([step.proposals[picture].scores for step, picture in shown])
+    scores = torch.cat([step.proposals[view].scores for step, view in shown])
     order = _falling(boxes, scores)
     rule = passes[0].detector.test_cfg.rpn
     merged, _ = nms(
@@ -196,10 +196,10 @@ def merged_proposals(
 
 
 def _seeds_first_view(shown: tuple[Pass, int]) -> tuple[int, bool, int]:
-    """Orders (pass, picture): first model, not mirrored, smallest."""
-    step, picture = shown
-    height, width = step.metas[picture]["img_shape"][:2]
-    return step.model, bool(step.metas[picture].get("flip")), height * width
+    """Orders (pass, view): first model, not mirrored, smallest."""
+    step, view = shown
+    height, width = step.metas[view]["img_shape"][:2]
+    return step.model, bool(step.metas[view].get("flip")), height * width
 
 
 def _falling(boxes: Tensor, scores: Tensor) -> Tensor:
@@ -213,18 +213,18 @@ def _falling(boxes: Tensor, scores: Tensor) -> Tensor:
     return order
 
 
-def _means_by_photo(passes: Sequence[Pass], found: Iterable[Sequence[Tensor]]) -> list[Tensor]:
-    """Each photo's mean over all its pictures, in float32, weighted by model.
+def _means_by_image(passes: Sequence[Pass], found: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Each image's mean over all its views, in float32, weighted by model.
 
     Args:
-        passes: which model on which photos' pictures.
-        found: of each pass, a tensor a picture; those of a photo have one shape.
+        passes: which model on which images' views.
+        found: of each pass, a tensor a view; those of an image have one shape.
     """
     sums: dict[int, Tensor] = {}
     weights: dict[int, float] = {}
-    for step, pictures in zip(passes, found, strict=True):
-        for photo, tensor in zip(step.photos, pictures, strict=True):
+    for step, views in zip(passes, found, strict=True):
+        for image, tensor in zip(step.images, views, strict=True):
             term = tensor.float() * step.weight
-            sums[photo] = sums[photo] + term if photo in sums else term
-            weights[photo] = weights.get(photo, 0.0) + step.weight
-    return [sums[photo] / weights[photo] for photo in sorted(sums)]
+            sums[image] = sums[image] + term if image in sums else term
+            weights[image] = weights.get(image, 0.0) + step.weight
+    return [sums[image] / weights[image] for image in sorted(sums)]

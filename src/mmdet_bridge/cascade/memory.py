@@ -15,7 +15,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 Features = tuple[Tensor, ...]
-"""A pyramid's levels of N pictures, each (N, C, H_l, W_l)."""
+"""A pyramid's levels of N views, each (N, C, H_l, W_l)."""
 
 Part = TypeVar("Part")
 
@@ -38,7 +38,7 @@ _MEANING = {
 
 
 class KeptFeatures:
-    """Features of all passes over one batch of photos, within a budget.
+    """Features of all passes over one batch of images, within a budget.
 
     They stay on the device while they fit. When they no longer do, all of them go one rung down,
     to half precision (float16: rounded by at most 1 in 2,048), to the memory of the CPU, and at

@@ -17,10 +17,10 @@ from src.mmdet_bridge.cascade.memory import Features, KeptFeatures, in_parts
 
 @dataclass(frozen=True)
 class Placement:
-    """A picture made of a photo: resized by ``scale_wh``, then mirrored where ``flipped``."""
+    """A view made of an image: resized by ``scale_wh``, then mirrored where ``flipped``."""
 
-    scale_wh: tuple[float, float] = (1.0, 1.0)  # picture pixels per photo pixel, across and down
-    width_px: float = 0.0  # of the picture; matters where it is mirrored
+    scale_wh: tuple[float, float] = (1.0, 1.0)  # view pixels per image pixel, across and down
+    width_px: float = 0.0  # of the view; matters where it is mirrored
     flipped: bool = False  # left and right exchanged
 
     @classmethod
@@ -33,16 +33,16 @@ class Placement:
             flipped=bool(meta.get("flip", False)),
         )
 
-    def to_photo(self, boxes: Tensor) -> Tensor:
-        """(N, 4) xyxy in the picture's pixels to the photo's, divided as mmdet does."""
+    def to_image(self, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy in the view's pixels to the image's, divided as mmdet does."""
         return self._mirrored(boxes) / self._factors(boxes)
 
-    def to_picture(self, boxes: Tensor) -> Tensor:
-        """(N, 4) xyxy in the photo's pixels to the picture's."""
+    def to_view(self, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy in the image's pixels to the view's."""
         return self._mirrored(boxes * self._factors(boxes))
 
-    def masks_to_photo(self, masks: Tensor) -> Tensor:
-        """(N, h, w) masks on boxes of the picture to masks on the same boxes of the photo."""
+    def masks_to_image(self, masks: Tensor) -> Tensor:
+        """(N, h, w) masks on boxes of the view to masks on the same boxes of the image."""
         return masks.flip(-1) if self.flipped else masks
 
     def _factors(self, boxes: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def select_pairs(
         score_floor: pairs with a score above it are chosen.
         max_pairs: so many at most.
         max_low_score_candidates: pairs with a score of 0.1 and below only fill up to so many, so
-            that what is stored of a common photo is small and nothing is lost of a crowded one;
+            that what is stored of a common image is small and nothing is lost of a crowded one;
             None: they are as good as others.
     """
     flat = scores.flatten()
@@ -103,80 +103,80 @@ MASK_ROIS_AT_ONCE = 128  # bounds memory: logits of 128 RoIs and 46 classes take
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """P pictures of one padded size, of one or several views."""
+class Views:
+    """P views of one padded size, of one or several views."""
 
     inputs: list[Tensor]  # P of (3, H_i, W_i) uint8, RGB
     samples: list[Any]  # P DetDataSample
-    photos: list[int]  # number of the photo that each shows
+    images: list[int]  # number of the image that each shows
 
-    def __getitem__(self, numbers: range) -> Pictures:
+    def __getitem__(self, numbers: range) -> Views:
         part = slice(numbers.start, numbers.stop)
-        return Pictures(self.inputs[part], self.samples[part], self.photos[part])
+        return Views(self.inputs[part], self.samples[part], self.images[part])
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One model on P pictures, after its one backbone pass."""
+    """One model on P views, after its one backbone pass."""
 
     detector: Detector
     model: int  # position among the models
     weight: float  # of the model, in every average
-    metas: list[dict[str, Any]]  # of each picture
-    photos: list[int]  # number of the photo that each picture shows
-    frames: list[Placement]  # of each picture: how it lies on the frame where the passes meet
-    proposals: list[InstanceData]  # of each picture: boxes in its pixels, scores
+    metas: list[dict[str, Any]]  # of each view
+    images: list[int]  # number of the image that each view shows
+    frames: list[Placement]  # of each view: how it lies on the frame where the passes meet
+    proposals: list[InstanceData]  # of each view: boxes in its pixels, scores
     features: Callable[[], Features]
     make_room: Callable[[], bool]  # see in_parts
 
 
-def group_by_padded_size(views: Sequence[Mapping[str, Any]], size_divisor: int) -> list[Pictures]:
+def group_by_padded_size(views: Sequence[Mapping[str, Any]], size_divisor: int) -> list[Views]:
     """Put what is padded to the same size into one batch, such as a view and its mirror.
 
     Zeros beyond that would change what the model predicts: they meet convolutions with a bias,
     normalisation and the anchors of the proposals. So each image is padded as it is alone.
 
     Args:
-        views: batches of the same photos, in the same order.
+        views: batches of the same images, in the same order.
         size_divisor: of the padded height and width, the preprocessor's ``pad_size_divisor``.
     """
-    groups: dict[tuple[int, ...], Pictures] = {}
+    groups: dict[tuple[int, ...], Views] = {}
     for view in views:
         pairs = zip(view["inputs"], view["data_samples"], strict=True)
-        for photo, (picture, sample) in enumerate(pairs):
-            padded_hw = tuple(-(-edge // size_divisor) for edge in picture.shape[1:])
-            group = groups.setdefault(padded_hw, Pictures([], [], []))
-            group.inputs.append(picture)
+        for image, (view, sample) in enumerate(pairs):
+            padded_hw = tuple(-(-edge // size_divisor) for edge in view.shape[1:])
+            group = groups.setdefault(padded_hw, Views([], [], []))
+            group.inputs.append(view)
             group.samples.append(sample)
-            group.photos.append(photo)
+            group.images.append(image)
     return list(groups.values())
 
 
 def start_passes(
     detector: Detector,
-    pictures: Pictures,
+    views: Views,
     *,
     model: int,
     weight: float,
-    in_picture: bool,
+    in_view: bool,
     kept: KeptFeatures,
 ) -> list[Pass]:
-    """The backbone pass of a model on pictures, and its proposals.
+    """The backbone pass of a model on views, and its proposals.
 
     Args:
         detector: the model.
-        pictures: what it runs on.
+        views: what it runs on.
         model: its position among the models.
         weight: see ``Pass``.
-        in_picture: passes meet in the picture's own pixels, not in the photo's.
+        in_view: passes meet in the view's own pixels, not in the image's.
         kept: takes the features.
 
     Returns:
-        One pass; more where the pictures do not fit into memory at once.
+        One pass; more where the views do not fit into memory at once.
     """
 
     def start(numbers: range) -> Pass:
-        chosen = pictures[numbers]
+        chosen = views[numbers]
         data = _preprocessed(detector, chosen)
         features = tuple(detector.extract_feat(data["inputs"]))
         metas = [sample.metainfo for sample in data["data_samples"]]
@@ -186,8 +186,8 @@ def start_passes(
             model=model,
             weight=weight,
             metas=metas,
-            photos=chosen.photos,
-            frames=[Placement() if in_picture else Placement.of(meta) for meta in metas],
+            images=chosen.images,
+            frames=[Placement() if in_view else Placement.of(meta) for meta in metas],
             proposals=proposals,
             features=kept.keep(
                 features,
@@ -196,12 +196,12 @@ def start_passes(
             make_room=kept.step_down,
         )
 
-    numbers = range(len(pictures.inputs))
+    numbers = range(len(views.inputs))
     return in_parts(start, numbers, what="views", make_room=kept.step_down)
 
 
-def _preprocessed(detector: Detector, pictures: Pictures) -> dict[str, Any]:
-    batch = {"inputs": pictures.inputs, "data_samples": pictures.samples}
+def _preprocessed(detector: Detector, views: Views) -> dict[str, Any]:
+    batch = {"inputs": views.inputs, "data_samples": views.samples}
     return preprocess(detector, batch, training=False)
 
 
@@ -210,15 +210,15 @@ def box_stages(step: Pass, proposals: Sequence[Tensor]) -> list[tuple[Tensor, Te
 
     Args:
         step: the pass.
-        proposals: of each photo, (R, 4) in the shared frame.
+        proposals: of each image, (R, 4) in the shared frame.
 
     Returns:
-        For each picture boxes (R, 4) in the shared frame, and scores (R, C + 1): the softmax of
+        For each view boxes (R, 4) in the shared frame, and scores (R, C + 1): the softmax of
         the logits' mean over the stages, as mmdet has it. The background is the last class.
     """
     placed = [
-        frame.to_picture(proposals[photo])
-        for frame, photo in zip(step.frames, step.photos, strict=True)
+        frame.to_view(proposals[image])
+        for frame, image in zip(step.frames, step.images, strict=True)
     ]
     rois = bbox2roi(placed)
     features = _features(step)
@@ -229,8 +229,8 @@ def box_stages(step: Pass, proposals: Sequence[Tensor]) -> list[tuple[Tensor, Te
             x=features,
             batch_img_metas=step.metas,
             rpn_results_list=[
-                InstanceData(bboxes=here[here[:, 0] == picture, 1:])
-                for picture in range(len(step.metas))
+                InstanceData(bboxes=here[here[:, 0] == view, 1:])
+                for view in range(len(step.metas))
             ],
             rcnn_test_cfg=None,
             rescale=False,
@@ -241,10 +241,10 @@ def box_stages(step: Pass, proposals: Sequence[Tensor]) -> list[tuple[Tensor, Te
         )
 
     parts = in_parts(run, range(len(rois)), what="RoIs", make_room=step.make_room)
-    pictures = torch.cat(parts).split([len(boxes) for boxes in placed])
+    views = torch.cat(parts).split([len(boxes) for boxes in placed])
     return [
-        (frame.to_photo(found[:, :4]), found[:, 4:])
-        for frame, found in zip(step.frames, pictures, strict=True)
+        (frame.to_image(found[:, :4]), found[:, 4:])
+        for frame, found in zip(step.frames, views, strict=True)
     ]
 
 
@@ -255,29 +255,29 @@ def mask_stages(
 
     Args:
         step: the pass.
-        boxes: of each photo, (R, 4) in the shared frame.
-        pairs: of each photo, K (proposal, class) pairs.
+        boxes: of each image, (R, 4) in the shared frame.
+        pairs: of each image, K (proposal, class) pairs.
         stages: ``all``: the mean of the stages' probabilities; ``last``: the last stage's.
 
     Returns:
-        For each picture (K, h, w) float32 probabilities on the boxes, not mirrored.
+        For each view (K, h, w) float32 probabilities on the boxes, not mirrored.
     """
     placed, rows, start = [], [], 0
-    for frame, photo in zip(step.frames, step.photos, strict=True):
-        kept, row = pairs[photo].proposals.unique(return_inverse=True)
-        placed.append(frame.to_picture(boxes[photo][kept]))
+    for frame, image in zip(step.frames, step.images, strict=True):
+        kept, row = pairs[image].proposals.unique(return_inverse=True)
+        placed.append(frame.to_view(boxes[image][kept]))
         rows.append(row + start)
         start += len(kept)
     masks = _masks_of_rois(
         step,
         bbox2roi(placed),
         torch.cat(rows),
-        torch.cat([pairs[photo].classes for photo in step.photos]),
+        torch.cat([pairs[image].classes for image in step.images]),
         stages,
     )
     return [
-        frame.masks_to_photo(picture)
-        for frame, picture in zip(step.frames, masks.split([len(r) for r in rows]), strict=True)
+        frame.masks_to_image(view)
+        for frame, view in zip(step.frames, masks.split([len(r) for r in rows]), strict=True)
     ]
 
 
@@ -287,7 +287,7 @@ def _masks_of_rois(
     """Mask heads of one pass.
 
     Args:
-        rois: (R, 5): picture's number, xyxy in its pixels.
+        rois: (R, 5): view's number, xyxy in its pixels.
         rows: (K,) RoI of each pair, ascending.
         classes: (K,) class of each pair.
 

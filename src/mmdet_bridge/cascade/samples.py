@@ -15,18 +15,18 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 Objects: TypeAlias = InstanceData
-"""N objects of a photo: bboxes (N, 4) float32, labels (N,) int64, masks BitmapMasks (N, H, W)."""
+"""N objects of an image: bboxes (N, 4) float32, labels (N,) int64, masks BitmapMasks (N, H, W)."""
 
 
 class Sample(TypedDict):
-    """One photo for the detector."""
+    """One image for the detector."""
 
     inputs: torch.Tensor  # (3, H, W), uint8, RGB
     data_samples: DetDataSample
 
 
 class Batch(TypedDict):
-    """B photos of any sizes; the detector's preprocessor pads and stacks them."""
+    """B images of any sizes; the detector's preprocessor pads and stacks them."""
 
     inputs: list[torch.Tensor]  # B tensors (3, H_i, W_i), uint8, RGB
     data_samples: list[DetDataSample]
@@ -41,13 +41,13 @@ def make_sample(
     flip: bool = False,
     objects: Objects | None = None,
 ) -> Sample:
-    """Pack a photo, and in training its objects, as mmdetection's ``PackDetInputs`` does.
+    """Pack an image, and in training its objects, as mmdetection's ``PackDetInputs`` does.
 
     Args:
         image: shape (H, W, 3), uint8, RGB, C-contiguous: resized, and mirrored where ``flip``.
-        image_id: the photo's id.
-        image_path: where the photo was read from.
-        original_hw: height and width of the photo before resizing, EXIF rotation applied.
+        image_id: the image's id.
+        image_path: where the image was read from.
+        original_hw: height and width of the image before resizing, EXIF rotation applied.
         flip: whether the image is mirrored left to right.
         objects: the objects, in training; see ``make_objects``.
     """
@@ -113,9 +113,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def mirrored(batch: Batch) -> Batch:
-    """Exchange left and right of every picture of a batch without objects.
+    """Exchange left and right of every view of a batch without objects.
 
-    The pixels are mirrored before the preprocessor pads them, as a mirrored photo would be.
+    The pixels are mirrored before the preprocessor pads them, as a mirrored image would be.
     """
     samples = []
     for sample in batch["data_samples"]:
@@ -125,6 +125,6 @@ def mirrored(batch: Batch) -> Batch:
             DetDataSample(metainfo={**sample.metainfo, "flip": flip, "flip_direction": direction})
         )
     return {
-        "inputs": [picture.flip(-1) for picture in batch["inputs"]],
+        "inputs": [view.flip(-1) for view in batch["inputs"]],
         "data_samples": samples,
     }

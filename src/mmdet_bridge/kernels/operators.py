@@ -216,7 +216,7 @@ def roi_align_forward(
 
     Args:
         input: (N, C, H, W) features.
-        rois: (K, 5): picture's index in the batch, then xyxy in pixels of the picture.
+        rois: (K, 5): view's index in the batch, then xyxy in pixels of the view.
         output: written.
         argmax_y: unused.
         argmax_x: unused.

@@ -1,4 +1,4 @@
-"""A scene as a picture and as masks: paint, photograph, cut out what is visible."""
+"""A scene as an image and as masks: paint, photograph, cut out what is visible."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from src.synthetic.masks import visible_objects
 from src.synthetic.painter import Canvas, fill, to_pixels
 from src.synthetic.scene import Scene, random_scene, random_size
 
-_PAINTED_LONG_EDGE = 2048  # larger photos are enlarged from this: real ones are no sharper
+_PAINTED_LONG_EDGE = 2048  # larger images are enlarged from this: real ones are no sharper
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoObject:
+class ImageObject:
     """One annotated object."""
 
     kind: Kind
@@ -29,19 +29,19 @@ class PhotoObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
-    """A picture with the truth about it."""
+class Image:
+    """An image with the truth about it."""
 
-    picture: npt.NDArray[np.uint8]  # (H, W, 3) RGB
-    objects: tuple[PhotoObject, ...]
+    image: npt.NDArray[np.uint8]  # (H, W, 3) RGB
+    objects: tuple[ImageObject, ...]
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """(height, width) in px."""
-        return self.picture.shape[0], self.picture.shape[1]
+        return self.image.shape[0], self.image.shape[1]
 
 
-def draw_photo(
+def draw_image(
     rng: np.random.Generator,
     long_edge: int,
     difficulty: float,
@@ -49,11 +49,11 @@ def draw_photo(
     *,
     never_square: bool = False,
     categories: Collection[int] = tuple(Kind),
-) -> Photo:
-    """Draw one photo with its objects.
+) -> Image:
+    """Draw one image with its objects.
 
     Args:
-        rng: source of randomness; the same state gives the same photo.
+        rng: source of randomness; the same state gives the same image.
         long_edge: in px.
         difficulty: 0 (usual colours, loud trims, calm poses, a figure that fills the frame) to 1.
         clutter: 0 (an empty, blurred place) to 1 (a crowded one).
@@ -63,14 +63,14 @@ def draw_photo(
     """
     size_hw = random_size(rng, long_edge, never_square)
     scene = random_scene(rng, size_hw, difficulty, clutter, categories)
-    picture = paint(rng, scene)
+    image = paint(rng, scene)
     found = visible_objects(scene)
     objects = tuple(
-        PhotoObject(kind, attributes, runs)
+        ImageObject(kind, attributes, runs)
         for kind, attributes, runs in found
         if kind in categories
     )
-    return Photo(_develop(rng, picture, scene.size_hw), objects)
+    return Image(_develop(rng, image, scene.size_hw), objects)
 
 
 def paint(rng: np.random.Generator, scene: Scene) -> npt.NDArray[np.uint8]:
@@ -78,38 +78,38 @@ def paint(rng: np.random.Generator, scene: Scene) -> npt.NDArray[np.uint8]:
     height, width = scene.size_hw
     scale = min(2.0, _PAINTED_LONG_EDGE / max(scene.size_hw))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    picture = paint_backdrop(rng, scene.backdrop, size, scene.ground)
+    image = paint_backdrop(rng, scene.backdrop, size, scene.ground)
     for figure, placement in zip(scene.figures, scene.placements, strict=True):
         matrix = placement * size[0]
         matrix[:, 2] -= 0.5
-        _cast_on_ground(picture, matrix, figure.body.shape.heads)
-        canvas = Canvas(picture, matrix)
+        _cast_on_ground(image, matrix, figure.body.shape.heads)
+        canvas = Canvas(image, matrix)
         for piece in figure.drawing.pieces:
             canvas.paint(piece)
-    return picture
+    return image
 
 
 def _cast_on_ground(
-    picture: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64], heads: float
+    image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64], heads: float
 ) -> None:
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = max(1, round(height / 128))
     small = np.full((max(1, height // factor), max(1, width // factor)), 255, dtype=np.uint8)
     turn = np.linspace(0, 2 * np.pi, 24)
     pool = np.stack([0.15 + 1.15 * np.cos(turn), heads + 0.16 + 0.17 * np.sin(turn)], axis=1)
     fill(small, to_pixels(matrix, pool) / factor, 140, cv2.LINE_AA)
     light = cv2.resize(cv2.blur(small, (9, 5)), (width, height)).astype(np.float32) / 255
-    cv2.multiply(picture, cv2.merge([light, light, light]), dst=picture, dtype=cv2.CV_8U)
+    cv2.multiply(image, cv2.merge([light, light, light]), dst=image, dtype=cv2.CV_8U)
 
 
 def _develop(
-    rng: np.random.Generator, picture: npt.NDArray[np.uint8], size_hw: tuple[int, int]
+    rng: np.random.Generator, image: npt.NDArray[np.uint8], size_hw: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     """Bring to size, then light, colour cast, vignette and grain."""
     height, width = size_hw
-    shrinks = picture.shape[0] > height
+    shrinks = image.shape[0] > height
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    sized = cv2.resize(picture, (width, height), interpolation=method)
+    sized = cv2.resize(image, (width, height), interpolation=method)
     cast = 1 + rng.normal(0, 0.025, 3)
     exposure = float(np.clip(rng.normal(1.0, 0.05), 0.86, 1.12))
     gain = (exposure * cast).astype(np.float32)

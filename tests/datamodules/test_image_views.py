@@ -1,4 +1,4 @@
-"""Photos at several scales for prediction; photos that fail."""
+"""Images at several scales for prediction; images that fail."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from src.datamodules.dataset import PhotoDataset, PhotoViewsDataset, positions_left
+from src.datamodules.dataset import ImageDataset, ImageViewsDataset, positions_left
 from src.errors import InputError
 from tests.datamodules.conftest import Data
 
 SCALES = [(40, 70), (64, 100), (96, 160)]
 
 
-def photo_dataset(
+def image_dataset(
     directory: Path, names: list[str], scale: tuple[int, int] = (1, 1)
-) -> PhotoDataset:
-    return PhotoDataset(
+) -> ImageDataset:
+    return ImageDataset(
         images_directory=directory,
         image_ids=names,
         file_names=names,
@@ -37,29 +37,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_view_is_the_photo_at_that_scale_alone(folder: Path) -> None:
+def test_each_view_is_the_image_at_that_scale_alone(folder: Path) -> None:
     names = ["a.jpg", "b.jpg"]
-    views = PhotoViewsDataset(photo_dataset(folder, names), scales=SCALES)
+    views = ImageViewsDataset(image_dataset(folder, names), scales=SCALES)
     assert len(views) == 2
     for index in range(2):
-        photo = views[index]
-        assert (photo["image_id"], photo["failure"]) == (names[index], None)
-        for view, scale in zip(photo["views"], SCALES, strict=True):
-            alone = photo_dataset(folder, names, scale)[index]
+        image = views[index]
+        assert (image["image_id"], image["failure"]) == (names[index], None)
+        for view, scale in zip(image["views"], SCALES, strict=True):
+            alone = image_dataset(folder, names, scale)[index]
             assert torch.equal(view["inputs"], alone["inputs"])
             assert view["data_samples"].metainfo == alone["data_samples"].metainfo
     batch = views.collate([views[0], views[1]])
     assert batch["failures"] == {}
     assert [[s.img_id for s in view["data_samples"]] for view in batch["views"]] == [names] * 3
-    shapes = [[picture.shape[1:] for picture in view["inputs"]] for view in batch["views"]]
+    shapes = [[image.shape[1:] for image in view["inputs"]] for view in batch["views"]]
     assert shapes[0] == [(55, 40), (40, 50)]
     assert shapes[2] == [(131, 96), (96, 120)]
 
 
-def test_photos_that_fail_say_why_and_leave_the_others(folder: Path) -> None:
+def test_images_that_fail_say_why_and_leave_the_others(folder: Path) -> None:
     names = ["a.jpg", "thin.jpg", "gone.jpg", "cut.jpg", "b.jpg"]
     (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:2000])
-    views = PhotoViewsDataset(photo_dataset(folder, names), scales=SCALES)
+    views = ImageViewsDataset(image_dataset(folder, names), scales=SCALES)
     batch = views.collate([views[index] for index in range(5)])
     assert [[s.img_id for s in v["data_samples"]] for v in batch["views"]] == [
         ["a.jpg", "b.jpg"]
@@ -67,11 +67,11 @@ def test_photos_that_fail_say_why_and_leave_the_others(folder: Path) -> None:
     failures = batch["failures"]
     assert list(failures) == ["thin.jpg", "gone.jpg", "cut.jpg"]
     assert failures["thin.jpg"] == (
-        f"{folder}/thin.jpg: a photo of 20x400 px becomes a view of 4x70 px at the scale (40, 70); "
-        "each edge of a view has 32 px or more"
+        f"{folder}/thin.jpg: an image of 20x400 px becomes a view of 4x70 px at the scale "
+        "(40, 70); each edge of a view has 32 px or more"
     )
     assert failures["gone.jpg"] == f"{folder}/gone.jpg: the image file is missing"
-    assert failures["cut.jpg"].startswith(f"{folder}/cut.jpg: the picture is damaged or truncated")
+    assert failures["cut.jpg"].startswith(f"{folder}/cut.jpg: the image is damaged or truncated")
     assert views.collate([views[2]]) == {
         "views": [],
         "failures": {"gone.jpg": failures["gone.jpg"]},
@@ -93,7 +93,7 @@ def test_loader_hands_over_views_and_failures(data: Data, workers: int) -> None:
     assert "gone.jpg: the image file is missing" in second["failures"]["t1.jpg"]
 
 
-def test_what_is_left_of_the_photos() -> None:
+def test_what_is_left_of_the_images() -> None:
     ids = ("a", "b", "c", "d", "e")
     assert positions_left(ids, (), 1) == [0, 1, 2, 3, 4]
     assert positions_left(ids, {"a", "d"}, 2) == [1, 2, 4]

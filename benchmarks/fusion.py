@@ -116,8 +116,8 @@ def _fusion_alone(images: int) -> dict[str, Any]:
             raise RuntimeError(f"the two ways fuse otherwise: {apart:g} apart")
     return {
         "detections_compared": sum(len(found) for found in ours),
-        "fusion_ms_a_image": round(1e3 * seconds / images, 2),
-        "fusion_plain_ms_a_image": round(1e3 * plain_seconds / images, 2),
+        "fusion_ms_an_image": round(1e3 * seconds / images, 2),
+        "fusion_plain_ms_an_image": round(1e3 * plain_seconds / images, 2),
         "fusion_times_faster": round(plain_seconds / seconds, 1),
     }
 

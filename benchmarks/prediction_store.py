@@ -57,15 +57,15 @@ def run(*, images: int = 16, candidates: int = 300) -> dict[str, Any]:
     peer = pickle.dumps([coco_results(image, COCO_DEFAULTS, image_number=1) for image in made])
     peer_seconds = time.process_time() - start_peer
     return {
-        "candidates_a_image": candidates,
-        "bytes_a_image": size // images,
+        "candidates_an_image": candidates,
+        "bytes_an_image": size // images,
         "gib_of_3200_images": round(TEST_IMAGES * size / images / 2**30, 2),
-        "write_ms_a_image": round(1e3 * (written - start) / images, 2),
-        "read_ms_a_image": round(1e3 * (read - written) / images, 2),
+        "write_ms_an_image": round(1e3 * (written - start) / images, 2),
+        "read_ms_an_image": round(1e3 * (read - written) / images, 2),
         "masks_at_image_size_gib_of_3200_images": round(
             TEST_IMAGES * len(peer) / images / 2**30, 2
         ),
-        "masks_at_image_size_ms_a_image": round(1e3 * peer_seconds / images, 2),
+        "masks_at_image_size_ms_an_image": round(1e3 * peer_seconds / images, 2),
     }
 
 

@@ -186,9 +186,13 @@ class RunCheckpoint(Checkpoint):
         """Let the data resume where the checkpoint says.
 
         Raises:
-            InputError: other training photos or batches than the checkpoint's.
+            InputError: other training images or batches than the checkpoint's.
         """
-        position = checkpoint[POSITION_KEY]
+        # Checkpoints written before 2026-11-28 say photos.
+        position = {
+            key.replace("photos", "images"): value
+            for key, value in checkpoint[POSITION_KEY].items()
+        }
         _check_data(_data(trainer), position)
         self._saved_step = checkpoint["global_step"]
         self._resumes_at_epoch_start = position["batches_done"] == 0
@@ -306,30 +310,30 @@ def _datamodule(trainer: Trainer) -> CompetitionDataModule:
 def _data(trainer: Trainer) -> dict[str, Any]:
     """What the place in the data depends on."""
     datamodule = _datamodule(trainer)
-    photos = datamodule.train_dataset
-    names = [photos.store.images[index].image_id for index in photos.indices]
+    images = datamodule.train_dataset
+    names = [images.store.images[index].image_id for index in images.indices]
     return {
         "devices": trainer.world_size,
         "batch_size": datamodule.batch_size,
-        "photos_a_step": trainer.world_size
+        "images_a_step": trainer.world_size
         * datamodule.batch_size
         * trainer.accumulate_grad_batches,
-        "training_photos": len(names),
-        "training_photos_sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
+        "training_images": len(names),
+        "training_images_sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
     }
 
 
 def _check_data(found: dict[str, Any], saved: dict[str, Any]) -> None:
-    if found["training_photos_sha256"] != saved["training_photos_sha256"]:
+    if found["training_images_sha256"] != saved["training_images_sha256"]:
         raise InputError(
-            f"the checkpoint was trained on {saved['training_photos']} photos, and the "
-            f"{found['training_photos']} training photos now are others: give the split and the "
+            f"the checkpoint was trained on {saved['training_images']} images, and the "
+            f"{found['training_images']} training images now are others: give the split and the "
             "annotations of then, or start another run with name=..."
         )
-    if found["photos_a_step"] != saved["photos_a_step"]:
+    if found["images_a_step"] != saved["images_a_step"]:
         raise InputError(
             f"devices x datamodule.batch_size x trainer.accumulate_grad_batches is "
-            f"{found['photos_a_step']} photos a step, the checkpoint's {saved['photos_a_step']}: "
+            f"{found['images_a_step']} images a step, the checkpoint's {saved['images_a_step']}: "
             "the schedule counts steps, so keep the product, or start another run with name=..."
         )
     shape = ("devices", "batch_size")

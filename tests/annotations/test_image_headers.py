@@ -88,7 +88,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path, read):
         read(tmp_path)
 
 
-def test_trailer_behind_a_image_is_no_fault(tmp_path):
+def test_trailer_behind_an_image_is_no_fault(tmp_path):
     path = tmp_path / "trailer.jpg"
     make_image().save(path)
     path.write_bytes(path.read_bytes() + b"\0" * 10_000)

@@ -143,9 +143,8 @@ def test_wandb_has_the_images_with_the_truth_burnt_in(run: Run, data: Data) -> N
         width = round(width * scale)
         image, truth = shown[:, :width], shown[:, width + 10 : 2 * width + 10]
         ys, xs = np.mgrid[: image.shape[0], : image.shape[1]]
-        image = data.images[image_id]
         inside = np.zeros(image.shape[:2], dtype=bool)
-        for _, mask in image.objects:
+        for _, mask in data.images[image_id].objects:
             rows = (ys / scale).astype(int).clip(0, mask.shape[0] - 1)
             columns = (xs / scale).astype(int).clip(0, mask.shape[1] - 1)
             inside |= mask[rows, columns]

@@ -122,8 +122,8 @@ def test_mirrored_image_gives_mirrored_sample(tmp_path):
     (tmp_path / "train").mkdir()
     images = [DrawnImage("a.png", image, [(3, mask)])]
     images.append(DrawnImage("b.png", image[:, ::-1], [(3, mask[:, ::-1])]))
-    for image in images:
-        save_image(image, tmp_path / "train" / image.image_id)
+    for drawn in images:
+        save_image(drawn, tmp_path / "train" / drawn.image_id)
     write_rows(images, tmp_path / "train.csv")
     plain = training_dataset(tmp_path, short_edge_px=(48, 48), flip_probability=0.0)
     flipped = training_dataset(tmp_path, short_edge_px=(48, 48), flip_probability=1.0)

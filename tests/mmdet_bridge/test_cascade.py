@@ -32,7 +32,7 @@ def detectors() -> list[Any]:
 
 @pytest.mark.parametrize("sizes_hw", [SIZES_HW[:1], SIZES_HW[1:], [(45, 90)]], ids=str)
 @pytest.mark.parametrize("members", [1, 2])
-def test_a_image_and_its_mirror_image_give_mirrored_candidates(
+def test_an_image_and_its_mirror_image_give_mirrored_candidates(
     detectors: list[Any], members: int, sizes_hw: list[tuple[int, int]]
 ) -> None:
     def candidates(image: np.ndarray) -> Candidates:

@@ -146,7 +146,7 @@ def test_a_step_trains_all_but_the_frozen_stage_and_keeps_batch_statistics(
     module.zero_grad()
 
 
-def test_runs_on_a_image(module: CascadeModule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_on_an_image(module: CascadeModule, monkeypatch: pytest.MonkeyPatch) -> None:
     # A thousand proposals cost half a minute of mask heads on a CPU, and show nothing more.
     few: Any = module.detector.rpn_head.test_cfg.copy()
     few.max_per_img = 20

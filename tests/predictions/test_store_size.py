@@ -23,13 +23,13 @@ def test_3200_images_of_masks_that_no_codec_shrinks_are_under_one_and_a_half_gib
             image = make_candidates(number, count=300, image_id=f"{number}.jpg")
             image.mask_probabilities[:] = random.random(image.mask_probabilities.shape)
             writer.add(image)
-    bytes_a_image = sum(path.stat().st_size for path in tmp_path.iterdir()) / 8
-    assert TEST_IMAGES * bytes_a_image < 1.5 * 2**30
+    bytes_an_image = sum(path.stat().st_size for path in tmp_path.iterdir()) / 8
+    assert TEST_IMAGES * bytes_an_image < 1.5 * 2**30
 
 
 def test_the_benchmark_of_the_store_runs() -> None:
     result = prediction_store.run(images=2, candidates=20)
-    assert 0 < result["bytes_a_image"] < 2 * 20 * 28 * 28 + 20 * 64 + 8000
+    assert 0 < result["bytes_an_image"] < 2 * 20 * 28 * 28 + 20 * 64 + 8000
     assert result["masks_at_image_size_gib_of_3200_images"] > 0
 
 

@@ -112,12 +112,12 @@ def test_same_seed_same_bytes_and_other_seed_others(tmp_path: Path) -> None:
     }
 
 
-def test_a_image_does_not_depend_on_how_many_there_are(tmp_path: Path, images: Path) -> None:
+def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path, images: Path) -> None:
     synthesize(tmp_path / "few", 3, 1, **SETTINGS)
     few, many = contents(tmp_path / "few"), contents(images)
-    images = [name for name in few if name.endswith(".jpg")]
-    assert len(images) == 4
-    for name in images:
+    names = [name for name in few if name.endswith(".jpg")]
+    assert len(names) == 4
+    for name in names:
         assert few[name] == many[name]
     rows = {row.image_id: row.numbers for row in read_rows(images / "train.csv")}
     for row in read_rows(tmp_path / "few" / "train.csv"):

@@ -214,7 +214,7 @@ def test_any_size_and_difficulty(long_edge: int, difficulty: float) -> None:
 
 
 @pytest.mark.slow
-def test_a_image_of_24_megapixels() -> None:
+def test_an_image_of_24_megapixels() -> None:
     image = draw_image(np.random.default_rng(2), 6000, 0.5, 0.5)
     assert max(image.size_hw) == 6000
     garment = max(image.objects, key=lambda item: len(item.runs))

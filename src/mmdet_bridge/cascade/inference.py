@@ -172,9 +172,7 @@ def merged_proposals(
     One model and view's list stays as it is: the RPN suppresses within pyramid levels only, so that
     a second NMS would thin it out.
     """
-    shown = [
-        (step, view) for step in passes for view, of in enumerate(step.images) if of == image
-    ]
+    shown = [(step, view) for step in passes for view, of in enumerate(step.images) if of == image]
     alone = len(shown) == 1
     if seed_proposals == "first_view":
         shown = [min(shown, key=_seeds_first_view)]

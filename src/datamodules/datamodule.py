@@ -81,7 +81,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         train_long_edge_px: upper limit of the longer edge in training.
         predict_short_edge_px: upper limit of the shorter edge in validation, test and prediction.
         predict_long_edge_px: upper limit of the longer edge there.
-        predict_scales: pairs of both, a size that prediction sees an image in each; null: that pair.
+        predict_scales: pairs of both, one for each size an image is predicted in; null: that pair.
         flip_probability: of mirroring a training image, in [0, 1].
         pixel_augmentations: albumentations transforms by name, see ``PixelAugmentation``; they see
             the resized image, so that a size in pixels is one that the model sees.

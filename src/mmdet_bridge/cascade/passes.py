@@ -229,8 +229,7 @@ def box_stages(step: Pass, proposals: Sequence[Tensor]) -> list[tuple[Tensor, Te
             x=features,
             batch_img_metas=step.metas,
             rpn_results_list=[
-                InstanceData(bboxes=here[here[:, 0] == view, 1:])
-                for view in range(len(step.metas))
+                InstanceData(bboxes=here[here[:, 0] == view, 1:]) for view in range(len(step.metas))
             ],
             rcnn_test_cfg=None,
             rescale=False,

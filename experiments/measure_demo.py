@@ -40,7 +40,7 @@ def draw_typical_image(score: dict[str, float], mean: float) -> str:
     command = (
         f"-m src.report submission={DEMO}/validation.csv annotations={DEMO}/data/train.csv "
         f"images={DEMO}/data/train split={DEMO}/data/split.json output={DEMO}/all_images.html "
-        f"drawings={drawings} worst={len(score)} best=0"
+        f"drawings_dir={drawings} num_worst={len(score)} num_best=0"
     )
     subprocess.run([sys.executable, *command.split()], cwd=ROOT, check=True)
     IMAGE.parent.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import select_pairs
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
-from tests.postprocess.generated import make_boxes, make_masks
+from tests.helpers.candidates import make_boxes, make_masks
 
 # mmdetection's COCO defaults (S8)
 SETTINGS = PostprocessSettings(

@@ -23,7 +23,7 @@ import torch
 from benchmarks.tta import make_detector, view_of
 from src.modules.ensemble import CascadeEnsemble
 from src.postprocess.late_fusion import LateFusion, fuse
-from tests.postprocess.plain_fusion import make_members, own_detections, weighted_boxes_fusion
+from tests.helpers.plain_fusion import make_members, own_detections, weighted_boxes_fusion
 
 SETTINGS = LateFusion(
     score_threshold=0.05, nms_iou_threshold=0.5, max_per_image=100, iou_threshold=0.55

@@ -24,7 +24,7 @@ from src.datamodules.transforms import resized_hw
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.samples import mirrored
 from src.predictions.candidates import Candidates
-from tests.cascades import SMALL
+from tests.helpers.cascades import SMALL
 
 S10_SCALES = ((1000, 1600), (1200, 1900), (1400, 2200))
 SMALL_SCALES = ((48, 80), (64, 96), (80, 128))

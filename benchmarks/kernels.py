@@ -19,7 +19,7 @@ from torch import Tensor
 import src.mmdet_bridge.kernels  # noqa: F401  # before mmcv.ops, which needs its operators when imported
 
 from mmcv.ops import deform_conv2d, modulated_deform_conv2d, roi_align  # isort: skip
-from tests.mmdet_bridge import plain_kernels
+from tests.helpers import plain_kernels
 
 Task = Callable[[], Tensor]
 TOLERANCE = 1e-4  # of values near 1, float32

@@ -31,7 +31,7 @@ from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.rle import format_runs
 from src.rle.bitmasks import to_runs
-from tests.postprocess.generated import make_boxes, make_masks
+from tests.helpers.candidates import make_boxes, make_masks
 
 IMAGE_HW = (4000, 3000)  # 12 megapixels
 SETTINGS = PostprocessSettings(

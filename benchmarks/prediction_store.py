@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.coco_masks import SETTINGS as COCO_DEFAULTS
 from src.postprocess.coco_results import coco_results
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from tests.postprocess.generated import make_candidates
+from tests.helpers.candidates import make_candidates
 
 TEST_IMAGES = 3200
 IMAGE_HW = (2000, 1500)

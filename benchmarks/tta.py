@@ -23,7 +23,7 @@ from src.mmdet_bridge.cascade.detectors import Detector, build_detector, preproc
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import Placement, select_pairs
 from src.mmdet_bridge.cascade.samples import Batch, collate, make_sample, mirrored
-from tests.cascades import detector_config, spread_scores
+from tests.helpers.cascades import detector_config, spread_scores
 
 # After src.mmdet_bridge, which gives mmcv its operators.
 from mmcv.ops import nms  # isort: skip

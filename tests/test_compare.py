@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from src.metrics.scoring import open_truth, read_scores
 from src.predictions.store import PredictionStore
 from src.score import main as score
 from src.tuning.threshold_lab import ThresholdLab
-from tests.postprocess.generated import WINNER, make_settings
-from tests.tuning.lab_data import write_lab_data
+from tests.helpers.candidates import WINNER, make_settings
+from tests.helpers.lab_data import write_lab_data
 
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
 # Images of 8 x 8, on each two shoes; of the second one b finds a part on some images.
@@ -27,27 +26,14 @@ RIGHT = "".join(f"{n}.jpg,1 16,8,8,23\n" for n in range(8))
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    monkeypatch.chdir(tmp_path)
+def run(run: Any, tmp_path: Path) -> Any:
     (tmp_path / "train.csv").write_text(TRUTH)
     (tmp_path / "a.csv").write_text(HEADER + RIGHT)
     more = "".join(f"{n}.jpg,33 {16 if n % 2 else 12},8,8,24\n" for n in range(6))
     (tmp_path / "b.csv").write_text(HEADER + RIGHT + more)
 
-    def call(*arguments: object, program: Any = main) -> str:
-        values = ["program", "cache_dir=null", "num_resamples=2000", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", values)
-        capsys.readouterr()
-        code = None
-        try:
-            program()
-        except SystemExit as stop:
-            code = stop.code
-        shown = capsys.readouterr()
-        assert code in (None, 2), shown.err
-        return shown.out if code is None else shown.err.strip()
-
-    return call
+    given = ("cache_dir=null", "num_resamples=2000")
+    return lambda *arguments, program=main: run(program, *given, *arguments)
 
 
 FILES = ("a=a.csv", "b=b.csv", "annotations=train.csv")

@@ -11,23 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers, to_plain
 from src.postprocess.settings import settings_from
-from src.tuning.search_results import is_found
+from tests.helpers.configs import ENTRY_POINTS, FILES, compose_config
 
-FILES = sorted(
-    path.relative_to(CONFIG_DIRECTORY)
-    for path in CONFIG_DIRECTORY.rglob("*.yaml")
-    if not is_found(path)  # those that a search wrote are the user's
-)
-ENTRY_POINTS = [path.stem for path in FILES if len(path.parts) == 1]
 OPTIONS = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra"]
 EXPERIMENTS = [path for path in OPTIONS if path.parts[0] == "experiment"]
-
-
-def compose_config(name: str, overrides: list[str]) -> DictConfig:
-    """Compose as the command line does, with a stand-in for what only a running program knows."""
-    register_resolvers()
-    with initialize_config_dir(config_dir=str(CONFIG_DIRECTORY), version_base="1.3"):
-        return compose(config_name=name, overrides=overrides)
 
 
 def test_every_file_is_counted() -> None:

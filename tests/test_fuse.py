@@ -17,12 +17,14 @@ from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.modules.ensemble import load_members
 from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.store import PredictionStore
-from tests import test_predict
-from tests.mmdet_bridge.views import make_view
-from tests.postprocess.stores import check_same, make_images, make_writer, write_store
-from tests.test_predict import checkpoint, run
+from tests.helpers.cascades import make_view
+from tests.helpers.predictions import checkpoint, run, write_folder
+from tests.helpers.stores import check_same, make_images, make_writer, write_store
 
-folder = test_predict.folder
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("predict"))
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -21,9 +21,8 @@ from src.import_weights import import_checkpoint
 from src.mmdet_bridge.cascade.detectors import build_detector
 from src.mmdet_bridge.checkpoints.reading import file_sha256, load_state_dict
 from src.modules.cascade import CascadeModule
-from tests.cascades import detector_config
-from tests.mmdet_bridge.checkpoint_files import Malicious
-from tests.mmdet_bridge.old_checkpoints import DEFORMABLE, REAL_NAMES, notes_of, written_by
+from tests.helpers.cascades import detector_config
+from tests.helpers.checkpoints import DEFORMABLE, REAL_NAMES, Malicious, notes_of, written_by
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = ("module=htc_r50", *DEFORMABLE)

@@ -18,11 +18,15 @@ import src.modules.ensemble
 from src.callbacks.prediction_writer import PredictionWriter
 from src.errors import InputError
 from src.predictions.store import PredictionStore
-from tests import test_predict
-from tests.postprocess.stores import check_same
-from tests.test_predict import SIZES_HW, checkpoint, command, overrides, run
+from tests.helpers.predictions import SIZES_HW, checkpoint, command, overrides, run, write_folder
+from tests.helpers.stores import check_same
 
-folder = test_predict.folder
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("predict"))
+
+
 SHARDS_OF_ONE = "images_per_shard=1"
 
 

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.cli.entry_point import CONFIG_DIRECTORY
-from tests.test_configs import ENTRY_POINTS, compose_config
+from tests.helpers.configs import ENTRY_POINTS, compose_config
 
 ROOT = CONFIG_DIRECTORY.parent
 ABSENT = "absent"  # of a key that must not be there

@@ -19,7 +19,7 @@ from src.errors import InputError
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStoreWriter
 from src.report import check_config, report_sweep
-from tests.reporting.test_sweep_page import write_sweep
+from tests.helpers.report_files import write_sweep
 
 ROOT = Path(__file__).parents[1]
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"

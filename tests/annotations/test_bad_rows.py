@@ -10,7 +10,7 @@ from src.annotations.formats import convert
 from src.annotations.store import TABLES, AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
-from tests.annotations.annotation_rows import (
+from tests.helpers.annotation_files import (
     HEADER_2019,
     HEADER_2020,
     objects_of,

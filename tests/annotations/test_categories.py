@@ -19,7 +19,7 @@ from src.annotations.categories import (
     write_label_descriptions,
 )
 from src.errors import InputError
-from tests.annotations.annotation_rows import REAL_DATA
+from tests.helpers.annotation_files import REAL_DATA
 
 
 def test_label_set_of_2019():

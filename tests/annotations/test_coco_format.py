@@ -18,7 +18,7 @@ from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
 from src.rle import decode
-from tests.annotations.annotation_rows import (
+from tests.helpers.annotation_files import (
     HEADER_2019,
     REAL_DATA,
     objects_of,

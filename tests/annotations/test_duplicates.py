@@ -14,7 +14,7 @@ from src.annotations.store_builder import build_store, open_or_build
 from src.annotations.store_checks import open_store
 from src.errors import InputError
 from src.metrics.scoring import open_truth
-from tests.annotations.annotation_rows import HEADER_2019, write_lines
+from tests.helpers.annotation_files import HEADER_2019, write_lines
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]
 NOTE = "exact duplicates of earlier objects (same image, category, attributes and mask), duplicates"

@@ -12,7 +12,7 @@ from src.annotations.formats import convert, detect_format
 from src.annotations.store import AnnotationStore
 from src.errors import InputError
 from src.rle import format_runs
-from tests.annotations.annotation_rows import (
+from tests.helpers.annotation_files import (
     HEADER_2019,
     HEADER_2020,
     REAL_DATA,
@@ -20,7 +20,7 @@ from tests.annotations.annotation_rows import (
     read_rows,
     write_lines,
 )
-from tests.annotations.mask_strategies import many_examples, runs_with_size
+from tests.helpers.masks import many_examples, runs_with_size
 
 ROWS_2019 = [
     "b.jpg,1 2 3 3 10 3,5,4,6_13_2",

@@ -13,7 +13,7 @@ from src.annotations.rows import RowError
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
-from tests.annotations.annotation_rows import HEADER_2019, HEADER_2020, read_rows, write_lines
+from tests.helpers.annotation_files import HEADER_2019, HEADER_2020, read_rows, write_lines
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]
 

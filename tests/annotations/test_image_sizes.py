@@ -10,7 +10,7 @@ from PIL import Image
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
-from tests.annotations.annotation_rows import HEADER_2019, bitmap_of, read_rows, write_lines
+from tests.helpers.annotation_files import HEADER_2019, bitmap_of, read_rows, write_lines
 
 
 @pytest.fixture

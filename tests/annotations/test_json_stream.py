@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from src.annotations import json_stream
 from src.annotations.json_stream import iterate_members
 from src.errors import InputError
-from tests.annotations.mask_strategies import many_examples
+from tests.helpers.masks import many_examples
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False)

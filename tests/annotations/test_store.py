@@ -19,14 +19,14 @@ from src.annotations.image_sizes import ImageSizes
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
-from tests.annotations.annotation_rows import (
+from tests.helpers.annotation_files import (
     HEADER_2019,
     bitmap_of,
     objects_of,
     read_rows,
     write_lines,
 )
-from tests.annotations.mask_strategies import many_examples, runs_by_pixel_loop
+from tests.helpers.masks import many_examples, runs_by_pixel_loop
 
 ROWS = [
     "b.jpg,1 2 10 3,5,4,6_13_2",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from src.annotations.rows import iterate_lines, split_fields
 from src.errors import InputError
-from tests.annotations.mask_strategies import many_examples
+from tests.helpers.masks import many_examples
 
 fields_of_a_row = st.lists(st.text(alphabet='ab",. é', max_size=6), min_size=1, max_size=5)
 

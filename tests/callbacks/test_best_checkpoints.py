@@ -10,21 +10,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
-from lightning.pytorch.demos.boring_classes import BoringModel
 
 from src.train import best_score
-from tests.test_configs import compose_config
-
-
-class Scored(BoringModel):
-    """Its validation score in each epoch is given."""
-
-    def __init__(self, scores: list[float]) -> None:
-        super().__init__()
-        self.scores = scores
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("validation/competition_map", torch.tensor(self.scores[self.current_epoch]))
+from tests.helpers.configs import compose_config
+from tests.helpers.trainers import Scored
 
 
 def fit(folder: Path, scores: list[float], **options: Any) -> Trainer:

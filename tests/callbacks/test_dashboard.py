@@ -18,9 +18,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.train import train
-from tests.callbacks.conftest import compose_training
-from tests.callbacks.wandb_file import config, history, read_records
-from tests.datamodules.conftest import Data
+from tests.helpers.images import Data
+from tests.helpers.trainers import compose_training
+from tests.helpers.wandb_file import config, history, read_records
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 EPOCHS = 2

@@ -32,7 +32,7 @@ from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.submission.formats import format_named
 from src.tuning.session import Inputs, open_session
 from src.tuning.submit import submit
-from tests.postprocess.generated import make_masks, make_settings
+from tests.helpers.candidates import make_masks, make_settings
 
 SIZE_HW = (48, 64)
 COMPETITION = {6: "pants", 23: "shoe", 31: "sleeve"}

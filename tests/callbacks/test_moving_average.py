@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from src.callbacks.moving_average import ExponentialMovingAverage
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import load_state_dict
-from tests.test_configs import compose_config
+from tests.helpers.configs import compose_config
 
 DECAY = 0.9
 BATCHES, EPOCHS, ACCUMULATED = 6, 3, 2

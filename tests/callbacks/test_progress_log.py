@@ -10,8 +10,8 @@ import pytest
 from hydra.utils import instantiate
 from lightning import Trainer
 
-from tests.callbacks.test_best_checkpoints import Scored
-from tests.test_configs import compose_config
+from tests.helpers.configs import compose_config
+from tests.helpers.trainers import Scored
 
 
 def fit(folder: Path, *, every_seconds: float, predict: bool = False) -> Trainer:

@@ -29,13 +29,13 @@ from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.tuning.submitted import as_submitted
-from tests.callbacks.conftest import CATEGORY_IDS, compose_training
-from tests.datamodules.conftest import Data, Image
-from tests.metrics.test_coco_average_precision import by_pycocotools, defined
-from tests.postprocess.generated import DEFAULT
+from tests.helpers.candidates import DEFAULT
+from tests.helpers.images import Data, DrawnImage
+from tests.helpers.scoring import by_pycocotools, defined
+from tests.helpers.trainers import CATEGORY_IDS, compose_training
 
 
-def guesses(image: Image) -> Candidates:
+def guesses(image: DrawnImage) -> Candidates:
     """What a trained cascade might find: the true objects roughly, some twice, some as others."""
     random = np.random.default_rng(zlib.crc32(image.image_id.encode()))
     boxes, categories, masks = [], [], []

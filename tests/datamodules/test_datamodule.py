@@ -5,61 +5,16 @@ import logging
 import shutil
 from pathlib import Path
 
-import lightning
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from src.cli.entry_point import one_line
 from src.datamodules.dataset import ImageDataset, by_predicted_size
 from src.datamodules.split import Split, read_split, write_split
 from src.errors import InputError
-from tests.datamodules.conftest import Data, DrawnImage, draw_image, save_image, write_rows
-
-
-class Recorder(lightning.LightningModule):
-    """Writes down what each loader gives; trains one number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: dict[str, list] = {"fit": [], "validate": [], "predict": [], "test": []}
-
-    def note(self, stage: str, batch: dict) -> None:
-        for pixels, sample in zip(batch["inputs"], batch["data_samples"], strict=True):
-            assert pixels.dtype == torch.uint8
-            assert pixels.shape == (3, *sample.img_shape)
-            self.seen[stage].append((self.current_epoch, sample))
-
-    def training_step(self, batch: dict, _: int) -> torch.Tensor:
-        self.note("fit", batch)
-        return self.weight * batch["data_samples"][0].gt_instances.bboxes.sum()
-
-    def validation_step(self, batch: dict, _: int) -> None:
-        self.note("validate", batch)
-
-    def predict_step(self, batch: dict, _: int) -> None:
-        for view in batch["views"]:
-            self.note("predict", view)
-
-    def test_step(self, batch: dict, batch_idx: int) -> None:
-        self.note("test", batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-def make_trainer(**changes) -> lightning.Trainer:
-    return lightning.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **changes,
-    )
+from tests.helpers.images import Data, DrawnImage, draw_image, save_image, write_rows
+from tests.helpers.trainers import Recorder, make_trainer
 
 
 def ids(recorder: Recorder, stage: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from src.datamodules.checks import check_images
 from src.errors import InputError
-from tests.datamodules.conftest import Data
+from tests.helpers.images import Data
 
 
 @pytest.mark.parametrize(

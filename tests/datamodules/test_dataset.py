@@ -2,41 +2,17 @@ from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from src.annotations.store_builder import open_or_build
-from src.datamodules.dataset import ImageDataset, TrainingDataset
-from src.datamodules.transforms import PixelAugmentation
+from src.datamodules.dataset import ImageDataset
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import Sample
-from tests.datamodules.conftest import COLOURS, Data, DrawnImage, save_image, write_rows
-from tests.datamodules.test_pixel_augmentation import competition
-
-CATEGORY_IDS = (31, 3, 6, 23)
-
-
-def training_dataset(directory: Path, **changes) -> TrainingDataset:
-    store = open_or_build(
-        changes.pop("annotations", directory / "train.csv"),
-        directory / "cache",
-        images_directory=directory / "train",
-    )
-    values = {
-        "indices": np.arange(len(store)),
-        "images_directory": directory / "train",
-        "category_ids": CATEGORY_IDS,
-        "short_edge_px": (40, 60),
-        "long_edge_px": 100,
-        "flip_probability": 0.5,
-        "pixel_augmentation": PixelAugmentation({}),
-        "seed": 1,
-    }
-    return TrainingDataset(store=store, **(values | changes))
+from tests.helpers.datasets import CATEGORY_IDS, competition, training_dataset
+from tests.helpers.images import COLOURS, Data, DrawnImage, save_image, write_rows
 
 
 def pixels(sample: Sample) -> np.ndarray:

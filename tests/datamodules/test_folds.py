@@ -17,7 +17,7 @@ from src.datamodules.split import (
     total_deviation,
 )
 from src.errors import InputError
-from tests.datamodules.category_sets import draw_images
+from tests.helpers.category_sets import draw_images
 
 
 def deviation(ids: list[str], sets: list[frozenset[int]], validation: list[str]) -> float:

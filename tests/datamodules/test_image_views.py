@@ -11,7 +11,7 @@ from PIL import Image
 
 from src.datamodules.dataset import ImageDataset, ImageViewsDataset, positions_left
 from src.errors import InputError
-from tests.datamodules.conftest import Data
+from tests.helpers.images import Data
 
 SCALES = [(40, 70), (64, 100), (96, 160)]
 

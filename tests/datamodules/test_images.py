@@ -7,7 +7,7 @@ from PIL import Image
 
 from src.datamodules.dataset import read_image
 from src.errors import InputError
-from tests.datamodules.conftest import DrawnImage, save_image
+from tests.helpers.images import DrawnImage, save_image
 
 
 def draw_clouds(size_hw: tuple[int, int]) -> np.ndarray:

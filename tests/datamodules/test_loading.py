@@ -4,8 +4,8 @@ import numpy as np
 
 from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
 from src.mmdet_bridge.cascade.samples import Batch
-from tests.datamodules.conftest import Data
-from tests.datamodules.test_dataset import training_dataset
+from tests.helpers.datasets import training_dataset
+from tests.helpers.images import Data
 
 
 def describe(batch: Batch) -> list:

@@ -5,23 +5,12 @@ import pickle
 import albumentations
 import numpy as np
 import pytest
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from src.cli.entry_point import CONFIG_DIRECTORY
 from src.datamodules.transforms import PixelAugmentation
 from src.errors import InputError
+from tests.helpers.datasets import competition
 
 IMAGE = np.random.default_rng(0).integers(1, 255, (300, 200, 3), dtype=np.uint8)
-
-
-def competition(*names: str, **changes: object) -> PixelAugmentation:
-    """The transforms of conf/datamodule/competition.yaml, all or some."""
-    config = OmegaConf.load(CONFIG_DIRECTORY / "datamodule" / "competition.yaml")
-    node = {n: v for n, v in config.pixel_augmentations.items() if not names or n in names}
-    return PixelAugmentation(
-        {name: instantiate(value, _convert_="all", **changes) for name, value in node.items()}
-    )
 
 
 def test_same_seed_same_image_whatever_came_before():

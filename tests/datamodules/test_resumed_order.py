@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DistributedSampler
 
 from src.errors import InputError
-from tests.datamodules.conftest import Data
-from tests.datamodules.test_datamodule import Recorder, make_trainer
+from tests.helpers.images import Data
+from tests.helpers.trainers import Recorder, make_trainer
 
 
 class SaveAfter(Callback):

@@ -13,7 +13,7 @@ from src.cli.entry_point import CONFIG_DIRECTORY
 from src.datamodules.split import Split, read_split
 from src.errors import InputError
 from src.split import split_annotations
-from tests.datamodules.category_sets import draw_images
+from tests.helpers.category_sets import draw_images
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,9 +23,9 @@ from src.postprocess.raster import sample_runs
 from src.predictions.candidates import Candidates
 from src.rle import decode
 from src.rle.coco import from_coco_compressed
-from tests.cascades import SMALL, compose_module, make_batch, spread_scores
-from tests.equivalence.test_postprocess_prediction import CATEGORY_IDS, SCALE_WH, predict_with_mmdet
-from tests.postprocess.generated import make_boxes, make_candidates, make_masks, make_settings
+from tests.helpers.candidates import make_boxes, make_candidates, make_masks, make_settings
+from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
+from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, predict_with_mmdet
 
 NUMBERS = (1, 2)
 UNDECIDED = 1e-6

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.cli.entry_point import CONFIG_DIRECTORY
-from tests.equivalence.two_ranks import RANKS, STEPS, batch_of, make_module, seed_of
+from tests.helpers.two_ranks import RANKS, STEPS, batch_of, make_module, seed_of
 
 pytestmark = pytest.mark.timeout(600)  # two more interpreters have to start
 
@@ -22,7 +22,7 @@ RATES = [0.0025, 0.0025 + 0.005 / 3, 0.0025 + 0.01 / 3, 0.0075, 0.0075, 0.0075]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.equivalence.two_ranks", str(folder)]
+    command = [sys.executable, "-m", "tests.helpers.two_ranks", str(folder)]
     done = subprocess.run(
         command, cwd=CONFIG_DIRECTORY.parent, capture_output=True, text=True, timeout=500
     )

@@ -25,11 +25,15 @@ from src.mmdet_bridge.cascade.detectors import preprocess
 from src.mmdet_bridge.cascade.samples import collate
 from src.modules.ensemble import load_members
 from src.predictions.store import PredictionStore
-from tests import test_predict
-from tests.postprocess.stores import make_images, make_writer, write_store
-from tests.test_predict import CLASSES, SIZES_HW, checkpoint, run
+from tests.helpers.predictions import CLASSES, SIZES_HW, checkpoint, run, write_folder
+from tests.helpers.stores import make_images, make_writer, write_store
 
-folder = test_predict.folder
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("predict"))
+
+
 NUMBERS = {"a.jpg": 30, "b.jpg": 10, "c.jpg": 20}  # COCO's, which are not in the order of names
 
 

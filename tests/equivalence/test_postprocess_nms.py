@@ -13,7 +13,7 @@ from mmdet.models.layers import multiclass_nms
 
 from src.postprocess.non_maximum_suppression import SPLIT_AT, select_by_nms
 from src.postprocess.soft_nms import select_by_soft_nms
-from tests.postprocess.generated import make_boxes
+from tests.helpers.candidates import make_boxes
 
 SCORE_THRESHOLDS = st.sampled_from([0.0, 0.001, 0.1, 0.3, 0.5, 0.9])
 IOU_THRESHOLDS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0]) | st.floats(0, 1)

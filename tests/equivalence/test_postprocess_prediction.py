@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,14 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from src.mmdet_bridge.cascade.detectors import preprocess
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.postprocess.pipeline import postprocess
 from src.postprocess.raster import RASTER_HW
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.rle.bitmasks import areas_px, intersections_px, pack, unpack
-from tests.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
-from tests.equivalence.test_postprocess_raster import paste_and_shrink
-from tests.postprocess.generated import make_settings
-
-CATEGORY_IDS = (7, 3, 31, 0, 45)  # the data's ids, in the order of the model's labels
-SCALE_WH = (0.21, 0.19)
+from tests.helpers.candidates import make_settings
+from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
+from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, paste_and_shrink, predict_with_mmdet
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +26,6 @@ def detector() -> Any:
     module = instantiate(compose_module("htc_tiny", *SMALL).module)
     spread_scores(module.detector)
     return module.detector.eval()
-
-
-@torch.no_grad()
-def predict_with_mmdet(detector: Any, score: float, iou: float, mask: float) -> list[Any]:
-    """mmdet's own ``predict``, masks at full size."""
-    images = [
-        preprocess(detector, image, training=False)
-        for image in one_by_one(make_batch(scale_wh=SCALE_WH, with_objects=False))
-    ]
-    before = detector.roi_head.test_cfg
-    detector.roi_head.test_cfg = copy.deepcopy(before)
-    detector.roi_head.test_cfg.score_thr = score
-    detector.roi_head.test_cfg.nms.iou_threshold = iou
-    detector.roi_head.test_cfg.mask_thr_binary = mask
-    try:
-        samples = [
-            detector.predict(image["inputs"], image["data_samples"], rescale=True)[0]
-            for image in images
-        ]
-    finally:
-        detector.roi_head.test_cfg = before
-    return [sample.pred_instances for sample in samples]
 
 
 def store_predictions(detector: Any, directory: Path, mask_dtype: str) -> PredictionStore:

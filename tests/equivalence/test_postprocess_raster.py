@@ -6,27 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
 from src.annotations.instances import RASTER_HW, long_edge_1024
 from src.postprocess.raster import sample_masks, sample_masks_at
 from src.rle.bitmasks import unpack
-from tests.postprocess.generated import make_boxes, make_masks
+from tests.helpers.candidates import make_boxes, make_masks
+from tests.helpers.mmdet_results import paste_and_shrink
 
 UNDECIDED = 1e-6
-
-
-def paste_and_shrink(
-    mask: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]
-) -> np.ndarray:
-    """(512, 512) float32 probabilities: mmdet's pasting at full size, then nearest resizing."""
-    pasted, region = _do_paste_mask(
-        torch.from_numpy(mask)[None, None], torch.from_numpy(box_xyxy)[None], *size_hw
-    )
-    full = torch.zeros(size_hw)
-    full[region] = pasted[0]
-    rows, columns = (np.arange(r) * s // r for r, s in zip(RASTER_HW, size_hw, strict=True))
-    return full.numpy()[rows][:, columns]
 
 
 def check_equal(

@@ -17,7 +17,7 @@ from torch import Tensor
 from src.mmdet_bridge.cascade.detectors import preprocess
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.predictions.candidates import Candidates
-from tests.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
+from tests.helpers.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
 
 CLASSES = 5
 SCALE_WH = (0.37, 0.41)  # the image is larger than the image, and not by the same factor each way

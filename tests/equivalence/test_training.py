@@ -13,7 +13,7 @@ from lightning import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from src.modules.cascade import CascadeModule
-from tests.cascades import SMALL, compose_module, make_batch
+from tests.helpers.cascades import SMALL, compose_module, make_batch
 
 STEPS = 20
 CLIP_NORM = 35.0

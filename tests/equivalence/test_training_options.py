@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.modules.cascade import CascadeModule
-from tests.cascades import SMALL, SMALL_DEFORMABLE, compose_module, make_batch
+from tests.helpers.cascades import SMALL, SMALL_DEFORMABLE, compose_module, make_batch
 
 MODELS = [
     pytest.param("htc_tiny", SMALL, id="tiny"),

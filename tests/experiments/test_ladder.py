@@ -14,7 +14,7 @@ from experiments.running import ROOT, CommandError, Done, run_steps
 from src.cli.entry_point import to_plain
 from src.metrics.intervals import paired_bootstrap_interval
 from src.postprocess.settings import PostprocessSettings, settings_from
-from tests.test_configs import compose_config
+from tests.helpers.configs import compose_config
 
 RUNG = {rung.name: rung for rung in LADDER}
 COMMANDS = sorted({c for rung in LADDER for c in (*steps(rung, Sizes()), score_command(rung))})

@@ -28,10 +28,10 @@ from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.report import open_predictions
 from src.submission.formats import FORMATS
 from src.tuning.session import Inputs, open_session
-from tests.cascades import SMALL, compose_module
-from tests.helpers.coco_files import write_data
-from tests.postprocess.generated import make_candidates
-from tests.test_configs import compose_config
+from tests.helpers.annotation_files import write_data
+from tests.helpers.candidates import make_candidates
+from tests.helpers.cascades import SMALL, compose_module
+from tests.helpers.configs import compose_config
 
 NAMES = {0: "root", 1: "coat", 5: "hat", 9: "shoe"}
 

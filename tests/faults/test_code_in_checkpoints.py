@@ -30,7 +30,7 @@ from src.mmdet_bridge.checkpoints.untrusted_config import (
 )
 from src.modules.cascade import CascadeModule
 from src.modules.ensemble import load_members
-from tests.cascades import SMALL, SMALL_DEFORMABLE, detector_config
+from tests.helpers.cascades import SMALL, SMALL_DEFORMABLE, detector_config
 
 NOTHING = "absent"
 

@@ -18,7 +18,7 @@ from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
 from src.io import read_json_object, seal, write_json
 from src.metrics.scoring import open_submission, open_truth
-from tests.annotations.annotation_rows import HEADER_2019, objects_of, write_lines
+from tests.helpers.annotation_files import HEADER_2019, objects_of, write_lines
 
 FILES = ("store.json", *TABLES)
 

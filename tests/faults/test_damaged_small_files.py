@@ -25,8 +25,8 @@ from src.tuning.search_results import option_path
 from src.tuning.search_space import SearchSpace
 from src.tuning.settings_search import SettingsSearch
 from src.tuning.sweeps import finished_result, write_result
-from tests.postprocess.generated import make_settings
-from tests.postprocess.stores import make_images, write_store
+from tests.helpers.candidates import make_settings
+from tests.helpers.stores import make_images, write_store
 
 DEEP = "[" * 100_000
 DAMAGED = ["", '{"a": 1', DEEP, '{"a":' * 100_000, "\x00\x00", "[]", "null", "7"]

@@ -12,7 +12,7 @@ import torch
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.averaging import average_weights
 from src.mmdet_bridge.checkpoints.reading import load_state_dict, save_weights
-from tests.mmdet_bridge.checkpoint_files import assert_same, make_weights
+from tests.helpers.checkpoints import assert_same, make_weights
 
 NOTES = {"source": "a.pth", "layout": "v3", "class_layers": "reset", "source_sha256": "0" * 64}
 

@@ -20,7 +20,7 @@ from src.errors import WriteError, describe_disk_error, find_disk_error
 from src.mmdet_bridge.checkpoints.reading import save_weights
 from src.synthetic import synthesize_csv
 from src.tuning.settings_search import _open_study
-from tests.postprocess.stores import make_images, write_store
+from tests.helpers.stores import make_images, write_store
 
 PROJECT = Path(__file__).parents[2]
 SIZE_KIB = 128

@@ -30,8 +30,8 @@ from src.mmdet_bridge.checkpoints.reading import (
 from src.mmdet_bridge.checkpoints.weight_import import detect_layout, modernise
 from src.modules.ensemble import checkpoint_paths, load_members
 from src.train import start_from
-from tests.cascades import SMALL, detector_config
-from tests.mmdet_bridge.checkpoint_files import Malicious
+from tests.helpers.cascades import SMALL, detector_config
+from tests.helpers.checkpoints import Malicious
 
 RUN = {"global_step": 3, "position": {"epoch": 1}, "config": {}, "callbacks": {}}
 

@@ -9,28 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.synthetic.dataset import synthesize
-from tests.training.runs import overrides
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("images")
-    synthesize(
-        directory,
-        num_train_images=16,
-        num_test_images=1,
-        seed=3,
-        image_size=(96, 96),
-        difficulty=0.0,
-        clutter=0.0,
-        attributes_share=0.0,
-        grayscale_share=0.0,
-        rotated_share=0.0,
-        num_transposed_images=0,
-        workers=1,
-    )
-    return directory
+from tests.helpers.runs import overrides
 
 
 @pytest.mark.slow
@@ -64,7 +43,7 @@ def test_one_of_many_processes_is_killed(
         "trainer.max_epochs=1",
         "callbacks.run_checkpoint.every_n_train_steps=2",
         *options,
-        "+callbacks.kill._target_=tests.training.interruptions.KillOneOfMany",
+        "+callbacks.kill._target_=tests.helpers.interruptions.KillOneOfMany",
         "+callbacks.kill.step=3",
         f"+callbacks.kill.rank={killed}",
         f"+callbacks.kill.marker={tmp_path / 'killed'}",

@@ -16,9 +16,8 @@ from src.annotations import image_files
 from src.annotations.image_files import IMAGE_FILES
 from src.annotations.store_builder import open_or_build
 from src.errors import InputError
-from src.synthetic.dataset import synthesize
-from tests.annotations.annotation_rows import HEADER_2019, objects_of, write_lines
-from tests.training.runs import load, run
+from tests.helpers.annotation_files import HEADER_2019, objects_of, write_lines
+from tests.helpers.runs import generate_data, load, run
 
 
 @pytest.fixture
@@ -153,20 +152,7 @@ def test_digests_say_what_is_annotated_and_not_where_it_stands(tmp_path: Path) -
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data set of twelve images, and a run of one epoch on it."""
     data = tmp_path_factory.mktemp("trained") / "data"
-    synthesize(
-        data,
-        num_train_images=12,
-        num_test_images=1,
-        seed=3,
-        image_size=(96, 96),
-        difficulty=0.0,
-        clutter=0.0,
-        attributes_share=0.0,
-        grayscale_share=0.0,
-        rotated_share=0.0,
-        num_transposed_images=0,
-        workers=1,
-    )
+    generate_data(data, num_images=12)
     output = data.parent / "run"
     run(data, output, "trainer.max_epochs=1")
     return data, output

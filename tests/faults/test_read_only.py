@@ -32,8 +32,8 @@ from src.search import main as search
 from src.split import main as split
 from src.synthesize import main as synthesize
 from src.train import main as train
-from tests.annotations.annotation_rows import HEADER_2019, objects_of, write_lines
-from tests.training.runs import run as run_training
+from tests.helpers.annotation_files import HEADER_2019, objects_of, write_lines
+from tests.helpers.runs import run as run_training
 
 Lock = Callable[[Path], None]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.callbacks import run_checkpoint
-from tests.training.runs import load, run, state_differences
+from tests.helpers.runs import load, run, state_differences
 
 # A job of one task that no checkpoint of the run's own helps; a rate that no limit changes.
 OPTIONS = ("scheduler=none", "callbacks.run_checkpoint.every_n_train_steps=500")
@@ -42,9 +42,9 @@ def cut_off(images: Path, output: Path, *, signal_at: str, ends_at: str, options
         images,
         output,
         *options,
-        "+callbacks.signal._target_=tests.training.interruptions.SignalAt",
+        "+callbacks.signal._target_=tests.helpers.interruptions.SignalAt",
         f"+callbacks.signal.moment={signal_at}",
-        "+callbacks.snapshots._target_=tests.training.interruptions.Snapshots",
+        "+callbacks.snapshots._target_=tests.helpers.interruptions.Snapshots",
         f"+callbacks.snapshots.directory={output}",
         f"+callbacks.snapshots.output={output.parent}",
         f"+callbacks.snapshots.moments=[{ends_at}]",

@@ -24,15 +24,15 @@ from src.predictions.files import write_expected
 from src.predictions.store import PredictionStore
 from src.report import main as report
 from src.search import main as search
-from tests.postprocess.generated import make_candidates
-from tests.postprocess.stores import make_images, make_writer, write_store
+from tests.helpers.candidates import make_candidates
+from tests.helpers.stores import make_images, make_writer, write_store
 
 IMAGES, PER_SHARD, WRITTEN = 40, 5, 15
 IDS = [f"{number:03d}.jpg" for number in range(IMAGES)]
 PROGRAM = f"""
 import sys, time
 from src.predictions.store import PredictionStoreWriter
-from tests.postprocess.generated import make_candidates
+from tests.helpers.candidates import make_candidates
 
 ids = [f"{{number:03d}}.jpg" for number in range({IMAGES})]
 with PredictionStoreWriter(
@@ -68,25 +68,14 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(call_program: Any) -> Any:
     """Run a program in an empty folder with a truth; gives its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
     with Path("truth.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])
         rows.writerows([image_id, "1 5000", 480, 360, 3] for image_id in IDS)
 
-    def call(program: Callable[[], Any], *arguments: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["program", *arguments])
-        capsys.readouterr()
-        code = None
-        try:
-            program()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
+    return call_program
 
 
 TRUTH = ["annotations=truth.csv", "cache_dir=cache"]

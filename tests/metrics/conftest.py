@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.metrics import annotation_files as files
+from tests.helpers import annotation_files as files
 
 
 @pytest.fixture

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from src.errors import InputError
 from src.metrics.coco_average_precision import (
     CocoImage,
     coco_score,
 )
-
-CATEGORIES = [2, 3, 5, 8, 13, 21]  # 21 is never drawn
+from tests.helpers.scoring import CATEGORIES, by_pycocotools, defined
 
 
 def segmentation(mask: np.ndarray) -> dict[str, Any]:
@@ -90,42 +84,6 @@ def random_image(random: np.random.Generator, number: int, *, crowds: bool = Tru
             for mask, category in results
         ],
     )
-
-
-def by_pycocotools(
-    images: list[CocoImage], kind: str, *, categories: Sequence[int] = CATEGORIES
-) -> COCOeval:
-    truth = COCO()
-    truth.dataset = {
-        "images": [
-            {"id": image.number, "height": image.size_hw[0], "width": image.size_hw[1]}
-            for image in images
-        ],
-        "categories": [{"id": category, "name": str(category)} for category in categories],
-        "annotations": [
-            {**annotation, "id": number}
-            for number, annotation in enumerate((a for i in images for a in i.annotations), start=1)
-        ],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        # as mmdet does: masks without the box, whose area pycocotools would take
-        unwanted = "bbox" if kind == "segm" else "segmentation"
-        results = [
-            {key: value for key, value in result.items() if key != unwanted}
-            for image in images
-            for result in image.results
-        ]
-        evaluation = COCOeval(truth, truth.loadRes(results), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def defined(value: float) -> float | None:
-    """pycocotools' -1 is our None; the C++ code divides once where numpy rounds twice."""
-    return None if value == -1 else pytest.approx(float(value), rel=0, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))

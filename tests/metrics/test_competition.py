@@ -19,7 +19,7 @@ from src.metrics.competition import (
     score_images,
 )
 from src.rle.bitmasks import pack
-from tests.metrics import metric_by_brute_force as brute_force
+from tests.helpers import plain_metric as brute_force
 
 AVERAGINGS = ("per_class", "pooled")
 

@@ -21,7 +21,7 @@ from src.metrics.errors import (
     find_errors,
 )
 from src.rle.bitmasks import pack
-from tests.metrics.metric_by_brute_force import image_values
+from tests.helpers.plain_metric import image_values
 
 SIZE_HW = (16, 64)
 

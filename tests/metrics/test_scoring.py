@@ -16,9 +16,9 @@ from src.errors import InputError
 from src.metrics.coco_average_precision import coco_annotations
 from src.metrics.inputs import class_key_text
 from src.metrics.scoring import open_truth
-from tests.metrics import annotation_files as files
-from tests.metrics import metric_by_brute_force as brute_force
-from tests.metrics.scored_files import score_files
+from tests.helpers import annotation_files as files
+from tests.helpers import plain_metric as brute_force
+from tests.helpers.scoring import score_files
 
 REAL_DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 

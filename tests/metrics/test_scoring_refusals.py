@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from src.errors import InputError
-from tests.metrics import annotation_files as files
-from tests.metrics.scored_files import score_files
+from tests.helpers import annotation_files as files
+from tests.helpers.scoring import score_files
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 
 import src.mmdet_bridge.kernels  # noqa: F401
-from tests.mmdet_bridge.imported import make_detector
+from tests.helpers.checkpoints import make_detector
 
 
 @pytest.fixture(scope="module")

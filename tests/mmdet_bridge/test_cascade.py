@@ -15,14 +15,7 @@ from src.mmdet_bridge.cascade.detectors import load_weights
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import select_pairs
 from src.predictions.candidates import Candidates
-from tests.mmdet_bridge.views import (
-    IMAGE_HW,
-    SIZES_HW,
-    draw_image,
-    make_detector,
-    make_view,
-    predict,
-)
+from tests.helpers.cascades import IMAGE_HW, SIZES_HW, draw_image, make_detector, make_view, predict
 
 
 @pytest.fixture(scope="module")

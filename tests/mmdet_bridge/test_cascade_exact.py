@@ -14,8 +14,7 @@ from src.mmdet_bridge.cascade.memory import KeptFeatures
 from src.mmdet_bridge.cascade.passes import group_by_padded_size, start_passes
 from src.mmdet_bridge.cascade.samples import Batch, collate
 from src.predictions.candidates import Candidates
-from tests.mmdet_bridge.plain_cascade import PlainResult, PlainView, merge, predict_plainly
-from tests.mmdet_bridge.views import (
+from tests.helpers.cascades import (
     CLASSES,
     IMAGE_HW,
     SIZES_HW,
@@ -26,6 +25,7 @@ from tests.mmdet_bridge.views import (
     six_views,
     view_of,
 )
+from tests.helpers.plain_cascade import PlainResult, PlainView, merge, predict_plainly
 
 FLOOR = 0.25
 WEIGHTS = [1.0, 2.0, 0.5]

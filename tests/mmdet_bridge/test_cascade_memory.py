@@ -13,7 +13,7 @@ import torch
 from src.errors import InputError
 from src.mmdet_bridge.cascade.memory import KeptFeatures, Rung, in_parts, say_once
 from src.predictions.candidates import Candidates
-from tests.mmdet_bridge.views import IMAGE_HW, draw_image, make_detector, make_view, predict
+from tests.helpers.cascades import IMAGE_HW, draw_image, make_detector, make_view, predict
 
 # Of a view of 128x96 px with 16 channels, five levels, float32.
 VIEW_GB = 16 * (32 * 24 + 16 * 12 + 8 * 6 + 4 * 3 + 2 * 2) * 4 / 1e9

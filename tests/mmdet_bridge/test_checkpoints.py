@@ -20,7 +20,7 @@ from src.mmdet_bridge.checkpoints.reading import (
     load_state_dict,
     save_weights,
 )
-from tests.mmdet_bridge.checkpoint_files import assert_same, make_weights
+from tests.helpers.checkpoints import assert_same, make_weights
 
 
 @pytest.mark.parametrize("new_format", [True, False])

@@ -12,7 +12,7 @@ import torch
 
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import load_checkpoint, load_state_dict
-from tests.mmdet_bridge.checkpoint_files import Malicious, assert_same, make_weights
+from tests.helpers.checkpoints import Malicious, assert_same, make_weights
 
 
 @pytest.mark.parametrize("kind", ["new format", "old format", "bare pickle"])

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import build_detector, check_member
-from tests.cascades import SMALL, compose_module, detector_config
-from tests.mmdet_bridge.old_checkpoints import DEFORMABLE
+from tests.helpers.cascades import SMALL, compose_module, detector_config
+from tests.helpers.checkpoints import DEFORMABLE
 
 
 @pytest.fixture(scope="module")

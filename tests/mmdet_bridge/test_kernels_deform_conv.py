@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import plain_kernels
 import psutil
 import pytest
 import torch
@@ -18,6 +17,7 @@ from mmcv.ops import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.mmdet_bridge.kernels import OPERATORS
+from tests.helpers import plain_kernels
 
 DEVICES = [
     "cpu",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import plain_kernels
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import batched_nms, nms, soft_nms
+
+from tests.helpers import plain_kernels
 
 corners = st.integers(0, 12)
 sides = st.integers(0, 12)

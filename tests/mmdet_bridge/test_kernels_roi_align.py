@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import plain_kernels
 import pytest
 import torch
 from mmcv.ops import RoIAlign
 
 from src.mmdet_bridge.kernels.operators import UnsupportedOperatorError
+from tests.helpers import plain_kernels
 
 DEVICES = [
     "cpu",

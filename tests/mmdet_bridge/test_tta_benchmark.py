@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_tta, tta
-from tests.cascades import SMALL
+from tests.helpers.cascades import SMALL
 
 
 def test_both_ways_give_the_same_with_a_third_of_the_backbone_passes() -> None:

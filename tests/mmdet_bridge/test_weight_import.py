@@ -18,13 +18,8 @@ from src.mmdet_bridge.checkpoints.weight_import import (
     import_weights,
     modernise,
 )
-from tests.cascades import make_batch
-from tests.mmdet_bridge.imported import LAYOUTS, PATH, config, old
-from tests.mmdet_bridge.old_checkpoints import (
-    REAL_NAMES,
-    notes_of,
-    written_by,
-)
+from tests.helpers.cascades import make_batch
+from tests.helpers.checkpoints import LAYOUTS, PATH, REAL_NAMES, config, notes_of, old, written_by
 
 
 def predict(detector: Any) -> list[Any]:

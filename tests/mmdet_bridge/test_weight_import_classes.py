@@ -10,8 +10,7 @@ from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import build_detector
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
 from src.mmdet_bridge.checkpoints.weight_import import import_weights
-from tests.mmdet_bridge.imported import LAYOUTS, PATH, config, old
-from tests.mmdet_bridge.old_checkpoints import written_by
+from tests.helpers.checkpoints import LAYOUTS, PATH, config, old, written_by
 
 
 def test_reset_draws_class_layers_as_mmdetection_does(weights: dict[str, Tensor]) -> None:

@@ -15,8 +15,8 @@ from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import build_detector
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
 from src.mmdet_bridge.checkpoints.weight_import import import_weights
-from tests.cascades import detector_config
-from tests.mmdet_bridge.old_checkpoints import DEFORMABLE, PLAIN, written_by
+from tests.helpers.cascades import detector_config
+from tests.helpers.checkpoints import DEFORMABLE, PLAIN, written_by
 
 PATH = Path("old.pth")
 MODULE = r"Give the module= with its backbone and heads; what is meant to be drawn anew"

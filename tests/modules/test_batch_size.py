@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from src.errors import InputError
 from src.modules.schedules import scale_learning_rate
-from tests.cascades import SMALL, compose_module, make_batch
-from tests.test_configs import compose_config
+from tests.helpers.cascades import SMALL, compose_module, make_batch
+from tests.helpers.configs import compose_config
 
 
 def optimizer_with(*rates: float) -> torch.optim.SGD:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import collate, make_objects, make_sample
 from src.modules.cascade import CascadeModule
-from tests.cascades import SMALL, compose_module, make_batch, spread_scores
+from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
 
 
 def small_module(*overrides: str, **arguments: Any) -> CascadeModule:

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 
 from src.mmdet_bridge.cascade.samples import Batch
-from tests.cascades import SMALL, SMALL_DEFORMABLE, compose_module, make_batch
+from tests.helpers.cascades import SMALL, SMALL_DEFORMABLE, compose_module, make_batch
 
 
 def no_image_with_objects() -> Batch:

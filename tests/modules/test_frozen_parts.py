@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from src.callbacks.moving_average import ExponentialMovingAverage
-from tests.cascades import SMALL_BATCH_NORM, SMALL_DEFORMABLE, compose_module, make_batch
+from tests.helpers.cascades import SMALL_BATCH_NORM, SMALL_DEFORMABLE, compose_module, make_batch
 
 FROZEN = ("detector.backbone.conv1.", "detector.backbone.bn1.", "detector.backbone.layer1.")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

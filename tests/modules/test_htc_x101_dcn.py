@@ -11,7 +11,7 @@ from mmcv.ops import DeformConv2dPack
 from torch import nn
 
 from src.modules.cascade import CascadeModule
-from tests.cascades import compose_module, detector_config, make_batch
+from tests.helpers.cascades import compose_module, detector_config, make_batch
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from lightning import Trainer
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import save_weights
 from src.modules.ensemble import CascadeEnsemble, best_checkpoints, checkpoint_paths, load_members
-from tests.cascades import SMALL, compose_module, detector_config, make_batch, spread_scores
+from tests.helpers.cascades import SMALL, compose_module, detector_config, make_batch, spread_scores
 
 DEEPER = "module.detector.backbone.depth=34"
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from src.modules.cascade import CascadeModule
-from tests.cascades import SMALL, compose_module
-from tests.test_configs import compose_config
+from tests.helpers.cascades import SMALL, compose_module
+from tests.helpers.configs import compose_config
 
 EPOCHS = 20
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.modules.schedules import warmup_cosine_factor, warmup_multistep_factor
-from tests.cascades import compose_module
+from tests.helpers.cascades import compose_module
 
 S7 = {
     "warmup_steps": 500,

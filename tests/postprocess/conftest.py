@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import sys
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,8 @@ from src.postprocess.pipeline import postprocess
 from src.predictions.store import PredictionStoreWriter
 from src.rle import format_runs
 from src.rle.bitmasks import to_runs
-from tests.postprocess.generated import make_candidates, make_settings
-
-IMAGES = 6
-SIZE_HW = (400, 300)
+from tests.helpers.candidates import make_candidates, make_settings
+from tests.helpers.stores import NUM_IMAGES, SIZE_HW
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +24,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images; the last has no candidates."""
     directory = tmp_path_factory.mktemp("predictions") / "store"
     with PredictionStoreWriter(directory, category_ids=range(46), settings={}) as writer:
-        for number in range(IMAGES):
-            count = 40 if number < IMAGES - 1 else 0
+        for number in range(NUM_IMAGES):
+            count = 40 if number < NUM_IMAGES - 1 else 0
             writer.add(
                 make_candidates(
                     number,
@@ -56,20 +55,24 @@ def truth(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
             for packed, category in zip(found.packed, found.category_ids, strict=True):
                 text = format_runs(to_runs(packed, (512, 512)))
                 rows.writerow([candidates.image_id, text, 512, 512, int(category)])
-        rows.writerow([f"{IMAGES - 1}.jpg", "1 5", *SIZE_HW, 23])
+        rows.writerow([f"{NUM_IMAGES - 1}.jpg", "1 5", *SIZE_HW, 23])
         rows.writerow(["elsewhere.jpg", "1 5", *SIZE_HW, 3])
     return path
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the program in an empty folder; gives its stdout."""
-    monkeypatch.chdir(tmp_path)
+def run(call_program: Any) -> Callable[..., str]:
+    """Run the command, or another program, in an empty folder; gives its stdout."""
 
-    def call(*arguments: str, program: Any = main) -> str:
-        monkeypatch.setattr(sys, "argv", ["program", *arguments])
-        capsys.readouterr()
-        program()
-        return capsys.readouterr().out
+    def call(*arguments: str, program: Callable[[], Any] = main) -> str:
+        ended = call_program(program, *arguments)
+        assert ended.code is None, ended.err
+        return ended.out
 
     return call
+
+
+@pytest.fixture
+def refused(refused: Any) -> Callable[..., str]:
+    """Run the command with a user's mistake; gives its line on stderr."""
+    return functools.partial(refused, main)

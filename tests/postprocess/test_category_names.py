@@ -11,8 +11,8 @@ from src.annotations.imaterialist_csv import is_competition
 from src.errors import InputError
 from src.postprocess.category_names import CategoryNames, named_settings, names_for
 from src.predictions.store import PredictionStore
-from tests.postprocess.generated import DEFAULT
-from tests.postprocess.stores import make_writer
+from tests.helpers.candidates import DEFAULT
+from tests.helpers.stores import make_writer
 
 KNOWN = IMATERIALIST_2019_LABELS.category_names
 

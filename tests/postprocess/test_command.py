@@ -20,18 +20,10 @@ from src.predictions.store import PredictionStoreWriter
 from src.rle import format_runs
 from src.rle.bitmasks import to_runs
 from src.score import main as score_main
-from tests.postprocess.conftest import IMAGES, SIZE_HW
-from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
+from tests.helpers.candidates import DEFAULT, WINNER, make_candidates, make_settings
+from tests.helpers.stores import NUM_IMAGES, SIZE_HW
 
 ROOT = Path(__file__).parents[2]
-
-
-def refused(run: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr of a run that ends with exit code 2."""
-    with pytest.raises(SystemExit) as stop:
-        run(*arguments)
-    assert stop.value.code == 2
-    return capsys.readouterr().err.strip()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -43,7 +35,7 @@ def test_submission_of_a_store(run: Any, store: Path, tmp_path: Path) -> None:
     shown = run(f"predictions={store}", "output=new/sub.csv", "postprocess=winner")
     rows = read_rows(tmp_path / "new" / "sub.csv")
     assert list(dict.fromkeys(row["ImageId"] for row in rows)) == [
-        f"{number}.jpg" for number in range(IMAGES)
+        f"{number}.jpg" for number in range(NUM_IMAGES)
     ]
     assert rows[-1] == {"ImageId": "5.jpg", "EncodedPixels": "1 1", "ClassId": "23"}
     assert all(int(row["ClassId"]) > 12 for row in rows)
@@ -125,7 +117,7 @@ def test_submission_of_2020(run: Any, store: Path, truth: Path, tmp_path: Path) 
 
 
 def test_sample_submission_chooses_images_and_order(
-    run: Any, capsys: pytest.CaptureFixture[str], store: Path, tmp_path: Path
+    run: Any, refused: Any, store: Path, tmp_path: Path
 ) -> None:
     sample = tmp_path / "sample.csv"
     sample.write_text("ImageId,EncodedPixels,ClassId\n4.jpg,1 1,23\n1.jpg,1 1,23\n")
@@ -133,7 +125,7 @@ def test_sample_submission_chooses_images_and_order(
     rows = read_rows(tmp_path / "submission.csv")
     assert list(dict.fromkeys(row["ImageId"] for row in rows)) == ["4.jpg", "1.jpg"]
     sample.write_text("ImageId,EncodedPixels,ClassId\n4.jpg,1 1,23\nx.jpg,1 1,23\n")
-    error = refused(run, capsys, f"predictions={store}", f"sample_submission={sample}")
+    error = refused(f"predictions={store}", f"sample_submission={sample}")
     assert "1 of the 2 images of" in error
     assert "the first is 'x.jpg'" in error
 
@@ -153,23 +145,23 @@ def test_sample_submission_chooses_images_and_order(
     ],
 )
 def test_mistakes_end_in_one_line(
-    run: Any, capsys: pytest.CaptureFixture[str], store: Path, arguments: list[str], message: str
+    refused: Any, store: Path, arguments: list[str], message: str
 ) -> None:
-    error = refused(run, capsys, f"predictions={store}", *arguments)
+    error = refused(f"predictions={store}", *arguments)
     assert error.startswith("error: ")
     assert message in error
     assert "\n" not in error
 
 
 def test_truth_of_other_images_and_an_empty_store(
-    run: Any, capsys: pytest.CaptureFixture[str], store: Path, tmp_path: Path
+    refused: Any, store: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.csv"
     other.write_text("ImageId,EncodedPixels,Height,Width,ClassId\nx.jpg,1 5,10,10,3\n")
-    error = refused(run, capsys, f"predictions={store}", f"annotations={other}")
+    error = refused(f"predictions={store}", f"annotations={other}")
     assert "has none of the 6 images that are written; its first is 'x.jpg'" in error
     PredictionStoreWriter(tmp_path / "empty", category_ids=[1], settings={}).close()
-    assert "empty: holds no predictions" in refused(run, capsys, f"predictions={tmp_path}/empty")
+    assert "empty: holds no predictions" in refused(f"predictions={tmp_path}/empty")
 
 
 @pytest.mark.parametrize(("group", "values"), [("default", DEFAULT), ("winner", WINNER)])

@@ -11,8 +11,8 @@ import pytest
 from src.errors import InputError
 from src.postprocess.late_fusion import check_weights, fuse
 from src.postprocess.pipeline import postprocess, select_pairs
-from tests.postprocess.generated import make_settings
-from tests.postprocess.plain_fusion import (
+from tests.helpers.candidates import make_settings
+from tests.helpers.plain_fusion import (
     make_fusion,
     make_members,
     own_detections,

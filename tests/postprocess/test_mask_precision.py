@@ -7,7 +7,7 @@ import pytest
 
 from src.postprocess.raster import sample_masks
 from src.rle.bitmasks import areas_px, intersections_px
-from tests.postprocess.generated import make_boxes, make_masks
+from tests.helpers.candidates import make_boxes, make_masks
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.45, 0.5])

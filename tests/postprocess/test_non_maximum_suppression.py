@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.postprocess.non_maximum_suppression import BLOCK, select_by_nms
-from tests.postprocess.generated import make_boxes
+from tests.helpers.candidates import make_boxes
 
 
 def select(boxes, scores, labels=None, *, score=0.0, iou=0.5, cap=None) -> list[int]:

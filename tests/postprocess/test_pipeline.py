@@ -15,7 +15,7 @@ from src.postprocess.pipeline import postprocess
 from src.postprocess.steps import DEFAULT_STEPS
 from src.predictions.candidates import Candidates
 from src.rle.bitmasks import areas_px
-from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
+from tests.helpers.candidates import DEFAULT, WINNER, make_candidates, make_settings
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -8,7 +8,7 @@ import pytest
 
 from src.errors import InputError
 from src.postprocess.settings import settings_from
-from tests.postprocess.generated import DEFAULT, WINNER, make_settings
+from tests.helpers.candidates import DEFAULT, WINNER, make_settings
 
 
 @pytest.mark.parametrize(

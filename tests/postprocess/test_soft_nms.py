@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.postprocess.soft_nms import select_by_soft_nms
-from tests.postprocess.generated import make_boxes
+from tests.helpers.candidates import make_boxes
 
 F = np.float32
 KINDS = ("soft_linear", "soft_gaussian")

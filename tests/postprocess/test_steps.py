@@ -10,7 +10,7 @@ import pytest
 
 from src.errors import InputError
 from src.postprocess.steps import DEFAULT_STEPS, check_steps
-from tests.postprocess.generated import make_settings
+from tests.helpers.candidates import make_settings
 
 
 def test_the_default_order_and_shorter_ones_are_legal() -> None:

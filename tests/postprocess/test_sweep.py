@@ -30,14 +30,6 @@ def arguments(store: Path, truth: Path) -> tuple[str, ...]:
     return ("-m", f"predictions={store}", f"annotations={truth}", "postprocess=winner", *GRID)
 
 
-def refused(run: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr of a run that ends with exit code 2."""
-    with pytest.raises(SystemExit) as stop:
-        run(*arguments)
-    assert stop.value.code == 2
-    return capsys.readouterr().err.strip()
-
-
 def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("result.json")}
 
@@ -196,7 +188,7 @@ def test_another_grid_adds_columns_with_the_values_that_were_in_force(
 
 def test_other_inputs_lie_elsewhere_and_changed_ones_are_not_overwritten(
     run: Any,
-    capsys: pytest.CaptureFixture[str],
+    refused: Any,
     arguments: tuple[str, ...],
     truth: Path,
     tmp_path: Path,
@@ -208,16 +200,16 @@ def test_other_inputs_lie_elsewhere_and_changed_ones_are_not_overwritten(
     run(*elsewhere)
     assert len(list((tmp_path / "multirun" / "postprocess").iterdir())) == 2
     copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
-    error = refused(run, capsys, *elsewhere)
+    error = refused(*elsewhere)
     assert "result.json: the result of other settings or files lies there" in error
     assert "it is not overwritten; give another hydra.sweep.dir, or delete it" in error
     assert "Different: annotations.files.truth.csv: [" in error
 
 
 def test_one_job_cannot_write_anothers_file(
-    run: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], tmp_path: Path
+    refused: Any, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    error = refused(run, capsys, *arguments, f"output={tmp_path}/submission.csv")
+    error = refused(*arguments, f"output={tmp_path}/submission.csv")
     assert "in a multirun each job writes its own file; give a relative path" in error
 
 

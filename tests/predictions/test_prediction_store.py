@@ -13,8 +13,8 @@ from src.errors import InputError
 from src.predictions.candidates import Candidates
 from src.predictions.files import clear_other_ranks
 from src.predictions.store import PredictionStore
-from tests.postprocess.generated import make_candidates
-from tests.postprocess.stores import SETTINGS, check_same, make_images, make_writer, write_store
+from tests.helpers.candidates import make_candidates
+from tests.helpers.stores import SETTINGS, check_same, make_images, make_writer, write_store
 
 
 @pytest.mark.parametrize("mask_dtype", ["float16", "float32"])

@@ -11,7 +11,7 @@ import pytest
 from src.errors import InputError
 from src.io import check_seal, seal
 from src.predictions.store import PredictionStore
-from tests.postprocess.stores import check_same, make_images, write_store
+from tests.helpers.stores import check_same, make_images, write_store
 
 
 def read_all(directory: Path) -> None:

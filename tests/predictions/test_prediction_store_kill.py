@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from tests.postprocess.generated import make_candidates
+from tests.helpers.candidates import make_candidates
 
 IMAGES, PER_SHARD = 40, 4
 PROGRAM = """
 import sys
 from src.predictions.store import PredictionStoreWriter
-from tests.postprocess.generated import make_candidates
+from tests.helpers.candidates import make_candidates
 
 with PredictionStoreWriter(
     sys.argv[1], category_ids=range(46), settings={{}}, images_per_shard={per_shard}

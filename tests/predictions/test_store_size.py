@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import fusion, prediction_store
-from tests.cascades import SMALL
-from tests.postprocess.generated import make_candidates
-from tests.postprocess.stores import make_writer
+from tests.helpers.candidates import make_candidates
+from tests.helpers.cascades import SMALL
+from tests.helpers.stores import make_writer
 
 TEST_IMAGES = 3200
 

@@ -16,7 +16,7 @@ from src.metrics.intervals import bootstrap_interval
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
 from src.reporting.examples import choose_examples, load_examples, write_drawings
 from src.reporting.page import Report, render, write_report
-from tests.reporting.report_files import EVIL_NAME, make_data
+from tests.helpers.report_files import EVIL_NAME, make_data
 
 EVIL_TEXT = "</style><script>alert('x')</script>{{ 7 * 7 }}&amp;"
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from itertools import product
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -13,29 +10,7 @@ from src.errors import InputError
 from src.reporting.charts import best_scores, heat_map
 from src.reporting.page import render_sweep
 from src.tuning.sweeps import read_results
-
-SCORE, NMS, MASK = (f"postprocess.{key}_threshold" for key in ("score", "nms_iou", "mask"))
-
-
-def write_sweep(folder: Path, *, scored: bool = True) -> None:
-    """A job for each of 2 x 3 x 2 thresholds."""
-    jobs = product([0.5, 0.3], [0.2, 0.3, 0.4], [0.45, 0.5])
-    for number, (score, nms, mask) in enumerate(jobs):
-        (folder / str(number)).mkdir(parents=True)
-        value = 0.1 + score / 2 - abs(nms - 0.3) + mask / 10 if scored else None
-        content = {
-            "identity": {},
-            "overrides": {"postprocess": "winner", SCORE: score, NMS: nms, MASK: mask},
-            "result": {
-                "competition_map": value,
-                "low": value and value - 0.02,
-                "high": value and value + 0.03,
-                "averaging": "per_class",
-                "scored_images": 40,
-                "objects": 100 + number,
-            },
-        }
-        (folder / str(number) / "result.json").write_text(json.dumps(content))
+from tests.helpers.report_files import MASK, NMS, SCORE, write_sweep
 
 
 def marks(svg, kind):

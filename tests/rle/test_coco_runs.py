@@ -16,7 +16,7 @@ from src.rle import RunLengthError, decode
 from src.rle import coco as coco_compressed
 from src.rle import coco as coco_runs
 from src.rle import text as run_length_blocks
-from tests.annotations.mask_strategies import (
+from tests.helpers.masks import (
     bitmap_by_pixel_loop,
     bitmaps,
     concatenated,

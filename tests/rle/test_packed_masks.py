@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from src.rle import bitmasks as pm
 from src.rle import encode, resize_nearest
-from tests.annotations.mask_strategies import bitmaps, many_examples, runs_by_pixel_loop
+from tests.helpers.masks import bitmaps, many_examples, runs_by_pixel_loop
 
 packable_hw = st.tuples(st.integers(1, 20), st.integers(1, 20)).filter(
     lambda size: size[0] * size[1] % 8 == 0

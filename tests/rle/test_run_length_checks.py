@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src import rle as rl
-from tests.annotations.mask_strategies import concatenated, many_examples
+from tests.helpers.masks import concatenated, many_examples
 
 BAD_RUNS = [
     (

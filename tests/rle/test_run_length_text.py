@@ -15,7 +15,7 @@ from src import rle as rl
 from src.errors import InputError
 from src.rle import text as run_length_blocks
 from src.rle import text as run_length_text
-from tests.annotations.mask_strategies import concatenated, many_examples, outcome, runs_with_size
+from tests.helpers.masks import concatenated, many_examples, outcome, runs_with_size
 
 BAD_TEXTS = [
     ("1", "an odd number of values, 1: each start needs a length; the last is '1'"),

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from pycocotools import mask as coco_mask
 
 from src import rle as rl
-from tests.annotations.mask_strategies import (
+from tests.helpers.masks import (
     bitmap_by_pixel_loop,
     bitmap_pairs,
     bitmaps,

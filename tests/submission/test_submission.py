@@ -21,7 +21,7 @@ from src.rle.bitmasks import pack, unpack
 from src.submission.formats import FORMATS, format_named
 from src.submission.validation import check_submission
 from src.submission.writing import write_submission
-from tests.postprocess.generated import DEFAULT, WINNER, make_candidates, make_settings
+from tests.helpers.candidates import DEFAULT, WINNER, make_candidates, make_settings
 
 LATE_STEPS = ("max_per_class", "nms", "masks", "min_area", "suppress_overlaps", "cap", "score")
 

@@ -5,14 +5,7 @@ from pathlib import Path
 import pytest
 
 from src.synthetic import synthesize
-
-TRAIN_IMAGES, TEST_IMAGES = 26, 5
-SETTINGS = {
-    "seed": 5,
-    "image_size": (150, 220),
-    "grayscale_share": 0.2,
-    "rotated_share": 0.3,
-}
+from tests.helpers.synthetic_data import SETTINGS, TEST_IMAGES, TRAIN_IMAGES
 
 
 @pytest.fixture(scope="session")

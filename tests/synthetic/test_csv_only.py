@@ -16,7 +16,7 @@ from src.rle import check_runs, intersection_px, subtract
 from src.synthetic import synthesize_csv
 from src.synthetic.csv_only import edges_to_runs, outline_edges
 from src.synthetic.kinds import FIRST_PART
-from tests.synthetic.rows import by_image, read_rows
+from tests.helpers.synthetic_data import by_image, read_rows
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from PIL import Image, ImageOps
 from src.annotations.categories import IMATERIALIST_2019_LABELS, read_label_descriptions
 from src.errors import InputError
 from src.synthetic import synthesize
-from tests.synthetic.conftest import SETTINGS, TEST_IMAGES, TRAIN_IMAGES
-from tests.synthetic.rows import by_image, read_rows
+from tests.helpers.synthetic_data import SETTINGS, TEST_IMAGES, TRAIN_IMAGES, by_image, read_rows
 
 SMALL = {"seed": 1, "image_size": (96, 128)}
 

@@ -18,7 +18,7 @@ from src.synthetic.kinds import FIRST_PART, LAST_GARMENT_WITH_ATTRIBUTES, Kind
 from src.synthetic.masks import visible_objects, window_runs
 from src.synthetic.records import class_id, image_id
 from src.synthetic.scene import random_scene, random_size
-from tests.synthetic.rows import Row, by_image, read_rows
+from tests.helpers.synthetic_data import Row, by_image, read_rows
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import torch
 from src.predict import predict
 from src.predictions.store import PredictionStore
 from src.train import train
-from tests.cascades import SMALL
-from tests.helpers.coco_files import write_data
-from tests.test_configs import compose_config
+from tests.helpers.annotation_files import write_data
+from tests.helpers.cascades import SMALL
+from tests.helpers.configs import compose_config
 
 QUICK = (  # none of it is needed, it only makes the run short
     *(one for one in SMALL if not one.startswith("module.num_classes")),

@@ -31,8 +31,8 @@ from src.cli.resume import describe_next_start
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import save_weights
 from src.modules.cascade import CascadeModule
-from tests.cascades import SMALL, compose_module, make_batch
-from tests.training.runs import overrides, run
+from tests.helpers.cascades import SMALL, compose_module, make_batch
+from tests.helpers.runs import overrides, run
 
 FROZEN = ("module.detector.backbone.frozen_stages=1",)
 

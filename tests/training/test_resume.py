@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.runs import STEPS_PER_EPOCH, load, overrides, run, state_differences
+from tests.helpers.runs import STEPS_PER_EPOCH, load, overrides, run, state_differences
 
 
 def at(moment: str, uninterrupted: Path) -> Path:
@@ -68,7 +68,7 @@ def test_a_killed_process_goes_on_by_the_same_command(
         *overrides(images, output),
         f"hydra.run.dir={output}",
         "datamodule.num_workers=1",
-        "+callbacks.kill._target_=tests.training.interruptions.KillOnce",
+        "+callbacks.kill._target_=tests.helpers.interruptions.KillOnce",
         f"+callbacks.kill.step={STEPS_PER_EPOCH + 3}",
         f"+callbacks.kill.marker={tmp_path / 'killed'}",
     ]
@@ -123,7 +123,7 @@ def test_nothing_between_steps_is_lost(
     options: list[str], moment: str, batches_done: int, images: Path, tmp_path: Path
 ) -> None:
     snapshots = (
-        "+callbacks.snapshots._target_=tests.training.interruptions.Snapshots",
+        "+callbacks.snapshots._target_=tests.helpers.interruptions.Snapshots",
         f"+callbacks.snapshots.directory={tmp_path / 'run'}",
         f"+callbacks.snapshots.output={tmp_path}",
         f"+callbacks.snapshots.moments=[{moment}]",

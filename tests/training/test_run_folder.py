@@ -25,7 +25,7 @@ from src.cli.resume import (
 )
 from src.errors import InputError
 from src.modules.ensemble import best_checkpoints
-from tests.training.runs import STEPS_PER_EPOCH, load, run, state_differences
+from tests.helpers.runs import STEPS_PER_EPOCH, load, run, state_differences
 
 CONSTANT = ("scheduler=none",)
 
@@ -160,7 +160,7 @@ def test_a_start_moves_others_when_it_has_a_checkpoint_of_its_own(
     before = names(finished / "checkpoints")
     steps = ("callbacks.run_checkpoint.every_n_train_steps=500", "trainer.limit_val_batches=0")
     stop = (
-        "+callbacks.fail._target_=tests.training.interruptions.FailAt",
+        "+callbacks.fail._target_=tests.helpers.interruptions.FailAt",
         "+callbacks.fail.batches=3",
     )
     with pytest.raises(RuntimeError, match="as a test wants it"):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.runs import load, run, state_differences
+from tests.helpers.runs import load, run, state_differences
 
 CONSTANT = ("scheduler=none", "trainer.limit_val_batches=0")  # a rate that no limit changes
 
 
 def stop_at(batches: int) -> tuple[str, ...]:
     return (
-        "+callbacks.stop._target_=tests.training.interruptions.StopAt",
+        "+callbacks.stop._target_=tests.helpers.interruptions.StopAt",
         f"+callbacks.stop.batches={batches}",
     )
 

@@ -12,8 +12,8 @@ from src.metrics.scoring import open_truth
 from src.predictions.store import PredictionStore
 from src.tuning.cross_validation import count_classes
 from src.tuning.threshold_lab import ThresholdLab
-from tests.postprocess.generated import make_settings
-from tests.tuning.lab_data import CATEGORIES, REAL_ABOVE, write_lab_data
+from tests.helpers.candidates import make_settings
+from tests.helpers.lab_data import CATEGORIES, REAL_ABOVE, write_lab_data
 
 VALUES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.97)
 SETTINGS = make_settings(score_threshold=0.5, nms_iou_threshold=0.5, suppress_overlaps=True)

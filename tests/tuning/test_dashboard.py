@@ -9,9 +9,8 @@ import pytest
 from src.cli.postprocess import main
 from src.errors import InputError
 from src.tuning.dashboard import open_dashboard
-from tests.callbacks.wandb_file import read_records
-from tests.tuning.lab_data import write_lab_data
-from tests.tuning.wandb_rows import read_row
+from tests.helpers.lab_data import write_lab_data
+from tests.helpers.wandb_file import read_records, read_row
 
 GRID = "postprocess.score_threshold=0.3,0.6"
 

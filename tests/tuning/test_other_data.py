@@ -25,8 +25,8 @@ from src.score import main as score
 from src.search import main as search
 from src.tuning.cross_validation import count_classes, make_folds
 from src.tuning.threshold_lab import ThresholdLab
-from tests.postprocess.generated import make_settings
-from tests.tuning.lab_data import write_own_data
+from tests.helpers.candidates import make_settings
+from tests.helpers.lab_data import write_own_data
 
 IMAGES, EMPTY = 12, 4
 BOTH = ("per_class", pytest.param("pooled", marks=pytest.mark.slow))

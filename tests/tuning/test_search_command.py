@@ -21,9 +21,9 @@ from src.errors import InputError
 from src.postprocess.settings import settings_from
 from src.search import main
 from src.tuning.search_results import is_found, option_path, write_option
-from tests.postprocess.generated import make_settings
-from tests.tuning.lab_data import write_lab_data
-from tests.tuning.wandb_rows import read_row
+from tests.helpers.candidates import make_settings
+from tests.helpers.lab_data import write_lab_data
+from tests.helpers.wandb_file import read_row
 
 IMAGES = 60
 ROOT = Path(__file__).parents[2]

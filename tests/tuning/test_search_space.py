@@ -9,7 +9,7 @@ import pytest
 
 from src.errors import InputError
 from src.tuning.search_space import SearchSpace
-from tests.postprocess.generated import make_settings
+from tests.helpers.candidates import make_settings
 
 BASE = make_settings(nms_iou_threshold=0.42, soft_nms_min_score=0.007)
 SPACE = {

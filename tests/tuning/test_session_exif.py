@@ -11,7 +11,7 @@ from src.annotations.store_builder import build_store
 from src.errors import InputError
 from src.submission.formats import FORMATS
 from src.tuning.session import Inputs, open_session
-from tests.tuning.lab_data import write_lab_data
+from tests.helpers.lab_data import write_lab_data
 
 
 def test_the_truth_is_read_by_the_key(tmp_path):

@@ -12,7 +12,7 @@ from src.errors import InputError
 from src.tuning.cross_validation import make_folds
 from src.tuning.search_space import SearchSpace
 from src.tuning.settings_search import ALL, RANDOM, SettingsSearch
-from tests.postprocess.generated import make_settings
+from tests.helpers.candidates import make_settings
 
 IMAGES, FOLDS = 20, 4
 FOLD_OF = np.arange(IMAGES) % FOLDS

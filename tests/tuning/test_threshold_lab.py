@@ -19,7 +19,7 @@ from src.tuning.lab_image import LabImage, SettingsKeys
 from src.tuning.raster_cache import RasterCache
 from src.tuning.submitted import as_submitted
 from src.tuning.threshold_lab import ThresholdLab
-from tests.postprocess.generated import make_candidates, make_settings
+from tests.helpers.candidates import make_candidates, make_settings
 
 LABELS = (5, 0, 31, 23)  # category ids in the order of the model's labels
 IMAGES = 4

@@ -15,7 +15,7 @@ from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStoreWriter
 from src.rle import format_runs
 from src.rle.bitmasks import to_runs
-from tests.postprocess.generated import make_masks, make_settings
+from tests.helpers.candidates import make_masks, make_settings
 
 SIZE_HW = (60, 45)
 CATEGORIES = (15, 23, 31)

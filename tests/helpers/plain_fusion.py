@@ -10,7 +10,7 @@ import numpy as np
 from src.postprocess.late_fusion import LateFusion
 from src.postprocess.pipeline import select_pairs
 from src.predictions.candidates import Candidates
-from tests.postprocess.generated import make_candidates, make_masks
+from tests.helpers.candidates import make_candidates, make_masks
 
 SETTINGS: dict[str, Any] = {
     "score_threshold": 0.05,

@@ -9,8 +9,10 @@ import numpy as np
 
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStoreWriter
-from tests.postprocess.generated import make_candidates
+from tests.helpers.candidates import make_candidates
 
+NUM_IMAGES = 6  # of the store that the command's tests read
+SIZE_HW = (400, 300)
 SETTINGS = {"checkpoint": "a1b2", "scales": [[1200, 1900]], "module": {"min_score": 0.001}}
 
 

@@ -1,4 +1,4 @@
-"""Reading of a generated CSV, without the project's readers."""
+"""Settings of a small generated data set; its CSV read without the project's readers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from pathlib import Path
 import numpy as np
 
 csv.field_size_limit(sys.maxsize)
+
+TRAIN_IMAGES, TEST_IMAGES = 26, 5
+SETTINGS = {
+    "seed": 5,
+    "image_size": (150, 220),
+    "grayscale_share": 0.2,
+    "rotated_share": 0.3,
+}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A training on two CPU processes, started by Lightning: ``python -m tests.equivalence.two_ranks``.
+"""A training on two CPU processes, started by Lightning: ``python -m tests.helpers.two_ranks``.
 
 Each rank writes its weights after every optimizer step to ``FOLDER/rank0.pt`` and ``rank1.pt``.
 """
@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from src.mmdet_bridge.cascade.samples import Batch
 from src.modules.cascade import CascadeModule
-from tests.cascades import SMALL_DEFORMABLE, compose_module, make_batch
-from tests.test_configs import compose_config
+from tests.helpers.cascades import SMALL_DEFORMABLE, compose_module, make_batch
+from tests.helpers.configs import compose_config
 
 STEPS, RANKS, IMAGES = 6, 2, 2
 WITHOUT_OBJECTS = {(2, 1), (3, 0), (3, 1)}

@@ -1,3 +1,5 @@
+"""Category sets of images, as a split meets them."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,15 +1,48 @@
-"""A model's weights as each release of mmdetection would have written them.
+"""Checkpoints: weights as each release of mmdetection wrote them, and a file that does harm.
 
-Written from what the releases did, not from the code under test: mmdetection's pull requests 1894
-(offsets of deformable convolutions) and 2374 (order of classes), and its docs/en/compatibility.md.
+The layouts are written from what the releases did, not from the code under test: mmdetection's pull
+requests 1894 (offsets of deformable convolutions) and 2374 (order of classes), and its
+docs/en/compatibility.md.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.checkpoints.reading import Checkpoint
+from tests.helpers.cascades import detector_config, spread_scores
+
+
+def make_weights():
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    return layers.state_dict()
+
+
+def assert_same(got, expected):
+    assert type(got) is dict
+    assert list(got) == list(expected)
+    for name, tensor in expected.items():
+        assert got[name].dtype == tensor.dtype
+        assert torch.equal(got[name], tensor)
+
+
+class Malicious:
+    """Its pickle creates a file when it is loaded as pickles usually are."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
 
 COMMON_OVERRIDES = (
     "module.num_classes=5",
@@ -193,3 +226,33 @@ REAL_NAMES: dict[str, tuple[tuple[str, tuple[int, ...], str | None, tuple[int, .
         ("roi_head.semantic_head.lateral_convs.0.conv.weight", (256, 256, 1, 1), None, ()),
     ),
 }
+
+
+LAYOUTS = ("v0.6", "v1", "v2", "v3")
+PATH = Path("old.pth")
+
+
+def make_detector(*overrides: str) -> Any:
+    """Random weights everywhere, the offsets and the batch statistics included."""
+    torch.manual_seed(7)
+    detector = build_detector(detector_config("htc_r50", *DEFORMABLE, *overrides))
+    spread_scores(detector)
+    with torch.no_grad():
+        for name, value in detector.state_dict().items():
+            if ".conv_offset." in name:
+                value.normal_(0, 0.5)
+            elif "running_mean" in name or name.endswith("bias"):
+                value.normal_(0, 0.1)
+            elif "running_var" in name:
+                value.uniform_(0.5, 1.5)
+    return detector
+
+
+def old(weights: dict[str, Tensor], layout: str, **notes: object) -> Checkpoint:
+    return Checkpoint(
+        path=PATH, weights=dict(written_by(weights, layout)), meta=notes_of(layout) | notes
+    )
+
+
+def config(*overrides: str, deformable: bool = True) -> dict[str, Any]:
+    return detector_config("htc_r50", *(DEFORMABLE if deformable else PLAIN), *overrides)

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import csv
+import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests.helpers.annotation_files import circle, run_text, write_csv
+
 # A name that is a legal file name and would do harm in a page that does not escape it.
 EVIL_NAME = "<img src=x onerror=alert(1)>\"'&.jpg"
-
-
-def disc(size_hw, y, x, radius):
-    rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
-    return (
-        ((rows + 0.5) / size_hw[0] - y) ** 2 + ((columns + 0.5) / size_hw[1] - x) ** 2
-    ) < radius**2
-
-
-def run_text(mask):
-    pixels = np.concatenate([[0], mask.T.ravel().astype(np.int8), [0]])
-    edges = np.flatnonzero(np.diff(pixels))
-    pairs = zip(edges[::2], edges[1::2], strict=True)
-    return " ".join(f"{start + 1} {end - start}" for start, end in pairs)
-
-
-def write_csv(path: Path, header: str, rows) -> Path:
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(","))
-        writer.writerows(rows)
-    return path
 
 
 def make_data(folder: Path, images: int = 6, size_hw=(120, 80)) -> Path:
@@ -48,11 +29,35 @@ def make_data(folder: Path, images: int = 6, size_hw=(120, 80)) -> Path:
         shift = 0.05 * (images - 1 - number) / images
         for place, category in enumerate(("4", "31", "31", "23_9")):
             y, x, radius = 0.2 + 0.2 * place, 0.5, 0.09
-            mask = disc(size_hw, y, x, radius)
+            mask = circle(size_hw, y, x, radius)
             truth.append((name, run_text(mask), *size_hw, category))
             if number or place:
-                shifted = disc((512, 512), y + shift, x, radius)
+                shifted = circle((512, 512), y + shift, x, radius)
                 submission.append((name, run_text(shifted), category.split("_")[0]))
     write_csv(folder / "train.csv", "ImageId,EncodedPixels,Height,Width,ClassId", truth)
     write_csv(folder / "submission.csv", "ImageId,EncodedPixels,ClassId", submission)
     return folder
+
+
+SCORE, NMS, MASK = (f"postprocess.{key}_threshold" for key in ("score", "nms_iou", "mask"))
+
+
+def write_sweep(folder: Path, *, scored: bool = True) -> None:
+    """A job for each of 2 x 3 x 2 thresholds."""
+    jobs = product([0.5, 0.3], [0.2, 0.3, 0.4], [0.45, 0.5])
+    for number, (score, nms, mask) in enumerate(jobs):
+        (folder / str(number)).mkdir(parents=True)
+        value = 0.1 + score / 2 - abs(nms - 0.3) + mask / 10 if scored else None
+        content = {
+            "identity": {},
+            "overrides": {"postprocess": "winner", SCORE: score, NMS: nms, MASK: mask},
+            "result": {
+                "competition_map": value,
+                "low": value and value - 0.02,
+                "high": value and value + 0.03,
+                "averaging": "per_class",
+                "scored_images": 40,
+                "objects": 100 + number,
+            },
+        }
+        (folder / str(number) / "result.json").write_text(json.dumps(content))

@@ -8,11 +8,30 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from src.synthetic.dataset import synthesize
 from src.train import train
-from tests.cascades import SMALL
-from tests.test_configs import compose_config
+from tests.helpers.cascades import SMALL
+from tests.helpers.configs import compose_config
 
 STEPS_PER_EPOCH = 6  # 13 training images in batches of two; one image is left out
+
+
+def generate_data(directory: Path, *, num_images: int = 16) -> None:
+    """Generate a data set of images of 96 x 96 px, and one test image."""
+    synthesize(
+        directory,
+        num_train_images=num_images,
+        num_test_images=1,
+        seed=3,
+        image_size=(96, 96),
+        difficulty=0.0,
+        clutter=0.0,
+        attributes_share=0.0,
+        grayscale_share=0.0,
+        rotated_share=0.0,
+        num_transposed_images=0,
+        workers=1,
+    )
 
 
 def overrides(data: Path, output: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,12 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 460, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 14, 16, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 14, 16, 42  # margins of a chart, in px
+_GAIN_LEFT, _GAIN_RIGHT, _GAIN_TOP, _GAIN_BOTTOM, _GAIN_ROW = 140, 46, 6, 40, 30
+_MAP_TOP, _MAP_BOTTOM, _CELL_WIDTH, _CELL_HEIGHT = 8, 44, 64, 34
+_CHARACTER = 6.6  # width of one in the tick labels, nearly
+_PALEST = 0.08  # opacity of the lowest score
+_SHARES = (0, 0.25, 0.5, 0.75, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ def threshold_curve(
     upper = [f"{x(t)},{y(band[1])}" for t, band in zip(thresholds, bands, strict=True)]
     lower = [f"{x(t)},{y(band[0])}" for t, band in zip(thresholds, bands, strict=True)]
     points = [f"{x(t)},{y(value)}" for t, value in zip(thresholds, per_threshold, strict=True)]
-    parts = _share_grid(y)
+    parts = _grid(y, _SHARES)
     parts += [_text(x(t), HEIGHT - _BOTTOM + 18, f"{t:.2f}", "middle") for t in thresholds]
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, "IoU threshold", "middle", "name"))
     parts.append(
@@ -80,31 +85,22 @@ def score_histogram(per_image: npt.NDArray[np.float64], bins: int = 20) -> Marku
     top = step * int(np.ceil(counts.max() / step))
     x = _Axis(0, 1, _LEFT, WIDTH - _RIGHT)
     y = _Axis(0, top, HEIGHT - _BOTTOM, _TOP)
-    parts: list[Markup] = []
+    parts = _grid(y, range(0, top + 1, step))
     for tick in range(0, top + 1, step):
-        parts += [_rule(y(tick)), _text(_LEFT - 8, y(tick) + 4, str(tick), "end")]
-    parts += [
-        _text(x(tick), HEIGHT - _BOTTOM + 18, f"{tick:g}", "middle")
-        for tick in (0, 0.25, 0.5, 0.75, 1)
-    ]
+        parts += [
+            _line("grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick))),
+            _text(_LEFT - 8, y(tick) + 4, str(tick), "end"),
+        ]
+    parts += [_text(x(tick), HEIGHT - _BOTTOM + 18, f"{tick:g}", "middle") for tick in _SHARES]
     parts.append(
         _text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, "score of an image", "middle", "name")
     )
     for count, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
         if count:
             box = (x(low) + 1, y(count), round(x(high) - x(low) - 2, 2), round(y(0) - y(count), 2))
-            parts.append(
-                Markup(
-                    '<rect class="bar" x="{}" y="{}" width="{}" height="{}" rx="1.5">'
-                    "<title>{}</title></rect>"
-                ).format(*box, f"{low:.2f} to {high:.2f}: {count} images")
-            )
+            parts.append(_rect("bar", box, f"{low:.2f} to {high:.2f}: {count} images"))
     mean = float(per_image.mean())
-    parts.append(
-        Markup('<line class="mark" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-            x(mean), _TOP - 4, HEIGHT - _BOTTOM
-        )
-    )
+    parts.append(_line("mark", (x(mean), _TOP - 4), (x(mean), HEIGHT - _BOTTOM)))
     anchor, offset = ("start", 6) if mean < 0.7 else ("end", -6)
     parts.append(_text(x(mean) + offset, _TOP + 6, f"mean {mean:.3f}", anchor, "value"))
     return _svg(parts, f"Images by score, mean {mean:.3f}")
@@ -122,10 +118,11 @@ def interval_bar(low: float, estimate: float, high: float) -> Markup:
     ).format(f"{estimate:.4f}, from {low:.4f} to {high:.4f}", x(low), x(high), x(estimate))
 
 
-def _share_grid(y: _Axis) -> list[Markup]:
+def _grid(y: _Axis, ticks: Iterable[float]) -> list[Markup]:
     parts: list[Markup] = []
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        parts += [_rule(y(tick)), _text(_LEFT - 8, y(tick) + 4, f"{tick:g}", "end")]
+    for tick in ticks:
+        parts.append(_line("grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick))))
+        parts.append(_text(_LEFT - 8, y(tick) + 4, f"{tick:g}", "end"))
     return parts
 
 
@@ -135,30 +132,6 @@ def _tick_step(largest: int) -> int:
     while largest > 5 * step:
         step = step * 5 // 2 if str(step)[0] == "2" else step * 2
     return step
-
-
-def _rule(y: float) -> Markup:
-    return Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-        _LEFT, WIDTH - _RIGHT, y, y
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-        kind, round(x, 2), round(y, 2), anchor, text
-    )
-
-
-def _svg(parts: Sequence[Markup], label: str) -> Markup:
-    return Markup(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(WIDTH, HEIGHT, label, Markup("").join(parts))
-
-
-_CELL_WIDTH, _CELL_HEIGHT = 64, 34
-_CHARACTER = 6.6  # width of one in the tick labels, nearly
-_PALEST = 0.08  # opacity of the lowest score
-_TOP, _BOTTOM = 8, 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +146,7 @@ class HeatMap:
 
 
 def best_scores(rows: Sequence[Mapping[str, Any]], x_key: str, y_key: str | None) -> HeatMap:
-    """The best score of the jobs at each pair of values.
+    """Return the best score of the jobs at each pair of values.
 
     Args:
         rows: Jobs with their overrides and ``competition_map``.
@@ -196,46 +169,77 @@ def best_scores(rows: Sequence[Mapping[str, Any]], x_key: str, y_key: str | None
 
 
 def heat_map(data: HeatMap) -> Markup:
-    """Draw it: the darker, the better; the best cell is framed."""
+    """Draw scores as cells: the darker, the better; the best cell is framed."""
     known = [score for line in data.scores for score in line if score is not None]
     low, high = min(known), max(known)
     left = 12 + _CHARACTER * max(len(value) for value in data.y_values) if data.y_key else 8
     width = left + _CELL_WIDTH * len(data.x_values) + 8
-    bottom = _TOP + _CELL_HEIGHT * len(data.y_values)
-    height = bottom + _BOTTOM
+    bottom = _MAP_TOP + _CELL_HEIGHT * len(data.y_values)
+    height = bottom + _MAP_BOTTOM
     parts: list[Markup] = []
     frame = Markup("")
     for row, line in enumerate(data.scores):
-        y = _TOP + _CELL_HEIGHT * row
+        y = _MAP_TOP + _CELL_HEIGHT * row
         if data.y_key:
             parts.append(_text(left - 8, y + 22, data.y_values[row], "end"))
         for column, score in enumerate(line):
             x = left + _CELL_WIDTH * column
             place = (round(x + 1, 2), y + 1, _CELL_WIDTH - 2, _CELL_HEIGHT - 2)
             if score is None:
-                parts.append(_rect("empty", place, "no job", 1))
+                parts.append(_rect("empty", place, "no job", radius=3))
                 continue
             share = 1.0 if high == low else (score - low) / (high - low)
             at = f"{data.x_key}={data.x_values[column]}"
             at += f", {data.y_key}={data.y_values[row]}" if data.y_key else ""
             opacity = round(_PALEST + (1 - _PALEST) * share, 3)
-            parts.append(_rect("cell", place, f"{at}: {score:.5f}", opacity))
+            parts.append(_rect("cell", place, f"{at}: {score:.5f}", radius=3, opacity=opacity))
             parts.append(_text(x + _CELL_WIDTH / 2, y + 22, f"{score:.4f}", "middle", "value"))
             if score == high and not frame:
-                frame = _rect("best", place, f"best: {at}", 1)
+                frame = _rect("best", place, f"best: {at}", radius=3)
     parts.append(frame)
     for column, value in enumerate(data.x_values):
         parts.append(_text(left + _CELL_WIDTH * (column + 0.5), bottom + 16, value, "middle"))
     parts.append(_text((left + width) / 2, bottom + 36, data.x_key, "middle", "name"))
     label = f"Best score by {data.x_key}" + (f" and {data.y_key}" if data.y_key else "")
-    return Markup(
-        '<svg class="chart" viewBox="0 0 {} {}" style="max-width: {}px" role="img" '
-        'aria-label="{}">{}</svg>'
-    ).format(round(width, 1), height, round(1.6 * width), label, Markup("").join(parts))
+    return _svg(parts, label, (round(width, 1), height), max_width_px=round(1.6 * width))
+
+
+def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draw what fixing each type of error would gain, with its interval.
+
+    Args:
+        rows: Rows of ``error_section``: kind, count, gain, low and high.
+    """
+    top = max(0.01, *(row["high"] for row in rows))
+    x = _Axis(0, top, _GAIN_LEFT, WIDTH - _GAIN_RIGHT)
+    bottom = _GAIN_TOP + _GAIN_ROW * len(rows)
+    parts: list[Markup] = []
+    for tick in _ticks(top):
+        parts.append(_line("grid", (x(tick), _GAIN_TOP), (x(tick), bottom)))
+        parts.append(_text(x(tick), bottom + 18, f"{tick:g}", "middle"))
+    for number, row in enumerate(rows):
+        y = _GAIN_TOP + _GAIN_ROW * number
+        parts.append(_text(_GAIN_LEFT - 8, y + 19, row["kind"], "end"))
+        low, gain, high = (x(max(0.0, row[end])) for end in ("low", "gain", "high"))
+        place = (_GAIN_LEFT, y + 6, round(gain - _GAIN_LEFT, 2), _GAIN_ROW - 12)
+        title = f"{row['kind']}: {row['gain']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
+        parts.append(_rect("bar part" if row["is_band"] else "bar", place, title))
+        parts.append(_line("whisker", (low, y + _GAIN_ROW / 2), (high, y + _GAIN_ROW / 2)))
+        parts.append(_text(high + 6, y + 19, f"{row['gain']:.3f}", "start", "value"))
+    middle = (_GAIN_LEFT + WIDTH - _GAIN_RIGHT) / 2
+    parts.append(_text(middle, bottom + 36, "gain", "middle", "name"))
+    return _svg(parts, "Gain of the score by type of error", (WIDTH, bottom + _GAIN_BOTTOM))
+
+
+def _ticks(top: float) -> list[float]:
+    """Return round numbers from 0 to ``top``, at most six."""
+    magnitude = 10.0 ** np.floor(np.log10(top))
+    step = next(m * magnitude for m in (0.2, 0.5, 1.0, 2.0) if top / (m * magnitude) <= 5)
+    return [round(step * number, 6) for number in range(int(top / step) + 1)]
 
 
 def _ordered(values: Sequence[Any]) -> list[Any]:
-    """Each value once: null, then numbers ascending, then texts and lists."""
+    """Return each value once: null, then numbers ascending, then texts and lists."""
     once = list({json.dumps(value): value for value in values}.values())
     return sorted(
         once,
@@ -255,8 +259,41 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
-def _rect(kind: str, place: tuple[float, ...], title: str, opacity: float) -> Markup:
+def _line(kind: str, start: tuple[float, float], end: tuple[float, float]) -> Markup:
+    return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+        kind, start[0], end[0], start[1], end[1]
+    )
+
+
+def _rect(
+    kind: str,
+    place: tuple[float, ...],
+    title: str,
+    *,
+    radius: float = 1.5,
+    opacity: float | None = None,
+) -> Markup:
+    """Return a rectangle at ``place``: x, y, width and height in px."""
+    shade = "" if opacity is None else Markup(' fill-opacity="{}"').format(opacity)
     return Markup(
-        '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="3" fill-opacity="{}">'
-        "<title>{}</title></rect>"
-    ).format(kind, *place, opacity, title)
+        '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="{}"{}><title>{}</title></rect>'
+    ).format(kind, *place, radius, shade, title)
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        kind, round(x, 2), round(y, 2), anchor, text
+    )
+
+
+def _svg(
+    parts: Sequence[Markup],
+    label: str,
+    size_wh: tuple[float, float] = (WIDTH, HEIGHT),
+    *,
+    max_width_px: float | None = None,
+) -> Markup:
+    style = "" if max_width_px is None else Markup(' style="max-width: {}px"').format(max_width_px)
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}"{} role="img" aria-label="{}">{}</svg>'
+    ).format(*size_wh, style, label, Markup("").join(parts))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from src.annotations.categories import LabelDescriptions
 from src.errors import InputError
@@ -20,6 +19,7 @@ from src.metrics.errors import BANDS, GROUPS, KINDS, POOR_MASK, SIZES, ErrorRepo
 from src.metrics.intervals import Interval, bootstrap_bands
 from src.reporting.charts import (
     best_scores,
+    gain_chart,
     heat_map,
     interval_bar,
     score_histogram,
@@ -30,8 +30,6 @@ from src.reporting.examples import Example, jpeg_data_uri
 from src.tuning.sweeps import TABLE_NAMES, SweepResults
 
 SHOWN_CLASSES = 20
-_WIDTH, _ROW = 460, 30
-_LEFT, _RIGHT, _TOP, _BOTTOM = 140, 46, 6, 40
 
 
 def error_section(
@@ -78,54 +76,6 @@ def error_section(
     }
 
 
-def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw what putting each kind right would give, with its interval.
-
-    Args:
-        rows: of ``error_section``: kind, count, gain, low and high.
-    """
-    top = max(0.01, *(row["high"] for row in rows))
-    scale = (_WIDTH - _LEFT - _RIGHT) / top
-    bottom = _TOP + _ROW * len(rows)
-    parts: list[Markup] = []
-    for tick in _ticks(top):
-        x = round(_LEFT + scale * tick, 2)
-        parts.append(
-            Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-                x, _TOP, bottom
-            )
-        )
-        parts.append(_text(x, bottom + 18, f"{tick:g}", "middle", "tick"))
-    for number, row in enumerate(rows):
-        y = _TOP + _ROW * number
-        parts.append(_text(_LEFT - 8, y + 19, row["kind"], "end", "tick"))
-        shown = f"{row['kind']}: {row['gain']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
-        parts.append(
-            Markup(
-                '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="1.5">'
-                "<title>{}</title></rect>"
-            ).format(
-                "bar part" if row["is_band"] else "bar",
-                _LEFT,
-                y + 6,
-                round(scale * max(0.0, row["gain"]), 2),
-                _ROW - 12,
-                shown,
-            )
-        )
-        low, high = (round(_LEFT + scale * max(0.0, row[end]), 2) for end in ("low", "high"))
-        parts.append(
-            Markup('<line class="whisker" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>').format(
-                low, high, y + _ROW / 2
-            )
-        )
-        parts.append(_text(high + 6, y + 19, f"{row['gain']:.3f}", "start", "value"))
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 36, "gain", "middle", "name"))
-    return Markup(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(_WIDTH, bottom + _BOTTOM, "Gain of the score by kind of error", Markup("").join(parts))
-
-
 def _gain_rows(
     named: Sequence[tuple[str, str, Sequence[int], Mapping[str, float]]],
 ) -> list[dict[str, Any]]:
@@ -143,19 +93,6 @@ def _gain_rows(
         }
         for number, name, attributes, gains in named
     ]
-
-
-def _ticks(top: float) -> list[float]:
-    """Round numbers from 0 to ``top``, at most six."""
-    magnitude = 10.0 ** np.floor(np.log10(top))
-    step = next(m * magnitude for m in (0.2, 0.5, 1.0, 2.0) if top / (m * magnitude) <= 5)
-    return [round(step * number, 6) for number in range(int(top / step) + 1)]
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str) -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-        kind, round(x, 2), round(y, 2), anchor, text
-    )
 
 
 @dataclass(frozen=True)

@@ -15,22 +15,25 @@ from rich.progress import Progress
 
 from src.annotations.image_names import match_ids
 from src.cli.entry_point import entry_point, to_plain
-from src.console import PlainConsole, say, say_once
-from src.datamodules.split import read_split
+from src.cli.scores import (
+    check_metric,
+    chosen_images,
+    interval_of,
+    open_ground_truth,
+    progress_bar,
+)
+from src.console import say, say_once
 from src.errors import InputError
-from src.metrics.competition import ImageObjects, check_averaging
+from src.metrics.competition import ImageObjects
 from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import (
     PairedInterval,
-    bootstrap_interval,
-    check_settings,
     paired_bootstrap_interval,
 )
 from src.metrics.scoring import (
     compare,
     is_score_file,
     open_submission,
-    open_truth,
     read_scores,
     score_comparison,
 )
@@ -61,7 +64,7 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
     path = job_file(config[side], "score.json", "submission.csv")
     if not path.exists():
         raise InputError(f"{side}={path}: no such file or folder")
-    wanted = None if config.split is None else read_split(Path(config.split)).validation
+    wanted = chosen_images(config)
     if is_score_file(path):
         scores = read_scores(path)
         for key in ("averaging", "use_attributes"):
@@ -79,18 +82,7 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
     if config.annotations is None:
         raise InputError(f"{side}={path}: annotations=... is needed to score it")
     with ExitStack() as opened:
-        truth = opened.enter_context(
-            open_truth(
-                config.annotations,
-                use_attributes=config.use_attributes,
-                images_directory=config.images,
-                exif=config.exif,
-                duplicates=config.duplicates,
-                label_descriptions=config.label_descriptions,
-                cache_dir=config.cache_dir,
-                progress=progress,
-            )
-        )
+        truth = opened.enter_context(open_ground_truth(config, progress))
         prediction: Mapping[str, ImageObjects] = (
             _stored(config, side, truth)
             if path.is_dir()
@@ -217,16 +209,15 @@ def _in_sample_summary(side: Side) -> dict[str, Any]:
 )
 def main(config: DictConfig) -> None:
     """Hydra's task: score both, resample the images, show the difference with its interval."""
-    check_averaging(config.averaging)
-    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
-    with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
+    check_metric(config)
+    with progress_bar() as progress:
         sides = {side: scores_of(config, side, progress) for side in SIDES}
     a, b = (sides[side].scores for side in SIDES)
     check_same_images(a, b)
     options = {key: config[key] for key in ("num_resamples", "confidence", "seed")}
     per_image = {"a": list(a.values()), "b": [b[name] for name in a]}
     paired = paired_bootstrap_interval(per_image["a"], per_image["b"], **options)
-    intervals = {side: bootstrap_interval(per_image[side], **options) for side in SIDES}
+    intervals = {side: interval_of(per_image[side], config) for side in SIDES}
     for side, own in intervals.items():
         print(
             f"{side}  {own.estimate:.5f}  {own.confidence:.0%} interval {own.low:.4f} to "

@@ -11,15 +11,20 @@ from omegaconf import DictConfig
 from rich.progress import Progress
 
 from src.cli.entry_point import entry_point, to_plain
+from src.cli.scores import (
+    check_metric,
+    chosen_images,
+    interval_of,
+    open_ground_truth,
+    progress_bar,
+)
 from src.console import PlainConsole, say
-from src.datamodules.split import read_split
 from src.errors import InputError
 from src.io import check_writable
-from src.metrics.competition import ImageObjects, check_averaging
+from src.metrics.competition import ImageObjects
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
-from src.metrics.intervals import bootstrap_interval, check_settings
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.metrics.scoring import compare, open_submission, score_comparison
 from src.postprocess.category_names import check_values, named_settings, names_for
 from src.postprocess.settings import SEARCHED_KEY
 from src.predictions.store import PredictionStore
@@ -63,8 +68,7 @@ def check_config(config: DictConfig) -> None:
             f"submission={config.submission} predictions={config.predictions}: give one of the two"
         )
     check_values(to_plain(config.postprocess))
-    check_averaging(config.averaging)
-    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+    check_metric(config)
     for key in ("num_worst", "num_best"):
         if not isinstance(config[key], int) or config[key] < 0:
             raise InputError(f"{key}={config[key]}: a number of images is wanted, 0 or more")
@@ -98,25 +102,16 @@ def open_predictions(
 
 def make_report(config: DictConfig, progress: Progress) -> Report:
     """Score, choose the images and draw them."""
-    split = None if config.split is None else read_split(Path(config.split))
+    image_ids = chosen_images(config)
     with (
-        open_truth(
-            config.annotations,
-            use_attributes=config.use_attributes,
-            images_directory=config.images,
-            exif=config.exif,
-            duplicates=config.duplicates,
-            label_descriptions=config.label_descriptions,
-            cache_dir=config.cache_dir,
-            progress=progress,
-        ) as truth,
+        open_ground_truth(config, progress) as truth,
         open_predictions(config, truth, progress) as prediction,
     ):
         comparison = compare(
             truth,
             prediction,
             prediction_name=config.submission or config.predictions,
-            image_ids=None if split is None else split.validation,
+            image_ids=image_ids,
         )
         errors = ErrorAccumulator(averaging=config.averaging)
         score = score_comparison(
@@ -126,12 +121,7 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             load_examples(comparison, chosen, config.images)
             for chosen in choose_examples(score, worst=config.num_worst, best=config.num_best)
         )
-        interval = bootstrap_interval(
-            score.per_image,
-            num_resamples=config.num_resamples,
-            confidence=config.confidence,
-            seed=config.seed,
-        )
+        interval = interval_of(score.per_image, config)
         return Report(
             title=config.title,
             score=score,
@@ -196,7 +186,7 @@ def main(config: DictConfig) -> None:
     check_config(config)
     if config.drawings_dir is not None:
         check_writable(Path(config.drawings_dir) / "drawing.jpg")
-    with Progress(console=PlainConsole(stderr=True), transient=True) as progress:
+    with progress_bar() as progress:
         report = make_report(config, progress)
     write_report(report, config.output)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)

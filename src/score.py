@@ -7,39 +7,33 @@ import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.progress import Progress
 
 from src.cli.entry_point import entry_point
-from src.cli.scores import score_summary, score_tables
+from src.cli.scores import (
+    check_metric,
+    chosen_images,
+    interval_of,
+    open_ground_truth,
+    progress_bar,
+    score_summary,
+    score_tables,
+)
 from src.console import PlainConsole
-from src.datamodules.split import read_split
 from src.io import check_writable
-from src.metrics.competition import check_averaging
-from src.metrics.intervals import bootstrap_interval, check_settings
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison, write_scores
+from src.metrics.scoring import compare, open_submission, score_comparison, write_scores
 from src.tuning.sweeps import job_file
 
 
 @entry_point("score")
 def main(config: DictConfig) -> None:
     """Hydra's task: score, show the tables, end with one line of JSON."""
-    check_averaging(config.averaging)
-    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+    check_metric(config)
     if config.output is not None:
         check_writable(config.output)
-    split = None if config.split is None else read_split(Path(config.split))
+    image_ids = chosen_images(config)
     with (
-        Progress(console=PlainConsole(stderr=True), transient=True) as progress,
-        open_truth(
-            config.annotations,
-            use_attributes=config.use_attributes,
-            images_directory=config.images,
-            exif=config.exif,
-            duplicates=config.duplicates,
-            label_descriptions=config.label_descriptions,
-            cache_dir=config.cache_dir,
-            progress=progress,
-        ) as truth,
+        progress_bar() as progress,
+        open_ground_truth(config, progress) as truth,
         open_submission(
             job_file(config.submission, "submission.csv"), truth, progress=progress
         ) as prediction,
@@ -48,16 +42,11 @@ def main(config: DictConfig) -> None:
             truth,
             prediction,
             prediction_name=config.submission,
-            image_ids=None if split is None else split.validation,
+            image_ids=image_ids,
         )
         score = score_comparison(comparison, averaging=config.averaging, progress=progress)
         labels, notes = comparison.labels, comparison.notes
-    interval = bootstrap_interval(
-        score.per_image,
-        num_resamples=config.num_resamples,
-        confidence=config.confidence,
-        seed=config.seed,
-    )
+    interval = interval_of(score.per_image, config)
     PlainConsole(file=sys.stdout).print(score_tables(score, interval, labels, notes))
     summary = score_summary(score, interval, config.use_attributes)
     if config.output is not None:

@@ -12,16 +12,18 @@ from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import Progress
 
 from src.cli.arguments import quote
 from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, to_plain
 from src.cli.locks import working_in
+from src.cli.scores import (
+    check_metric,
+    inputs_of,
+    progress_bar,
+)
 from src.console import PlainConsole
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
-from src.metrics.competition import check_averaging
-from src.metrics.intervals import check_settings
 from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.setting_checks import is_whole
 from src.postprocess.settings import PostprocessSettings
@@ -37,7 +39,7 @@ from src.tuning.search_results import (
     write_option,
 )
 from src.tuning.search_space import SearchSpace
-from src.tuning.session import Inputs, Session, open_session
+from src.tuning.session import Session, open_session
 from src.tuning.settings_search import SettingsSearch, Trial
 
 log = logging.getLogger(__name__)
@@ -53,8 +55,7 @@ def check_config(config: DictConfig) -> None:
     Raises:
         InputError: names the key, its value and what is legal.
     """
-    check_averaging(config.averaging)
-    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+    check_metric(config)
     for key, least in (("num_trials", 1), ("num_random_trials", 0), ("num_folds", 2), ("seed", 0)):
         if not is_whole(config[key], least):
             raise InputError(f"{key}={config[key]}: a whole number of at least {least} wanted")
@@ -72,10 +73,7 @@ def run(
         InputError: a file is missing or wrong, or there are too few images.
     """
     values = {key: check_values(to_plain(config[key])) for key in GROUPS}
-    names = ("predictions", "annotations", "images", "exif", "duplicates", "cache_dir")
-    inputs = Inputs(
-        sample_submission=None, partial=config.partial, **{name: config[name] for name in names}
-    )
+    inputs = inputs_of(config)
     keys = ("averaging", "num_folds", "seed", "num_random_trials")
     identity = {
         **inputs.fingerprint(),
@@ -89,7 +87,7 @@ def run(
         config.get("logger"), group=f"search {config.name}", directory=directory
     )
     with (
-        Progress(console=PlainConsole(stderr=True), transient=True) as progress,
+        progress_bar() as progress,
         open_session(
             inputs, FORMATS["imaterialist_2019"], remember=True, progress=progress
         ) as session,

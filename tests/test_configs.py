@@ -18,7 +18,7 @@ EXPERIMENTS = [path for path in OPTIONS if path.parts[0] == "experiment"]
 
 
 def test_every_file_is_counted() -> None:
-    assert len(FILES) == 52
+    assert len(FILES) == 53
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -36,6 +36,9 @@ def test_option_composes_and_builds(option: Path, tmp_path: Path) -> None:
     if group == "sweep":  # of thresholds
         config = compose_config("postprocess", [f"+sweep={name}", "output_dir=."])
         settings_from(to_plain(config.postprocess))
+        return
+    if group == "metric":
+        compose_config("score", [f"metric={name}"])
         return
     overrides = [f"paths.output_dir={tmp_path}", f"paths.data_dir={tmp_path}"]
     if option != Path("callbacks/default.yaml"):  # always there; others add to it

@@ -19,12 +19,16 @@ from rich.text import Text
 from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import working_in, writing
-from src.cli.scores import score_summary, score_tables
+from src.cli.scores import (
+    check_metric,
+    inputs_of,
+    interval_of,
+    score_summary,
+    score_tables,
+)
 from src.console import PlainConsole, say_once
 from src.errors import InputError
 from src.io import check_writable
-from src.metrics.competition import check_averaging
-from src.metrics.intervals import bootstrap_interval, check_settings
 from src.metrics.scoring import write_scores
 from src.postprocess.category_names import check_values, named_settings
 from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
@@ -147,12 +151,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     }
     if score is None:
         return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
-    interval = bootstrap_interval(
-        score.per_image,
-        num_resamples=config.num_resamples,
-        confidence=config.confidence,
-        seed=config.seed,
-    )
+    interval = interval_of(score.per_image, config)
     summary = score_summary(score, interval, use_attributes=False)
     origin: dict[str, Any] = {}
     if in_sample is not None:
@@ -200,13 +199,9 @@ def main(config: DictConfig) -> float | None:
         The score, None without truth.
     """
     values = check_values(to_plain(config.postprocess))
-    check_averaging(config.averaging)
-    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+    check_metric(config)
     format_named(config.format)
-    names = ("predictions", "annotations", "sample_submission", "images", "exif", "duplicates")
-    inputs = Inputs(
-        **{name: config[name] for name in (*names, "cache_dir")}, partial=config.partial
-    )
+    inputs = inputs_of(config)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     if not is_sweep():
         return run(config, inputs, console)["competition_map"]

@@ -1,18 +1,87 @@
-"""Scores as the commands show them: tables for a terminal, and one line of JSON."""
+"""Scores in the commands: the keys of the group ``metric``, tables, and one line of JSON."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+from omegaconf import DictConfig
 from rich.console import Group, RenderableType
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from src.annotations.categories import LabelDescriptions
-from src.metrics.competition import THRESHOLDS, CompetitionScore
-from src.metrics.inputs import class_key_name, class_key_text
-from src.metrics.intervals import Interval
+from src.console import PlainConsole
+from src.datamodules.split import read_split
+from src.metrics.competition import THRESHOLDS, CompetitionScore, check_averaging
+from src.metrics.inputs import RasterObjects, class_key_name, class_key_text
+from src.metrics.intervals import Interval, bootstrap_interval, check_settings
+from src.metrics.scoring import open_truth
+from src.tuning.session import Inputs
+
+
+def check_metric(config: DictConfig) -> None:
+    """Check the averaging and the settings of the bootstrap.
+
+    Raises:
+        InputError: names the key, its value and what is legal.
+    """
+    check_averaging(config.averaging)
+    check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr that leaves no trace."""
+    return Progress(console=PlainConsole(stderr=True), transient=True)
+
+
+def open_ground_truth(
+    config: DictConfig, progress: Progress
+) -> contextlib.AbstractContextManager[RasterObjects]:
+    """Open the annotations of a command as its configuration says; see ``open_truth``."""
+    return open_truth(
+        config.annotations,
+        use_attributes=config.use_attributes,
+        images_directory=config.images,
+        exif=config.exif,
+        duplicates=config.duplicates,
+        label_descriptions=config.label_descriptions,
+        cache_dir=config.cache_dir,
+        progress=progress,
+    )
+
+
+def inputs_of(config: DictConfig) -> Inputs:
+    """Return the files that a command with a prediction store reads."""
+    return Inputs(
+        predictions=config.predictions,
+        annotations=config.annotations,
+        sample_submission=config.get("sample_submission"),
+        images=config.images,
+        cache_dir=config.cache_dir,
+        partial=config.partial,
+        exif=config.exif,
+        duplicates=config.duplicates,
+    )
+
+
+def chosen_images(config: DictConfig) -> tuple[str, ...] | None:
+    """Return the validation images of ``split``; None where all images count."""
+    return None if config.split is None else read_split(Path(config.split)).validation
+
+
+def interval_of(per_image: npt.ArrayLike, config: DictConfig) -> Interval:
+    """Return the mean of the images' scores with its interval."""
+    return bootstrap_interval(
+        per_image,
+        num_resamples=config.num_resamples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
 
 
 def score_summary(

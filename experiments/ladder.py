@@ -1,4 +1,4 @@
-"""The seed's ladder climbed on generated images: ``python -m experiments.ladder``.
+"""The winner's ladder climbed on generated images: ``python -m experiments.ladder``.
 
 Each rung is the commands that a reader would type, run one after another
 (``experiments/rungs.py``). Their submissions are scored image by image, each is compared with the

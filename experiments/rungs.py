@@ -30,12 +30,12 @@ WITHOUT_S12 = f"{TUNED} postprocess.suppress_overlaps=false postprocess.min_area
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One line of the seed's table that has a score, or takes part in one."""
+    """One row of the winner's recipe that has a leaderboard score, or takes part in one."""
 
     name: str
     what: str
     folder: str  # below experiments/
-    leaderboard: float | None  # None: the seed has no figure before the next rung
+    leaderboard: float | None  # None: no figure before the next rung is known
     predictions: str  # key of PREDICTIONS
     settings: str  # of python -m src.postprocess
 

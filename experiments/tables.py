@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +91,10 @@ def table(measured: Sequence[Measured], conditions: Conditions) -> str:
         f"{sizes.steps} steps on {sizes.num_train_images - sizes.num_validation_images} images; "
         f"{sizes.num_validation_images} others chose its checkpoints. Commit {', '.join(commits)}; "
         f"{conditions.minutes:.0f} minutes for these rungs and what they build on (an interrupted "
-        "command counts from where it went on), on "
+        "command counts from where it resumed), on "
         f"{conditions.machine}."
     )
-    return "\n".join((HEAD, *(table_row(one) for one in measured), "", notes))
+    return "\n".join((HEAD, *(table_row(one) for one in measured), "", textwrap.fill(notes, 110)))
 
 
 def command_block(rungs: Iterable[Rung], sizes: Sizes) -> str:

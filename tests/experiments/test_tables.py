@@ -153,3 +153,10 @@ def test_every_rung_has_a_folder_whose_readme_can_be_written(tmp_path: Path) -> 
         copy.write_text(readme.read_text())
         for name in names:
             rewrite(copy, name, "new")
+
+
+def test_the_readmes_have_the_commands_of_today() -> None:
+    experiments = GOLDEN.parents[2] / "experiments"
+    for folder in FOLDERS:
+        rungs = [rung for rung in LADDER if rung.folder == folder]
+        assert command_block(rungs, Sizes()) in (experiments / folder / "README.md").read_text()

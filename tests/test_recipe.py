@@ -1,4 +1,4 @@
-"""The winning recipe: the composed configuration has SEED's values, and the README says where."""
+"""The winning recipe: the composed configuration has its values, and the README says where."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_each_key_is_told_once() -> None:
 
 
 def readme_rows() -> list[tuple[list[str], list[str], list[str]]]:
-    """The README's recipe table: the rows of SEED's table, config keys and files of each line."""
+    """The README's recipe table: the numbers of the rows, config keys and files of each line."""
     rows = []
     for line in (ROOT / "README.md").read_text().splitlines():
         if re.match(r"\| S\d+", line):

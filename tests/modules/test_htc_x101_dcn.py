@@ -1,4 +1,4 @@
-"""The winning model: built as the seed's table S1 says, trained a step, run on an image."""
+"""The winning model: built as row S1 of the recipe says, trained a step, run on an image."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.cascade_batches import compose_training, draw_batch
-from src.callbacks.step_seed import seed_step
+from src.callbacks.training_steps import seed_step
 from src.cli.entry_point import instantiate_all
 from src.mmdet_bridge.cascade.detectors import Detector
 from src.mmdet_bridge.cascade.samples import Batch

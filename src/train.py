@@ -16,12 +16,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
-from src.callbacks.composed_config import ComposedConfig
-from src.callbacks.data_fingerprint import DataFingerprint
 from src.callbacks.loggers import begin_at_step
-from src.callbacks.memory_advice import MemoryAdvice
-from src.callbacks.run_folder import RunFolderCallback, new_run_id
-from src.callbacks.run_record import RunRecordCallback, finishing
+from src.callbacks.run_record import (
+    ComposedConfig,
+    DataFingerprint,
+    RunFolder,
+    RunRecord,
+    finishing,
+    new_run_id,
+)
+from src.callbacks.training_steps import MemoryAdvice
 from src.cli import signals
 from src.cli.derived_config import take_classes, use_own_data
 from src.cli.entry_point import entry_point, instantiate_all, to_plain
@@ -109,7 +113,7 @@ def train(config: DictConfig) -> float | None:
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     advice = MemoryAdvice()
     run_id = new_run_id() if found is None else found.run_id
-    record = RunRecordCallback(config=plain_config, directory=config.paths.output_dir)
+    record = RunRecord(config=plain_config, directory=config.paths.output_dir)
     changes = [] if found is None else score_changes(found, plain_config)
     if changes:
         log.warning(
@@ -126,7 +130,7 @@ def train(config: DictConfig) -> float | None:
             advice,
             ComposedConfig(plain_config),
             DataFingerprint(),
-            RunFolderCallback(
+            RunFolder(
                 run_id=run_id,
                 clear=partial(
                     set_aside,

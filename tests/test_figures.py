@@ -48,7 +48,7 @@ COMMENT = re.compile(r"<!-- figures (?P<file>\S+)\n(?P<lines>.*?)-->", re.DOTALL
 # Numbers that are not measured: (page, or * for all; the number; why).
 STATED: list[tuple[str, str, str]] = [
     ("*", "95%", "the coverage of an interval"),
-    ("docs/clusters.md", "30 s", "a limit: src/callbacks/requeue.py"),
+    ("docs/clusters.md", "30 s", "a limit: src/callbacks/checkpoints.py"),
     ("docs/operations.md", "two seconds", "a guarantee: tests/faults/test_signals.py"),
     ("docs/operations.md", "60 s", "a limit: src/cli/locks.py"),
     ("docs/operations.md", "64 MB", "Docker's default"),

@@ -102,7 +102,7 @@ RECIPE: list[tuple[str, str, Any]] = [
     ("S7", "scheduler.gamma", 0.1),
     ("S7", "trainer.max_epochs", 20),
     # one an epoch, all kept
-    ("S7", "callbacks.run_checkpoint._target_", "src.callbacks.run_checkpoint.RunCheckpoint"),
+    ("S7", "callbacks.run_checkpoint._target_", "src.callbacks.checkpoints.RunCheckpoint"),
     ("S7", "callbacks.run_checkpoint.keep", None),
 ]
 

@@ -1,4 +1,4 @@
-"""Writes predictions to the prediction store while they are made, one series of shards a rank."""
+"""Write predictions to the prediction store while they are made, a series of shards per rank."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from src.predictions.store import PredictionStoreWriter
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Hand every predicted image, and every one that failed, to a ``PredictionStoreWriter``.
+    """Pass every predicted image, and every failed one, to a ``PredictionStoreWriter``.
 
-    After a prediction that ended well, every rank's part is in the folder.
+    After a prediction without an exception, every rank's part is in the folder.
 
     Args:
-        directory: the folder of the store.
-        meta: what the store says about itself. The writer refuses a folder with another one.
-        images_per_shard: a killed process loses at most so many images.
+        directory: Folder of the store.
+        meta: Description of the store. The writer refuses a folder with another one.
+        images_per_shard: A killed process loses at most this many images.
     """
 
     def __init__(self, *, directory: Path, meta: StoreMeta, images_per_shard: int = 64) -> None:
@@ -36,17 +36,17 @@ class PredictionWriter(BasePredictionWriter):
         self._failed: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Record which images the store is meant to hold, before the first is predicted.
+        """Record the images that the store will hold, before the first is predicted.
 
-        Every process does, with the same content; also where no image is left to predict, for a
-        store of an earlier version that does not say.
+        Every process does, with the same content; also where no image is left to predict, since a
+        store of an earlier version has no such record.
         """
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, CompetitionDataModule)
         write_expected(self.directory, datamodule.images_to_predict.image_ids)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the store; images of an earlier, killed run of the same settings are kept."""
+        """Open the store; images of a killed run with the same settings are kept."""
         if trainer.is_global_zero:
             clear_other_ranks(self.directory, trainer.world_size)
         self._writer = PredictionStoreWriter(
@@ -66,10 +66,8 @@ class PredictionWriter(BasePredictionWriter):
         trainer: Trainer,
         pl_module: LightningModule,
         prediction: Sequence[Candidates],
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        *_: Any,
+        **__: Any,
     ) -> None:
         """Write the images of one batch."""
         assert self._writer is not None
@@ -83,7 +81,7 @@ class PredictionWriter(BasePredictionWriter):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Keep what was predicted before the error, or before Ctrl-C."""
+        """Keep the images before the error, or before Ctrl-C."""
         if self._writer is not None:
             self._writer.flush()
 

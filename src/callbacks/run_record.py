@@ -1,35 +1,48 @@
-"""What a run was: its configuration, commit and command; told to every logger and to a file."""
+"""Run records: what a run is (id, commit, configuration, data), in its folder and checkpoints."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
+from src.annotations.image_files import look_at_images
+from src.annotations.store import AnnotationStore
+from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
-from src.io import read_json, write_json
+from src.io import printable, read_json, write_json
+from src.mmdet_bridge.checkpoints.reading import CONFIG_KEY, RUN_ID_KEY, read_run_id
 
 log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[2]
+FINGERPRINT_KEY = "data_fingerprint"
+PARTS = ("training", "validation")
 
 
-class RunRecordCallback(Callback):
+class RunRecord(Callback):
     """Log the composed configuration and the commit, and note each start in ``run.json``.
 
     Args:
-        config: the composed configuration as plain values.
-        directory: the run's folder.
+        config: The composed configuration as plain values.
+        directory: The run's folder.
     """
 
     def __init__(self, *, config: Mapping[str, Any], directory: str | Path) -> None:
@@ -37,11 +50,11 @@ class RunRecordCallback(Callback):
         self.directory = Path(directory)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Tell the loggers, once, before anything is measured."""
+        """Log once, before anything is measured."""
         if stage != "fit" or not trainer.is_global_zero:
             return
         version = read_commit(PROJECT)
-        self._note_start(version)
+        self._add_start(version)
         for logger in trainer.loggers:
             logger.log_hyperparams({**self.config, **version})
             if isinstance(logger, TensorBoardLogger):
@@ -51,8 +64,8 @@ class RunRecordCallback(Callback):
                 folder = Path(logger.experiment.dir).parent
                 log.info("W&B is offline (no WANDB_API_KEY); later: wandb sync %s", folder)
 
-    def _note_start(self, version: Mapping[str, Any]) -> None:
-        """Add this start to the run's earlier ones; the file is replaced as a whole."""
+    def _add_start(self, version: Mapping[str, Any]) -> None:
+        """Add this start to those in the file, which is replaced as a whole."""
         path = self.directory / "run.json"
         starts = _read_starts(path)
         time = datetime.now(UTC).isoformat(timespec="seconds")
@@ -61,27 +74,23 @@ class RunRecordCallback(Callback):
 
 
 def _read_starts(path: Path) -> list[Any]:
-    """Return the starts noted so far; a damaged file is set aside, the run needs it for nothing."""
+    """Return the starts so far; a damaged file is moved, since no run depends on it."""
     if not path.exists():
         return []
     try:
         starts = read_json(path)
         if not isinstance(starts, list):
-            raise InputError(f"{path}: must hold a list of starts, got {type(starts).__name__}")
+            raise InputError(f"run.json must be a list, got {type(starts).__name__} ({path})")
     except InputError as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        log.warning("%s; moved to %s, the record begins anew", error, aside.name)
+        log.warning("%s; moved to %s, a new record begins", error, aside.name)
         return []
     return starts
 
 
 def read_commit(directory: Path) -> dict[str, Any]:
-    """The commit of a working tree, and whether files that git follows differ from it.
-
-    Returns:
-        ``commit`` (40 hex digits) and ``commit_is_dirty``; both None where git knows of none.
-    """
+    """Return ``commit`` (40 hex digits) and ``commit_is_dirty``; both None outside of git."""
     try:
         commit = _git(directory, "rev-parse", "HEAD")
         dirty = bool(_git(directory, "status", "--porcelain", "--untracked-files=no"))
@@ -92,14 +101,14 @@ def read_commit(directory: Path) -> dict[str, Any]:
 
 @contextmanager
 def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
-    """End W&B's run with the block, however that ends, so that the next job starts its own."""
+    """End W&B's run with the block, also on an exception, so that the next job starts its own."""
     exit_code = 1
     try:
         yield
         exit_code = 0
     finally:
         if any(isinstance(logger, WandbLogger) for logger in loggers):
-            import wandb  # takes a second, and most runs do without
+            import wandb  # takes a second, and most runs do not use it
 
             if wandb.run is not None:
                 wandb.finish(exit_code=exit_code)
@@ -108,3 +117,241 @@ def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
 def _git(directory: Path, *arguments: str) -> str:
     command = ["git", "-C", str(directory), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+class ComposedConfig(Callback):
+    """Keep the composed configuration in checkpoints, for a comparison on resume.
+
+    Args:
+        config: Plain dicts, lists and values.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration."""
+        checkpoint[CONFIG_KEY] = self.config
+
+
+class DataFingerprint(Callback):
+    """Keep a fingerprint of each image and its annotations in checkpoints; compare it on resume.
+
+    Annotations are compared by content, image files by their size in bytes and in pixels. A
+    checkpoint of an earlier version, without a fingerprint, is not compared.
+    """
+
+    def __init__(self) -> None:
+        self._now: dict[str, dict[str, Any]] = {}
+        self._image_ids: dict[str, Sequence[str]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compute the fingerprint, once the data is open."""
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        if stage != "fit" or not isinstance(datamodule, CompetitionDataModule):
+            return
+        store = datamodule.store
+        positions = {
+            "training": [int(index) for index in datamodule.train_dataset.indices],
+            "validation": [
+                store.index_of(name) for name in datamodule.validation_dataset.image_ids
+            ],
+        }
+        for part, indices in positions.items():
+            self._image_ids[part] = [store.images[index].image_id for index in indices]
+            self._now[part] = _fingerprint(datamodule, store, indices)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the fingerprint."""
+        checkpoint[FINGERPRINT_KEY] = self._now
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Compare the fingerprint with the current data.
+
+        Raises:
+            InputError: Annotations or files of images changed; has their number and the first.
+        """
+        saved = checkpoint.get(FINGERPRINT_KEY) or {}
+        for part in PARTS:
+            if part in saved and part in self._now:
+                _compare(part, self._image_ids[part], saved[part], self._now[part])
+
+
+def _fingerprint(
+    datamodule: CompetitionDataModule, store: AnnotationStore, indices: Sequence[int]
+) -> dict[str, Any]:
+    """Return a digest of all ids, and each image's digest of annotations, bytes, height, width."""
+    assert datamodule.images is not None  # checked in setup
+    records = [store.images[index] for index in indices]
+    files = look_at_images(
+        datamodule.images, (record.file_name for record in records), store.image_files()
+    )
+    sizes = [
+        (file.num_bytes, *file.size_hw) if file is not None else (0, 0, 0)
+        for file in (files.get(record.file_name) for record in records)
+    ]
+    ids = json.dumps([record.image_id for record in records])
+    return {
+        "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+        "annotations": torch.from_numpy(store.digests[list(indices)].astype(np.int64)),
+        "files": torch.tensor(sizes, dtype=torch.int64).reshape(-1, 3),
+    }
+
+
+def _compare(
+    part: str, image_ids: Sequence[str], saved: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    if saved["image_ids_sha256"] != now["image_ids_sha256"]:
+        return  # another split, which RunCheckpoint checks
+    remedy = "give those, or start another run with name=..."
+    if wrong := _differing(saved["annotations"], now["annotations"]):
+        raise InputError(
+            f"the annotations of the {part} images must be those of the checkpoint, got others for "
+            f"{len(wrong)} of {len(image_ids)} images, the first is "
+            f"{printable(image_ids[wrong[0]])}: {remedy}"
+        )
+    if wrong := _differing(saved["files"], now["files"]):
+        then, found = (
+            "{} bytes, {} x {} px".format(*side["files"][wrong[0]].tolist())
+            for side in (saved, now)
+        )
+        raise InputError(
+            f"the files of the {part} images must be those of the checkpoint, got others for "
+            f"{len(wrong)} of {len(image_ids)} images, the first is "
+            f"{printable(image_ids[wrong[0]])} (then {then}, now {found}): {remedy}"
+        )
+
+
+def _differing(saved: Tensor, now: Tensor) -> list[int]:
+    differs = (saved != now).reshape(len(now), -1).any(dim=1)
+    return [int(index) for index in differs.nonzero().reshape(-1)]
+
+
+def new_run_id() -> str:
+    """Return a random id."""
+    return uuid.uuid4().hex[:12]
+
+
+class RunFolder(Callback):
+    """Mark a run's checkpoints with its id, and move others out of its folder before the first.
+
+    Nothing is moved before this start writes a checkpoint: one that is refused, or killed while it
+    reads its data, leaves the folder as it was.
+
+    A checkpoint lists the best files by their paths at that time. They are looked up in the current
+    folder, and missing ones, or those of another run, do not count.
+
+    Args:
+        run_id: Of this run; a resumed run keeps its own.
+        clear: Moves checkpoints that the run will not resume from. Takes the best ones, which stay;
+            None where no callback ranks: all of this run's stay.
+        ranks_anew: Whether scores of the checkpoint are not comparable with new ones: the best so
+            far, and the patience of early stopping, are reset.
+    """
+
+    def __init__(
+        self, *, run_id: str, clear: Callable[..., None], ranks_anew: bool = False
+    ) -> None:
+        self.run_id, self.ranks_anew = run_id, ranks_anew
+        self._clear: Callable[..., None] | None = clear
+        self._best: set[Path] | None = None
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adapt the state that callbacks restore to the current folder and configuration."""
+        states = checkpoint["callbacks"]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            state = states.get(callback.state_key)
+            if state is None:
+                continue
+            if isinstance(callback, ModelCheckpoint):
+                kept = {} if self.ranks_anew else self._own_files(callback, state)
+                states[callback.state_key] = _ranking(callback, state, kept)
+            elif isinstance(callback, EarlyStopping):
+                if self.ranks_anew:
+                    del states[callback.state_key]
+                else:  # Lightning would restore the checkpoint's patience
+                    states[callback.state_key] = {
+                        **state,
+                        "patience": callback.patience,
+                        "stopping_reason": EarlyStoppingReason.NOT_STOPPED.value,
+                    }
+        _fit_moving_average(trainer, pl_module, checkpoint)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the best checkpoints before others are made."""
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                self._best = (self._best or set()) | {Path(name) for name in callback.best_k_models}
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the id; before the first checkpoint of this start, clear the folder."""
+        checkpoint[RUN_ID_KEY] = self.run_id
+        clear, self._clear = self._clear, None
+        if clear is not None and trainer.is_global_zero:
+            clear(best=self._best)
+
+    def _own_files(self, callback: ModelCheckpoint, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the scores of the best checkpoints that still exist, by path."""
+        scores = {}
+        known = state.get("best_k_models")
+        for name, score in known.items() if isinstance(known, Mapping) else ():
+            path = Path(str(callback.dirpath)) / Path(name).name
+            if path.is_file() and read_run_id(path) == self.run_id:
+                scores[str(path)] = score
+        return scores
+
+
+def _ranking(
+    callback: ModelCheckpoint, state: Mapping[str, Any], scores: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the state of a ``ModelCheckpoint`` whose best checkpoints are these."""
+    best = max if callback.mode == "max" else min
+    worst = min if callback.mode == "max" else max
+    ranking = {
+        **state,
+        "dirpath": callback.dirpath,
+        "best_k_models": dict(scores),
+        "best_model_path": "",
+        "best_model_score": None,
+        "kth_best_model_path": "",
+        "kth_value": callback.kth_value,
+        "last_model_path": "",
+    }
+    if callback.monitor is None:
+        newest = Path(str(callback.dirpath)) / Path(str(state.get("best_model_path", ""))).name
+        ranking["best_model_path"] = str(newest) if newest.is_file() else ""
+    elif scores:
+        first = best(scores, key=lambda path: float(scores[path]))
+        ranking |= {"best_model_path": first, "best_model_score": scores[first]}
+        if len(scores) == callback.save_top_k:
+            last = worst(scores, key=lambda path: float(scores[path]))
+            ranking |= {"kth_best_model_path": last, "kth_value": scores[last]}
+    return ranking
+
+
+def _fit_moving_average(
+    trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]
+) -> None:
+    """Log that a moving average was switched on or off; if off, restore the trained weights.
+
+    The ``state_dict`` of a checkpoint with a moving average is the average.
+    """
+    has_average = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if has_average and "current_model_state" not in checkpoint:
+        log.warning("callbacks.ema: the checkpoint has no moving average, so it begins here")
+    elif not has_average and "current_model_state" in checkpoint:
+        pl_module.load_state_dict(checkpoint["current_model_state"])
+        log.warning(
+            "the checkpoint's moving average is dropped, because +callbacks=ema is not given now: "
+            "training resumes from the weights that were averaged"
+        )

@@ -117,7 +117,7 @@ _WARNINGS = (
     # The scores are those of all ranks already; averaging equal values could round:
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/trainer/connectors/logger_connector/result.py
     r"It is recommended to use `self\.log\('validation/.*', \.\.\., sync_dist=True\)` when logging",
-    # src.cli.resume and src.callbacks.run_folder say what changed, and what comes of it:
+    # src.cli.resume and src.callbacks.run_record say what changed, and what comes of it:
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/trainer/call.py
     re.escape(
         "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be "

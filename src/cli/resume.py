@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from src.callbacks.run_checkpoint import (
+from src.callbacks.checkpoints import (
     EPOCH_FILES,
     LAST_FILE,
     POSITION_KEY,
@@ -99,6 +99,7 @@ UNSAID_KEYS = (
     "callbacks.progress_log",
     "callbacks.learning_rate",
     "callbacks.training_speed",
+    "trainer.plugins",  # how files are written
 )
 # The callbacks of earlier versions in place of callbacks.evaluator.
 EARLIER_SCORERS = (
@@ -316,7 +317,10 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     if _is_of_earlier_version(saved):
         unsaid += (*EARLIER_SCORERS, EVALUATOR)
     for key in changed:
-        if key.startswith(("trainer.", "callbacks.")) and not _is_below(key, unsaid):
+        if not key.startswith(("trainer.", "callbacks.")) or _is_below(key, unsaid):
+            continue
+        # a class of this project that has another name now
+        if not (key.endswith("._target_") and str(saved.get(key)).startswith("src.")):
             log.warning(
                 "%s: %s in the checkpoint, %s now",
                 printable(key),

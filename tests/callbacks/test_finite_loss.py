@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from src.callbacks.checkpoint_files import WholeCheckpointIO
-from src.callbacks.finite_loss import FiniteLossCallback
+from src.callbacks.checkpoints import AtomicCheckpointIO
+from src.callbacks.training_steps import FiniteLoss
 from src.errors import InputError
 
 NAN, INF = float("nan"), float("inf")
@@ -48,7 +48,7 @@ def fit(
         accelerator="cpu",
         max_epochs=1,
         accumulate_grad_batches=accumulated,
-        callbacks=[FiniteLossCallback(tolerated_in_a_row=tolerated)],
+        callbacks=[FiniteLoss(tolerated_in_a_row=tolerated)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -103,7 +103,7 @@ def test_a_finite_loss_with_a_bad_gradient_is_left_out_too(
         lightning.Trainer(
             accelerator="cpu",
             max_steps=1,
-            callbacks=[FiniteLossCallback(tolerated_in_a_row=3)],
+            callbacks=[FiniteLoss(tolerated_in_a_row=3)],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -124,13 +124,13 @@ def test_a_finite_loss_with_a_bad_gradient_is_left_out_too(
 def test_a_wrong_count_is_named(value: Any) -> None:
     message = "callbacks.finite_loss.tolerated_in_a_row must be a whole number of 0 or more, got "
     with pytest.raises(InputError, match=message):
-        FiniteLossCallback(tolerated_in_a_row=value)
+        FiniteLoss(tolerated_in_a_row=value)
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     """Batch statistics, say, which no optimizer step writes: the checkpoint before them stands."""
     path = tmp_path / "last.ckpt"
-    files = WholeCheckpointIO()
+    files = AtomicCheckpointIO()
     files.save_checkpoint({"state_dict": {"bn.running_mean": torch.ones(2)}}, path)
     before = path.read_bytes()
     with pytest.raises(

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from src.callbacks.moving_average import ExponentialMovingAverage
+from src.callbacks.training_steps import ExponentialMovingAverage
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import load_state_dict
 from tests.helpers.configs import compose_config
@@ -193,7 +193,7 @@ def test_the_average_is_where_the_model_is() -> None:
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])
 def test_wrong_decay_is_named(decay: float) -> None:
     with pytest.raises(
-        InputError, match=rf"callbacks.ema.decay: {decay} given, 0 < decay < 1 want"
+        InputError, match=rf"callbacks.ema.decay must be above 0 and below 1, got {decay}"
     ):
         ExponentialMovingAverage(decay=decay)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from src.callbacks.progress_log import ProgressBar
+from src.callbacks.loggers import ProgressBar
 from src.cli.console import StdoutHandler
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.callbacks.training_speed import TrainingSpeedCallback
+from src.callbacks.training_steps import TrainingSpeed
 
 BATCH = {"inputs": [0, 0, 0]}
 
@@ -19,8 +19,8 @@ class Loop:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, device: str = "cpu") -> None:
         self.now = 100.0
         self.logged: dict[str, float] = {}
-        monkeypatch.setattr("src.callbacks.training_speed.time.perf_counter", lambda: self.now)
-        self.callback = TrainingSpeedCallback()
+        monkeypatch.setattr("src.callbacks.training_steps.time.perf_counter", lambda: self.now)
+        self.callback = TrainingSpeed()
         self.trainer: Any = SimpleNamespace(log_every_n_steps=2, world_size=4)
         self.module: Any = SimpleNamespace(
             device=torch.device(device), log_dict=lambda values, **_: self.logged.update(values)

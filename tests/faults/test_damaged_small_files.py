@@ -11,7 +11,7 @@ import pytest
 
 from src.annotations.categories import read_label_descriptions
 from src.annotations.formats import convert
-from src.callbacks.run_record import RunRecordCallback
+from src.callbacks.run_record import RunRecord
 from src.datamodules.split import read_split
 from src.errors import InputError
 from src.export_coco import read_image_numbers
@@ -63,11 +63,11 @@ def test_a_damaged_record_of_starts_keeps_no_run_from_resuming(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "run.json").write_text(content)
-    record = RunRecordCallback(config={}, directory=tmp_path)
+    record = RunRecord(config={}, directory=tmp_path)
     with caplog.at_level(logging.WARNING):
-        record._note_start({"commit": None})
+        record._add_start({"commit": None})
     assert "run.json" in caplog.text
-    assert "moved to run.json.damaged, the record begins anew" in caplog.text
+    assert "moved to run.json.damaged, a new record begins" in caplog.text
     assert [start["commit"] for start in read_json(tmp_path / "run.json")] == [None]
     assert (tmp_path / "run.json.damaged").read_text() == content
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from src.annotations.formats import convert
-from src.callbacks.checkpoint_files import WholeCheckpointIO
+from src.callbacks.checkpoints import AtomicCheckpointIO
 from src.datamodules.split import Split, write_split
 from src.errors import WriteError, describe_disk_error, find_disk_error
 from src.mmdet_bridge.checkpoints.reading import save_weights
@@ -55,7 +55,7 @@ def fill(folder: Path) -> None:
 
 
 def write_checkpoint(folder: Path) -> None:
-    WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(10**5)}}, folder / "o")
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(10**5)}}, folder / "o")
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -82,7 +82,7 @@ def test_a_file_that_does_not_fit_is_named_with_its_size(small: Path, kind: str)
 
 def test_the_old_file_stays(small: Path) -> None:
     path = small / "o"
-    WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(10)}}, path)
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(10)}}, path)
     before = path.read_bytes()
     with pytest.raises(WriteError):
         write_checkpoint(small)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.callbacks import run_checkpoint
+from src.callbacks import checkpoints
 from tests.helpers.runs import load, run, state_differences
 
 # A job of one task that no checkpoint of the run's own helps; a rate that no limit changes.
@@ -97,7 +97,7 @@ def test_a_validation_longer_than_slurms_patience_is_left_out(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_checkpoint, "VALIDATION_PATIENCE_S", 0.0)
+    monkeypatch.setattr(checkpoints, "VALIDATION_PATIENCE_S", 0.0)
     run(images, tmp_path / "whole", *OPTIONS, *options)
     output = tmp_path / "run"
     cut_off(

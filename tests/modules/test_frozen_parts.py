@@ -12,7 +12,7 @@ from lightning import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from src.callbacks.moving_average import ExponentialMovingAverage
+from src.callbacks.training_steps import ExponentialMovingAverage
 from tests.helpers.cascades import SMALL_BATCH_NORM, SMALL_DEFORMABLE, compose_module, make_batch
 
 FROZEN = ("detector.backbone.conv1.", "detector.backbone.bn1.", "detector.backbone.layer1.")

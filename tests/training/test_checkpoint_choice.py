@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.callbacks.checkpoint_files import WholeCheckpointIO, link
+from src.callbacks.checkpoints import AtomicCheckpointIO, hard_link
 from src.cli.resume import FoundCheckpoint, check_same_run, choose_checkpoint, set_aside
 from src.errors import InputError, WriteError
 from src.processes import process_identity
@@ -27,7 +27,7 @@ def write(
         "config": config,
         "state_dict": {"weight": torch.full((500,), float(step))},
     }
-    WholeCheckpointIO().save_checkpoint(content, path)
+    AtomicCheckpointIO().save_checkpoint(content, path)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     write(tmp_path / "epoch_00.ckpt", step=6, epoch=1, batches_done=0)
     write(tmp_path / "step_00000008.ckpt", step=8)
     write(tmp_path / "step_00000010.ckpt", step=10)
-    link(tmp_path / "step_00000010.ckpt", "last.ckpt")
+    hard_link(tmp_path / "step_00000010.ckpt", "last.ckpt")
     return tmp_path
 
 

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src import train as entry
-from src.callbacks.memory_advice import MemoryAdvice, describe
+from src.callbacks.training_steps import MemoryAdvice, describe_batch
 from src.cli.preflight import (
     build_trainer,
     check_devices,
@@ -275,17 +275,17 @@ def test_out_of_memory_names_the_images_and_what_to_lower(
 
     monkeypatch.setattr(CascadeModule, "training_step", run_out)
     message = (
-        r"^out of GPU memory in training, step 0; images of the batch \(height x width, objects\): "
-        r"\d+x\d+ \(\d+\), \d+x\d+ \(\d+\); lower datamodule\.batch_size, train_short_edge_px, "
-        r"train_long_edge_px, or give trainer\.precision=bf16-mixed$"
+        r"^out of GPU memory in training, step 0; images of the batch \(height x width, "
+        r"instances\): \d+x\d+ \(\d+\), \d+x\d+ \(\d+\); lower datamodule\.batch_size, "
+        r"train_short_edge_px, train_long_edge_px, or give trainer\.precision=bf16-mixed$"
     )
     with pytest.raises(InputError, match=message):
         run(images, tmp_path)
 
 
 def test_sizes_of_a_batch() -> None:
-    assert describe(make_batch()) == "96x80 (3), 64x96 (3)"
-    assert describe(make_batch(with_objects=False)) == "96x80, 64x96"
+    assert describe_batch(make_batch()) == "96x80 (3), 64x96 (3)"
+    assert describe_batch(make_batch(with_objects=False)) == "96x80, 64x96"
 
 
 def test_out_of_memory_in_validation_names_its_own_keys() -> None:
@@ -344,16 +344,14 @@ def test_a_run_without_loggers(images: Path, tmp_path: Path) -> None:
 def test_other_images_than_the_checkpoints_are_refused(images: Path, tmp_path: Path) -> None:
     steps = ("trainer.max_epochs=1", "trainer.limit_val_batches=0")
     run(images, tmp_path / "run", *steps)
-    with pytest.raises(
-        InputError, match="was trained on 13 images, and the 12 training images now"
-    ):
+    with pytest.raises(InputError, match="images must be the 13 of the checkpoint, got 12 others"):
         run(
             images,
             tmp_path / "run",
             "datamodule.num_validation_images=4",
             f"datamodule.split_file={tmp_path / 'split.json'}",
         )
-    with pytest.raises(InputError, match="is 4 images a step, the checkpoint's 2: the schedule"):
+    with pytest.raises(InputError, match="must be 2 images a step, as in the checkpoint, got 4: "):
         run(images, tmp_path / "run", "datamodule.batch_size=4")
     with pytest.raises(InputError, match=r"optimizer\.lr: 0\.0005 then, 0\.1 now"):
         run(images, tmp_path / "run", "optimizer.lr=0.1")

@@ -13,8 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.callbacks.checkpoint_files import WholeCheckpointIO, link
-from src.callbacks.run_checkpoint import RunCheckpoint
+from src.callbacks.checkpoints import AtomicCheckpointIO, RunCheckpoint, hard_link
 from src.cli.resume import (
     FoundCheckpoint,
     check_same_run,
@@ -50,7 +49,7 @@ def write(path: Path, *, run_id: str, step: int) -> None:
         "run_id": run_id,
         "state_dict": {"weight": torch.zeros(3)},
     }
-    WholeCheckpointIO().save_checkpoint(content, path)
+    AtomicCheckpointIO().save_checkpoint(content, path)
 
 
 def test_checkpoints_of_another_run_are_set_aside(
@@ -62,7 +61,7 @@ def test_checkpoints_of_another_run_are_set_aside(
     write(tmp_path / "best_epoch_02_score_0.3000.ckpt", run_id="new", step=8)
     write(tmp_path / "step_00000004.ckpt", run_id="new", step=4)
     write(tmp_path / "soup.ckpt", run_id="old", step=4)  # somebody's own
-    link(tmp_path / "step_00000004.ckpt", "last.ckpt")
+    hard_link(tmp_path / "step_00000004.ckpt", "last.ckpt")
     (tmp_path / "best.ckpt").symlink_to("best_epoch_00_score_0.5000.ckpt")
     kept = {tmp_path / "best_epoch_01_score_0.4000.ckpt"}
     set_aside(tmp_path, after_step=4, run_id="new", best=kept)
@@ -95,7 +94,7 @@ def test_an_ensemble_is_of_the_runs_own_checkpoints(
         "best_epoch_01_score_0.4000.ckpt"
     ]
     assert "another run wrote them: best_epoch_00_score_0.5000.ckpt" in caplog.text
-    with pytest.raises(InputError, match=r"ensemble\.best=2: 1 checkpoints with a score"):
+    with pytest.raises(InputError, match=r"ensemble\.num_best=2: 1 checkpoints with a score"):
         best_checkpoints(tmp_path, 2)
 
 
@@ -290,7 +289,7 @@ def test_old_epochs_are_dropped_unless_something_needs_them(tmp_path: Path) -> N
     for epoch in (0, 1, 2, 3, 98, 99, 100, 101):
         (tmp_path / f"epoch_{epoch:02d}.ckpt").touch()
     (tmp_path / "best.ckpt").symlink_to("epoch_01.ckpt")
-    link(tmp_path / "epoch_02.ckpt", "last.ckpt")
+    hard_link(tmp_path / "epoch_02.ckpt", "last.ckpt")
     ranking = ModelCheckpoint(dirpath=tmp_path, monitor="score", save_top_k=2)
     ranking.best_k_models = {str(tmp_path / "epoch_03.ckpt"): torch.tensor(0.5)}
     trainer = SimpleNamespace(checkpoint_callbacks=[ranking])

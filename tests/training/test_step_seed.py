@@ -8,7 +8,7 @@ import random
 import numpy as np
 import torch
 
-from src.callbacks.step_seed import seed_step
+from src.callbacks.training_steps import seed_step
 
 
 def draw(seed: int, rank: int, epoch: int, batch_index: int) -> tuple[float, float, float]:

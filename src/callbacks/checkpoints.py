@@ -1,42 +1,167 @@
-"""The checkpoints that a run resumes from: one an epoch, and one every so many steps."""
+"""Checkpoints: when a run saves them, how they are written, which one is ``best.ckpt``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from src.callbacks.checkpoint_files import link
-from src.callbacks.requeue import RequeueSignal
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
+from src.io import atomic_path, fsync
+from src.mmdet_bridge.checkpoints.reading import check_archive, check_finite
 
 log = logging.getLogger(__name__)
 
 EPOCH_FILES, STEP_FILES, LAST_FILE = "epoch_*.ckpt", "step_*.ckpt", "last.ckpt"
 LINKS = ("last.ckpt", "best.ckpt")
 REQUEUE_FILES = "hpc_ckpt_*.ckpt"  # Lightning's, in the folder above, when SLURM stops a job
-STEP_FILES_KEPT = 2  # the newest, and the one before for the case that the newest gets damaged
+STEP_FILES_KEPT = 2  # the newest, and the one before in case that the newest gets damaged
 POSITION_KEY = "position"
 VALIDATION_PATIENCE_S = 30.0  # of the 90 seconds or so between SLURM's signal and the job's end
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write to a temporary name, flush to the disk, then rename.
+
+    Lightning's own class builds the whole file in memory, then moves it from the folder of
+    temporary files, which on another disk is a copy that a kill cuts short.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; an existing file of that name stays until the new one is complete.
+
+        Raises:
+            InputError: A weight is not finite; nothing is written.
+        """
+        check_finite(checkpoint.get("state_dict", {}), path)
+        with (
+            atomic_path(path, sync=True, num_bytes=_num_bytes(checkpoint)) as partial,
+            partial.open("wb") as file,  # given a path, torch hides why it could not be written
+        ):
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = lambda storage, location: storage,
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        """Read a checkpoint without running code from it.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        check_archive(Path(path))
+        return super().load_checkpoint(path, map_location=map_location, weights_only=True)
+
+
+def hard_link(path: Path, name: str) -> None:
+    """Give a file a second name in its folder, replacing what had that name."""
+    with atomic_path(path.with_name(name)) as partial:
+        os.link(path, partial)
+    fsync(path.parent)
+
+
+def _num_bytes(content: Any) -> int:
+    """Return the bytes of the tensors in a checkpoint, nearly all of its file."""
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        return sum(map(_num_bytes, content.values()))
+    return sum(map(_num_bytes, content)) if isinstance(content, list | tuple) else 0
+
+
+class BestLink(Callback):
+    """Keep a link ``best.ckpt`` to the best checkpoint, whose own name has epoch and score.
+
+    Args:
+        monitor: Score by which a ``ModelCheckpoint`` keeps the best; None: there is no link.
+    """
+
+    def __init__(self, *, monitor: str | None) -> None:
+        self.monitor = monitor
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Point to the best, which was saved at the end of validation, before this hook."""
+        if not trainer.is_global_zero or self.monitor is None:
+            return
+        for callback in _rankings(trainer):
+            best = Path(callback.best_model_path)
+            if callback.monitor == self.monitor and callback.best_model_path and best.exists():
+                with atomic_path(best.with_name("best.ckpt")) as partial:
+                    partial.symlink_to(best.name)
+
+
+class RequeueSignal:
+    """Hold back SLURM's signal, at which Lightning saves ``hpc_ckpt_1.ckpt`` and requeues the job.
+
+    Lightning's handler saves at once: in the middle of a step whose weights are half updated, or of
+    a validation. The owner of the loop asks ``is_due`` where saving is safe, and then runs the
+    handler. Training continues until SLURM ends the job.
+    """
+
+    def __init__(self) -> None:
+        self._trainer: Trainer | None = None
+        self._signal = signal.SIGUSR1
+        self._received_at: float | None = None
+
+    def hold_back(self, trainer: Trainer) -> None:
+        """Replace Lightning's handler where it requeues: on SLURM, with ``auto_requeue``."""
+        environment = trainer._accelerator_connector.cluster_environment
+        if not isinstance(environment, SLURMEnvironment) or environment.requeue_signal is None:
+            return
+        handler = signal.getsignal(environment.requeue_signal)
+        handlers = getattr(handler, "signal_handlers", ())
+        if trainer._signal_connector._slurm_sigusr_handler_fn not in handlers:
+            return  # a user's own handler
+        self._trainer, self._signal = trainer, environment.requeue_signal
+        signal.signal(self._signal, self._receive)
+
+    def is_due(self, *, after_s: float = 0.0) -> bool:
+        """Return whether any process received the signal that long ago; call it on all of them."""
+        if self._trainer is None:
+            return False
+        waited = self._received_at is not None and time.monotonic() - self._received_at >= after_s
+        return self._trainer.strategy.reduce_boolean_decision(waited, all=False)
+
+    def handle(self) -> None:
+        """Have Lightning save its checkpoint and requeue the job; call it on all processes."""
+        assert self._trainer is not None
+        self._received_at = None
+        step = self._trainer.global_step
+        self._trainer._signal_connector._slurm_sigusr_handler_fn(self._signal, None)  # type: ignore[arg-type]
+        log.info("SLURM's requeue signal: saved at step %d for the requeued job", step)
+
+    def _receive(self, *_: Any) -> None:
+        self._received_at = self._received_at or time.monotonic()
+
+
 @dataclass(frozen=True)
 class StepBoundary:
-    """Everything trained so far went into optimizer steps: the place that a run resumes from.
+    """A place to resume from: all gradients so far went into optimizer steps.
 
     Attributes:
         step: Optimizer steps done.
-        epoch: Epoch that it lies in, 0 for the first.
+        epoch: Current epoch, 0 for the first.
         batches_done: Batches of each device in that epoch, in the order of the sampler.
-        loops: Lightning's progress there.
+        loops: Lightning's progress.
     """
 
     step: int
@@ -48,37 +173,37 @@ class StepBoundary:
 class RunCheckpoint(Checkpoint):
     """Save the run where resuming gives the weights of an uninterrupted run, bit for bit.
 
-    That is after an optimizer step in the middle of an epoch (``step_00000500.ckpt``), and after an
-    epoch with its validation (``epoch_00.ckpt``, kept). ``last.ckpt`` is a second name of the
-    newest. The run resumes with the first image of the epoch that it has not trained on, also where
-    ``max_time``, ``max_steps`` or a callback ended it in the middle of an epoch.
+    That is after an optimizer step within an epoch (``step_00000500.ckpt``), and after an epoch
+    with its validation (``epoch_00.ckpt``). ``last.ckpt`` is a second name of the newest. The run
+    resumes with the first image of the epoch that it has not trained on, also where ``max_time``,
+    ``max_steps`` or a callback ended it within an epoch.
 
     Lightning's ``ModelCheckpoint`` also saves between an epoch's last step and its validation,
-    which is left out when the run resumes, and between batches whose gradients are accumulated. One
-    that monitors a score has to stand before this one, so that what it knows is saved here.
+    which the resumed run would leave out, and between batches whose gradients are accumulated. List
+    a score-monitoring ``ModelCheckpoint`` before this callback so that its state is saved.
 
     Args:
         dirpath: Folder of the checkpoints.
         every_n_train_steps: Optimizer steps between two checkpoints within an epoch.
-        keep: Epochs whose checkpoints are kept, the newest; None: all. One that ``best.ckpt`` or
-            ``last.ckpt`` stands for, or that is kept for its score, stays in any case.
+        keep: Number of epochs whose checkpoints are kept, the newest; None: all. One that
+            ``best.ckpt`` or ``last.ckpt`` is a name of, or that is kept for its score, stays.
 
     Raises:
-        InputError: A number of steps, or of epochs, below 1.
+        InputError: ``every_n_train_steps`` or ``keep`` is below 1.
     """
 
     def __init__(self, *, dirpath: str, every_n_train_steps: int, keep: int | None = None) -> None:
         if every_n_train_steps < 1:
             raise InputError(
-                f"callbacks.run_checkpoint.every_n_train_steps={every_n_train_steps}: 1 or more "
-                "is legal"
+                "callbacks.run_checkpoint.every_n_train_steps must be 1 or more, got "
+                f"{every_n_train_steps}"
             )
         if keep is not None and keep < 1:
             raise InputError(
                 f"callbacks.run_checkpoint.keep must be 1 or more, or null for all, got {keep}"
             )
         self.keep = keep
-        self._is_size_said = False
+        self._is_size_logged = False
         self.directory = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self._saved_step = 0
@@ -95,9 +220,9 @@ class RunCheckpoint(Checkpoint):
         self._boundary = None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Save where it is time, gradients are used up, and another step follows at once."""
+        """Save where it is due, no gradient is accumulated, and another step follows at once."""
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         assert fetcher is not None
         if loop._should_accumulate():
@@ -116,17 +241,11 @@ class RunCheckpoint(Checkpoint):
             self._save_boundary(trainer)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Do not let a long validation cost a job its place in SLURM's queue.
+        """Requeue the job before SLURM ends it, where a validation takes long.
 
-        The requeued job resumes after the steps of this epoch and leaves this validation out.
+        The requeued job resumes after the steps of this epoch and skips this validation.
         """
         if trainer.sanity_checking or self._boundary is None:
             return
@@ -134,7 +253,7 @@ class RunCheckpoint(Checkpoint):
             self._save_for_requeued_job()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save an epoch that is done, or as far as it was trained where the run ends within it."""
+        """Save a complete epoch, or the last step where the run ends within an epoch."""
         self._ended_with_epoch = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         if self._ended_with_epoch:
             self._saves_epoch = True
@@ -146,7 +265,7 @@ class RunCheckpoint(Checkpoint):
             self._save_boundary(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the epochs' checkpoints."""
+        """Remove all but the epochs' checkpoints."""
         if trainer.is_global_zero and self._ended_with_epoch:
             for path in [*self.directory.glob(STEP_FILES), *_requeue_files(trainer)]:
                 path.unlink()
@@ -154,41 +273,38 @@ class RunCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add where the data resumes, to the checkpoints of this class only."""
-        # A limit of time is one of each start: a run that was resumed would else stop at once.
+        """Add the position in the data, to the checkpoints of this callback only."""
+        # max_time holds for each start; with the Timer's state a resumed run would stop at once
         checkpoint["callbacks"].pop("Timer", None)
         if self._saves_epoch:
-            checkpoint[POSITION_KEY] = {
-                "epoch": _epochs_processed(trainer),
-                "batches_done": 0,
-                "stopped_early": _is_stopped_early(trainer),
-                **_data(trainer),
-            }
+            position = {"epoch": _epochs_processed(trainer), "batches_done": 0}
         elif self._saves_boundary and self._boundary is not None:
-            # Where an epoch is broken off, Lightning's own progress says that it is done.
+            # within an epoch that ends early, Lightning's own progress says that it is complete
             checkpoint["loops"]["fit_loop"] = self._boundary.loops
             if trainer.validating and "current_model_state" in checkpoint:
-                # A moving average has changed places with the weights that are trained.
+                # a moving average is swapped with the trained weights
                 checkpoint["state_dict"], checkpoint["current_model_state"] = (
                     checkpoint["current_model_state"],
                     checkpoint["state_dict"],
                 )
-            checkpoint[POSITION_KEY] = {
+            position = {
                 "epoch": self._boundary.epoch,
                 "batches_done": self._boundary.batches_done,
-                "stopped_early": _is_stopped_early(trainer),
-                **_data(trainer),
             }
+        else:
+            return
+        is_stopped_early = _is_stopped_early(trainer)
+        checkpoint[POSITION_KEY] = {**position, "stopped_early": is_stopped_early, **_data(trainer)}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let the data resume where the checkpoint says.
+        """Resume the data where the checkpoint was saved.
 
         Raises:
-            InputError: other training images or batches than the checkpoint's.
+            InputError: Training images or batches are not the checkpoint's.
         """
-        # Checkpoints written before 2026-11-28 say photos.
+        # keys of older checkpoints say photos
         position = {
             key.replace("photos", "images"): value
             for key, value in checkpoint[POSITION_KEY].items()
@@ -199,9 +315,9 @@ class RunCheckpoint(Checkpoint):
         _datamodule(trainer).go_on(epoch=position["epoch"], batches_done=position["batches_done"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin an epoch as an epoch, also in runs that are limited by ``max_steps``.
+        """Start a new epoch on resume where ``max_steps`` is set.
 
-        Lightning takes it there for one that waits to be finished, and ends it a second time; see
+        Lightning would finish the old one twice; see
         https://github.com/Lightning-AI/pytorch-lightning/issues/19617
         """
         self._requeue.hold_back(trainer)
@@ -232,21 +348,21 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.directory / name, weights_only=False)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
-            link(self.directory / name, LAST_FILE)
+            hard_link(self.directory / name, LAST_FILE)
             for path in sorted(self.directory.glob(STEP_FILES))[:-STEP_FILES_KEPT]:
                 path.unlink()
             for path in self._used_requeue_files:
                 path.unlink(missing_ok=True)
             self._used_requeue_files = []
             if self._saves_epoch:
-                self._say_size(trainer, (self.directory / name).stat().st_size)
+                self._log_size(trainer, (self.directory / name).stat().st_size)
                 self._drop_old_epochs(trainer)
 
-    def _say_size(self, trainer: Trainer, num_bytes: int) -> None:
-        """Say once how many checkpoints are kept, and what they take on the disk."""
-        if self._is_size_said:
+    def _log_size(self, trainer: Trainer, num_bytes: int) -> None:
+        """Log once how many checkpoints are kept, and their size on the disk."""
+        if self._is_size_logged:
             return
-        self._is_size_said = True
+        self._is_size_logged = True
         best = sum(max(0, callback.save_top_k) for callback in _rankings(trainer))
         limit = trainer.max_epochs or -1
         kept = f"the newest {self.keep} epochs" if self.keep is not None else "all epochs"
@@ -260,7 +376,7 @@ class RunCheckpoint(Checkpoint):
         )
 
     def _drop_old_epochs(self, trainer: Trainer) -> None:
-        """Remove the checkpoints of epochs that are no longer kept."""
+        """Remove the checkpoints of epochs before the newest ones."""
         if self.keep is None:
             return
         links = [path for name in LINKS if (path := self.directory / name).exists()]
@@ -285,7 +401,7 @@ def _requeue_files(trainer: Trainer) -> list[Path]:
 
 
 def _is_stopped_early(trainer: Trainer) -> bool:
-    """Return whether an early stopping ends the run now, so that no start trains it on."""
+    """Return whether early stopping ends the run now, so that it is not to be resumed."""
     return (
         trainer.should_stop
         and trainer.fit_loop._can_stop_early
@@ -297,7 +413,7 @@ def _is_stopped_early(trainer: Trainer) -> bool:
 
 
 def _epochs_processed(trainer: Trainer) -> int:
-    """Return the epochs whose batches are done; one more than completed in an epoch's end."""
+    """Return the epochs whose batches are done; in ``on_train_epoch_end`` the current one is."""
     return int(trainer.fit_loop.epoch_progress.current.state_dict()["processed"])
 
 
@@ -308,10 +424,10 @@ def _datamodule(trainer: Trainer) -> CompetitionDataModule:
 
 
 def _data(trainer: Trainer) -> dict[str, Any]:
-    """What the place in the data depends on."""
+    """Return what a position in the data depends on."""
     datamodule = _datamodule(trainer)
-    images = datamodule.train_dataset
-    names = [images.store.images[index].image_id for index in images.indices]
+    dataset = datamodule.train_dataset
+    names = [dataset.store.images[index].image_id for index in dataset.indices]
     return {
         "devices": trainer.world_size,
         "batch_size": datamodule.batch_size,
@@ -326,20 +442,21 @@ def _data(trainer: Trainer) -> dict[str, Any]:
 def _check_data(found: dict[str, Any], saved: dict[str, Any]) -> None:
     if found["training_images_sha256"] != saved["training_images_sha256"]:
         raise InputError(
-            f"the checkpoint was trained on {saved['training_images']} images, and the "
-            f"{found['training_images']} training images now are others: give the split and the "
-            "annotations of then, or start another run with name=..."
+            f"training images must be the {saved['training_images']} of the checkpoint, got "
+            f"{found['training_images']} others: give its split and annotations, or start another "
+            "run with name=..."
         )
     if found["images_a_step"] != saved["images_a_step"]:
         raise InputError(
-            f"devices x datamodule.batch_size x trainer.accumulate_grad_batches is "
-            f"{found['images_a_step']} images a step, the checkpoint's {saved['images_a_step']}: "
-            "the schedule counts steps, so keep the product, or start another run with name=..."
+            "devices x datamodule.batch_size x trainer.accumulate_grad_batches must be "
+            f"{saved['images_a_step']} images a step, as in the checkpoint, got "
+            f"{found['images_a_step']}: the schedule counts steps, so keep the product, or start "
+            "another run with name=..."
         )
     shape = ("devices", "batch_size")
     if saved["batches_done"] and any(found[key] != saved[key] for key in shape):
         raise InputError(
-            f"the checkpoint is in the middle of an epoch of batches of {saved['batch_size']} on "
-            f"{saved['devices']} device(s); batches of {found['batch_size']} on "
-            f"{found['devices']} resume from an epoch's end only: resume=.../epoch_XX.ckpt"
+            f"batches must be of {saved['batch_size']} on {saved['devices']} device(s) to resume "
+            f"within an epoch, got {found['batch_size']} on {found['devices']}; resume from an "
+            "epoch's end: resume=.../epoch_XX.ckpt"
         )

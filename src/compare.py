@@ -49,14 +49,14 @@ SIDES = ("a", "b")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What is compared."""
+    """One of the two results that are compared."""
 
     scores: Mapping[str, float]  # of each image, by image id
     in_sample: InSample | None  # None where no search is known to have chosen by these images
 
 
 def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
-    """The score of each image of one side.
+    """Return the score of each image of one side.
 
     Raises:
         InputError: a file is missing or wrong, or a score file is of another averaging.
@@ -124,7 +124,7 @@ def _score(
     config: DictConfig,
     progress: Progress,
 ) -> Mapping[str, float]:
-    """Of the images that have both, and are wanted."""
+    """Score the images that both sides have and that are wanted."""
     name = f"{side}={config[side]}"
     names = set(truth if wanted is None else match_ids(wanted, truth))
     image_ids = [image_id for image_id in truth if image_id in prediction and image_id in names]
@@ -156,7 +156,7 @@ def check_same_images(a: Mapping[str, float], b: Mapping[str, float]) -> None:
 
 
 def verdict(paired: PairedInterval, *, in_sample: bool = False) -> str:
-    """What the interval says, in a word or two.
+    """Return the verdict that the interval gives, in a word or two.
 
     Args:
         paired: The difference with its interval.
@@ -171,7 +171,7 @@ def verdict(paired: PairedInterval, *, in_sample: bool = False) -> str:
 
 
 def in_sample_notes(sides: Mapping[str, Side]) -> dict[str, str]:
-    """A sentence for each side whose settings a search chose by images that are compared."""
+    """Return a sentence for each side whose settings were searched on images that are compared."""
     notes = {
         name: side.in_sample.sentence(f"{name}'s settings", side.scores)
         for name, side in sides.items()
@@ -181,7 +181,7 @@ def in_sample_notes(sides: Mapping[str, Side]) -> dict[str, str]:
 
 
 def sweep_note(side: str, path: str) -> str | None:
-    """A sentence where a side is one of the jobs of a sweep."""
+    """Return a sentence where a side is one of a sweep's jobs."""
     given = Path(path)
     folder = given if given.is_dir() else given.parent
     jobs = len(list(folder.parent.glob(f"*/{RESULT_NAME}")))

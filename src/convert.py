@@ -73,7 +73,7 @@ def print_report(report: ConversionReport, *, output: str) -> None:
 
 
 def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
-    """Findings as a table, repaired ones first, cut after the first ``_MOST_FINDINGS``."""
+    """Return the findings as a table, repaired ones first, at most ``_MOST_FINDINGS`` of them."""
     title = f"{len(findings)} images are annotated with another size than their images have"
     if any(finding.annotated_hw == finding.image_hw for finding in findings):
         title += ", or turned"

@@ -27,7 +27,7 @@ from src.predictions.store import PredictionStore
 
 
 def read_image_numbers(path: Path) -> dict[str, int]:
-    """COCO's number of each image by file name, from a file of COCO annotations.
+    """Read COCO's id of each image by file name from a file of COCO annotations.
 
     Raises:
         InputError: no such file, no such JSON, a file name that leads out of the image folder, or
@@ -57,7 +57,7 @@ def read_image_numbers(path: Path) -> dict[str, int]:
 
 
 def number_images(store: PredictionStore, annotations: str | None) -> Mapping[str, int]:
-    """COCO's number of each image of the store.
+    """Return COCO's id of each image of the store.
 
     Without a file, as src.convert numbers the same images: by place, from 1. An image id is a file
     name, or one without its suffix, or with folders left out where no other file is called so.

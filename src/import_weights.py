@@ -105,7 +105,7 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
 
 
 def _with_number_of_ids(config: DictConfig) -> Any:
-    """The configuration as plain values; ids alone say how many classes there are."""
+    """Return the configuration as plain values; ids alone say how many classes there are."""
     module = config.module
     if module.category_ids is not None and len(module.category_ids) != module.num_classes:
         if "module.num_classes" in overridden_keys():
@@ -118,7 +118,7 @@ def _with_number_of_ids(config: DictConfig) -> Any:
 
 
 def _category_ids(module: Mapping[str, Any], known: ClassList | None, source: Path) -> list[int]:
-    """The category of each of the model's classes.
+    """Return the category of each of the model's classes.
 
     Raises:
         InputError: the file has ids, of another number of classes, and none are given.

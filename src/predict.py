@@ -78,7 +78,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
 
 
 def late_fusion_of(config: DictConfig) -> LateFusion | None:
-    """The settings of ``fusion=late``; None for ``fusion=cascade``.
+    """Return the settings of ``fusion=late``; None for ``fusion=cascade``.
 
     Raises:
         InputError: a value that is not legal; names its key.
@@ -94,7 +94,7 @@ def late_fusion_of(config: DictConfig) -> LateFusion | None:
 
 
 def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) -> StoreMeta:
-    """What the store says about itself: everything that its content depends on."""
+    """Return what the store records about itself: everything that its content depends on."""
     module = config.module
     fusion = to_plain(config.fusion)
     is_late = fusion["kind"] == "late"

@@ -37,7 +37,7 @@ from src.tuning.sweeps import job_file, read_results, score_in_words
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:
-    """What the page says about the run, in words."""
+    """Return the settings that the page shows, in words."""
     settings = []
     if config.submission is not None:
         settings.append(("Submission", config.submission))
@@ -80,7 +80,7 @@ def check_config(config: DictConfig) -> None:
 def open_predictions(
     config: DictConfig, truth: RasterObjects, progress: Progress
 ) -> Iterator[Mapping[str, ImageObjects]]:
-    """The objects of the submission, or those of the prediction store under ``postprocess``."""
+    """Open the submission, or the prediction store under ``postprocess``."""
     if config.submission is not None:
         path = job_file(config.submission, "submission.csv")
         with open_submission(path, truth, progress=progress) as submission:
@@ -140,14 +140,14 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
 
 
 def step_notes(prediction: Mapping[str, ImageObjects]) -> list[str]:
-    """What a reader should know about steps of post-processing that took most detections."""
+    """Return a sentence for each post-processing step that removed most detections."""
     return prediction.step_warnings if isinstance(prediction, StoredObjects) else []
 
 
 def in_sample_notes(
     config: DictConfig, truth: RasterObjects, image_ids: Sequence[str]
 ) -> list[str]:
-    """What a reader should know where a search chose the settings by images of the report."""
+    """Return a sentence where the settings were searched on images of the report."""
     found = (
         find_in_sample(to_plain(config.postprocess), truth, image_ids, where="postprocess")
         if config.submission is None

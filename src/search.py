@@ -192,7 +192,7 @@ def _shown(path: Path) -> int:
 
 
 def _scorer(session: Session, averaging: Any) -> Any:
-    """A function from settings to (M,) the images' scores, which remembers."""
+    """Return a cached function from settings to the images' scores, shape (M,)."""
     known: dict[str, Scores] = {}
 
     def score(settings: PostprocessSettings) -> Scores:

@@ -206,7 +206,7 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
 
 
 def best_score(trainer: lightning.Trainer) -> float | None:
-    """The best score that checkpoints were kept by, or the last one where none are kept."""
+    """Return the best score that checkpoints were kept by, or the last one where none are kept."""
     scores = [getattr(kept, "best_model_score", None) for kept in trainer.checkpoint_callbacks]
     scores.append(trainer.callback_metrics.get("validation/competition_map"))
     return next((float(score) for score in scores if score is not None), None)

@@ -20,7 +20,7 @@ from src.submission.validation import Findings, check_submission
 
 
 def chosen_format(name: str, submission: Path) -> SubmissionFormat:
-    """The format that is asked for; ``auto``: 2020 where the file has its column AttributesIds.
+    """Return the format that is asked for; ``auto``: told from the columns.
 
     Raises:
         InputError: no such format.
@@ -34,7 +34,7 @@ def chosen_format(name: str, submission: Path) -> SubmissionFormat:
 
 
 def image_sizes(images: str | None, image_ids: list[str]) -> dict[str, tuple[int, int]]:
-    """(height, width) of each image that is there, by image id.
+    """Return (height, width) of each image that is there, by image id.
 
     Raises:
         InputError: no such folder, or an image cannot be read.

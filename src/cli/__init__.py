@@ -1,1 +1,1 @@
-"""What commands share beside their configuration: signals, locks, arguments."""
+"""Parts that the commands share: entry point, arguments, checks, resuming, signals, locks."""

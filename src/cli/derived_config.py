@@ -145,7 +145,7 @@ LARGEST_EDGE_PX = 100_000
 
 @dataclass(frozen=True)
 class Carried:
-    """What is taken.
+    """Values that prediction takes from its checkpoints.
 
     Attributes:
         classes: the models' classes.
@@ -211,7 +211,7 @@ def _classes(
 def _classes_of_weights(
     checkpoint: Checkpoint, category_ids: list[int] | None, count: int | None
 ) -> ClassList:
-    """The classes of a file that does not name them."""
+    """Return the classes of a file that does not name them."""
     if category_ids is not None:
         return ClassList(tuple(category_ids))
     if count is None:
@@ -229,7 +229,7 @@ def _classes_of_weights(
 
 
 def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """The sizes of prediction that a run was configured with, if they are such."""
+    """Return the prediction sizes a run was configured with; empty where they are not valid."""
     datamodule = checkpoint.config.get("datamodule")
     if not isinstance(datamodule, Mapping):
         return {}
@@ -242,7 +242,7 @@ def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 class _Given:
-    """What the command line gives: its keys, and what its options and experiments change."""
+    """Keys given on the command line, directly or through its options and experiments."""
 
     def __init__(self, config: DictConfig) -> None:
         self._keys = overridden_keys()

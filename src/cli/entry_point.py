@@ -1,4 +1,4 @@
-"""What every entry point shares: resolvers, the check of the config, and errors as one line."""
+"""Entry point of every command: resolvers, checks of the config, one-line errors."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ from src.tuning.sweeps import (
 
 
 def output_path(output: str, output_dir: str) -> Path:
-    """Where the submission goes.
+    """Return the path of the submission.
 
     Raises:
         InputError: a multirun whose jobs would all write one file.
@@ -64,7 +64,7 @@ def output_path(output: str, output_dir: str) -> Path:
 def in_words(
     output: Path, submitted: Submitted, settings: PostprocessSettings, session: Session
 ) -> Text:
-    """What was written, and what the user should know about it, a line each."""
+    """Return what was written and what the user should know about it, a line each."""
     report = submitted.report
     violations = None if submitted.findings is None else submitted.findings.violations
     text = Text(
@@ -171,7 +171,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
 
 
 def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:
-    """What a job of a sweep found, as the sweep shows it."""
+    """Return the result of a sweep's job in one line."""
     remarks = [f"{result['objects']} objects", folder.name]
     if result.get("violations"):
         remarks.append("not a valid submission")

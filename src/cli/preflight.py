@@ -133,7 +133,7 @@ _WARNINGS = (
 
 
 def leave_out_irrelevant_messages() -> None:
-    """Do so in this process; called twice it does nothing more."""
+    """Silence messages of Lightning that do not concern the user; calling it twice does nothing."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(_is_relevant)
     launcher = "lightning.fabric.strategies.launchers.subprocess_script"
@@ -166,7 +166,7 @@ SCORES = {
 
 
 def local_devices(trainer: DictConfig) -> int:
-    """The number of this machine's devices that ``trainer.devices`` asks for."""
+    """Return how many of this machine's devices ``trainer.devices`` asks for."""
     devices, on_gpu = trainer.devices, trainer.accelerator in ("auto", "gpu", "cuda")
     if isinstance(devices, ListConfig):
         return len(devices)

@@ -135,7 +135,7 @@ class FoundCheckpoint:
         return str(self.content.get(RUN_ID_KEY, ""))
 
     def is_at_the_end(self, *, max_epochs: int | None, max_steps: int) -> bool:
-        """Whether training until then has nothing left to do; -1: no limit."""
+        """Return whether nothing is left to train up to these limits; -1: no limit."""
         epochs = self.content[POSITION_KEY]["epoch"]
         return (max_epochs not in (None, -1) and epochs >= max_epochs) or (
             max_steps != -1 and self.step >= max_steps
@@ -158,7 +158,7 @@ class FoundCheckpoint:
         return None
 
     def best_score(self) -> float | None:
-        """The best score that a ``ModelCheckpoint`` of the run knew."""
+        """Return the best score that a ``ModelCheckpoint`` of the run knew."""
         scores = [state.get("best_model_score") for state in self.content["callbacks"].values()]
         return next((float(score) for score in scores if score is not None), None)
 
@@ -373,7 +373,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _is_below(key: str, nodes: Collection[str]) -> bool:
-    """Whether a key is one of these, or lies below one."""
+    """Return whether a key is one of these, or lies below one."""
     return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
@@ -414,7 +414,7 @@ def _listed(limits: Mapping[str, Any]) -> str:
 
 
 def _files(directory: Path) -> list[Path]:
-    """A run's checkpoints; ``last.ckpt`` only where it is a file of its own."""
+    """Return a run's checkpoints; ``last.ckpt`` only where it is a file of its own."""
     files = sorted([*directory.glob(EPOCH_FILES), *directory.glob(STEP_FILES)])
     files += sorted(directory.parent.glob(REQUEUE_FILES))
     last = directory / LAST_FILE
@@ -491,7 +491,7 @@ def _is_mapping_of(value: object, kind: type) -> bool:
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    """Flatten ``{"a": {"b": 1}}`` to ``{"a.b": 1}``."""
     if not isinstance(config, Mapping) or not config:
         return {prefix: config}
     return {

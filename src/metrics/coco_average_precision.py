@@ -42,7 +42,7 @@ class AveragePrecision:
     map_large: float | None
 
     def values(self) -> dict[str, float | None]:
-        """The six by name."""
+        """Return the six by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -68,14 +68,14 @@ class CocoImage:
 
 
 def image_number(store: AnnotationStore, image_id: str) -> int:
-    """COCO's number of an image: its place in the store, counted from 1."""
+    """Return COCO's id of an image: its position in the store, counted from 1."""
     return store.index_of(image_id) + 1
 
 
 def coco_annotations(
     store: AnnotationStore, image_id: str, *, size_hw: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """True objects of one image as COCO's annotations, without ``id``.
+    """Return the ground-truth instances of one image as COCO's annotations, without ``id``.
 
     One whose mask has no pixel is none that could be found, and is left out.
 
@@ -158,10 +158,10 @@ def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> C
 def _precision(
     truth: dict[str, Any], results: Sequence[Mapping[str, Any]], *, kind: str
 ) -> npt.NDArray[np.float64]:
-    """Interpolated precision, shape (10 IoUs, 101 recalls, K categories, 4 areas); -1: undefined.
+    """Return the interpolated precision, shape (10 IoUs, 101 recalls, K categories, 4 areas).
 
-    The API writes into what it is given, and takes an object's area from its box where it has one:
-    so each kind gets copies with no more than it needs.
+    -1 is undefined. The API writes into what it is given, and takes an instance's area from its box
+    where it has one: so each kind gets copies with no more than it needs.
     """
     geometry = "bbox" if kind == "bbox" else "segmentation"
     keys = ("image_id", "category_id", "score", geometry)

@@ -73,14 +73,13 @@ class ImageCounts:
     hits: npt.NDArray[np.int64]  # (K, 10) TP by class and threshold
 
     def class_values(self) -> npt.NDArray[np.float64]:
-        """value(t) = TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
+        """Return TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
         return self.hits / ((self.truth_objects + self.predicted_objects)[:, None] - self.hits)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageMatches:
-    """Which objects of one image found each other, T true and P predicted, K classes on either
-    side."""
+    """Matches of one image: T ground-truth instances, P detections, K classes on either side."""
 
     class_keys: tuple[ClassKey, ...]  # K, in order of appearance: truth first
     truth_classes: npt.NDArray[np.int64]  # (T,) indices into class_keys
@@ -89,7 +88,7 @@ class ImageMatches:
     prediction_iou: npt.NDArray[np.float64]  # (P,)
 
     def hits(self) -> npt.NDArray[np.int64]:
-        """TP by class and threshold. Shape (K, 10)."""
+        """Return the true positives by class and threshold. Shape (K, 10)."""
         # an IoU passes the first so many thresholds, those below it
         passed = np.searchsorted(_THRESHOLD_ARRAY, self.prediction_iou)
         steps = len(THRESHOLDS) + 1
@@ -99,32 +98,32 @@ class ImageMatches:
         return np.cumsum(counts[:, :0:-1], axis=1)[:, ::-1]
 
     def truth_objects(self) -> npt.NDArray[np.int64]:
-        """True objects by class. Shape (K,)."""
+        """Return the number of ground-truth instances by class. Shape (K,)."""
         return np.bincount(self.truth_classes, minlength=len(self.class_keys))
 
     def predicted_objects(self) -> npt.NDArray[np.int64]:
-        """Predicted objects by class. Shape (K,)."""
+        """Return the number of detections by class. Shape (K,)."""
         return np.bincount(self.prediction_classes, minlength=len(self.class_keys))
 
     def counts(self) -> ImageCounts:
-        """What the score is made of."""
+        """Return the counts that the score is made of."""
         return ImageCounts(
             self.class_keys, self.truth_objects(), self.predicted_objects(), self.hits()
         )
 
     def class_values(self) -> npt.NDArray[np.float64]:
-        """value(t) = TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
+        """Return TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
         return self.counts().class_values()
 
 
 def match_objects(truth: ImageObjects, prediction: ImageObjects) -> ImageMatches:
-    """Match objects of equal class greedily by falling IoU, one to one; pairs of IoU 0.5 or less
-    never match.
+    """Match objects of equal class greedily by falling IoU, one to one.
 
-    Greedy matching at a threshold t is the beginning of greedy matching at 0.5, so one matching
-    serves all thresholds. Where masks of a class are disjoint, as they must be in a submission, no
-    object has two pairs above 0.5 and the matching is the only one. Between equal IoUs the earlier
-    true object goes first, then the earlier predicted one. A mask without a pixel matches nothing.
+    Pairs of IoU 0.5 or less never match. Greedy matching at a threshold t is the beginning of
+    greedy matching at 0.5, so one matching serves all thresholds. Where masks of a class are
+    disjoint, as they must be in a submission, no object has two pairs above 0.5 and the matching is
+    the only one. Between equal IoUs the earlier true object goes first, then the earlier predicted
+    one. A mask without a pixel matches nothing.
     """
     index_of: dict[ClassKey, int] = {}
     for key in truth.class_keys + prediction.class_keys:
@@ -153,8 +152,7 @@ def _pairs_above_half(
     truth_classes: npt.NDArray[np.int64],
     prediction_classes: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return true index, predicted index and IoU of the same-class pairs with IoU > 0.5, in
-    row-major order."""
+    """Return both indices and the IoU of same-class pairs with IoU > 0.5, in row-major order."""
     rows, columns = np.nonzero(truth_classes[:, None] == prediction_classes[None])
     truth_px, prediction_px = areas_px(truth.packed)[rows], areas_px(prediction.packed)[columns]
     # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
@@ -182,7 +180,7 @@ def check_averaging(averaging: str) -> None:
 
 @dataclass(slots=True)
 class ClassResult:
-    """What one class did, over the images that have it in truth or prediction."""
+    """Result of one class over the images that have it in the ground truth or the prediction."""
 
     images: int = 0
     truth_objects: int = 0
@@ -211,7 +209,7 @@ class CompetitionScore:
 
     @property
     def images(self) -> int:
-        """How many images were scored."""
+        """Return the number of images that were scored."""
         return len(self.image_ids)
 
     @property
@@ -226,8 +224,7 @@ class CompetitionScore:
 
     @property
     def per_class(self) -> dict[ClassKey, float]:
-        """For each class the mean of its value over the images where it occurs in truth or
-        prediction."""
+        """Return each class's mean value over the images that have it in truth or prediction."""
         return {key: result.value for key, result in self.classes.items()}
 
 
@@ -255,8 +252,7 @@ def _image_values(
 
 @dataclass
 class ScoreAccumulator:
-    """Takes images one by one and keeps ten numbers of each, so that memory does not depend on
-    masks.
+    """Running score: keeps ten numbers of each image, so that memory does not depend on masks.
 
     Raises:
         InputError: an unknown ``averaging``.
@@ -324,10 +320,10 @@ def score_images(
     prediction: Mapping[str, ImageObjects],
     averaging: Averaging = "per_class",
 ) -> CompetitionScore:
-    """Score the images of ``truth``; one that ``prediction`` lacks counts as having no predicted
-    object.
+    """Score the images of ``truth``.
 
-    Only one image of each side is held at a time, so both may be made as they are asked for.
+    One that ``prediction`` lacks counts as having no detection. Only one image of each side is held
+    at a time, so both may be made as they are asked for.
 
     Args:
         truth: true objects of each image; every image counts, those without objects too.

@@ -1,4 +1,4 @@
-"""Where the score is lost: one kind of error is put right at a time, and the images scored again.
+"""TIDE-style error analysis: fix one type of error at a time, and score the images again.
 
 After TIDE (Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors"),
 adapted to this metric, which knows no confidences and counts every object. Each object that is not
@@ -44,7 +44,7 @@ POOR_MASK = "poor mask"
 
 
 def band_name(band: tuple[float, float]) -> str:
-    """``poor mask, IoU 0.50-0.65``."""
+    """Return the name of an IoU band, ``poor mask, IoU 0.50-0.65``."""
     return f"{POOR_MASK}, IoU {band[0]:.2f}-{band[1]:.2f}"
 
 
@@ -81,7 +81,7 @@ class ObjectError:
 def find_errors(
     truth: ImageObjects, prediction: ImageObjects, matches: ImageMatches
 ) -> list[ObjectError]:
-    """The errors of one image.
+    """Find the errors of one image.
 
     Args:
         truth: true objects.
@@ -125,7 +125,7 @@ def find_errors(
 
 
 def counts_put_right(counts: ImageCounts, errors: Iterable[ObjectError]) -> ImageCounts:
-    """The counts of an image as they would be without these errors of it."""
+    """Return the counts of an image with these errors fixed."""
     place = {key: number for number, key in enumerate(counts.class_keys)}
     predicted, hits = counts.predicted_objects.copy(), counts.hits.copy()
     for error in errors:
@@ -143,7 +143,7 @@ def counts_put_right(counts: ImageCounts, errors: Iterable[ObjectError]) -> Imag
 
 @dataclass(frozen=True)
 class ErrorReport:
-    """What the errors of M images cost: the gain of the score if one kind were put right."""
+    """Cost of the errors of M images: the gain of the score if one type were fixed."""
 
     score: float
     counts: Mapping[str, int]  # errors by kind, POOR_MASK being all its bands together
@@ -152,7 +152,7 @@ class ErrorReport:
     by_size: Mapping[str, Mapping[str, float]]  # and by size and GROUPS
 
     def gain(self, kind: str) -> float:
-        """By how much the score would rise, 0 at least."""
+        """Return by how much the score would rise, at least 0."""
         return float(self.gains[kind].mean())
 
 
@@ -198,7 +198,7 @@ class ErrorAccumulator:
             self._by_size[size][group] += gain(own)  # type: ignore[assignment]
 
     def result(self) -> ErrorReport:
-        """The report of the images so far, one at least."""
+        """Return the report of the images so far, at least one."""
         images = len(self._scores)
         return ErrorReport(
             score=float(np.mean(self._scores)),
@@ -218,8 +218,10 @@ class ErrorAccumulator:
 def _overlaps(
     truth: ImageObjects, prediction: ImageObjects, free_prediction: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """True index, predicted index and IoU where an unmatched prediction means a true object:
-    of its class with an IoU above 0.1, of another with one above 0.5."""
+    """Return both indices and the IoU of the pairs that an error is told from.
+
+    They are of one class with an IoU above 0.1, or of two with one above 0.5.
+    """
     same = np.array(
         [[key == other for other in prediction.class_keys] for key in truth.class_keys], dtype=bool
     ).reshape(len(truth), len(prediction))
@@ -232,7 +234,7 @@ def _overlaps(
 
 
 def _hits(iou: float) -> npt.NDArray[np.int64]:
-    """Whether an IoU is a hit, by threshold. Shape (10,)."""
+    """Return whether an IoU is a true positive, by threshold. Shape (10,)."""
     return (iou > np.array(THRESHOLDS)).astype(np.int64)
 
 

@@ -136,8 +136,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         return Counter(key for key, empty in zip(keys, is_empty, strict=True) if empty)
 
     def category_ids(self, image_id: str) -> set[int]:
-        """The categories of an image's objects, without making masks; the filler's not, if left
-        out."""
+        """Return the categories of an image, without the filler's if that is left out."""
         instances = self.store.instances(self._index_of[image_id])
         if self.without_filler and len(instances) == 1 and _is_filler(instances):
             return set()
@@ -171,12 +170,12 @@ class RasterObjects(Mapping[str, ImageObjects]):
         return [name for name in names if isinstance(name, str)]
 
     def record(self, image_id: str) -> ImageRecord:
-        """The image with the size it has after repair."""
+        """Return the image with the size it has after repair."""
         return self.store.images[self._index_of[image_id]]
 
 
 def _is_filler(instances: Instances) -> bool:
-    """Whether an image's one object is the competition's row of an image without objects."""
+    """Return whether an image's only detection is the filler row of an image without detections."""
     return (
         instances.category_ids[0] == FILLER_CATEGORY
         and format_runs(instances.runs[0]) == FILLER_TEXT

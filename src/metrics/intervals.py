@@ -1,5 +1,6 @@
-"""Bootstrap intervals over images (Efron, "Bootstrap methods: another look at the jackknife",
-1979).
+"""Bootstrap intervals over images.
+
+Efron, "Bootstrap methods: another look at the jackknife", 1979.
 
 The score is a mean over images, so resampling images and scoring again is the same as resampling
 the images' scores: exact, and a matter of indexing.
@@ -67,8 +68,7 @@ def paired_bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PairedInterval:
-    """Return the mean of ``b - a`` over the same images in the same order, its interval, and how
-    often b is better.
+    """Return the mean of ``b - a`` over the same images, its interval, and how often b is better.
 
     Raises:
         InputError: as ``bootstrap_interval``; or the two differ in length.
@@ -139,8 +139,7 @@ def check_settings(*, num_resamples: int, confidence: float) -> None:
 def _resampled_means(
     values: npt.NDArray[np.float64], num_resamples: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """Return the column means of ``num_resamples`` draws of M rows with replacement. (M, C) ->
-    (num_resamples, C)."""
+    """Return column means of draws of M rows with replacement, (M, C) to (num_resamples, C)."""
     images, columns = values.shape
     generator = np.random.default_rng(seed)
     means = np.empty((num_resamples, columns))

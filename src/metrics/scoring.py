@@ -69,8 +69,7 @@ def write_scores(path: Path, summary: Mapping[str, Any], score: CompetitionScore
 
 
 def is_score_file(path: Path) -> bool:
-    """Whether a file begins as ``write_scores`` writes it; an annotation file of gigabytes does
-    not."""
+    """Return whether a file begins as ``write_scores`` writes it, without reading it whole."""
     if path.suffix != ".json":
         return False
     refuse_special_file(path)
@@ -125,7 +124,7 @@ class Comparison:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the score should know, a sentence each; complete after scoring."""
+        """Return what a reader of the score should know, a sentence each, after scoring."""
         notes = list(self.coverage_notes)
         for side, objects in (("true", self.truth), ("predicted", self.prediction)):
             if not isinstance(objects, RasterObjects):
@@ -150,7 +149,7 @@ class Comparison:
         return tuple(notes)
 
     def pair(self, image_id: str) -> tuple[ImageObjects, ImageObjects]:
-        """The true and the predicted objects of an image; none where there is no prediction."""
+        """Return ground truth and detections of an image; none where it has no prediction."""
         truth = self.truth[image_id]
         prediction = self.prediction.get(image_id)
         return truth, no_objects(truth) if prediction is None else prediction
@@ -331,8 +330,10 @@ def score_comparison(
 
 
 def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
-    """The raster of the 2020 competition for each image of the truth; an image that the truth
-    lacks is not scored, so that the largest one will do."""
+    """Return the raster of the 2020 competition for each image.
+
+    One that the ground truth lacks is not scored, so it gets the largest raster.
+    """
 
     def size_of(image_id: str) -> tuple[int, int]:
         known = ids.get(file_name_of(image_id))

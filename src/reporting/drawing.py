@@ -180,8 +180,9 @@ def _dashes(line: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
 def _draw_labels(
     canvas_rgb: RgbImage, objects: Sequence[tuple[DrawnObject, npt.NDArray[np.float32]]]
 ) -> RgbImage:
-    """Write the labels, in their masks where there is room, else beside them; one that would cover
-    another is left out.
+    """Write the labels, in their masks where there is room, else beside them.
+
+    One that would cover another is left out.
     """
     image = Image.fromarray(canvas_rgb)
     pen = ImageDraw.Draw(image)

@@ -33,7 +33,7 @@ from src.rle.bitmasks import unpack
 
 @dataclass(frozen=True, slots=True)
 class ClassInImage:
-    """What one class did in one image."""
+    """Result of one class in one image."""
 
     name: str  # short
     attributes: tuple[int, ...]  # where they are part of the class

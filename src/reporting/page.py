@@ -35,7 +35,7 @@ SHOWN_CLASSES = 20
 def error_section(
     errors: ErrorReport, interval: Interval, labels: LabelDescriptions
 ) -> dict[str, Any]:
-    """What the template shows.
+    """Return the values of the template's section on errors.
 
     Args:
         errors: of the images.
@@ -79,7 +79,7 @@ def error_section(
 def _gain_rows(
     named: Sequence[tuple[str, str, Sequence[int], Mapping[str, float]]],
 ) -> list[dict[str, Any]]:
-    """Rows of a table: the larger a gain beside the largest of all, the darker its cell."""
+    """Return the rows of a table whose cells are the darker, the larger their gain."""
     largest = max([gain for *_, gains in named for gain in gains.values()], default=0.0)
     return [
         {
@@ -145,7 +145,7 @@ def render(report: Report) -> str:
 
 
 def template(name: str) -> Template:
-    """A page's template; every text that it is given is escaped."""
+    """Load a page's template; every text that it is given is escaped."""
     environment = Environment(
         loader=PackageLoader("src.reporting"),
         autoescape=True,
@@ -302,7 +302,7 @@ def _figure(
 
 
 def _has_interval(row: Mapping[str, Any]) -> bool:
-    """Whether a job has the interval of its score: a training's has none."""
+    """Return whether a job has the interval of its score: a training's has none."""
     return row.get("low") is not None and row.get("high") is not None
 
 

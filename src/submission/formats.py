@@ -1,4 +1,4 @@
-"""What the two competitions' submission files look like.
+"""Submission formats of the two competitions.
 
 A valid one (the competition's rules): every test image at least once; categories 0 to 45; runs
 ascending, not overlapping, within the raster; no empty mask but the filler row; masks of the same
@@ -32,7 +32,7 @@ class SubmissionFormat:
 
     @property
     def name(self) -> str:
-        """As configurations say it."""
+        """Return the name that configurations use."""
         return self.edition.name
 
     @property
@@ -41,11 +41,11 @@ class SubmissionFormat:
         return tuple(name for name in self.edition.columns if name not in SIZE_COLUMNS)
 
     def image_id(self, image_id: str) -> str:
-        """How the file spells an image."""
+        """Return the image id as the file spells it."""
         return image_id.removesuffix(self.id_suffix)
 
     def label(self, category: int) -> tuple[str, ...]:
-        """The label columns of an object without attributes."""
+        """Return the label columns of a detection without attributes."""
         return self.edition.join_label(category, ())
 
 
@@ -66,7 +66,7 @@ FORMATS: Mapping[str, SubmissionFormat] = {
 
 
 def format_named(name: str) -> SubmissionFormat:
-    """The format of this name.
+    """Return the format of this name.
 
     Raises:
         InputError: there is none.

@@ -26,7 +26,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def run_problems(text: str, pixels: int) -> list[str]:
-    """Everything that is wrong with one ``EncodedPixels``, a sentence a kind, with its first place.
+    """Return every problem of one ``EncodedPixels``, a sentence a kind, with its first place.
 
     Args:
         text: ``start length start length ...``, starts counted from 1.
@@ -133,7 +133,7 @@ class MaskCollector:
             self._mask_groups.append(group)
 
     def overlaps(self) -> list[Overlap]:
-        """Every pair of masks of one image and class that share a pixel."""
+        """Return every pair of masks of one image and class that share a pixel."""
         if not self._rows:
             return []
         runs = np.concatenate(self._runs)
@@ -159,7 +159,7 @@ class MaskCollector:
 
 
 def _groups_with_overlaps(runs: Runs, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Groups in which some runs share a pixel. ``groups``: shape (R,), that of each run."""
+    """Return the groups in which some runs share a pixel. Groups: shape (R,), one for each run."""
     order = np.lexsort((runs[:, 0], groups))
     starts = runs[order, 0].astype(np.int64)
     ends = starts + runs[order, 1]
@@ -170,7 +170,7 @@ def _groups_with_overlaps(runs: Runs, groups: npt.NDArray[np.int64]) -> npt.NDAr
 
 
 def _as_mask(runs: Runs, pixels: int) -> Runs:
-    """The pixels of runs in any order, as far as they lie on the raster, as valid runs."""
+    """Return runs in any order as valid ones, cut to the raster."""
     starts = np.clip(runs[:, 0].astype(np.int64), 0, pixels)
     ends = np.clip(runs[:, 0].astype(np.int64) + runs[:, 1], 0, pixels)
     order = np.argsort(starts, kind="stable")
@@ -198,7 +198,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was read, and what is wrong with it."""
+    """Result of a validation: what was read, and every broken rule."""
 
     rows: int
     images: int
@@ -285,7 +285,7 @@ class _Reader:
             self._check_masks(numbers, rows)
 
     def finish(self) -> Findings:
-        """What can be said of the file as a whole."""
+        """Check the file as a whole, and return everything that was found."""
         if self._places is None and not self._violations:
             self._add(0, "", f"it is empty; the header {self._header()} is wanted")
         for overlap in self._masks.overlaps():
@@ -355,7 +355,7 @@ class _Reader:
             self._add(number, name, "the sample has no image of this id")
 
     def _spelling_problem(self, name: str) -> str | None:
-        """What is wrong with the spelling of an image that its file may be known by."""
+        """Return the problem of an image id's spelling, None where it has none."""
         try:
             image_id, _ = self._names.identify(name)
         except RowError as error:
@@ -391,7 +391,7 @@ class _Reader:
         return int(category) if _ID.fullmatch(category) else _NO_CATEGORY
 
     def _problems_of(self, *label: str) -> list[str]:
-        """What is wrong with the label columns of a row."""
+        """Return the problems of a row's label columns."""
         category, attributes = self._format.edition.split_label(*label)
         problems = []
         if not _ID.fullmatch(category):
@@ -414,7 +414,7 @@ class _Reader:
         return problems
 
     def _count_pixels(self, image_id: str) -> int:
-        """Pixels of an image's raster."""
+        """Count the pixels of an image's raster."""
         largest = (LONG_EDGE_PX, LONG_EDGE_PX)
         height, width = RASTERS[self._format.raster](self._sizes_hw.get(image_id, largest))
         return height * width

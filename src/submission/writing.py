@@ -19,7 +19,7 @@ from src.submission.formats import FORMATS, LEGAL_CATEGORIES, SubmissionFormat
 
 @dataclass(slots=True)
 class SubmissionReport:
-    """What was written, and what to tell the user about it."""
+    """Summary of what was written, and notes for the user."""
 
     images: int = 0
     objects: int = 0

@@ -30,7 +30,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassTable:
-    """What C classes of M images are worth at V values of a threshold."""
+    """Scores of C classes of M images at V values of a threshold."""
 
     key: str  # score_threshold_per_class or mask_threshold_per_class
     values: tuple[float, ...]  # V, the first is the one of all classes
@@ -41,7 +41,7 @@ class ClassTable:
     with_filler: bool  # whether an image without an object has the competition's filler row
 
     def scores(self, chosen: npt.NDArray[np.int64], averaging: Averaging) -> Scores:
-        """The images' scores where class c has the value number ``chosen[c]``. Shape (M,)."""
+        """Return the images' scores where class c has value number ``chosen[c]``. Shape (M,)."""
         classes = np.arange(len(self.categories))
         predicted = self.predicted[chosen, :, classes].T
         hits = self.hits[chosen, :, classes].swapaxes(0, 1)
@@ -49,7 +49,7 @@ class ClassTable:
         return state.scores_without(None)[0]
 
     def tune(self, images: npt.NDArray[np.bool_], averaging: Averaging) -> dict[int, float]:
-        """Thresholds of single classes that raise the score of these images.
+        """Return thresholds of single classes that raise the score of these images.
 
         Classes are gone through until none changes, three times at most. A class moves to the
         value that is best for it only where the gain is above its standard error over the images.
@@ -116,7 +116,7 @@ class _State:
         self._hits[:, column] = self._table.hits[value, :, column]
 
     def scores_without(self, column: int | None) -> Scores:
-        """The scores at each value of one class, the others being as they are; (V, M).
+        """Return the scores at each value of one class, the others unchanged; shape (V, M).
 
         Where None, the scores as all are; (1, M).
         """
@@ -143,7 +143,7 @@ class _State:
         predicted: npt.NDArray[np.int16],
         hits: npt.NDArray[np.int16],
     ) -> tuple[Scores, Scores, Scores]:
-        """Of some classes: numerator, denominator (M, 10), and predicted objects (M,)."""
+        """Return numerator and denominator (M, 10) and the detections (M,) of some classes."""
         either = (truth + predicted)[..., None] - hits
         if self._averaging == "pooled":
             top, bottom = hits.sum(axis=1, dtype=np.float64), either.sum(axis=1, dtype=np.float64)
@@ -154,7 +154,7 @@ class _State:
         return top, bottom, predicted.sum(axis=1, dtype=np.float64)
 
     def _score(self, top: Scores, bottom: Scores, predicted: Scores) -> Scores:
-        """(V, M) from (V, M, 10), (V, M, 10) and (V, M)."""
+        """Return scores (V, M) from sums (V, M, 10), (V, M, 10) and (V, M)."""
         if self._table.with_filler:
             adds = True if self._averaging == "pooled" else self._filler_is_new
             bottom = bottom + ((predicted == 0) & adds)[..., None]
@@ -198,8 +198,9 @@ def count_classes(
 def make_folds(
     category_sets: Sequence[Collection[int]], folds: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Deal images into folds with nearly the same share of each class (iterative stratification,
-    Sechidis et al. 2011).
+    """Deal images into folds with nearly the same share of each class.
+
+    Iterative stratification, Sechidis et al. 2011.
 
     Args:
         category_sets: The classes in each image's truth.
@@ -223,7 +224,7 @@ def make_folds(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What a search found."""
+    """Settings that a search found."""
 
     settings: PostprocessSettings  # chosen by all images
     in_sample: Scores  # (M,) their score on the images that chose them
@@ -263,7 +264,7 @@ class Chooser:
         candidates: Sequence[tuple[PostprocessSettings, Scores]],
         images: npt.NDArray[np.bool_],
     ) -> tuple[PostprocessSettings, PostprocessSettings]:
-        """The settings that are best for these images.
+        """Choose the settings that are best for these images.
 
         Args:
             candidates: Settings with their scores of all images, (M,).
@@ -287,7 +288,7 @@ class Chooser:
     def _table(
         self, settings: PostprocessSettings, key: str, values: Sequence[float]
     ) -> ClassTable:
-        """Folds often choose the same candidate."""
+        """Build a candidate's table once: folds often choose the same one."""
         name = f"{key} {settings}"
         if name not in self._tables:
             self._tables[name] = count_classes(self._lab, settings, key, values)

@@ -38,7 +38,7 @@ class Dashboard:
 
     @property
     def in_words(self) -> str:
-        """Where the rows go."""
+        """Return a line that says where the rows go."""
         if self._offline:
             runs = self._shown / "wandb" / "offline-run-*"
             return f"W&B is offline (no WANDB_API_KEY); later: wandb sync {runs}"
@@ -89,7 +89,7 @@ class Dashboard:
 def open_dashboard(
     logger: Mapping[str, Any] | None, *, group: str, directory: Path, shown: Path | None = None
 ) -> Dashboard | None:
-    """The dashboard that the configuration group ``logger`` asks for; None where it asks for none.
+    """Open the dashboard of the configuration group ``logger``; None where it asks for none.
 
     Args:
         logger: The group; its entry ``wandb`` names the project, and whether it is offline.

@@ -27,7 +27,7 @@ _DIGEST_BYTES = 6
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What a search says of the settings that it found."""
+    """Record of the search that found some settings."""
 
     name: str  # of the option
     trials: int

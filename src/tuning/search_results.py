@@ -28,7 +28,7 @@ HEADER = "# Found by python -m src.search"
 
 
 def option_path(config_directory: Path, name: str) -> Path:
-    """Where the option of this name lies: ``postprocess/NAME.yaml``.
+    """Return the path of the option of this name: ``postprocess/NAME.yaml``.
 
     Raises:
         InputError: the name is none for an option, or a file that no search wrote is there.
@@ -44,7 +44,7 @@ def option_path(config_directory: Path, name: str) -> Path:
 
 
 def is_found(path: Path) -> bool:
-    """Whether a search wrote this file."""
+    """Return whether a search wrote this file."""
     refuse_special_file(path)
     with path.open("rb") as file:
         return file.read(len(HEADER)) == HEADER.encode()
@@ -105,7 +105,7 @@ class SearchResult:
 
     @property
     def sentences(self) -> list[str]:
-        """What a reader should take from it."""
+        """Return what a reader should take from the result, a sentence each."""
         gain = self.over_winner[HELD_OUT].difference
         shown = (
             f"{gain.estimate:+.4f} ({gain.confidence:.0%} interval {gain.low:+.4f} to "
@@ -133,7 +133,7 @@ class SearchResult:
         return sentences
 
     def table(self) -> Table:
-        """All scores side by side."""
+        """Return all scores side by side."""
         interval = f"{self.scores[WINNER].confidence:.0%} interval"
         table = Table(
             box=None,
@@ -160,7 +160,7 @@ class SearchResult:
         return table
 
     def summary(self) -> dict[str, Any]:
-        """All of it as plain JSON values."""
+        """Return the result as plain JSON values."""
         keys = {
             DEFAULT: "default",
             WINNER: "winner",

@@ -1,4 +1,4 @@
-"""Which settings a search may try: a range or a list of values for each key of ``postprocess``."""
+"""Search space: a range or a list of values for each key of ``postprocess``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Range:
 
 
 class SearchSpace:
-    """What may be tried in place of the values of some settings.
+    """Values that a search may try for some of the settings.
 
     Args:
         space: By key of ``postprocess``, a range (``0.1 to 0.9 by 0.05``) or a list of values. For
@@ -93,7 +93,7 @@ class SearchSpace:
         return self.settings(trial.params)
 
     def settings(self, params: Mapping[str, Any]) -> PostprocessSettings:
-        """The settings of what Optuna has chosen."""
+        """Return the settings of what Optuna has chosen."""
         values = {key: _tidy(value) for key, value in params.items()}
         if "remove_categories" in values:
             values["remove_categories"] = json.loads(values["remove_categories"])
@@ -136,5 +136,5 @@ def _to_choice(value: Any) -> Any:
 
 
 def _tidy(value: Any) -> Any:
-    """0.3 for 0.30000000000000004, which sums of steps give."""
+    """Round a sum of steps: 0.3 for 0.30000000000000004."""
     return round(value, 10) if isinstance(value, float) else value

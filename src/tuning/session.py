@@ -30,7 +30,7 @@ TRUTH_ROOM_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Which files a run reads."""
+    """Input files of a run."""
 
     predictions: str
     annotations: str | None
@@ -42,7 +42,7 @@ class Inputs:
     duplicates: str = "keep"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Which files these are: they have changed where this has. Plain JSON values.
+        """Return a JSON fingerprint of the input files; it changes whenever one of them does.
 
         Raises:
             InputError: one is missing.
@@ -185,7 +185,7 @@ _LAST: dict[str, Any] = {}  # the session of the job before, its key, and what c
 def shared_session(
     inputs: Inputs, written_as: SubmissionFormat, *, progress: Progress | None = None
 ) -> Session:
-    """The session of the job before, where its files are the same and unchanged; or a new one.
+    """Return the session of the job before where its files are unchanged, or a new one.
 
     It stays open until another takes its place, or the process ends.
 
@@ -209,7 +209,7 @@ def shared_session(
 def _chosen_images(
     store: PredictionStore, sample_submission: str | None, *, partial: bool
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """The images to write, in the order of the file: those in the store, and those that are not."""
+    """Return the images to write, in the file's order: those in the store, and the others."""
     if not len(store):
         raise InputError(f"{store.directory}: holds no predictions")
     if sample_submission is None:
@@ -227,7 +227,7 @@ def _chosen_images(
 def _is_competition(
     store: PredictionStore, categories: CategoryNames, sample_submission: str | None
 ) -> bool:
-    """Whether the competition's submission is written.
+    """Return whether the competition's submission is written.
 
     A model of some of its categories, without the filler's, is told by the sample submission.
     """
@@ -241,7 +241,7 @@ def _is_competition(
 
 
 def _beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
-    """The written images whose truth is known, with notes on those of one side only."""
+    """Return the written images that have ground truth, and notes on those of one side only."""
     known = tuple(image_id for image_id in image_ids if image_id in truth)
     if not known:
         raise InputError(
@@ -257,7 +257,7 @@ def _beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
 
 
 def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:
-    """Where a file or folder lies, and the name, size and time of each file in it."""
+    """Return the path of a file or folder, and name, size and time of each file in it."""
     if path is None:
         return None
     place = find_store(Path(path)).resolve()

@@ -110,7 +110,7 @@ class SettingsSearch:
         score: Callable[[PostprocessSettings], Scores],
         on_trial: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
-        """Go on until there are so many trials.
+        """Run the search until there are so many trials.
 
         Args:
             trials: In all, with those of earlier runs.
@@ -143,7 +143,7 @@ class SettingsSearch:
             on_trial(self.trials[-1])
 
     def choices_of(self, fold: int) -> list[Trial]:
-        """The trials that this fold's images had no say in."""
+        """Return the trials that this fold's images had no say in."""
         return [trial for trial in self.trials if trial.proposed_by in (RANDOM, str(fold))]
 
     def _proposer(self, number: int) -> str:
@@ -205,7 +205,7 @@ def _set_damaged_aside(storage: Path) -> None:
 
 
 def _open_study(storage: Path, identity: Mapping[str, Any]) -> optuna.Study:
-    """The study in this file; a new one where there is none."""
+    """Open the study in this file; a new one where there is none."""
     make_directory(storage.parent)
     _set_damaged_aside(storage)
     with naming_disk_errors(storage):

@@ -1,4 +1,4 @@
-"""What the competition sees of an image's objects."""
+"""Detections as a submission has them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def as_submitted(
 
 
 def filler(image_id: str, *, use_attributes: bool = False) -> ImageObjects:
-    """The row of an image without an object."""
+    """Return the row of an image without a detection."""
     keys = class_keys([FILLER_CATEGORY], [()], use_attributes)
     return ImageObjects(image_id, tuple(keys), _FILLER_MASK)

@@ -52,7 +52,7 @@ TABLE_NAMES = ("results.csv", "results.parquet")
 
 
 def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the finished job of this folder found; None where none has, or its file is damaged.
+    """Return the result of this folder's finished job; None where there is none, or it is damaged.
 
     Args:
         folder: The job's folder.
@@ -95,7 +95,7 @@ def write_result(
 
 
 def read_overrides(overrides: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
-    """Key and value of each override of a command line, typed as Hydra reads them.
+    """Parse a command line's overrides to keys and values, typed as Hydra reads them.
 
     Args:
         overrides: As typed, ``postprocess.score_threshold=0.3``.
@@ -112,7 +112,7 @@ def read_overrides(overrides: Sequence[str], exclude: Sequence[str]) -> dict[str
 
 
 def job_overrides() -> dict[str, Any]:
-    """Key and value of each override of the running job that makes it what it is."""
+    """Return key and value of each override of the running job that its result depends on."""
     hydra: Any = HydraConfig.instance().cfg
     return read_overrides(
         typed(hydra, "task"), exclude=hydra.hydra.job.config.override_dirname.exclude_keys
@@ -160,7 +160,7 @@ def job_file(path: str | Path, *names: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class SweepResults:
-    """What the finished jobs of a sweep found."""
+    """Results of the finished jobs of a sweep."""
 
     overrides: tuple[str, ...]  # keys that some job sets, the first columns of a row
     rows: tuple[Mapping[str, Any], ...]  # one a job, the best first; those without a score last
@@ -174,7 +174,7 @@ class SweepResults:
 
 
 def read_results(sweep_directory: str | Path) -> SweepResults:
-    """The finished jobs of a sweep: each one's overrides, then its result, then its folder.
+    """Read the finished jobs of a sweep: each one's overrides, then its result, then its folder.
 
     Jobs that were made of the same files and settings, written in two ways, are one row. An
     override that some jobs lack has there the value that their settings had.
@@ -248,7 +248,7 @@ def _value(content: Mapping[str, Any], key: str) -> Any:
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """Values of one type: numbers, or else texts; None stays."""
+    """Return values of one type: numbers, or else texts; None stays."""
     known = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in known):
         return values
@@ -361,7 +361,7 @@ class SweepTable(Callback):
 
 
 def score_in_words(row: Mapping[str, Any]) -> str:
-    """``0.5123 (0.4912 to 0.5334)``; the interval where it is known."""
+    """Format a score, ``0.5123 (0.4912 to 0.5334)``; the interval where it is known."""
     if row.get("competition_map") is None:
         return "no score"
     shown = f"{row['competition_map']:.4f}"
@@ -371,18 +371,18 @@ def score_in_words(row: Mapping[str, Any]) -> str:
 
 
 def is_sweep() -> bool:
-    """Whether this is a job of a multirun."""
+    """Return whether this is a job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def job_in_words() -> str:
-    """``job 5 of 100``, of the running job of a sweep."""
+    """Return ``job 5 of 100`` for the running job of a sweep."""
     jobs = _handed_on("jobs")
     return f"job {HydraConfig.get().job.num + 1}{'' if jobs is None else f' of {jobs}'}"
 
 
 def job_settings_in_words() -> str:
-    """The values of the running job that the sweep varies, ``score_threshold=0.3 folds=5``."""
+    """Return the running job's values that the sweep varies, ``score_threshold=0.3 folds=5``."""
     keys = {key.lstrip("+").partition("@")[0] for key in _handed_on("swept") or ()}
     text = " ".join(
         f"{key.removeprefix('postprocess.')}={value}"
@@ -407,13 +407,13 @@ def finish_job(folder: Path, *, identity: Mapping[str, Any], result: Mapping[str
 
 
 def _handed_on(key: str) -> Any:
-    """What the callback has told the jobs."""
+    """Return what the callback has passed on to the jobs."""
     callbacks: Any = HydraConfig.get().callbacks
     return (callbacks.get("sweep_table") or {}).get(key)
 
 
 def _plain(config: Any) -> Any:
-    """Plain values, with interpolations as they stand there."""
+    """Convert a node to plain values, with interpolations left as they are."""
     return OmegaConf.to_container(config, resolve=False)
 
 
@@ -422,7 +422,7 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
 
 
 def _once(override: Override) -> str:
-    """An override with each of its values once; what is no list of values stays as it is."""
+    """Return an override with each of its values once; unchanged where it is no list of values."""
     line = override.input_line
     assert line is not None  # it was parsed from one
     if not _is_choice(override):
@@ -434,7 +434,7 @@ def _once(override: Override) -> str:
 
 
 def _values_of(override: Override) -> int | None:
-    """How many values an override gives to the sweep; None: that is known to Hydra alone."""
+    """Return how many values an override gives to the sweep; None where only Hydra knows."""
     if not override.is_sweep_override():
         return 1
     if _is_choice(override):
@@ -448,7 +448,7 @@ def _is_choice(override: Override) -> bool:
 
 
 def _texts(override: Override) -> list[str]:
-    """Its values as a command line has them, those that mean the same once: 0.3 and 0.30."""
+    """Return its values as a command line has them, equal ones once: 0.3 and 0.30."""
     texts: dict[str, str] = {}
     values = zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True)
     for value, text in values:

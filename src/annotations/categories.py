@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.annotations.label_tables import ATTRIBUTE_GROUPS, CATEGORY_ROWS
 from src.errors import InputError
 from src.io import printable, refuse_special_file, write_json
 
@@ -58,30 +57,6 @@ class LabelDescriptions:
     def attribute_names(self) -> dict[int, str]:
         """Name by attribute id."""
         return {attribute.id: attribute.name for attribute in self.attributes}
-
-
-IMATERIALIST_2019_CATEGORIES: tuple[Category, ...] = tuple(
-    Category(id=index, name=name, supercategory=supercategory)
-    for index, (name, supercategory, _) in enumerate(CATEGORY_ROWS)
-)
-"""The 46 categories: 27 garments and accessories (0-26) and 19 garment parts (27-45)."""
-
-CATEGORY_INSTANCES: dict[int, int] = {
-    index: instances for index, (_, _, instances) in enumerate(CATEGORY_ROWS)
-}
-"""Training instances by category id, for frequencies; versions of the data differ in them."""
-
-ATTRIBUTES: tuple[Attribute, ...] = tuple(
-    Attribute(id=index, name=name, supercategory=supercategory)
-    for index, (supercategory, name) in enumerate(
-        (supercategory, name) for supercategory, names in ATTRIBUTE_GROUPS for name in names
-    )
-)
-"""The 92 attributes of 2019 (ids 0-91). The 2020 edition numbers its 294 attributes differently."""
-
-IMATERIALIST_2019_LABELS = LabelDescriptions(
-    categories=IMATERIALIST_2019_CATEGORIES, attributes=ATTRIBUTES
-)
 
 
 def label_descriptions_from_json(content: Any, where: str) -> LabelDescriptions:
@@ -176,6 +151,19 @@ def write_label_descriptions(labels: LabelDescriptions, path: str | Path) -> Non
     """Write a ``label_descriptions.json`` that ``read_label_descriptions`` reads back equal."""
     write_json(path, label_descriptions_to_json(labels), indent=1, sort_keys=False)
 
+
+# The competition's own label description, with the instances of its training set.
+_FILE_2019 = Path(__file__).with_name("imaterialist_2019.json")
+IMATERIALIST_2019_LABELS = read_label_descriptions(_FILE_2019)
+IMATERIALIST_2019_CATEGORIES = IMATERIALIST_2019_LABELS.categories
+"""The 46 categories: 27 garments and accessories (0-26) and 19 garment parts (27-45)."""
+ATTRIBUTES = IMATERIALIST_2019_LABELS.attributes
+"""The 92 attributes of 2019 (ids 0-91). The 2020 edition numbers its 294 attributes differently."""
+CATEGORY_INSTANCES: dict[int, int] = {
+    entry["id"]: entry["instances"]
+    for entry in json.loads(_FILE_2019.read_text("utf-8"))["categories"]
+}
+"""Training instances by category id, for frequencies; versions of the data differ in them."""
 
 CLASS_NAMES_KEY = "class_names"  # in a checkpoint's hyper-parameters and a store's settings
 LISTED = 5

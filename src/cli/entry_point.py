@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -174,6 +175,9 @@ def _near(key: str, others: Iterable[str], *, prefix: str = "") -> str:
 
 def _end_by(error: Exception, config: DictConfig | None = None) -> None:
     """End the program with one line where the exception is no bug of it."""
+    if isinstance(error, BrokenPipeError):  # the reader of our output ended, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        sys.exit(128 + signal.SIGPIPE)
     if signals.received() is not None:  # what a library makes of Ctrl-C, or of a worker's end
         signals.leave()
     mistake = users_mistake(error)

@@ -107,3 +107,18 @@ def test_the_command_of_a_process() -> None:
     assert command_of(["python", "-u", "-m", "src.train", "name=x"]) == "train"
     assert command_of(["python", "-m", "pytest", "-m", "src.train"]) is None
     assert command_of(["python", "-c", "import src"]) is None
+
+
+@pytest.mark.parametrize("command", ["score", "postprocess"])
+def test_a_reader_that_ends_first_ends_the_command_without_a_word(command: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"src.{command}", "--help"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE

@@ -1,8 +1,112 @@
-"""Train, tune and submit instance segmentation cascades."""
+"""Train, tune and submit instance segmentation cascades; the public API, in one import.
 
+    from src import PredictionStore, PostprocessSettings, open_annotations, postprocess, score
+
+    store = PredictionStore("outputs/demo/predictions_validation")
+    detections = postprocess(store, PostprocessSettings.preset("winner_all_classes"))
+    result = score(detections, open_annotations("outputs/demo/data/train.csv"))
+    result.competition_map, result.interval()
+
+A name is imported when it is asked for, so ``import src`` stays cheap, and what needs no torch
+does not load it.
+
+``postprocess``, ``score``, ``compare`` and ``validate_submission`` are names of modules, too: three
+commands and the package of the steps. Python makes a module that is imported an attribute of its
+package, so that ``from src import score`` would give the function or the module, by what ran
+before. Here it is the function, always: the package refuses that attribute for the names that it
+exports. The modules are where they were, for ``python -m src.score``, ``from src.score import
+main`` and ``importlib.import_module("src.score")``; only the attribute ``src.score``, which is what
+``import src.score as x`` gives, is the function.
+"""
+
+from __future__ import annotations
+
+import importlib
 import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from src.cli import signals
+
+if TYPE_CHECKING:
+    from src.api.detections import postprocess, read_settings, write_submission
+    from src.api.drawing import draw
+    from src.api.ground_truth import Annotations, open_annotations
+    from src.api.scores import compare, score, sweep
+    from src.errors import InputError
+    from src.example import write_example
+    from src.metrics.competition import CompetitionScore
+    from src.metrics.intervals import Interval, PairedInterval
+    from src.postprocess.detections import Detections
+    from src.postprocess.settings import PostprocessSettings
+    from src.predictions.candidates import Candidates
+    from src.predictions.store import PredictionStore, PredictionStoreWriter
+    from src.rle import decode, encode
+    from src.submission.validation import validate_submission
+
+__all__ = [
+    "Annotations",
+    "Candidates",
+    "CompetitionScore",
+    "Detections",
+    "InputError",
+    "Interval",
+    "PairedInterval",
+    "PostprocessSettings",
+    "PredictionStore",
+    "PredictionStoreWriter",
+    "compare",
+    "decode",
+    "draw",
+    "encode",
+    "open_annotations",
+    "postprocess",
+    "read_settings",
+    "score",
+    "sweep",
+    "validate_submission",
+    "write_example",
+    "write_submission",
+]
+
+_MODULES = {
+    "src.api.detections": "postprocess read_settings write_submission",
+    "src.api.drawing": "draw",
+    "src.api.ground_truth": "Annotations open_annotations",
+    "src.api.scores": "compare score sweep",
+    "src.errors": "InputError",
+    "src.example": "write_example",
+    "src.metrics.competition": "CompetitionScore",
+    "src.metrics.intervals": "Interval PairedInterval",
+    "src.postprocess.detections": "Detections",
+    "src.postprocess.settings": "PostprocessSettings",
+    "src.predictions.candidates": "Candidates",
+    "src.predictions.store": "PredictionStore PredictionStoreWriter",
+    "src.rle": "decode encode",
+    "src.submission.validation": "validate_submission",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+class _Package(ModuleType):
+    """This package: its exports are imported when asked for, and no submodule hides one."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        vars(self)[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _MODULE_OF or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package
 
 # While `python -m src.NAME` imports this package, before its own module. Its imports take seconds,
 # and Ctrl-C has to end them well.

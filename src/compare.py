@@ -28,6 +28,7 @@ from src.metrics.competition import ImageObjects
 from src.metrics.inputs import RasterObjects
 from src.metrics.intervals import (
     PairedInterval,
+    check_same_images,
     paired_bootstrap_interval,
 )
 from src.metrics.scoring import (
@@ -137,24 +138,6 @@ def _score(
     return dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
 
 
-def check_same_images(a: Mapping[str, float], b: Mapping[str, float]) -> None:
-    """Refuse two sets of images that differ: a paired comparison needs the same.
-
-    Raises:
-        InputError: names how many are on one side only, and the first of each.
-    """
-    only = [sorted(set(one) - set(other)) for one, other in ((a, b), (b, a))]
-    if any(only):
-        differences = "; ".join(
-            f"{side} alone has {len(names)} (the first: {names[0]})"
-            for side, names in zip(SIDES, only, strict=True)
-            if names
-        )
-        raise InputError(
-            f"a and b must score the same images, {len(set(a) & set(b))} are in both; {differences}"
-        )
-
-
 def verdict(paired: PairedInterval, *, in_sample: bool = False) -> str:
     """Return the verdict that the interval gives, in a word or two.
 
@@ -162,12 +145,7 @@ def verdict(paired: PairedInterval, *, in_sample: bool = False) -> str:
         paired: The difference with its interval.
         in_sample: Whether a search chose the settings of a or b by images that are compared.
     """
-    words = "within noise"
-    if paired.difference.low > 0:
-        words = "b is better"
-    elif paired.difference.high < 0:
-        words = "a is better"
-    return f"{words}, in-sample" if in_sample else words
+    return f"{paired.verdict}, in-sample" if in_sample else paired.verdict
 
 
 def in_sample_notes(sides: Mapping[str, Side]) -> dict[str, str]:

@@ -16,6 +16,14 @@ class InputError(ValueError):
     """Bad input from a user: a file, a row or a configuration value.
 
     The message names the file, row or key, the bad value, and what is legal.
+
+    Example:
+        >>> from src import InputError, PostprocessSettings
+        >>> try:
+        ...     PostprocessSettings.preset("looser")
+        ... except InputError as error:
+        ...     print(error)
+        preset must be one of default, ..., got 'looser'
     """
 
 

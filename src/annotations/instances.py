@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,11 @@ def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
     long = max(size_hw)
     height, width = (max(1, (2 * edge * LONG_EDGE_PX + long) // (2 * long)) for edge in size_hw)
     return height, width
+
+
+def box_columns(boxes_xyxy: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of a table of boxes, (N, 4)."""
+    return dict(zip(("x_min", "y_min", "x_max", "y_max"), boxes_xyxy.T, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from src.errors import InputError
+from src.metrics.intervals import Interval, bootstrap_interval
 from src.rle.bitmasks import areas_px, paired_intersections_px
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Ten literals: arange(0.5, 1, 0.05) drifts off them. An IoU is one correctly rounded division of
 # integers, so where the exact ratio equals a threshold (11/20 and 0.55) both are the same double,
@@ -195,12 +199,23 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class CompetitionScore:
-    """The score of M images."""
+    """The score of M images.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import CompetitionScore
+        >>> values = np.array([[1.0] * 10, [1.0] * 5 + [0.0] * 5])
+        >>> score = CompetitionScore("per_class", ("a.jpg", "b.jpg"), values, classes={})
+        >>> score.competition_map, score.to_frame("image").score.tolist()
+        (0.75, [1.0, 0.5])
+    """
 
     averaging: Averaging
     image_ids: tuple[str, ...]  # M
     values: npt.NDArray[np.float64]  # (M, 10) value(t) of each image
     classes: Mapping[ClassKey, ClassResult]  # every class that occurs in truth or prediction
+    category_names: Mapping[int, str] = field(default_factory=dict)  # where they are known
+    notes: tuple[str, ...] = ()  # sentences on images and masks that do not count
 
     @property
     def competition_map(self) -> float:
@@ -226,6 +241,35 @@ class CompetitionScore:
     def per_class(self) -> dict[ClassKey, float]:
         """Return each class's mean value over the images that have it in truth or prediction."""
         return {key: result.value for key, result in self.classes.items()}
+
+    def interval(
+        self, *, num_resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    ) -> Interval:
+        """Return the percentile bootstrap interval over images, see ``bootstrap_interval``."""
+        return bootstrap_interval(self.per_image, num_resamples, confidence, seed)
+
+    def to_frame(self, by: Literal["category", "image"] = "category") -> pd.DataFrame:
+        """Return a row for each category (and its attributes, where they count) or each image."""
+        import pandas as pd
+
+        if by == "image":
+            return pd.DataFrame({"image_id": self.image_ids, "score": self.per_image})
+        if by != "category":
+            raise InputError(f"by must be one of category, image, got {by!r}")
+        rows = []
+        for key, result in self.classes.items():
+            category, attributes = split_key(key)
+            row: dict[str, Any] = {
+                "category_id": category,
+                "category": self.category_names.get(category),
+            }
+            if isinstance(key, tuple):
+                row["attribute_ids"] = attributes
+            counts = {"images": result.images, "ground_truth": result.truth_objects}
+            rows.append(
+                {**row, **counts, "detections": result.predicted_objects, "score": result.value}
+            )
+        return pd.DataFrame(rows)
 
 
 def image_values(matches: ImageMatches, averaging: Averaging) -> npt.NDArray[np.float64]:

@@ -8,6 +8,7 @@ the images' scores: exact, and a matter of indexing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,13 @@ _DRAWS_AT_ONCE = 1 << 20  # bounds the memory of a block to a few tens of MB
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over images with its percentile bootstrap interval, in the units of the score."""
+    """A mean over images with its percentile bootstrap interval, in the units of the score.
+
+    Example:
+        >>> from src.metrics.intervals import bootstrap_interval
+        >>> bootstrap_interval([0.5, 0.75, 1.0])
+        Interval(estimate=0.75, low=0.5, high=1.0, confidence=0.95, resamples=10000)
+    """
 
     estimate: float
     low: float
@@ -31,10 +38,43 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class PairedInterval:
-    """The difference ``b - a`` of two means over the same images, with its interval."""
+    """The difference ``b - a`` of two means over the same images, with its interval.
+
+    Example:
+        >>> from src.metrics.intervals import paired_bootstrap_interval
+        >>> paired = paired_bootstrap_interval([0.5, 0.75, 1.0], [0.625, 0.875, 1.0])
+        >>> paired.difference.low, paired.verdict, round(paired.probability_better, 2)
+        (0.0, 'within noise', 0.98)
+    """
 
     difference: Interval
     probability_better: float  # share of resamples in which b is above a; ties count half
+
+    @property
+    def verdict(self) -> str:
+        """``b is better``, ``a is better``, or ``within noise``: the interval contains 0."""
+        if self.difference.low > 0:
+            return "b is better"
+        return "a is better" if self.difference.high < 0 else "within noise"
+
+
+def check_same_images(a: Mapping[str, float], b: Mapping[str, float]) -> None:
+    """Check that two sets of scores are of the same images, as a paired comparison needs.
+
+    Raises:
+        InputError: Names how many are on one side only, and the first of each.
+    """
+    only = {"a": sorted(a.keys() - b.keys()), "b": sorted(b.keys() - a.keys())}
+    if any(only.values()):
+        differences = "; ".join(
+            f"{side} alone has {len(names)} (the first: {names[0]})"
+            for side, names in only.items()
+            if names
+        )
+        raise InputError(
+            f"a and b must score the same images, {len(a.keys() & b.keys())} are in both; "
+            f"{differences}"
+        )
 
 
 def bootstrap_interval(

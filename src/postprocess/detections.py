@@ -1,54 +1,131 @@
-"""What post-processing makes of an image's candidates."""
+"""Detections of one image: what post-processing makes of its candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.instances import RASTER_HW
+from src.annotations.instances import RASTER_HW, box_columns
+from src.rle import decode_resized, resize_nearest
+from src.rle.bitmasks import areas_px, to_runs, unpack
+from src.rle.coco import to_coco_compressed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NMS_AND_CAP = "nms with cap"  # in place of nms where the cap was reached
-EMPTY = "empty masks"  # stands with the steps: objects without a pixel, left out whatever the steps
+EMPTY = "empty masks"  # listed with the steps: masks without a pixel are dropped whatever the steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """The objects of one image, K of them, by falling score; no mask is empty."""
+    """The detections of one image, K of them, by falling score; no mask is empty.
+
+    Example:
+        >>> from src import PredictionStore, PostprocessSettings, postprocess, write_example
+        >>> write_example("example")
+        >>> store = PredictionStore("example/predictions_validation")
+        >>> detections = postprocess(store, PostprocessSettings.preset("winner_all_classes"))
+        >>> shoe = detections["0.png"].take([1])
+        >>> shoe.category_ids.tolist(), shoe.masks.shape, shoe.masks_at().sum().item()
+        ([23], (1, 512, 512), 768)
+        >>> shoe.to_coco(image_number=1)[0]["bbox"]
+        [36.0, 8.0, 16.0, 48.0]
+    """
 
     image_id: str
     category_ids: npt.NDArray[np.int16]  # (K,)
     scores: npt.NDArray[np.float32]  # (K,) in [0, 1]
     boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) image pixels, as predicted: not of the final mask
-    packed: npt.NDArray[np.uint8]  # (K, H * W / 8): masks of the raster, packed_masks
-    # Whether these are the objects that the model would give with these settings. False where the
-    # store leaves out pairs (its score floor, its cap on pairs) that the settings ask for.
+    packed: npt.NDArray[np.uint8]  # (K, H * W / 8): bitmasks of the raster
+    # Whether the model run with these settings gives the same. False where the store lacks pairs
+    # (its minimum score, its cap on pairs) that the settings ask for.
     is_exact: bool
     raster_hw: tuple[int, int] = RASTER_HW
     # How many (box, class) pairs each step took, in the order of the steps; EMPTY is the last.
     taken: Mapping[str, int] = field(default_factory=dict)
+    size_hw: tuple[int, int] | None = None  # pixels of the image; None: not known
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Detections:
-        """The objects that a mask or indices choose."""
-        return Detections(
-            image_id=self.image_id,
-            category_ids=self.category_ids[chosen],
-            scores=self.scores[chosen],
-            boxes_xyxy=self.boxes_xyxy[chosen],
-            packed=self.packed[chosen],
-            is_exact=self.is_exact,
-            raster_hw=self.raster_hw,
-            taken=self.taken,
+    @property
+    def masks(self) -> npt.NDArray[np.bool_]:
+        """Masks on the raster. Shape (K, H, W) bool."""
+        return unpack(self.packed, self.raster_hw)
+
+    def masks_at(self, size_hw: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
+        """Return the masks resized from the raster by nearest neighbour, shape (K, h, w) bool.
+
+        Args:
+            size_hw: Height and width; None: those of the image.
+        """
+        size_hw = size_hw or self._image_size()
+        resized = [
+            decode_resized(to_runs(row, self.raster_hw), self.raster_hw, size_hw)
+            for row in self.packed
+        ]
+        return np.array(resized, dtype=np.bool_).reshape(-1, *size_hw)
+
+    def to_coco(self, image_number: int) -> list[dict[str, Any]]:
+        """Return COCO results, with the masks of the raster resized to the image.
+
+        ``StoreDetections.to_coco`` draws the masks at the size of the image instead.
+
+        Args:
+            image_number: COCO's ``image_id``.
+        """
+        size_hw = self._image_size()
+        boxes_xywh = self.boxes_xyxy.astype(np.float64)
+        boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+        columns = (self.category_ids.tolist(), boxes_xywh.tolist(), self.scores.tolist())
+        results = []
+        for category, box, score, row in zip(*columns, self.packed, strict=True):
+            rle = resize_nearest(to_runs(row, self.raster_hw), self.raster_hw, size_hw)
+            segmentation = {"size": list(size_hw), "counts": to_coco_compressed(rle, size_hw)}
+            results.append(
+                {
+                    "image_id": image_number,
+                    "category_id": category,
+                    "bbox": box,
+                    "score": score,
+                    "segmentation": segmentation,
+                }
+            )
+        return results
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each detection; boxes in image pixels, areas in pixels of the raster."""
+        import pandas as pd
+
+        columns = {"image_id": self.image_id, "category_id": self.category_ids}
+        columns |= {"score": self.scores, **box_columns(self.boxes_xyxy)}
+        return pd.DataFrame({**columns, "area_px": areas_px(self.packed)})
+
+    def take(
+        self, kept: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]
+    ) -> Detections:
+        """Return the detections that a boolean mask or indices select."""
+        return replace(
+            self,
+            category_ids=self.category_ids[kept],
+            scores=self.scores[kept],
+            boxes_xyxy=self.boxes_xyxy[kept],
+            packed=self.packed[kept],
         )
+
+    def _image_size(self) -> tuple[int, int]:
+        if self.size_hw is None:
+            raise ValueError(f"size_hw must be given, for that of {self.image_id} is not known")
+        return self.size_hw
 
 
 def no_detections(image_id: str) -> Detections:
-    """Return an image without objects."""
+    """Return an image without detections."""
     return Detections(
         image_id=image_id,
         category_ids=np.zeros(0, dtype=np.int16),

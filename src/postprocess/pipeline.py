@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ from src.postprocess.settings import PostprocessSettings
 from src.postprocess.soft_nms import select_by_soft_nms
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from src.postprocess.coco_results import CocoResult
 
 Packed = npt.NDArray[np.uint8]
 Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Packed]
@@ -87,25 +93,75 @@ def postprocess(
     return to_detections(objects, candidates, raster)
 
 
-def postprocess_store(
-    store: PredictionStore,
-    settings: PostprocessSettings,
-    image_ids: Iterable[str],
-    *,
-    raster: str = "512x512",
-) -> Iterator[Detections]:
-    """The objects of these images of a store, one image at a time, in this order.
+class StoreDetections(Mapping[str, Detections]):
+    """The detections of a prediction store by image id, post-processed when they are asked for.
 
-    Raises:
-        InputError: the store lacks an image, or is damaged.
+    Args:
+        store: Candidates before NMS.
+        settings: Thresholds and rules.
+        image_ids: Images of the store, in this order; None: all, by ascending id.
+        raster: Name of the raster of the masks, one of ``RASTERS``.
     """
-    for image_id in image_ids:
-        yield postprocess(
-            store.candidates(store.index_of(image_id)),
-            settings,
-            label_category_ids=store.category_ids,
-            raster=raster,
+
+    def __init__(
+        self,
+        store: PredictionStore,
+        settings: PostprocessSettings,
+        *,
+        image_ids: Iterable[str] | None = None,
+        raster: str = "512x512",
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.image_ids = store.image_ids if image_ids is None else tuple(image_ids)
+        self.raster = raster
+        self._known = frozenset(self.image_ids)
+        for image_id in self.image_ids:
+            store.index_of(image_id)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._known
+
+    def __getitem__(self, image_id: str) -> Detections:
+        if image_id not in self._known:
+            raise KeyError(image_id)
+        return postprocess(
+            self.store.candidates(self.store.index_of(image_id)),
+            self.settings,
+            label_category_ids=self.store.category_ids,
+            raster=self.raster,
         )
+
+    def to_coco(self, image_numbers: Mapping[str, int] | None = None) -> list[CocoResult]:
+        """Return COCO results with masks drawn at the size of each image; see ``coco_results``.
+
+        Args:
+            image_numbers: COCO's ``image_id`` of each image; None: by place in the store, from 1.
+        """
+        from src.postprocess.coco_results import coco_results
+
+        results = []
+        for image_id in self.image_ids:
+            index = self.store.index_of(image_id)
+            results += coco_results(
+                self.store.candidates(index),
+                self.settings,
+                image_number=index + 1 if image_numbers is None else image_numbers[image_id],
+                label_category_ids=self.store.category_ids,
+            )
+        return results
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each detection, see ``Detections.to_frame``."""
+        import pandas as pd
+
+        return pd.concat([one.to_frame() for one in self.values()], ignore_index=True)
 
 
 def select_pairs(
@@ -194,6 +250,7 @@ def to_detections(objects: Chosen, candidates: Candidates, raster: str) -> Detec
         is_exact=objects.is_exact,
         raster_hw=RASTERS[raster](candidates.size_hw),
         taken=objects.taken,
+        size_hw=candidates.size_hw,
     )
 
 

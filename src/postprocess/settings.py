@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, get_args
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
 
 from src.errors import InputError
 from src.postprocess.raster import RASTERS
@@ -20,6 +24,7 @@ from src.postprocess.setting_checks import (
 from src.postprocess.steps import DEFAULT_STEPS, check_steps
 
 NmsKind = Literal["class_wise", "class_agnostic", "soft_linear", "soft_gaussian"]
+PRESETS = Path(__file__).resolve().parents[2] / "conf" / "postprocess"
 SEARCHED_KEY = "searched"  # where found settings say which images they were searched on
 NMS_KINDS: tuple[str, ...] = get_args(NmsKind)
 # Groups of categories that remove_categories takes by name. The winner removed the classes that
@@ -37,6 +42,12 @@ class PostprocessSettings:
 
     Raises:
         InputError: names the key, the bad value and what is legal.
+
+    Example:
+        >>> from src import PostprocessSettings
+        >>> settings = PostprocessSettings.preset("winner").replace(score_threshold=0.4)
+        >>> settings.score_threshold, settings.nms_iou_threshold, settings.min_area_px
+        (0.4, 0.3, 20)
     """
 
     # score: [0, 1]; a pair needs a score strictly above it
@@ -108,6 +119,30 @@ class PostprocessSettings:
                     "postprocess.steps, which would do it"
                 )
 
+    @classmethod
+    def preset(cls, name: str = "default") -> Self:
+        """Return the settings of ``conf/postprocess/NAME.yaml``.
+
+        Raises:
+            InputError: There is none of this name.
+        """
+        return cls(**_preset_values(name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values by key, as plain as in a configuration."""
+        values = {key.name: getattr(self, key.name) for key in fields(self)}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+        }
+
+    def replace(self, **values: Any) -> PostprocessSettings:
+        """Return settings with other values of some keys.
+
+        Raises:
+            InputError: As for the constructor.
+        """
+        return settings_from({**self.to_dict(), **values})
+
     @property
     def removed_categories(self) -> frozenset[int]:
         """Category ids that the step ``remove`` leaves out."""
@@ -116,6 +151,19 @@ class PostprocessSettings:
             for entry in self.remove_categories
             for category_id in (CATEGORY_GROUPS[entry] if isinstance(entry, str) else (entry,))
         )
+
+
+@cache
+def _preset_values(name: str) -> dict[str, Any]:
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise InputError(f"preset must be one of {', '.join(names)}, got {name!r}")
+    content = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    content.pop(SEARCHED_KEY, None)
+    values: dict[str, Any] = {}
+    for base in content.pop("defaults", []):
+        values |= {} if base == "_self_" else _preset_values(base)
+    return values | content
 
 
 def settings_from(values: Mapping[str, Any]) -> PostprocessSettings:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from src.annotations.instances import box_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +28,27 @@ class Candidates:
 
     Raises:
         ValueError: The shape of an array does not agree with the others.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import Candidates, PostprocessSettings, postprocess
+        >>> candidates = Candidates(
+        ...     image_id="a.jpg",
+        ...     size_hw=(4, 4),
+        ...     boxes_xyxy=np.array([[0, 0, 4, 2]], dtype=np.float32),
+        ...     scores=np.array([0.9], dtype=np.float32),
+        ...     category_ids=np.array([23], dtype=np.int16),
+        ...     mask_probabilities=np.ones((1, 28, 28), dtype=np.float32),
+        ...     complete_above_score=0.0,
+        ... )
+        >>> postprocess(candidates, PostprocessSettings.preset("winner")).masks_at().astype(int)
+        array([[[1, 1, 1, 1],
+                [1, 1, 1, 1],
+                [0, 0, 0, 0],
+                [0, 0, 0, 0]]])
+        >>> print(candidates.to_frame())
+          image_id  category_id  score  x_min  y_min  x_max  y_max
+        0    a.jpg           23    0.9    0.0    0.0    4.0    2.0
     """
 
     image_id: str
@@ -61,6 +88,13 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each pair, without its mask; boxes in pixels of the image."""
+        import pandas as pd
+
+        columns = {"image_id": self.image_id, "category_id": self.category_ids}
+        return pd.DataFrame({**columns, "score": self.scores, **box_columns(self.boxes_xyxy)})
 
     @property
     def boxes_for_nms(self) -> npt.NDArray[np.float32]:

@@ -362,10 +362,15 @@ def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) 
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def _values(column: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
+    """Return a flat column without nulls as an array; ``to_numpy`` would import pandas."""
+    offset = column.offset * np.dtype(kind).itemsize
+    return np.frombuffer(column.buffers()[1] or b"", kind, count=len(column), offset=offset)
+
+
 def _boxes_from(column: pa.Array) -> npt.NDArray[np.float32]:
     # flatten() honours the offsets of both list levels, the raw child arrays do not
-    flat: npt.NDArray[np.float32] = column.flatten().flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(-1, 4)
+    return _values(column.flatten().flatten(), np.float32).reshape(-1, 4)
 
 
 def from_record_batch(
@@ -391,8 +396,8 @@ def from_record_batch(
         image_id=batch.column("image_id")[0].as_py(),
         size_hw=(batch.column("height")[0].as_py(), batch.column("width")[0].as_py()),
         boxes_xyxy=_boxes_from(batch.column("boxes")),
-        scores=batch.column("scores").flatten().to_numpy(zero_copy_only=False),
-        category_ids=batch.column("category_ids").flatten().to_numpy(zero_copy_only=False),
+        scores=_values(batch.column("scores").flatten(), np.float32),
+        category_ids=_values(batch.column("category_ids").flatten(), np.int16),
         mask_probabilities=masks.reshape(-1, *mask_size_hw),
         complete_above_score=batch.column("exact_above_score")[0].as_py(),
         nms_boxes_xyxy=None if nms_boxes.null_count else _boxes_from(nms_boxes),

@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,9 @@ from src.predictions.files import (
     write_failed,
     write_sealed,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def find_store(directory: Path) -> Path:
@@ -122,6 +125,15 @@ class PredictionStoreWriter:
 
     Raises:
         InputError: The folder holds a store with other settings, or is not a folder.
+
+    Example:
+        >>> from src import PredictionStore, PredictionStoreWriter, write_example
+        >>> write_example("example")
+        >>> store = PredictionStore("example/predictions_validation")
+        >>> with PredictionStoreWriter("one", category_ids=[1, 23], settings={}) as writer:
+        ...     writer.add(store.candidates(0))
+        >>> PredictionStore("one").image_ids
+        ('0.png',)
     """
 
     def __init__(
@@ -254,6 +266,17 @@ class PredictionStore:
 
     Raises:
         InputError: Names the file that is missing, truncated, empty or damaged.
+
+    Example:
+        >>> from src import PredictionStore, write_example
+        >>> write_example("example")
+        >>> store = PredictionStore("example/predictions_validation")
+        >>> store.classes.by_id, store.missing, dict(store.failed)
+        ({1: 'top, t-shirt, sweatshirt', 23: 'shoe'}, (), {})
+        >>> store.candidates(store.index_of("2.png")).category_ids.tolist()
+        [1, 23]
+        >>> store.to_frame().groupby("category_id").score.count().to_dict()
+        {1: 3, 23: 3}
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -357,6 +380,13 @@ class PredictionStore:
             raise InputError(
                 f"{path}: damaged at image {image.image_id} ({error}); {REMEDY}"
             ) from error
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each candidate of each image, see ``Candidates.to_frame``."""
+        import pandas as pd
+
+        frames = [self.candidates(index).to_frame() for index in range(len(self))]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def check_none_failed(self) -> None:
         """Check that no image failed.

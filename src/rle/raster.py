@@ -101,6 +101,13 @@ def decode(runs: Runs, size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
 
     Returns:
         Shape (H, W) bool.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import decode
+        >>> decode(np.array([[1, 2]], dtype=np.int32), (2, 2)).astype(int)
+        array([[0, 1],
+               [1, 0]])
     """
     mask = np.zeros(size_hw, dtype=np.bool_)
     draw(runs, mask)
@@ -128,6 +135,12 @@ def encode(mask: npt.NDArray[np.bool_]) -> Runs:
 
     Returns:
         Shape (R, 2) int32.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import encode
+        >>> encode(np.array([[0, 1], [1, 1]])).tolist()
+        [[1, 3]]
     """
     columns = transpose(mask.astype(np.bool_, copy=False))
     return words_to_runs(pixels_to_words(columns.ravel()))

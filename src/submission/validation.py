@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -12,15 +12,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.categories import LabelDescriptions
-from src.annotations.image_names import ImageIds
+from src.annotations.categories import LabelDescriptions, read_label_descriptions
+from src.annotations.image_files import read_size_hw
+from src.annotations.image_names import ImageIds, file_name_of, find_image, read_image_ids
+from src.annotations.imaterialist_csv import IMATERIALIST_2019
 from src.annotations.instances import LONG_EDGE_PX
 from src.annotations.rows import Lines, RowError, describe_ids, iterate_lines, split_fields
+from src.annotations.sources import default_labels, detect_format
+from src.errors import InputError
+from src.io import refuse_special_file
 from src.postprocess.raster import RASTERS
 from src.rle import Runs, check_runs_batch, parse_runs_batch
 from src.rle.algebra import merge_touching
 from src.rle.bitmasks import intersections_px, pack_runs
-from src.submission.formats import LEGAL_CATEGORIES, SubmissionFormat
+from src.submission.formats import FORMATS, LEGAL_CATEGORIES, SubmissionFormat, format_named
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -203,6 +208,7 @@ class Findings:
     rows: int
     images: int
     violations: tuple[Violation, ...]  # by row; images that are missing come last
+    format: str = IMATERIALIST_2019.name  # the rules that were checked
 
 
 def check_submission(
@@ -299,7 +305,7 @@ class _Reader:
         if self._legal_ids is not None and self._places is not None:
             for name in sorted(self._legal_ids - self._seen.keys()):
                 self._add(0, name, "it is in the sample and has no row")
-        return Findings(self._rows, len(self._seen), tuple(self._violations))
+        return Findings(self._rows, len(self._seen), tuple(self._violations), self._format.name)
 
     def _add(self, row: int, image_id: str, reason: str) -> None:
         self._violations.append(Violation(row, image_id, reason))
@@ -418,3 +424,67 @@ class _Reader:
         largest = (LONG_EDGE_PX, LONG_EDGE_PX)
         height, width = RASTERS[self._format.raster](self._sizes_hw.get(image_id, largest))
         return height * width
+
+
+def validate_submission(
+    submission: str | Path,
+    *,
+    sample_submission: str | Path | None = None,
+    images: str | Path | None = None,
+    format: str = "auto",
+    label_descriptions: str | Path | None = None,
+) -> Findings:
+    """Check a submission file against every rule of the competition.
+
+    Args:
+        submission: The CSV file.
+        sample_submission: CSV with the legal image ids, each of which must have a row; None: image
+            ids are not checked.
+        images: Folder of the images, for the sizes of the rasters of 2020; None: not known.
+        format: One of ``FORMATS``, or ``auto``: 2020 where there is a column AttributesIds.
+        label_descriptions: JSON with the legal attributes; None: those of the format.
+
+    Returns:
+        Violations, none where the file is valid, and the numbers of rows and images.
+
+    Raises:
+        InputError: A file cannot be read, or a value is not legal.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from src import validate_submission
+        >>> rows = "ImageId,EncodedPixels,ClassId\\na.jpg,1 5,23\\na.jpg,3 9,99\\n"
+        >>> _ = Path("submission.csv").write_text(rows)
+        >>> for violation in validate_submission("submission.csv").violations:
+        ...     print(violation)
+        row 3, image a.jpg: category 99; 0 to 45 are legal
+    """
+    path = Path(submission)
+    refuse_special_file(path)
+    if not path.is_file():
+        raise InputError(f"submission={path}: no such file")
+    submission_format = _format_of(path) if format == "auto" else format_named(format)
+    image_ids = None if sample_submission is None else list(read_image_ids(sample_submission))
+    return check_submission(
+        path,
+        written_as=submission_format,
+        image_ids=image_ids,
+        labels=default_labels(submission_format.name)
+        if label_descriptions is None
+        else read_label_descriptions(label_descriptions),
+        sizes_hw={} if images is None else _sizes_hw(Path(images), image_ids or ()),
+    )
+
+
+def _format_of(path: Path) -> SubmissionFormat:
+    try:
+        return FORMATS.get(detect_format(path)) or FORMATS["imaterialist_2019"]
+    except InputError:  # no header at all; the check lists what is wrong
+        return FORMATS["imaterialist_2019"]
+
+
+def _sizes_hw(folder: Path, image_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+    if not folder.is_dir():
+        raise InputError(f"images={folder}: no such folder")
+    paths = {name: find_image(folder, file_name_of(name), key="ImageId") for name in image_ids}
+    return {name: read_size_hw(path) for name, path in paths.items() if path.exists()}

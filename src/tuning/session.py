@@ -141,7 +141,7 @@ def open_session(
                 )
             )
             compare_categories(store, objects)
-            comparison = _beside_truth(objects, image_ids)
+            comparison = beside_truth(objects, image_ids)
             truth = _Remembered(objects, room_bytes=TRUTH_ROOM_BYTES if remember else 0)
         categories = names_for(
             store, None if comparison is None else comparison.labels, str(inputs.annotations)
@@ -156,7 +156,7 @@ def open_session(
             notes=notes,
             truth=truth,
             categories=categories,
-            competition=_is_competition(store, categories, inputs.sample_submission),
+            competition=is_competition_submission(store, categories, inputs.sample_submission),
             comparison=comparison,
             lab=lab,
         )
@@ -224,7 +224,7 @@ def _chosen_images(
     return [image_id for image_id in image_ids if image_id in there], absent
 
 
-def _is_competition(
+def is_competition_submission(
     store: PredictionStore, categories: CategoryNames, sample_submission: str | None
 ) -> bool:
     """Return whether the competition's submission is written.
@@ -240,7 +240,7 @@ def _is_competition(
     )
 
 
-def _beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
+def beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
     """Return the written images that have ground truth, and notes on those of one side only."""
     known = tuple(image_id for image_id in image_ids if image_id in truth)
     if not known:

@@ -1,0 +1,290 @@
+"""Scores of detections, their comparison, and sweeps of settings."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.annotations.image_names import match_ids
+from src.annotations.imaterialist_csv import is_competition
+from src.api.detections import postprocess
+from src.api.ground_truth import Annotations
+from src.errors import InputError
+from src.metrics.competition import Averaging, CompetitionScore
+from src.metrics.intervals import (
+    PairedInterval,
+    bootstrap_interval,
+    check_same_images,
+    paired_bootstrap_interval,
+)
+from src.metrics.scoring import (
+    Comparison,
+    is_score_file,
+    open_submission,
+    read_scores,
+    score_comparison,
+)
+from src.metrics.scoring import compare as put_beside
+from src.postprocess.detections import Detections
+from src.postprocess.pipeline import StoreDetections
+from src.postprocess.settings import PostprocessSettings
+from src.predictions.store import PredictionStore
+from src.tuning.session import beside_truth, compare_categories
+from src.tuning.submitted import SubmittedObjects
+from src.tuning.threshold_lab import ThresholdLab
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DetectionsById = Mapping[str, Detections]
+"""Detections of images by image id, as ``postprocess`` gives them for a store."""
+
+
+def score(
+    detections: DetectionsById | str | Path,
+    annotations: Annotations,
+    *,
+    image_ids: Collection[str] | None = None,
+    averaging: Averaging = "per_class",
+) -> CompetitionScore:
+    """Score detections or a submission with the metric of iMaterialist (Fashion) 2019.
+
+    Args:
+        detections: From ``postprocess``: the images that have annotations are scored, as by
+            ``python -m src.postprocess``. Or a submission file: every annotated image is, as by
+            ``python -m src.score``.
+        annotations: The ground truth.
+        image_ids: Only these images are scored, a validation split; None: all.
+        averaging: ``per_class`` or ``pooled``.
+
+    Raises:
+        InputError: No image can be scored, or a file is wrong.
+
+    Example:
+        >>> from src import PredictionStore, PostprocessSettings, open_annotations, postprocess
+        >>> from src import score, write_example
+        >>> write_example("example")
+        >>> store = PredictionStore("example/predictions_validation")
+        >>> detections = postprocess(store, PostprocessSettings.preset("winner_all_classes"))
+        >>> result = score(detections, open_annotations("example/data/train.csv"))
+        >>> result.competition_map
+        0.75
+        >>> result.interval()
+        Interval(estimate=0.75, low=0.5, high=1.0, confidence=0.95, resamples=10000)
+        >>> result.to_frame("image").score.tolist()
+        [1.0, 0.75, 0.5]
+        >>> print(result.to_frame()[["category", "detections", "score"]])
+                           category  detections     score
+        0  top, t-shirt, sweatshirt           3  0.833333
+        1                      shoe           2  0.666667
+    """
+    with contextlib.ExitStack() as opened:
+        if isinstance(detections, str | Path):
+            truth = annotations.objects
+            prediction = opened.enter_context(open_submission(detections, truth))
+            comparison = put_beside(
+                truth, prediction, prediction_name=str(detections), image_ids=image_ids
+            )
+        else:
+            comparison = _compared(detections, annotations, image_ids)
+        result = score_comparison(comparison, averaging)
+        return replace(result, category_names=annotations.category_names, notes=comparison.notes)
+
+
+def _compared(
+    detections: DetectionsById, annotations: Annotations, image_ids: Collection[str] | None
+) -> Comparison:
+    """Put detections beside the ground truth, the images in the order of the detections."""
+    truth = annotations.named_as(detections)
+    if isinstance(detections, StoreDetections):
+        compare_categories(detections.store, truth)
+    wanted: Iterable[str] = detections
+    if image_ids is not None:
+        chosen = set(match_ids(image_ids, detections))
+        wanted = [image_id for image_id in detections if image_id in chosen]
+    prediction = SubmittedObjects(
+        detections,
+        with_filler=is_competition(annotations.category_names),
+        use_attributes=truth.use_attributes,
+    )
+    return replace(beside_truth(truth, tuple(wanted)), prediction=prediction)
+
+
+def compare(
+    a: DetectionsById | CompetitionScore | str | Path,
+    b: DetectionsById | CompetitionScore | str | Path,
+    annotations: Annotations | None = None,
+    *,
+    image_ids: Collection[str] | None = None,
+    averaging: Averaging = "per_class",
+    num_resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> PairedInterval:
+    """Compare two results on the same images: the difference ``b - a`` with its paired interval.
+
+    Args:
+        a: Detections, a submission file, or what was scored: a ``CompetitionScore`` or the
+            ``score.json`` of a command.
+        b: As ``a``.
+        annotations: The ground truth; None where both are scored.
+        image_ids: Only these images are scored; None: those that have annotations and predictions.
+        averaging: ``per_class`` or ``pooled``.
+        num_resamples: How often the images are drawn with replacement.
+        confidence: Coverage of the interval, between 0 and 1.
+        seed: Of the draws.
+
+    Raises:
+        InputError: The two are not of the same images, or a file is wrong.
+
+    Example:
+        >>> from src import PredictionStore, PostprocessSettings, compare, open_annotations
+        >>> from src import postprocess, write_example
+        >>> write_example("example")
+        >>> store = PredictionStore("example/predictions_validation")
+        >>> winner = PostprocessSettings.preset("winner_all_classes")
+        >>> a, b = (postprocess(store, winner.replace(score_threshold=t)) for t in (0.5, 0.2))
+        >>> result = compare(a, b, open_annotations("example/data/train.csv"))
+        >>> round(result.difference.estimate, 4), result.verdict
+        (0.1667, 'within noise')
+    """
+    scores_a, scores_b = (
+        _image_scores(side, annotations, image_ids=image_ids, averaging=averaging)
+        for side in (a, b)
+    )
+    check_same_images(scores_a, scores_b)
+    return paired_bootstrap_interval(
+        list(scores_a.values()),
+        [scores_b[image_id] for image_id in scores_a],
+        num_resamples,
+        confidence,
+        seed,
+    )
+
+
+def _image_scores(
+    side: DetectionsById | CompetitionScore | str | Path,
+    annotations: Annotations | None,
+    *,
+    image_ids: Collection[str] | None,
+    averaging: Averaging,
+) -> dict[str, float]:
+    if isinstance(side, str | Path) and is_score_file(Path(side)):
+        scores: Mapping[str, float] = read_scores(Path(side)).per_image
+    elif isinstance(side, CompetitionScore):
+        scores = dict(zip(side.image_ids, side.per_image.tolist(), strict=True))
+    elif annotations is None:
+        raise InputError("annotations must be given to score detections or a submission, got None")
+    else:
+        return _scores_of_both(side, annotations, image_ids=image_ids, averaging=averaging)
+    names = scores if image_ids is None else set(match_ids(image_ids, scores))
+    return {image_id: value for image_id, value in scores.items() if image_id in names}
+
+
+def _scores_of_both(
+    side: DetectionsById | str | Path,
+    annotations: Annotations,
+    *,
+    image_ids: Collection[str] | None,
+    averaging: Averaging,
+) -> dict[str, float]:
+    """Score the images that have annotations and predictions, in the order of the annotations."""
+    truth = annotations.objects
+    wanted = set(truth if image_ids is None else match_ids(image_ids, truth))
+    with contextlib.ExitStack() as opened:
+        prediction = (
+            opened.enter_context(open_submission(side, truth))
+            if isinstance(side, str | Path)
+            else SubmittedObjects(
+                side,
+                with_filler=is_competition(annotations.category_names),
+                use_attributes=truth.use_attributes,
+                ids=truth,
+            )
+        )
+        both = [name for name in truth if name in prediction and name in wanted]
+        if not both:
+            raise InputError(f"{truth.source}: has none of the images to be compared")
+        comparison = put_beside(truth, prediction, prediction_name="predictions", image_ids=both)
+        result = score_comparison(comparison, averaging)
+    return dict(zip(result.image_ids, result.per_image.tolist(), strict=True))
+
+
+def sweep(
+    store: PredictionStore,
+    annotations: Annotations,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    settings: PostprocessSettings | None = None,
+    image_ids: Collection[str] | None = None,
+    partial: bool = False,
+    averaging: Averaging = "per_class",
+    num_resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score every combination of some settings; work that two of them share is done once.
+
+    Args:
+        store: Candidates before NMS.
+        annotations: The ground truth.
+        grid: Values by key of the settings.
+        settings: Values of the other keys; None: the preset ``default``.
+        image_ids: Only these images are scored; None: those that have annotations and candidates.
+        partial: Whether a store that lacks images suffices.
+        averaging: ``per_class`` or ``pooled``.
+        num_resamples: How often the images are drawn with replacement, for the intervals.
+        confidence: Coverage of the intervals, between 0 and 1.
+        seed: Of the draws.
+
+    Returns:
+        A row for each combination, the best first: the keys of the grid, ``competition_map``, and
+        its interval ``low`` and ``high``. The best of many is flattered on the images that chose
+        it: ``python -m src.search`` cross-validates.
+
+    Raises:
+        InputError: A key or value is not legal, or no image can be scored.
+
+    Example:
+        >>> from src import PredictionStore, PostprocessSettings, open_annotations, sweep
+        >>> from src import write_example
+        >>> write_example("example")
+        >>> store = PredictionStore("example/predictions_validation")
+        >>> annotations = open_annotations("example/data/train.csv")
+        >>> settings = PostprocessSettings.preset("winner_all_classes")
+        >>> table = sweep(store, annotations, {"score_threshold": [0.5, 0.2]}, settings=settings)
+        >>> print(table.round(4))
+           score_threshold  competition_map   low  high
+        0              0.2           0.9167  0.75   1.0
+        1              0.5           0.7500  0.50   1.0
+    """
+    import pandas as pd
+
+    base = settings or PostprocessSettings.preset("default")
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    candidates = [
+        postprocess(store, base.replace(**point), image_ids=image_ids, partial=partial)
+        for point in points
+    ]
+    if not candidates:
+        raise InputError(f"grid must have one or more values for each key, got {dict(grid)}")
+    comparison = _compared(candidates[0], annotations, image_ids)
+    truth = {image_id: comparison.truth[image_id] for image_id in comparison.image_ids}
+    lab = ThresholdLab(
+        store,
+        truth,
+        comparison.image_ids,
+        with_filler=is_competition(annotations.category_names),
+    )
+    scores = lab.score_grid([one.settings for one in candidates], averaging)
+    rows = []
+    for point, result in zip(points, scores, strict=True):
+        interval = bootstrap_interval(result.per_image, num_resamples, confidence, seed)
+        ends = {"low": interval.low, "high": interval.high}
+        rows.append({**point, "competition_map": interval.estimate, **ends})
+    table = pd.DataFrame(rows)
+    return table.sort_values("competition_map", ascending=False, kind="stable", ignore_index=True)

@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.callbacks.loggers import begin_at_step
 from src.callbacks.run_record import (
-    ComposedConfig,
     DataFingerprint,
     RunFolder,
     RunRecord,
@@ -128,7 +127,6 @@ def train(config: DictConfig) -> float | None:
             *callbacks,
             record,
             advice,
-            ComposedConfig(plain_config),
             DataFingerprint(),
             RunFolder(
                 run_id=run_id,

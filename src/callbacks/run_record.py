@@ -38,7 +38,9 @@ PARTS = ("training", "validation")
 
 
 class RunRecord(Callback):
-    """Log the composed configuration and the commit, and note each start in ``run.json``.
+    """Log the composed configuration and the commit, and keep each start in ``run.json``.
+
+    Checkpoints have the configuration, too, for a comparison on resume.
 
     Args:
         config: The composed configuration as plain values.
@@ -63,6 +65,12 @@ class RunRecord(Callback):
             if isinstance(logger, WandbLogger) and logger.experiment.offline:
                 folder = Path(logger.experiment.dir).parent
                 log.info("W&B is offline (no WANDB_API_KEY); later: wandb sync %s", folder)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration."""
+        checkpoint[CONFIG_KEY] = self.config
 
     def _add_start(self, version: Mapping[str, Any]) -> None:
         """Add this start to those in the file, which is replaced as a whole."""
@@ -117,23 +125,6 @@ def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
 def _git(directory: Path, *arguments: str) -> str:
     command = ["git", "-C", str(directory), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-class ComposedConfig(Callback):
-    """Keep the composed configuration in checkpoints, for a comparison on resume.
-
-    Args:
-        config: Plain dicts, lists and values.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the configuration."""
-        checkpoint[CONFIG_KEY] = self.config
 
 
 class DataFingerprint(Callback):

@@ -106,7 +106,7 @@ EARLIER_SCORERS = (
     "callbacks.competition_score",
     "callbacks.coco_average_precision",
     "callbacks.class_table",
-    "callbacks.validation_images",
+    "callbacks.validation_pictures",
 )
 # Trials, which a real run takes nothing of: keys of ``trainer``.
 TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")
@@ -118,7 +118,7 @@ class FoundCheckpoint:
 
     Attributes:
         path: its file.
-        content: what Lightning saved, and ``RunCheckpoint`` and ``ComposedConfig`` with it.
+        content: what Lightning saved, and ``RunCheckpoint`` and ``RunRecord`` with it.
     """
 
     path: Path

@@ -224,7 +224,11 @@ def test_scores_of_the_callbacks_before_the_evaluator_are_ranked_anew(
         "best_checkpoint": {"monitor": "validation/competition_map"},
         "evaluator": {"settings": {"score_threshold": 0.5}, "metrics": {}},
     }
-    then = now | {"competition_score": {"averaging": "per_class"}, "validation_images": None}
+    then = now | {
+        "competition_score": {"averaging": "per_class"},
+        "validation_pictures": {"photos": 8},
+        "best_link": {"_target_": "src.callbacks.best_link.BestLinkCallback"},
+    }
     del then["evaluator"]
     content = {"config": {"callbacks": then}, "callbacks": best}
     checkpoint = FoundCheckpoint(Path("last.ckpt"), content)

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
-from src.mmdet_bridge.cascade.samples import Batch, collate, make_objects, make_sample
+from src.mmdet_bridge.cascade.samples import Batch, collate, make_instances, make_sample
 
 OBJECTS = 7  # of an image, as the competition's have in the mean
 NUM_CLASSES = 46
@@ -41,7 +41,7 @@ def draw_batch(size_hw: tuple[int, int], *, images: int, seed: int) -> Batch:
                 image_id=str(number),
                 image_path=f"{number}.jpg",
                 original_hw=size_hw,
-                objects=make_objects(
+                instances=make_instances(
                     labels=random.integers(0, NUM_CLASSES, OBJECTS),
                     boxes_xyxy=np.array(boxes, dtype=np.float32),
                     masks=np.stack(masks),

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from src.mmdet_bridge.cascade.detectors import Detector, build_detector, preprocess
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.mmdet_bridge.cascade.passes import Placement, select_pairs
-from src.mmdet_bridge.cascade.samples import Batch, collate, make_sample, mirrored
+from src.mmdet_bridge.cascade.passes import ViewTransform, select_candidates
+from src.mmdet_bridge.cascade.samples import Batch, collate, flip_batch, make_sample
 from tests.helpers.cascades import detector_config, spread_scores
 
 # After src.mmdet_bridge, which gives mmcv its operators.
@@ -61,7 +61,7 @@ def run(
     detector = make_detector(module, overrides, seed=seed)
     image = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     plain = view_of(image)
-    views = [plain, mirrored(plain)]
+    views = [plain, flip_batch(plain)]
     passes: list[int] = []
     hook = detector.backbone.register_forward_pre_hook(
         lambda _, inputs: passes.append(len(inputs[0]))
@@ -124,7 +124,7 @@ def one_pass(detector: Detector, views: Sequence[Batch]) -> Result:
         [detector],
         views,
         category_ids=range(head.num_classes),
-        score_floor=0.0,
+        min_score=0.0,
         max_candidates=CANDIDATES,
     )
     boxes, scores, masks = found.boxes_xyxy, found.scores, found.mask_probabilities
@@ -135,14 +135,14 @@ def one_pass(detector: Detector, views: Sequence[Batch]) -> Result:
 def three_passes(detector: Detector, views: Sequence[Batch]) -> Result:
     """The backbone for each part of each view anew."""
     head, rule = detector.roi_head, detector.test_cfg.rpn
-    frames = [Placement.of(view["data_samples"][0].metainfo) for view in views]
+    transforms = [ViewTransform.of(view["data_samples"][0].metainfo) for view in views]
     boxes, scores = [], []
-    for view, frame in zip(views, frames, strict=True):
+    for view, transform in zip(views, transforms, strict=True):
         data = preprocess(detector, view, training=False)
         (found,) = detector.rpn_head.predict(
             detector.extract_feat(data["inputs"]), data["data_samples"], rescale=False
         )
-        boxes.append(frame.to_image(found.bboxes))
+        boxes.append(transform.to_image(found.bboxes))
         scores.append(found.scores)
     proposals, _ = nms(
         torch.cat(boxes),
@@ -151,30 +151,30 @@ def three_passes(detector: Detector, views: Sequence[Batch]) -> Result:
         max_num=rule.max_per_img,
     )
     boxes, scores = [], []
-    for view, frame in zip(views, frames, strict=True):
+    for view, transform in zip(views, transforms, strict=True):
         data = preprocess(detector, view, training=False)
         (found,) = head.predict_bbox(
             x=detector.extract_feat(data["inputs"]),
             batch_img_metas=[data["data_samples"][0].metainfo],
-            rpn_results_list=[InstanceData(bboxes=frame.to_image(proposals[:, :4]))],
+            rpn_results_list=[InstanceData(bboxes=transform.to_image(proposals[:, :4]))],
             rcnn_test_cfg=None,
             semantic_feat=None,
         )
-        boxes.append(frame.to_image(found.bboxes))
+        boxes.append(transform.to_image(found.bboxes))
         scores.append(found.scores)
     mean_boxes, mean_scores = sum(boxes) / len(views), sum(scores) / len(views)
-    pairs = select_pairs(mean_scores[:, :-1], score_floor=0.0, max_pairs=CANDIDATES)
+    pairs = select_candidates(mean_scores[:, :-1], min_score=0.0, max_pairs=CANDIDATES)
     kept, rows = pairs.proposals.unique(return_inverse=True)
     masks = []
-    for view, frame in zip(views, frames, strict=True):
+    for view, transform in zip(views, transforms, strict=True):
         data = preprocess(detector, view, training=False)
         features = detector.extract_feat(data["inputs"])
         extractor, carried = head.mask_roi_extractor[-1], None
-        rois = bbox2roi([frame.to_image(mean_boxes[kept])])
+        rois = bbox2roi([transform.to_image(mean_boxes[kept])])
         pooled = extractor(features[: extractor.num_inputs], rois)
         for mask_head in head.mask_head:
             logits, carried = mask_head(pooled, carried)
-            masks.append(frame.masks_to_image(logits[rows, pairs.classes].sigmoid()))
+            masks.append(transform.masks_to_image(logits[rows, pairs.classes].sigmoid()))
     return (
         mean_boxes[pairs.proposals],
         mean_scores[pairs.proposals, pairs.classes],

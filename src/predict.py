@@ -30,11 +30,11 @@ from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import check_writable
 from src.mmdet_bridge.checkpoints.reading import file_sha256
-from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_members
+from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_models
 from src.postprocess.late_fusion import LateFusion
 from src.predictions.files import META_NAME, StoreMeta
 from src.predictions.store import PredictionStore, claim_folder
-from src.processes import end_with_parent
+from src.processes import die_with_parent
 from src.tuning.sweeps import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
     """Build the models of the checkpoints, and what predicts with them."""
     module, late_fusion = config.module, late_fusion_of(config)
     floor = module.min_score
-    members = load_members(
+    models = load_models(
         paths,
         detector=to_plain(module.detector),
         num_classes=module.num_classes,
@@ -62,7 +62,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
         own_inference=carried.own_inference,
     )
     return CascadeEnsemble(
-        members,
+        models,
         category_ids=carried.classes.category_ids,
         min_score=max(floor, late_fusion.score_threshold) if late_fusion else floor,
         max_candidates=module.max_candidates,
@@ -201,7 +201,7 @@ def predict(config: DictConfig) -> Path:
     Images that are in the folder already are not predicted again.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        end_with_parent()  # so that a device is free again when the first process is killed
+        die_with_parent()  # so that a device is free again when the first process is killed
     check_devices(config.trainer)
     check_precision(config.trainer)
     leave_out_irrelevant_messages()

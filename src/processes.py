@@ -56,7 +56,7 @@ def _start_ticks(pid: int) -> int | None:
     return _ENDED if fields[0] in "ZX" else int(fields[19])
 
 
-def end_with_parent() -> None:
+def die_with_parent() -> None:
     """Let the kernel end this process when the one that started it is killed (Linux).
 
     A worker that is handing over its result then would wait for its reader for ever, and hold its

@@ -40,11 +40,11 @@ from src.cli.preflight import (
 )
 from src.cli.resume import (
     SUPERSEDED,
+    archive_later_checkpoints,
     check_same_run,
     choose_checkpoint,
     describe_next_start,
     score_changes,
-    set_aside,
 )
 from src.errors import InputError
 from src.io import check_writable
@@ -56,7 +56,7 @@ from src.mmdet_bridge.checkpoints.reading import (
 )
 from src.mmdet_bridge.checkpoints.weight_import import order_classes
 from src.modules.cascade import CascadeModule
-from src.processes import end_with_parent
+from src.processes import die_with_parent
 from src.tuning.sweeps import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def train(config: DictConfig) -> float | None:
     """
     leave_out_irrelevant_messages()
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        end_with_parent()  # so that a device is free again when the first process is killed
+        die_with_parent()  # so that a device is free again when the first process is killed
     if config.num_torch_threads is not None:
         torch.set_num_threads(config.num_torch_threads)
     check_devices(config.trainer)
@@ -131,7 +131,7 @@ def train(config: DictConfig) -> float | None:
             RunFolder(
                 run_id=run_id,
                 clear=partial(
-                    set_aside,
+                    archive_later_checkpoints,
                     checkpoints,
                     after_step=-1 if found is None else found.step,
                     run_id=run_id,

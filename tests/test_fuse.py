@@ -14,7 +14,7 @@ from PIL import Image
 from src.errors import InputError
 from src.fuse import open_stores
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.modules.ensemble import load_members
+from src.modules.ensemble import load_models
 from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.store import PredictionStore
 from tests.helpers.cascades import make_view
@@ -140,9 +140,9 @@ def test_predicting_with_late_fusion_is_fusing_each_model_on_each_view(
     views = [make_view(image, (85, 64), flip=flip) for flip in (False, True)]
     alone = [
         predict_candidates(
-            [member], [view], category_ids=range(5), score_floor=0.25, max_candidates=1000
+            [member], [view], category_ids=range(5), min_score=0.25, max_candidates=1000
         )[0]
-        for member in load_members(paths, detector={}, num_classes=5, category_ids=None)
+        for member in load_models(paths, detector={}, num_classes=5, category_ids=None)
         for view in views
     ]
     settings = LateFusion(

@@ -48,7 +48,7 @@ def expected(folder: Path, seeds: tuple[int, ...], scales: list[list[int]]) -> C
     sizes_hw = [(round(120 * short / 90), short) for short, _ in scales]
     views = [make_view(image, size, flip=flip) for flip in (False, True) for size in sizes_hw]
     (candidates,) = predict_candidates(
-        members, views, category_ids=range(CLASSES), score_floor=0.25, max_candidates=1000
+        members, views, category_ids=range(CLASSES), min_score=0.25, max_candidates=1000
     )
     return candidates
 

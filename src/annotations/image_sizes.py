@@ -168,7 +168,7 @@ class ImageSizes:
         self._images: dict[str, ImageHeader | str] = {}
         self._settled: dict[ImageRecord, Frame | str] = {}
 
-    def settle(self, images: Sequence[ImageRecord]) -> list[Frame | str]:
+    def resolve_sizes(self, images: Sequence[ImageRecord]) -> list[Frame | str]:
         """For each image, the frame of its masks and the record with the size that is right for it.
 
         Returns:

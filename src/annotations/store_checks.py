@@ -55,7 +55,7 @@ def check_store_sizes(
     """
     if images_directory is None or store.description.get("sizes_compared"):
         return
-    frames = ImageSizes(images_directory, missing_are_kept=True).settle(store.images)
+    frames = ImageSizes(images_directory, missing_are_kept=True).resolve_sizes(store.images)
     turned = [
         frame
         for frame in frames

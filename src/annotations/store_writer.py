@@ -99,7 +99,7 @@ class StoreWriter:
     def _add(self, block: RowBlock) -> pa.RecordBatch:
         """Check a block, keep its small columns, and return its masks."""
         self._place_format = block.place_format
-        frames = self._sizes.settle(block.images)
+        frames = self._sizes.resolve_sizes(block.images)
         settled, masks, problems = self._check(block, frames)
         refused = [
             BadRow(

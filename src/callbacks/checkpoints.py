@@ -312,7 +312,9 @@ class RunCheckpoint(Checkpoint):
         _check_data(_data(trainer), position)
         self._saved_step = checkpoint["global_step"]
         self._resumes_at_epoch_start = position["batches_done"] == 0
-        _datamodule(trainer).go_on(epoch=position["epoch"], batches_done=position["batches_done"])
+        _datamodule(trainer).resume_at(
+            epoch=position["epoch"], batches_done=position["batches_done"]
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new epoch on resume where ``max_steps`` is set.

@@ -3,7 +3,7 @@
 What prediction takes from its checkpoints where nobody gives it: classes, model and sizes.
 A checkpoint is somebody's file: what is taken are lists of whole numbers and texts, each checked.
 Nothing of it becomes part of the composed configuration but category ids and sizes in pixels, and
-the detector's configuration goes to ``load_members`` alone, which knows what may stand in it.
+the detector's configuration goes to ``load_models`` alone, which knows what may stand in it.
 """
 
 from __future__ import annotations

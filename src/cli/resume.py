@@ -221,7 +221,7 @@ def trial_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def set_aside(
+def archive_later_checkpoints(
     directory: Path,
     *,
     after_step: int,

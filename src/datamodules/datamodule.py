@@ -210,7 +210,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         if needs_test_images:
             self.test_dataset = self._test_dataset(some_suffice=stage == "predict")
 
-    def go_on(self, *, epoch: int, batches_done: int) -> None:
+    def resume_at(self, *, epoch: int, batches_done: int) -> None:
         """Let the next training loader begin in an epoch, after its first so many batches.
 
         For a run that resumes: what each device has trained on is not made again. To be called
@@ -222,7 +222,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         """Shuffled, augmented images with their objects; the same for the same seed and epoch.
 
         Raises:
-            InputError: ``go_on`` was told of more batches than an epoch has.
+            InputError: ``resume_at`` was told of more batches than an epoch has.
         """
         dataset = self.train_dataset
         sampler = EpochSampler(

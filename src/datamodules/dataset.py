@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
 from src.annotations.image_files import read_image_rgb, read_size_hw
@@ -38,10 +39,9 @@ from src.datamodules.transforms import (
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import (
     Batch,
-    Objects,
     Sample,
     collate,
-    make_objects,
+    make_instances,
     make_sample,
 )
 
@@ -232,10 +232,10 @@ class TrainingDataset(Dataset[Sample]):
             image_path=str(path),
             original_hw=record.size_hw,
             flip=view.flip,
-            objects=self._objects(index, view),
+            instances=self._instances(index, view),
         )
 
-    def _objects(self, store_index: int, view: View) -> Objects:
+    def _instances(self, store_index: int, view: View) -> InstanceData:
         """Leave out objects of which resizing left no pixel, and COCO's crowd regions."""
         instances = self.store.instances(store_index)
         single = np.flatnonzero(~self.store.is_crowd(store_index))
@@ -243,7 +243,7 @@ class TrainingDataset(Dataset[Sample]):
         visible = [number for number, runs in enumerate(resized) if len(runs)]
         runs = [resized[number] for number in visible]
         category_ids = instances.category_ids[single[visible]]
-        return make_objects(
+        return make_instances(
             labels=np.array([self._label_of[int(c)] for c in category_ids], dtype=np.int64),
             boxes_xyxy=boxes_of_runs(runs, view.size_hw),
             masks=draw_masks(runs, view.size_hw),

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker
 
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import collate
-from src.processes import end_with_parent
+from src.processes import die_with_parent
 
 _ROUNDING_BITS = 32
 
@@ -292,7 +292,7 @@ def explain_loader_failure(error: BaseException) -> InputError | None:
 def _begin_worker(_worker: int) -> None:
     """Keep OpenCV from starting a thread a core in each worker; leave no worker behind."""
     cv2.setNumThreads(0)
-    end_with_parent()
+    die_with_parent()
 
 
 def _collate(make_batch: Callable[[list[Any]], Any], samples: list[Any]) -> Any:

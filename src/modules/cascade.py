@@ -19,7 +19,7 @@ from src.errors import InputError
 from src.io import printable
 from src.mmdet_bridge.cascade.detectors import (
     build_detector,
-    check_member,
+    check_detector,
     load_weights,
     preprocess,
 )
@@ -101,7 +101,7 @@ class CascadeModule(LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.detector = build_detector(detector, init_weights=init_weights)
         self.detector.to(memory_format=self.memory_format)
-        check_member(self.detector)
+        check_detector(self.detector)
         for stage, head in enumerate(self.detector.roi_head.bbox_head):
             if head.num_classes != num_classes:
                 raise InputError(
@@ -185,7 +185,7 @@ class CascadeModule(LightningModule):
             [self.detector],
             [batch],
             category_ids=self.category_ids,
-            score_floor=self.min_score,
+            min_score=self.min_score,
             max_candidates=self.max_candidates,
             mask_stages=self.mask_stages,
         )

@@ -17,8 +17,8 @@ from src.io import describe_difference
 from src.mmdet_bridge.cascade.detectors import (
     Detector,
     build_detector,
-    check_member,
-    check_members,
+    check_detector,
+    check_ensemble,
     load_weights,
 )
 from src.mmdet_bridge.cascade.inference import (
@@ -28,7 +28,7 @@ from src.mmdet_bridge.cascade.inference import (
     predict_candidates,
 )
 from src.mmdet_bridge.cascade.passes import MaskStages
-from src.mmdet_bridge.cascade.samples import mirrored
+from src.mmdet_bridge.cascade.samples import flip_batch
 from src.mmdet_bridge.checkpoints.reading import (
     Checkpoint,
     check_checkpoint_file,
@@ -133,7 +133,7 @@ def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
     return scores
 
 
-def load_members(
+def load_models(
     paths: Sequence[Path],
     *,
     detector: Mapping[str, Any],
@@ -157,7 +157,7 @@ def load_members(
     Raises:
         InputError: names the checkpoint, and what does not fit, or one that is given twice.
     """
-    members: list[Detector] = []
+    models: list[Detector] = []
     known: dict[str, Path] = {}
     classes = list(range(num_classes) if category_ids is None else category_ids)
     for path in paths:
@@ -167,14 +167,14 @@ def load_members(
         check_given_once(known, path, checkpoint.weights)
         own = _configuration(path, checkpoint, detector, own_inference=own_inference)
         try:
-            member = build_detector(own, init_weights=False)
-            check_member(member)
-            load_weights(member, checkpoint.weights)
+            model = build_detector(own, init_weights=False)
+            check_detector(model)
+            load_weights(model, checkpoint.weights)
         except InputError as error:
             raise InputError(f"checkpoint {path}: {error}") from error
-        members.append(member.eval())
-    check_members(members, [f"checkpoint {path}" for path in paths])
-    return members
+        models.append(model.eval())
+    check_ensemble(models, [f"checkpoint {path}" for path in paths])
+    return models
 
 
 def _configuration(
@@ -229,7 +229,7 @@ class CascadeEnsemble(LightningModule):
     ``failures`` says which images could not be predicted so far, and why, by image id.
 
     Args:
-        members: M detectors that fit together, see ``check_members``.
+        models: M detectors that fit together, see ``check_ensemble``.
         category_ids: the data's id of each class in the models' order.
         min_score: (box, class) pairs with a score above it are candidates, in [0, 1).
         max_candidates: an image keeps its best so many.
@@ -249,7 +249,7 @@ class CascadeEnsemble(LightningModule):
 
     def __init__(
         self,
-        members: Sequence[Detector],
+        models: Sequence[Detector],
         *,
         category_ids: Sequence[int],
         min_score: float = 0.001,
@@ -265,10 +265,10 @@ class CascadeEnsemble(LightningModule):
     ) -> None:
         super().__init__()
         self.category_ids = list(category_ids)
-        num_classes = members[0].roi_head.bbox_head[-1].num_classes
+        num_classes = models[0].roi_head.bbox_head[-1].num_classes
         check_values(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
         if model_weights is not None:
-            check_weights("ensemble.model_weights", model_weights, len(members))
+            check_weights("ensemble.model_weights", model_weights, len(models))
         if seed_proposals not in ("all", "first_view"):
             raise InputError(
                 f"seed_proposals={seed_proposals}: legal are all, and first_view, which keeps the "
@@ -283,7 +283,7 @@ class CascadeEnsemble(LightningModule):
         if not isinstance(flip, bool):
             raise InputError(f"tta.flip={flip}: true and false are legal")
         self.failures: dict[str, str] = {}
-        self.members = nn.ModuleList(members)
+        self.models = nn.ModuleList(models)
         self.min_score = min_score
         self.max_candidates = max_candidates
         self.mask_stages = mask_stages
@@ -308,11 +308,11 @@ class CascadeEnsemble(LightningModule):
         if not views:
             return []
         if self.flip:
-            views += [mirrored(view) for view in views]
+            views += [flip_batch(view) for view in views]
         try:
             if self.late_fusion is not None:
                 return self._fused_late(views, self.late_fusion)
-            return self._predict(list(self.members), views, self.model_weights)
+            return self._predict(list(self.models), views, self.model_weights)
         except InputError as error:  # an image too large for the device must not end the run
             self.failures |= {sample.img_id: str(error) for sample in views[0]["data_samples"]}
             return []
@@ -322,9 +322,9 @@ class CascadeEnsemble(LightningModule):
     ) -> list[Candidates]:
         """Fuse what each model detects on each view alone."""
         found, weights = [], []
-        for number, member in enumerate(self.members):
+        for number, model in enumerate(self.models):
             for view in views:
-                found.append(self._predict([member], [view], None))
+                found.append(self._predict([model], [view], None))
                 weights.append(self.model_weights[number] if self.model_weights else 1.0)
         return [
             fuse(of_image, settings, weights=weights, label_category_ids=self.category_ids)
@@ -333,15 +333,15 @@ class CascadeEnsemble(LightningModule):
 
     def _predict(
         self,
-        members: Sequence[Detector],
+        models: Sequence[Detector],
         views: Sequence[Mapping[str, Any]],
         model_weights: Sequence[float] | None,
     ) -> list[Candidates]:
         return predict_candidates(
-            members,
+            models,
             views,
             category_ids=self.category_ids,
-            score_floor=self.min_score,
+            min_score=self.min_score,
             max_candidates=self.max_candidates,
             mask_stages=self.mask_stages,
             model_weights=model_weights,

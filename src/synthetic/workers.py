@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import cv2
 
-from src.processes import end_with_parent, hidden_from_children
+from src.processes import die_with_parent, hidden_from_children
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,4 +58,4 @@ def in_order(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> It
 
 def _begin_worker() -> None:
     cv2.setNumThreads(1)
-    end_with_parent()
+    die_with_parent()

@@ -140,8 +140,10 @@ def test_pickled_store_reopens(tmp_path, source):
 
 def test_open_or_build_follows_its_source(tmp_path, source, monkeypatch):
     built = []
-    settle = ImageSizes.settle
-    monkeypatch.setattr(ImageSizes, "settle", lambda *args: built.append(1) or settle(*args))
+    resolve_sizes = ImageSizes.resolve_sizes
+    monkeypatch.setattr(
+        ImageSizes, "resolve_sizes", lambda *args: built.append(1) or resolve_sizes(*args)
+    )
     first = open_or_build(source, tmp_path / "cache")
     assert (len(built), first.object_count) == (1, 6)
     open_or_build(source, tmp_path / "cache")

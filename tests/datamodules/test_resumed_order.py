@@ -35,7 +35,7 @@ class GoOn(Callback):
         self.position = position
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, *_: Any) -> None:
-        trainer.datamodule.go_on(**self.position)
+        trainer.datamodule.resume_at(**self.position)
 
 
 class PlannedRecorder(Recorder):
@@ -72,17 +72,17 @@ def test_resumed_run_sees_what_it_would_have_seen(
     seen = fit(data, SaveAfter(path, epoch=epoch, batches=batches), **changes)
     done = epoch * of_epoch + batches * 2
     assert seen == whole[:done]
-    go_on = GoOn(epoch=epoch, batches_done=batches)
-    assert fit(data, go_on, resume=path, **changes) == whole[done:]
+    resume_at = GoOn(epoch=epoch, batches_done=batches)
+    assert fit(data, resume_at, resume=path, **changes) == whole[done:]
 
 
 def test_more_batches_than_an_epoch_has_are_refused(data: Data):
     datamodule = data.datamodule()
     datamodule.setup("fit")
-    datamodule.go_on(epoch=1, batches_done=7)
+    datamodule.resume_at(epoch=1, batches_done=7)
     with pytest.raises(InputError, match=r"trained on 7 batches of its epoch, but an epoch has 6"):
         datamodule.train_dataloader()
-    datamodule.go_on(epoch=1, batches_done=5)
+    datamodule.resume_at(epoch=1, batches_done=5)
     assert len(list(datamodule.train_dataloader())) == 1
 
 

@@ -23,7 +23,7 @@ from src.errors import InputError
 from src.export_coco import number_images
 from src.mmdet_bridge.cascade.detectors import preprocess
 from src.mmdet_bridge.cascade.samples import collate
-from src.modules.ensemble import load_members
+from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore
 from tests.helpers.predictions import CLASSES, SIZES_HW, checkpoint, run, write_folder
 from tests.helpers.stores import make_images, make_writer, write_store
@@ -40,7 +40,7 @@ NUMBERS = {"a.jpg": 30, "b.jpg": 10, "c.jpg": 20}  # COCO's, which are not in th
 @torch.no_grad()
 def predicted_by_mmdet(folder: Path) -> dict[str, Any]:
     """mmdet's own ``predict`` of each image with COCO's defaults, as its evaluator takes it."""
-    (detector,) = load_members(
+    (detector,) = load_models(
         [checkpoint(folder, 0)], detector={}, num_classes=CLASSES, category_ids=None
     )
     images = ImageDataset(

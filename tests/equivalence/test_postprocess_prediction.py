@@ -34,7 +34,7 @@ def store_predictions(detector: Any, directory: Path, mask_dtype: str) -> Predic
         [detector],
         [make_batch(scale_wh=SCALE_WH, with_objects=False)],
         category_ids=CATEGORY_IDS,
-        score_floor=0.001,
+        min_score=0.001,
         max_candidates=10_000,
         mask_stages="last",
     )

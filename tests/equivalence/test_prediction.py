@@ -33,7 +33,7 @@ def detector() -> Any:
 
 
 def candidates_of(detector: Any, stages: str = "last", **changes: Any) -> list[Candidates]:
-    settings = {"score_floor": 0.001, "max_candidates": 10_000, **changes}
+    settings = {"min_score": 0.001, "max_candidates": 10_000, **changes}
     return predict_candidates(
         [detector],
         [make_batch(scale_wh=SCALE_WH, with_objects=False)],
@@ -133,7 +133,7 @@ def test_all_mask_stages_equal_mmdets_prediction_with_its_loop_repaired(
 
 
 def test_candidates_stand_in_proposal_class_order_with_one_box_a_proposal(detector: Any) -> None:
-    for candidates in candidates_of(detector, score_floor=0.0):
+    for candidates in candidates_of(detector, min_score=0.0):
         assert len(candidates) == 60 * CLASSES  # every proposal of the test configuration
         assert candidates.category_ids.tolist() == [*range(CLASSES)] * 60
         boxes = candidates.boxes_xyxy.reshape(60, CLASSES, 4)
@@ -154,7 +154,7 @@ def test_cap_keeps_the_best_pairs_and_says_from_where_on_they_are_all_there(dete
 
 
 def test_no_candidates_at_all(detector: Any) -> None:
-    for candidates in candidates_of(detector, score_floor=0.9999999):
+    for candidates in candidates_of(detector, min_score=0.9999999):
         assert len(candidates) == 0
         assert candidates.mask_probabilities.shape == (0, 28, 28)
 

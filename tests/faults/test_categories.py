@@ -23,7 +23,7 @@ from src.export_coco import compare_categories
 from src.import_weights import import_checkpoint
 from src.metrics.scoring import open_truth
 from src.mmdet_bridge.checkpoints.reading import find_checkpoint, load_checkpoint
-from src.modules.ensemble import load_members
+from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.report import open_predictions
 from src.submission.formats import FORMATS
@@ -303,7 +303,7 @@ def test_one_checkpoint_under_two_names_counts_once(tmp_path: Path, make: Any) -
     paths = [path, tmp_path / "last.ckpt"]
     message = r"different checkpoints, got .*epoch_00.ckpt and .*last.ckpt, .* the same weights"
     with pytest.raises(InputError, match=message):
-        load_members(
+        load_models(
             paths,
             detector=module.hparams["detector"],
             num_classes=5,

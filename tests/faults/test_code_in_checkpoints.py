@@ -29,7 +29,7 @@ from src.mmdet_bridge.checkpoints.untrusted_config import (
     check_untrusted_detector,
 )
 from src.modules.cascade import CascadeModule
-from src.modules.ensemble import load_members
+from src.modules.ensemble import load_models
 from tests.helpers.cascades import SMALL, SMALL_DEFORMABLE, detector_config
 
 NOTHING = "absent"
@@ -178,7 +178,7 @@ def test_nothing_in_a_checkpoint_runs(
     config = with_payload(honest, place, payload, trace)
     write_checkpoint(path, config)
     with pytest.raises(InputError, match=rf"^checkpoint \S*model\.ckpt: .*{message}") as caught:
-        load_members([path], detector=honest, num_classes=5, category_ids=None)
+        load_models([path], detector=honest, num_classes=5, category_ids=None)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=message):
         CascadeModule.load_from_checkpoint(path)
@@ -245,7 +245,7 @@ def test_a_class_list_out_of_a_file_is_checked(
 ) -> None:
     write_checkpoint(path := tmp_path / "model.ckpt", honest, **values)
     with pytest.raises(InputError, match=rf"model\.ckpt: .*{message}"):
-        load_members([path], detector=honest, num_classes=5, category_ids=None)
+        load_models([path], detector=honest, num_classes=5, category_ids=None)
     assert check_class_list({}, source="model.ckpt") is None
 
 
@@ -342,7 +342,7 @@ def test_nothing_in_the_header_of_safetensors_runs(
     save_weights({"detector.x": torch.zeros(1)}, path, notes=notes)
     assert load_checkpoint(path).hyper_parameters == values
     with pytest.raises(InputError, match=rf"detector\.{place}\.type must be one of .*'subprocess"):
-        load_members([path], detector=honest, num_classes=5, category_ids=None)
+        load_models([path], detector=honest, num_classes=5, category_ids=None)
     assert not trace.exists()
 
 
@@ -356,5 +356,5 @@ def test_weights_alone_have_no_configuration_to_believe(
         "_target_": "os.system",
     }
     save_weights(detector.state_dict(), path := tmp_path / "model.safetensors", notes=notes)
-    (member,) = load_members([path], detector=honest, num_classes=5, category_ids=None)
+    (member,) = load_models([path], detector=honest, num_classes=5, category_ids=None)
     assert type(member).__name__ == "HybridTaskCascade"

@@ -27,8 +27,8 @@ from src.mmdet_bridge.checkpoints.reading import (
     load_checkpoint,
     load_state_dict,
 )
-from src.mmdet_bridge.checkpoints.weight_import import detect_layout, modernise
-from src.modules.ensemble import checkpoint_paths, load_members
+from src.mmdet_bridge.checkpoints.weight_import import detect_layout, upgrade_layout
+from src.modules.ensemble import checkpoint_paths, load_models
 from src.train import start_from
 from tests.helpers.cascades import SMALL, detector_config
 from tests.helpers.checkpoints import Malicious
@@ -48,7 +48,7 @@ def read_everywhere(path: Path) -> list[Callable[[], Any]]:
         lambda: choose_checkpoint(resume=str(path), directory=path.parent),
         lambda: average_weights([path, path.with_name("other")]),
         lambda: start_from(None, str(path)),  # type: ignore[arg-type]  # never reached
-        lambda: load_members([path], detector={}, num_classes=5, category_ids=None),
+        lambda: load_models([path], detector={}, num_classes=5, category_ids=None),
     ]
 
 
@@ -231,7 +231,7 @@ def test_nan_is_refused_wherever_weights_come_in(tmp_path: Path) -> None:
         lambda: choose_checkpoint(resume=str(path), directory=tmp_path),
         lambda: average_weights([path, path.with_name("other")]),
         lambda: start_from(None, str(path)),  # type: ignore[arg-type]  # never reached
-        lambda: load_members([path], detector=config, num_classes=5, category_ids=None),
+        lambda: load_models([path], detector=config, num_classes=5, category_ids=None),
     ):
         with pytest.raises(InputError, match=message):
             read()
@@ -283,7 +283,7 @@ def test_prefixes_of_wrappers_are_taken_off_and_said(
     assert caplog.messages == ([] if said is None else [f"weights: {said}"])
     caplog.clear()
     checkpoint = Checkpoint(path=tmp_path / "a.ckpt", weights=wrapped)
-    assert [entry.target for entry in modernise(checkpoint, detect_layout(checkpoint))] == [
+    assert [entry.target for entry in upgrade_layout(checkpoint, detect_layout(checkpoint))] == [
         *weights
     ]
     assert caplog.messages == ([] if said is None else [f"checkpoint {tmp_path}/a.ckpt: {said}"])

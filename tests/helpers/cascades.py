@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
 from src.mmdet_bridge.cascade.detectors import build_detector
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.mmdet_bridge.cascade.samples import Batch, collate, make_objects, make_sample
+from src.mmdet_bridge.cascade.samples import Batch, collate, make_instances, make_sample
 from src.predictions.candidates import Candidates
 
 SMALL = (  # of htc_tiny, for tests: fewer classes, channels, proposals
@@ -93,7 +93,7 @@ def make_batch(
             image[mask.astype(bool)] += np.uint8(100)
             boxes.append((x_min, y_min, x_max, y_max))
             masks.append(mask)
-        objects = make_objects(
+        instances = make_instances(
             labels=random.integers(0, num_classes, objects_each),
             boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
             masks=np.array(masks, dtype=np.uint8).reshape(-1, height, width),
@@ -104,7 +104,7 @@ def make_batch(
                 image_id=f"image{number}",
                 image_path=f"image{number}.jpg",
                 original_hw=(round(height / scale_wh[1]), round(width / scale_wh[0])),
-                objects=objects if with_objects else None,
+                instances=instances if with_objects else None,
             )
         )
     return collate(samples)
@@ -170,6 +170,6 @@ def six_views(image: np.ndarray) -> list[Batch]:
 
 
 def predict(members: Sequence[Any], views: Sequence[Batch], **changes: Any) -> Candidates:
-    settings: dict[str, Any] = {"score_floor": 0.0, "max_candidates": 10_000, **changes}
+    settings: dict[str, Any] = {"min_score": 0.0, "max_candidates": 10_000, **changes}
     (candidates,) = predict_candidates(members, views, category_ids=range(CLASSES), **settings)
     return candidates

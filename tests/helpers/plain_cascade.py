@@ -65,7 +65,7 @@ def predict_plainly(
     models: Sequence[Any],
     views: Sequence[PlainView],
     *,
-    score_floor: float,
+    min_score: float,
     weights: Sequence[float] | None = None,
 ) -> PlainResult:
     weights = weights or [1.0] * len(models)
@@ -82,7 +82,7 @@ def predict_plainly(
         (p, c)
         for p in range(scores.shape[0])
         for c in range(scores.shape[1] - 1)
-        if scores[p, c] > score_floor
+        if scores[p, c] > min_score
     ]
     all_masks = []
     for model, weight in zip(models, weights, strict=True):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import load_weights
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.mmdet_bridge.cascade.passes import select_pairs
+from src.mmdet_bridge.cascade.passes import select_candidates
 from src.predictions.candidates import Candidates
 from tests.helpers.cascades import IMAGE_HW, SIZES_HW, draw_image, make_detector, make_view, predict
 
@@ -30,7 +30,7 @@ def test_an_image_and_its_mirror_image_give_mirrored_candidates(
 ) -> None:
     def candidates(image: np.ndarray) -> Candidates:
         views = [make_view(image, size, flip=flip) for size in sizes_hw for flip in (False, True)]
-        return predict(detectors[:members], views, score_floor=0.25)
+        return predict(detectors[:members], views, min_score=0.25)
 
     straight = candidates(draw_image())
     mirrored = candidates(np.ascontiguousarray(draw_image()[:, ::-1]))
@@ -64,14 +64,14 @@ def test_category_ids_are_those_of_the_data(detectors: list[Any]) -> None:
         detectors[:1],
         [make_view(draw_image(), IMAGE_HW)],
         category_ids=ids,
-        score_floor=0.0,
+        min_score=0.0,
         max_candidates=10,
     )
     (plain,) = predict_candidates(
         detectors[:1],
         [make_view(draw_image(), IMAGE_HW)],
         category_ids=range(5),
-        score_floor=0.0,
+        min_score=0.0,
         max_candidates=10,
     )
     assert candidates.category_ids.tolist() == [ids[label] for label in plain.category_ids]
@@ -86,7 +86,7 @@ def test_selected_pairs_are_the_best_above_the_floor(
     scores: list[list[float]], floor: float, cap: int
 ) -> None:
     table = torch.tensor(scores, dtype=torch.float64).reshape(-1, 3)
-    pairs = select_pairs(table, score_floor=floor, max_pairs=cap)
+    pairs = select_candidates(table, min_score=floor, max_pairs=cap)
     found = list(zip(pairs.proposals.tolist(), pairs.classes.tolist(), strict=True))
     above = [
         (row, column)
@@ -120,7 +120,7 @@ def test_unlikely_pairs_only_fill_up(
         [0.201 + 0.001 * torch.arange(likely), 0.002 + 0.001 * torch.arange(unlikely) * 49 / 89]
     ).double()
     table = scores[torch.randperm(len(scores))].reshape(-1, 2)
-    pairs = select_pairs(table, score_floor=0.001, max_pairs=cap, max_low_score_candidates=40)
+    pairs = select_candidates(table, min_score=0.001, max_pairs=cap, max_low_score_candidates=40)
     kept = table[pairs.proposals, pairs.classes]
     assert len(kept) == chosen
     assert sorted(kept) == sorted(scores)[-chosen:]

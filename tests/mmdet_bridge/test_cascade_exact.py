@@ -51,17 +51,17 @@ def plain_views() -> list[PlainView]:
 
 @pytest.fixture(scope="module")
 def plain(models: list[Any]) -> PlainResult:
-    return predict_plainly(models, plain_views(), score_floor=FLOOR, weights=WEIGHTS)
+    return predict_plainly(models, plain_views(), min_score=FLOOR, weights=WEIGHTS)
 
 
 @torch.no_grad()
 def passes_of(models: list[Any], views: list[Any]) -> list[Any]:
     kept = KeptFeatures(device_gb=1, cpu_gb=1)
     return [
-        step
+        run
         for number, model in enumerate(models)
         for group in group_by_padded_size(views, 32)
-        for step in start_passes(model, group, model=number, weight=1.0, in_view=False, kept=kept)
+        for run in start_passes(model, group, model=number, weight=1.0, in_view=False, kept=kept)
     ]
 
 
@@ -81,7 +81,7 @@ def test_proposals_of_3_models_and_6_views_equal_the_plain_reference(
 def test_candidates_of_3_models_and_6_views_equal_the_plain_reference(
     models: list[Any], plain: PlainResult
 ) -> None:
-    found = predict(models, six_views(draw_image()), score_floor=FLOOR, model_weights=WEIGHTS)
+    found = predict(models, six_views(draw_image()), min_score=FLOOR, model_weights=WEIGHTS)
     rows = torch.tensor([proposal for proposal, _ in plain.pairs])
     labels = torch.tensor([label for _, label in plain.pairs])
     assert len(found) == len(rows) > 40
@@ -104,12 +104,12 @@ def sorted_rows(candidates: Candidates) -> tuple[npt.NDArray[Any], ...]:
 def test_order_of_models_and_views_changes_nothing_beyond_rounding(models: list[Any]) -> None:
     views = six_views(draw_image())
     model_order, view_order = [2, 0, 1], [3, 5, 0, 4, 1, 2]
-    first = predict(models, views, model_weights=WEIGHTS, score_floor=FLOOR)
+    first = predict(models, views, model_weights=WEIGHTS, min_score=FLOOR)
     second = predict(
         [models[n] for n in model_order],
         [views[n] for n in view_order],
         model_weights=[WEIGHTS[n] for n in model_order],
-        score_floor=FLOOR,
+        min_score=FLOOR,
     )
     assert len(first) == len(second) > 40
     # Scores of proposals differ by rounding, and with them the proposals' order.
@@ -137,9 +137,9 @@ def test_the_backbone_runs_once_for_each_model_and_view_and_sizes_are_batches(
         for number, model in enumerate(models)
     ]
     try:
-        predict(models, views, score_floor=0.99)
+        predict(models, views, min_score=0.99)
         assert sizes == [[2, 2, 2]] * 3  # 3 x 6 passes: a view and its mirror image are a batch
-        predict(models[:1], views[:1], score_floor=0.99)
+        predict(models[:1], views[:1], min_score=0.99)
         assert sizes == [[2, 2, 2, 1], [2, 2, 2], [2, 2, 2]]
     finally:
         for hook in hooks:
@@ -166,7 +166,7 @@ def test_seeds_first_view_has_the_proposals_of_one_model_on_its_smallest_plain_v
     assert close(found.numpy(), merge([(models[0], plain_views()[0])]))
     assert not torch.equal(found, merged_proposals(passes, 0))
     floor = -1.0  # every pair is a candidate
-    candidates = predict(models[:1], views[-1:] * 2, seed_proposals="first_view", score_floor=floor)
+    candidates = predict(models[:1], views[-1:] * 2, seed_proposals="first_view", min_score=floor)
     assert len(candidates) == len(found) * CLASSES
 
 
@@ -189,7 +189,7 @@ def test_a_batch_of_other_sizes_changes_no_prediction(models: list[Any]) -> None
             models[:2],
             [view_of(numbers, flip=flip) for flip in (False, True)],
             category_ids=range(CLASSES),
-            score_floor=FLOOR,
+            min_score=FLOOR,
             max_candidates=10_000,
         )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.memory import KeptFeatures, Rung, in_parts, say_once
+from src.mmdet_bridge.cascade.memory import FeatureStorage, KeptFeatures, log_once, with_oom_split
 from src.predictions.candidates import Candidates
 from tests.helpers.cascades import IMAGE_HW, draw_image, make_detector, make_view, predict
 
@@ -21,7 +21,7 @@ VIEW_GB = 16 * (32 * 24 + 16 * 12 + 8 * 6 + 4 * 3 + 2 * 2) * 4 / 1e9
 
 @pytest.fixture(autouse=True)
 def say_it_again(caplog: pytest.LogCaptureFixture) -> None:
-    say_once.cache_clear()
+    log_once.cache_clear()
     caplog.set_level(logging.INFO)
 
 
@@ -33,7 +33,7 @@ def detectors() -> list[Any]:
 def four_passes(detectors: list[Any], **budgets: float) -> Candidates:
     """Two models, one size, as it is and mirrored."""
     views = [make_view(draw_image(), IMAGE_HW, flip=flip) for flip in (False, True)]
-    return predict(detectors, views, score_floor=0.25, **budgets)
+    return predict(detectors, views, min_score=0.25, **budgets)
 
 
 def equal(one: Candidates, other: Candidates, *, tolerance: float) -> bool:
@@ -43,26 +43,32 @@ def equal(one: Candidates, other: Candidates, *, tolerance: float) -> bool:
     )
 
 
-RUNGS = [
-    (Rung.DEVICE, 4 * VIEW_GB, 0.0, 0.0, "on the device, as they are computed"),
-    (Rung.HALF, 2 * VIEW_GB, 0.0, 2e-3, "on the device, in half precision"),
-    (Rung.CPU, 1.9 * VIEW_GB, 2 * VIEW_GB, 2e-3, "in the memory of the CPU, in half precision"),
-    (Rung.RECOMPUTED, 1.9 * VIEW_GB, 1.9 * VIEW_GB, 0.0, "the backbone runs again"),
+STORAGES = [
+    (FeatureStorage.DEVICE, 4 * VIEW_GB, 0.0, 0.0, "on the device, as they are computed"),
+    (FeatureStorage.HALF, 2 * VIEW_GB, 0.0, 2e-3, "on the device, in half precision"),
+    (
+        FeatureStorage.CPU,
+        1.9 * VIEW_GB,
+        2 * VIEW_GB,
+        2e-3,
+        "in the memory of the CPU, in half precision",
+    ),
+    (FeatureStorage.RECOMPUTED, 1.9 * VIEW_GB, 1.9 * VIEW_GB, 0.0, "the backbone runs again"),
 ]
 
 
-@pytest.mark.parametrize(("rung", "device_gb", "cpu_gb", "tolerance", "said"), RUNGS)
-def test_every_rung_gives_the_result_and_is_logged_once(
+@pytest.mark.parametrize(("storage", "device_gb", "cpu_gb", "tolerance", "said"), STORAGES)
+def test_every_storage_gives_the_result_and_is_logged_once(
     detectors: list[Any],
     caplog: pytest.LogCaptureFixture,
-    rung: Rung,
+    storage: FeatureStorage,
     device_gb: float,
     cpu_gb: float,
     tolerance: float,
     said: str,
 ) -> None:
     expected = four_passes(detectors)
-    say_once.cache_clear()
+    log_once.cache_clear()
     caplog.clear()
     passes: list[int] = []
     hook = detectors[0].backbone.register_forward_pre_hook(
@@ -71,7 +77,7 @@ def test_every_rung_gives_the_result_and_is_logged_once(
     try:
         budgets = {"feature_memory_gb": device_gb, "feature_memory_cpu_gb": cpu_gb}
         found = four_passes(detectors, **budgets)
-        assert sum(passes) == (6 if rung is Rung.RECOMPUTED else 2)
+        assert sum(passes) == (6 if storage is FeatureStorage.RECOMPUTED else 2)
         four_passes(detectors, **budgets)
     finally:
         hook.remove()
@@ -85,16 +91,16 @@ def test_features_come_back_with_their_dtype_and_rounded_once() -> None:
     kept = KeptFeatures(device_gb=7e-7, cpu_gb=5e-7)
     levels = [(torch.rand(100) + 1, torch.rand(50) + 1) for _ in range(3)]  # 600 bytes each
     backs = [kept.keep(features, lambda: ()) for features in levels[:1]]
-    assert kept.rung is Rung.DEVICE
+    assert kept.storage is FeatureStorage.DEVICE
     assert all(a is b for a, b in zip(backs[0](), levels[0], strict=True))
     backs.append(kept.keep(levels[1], lambda: ()))
-    assert kept.rung is Rung.HALF
+    assert kept.storage is FeatureStorage.HALF
     for back, features in zip(backs, levels, strict=False):
         for found, level in zip(back(), features, strict=True):
             assert found.dtype == torch.float32
             assert ((found - level) / level).abs().max() <= 1 / 2048
     backs.append(kept.keep(levels[2], lambda: levels[2]))
-    assert kept.rung is Rung.RECOMPUTED  # 900 bytes fit neither budget
+    assert kept.storage is FeatureStorage.RECOMPUTED  # 900 bytes fit neither budget
     assert backs[2]() is levels[2]
     assert not kept.step_down()
 
@@ -103,7 +109,7 @@ def test_features_of_two_bytes_are_not_rounded_again() -> None:
     kept = KeptFeatures(device_gb=0, cpu_gb=1)
     level = torch.rand(10).bfloat16()
     back = kept.keep((level,), lambda: ())
-    assert kept.rung is Rung.CPU
+    assert kept.storage is FeatureStorage.CPU
     assert torch.equal(back()[0], level)
 
 
@@ -120,7 +126,7 @@ def limited(most: int, *, calls: list[int] | None = None) -> Callable[[range], l
 
 @pytest.mark.parametrize("most", [1, 3, 7, 100])
 def test_parts_are_all_the_items_in_order(most: int) -> None:
-    parts = in_parts(limited(most), range(5, 23), what="items", make_room=lambda: False)
+    parts = with_oom_split(limited(most), range(5, 23), what="items", make_room=lambda: False)
     assert [number for part in parts for number in part] == list(range(5, 23))
     assert max(len(part) for part in parts) <= most
 
@@ -135,7 +141,7 @@ def test_what_follows_a_shortage_that_room_ended_is_run_whole() -> None:
         limits[0] = 100
         return True
 
-    parts = in_parts(run, range(16), what="items", make_room=make_room)
+    parts = with_oom_split(run, range(16), what="items", make_room=make_room)
     assert [len(part) for part in parts] == [1, 1, 2, 4, 8]
     assert calls == [16, 8, 4, 2, 1, 1, 1, 2, 4, 8]
 
@@ -197,14 +203,14 @@ def test_kept_features_make_room_for_a_view(
         kept.append(self)
 
     def short(inputs: torch.Tensor) -> Any:
-        if kept[-1].rung < Rung.CPU:
+        if kept[-1].storage < FeatureStorage.CPU:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return original(inputs)
 
     monkeypatch.setattr(KeptFeatures, "__init__", remember)
     monkeypatch.setattr(detectors[1], "extract_feat", short)
     found = four_passes(detectors)
-    assert kept[-1].rung is Rung.CPU
+    assert kept[-1].storage is FeatureStorage.CPU
     assert equal(found, expected, tolerance=2e-3)
     assert "out of memory: kept features make room for views" in caplog.messages
 

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from omegaconf import OmegaConf
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.detectors import build_detector, check_member
+from src.mmdet_bridge.cascade.detectors import build_detector, check_detector
 from tests.helpers.cascades import SMALL, compose_module, detector_config
 from tests.helpers.checkpoints import DEFORMABLE
 
@@ -107,10 +107,10 @@ def test_a_detector_with_a_box_for_each_class_is_refused(small_config: dict[str,
     key = "roi_head.bbox_head.1.reg_class_agnostic"
     detector = build_detector(changed(small_config, key, False))
     with pytest.raises(InputError, match=f"detector.{re.escape(key)}: false given, true wanted"):
-        check_member(detector)
-    check_member(build_detector(small_config))
+        check_detector(detector)
+    check_detector(build_detector(small_config))
 
 
 def test_a_detector_that_is_no_hybrid_task_cascade_is_refused() -> None:
     with pytest.raises(InputError, match="NoneType given, HybridTaskCascadeRoIHead wanted"):
-        check_member(torch.nn.Module())
+        check_detector(torch.nn.Module())

@@ -11,7 +11,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures.mask import BitmapMasks
 from torch.utils.data import DataLoader
 
-from src.mmdet_bridge.cascade.samples import Sample, collate, make_objects, make_sample
+from src.mmdet_bridge.cascade.samples import Sample, collate, make_instances, make_sample
 
 
 def example(size_hw: tuple[int, int] = (30, 41), objects: int = 2, seed: int = 0) -> Sample:
@@ -23,7 +23,7 @@ def example(size_hw: tuple[int, int] = (30, 41), objects: int = 2, seed: int = 0
         image_path=f"images/{seed}.jpg",
         original_hw=(height * 2, width * 4),
         flip=bool(seed % 2),
-        objects=make_objects(
+        instances=make_instances(
             labels=np.arange(objects, dtype=np.int64),
             boxes_xyxy=generator.random((objects, 4)).astype(np.float32),
             masks=generator.integers(0, 2, (objects, height, width), dtype=np.uint8),

@@ -16,7 +16,7 @@ from src.mmdet_bridge.checkpoints.weight_import import (
     WeightImport,
     detect_layout,
     import_weights,
-    modernise,
+    upgrade_layout,
 )
 from tests.helpers.cascades import make_batch
 from tests.helpers.checkpoints import LAYOUTS, PATH, REAL_NAMES, config, notes_of, old, written_by
@@ -27,7 +27,7 @@ def predict(detector: Any) -> list[Any]:
     detector.eval()
     batch = make_batch(with_objects=False)
     found = predict_candidates(
-        [detector], [batch], category_ids=range(5), score_floor=0.001, max_candidates=200
+        [detector], [batch], category_ids=range(5), min_score=0.001, max_candidates=200
     )
     return [(one.boxes_xyxy, one.scores, one.category_ids, one.mask_probabilities) for one in found]
 
@@ -125,7 +125,7 @@ def test_names_of_real_checkpoints(layout: str) -> None:
     weights = {name: torch.arange(shape[0]) for name, shape, _, _ in rows}
     checkpoint = Checkpoint(path=PATH, weights=weights, meta={"mmdet_version": "2.0.0"})
     assert detect_layout(checkpoint) == layout
-    entries = modernise(checkpoint, layout)
+    entries = upgrade_layout(checkpoint, layout)
     assert [(entry.source, entry.target) for entry in entries] == [
         (name, today) for name, _, today, _ in rows
     ]

@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import collate, make_objects, make_sample
+from src.mmdet_bridge.cascade.samples import collate, make_instances, make_sample
 from src.modules.cascade import CascadeModule
 from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
 
@@ -191,13 +191,13 @@ def test_an_incomplete_accumulation_is_a_mean_of_what_is_there(
 
 def test_a_batch_without_an_anchor_names_its_images() -> None:
     image = np.zeros((10, 200, 3), dtype=np.uint8)
-    nothing = make_objects(
+    nothing = make_instances(
         labels=np.zeros(0, dtype=np.int64),
         boxes_xyxy=np.zeros((0, 4), dtype=np.float32),
         masks=np.zeros((0, 10, 200), dtype=np.uint8),
     )
     names = {"image_id": "narrow\n.jpg", "image_path": "narrow.jpg", "original_hw": (10, 200)}
-    batch = collate([make_sample(image=image, objects=nothing, **names)])  # type: ignore[arg-type]
+    batch = collate([make_sample(image=image, instances=nothing, **names)])  # type: ignore[arg-type]
     module = small_module()
     message = r"no anchor lies inside an image of this batch: narrow\\n\.jpg \(10x200 px\); raise"
     with pytest.raises(InputError, match=message):

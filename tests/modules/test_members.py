@@ -13,7 +13,7 @@ from lightning import Trainer
 
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import save_weights
-from src.modules.ensemble import CascadeEnsemble, best_checkpoints, checkpoint_paths, load_members
+from src.modules.ensemble import CascadeEnsemble, best_checkpoints, checkpoint_paths, load_models
 from tests.helpers.cascades import SMALL, compose_module, detector_config, make_batch, spread_scores
 
 DEEPER = "module.detector.backbone.depth=34"
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(*paths: Path, **changes: Any) -> list[Any]:
     settings = {"detector": detector_config("htc_tiny", *SMALL), "num_classes": 5}
-    return load_members(paths, **{**settings, "category_ids": None, **changes})
+    return load_models(paths, **{**settings, "category_ids": None, **changes})
 
 
 def test_members_of_different_backbones_need_no_configuration(

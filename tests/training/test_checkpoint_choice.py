@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, hard_link
-from src.cli.resume import FoundCheckpoint, check_same_run, choose_checkpoint, set_aside
+from src.cli.resume import (
+    FoundCheckpoint,
+    archive_later_checkpoints,
+    check_same_run,
+    choose_checkpoint,
+)
 from src.errors import InputError, WriteError
 from src.processes import process_identity
 
@@ -136,12 +141,12 @@ def test_later_checkpoints_are_set_aside(folder: Path) -> None:
     host = process_identity()["host"]
     (folder / f".step_00000012.ckpt.{host}-1-1.part").write_bytes(b"PK")
     (folder / "step_00000011.ckpt").write_bytes(b"damaged")
-    set_aside(folder, after_step=6)
+    archive_later_checkpoints(folder, after_step=6)
     assert chosen(folder) == 6
     moved = {"step_00000008.ckpt", "step_00000010.ckpt", "step_00000011.ckpt"}
     assert {path.name for path in (folder / "superseded").iterdir()} == moved
     assert {path.name for path in folder.iterdir()} == {"epoch_00.ckpt", "superseded"}
-    set_aside(folder, after_step=-1)
+    archive_later_checkpoints(folder, after_step=-1)
     assert chosen(folder) is None
 
 

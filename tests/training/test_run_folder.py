@@ -16,10 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.callbacks.checkpoints import AtomicCheckpointIO, RunCheckpoint, hard_link
 from src.cli.resume import (
     FoundCheckpoint,
+    archive_later_checkpoints,
     check_same_run,
     choose_checkpoint,
     score_changes,
-    set_aside,
     trial_limits,
 )
 from src.errors import InputError
@@ -64,7 +64,7 @@ def test_checkpoints_of_another_run_are_set_aside(
     hard_link(tmp_path / "step_00000004.ckpt", "last.ckpt")
     (tmp_path / "best.ckpt").symlink_to("best_epoch_00_score_0.5000.ckpt")
     kept = {tmp_path / "best_epoch_01_score_0.4000.ckpt"}
-    set_aside(tmp_path, after_step=4, run_id="new", best=kept)
+    archive_later_checkpoints(tmp_path, after_step=4, run_id="new", best=kept)
     moved = {
         "epoch_00.ckpt",
         "best_epoch_00_score_0.5000.ckpt",
@@ -80,7 +80,7 @@ def test_checkpoints_of_another_run_are_set_aside(
     }
     assert "moved 3 checkpoints to" in caplog.text
     write(tmp_path / "epoch_00.ckpt", run_id="old", step=3)
-    set_aside(tmp_path, after_step=4, run_id="new", best=None)
+    archive_later_checkpoints(tmp_path, after_step=4, run_id="new", best=None)
     assert names(tmp_path / "superseded") == moved | {"epoch_00-v2.ckpt"}
 
 

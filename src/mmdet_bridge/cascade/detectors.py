@@ -180,7 +180,7 @@ def preprocess(detector: Detector, batch: Mapping[str, Any], *, training: bool) 
     return data
 
 
-def check_member(detector: Detector) -> None:
+def check_detector(detector: Detector) -> None:
     """Refuse a detector that ``predict_candidates`` is not written for.
 
     Raises:
@@ -208,11 +208,11 @@ def mask_edge_px(detector: Detector) -> int:
     return pooled * int(head.mask_head[-1].scale_factor)
 
 
-def check_members(detectors: Sequence[Detector], names: Sequence[str]) -> None:
+def check_ensemble(detectors: Sequence[Detector], names: Sequence[str]) -> None:
     """Refuse detectors whose results cannot be averaged with those of the first.
 
     Args:
-        detectors: accepted by ``check_member``.
+        detectors: accepted by ``check_detector``.
         names: how a message calls each.
 
     Raises:

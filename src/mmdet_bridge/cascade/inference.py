@@ -1,17 +1,17 @@
-"""Inference of Hybrid Task Cascade up to, and without, non-maximum suppression.
+"""Hybrid Task Cascade inference up to, and without, non-maximum suppression.
 
-What comes out are the prediction store's candidates. Written once for M models and V views of each
-image (the winning solution's ensemble and test-time augmentation, S10 and S11); one model and one
-view is mmdet's own prediction, to the bit up to its NMS. For each (model, view) the features are
-computed once and serve the three parts of the scheme:
+The results are the prediction store's candidates. Written once for M models and V views of each
+image (the winning solution's ensemble and test-time augmentation, S10 and S11); with one model and
+one view it equals mmdet's prediction to the bit up to its NMS. Features are computed once for each
+(model, view) and serve three parts:
 
-1. the proposals of all (model, view) are brought together;
+1. the proposals of all (model, view) are merged;
 2. each (model, view) runs its box stages on them; boxes and class scores are averaged;
-3. the mask probabilities of the (proposal, class) pairs that are left are averaged over
-   (model, view) and mask stages.
+3. the mask probabilities of the remaining (proposal, class) pairs are averaged over (model, view)
+   and mask stages.
 
-The parts meet in one frame: the image's pixels, or with a single view that view's pixels, where
-mmdet works, so that nothing is mapped and nothing rounded.
+The parts share one frame: the image's pixels or, with a single view, that view's, where mmdet
+works, so that nothing is mapped and nothing rounded.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import Detector
 from src.mmdet_bridge.cascade.memory import KeptFeatures
 from src.mmdet_bridge.cascade.passes import (
+    ForwardPass,
     MaskStages,
-    Pass,
-    Placement,
+    ViewTransform,
     box_stages,
     group_by_padded_size,
     mask_stages,
-    select_pairs,
+    select_candidates,
     start_passes,
 )
 from src.predictions.candidates import Candidates
@@ -45,11 +45,11 @@ FEATURE_MEMORY_CPU_GB = 16.0
 
 @torch.no_grad()
 def predict_candidates(
-    members: Sequence[Detector],
+    models: Sequence[Detector],
     views: Sequence[Mapping[str, Any]],
     *,
     category_ids: Sequence[int],
-    score_floor: float,
+    min_score: float,
     max_candidates: int,
     mask_stages: MaskStages = "all",
     model_weights: Sequence[float] | None = None,
@@ -58,43 +58,44 @@ def predict_candidates(
     feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
     max_low_score_candidates: int | None = None,
 ) -> list[Candidates]:
-    """Candidates of N images from M models and V views.
+    """Predict the candidates of N images from M models and V views.
 
     Args:
-        members: M detectors in evaluation mode that fit together, see ``check_members``.
-        views: V batches (see ``preprocess``) of the same N images in the same order. What a view
-            did to the image is read from its samples' meta information (``Placement.of``);
+        models: M detectors in evaluation mode that fit together, see ``check_ensemble``.
+        views: V batches (see ``preprocess``) of the same N images in the same order. A view's
+            transform is read from its samples' meta information (``ViewTransform.of``);
             ``img_id`` and ``ori_shape`` are the image's.
-        category_ids: the data's id of each of the models' classes.
-        score_floor: pairs with a score above it are candidates.
-        max_candidates: an image keeps its best so many (of equal scores, the first).
+        category_ids: Category id of each of the models' classes.
+        min_score: Pairs with a higher score are candidates.
+        max_candidates: Maximum number of candidates of an image, the best (of equal scores, the
+            first).
         mask_stages: ``all``: probabilities are averaged over the mask stages (S10, and mmdetection
             up to version 2). ``last``: the last stage's alone, as mmdetection 3 does, whose
             ``HybridTaskCascadeRoIHead._mask_forward`` fills its list of stages after the loop.
         model_weights: M weights of the averages of boxes, scores and masks; None: equal.
         seed_proposals: ``all``: the proposals of every model and view. ``first_view``: only the
-            first model's on the smallest view that is not mirrored, the winning code's mistake.
-        feature_memory_gb: budget for kept features on the device, see ``KeptFeatures``.
-        feature_memory_cpu_gb: budget for them in the memory of the CPU.
-        max_low_score_candidates: see ``select_pairs``.
+            first model's on the smallest view that is not flipped, the winning code's mistake.
+        feature_memory_gb: Budget for kept features on the device, see ``KeptFeatures``.
+        feature_memory_cpu_gb: Budget for them in CPU memory.
+        max_low_score_candidates: See ``select_candidates``.
 
     Returns:
         N Candidates in the order of the images; boxes in image pixels, float32 mask probabilities.
         With one view, ``nms_boxes_xyxy`` are the boxes in its pixels, where mmdet suppresses.
 
     Raises:
-        InputError: an image does not fit into the device's memory, not even one view at a time.
+        InputError: An image does not fit into the device's memory, not even one view at a time.
     """
     try:
         return _predict(
-            members,
+            models,
             views,
             category_ids=category_ids,
-            score_floor=score_floor,
+            min_score=min_score,
             max_candidates=max_candidates,
             max_low_score_candidates=max_low_score_candidates,
             stages=mask_stages,
-            weights=[1.0] * len(members) if model_weights is None else model_weights,
+            weights=[1.0] * len(models) if model_weights is None else model_weights,
             seed_proposals=seed_proposals,
             kept=KeptFeatures(device_gb=feature_memory_gb, cpu_gb=feature_memory_cpu_gb),
         )
@@ -108,11 +109,11 @@ def predict_candidates(
 
 
 def _predict(
-    members: Sequence[Detector],
+    models: Sequence[Detector],
     views: Sequence[Mapping[str, Any]],
     *,
     category_ids: Sequence[int],
-    score_floor: float,
+    min_score: float,
     max_candidates: int,
     max_low_score_candidates: int | None,
     stages: MaskStages,
@@ -122,86 +123,83 @@ def _predict(
 ) -> list[Candidates]:
     alone = len(views) == 1
     passes = [
-        step
-        for model, (member, weight) in enumerate(zip(members, weights, strict=True))
-        for group in group_by_padded_size(views, member.data_preprocessor.pad_size_divisor)
-        for step in start_passes(
-            member, group, model=model, weight=weight, in_view=alone, kept=kept
+        run
+        for model, (detector, weight) in enumerate(zip(models, weights, strict=True))
+        for group in group_by_padded_size(views, detector.data_preprocessor.pad_size_divisor)
+        for run in start_passes(
+            detector, group, model=model, weight=weight, in_view=alone, kept=kept
         )
     ]
     samples = views[0]["data_samples"]
     proposals = [merged_proposals(passes, image, seed_proposals) for image in range(len(samples))]
-    found = [box_stages(step, proposals) for step in passes]
+    found = [box_stages(run, proposals) for run in passes]
     boxes = _means_by_image(passes, [[boxes for boxes, _ in of_pass] for of_pass in found])
     scores = _means_by_image(passes, [[scores for _, scores in of_pass] for of_pass in found])
     pairs = [
-        select_pairs(
+        select_candidates(
             of_image[:, :-1],
-            score_floor=score_floor,
+            min_score=min_score,
             max_pairs=max_candidates,
             max_low_score_candidates=max_low_score_candidates,
         )
         for of_image in scores
     ]
-    masks = _means_by_image(passes, (mask_stages(step, boxes, pairs, stages) for step in passes))
+    masks = _means_by_image(passes, (mask_stages(run, boxes, pairs, stages) for run in passes))
     ids = torch.tensor(category_ids, dtype=torch.int16)
     results = []
     for image, (sample, chosen) in enumerate(zip(samples, pairs, strict=True)):
-        pair_boxes = boxes[image][chosen.proposals]
-        image_boxes = Placement.of(sample.metainfo).to_image(pair_boxes) if alone else pair_boxes
+        in_frame = boxes[image][chosen.proposals]
+        in_image = ViewTransform.of(sample.metainfo).to_image(in_frame) if alone else in_frame
         results.append(
             Candidates(
                 image_id=str(sample.img_id),
                 size_hw=(int(sample.ori_shape[0]), int(sample.ori_shape[1])),
-                boxes_xyxy=image_boxes.cpu().numpy(),
+                boxes_xyxy=in_image.cpu().numpy(),
                 scores=scores[image][chosen.proposals, chosen.classes].cpu().numpy(),
                 category_ids=ids[chosen.classes.cpu()].numpy(),
                 mask_probabilities=masks[image].cpu().numpy(),
                 complete_above_score=chosen.complete_above_score,
-                nms_boxes_xyxy=pair_boxes.cpu().numpy() if alone else None,
+                nms_boxes_xyxy=in_frame.cpu().numpy() if alone else None,
             )
         )
     return results
 
 
 def merged_proposals(
-    passes: Sequence[Pass], image: int, seed_proposals: SeedProposals = "all"
+    passes: Sequence[ForwardPass], image: int, seed_proposals: SeedProposals = "all"
 ) -> Tensor:
-    """Proposals of one image from all passes, (P, 4) in the shared frame: NMS, then the best.
+    """Merge one image's proposals of all passes: NMS, then the best, (P, 4) in the shared frame.
 
-    One model and view's list stays as it is: the RPN suppresses within pyramid levels only, so that
-    a second NMS would thin it out.
+    A single list stays as it is: the RPN suppresses within pyramid levels only, so a second NMS
+    would thin it out.
     """
-    shown = [(step, view) for step in passes for view, of in enumerate(step.images) if of == image]
+    shown = [(run, view) for run in passes for view, of in enumerate(run.images) if of == image]
     alone = len(shown) == 1
     if seed_proposals == "first_view":
         shown = [min(shown, key=_seeds_first_view)]
     boxes = torch.cat(
-        [step.frames[view].to_image(step.proposals[view].bboxes) for step, view in shown]
+        [run.transforms[view].to_image(run.proposals[view].bboxes) for run, view in shown]
     )
     if alone:
         return boxes
-    scores = torch.cat([step.proposals[view].scores for step, view in shown])
-    order = _falling(boxes, scores)
+    scores = torch.cat([run.proposals[view].scores for run, view in shown])
+    order = _descending(boxes, scores)
     rule = passes[0].detector.test_cfg.rpn
     merged, _ = nms(
-        boxes[order],
-        scores[order],
-        iou_threshold=rule.nms.iou_threshold,
-        max_num=rule.max_per_img,
+        boxes[order], scores[order], iou_threshold=rule.nms.iou_threshold, max_num=rule.max_per_img
     )
     return merged[:, :4]
 
 
-def _seeds_first_view(shown: tuple[Pass, int]) -> tuple[int, bool, int]:
-    """Orders (pass, view): first model, not mirrored, smallest."""
-    step, view = shown
-    height, width = step.metas[view]["img_shape"][:2]
-    return step.model, bool(step.metas[view].get("flip")), height * width
+def _seeds_first_view(shown: tuple[ForwardPass, int]) -> tuple[int, bool, int]:
+    """Return the sort key of (forward pass, view): first model, not flipped, smallest."""
+    run, view = shown
+    height, width = run.metas[view]["img_shape"][:2]
+    return run.model, bool(run.metas[view].get("flip")), height * width
 
 
-def _falling(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Order by falling score, then by place.
+def _descending(boxes: Tensor, scores: Tensor) -> Tensor:
+    """Return the order by descending score, then by box.
 
     NMS goes by score; saturated ones are equal, and models and views have no order of their own.
     """
@@ -211,18 +209,20 @@ def _falling(boxes: Tensor, scores: Tensor) -> Tensor:
     return order
 
 
-def _means_by_image(passes: Sequence[Pass], found: Iterable[Sequence[Tensor]]) -> list[Tensor]:
-    """Each image's mean over all its views, in float32, weighted by model.
+def _means_by_image(
+    passes: Sequence[ForwardPass], found: Iterable[Sequence[Tensor]]
+) -> list[Tensor]:
+    """Return each image's float32 mean over all its views, weighted by model.
 
     Args:
-        passes: which model on which images' views.
-        found: of each pass, a tensor a view; those of an image have one shape.
+        passes: The forward passes.
+        found: For each of them a tensor a view; those of an image have one shape.
     """
     sums: dict[int, Tensor] = {}
     weights: dict[int, float] = {}
-    for step, views in zip(passes, found, strict=True):
-        for image, tensor in zip(step.images, views, strict=True):
-            term = tensor.float() * step.weight
+    for run, views in zip(passes, found, strict=True):
+        for image, tensor in zip(run.images, views, strict=True):
+            term = tensor.float() * run.weight
             sums[image] = sums[image] + term if image in sums else term
-            weights[image] = weights.get(image, 0.0) + step.weight
+            weights[image] = weights.get(image, 0.0) + run.weight
     return [sums[image] / weights[image] for image in sorted(sums)]

@@ -1,10 +1,10 @@
-"""mmdetection's data types, made from plain arrays: what a batch of the detector consists of."""
+"""Batches of the detector: mmdetection's data types made from plain arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -13,9 +13,6 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
-
-Objects: TypeAlias = InstanceData
-"""N objects of an image: bboxes (N, 4) float32, labels (N,) int64, masks BitmapMasks (N, H, W)."""
 
 
 class Sample(TypedDict):
@@ -39,17 +36,17 @@ def make_sample(
     image_path: str,
     original_hw: tuple[int, int],
     flip: bool = False,
-    objects: Objects | None = None,
+    instances: InstanceData | None = None,
 ) -> Sample:
-    """Pack an image, and in training its objects, as mmdetection's ``PackDetInputs`` does.
+    """Pack an image, in training with its instances, as mmdetection's ``PackDetInputs`` does.
 
     Args:
-        image: shape (H, W, 3), uint8, RGB, C-contiguous: resized, and mirrored where ``flip``.
-        image_id: the image's id.
-        image_path: where the image was read from.
-        original_hw: height and width of the image before resizing, EXIF rotation applied.
-        flip: whether the image is mirrored left to right.
-        objects: the objects, in training; see ``make_objects``.
+        image: Shape (H, W, 3), uint8, RGB, C-contiguous: resized, and flipped if ``flip``.
+        image_id: The image's id.
+        image_path: Where the image was read from.
+        original_hw: Height and width of the image before resizing, EXIF rotation applied.
+        flip: Whether the image is flipped left to right.
+        instances: The annotated instances, in training; see ``make_instances``.
     """
     height, width = image.shape[:2]
     data_sample = DetDataSample(
@@ -63,36 +60,36 @@ def make_sample(
             "flip_direction": "horizontal" if flip else None,
         }
     )
-    if objects is not None:
-        data_sample.gt_instances = objects
+    if instances is not None:
+        data_sample.gt_instances = instances
     pixels = np.stack(cv2.split(image))  # as permute(2, 0, 1), in half the time
     return {"inputs": torch.from_numpy(pixels), "data_samples": data_sample}
 
 
-def make_objects(
+def make_instances(
     *,
     labels: npt.NDArray[np.int64],
     boxes_xyxy: npt.NDArray[np.float32],
     masks: npt.NDArray[np.uint8],
-) -> Objects:
-    """Pack N objects, N = 0 included.
+) -> InstanceData:
+    """Pack N instances, N = 0 included.
 
     Boxes are a plain tensor: the detector's preprocessor turns mmdetection's box types into one.
 
     Args:
-        labels: shape (N,), int64, positions in the list of category ids.
-        boxes_xyxy: shape (N, 4), float32, pixels of the resized image, half-open.
-        masks: shape (N, H, W), uint8, 0 or 1, on the grid of the resized image.
+        labels: Shape (N,), int64, positions in the list of category ids.
+        boxes_xyxy: Shape (N, 4), float32, pixels of the resized image, half-open.
+        masks: Shape (N, H, W), uint8, 0 or 1, on the grid of the resized image.
     """
-    objects = InstanceData()
-    objects.bboxes = torch.from_numpy(boxes_xyxy)
-    objects.labels = torch.from_numpy(labels)
-    objects.masks = BitmapMasks(masks, *masks.shape[1:])
-    return objects
+    instances = InstanceData()
+    instances.bboxes = torch.from_numpy(boxes_xyxy)
+    instances.labels = torch.from_numpy(labels)
+    instances.masks = BitmapMasks(masks, *masks.shape[1:])
+    return instances
 
 
 def _pack_masks(masks: BitmapMasks) -> tuple[Any, ...]:
-    """Pickle masks between processes as bits: an eighth of the bytes through the pipe."""
+    """Pickle masks as bits: an eighth of the bytes between processes."""
     return _unpack_masks, (np.packbits(masks.masks), masks.masks.shape)
 
 
@@ -105,18 +102,15 @@ ForkingPickler.register(BitmapMasks, _pack_masks)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Make a batch of samples, in their order."""
+    """Batch samples, in their order."""
     return {
         "inputs": [sample["inputs"] for sample in samples],
         "data_samples": [sample["data_samples"] for sample in samples],
     }
 
 
-def mirrored(batch: Batch) -> Batch:
-    """Exchange left and right of every view of a batch without objects.
-
-    The pixels are mirrored before the preprocessor pads them, as a mirrored image would be.
-    """
+def flip_batch(batch: Batch) -> Batch:
+    """Flip every view of a batch without instances left to right, before it is padded."""
     samples = []
     for sample in batch["data_samples"]:
         flip = not sample.flip

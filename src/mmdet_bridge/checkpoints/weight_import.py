@@ -36,7 +36,7 @@ from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import (
     Detector,
     build_detector,
-    check_member,
+    check_detector,
     detector_names,
     examples,
     unwrap,
@@ -88,7 +88,7 @@ def detect_layout(checkpoint: Checkpoint) -> str:
     return "v2" if version.startswith("2.") else "v3"
 
 
-def modernise(checkpoint: Checkpoint, layout: str) -> list[Entry]:
+def upgrade_layout(checkpoint: Checkpoint, layout: str) -> list[Entry]:
     """Bring a checkpoint into today's form, in the file's order.
 
     Args:
@@ -233,11 +233,11 @@ def import_weights(
         raise InputError(f"class_layers={class_layers}: legal are {', '.join(CLASS_LAYERS)}")
     if layout == "auto":
         layout = detect_layout(checkpoint)
-    entries = modernise(checkpoint, layout)
+    entries = upgrade_layout(checkpoint, layout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_detector(detector)
-    check_member(model)
+    check_detector(model)
     own: dict[str, Tensor] = model.state_dict()
     classes, source_classes = model.roi_head.bbox_head[0].num_classes, class_count(entries)
     picks: Sequence[int | None] = [None] * classes

@@ -18,7 +18,7 @@ import torch
 import torchvision  # noqa: F401  # loads the library behind torch.ops.torchvision
 from torch import Tensor
 
-from src.mmdet_bridge.kernels.operators import precise
+from src.mmdet_bridge.kernels.operators import to_float32
 
 DeformConvGradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -164,15 +164,15 @@ def deform_conv_gradients(
     Returns:
         By input, weight, offset, mask (meaningless without one) and bias.
     """
-    input, weight = precise(input), precise(weight)
-    offset = precise(offset)
+    input, weight = to_float32(input), to_float32(weight)
+    offset = to_float32(offset)
     by_input, by_weight, by_offset, by_mask, by_bias = (
         torch.ops.torchvision._deform_conv2d_backward(
-            precise(grad_output),
+            to_float32(grad_output),
             input,
             weight,
             offset,
-            _absent_mask(input) if mask is None else precise(mask),
+            _absent_mask(input) if mask is None else to_float32(mask),
             weight.new_zeros(weight.shape[0]),
             *geometry,
             mask is not None,
@@ -221,13 +221,13 @@ def _convolve(
     bias: Tensor | None,
     geometry: tuple[int, ...],
 ) -> Tensor:
-    input, weight = precise(input), precise(weight)
+    input, weight = to_float32(input), to_float32(weight)
     output: Tensor = torch.ops.torchvision.deform_conv2d(
         input,
         weight,
-        precise(offset),
-        _absent_mask(input) if mask is None else precise(mask),
-        weight.new_zeros(weight.shape[0]) if bias is None else precise(bias),
+        to_float32(offset),
+        _absent_mask(input) if mask is None else to_float32(mask),
+        weight.new_zeros(weight.shape[0]) if bias is None else to_float32(bias),
         *geometry,
         mask is not None,
     )

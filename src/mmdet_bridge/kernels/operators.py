@@ -47,7 +47,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Returns:
         (K,) int64: the kept boxes by falling score.
     """
-    boxes, scores = precise(boxes), precise(scores)
+    boxes, scores = to_float32(boxes), to_float32(scores)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     threshold = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
@@ -81,7 +81,7 @@ def softnms(
     Returns:
         (K,) int64: indices of the kept boxes, in the order in which they were taken.
     """
-    boxes, scores = precise(boxes), precise(scores)
+    boxes, scores = to_float32(boxes), to_float32(scores)
     widened = boxes + boxes.new_tensor([0, 0, offset, offset])
     kept, lowered = soft_nms(
         widened.detach().cpu().numpy().astype(np.float32),
@@ -110,7 +110,7 @@ def sigmoid_focal_loss_forward(
         gamma: focusing parameter.
         alpha: weight of the positive element; the others have ``1 - alpha``.
     """
-    logits = precise(input)
+    logits = to_float32(input)
     positive = _one_hot(target, logits.shape[1])
     probability = logits.sigmoid()
     smallest = torch.finfo(logits.dtype).tiny
@@ -124,7 +124,7 @@ def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, *, gamma: float, alpha: float
 ) -> None:
     """Gradient of ``sigmoid_focal_loss_forward`` by each logit, into ``grad_input`` (N, C)."""
-    logits = precise(input)
+    logits = to_float32(input)
     positive = _one_hot(target, logits.shape[1])
     p = logits.sigmoid()
     smallest = torch.finfo(logits.dtype).tiny
@@ -231,7 +231,7 @@ def roi_align_forward(
         UnsupportedOperatorError: for maximum pooling.
     """
     _require_average(pool_mode)
-    features = precise(input)
+    features = to_float32(input)
     output.copy_(
         torch.ops.torchvision.roi_align(
             features,
@@ -261,7 +261,7 @@ def roi_align_backward(
 ) -> None:
     """Gradient of ``roi_align_forward`` by its features, into ``grad_input`` (N, C, H, W)."""
     _require_average(pool_mode)
-    gradient = precise(grad_output)
+    gradient = to_float32(grad_output)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
             gradient,
@@ -276,7 +276,7 @@ def roi_align_backward(
     )
 
 
-def precise(tensor: Tensor) -> Tensor:
+def to_float32(tensor: Tensor) -> Tensor:
     """The same in float32 where it is float16 or bfloat16, else the tensor itself."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 

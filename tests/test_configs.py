@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers, to_plain
 from src.postprocess.settings import settings_from
-from tests.helpers.configs import ENTRY_POINTS, FILES, compose_config
+from tests.helpers.configs import ENTRY_POINTS, FILES, compose_config, project_files
 
 OPTIONS = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra"]
 EXPERIMENTS = [path for path in OPTIONS if path.parts[0] == "experiment"]
+
+
+def test_a_file_that_git_does_not_track_is_the_users() -> None:
+    """Such a file, an invalid one too, must not fail the tests of the project's own."""
+    if not (CONFIG_DIRECTORY.parent / ".git").exists():
+        pytest.skip("not a git checkout: every file counts as the project's")
+    path = CONFIG_DIRECTORY / "experiment" / f"users_{os.getpid()}.yaml"
+    path.write_text("a: [1")
+    try:
+        assert project_files() == FILES
+    finally:
+        path.unlink()
 
 
 def test_every_file_is_counted() -> None:

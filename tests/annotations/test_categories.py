@@ -19,7 +19,7 @@ from src.annotations.categories import (
     write_label_descriptions,
 )
 from src.errors import InputError
-from tests.helpers.annotation_files import REAL_DATA
+from tests.helpers.real_data import real_data
 
 
 def test_label_set_of_2019():
@@ -36,11 +36,10 @@ def test_label_set_of_2019():
     assert sorted(CATEGORY_INSTANCES) == list(range(46))
 
 
-@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real data are not here")
 def test_label_set_is_the_competitions():
-    labels = read_label_descriptions(REAL_DATA / "label_descriptions.json")
+    labels = read_label_descriptions(real_data("label_descriptions.json"))
     assert labels == IMATERIALIST_2019_LABELS
-    with open(REAL_DATA / "category_counts.csv", newline="") as file:
+    with real_data("category_counts.csv").open(newline="") as file:
         counts = {int(row["category_id"]): int(row["instances"]) for row in csv.DictReader(file)}
     assert counts == CATEGORY_INSTANCES
 

@@ -20,11 +20,11 @@ from src.errors import InputError
 from src.rle import decode
 from tests.helpers.annotation_files import (
     HEADER_2019,
-    REAL_DATA,
     objects_of,
     read_rows,
     write_lines,
 )
+from tests.helpers.real_data import real_data
 
 SQUARE = [1.0, 1.0, 6.0, 1.0, 6.0, 7.0, 1.0, 7.0]
 TRIANGLE = [10.5, 2.0, 15.0, 9.0, 9.0, 9.0]
@@ -237,9 +237,8 @@ def test_every_annotation_bad_leaves_images_out(tmp_path, content):
     assert [image.image_id for image in store.images] == ["b.png"]
 
 
-@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real data are not here")
 def test_fashionpedia_sample(tmp_path):
-    sample = REAL_DATA / "fashionpedia_sample"
+    sample = real_data("fashionpedia_sample")
     shutil.copy(sample / "annotations.json", tmp_path / "coco.json")
     report = build_store(
         tmp_path / "coco.json", tmp_path / "a.store", images_directory=sample / "images"

@@ -15,12 +15,12 @@ from src.rle import format_runs
 from tests.helpers.annotation_files import (
     HEADER_2019,
     HEADER_2020,
-    REAL_DATA,
     objects_of,
     read_rows,
     write_lines,
 )
 from tests.helpers.masks import many_examples, runs_with_size
+from tests.helpers.real_data import real_data
 
 ROWS_2019 = [
     "b.jpg,1 2 3 3 10 3,5,4,6_13_2",
@@ -205,9 +205,8 @@ def test_refused_outputs(tmp_path, csv_2019):
         convert(csv_2019, tmp_path / "folder", output_format="store")
 
 
-@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real data are not here")
 def test_real_rows_come_back_through_every_format(tmp_path):
-    source = REAL_DATA / "real_rows.csv"
+    source = real_data("real_rows.csv")
     convert(source, tmp_path / "o.json")
     convert(tmp_path / "o.json", tmp_path / "o_2020.csv", output_format="imaterialist_2020")
     convert(tmp_path / "o_2020.csv", tmp_path / "a.store")

@@ -5,7 +5,6 @@ repository).
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +13,12 @@ from pycocotools import mask as coco_mask
 
 from src import rle as rl
 from src.rle import coco as coco_runs
-
-REAL_ROWS = Path(__file__).resolve().parents[3] / "shared" / "data" / "real_rows.csv"
+from tests.helpers.real_data import real_data
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, str]]:
-    if not REAL_ROWS.exists():
-        pytest.skip(f"no real rows at {REAL_ROWS}")
-    with REAL_ROWS.open(newline="") as file:
+    with real_data("real_rows.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 from src.cli.arguments import PATH_KEYS, prepare_arguments, quote
 from src.cli.entry_point import CONFIG_DIRECTORY
 from src.errors import InputError
+from tests.helpers.configs import FILES
 
 STRANGE = [
     "a[b]",
@@ -122,13 +122,13 @@ OPTIMIZERS = r"optimizer must be adamw or sgd"
         ("optimizer=null", f"^{OPTIMIZERS}, got null$"),
         ("optimizer=false", f"^{OPTIMIZERS}, got false$"),
         ("~optimizer", f"^{OPTIMIZERS}; it cannot be left out, got ~optimizer$"),
-        ("callbacks=null", r"^callbacks must be default or ema, got null$"),
+        ("callbacks=null", r"^callbacks must be default\b.*\bema\b.*, got null$"),
         (
             "postprocess@winner=3",
-            r"^postprocess@winner must be default, winner or .*_classes, got 3$",
+            r"^postprocess@winner must be default\b.*\bwinner\b.*, got 3$",
         ),
         ("hydra/sweeper=null", r"^hydra/sweeper must be the name of a configuration, got null$"),
-        ("winner=null", r"^winner must be default, winner or .*, got null$"),
+        ("winner=null", r"^winner must be default\b.*\bwinner\b.*, got null$"),
     ],
 )
 def test_a_group_takes_names_of_its_configurations(given: str, message: str) -> None:
@@ -157,6 +157,6 @@ def test_flags_may_stand_anywhere_and_sweeps_keep_their_commas() -> None:
 
 
 def test_every_key_of_a_path_is_one_of_some_command() -> None:
-    text = "\n".join(path.read_text() for path in Path("conf").rglob("*.yaml"))
+    text = "\n".join((CONFIG_DIRECTORY / path).read_text() for path in FILES)
     unknown = [key for key in PATH_KEYS if not re.search(rf"\b{key.rpartition('.')[2]}\b *:", text)]
     assert unknown == []

@@ -14,7 +14,6 @@ from src.annotations.store import AnnotationStore
 
 HEADER_2019 = "ImageId,EncodedPixels,Height,Width,ClassId"
 HEADER_2020 = "ImageId,EncodedPixels,Height,Width,ClassId,AttributesIds"
-REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def write_lines(path: Path, *lines: str | bytes) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +17,8 @@ from src.metrics.inputs import class_key_text
 from src.metrics.scoring import open_truth
 from tests.helpers import annotation_files as files
 from tests.helpers import plain_metric as brute_force
+from tests.helpers.real_data import real_data
 from tests.helpers.scoring import score_files
-
-REAL_DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 
 def brute_force_objects(path, use_attributes=False):
@@ -253,11 +251,10 @@ def test_truth_is_kept_in_the_cache(circles, tmp_path):
     assert first.values.tolist() == again.values.tolist() == from_store.values.tolist()
 
 
-@pytest.mark.skipif(not REAL_DATA.exists(), reason="the real rows are not there")
 @pytest.mark.parametrize("averaging", ["per_class", "pooled"])
 @pytest.mark.parametrize("name", ["real_rows.csv", "fashionpedia_sample/annotations.json"])
 def test_real_truth_against_itself_scores_one(name, averaging):
-    score, _ = score_files(REAL_DATA / name, REAL_DATA / name, averaging=averaging)
+    score, _ = score_files(real_data(name), real_data(name), averaging=averaging)
     assert score.competition_map == 1.0
 
 

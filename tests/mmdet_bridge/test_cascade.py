@@ -105,16 +105,16 @@ def test_selected_pairs_are_the_best_above_the_floor(
 
 
 @pytest.mark.parametrize(
-    ("likely", "unlikely", "cap", "chosen", "exact_above"),
+    ("likely", "unlikely", "cap", "chosen", "complete_above"),
     [
         (10, 10, 100, 20, 0.001),  # few of both
-        (10, 90, 100, 40, 0.021),  # unlikely ones fill up
+        (10, 90, 100, 40, 0.002 + 0.049 * 60 / 89),  # unlikely ones fill up
         (60, 90, 100, 60, 0.201),  # of a crowded image every likely one
         (60, 90, 50, 50, 0.211),  # but for the cap
     ],
 )
 def test_unlikely_pairs_only_fill_up(
-    likely: int, unlikely: int, cap: int, chosen: int, exact_above: float
+    likely: int, unlikely: int, cap: int, chosen: int, complete_above: float
 ) -> None:
     scores = torch.cat(
         [0.201 + 0.001 * torch.arange(likely), 0.002 + 0.001 * torch.arange(unlikely) * 49 / 89]
@@ -125,10 +125,7 @@ def test_unlikely_pairs_only_fill_up(
     assert len(kept) == chosen
     assert sorted(kept) == sorted(scores)[-chosen:]
     assert (scores > pairs.complete_above_score).sum() <= chosen
-    if exact_above == 0.001:
-        assert pairs.complete_above_score == 0.001
-    else:
-        assert pairs.complete_above_score == float(kept.min())
+    assert pairs.complete_above_score == pytest.approx(complete_above, rel=0, abs=1e-7)
 
 
 def test_weights_of_another_model_are_refused_with_what_differs(detectors: list[Any]) -> None:

@@ -49,16 +49,16 @@ def test_a_higher_score_threshold_gives_the_first_of_the_same_objects(
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=SEEDS, cap=st.integers(1, 30), suppress=st.booleans())
+@given(seed=SEEDS, cap=st.integers(1, 70), suppress=st.booleans())
 def test_a_cap_keeps_the_first(seed: int, cap: int, suppress: bool) -> None:
     candidates = make_candidates(seed, categories=5)
     changes = {"suppress_overlaps": suppress}
     whole = run(candidates, changes | {"max_per_image": None})
     capped = run(candidates, changes | {"max_per_image": cap})
-    assert set(keys(capped)) <= set(keys(whole))
-    assert len(capped) <= cap
+    assert keys(capped) == keys(whole)[: len(capped)]
+    assert len(capped) <= cap  # a pair whose mask is empty counts, too
     if cap >= 60:
-        assert keys(capped) == keys(whole)
+        assert len(capped) == len(whole)
 
 
 @settings(max_examples=40, deadline=None)
@@ -223,12 +223,13 @@ def test_soft_nms_keeps_the_best_of_each_class_as_it_is(seed: int, kind: str) ->
     candidates = make_candidates(seed, categories=3, count=30)
     soft = run(candidates, {"nms_kind": kind, "max_per_image": None, "min_area_px": 0})
     hard = run(candidates, {"max_per_image": None})
+    every = run(candidates, {"max_per_image": None, "nms_iou_threshold": 1.0})
     assert (np.diff(soft.scores) <= 0).all()
     for category in np.unique(candidates.category_ids):
         best = candidates.scores[candidates.category_ids == category].max()
-        for found in (soft, hard):
-            scores = found.scores[found.category_ids == category]
-            assert len(scores) == 0 or scores[0] <= best
+        if best in every.scores[every.category_ids == category]:  # else its mask is empty
+            for found in (soft, hard):
+                assert found.scores[found.category_ids == category].max() == best
     again = [step for step in DEFAULT_STEPS if step != "score"]
     again.insert(again.index("nms") + 1, "score")
     late = run(

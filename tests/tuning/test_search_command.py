@@ -73,7 +73,7 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     assert f"wrote {path}: postprocess=mine hydra.searchpath=[file://{tmp_path}/own]" in shown
     text = path.read_text()
     assert text.startswith("# Found by python -m src.search.\n# predictions ")
-    assert f"Gain over the winner's settings on held-out images: +{0}" in text
+    assert "Gain over the winner's settings on held-out images: +0." in text
     settings = settings_from(yaml.safe_load(text))
     assert json.loads(json.dumps(asdict(settings))) == result["settings"]
 

@@ -59,6 +59,7 @@ from src.predictions.files import (
     write_failed,
     write_sealed,
 )
+from src.renamed_keys import upgrade_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,8 @@ def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
     # A run that stopped before its first shard (a wrong path) leaves nothing to protect.
     if not (directory / META_NAME).exists() or not list_shards(directory):
         write_sealed(directory / META_NAME, content)
-    difference = describe_difference(to_json(read_meta(directory)), content)
+    wanted = {**content, "settings": upgrade_keys(content["settings"])}  # as read_meta has them
+    difference = describe_difference(to_json(read_meta(directory)), wanted)
     if difference:
         raise InputError(
             f"{directory}: holds predictions of another run; give another folder or delete it. "

@@ -50,6 +50,14 @@ def test_round_trip(tmp_path: Path, mask_dtype: str) -> None:
     ]
 
 
+def test_a_store_from_before_the_keys_were_renamed(tmp_path: Path) -> None:
+    before = {"max_unlikely_candidates": 300, "datamodule": {"train_annotations": "a.csv"}}
+    write_store(tmp_path, make_images(0, 3), settings=before)
+    now = {"max_low_score_candidates": 300, "datamodule": {"annotations": "a.csv"}}
+    assert PredictionStore(tmp_path).settings == now
+    make_writer(tmp_path, settings=now)  # the run of then resumes
+
+
 def test_empty_store(tmp_path: Path) -> None:
     write_store(tmp_path, [])
     assert len(PredictionStore(tmp_path)) == 0

@@ -45,6 +45,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_checkpoint_from_before_the_keys_were_renamed_is_of_the_same_run(tmp_path: Path) -> None:
+    before = {
+        "datamodule": {"train_images": "a", "validation_images": 4},
+        "module": {"score_floor": 0.1},
+        "postprocess": {"remove_categories": [1], "remove": "none"},
+    }
+    now = {
+        "datamodule": {"images": "a", "num_validation_images": 4},
+        "module": {"min_score": 0.1},
+        "postprocess": {"remove_categories": [1]},
+    }
+    write(tmp_path / "last.ckpt", step=3, **before)
+    found = choose_checkpoint(resume="auto", directory=tmp_path)
+    assert found is not None
+    assert found.content["config"] == now
+    check_same_run(found, now)
+
+
 def chosen(folder: Path) -> int | None:
     found = choose_checkpoint(resume="auto", directory=folder)
     return None if found is None else found.step

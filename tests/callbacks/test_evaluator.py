@@ -218,6 +218,21 @@ def test_each_part_is_switched_off_by_one_override(data: Data, tmp_path: Path) -
     assert not (tmp_path / "validation").exists()
 
 
+def test_a_metric_of_ones_own_is_an_entry_of_the_configuration(
+    alone: tuple[dict[str, float], Any, Path], data: Data, tmp_path: Path
+) -> None:
+    key = "callbacks.evaluator.metrics"
+    target = "tests.helpers.own_metric.DetectionsPerImage"
+    scores, datamodule = validate(data, tmp_path, f"+{key}.mine._target_={target}")
+    rules = PostprocessSettings(**compose_training(data, tmp_path).postprocess)
+    counts = [
+        max(1, len(postprocess(guesses(data.images[image_id]), rules)))  # 1: the filler row
+        for image_id in datamodule.split.validation
+    ]
+    mean = sum(counts) / len(counts)
+    assert scores == alone[0] | {"validation/detections_per_image": mean}
+
+
 def test_an_averaging_that_is_not_legal_is_refused_before_training() -> None:
     with pytest.raises(InputError, match="averaging=mean: legal are per_class, pooled"):
         CompetitionScoreMetric(averaging="mean")  # type: ignore[arg-type]

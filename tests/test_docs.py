@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from src.cli.entry_point import CONFIG_DIRECTORY
+from tests.helpers.configs import compose_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -61,3 +65,42 @@ def test_no_text_points_at_what_a_reader_does_not_have() -> None:
         if (match := UNKNOWN.search(path.read_text()))
     }
     assert found == {}
+
+
+def documented_commands() -> list[tuple[str, tuple[str, ...]]]:
+    """Return each way in which the pages call a command, its overrides with one value each."""
+    found: set[tuple[str, tuple[str, ...]]] = set()
+    keys: set[tuple[str, tuple[str, ...]]] = set()
+    for page in [*PAGES, "Makefile"]:
+        text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text())
+        for line in re.findall(r"(?:python|\$\(PY\)) -m src\.(\w+ [^\n`#|]*)", text):
+            name, *words = shlex.split(line.partition("   (")[0])
+            overrides = [word for word in words if "=" in word and not word.startswith("hydra")]
+            shown = tuple(override(word) for word in overrides)
+            groups = tuple(word for word in shown if (CONFIG_DIRECTORY / key_of(word)).is_dir())
+            one = (name, tuple(sorted({*map(key_of, shown), *groups})))
+            if one not in keys:
+                keys.add(one)
+                found.add((name, shown))
+    return sorted(found)
+
+
+def key_of(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def override(word: str) -> str:
+    """Return an override with a value that stands for those of a sweep or of the reader's own."""
+    key, _, value = word.partition("=")
+    if key == "sweep":  # of src.report, which renames it
+        return f"sweep_dir={value}"
+    if value in ("mine", "found"):  # settings that a search wrote
+        return f"{key}=winner"
+    if "..." in value or "$" in value or " to " in value:
+        return f"{key}=x"
+    return word if value.startswith(("[", "{")) else f"{key}={value.split(',')[0]}"
+
+
+@pytest.mark.parametrize(("name", "overrides"), documented_commands(), ids=str)
+def test_commands_of_the_pages_compose(name: str, overrides: tuple[str, ...]) -> None:
+    compose_config(name, list(overrides))

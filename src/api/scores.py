@@ -106,6 +106,8 @@ def _compared(
     if image_ids is not None:
         chosen = set(match_ids(image_ids, detections))
         wanted = [image_id for image_id in detections if image_id in chosen]
+    if not wanted:
+        raise InputError("detections must have one or more of the images to be scored, got none")
     prediction = SubmittedObjects(
         detections,
         with_filler=is_competition(annotations.category_names),
@@ -139,7 +141,8 @@ def compare(
         seed: Of the draws.
 
     Raises:
-        InputError: The two are not of the same images, or a file is wrong.
+        InputError: The two are not of the same images, or were scored with different averaging, or
+            a file is wrong.
 
     Example:
         >>> from src import PredictionStore, PostprocessSettings, compare, open_annotations
@@ -152,10 +155,14 @@ def compare(
         >>> round(result.difference.estimate, 4), result.verdict
         (0.1667, 'within noise')
     """
-    scores_a, scores_b = (
+    (scores_a, averaging_a), (scores_b, averaging_b) = (
         _image_scores(side, annotations, image_ids=image_ids, averaging=averaging)
         for side in (a, b)
     )
+    if averaging_a != averaging_b:
+        raise InputError(
+            f"a and b must be scored with the same averaging, got {averaging_a} and {averaging_b}"
+        )
     check_same_images(scores_a, scores_b)
     return paired_bootstrap_interval(
         list(scores_a.values()),
@@ -172,17 +179,21 @@ def _image_scores(
     *,
     image_ids: Collection[str] | None,
     averaging: Averaging,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], str]:
+    """Return the score of each image by image id, and how the scores are averaged."""
     if isinstance(side, str | Path) and is_score_file(Path(side)):
-        scores: Mapping[str, float] = read_scores(Path(side)).per_image
+        found = read_scores(Path(side))
+        scores, averaged = found.per_image, found.averaging
     elif isinstance(side, CompetitionScore):
         scores = dict(zip(side.image_ids, side.per_image.tolist(), strict=True))
+        averaged = side.averaging
     elif annotations is None:
         raise InputError("annotations must be given to score detections or a submission, got None")
     else:
-        return _scores_of_both(side, annotations, image_ids=image_ids, averaging=averaging)
-    names = scores if image_ids is None else set(match_ids(image_ids, scores))
-    return {image_id: value for image_id, value in scores.items() if image_id in names}
+        both = _scores_of_both(side, annotations, image_ids=image_ids, averaging=averaging)
+        return both, averaging
+    names = set(scores if image_ids is None else match_ids(image_ids, scores))
+    return {image_id: value for image_id, value in scores.items() if image_id in names}, averaged
 
 
 def _scores_of_both(

@@ -178,6 +178,10 @@ def test_comparison_is_that_of_src_compare(
     assert paired.difference.estimate == pytest.approx(found.difference.estimate)
     run(postprocess_main, *STORE, TRUTH)
     assert compare("score.json", b, num_resamples=500) == paired
+    with pytest.raises(InputError, match="same averaging, got per_class and pooled"):
+        compare("score.json", score(other, annotations, averaging="pooled"))
+    with pytest.raises(InputError, match="one or more of the images to be scored, got none"):
+        score(other, annotations, image_ids=["elsewhere"])
     with pytest.raises(InputError, match="annotations must be given"):
         compare(other, b)
     with pytest.raises(InputError, match=r"a alone has 4 \(the first: 0\.jpg\)"):
@@ -263,6 +267,8 @@ def grown(mask: np.ndarray) -> np.ndarray:
     return np.logical_or.reduce(shifts)
 
 
+# of pycocotools with numpy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 def test_detections_as_masks_coco_and_table(
     run: Callable[..., dict[str, Any]], folder: Path
 ) -> None:

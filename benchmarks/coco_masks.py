@@ -24,7 +24,7 @@ import src.mmdet_bridge.kernels  # noqa: F401  # before mmdet and mmcv, which ne
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask  # isort: skip
 from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import select_pairs
+from src.postprocess.pipeline import select
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from tests.helpers.candidates import make_boxes, make_masks
@@ -64,7 +64,7 @@ def our_masks(image: Candidates) -> list[str]:
 
 def plain_masks(image: Candidates) -> list[str]:
     """The same, mmdetection's way: one mask at a time, as it does on the CPU."""
-    kept = select_pairs(image, SETTINGS).pairs
+    kept = select(image, SETTINGS).indices
     texts = []
     for index in kept.tolist():
         window, region = _paste(image, index)
@@ -81,7 +81,7 @@ def differing_px(image: Candidates, ours: list[str], plain: list[str]) -> int:
     Raises:
         AssertionError: in a pixel whose probability is not at the threshold.
     """
-    kept = select_pairs(image, SETTINGS).pairs
+    kept = select(image, SETTINGS).indices
     total = 0
     for index, *texts in zip(kept.tolist(), ours, plain, strict=True):
         if texts[0] != texts[1]:

@@ -34,16 +34,16 @@ from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.rle.bitmasks import unpack
+from src.tuning.settings_evaluator import SettingsEvaluator
 from src.tuning.submitted import as_submitted
-from src.tuning.threshold_lab import ThresholdLab
 
 GRID = [
-    replace(SETTINGS, score_threshold=score, nms_iou_threshold=iou, mask_threshold=mask)
+    SETTINGS.replace(score_threshold=score, nms_iou_threshold=iou, mask_threshold=mask)
     for score, iou, mask in product(
         (0.3, 0.4, 0.5, 0.6, 0.7), (0.2, 0.3, 0.4, 0.5), (0.35, 0.4, 0.45, 0.5, 0.55)
     )
 ]
-TRUE_SETTINGS = replace(SETTINGS, score_threshold=0.6, mask_threshold=0.55)
+TRUE_SETTINGS = SETTINGS.replace(score_threshold=0.6, mask_threshold=0.55)
 
 
 def make_store(folder: Path, images: int, candidates: int) -> tuple[PredictionStore, list[Any]]:
@@ -105,7 +105,7 @@ def run(
         store, true_objects = make_store(Path(folder) / "store", images, candidates)
         truth = {objects.image_id: objects for objects in true_objects}
         wall, cpu = time.perf_counter(), time.process_time()
-        scores = ThresholdLab(store, truth, store.image_ids, with_filler=True).score_grid(GRID)
+        scores = SettingsEvaluator(store, truth, store.image_ids, with_filler=True).score_grid(GRID)
         seconds, wall_seconds = time.process_time() - cpu, time.perf_counter() - wall
         chosen: Sequence[int] = range(0, len(GRID), plain_every)
         cpu = time.process_time()

@@ -20,7 +20,7 @@ from src.cli.entry_point import entry_point, to_plain
 from src.console import PlainConsole, say
 from src.errors import InputError
 from src.io import check_writable, refuse_special_file, write_text
-from src.postprocess.category_names import check_values, named_settings, names_for
+from src.postprocess.category_names import named_settings, names_for, plain_settings
 from src.postprocess.coco_results import coco_results
 from src.postprocess.step_counts import StepCounts
 from src.predictions.store import PredictionStore
@@ -125,7 +125,7 @@ def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
 @entry_point("export_coco")
 def main(config: DictConfig) -> None:
     """Hydra's task: write COCO's results."""
-    check_values(to_plain(config.postprocess))
+    plain_settings(to_plain(config.postprocess))
     check_writable(config.output)
     store = PredictionStore(config.predictions)
     notes = store.check_whole(partial=config.partial)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -110,7 +109,7 @@ def main(config: DictConfig) -> None:
         Path(config.output),
         category_ids=stores[0].category_ids,
         settings={
-            "fusion": {"kind": "late", **asdict(settings)},
+            "fusion": {"kind": "late", **settings.model_dump()},
             "weights": weights,
             "predictions": [to_json(store.meta) for store in stores],
             CLASS_NAMES_KEY: stores[0].classes.names,

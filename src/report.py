@@ -25,7 +25,7 @@ from src.metrics.competition import ImageObjects
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
 from src.metrics.scoring import compare, open_submission, score_comparison
-from src.postprocess.category_names import check_values, named_settings, names_for
+from src.postprocess.category_names import named_settings, names_for, plain_settings
 from src.postprocess.settings import SEARCHED_KEY
 from src.predictions.store import PredictionStore
 from src.reporting.examples import choose_examples, load_examples, write_drawings
@@ -67,7 +67,7 @@ def check_config(config: DictConfig) -> None:
         raise InputError(
             f"submission={config.submission} predictions={config.predictions}: give one of the two"
         )
-    check_values(to_plain(config.postprocess))
+    plain_settings(to_plain(config.postprocess))
     check_metric(config)
     for key in ("num_worst", "num_best"):
         if not isinstance(config[key], int) or config[key] < 0:

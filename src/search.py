@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from src.cli.scores import (
 from src.console import PlainConsole
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
-from src.postprocess.category_names import check_values, named_settings
-from src.postprocess.setting_checks import is_whole
+from src.postprocess.category_names import named_settings, plain_settings
 from src.postprocess.settings import PostprocessSettings
 from src.submission.formats import FORMATS
 from src.tuning.cross_validation import Chooser, Scores, cross_validate, make_folds
@@ -41,6 +39,7 @@ from src.tuning.search_results import (
 from src.tuning.search_space import SearchSpace
 from src.tuning.session import Session, open_session
 from src.tuning.settings_search import SettingsSearch, Trial
+from src.validation import Count, check_values, whole
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +55,8 @@ def check_config(config: DictConfig) -> None:
         InputError: names the key, its value and what is legal.
     """
     check_metric(config)
-    for key, least in (("num_trials", 1), ("num_random_trials", 0), ("num_folds", 2), ("seed", 0)):
-        if not is_whole(config[key], least):
-            raise InputError(f"{key}={config[key]}: a whole number of at least {least} wanted")
+    kinds = {"num_trials": whole(1), "num_random_trials": Count, "num_folds": whole(2)}
+    check_values(kinds | {"seed": Count}, config)
 
 
 def run(
@@ -72,7 +70,7 @@ def run(
     Raises:
         InputError: a file is missing or wrong, or there are too few images.
     """
-    values = {key: check_values(to_plain(config[key])) for key in GROUPS}
+    values = {key: plain_settings(to_plain(config[key])) for key in GROUPS}
     inputs = inputs_of(config)
     keys = ("averaging", "num_folds", "seed", "num_random_trials")
     identity = {
@@ -171,7 +169,7 @@ class _Rows:
         """Add the next trial's row."""
         self._dashboard.add(
             f"trial {trial.number:04d}",
-            config={"postprocess": asdict(trial.settings), "proposed_by": trial.proposed_by},
+            config={"postprocess": trial.settings.to_dict(), "proposed_by": trial.proposed_by},
             summary={"competition_map": float(trial.per_image.mean()), "trial": trial.number},
         )
         write_json(self._path, {"shown": trial.number + 1})
@@ -248,7 +246,7 @@ def main(config: DictConfig) -> None:
         key = "hydra.searchpath"
         use += f" {key}=[{place}]" if is_plain else f" {quote(key, [place])}"
     console.print(f"wrote {path}: {use}")
-    summary = result.summary() | {"settings": asdict(settings), "written": str(path)}
+    summary = result.summary() | {"settings": settings.to_dict(), "written": str(path)}
     write_json(Path(config.output_dir) / "result.json", json.loads(json.dumps(summary)))
     print(json.dumps(summary))
 

@@ -15,7 +15,7 @@ from src.metrics.intervals import paired_bootstrap_interval
 from src.metrics.scoring import open_truth, read_scores
 from src.predictions.store import PredictionStore
 from src.score import main as score
-from src.tuning.threshold_lab import ThresholdLab
+from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import WINNER, make_settings
 from tests.helpers.lab_data import write_lab_data
 
@@ -99,7 +99,7 @@ def test_two_settings_on_one_store(run, tmp_path):
     changed = run(*names, "a_postprocess=default", "a_postprocess.score_threshold=0.9")
     with open_truth(truth) as objects:
         opened = PredictionStore(store)
-        lab = ThresholdLab(opened, objects, opened.image_ids)
+        lab = SettingsEvaluator(opened, objects, opened.image_ids)
         winner = make_settings(**WINNER | {"remove_categories": []})
         wanted = [
             lab.score(rules).competition_map

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers, to_plain
-from src.postprocess.settings import settings_from
+from src.postprocess.settings import PostprocessSettings
 from tests.helpers.configs import ENTRY_POINTS, FILES, compose_config, project_files
 
 OPTIONS = [path for path in FILES if len(path.parts) > 1 and path.parts[0] != "hydra"]
@@ -48,7 +48,7 @@ def test_option_composes_and_builds(option: Path, tmp_path: Path) -> None:
     group, name = "/".join(option.parts[:-1]), option.stem
     if group == "sweep":  # of thresholds
         config = compose_config("postprocess", [f"+sweep={name}", "output_dir=."])
-        settings_from(to_plain(config.postprocess))
+        PostprocessSettings.from_config(to_plain(config.postprocess))
         return
     if group == "metric":
         compose_config("score", [f"metric={name}"])

@@ -34,8 +34,8 @@ from src.postprocess.pipeline import StoreDetections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
 from src.tuning.session import beside_truth, compare_categories
+from src.tuning.settings_evaluator import SettingsEvaluator
 from src.tuning.submitted import SubmittedObjects
-from src.tuning.threshold_lab import ThresholdLab
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -285,7 +285,7 @@ def sweep(
         raise InputError(f"grid must have one or more values for each key, got {dict(grid)}")
     comparison = _compared(candidates[0], annotations, image_ids)
     truth = {image_id: comparison.truth[image_id] for image_id in comparison.image_ids}
-    lab = ThresholdLab(
+    lab = SettingsEvaluator(
         store,
         truth,
         comparison.image_ids,

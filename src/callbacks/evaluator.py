@@ -21,7 +21,7 @@ from src.io import atomic_path
 from src.metrics.competition import ImageObjects
 from src.metrics.inputs import RasterObjects
 from src.modules.cascade import CascadeModule
-from src.postprocess.category_names import CategoryNames, check_values, named_settings
+from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
 from src.predictions.candidates import Candidates
 from src.reporting.drawing import draw_side_by_side
 from src.reporting.examples import compare_objects
@@ -60,7 +60,7 @@ class Evaluator(Callback):
         num_images: int = 0,
         image_edge_px: int = 480,
     ) -> None:
-        check_values(settings)
+        plain_settings(settings)
         if not isinstance(num_images, int) or num_images < 0:
             raise InputError(
                 "callbacks.evaluator.num_images must be a whole number of 0 or more, got "

@@ -29,7 +29,7 @@ from src.metrics.competition import (
     split_key,
 )
 from src.metrics.inputs import RasterObjects
-from src.postprocess.category_names import CategoryNames, check_values, named_settings
+from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
@@ -180,7 +180,7 @@ class CocoAveragePrecisionMetric(Metric[CocoImage]):
 
     def __init__(self, *, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        check_values(settings)
+        plain_settings(settings)
         self._values = settings
 
     def setup(self, categories: CategoryNames) -> None:

@@ -30,7 +30,7 @@ from src.console import PlainConsole, say_once
 from src.errors import InputError
 from src.io import check_writable
 from src.metrics.scoring import write_scores
-from src.postprocess.category_names import check_values, named_settings
+from src.postprocess.category_names import named_settings, plain_settings
 from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
 from src.submission.formats import format_named
 from src.tuning.dashboard import open_dashboard
@@ -198,7 +198,7 @@ def main(config: DictConfig) -> float | None:
     Returns:
         The score, None without truth.
     """
-    values = check_values(to_plain(config.postprocess))
+    values = plain_settings(to_plain(config.postprocess))
     check_metric(config)
     format_named(config.format)
     inputs = inputs_of(config)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, is_competition
 from src.errors import InputError
 from src.io import printable
-from src.postprocess.setting_checks import check_share
-from src.postprocess.settings import CATEGORY_GROUPS, PostprocessSettings, settings_from
+from src.postprocess.setting_types import CategoryIds
+from src.postprocess.settings import PostprocessSettings, keys_of_kind
 from src.predictions.store import PredictionStore
 
-PER_CLASS_KEYS = ("score_threshold_per_class", "mask_threshold_per_class")
-REMOVED = "remove_categories"
 SHOWN = 6
 _COMPETITION = IMATERIALIST_2019_LABELS.category_names
 
@@ -124,78 +122,26 @@ def named_settings(values: Mapping[str, Any], categories: CategoryNames) -> Post
         InputError: a value is not legal, a name is unknown or ambiguous, or a group stands for
             categories that the data does not have.
     """
-    settings = settings_from(_number_categories(values, categories))
+    settings = PostprocessSettings.from_config(values, categories.id_of)
     is_competition = categories.is_competition or categories.has_only_competition_names
-    groups = [entry for entry in settings.remove_categories if isinstance(entry, str)]
-    if groups and not is_competition:
-        raise InputError(
-            f"postprocess.{REMOVED} must be ids or names of categories of {categories.source}, got "
-            f"{groups[0]}: that stands for categories of iMaterialist (Fashion); its own are "
-            f"{categories.describe(sorted(categories.names))}"
-        )
+    for key in keys_of_kind(CategoryIds):
+        groups = [entry for entry in getattr(settings, key) if isinstance(entry, str)]
+        if groups and not is_competition:
+            raise InputError(
+                f"postprocess.{key} must be ids or names of categories of {categories.source}, got "
+                f"{groups[0]}: that stands for categories of iMaterialist (Fashion); its own are "
+                f"{categories.describe(sorted(categories.names))}"
+            )
     return settings
 
 
-def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Check all of the settings but names of categories, and return them as plain JSON values.
 
     Raises:
-        InputError: as for ``settings_from``.
+        InputError: as for ``PostprocessSettings``.
     """
-    unnamed, named = _split_names(values)
-    plain = asdict(settings_from(unnamed))
-    for key in PER_CLASS_KEYS:
-        for name, value in named[key].items():
-            check_share(f"{key}.{name}", value, above_zero=key.startswith("mask"))
-        plain[key] |= named[key]
-    plain[REMOVED] = [*plain[REMOVED], *named[REMOVED]]
-    return plain
-
-
-def _number_categories(values: Mapping[str, Any], categories: CategoryNames) -> dict[str, Any]:
-    """The values with ids in place of names."""
-    unnamed, named = _split_names(values)
-    for key in PER_CLASS_KEYS:
-        for name, value in named[key].items():
-            number = categories.id_of(key, name)
-            if number in unnamed[key]:
-                raise InputError(
-                    f"postprocess.{key} must have a category once, got {number} and {name!r}"
-                )
-            unnamed[key][number] = value
-    if named[REMOVED]:
-        unnamed[REMOVED] += [categories.id_of(REMOVED, name) for name in named[REMOVED]]
-    return unnamed
-
-
-def _split_names(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The values without those of named categories, and those; of the keys that may have any."""
-    unnamed, named = dict(values), dict[str, Any]({key: {} for key in PER_CLASS_KEYS})
-    named[REMOVED] = []
-    for key in PER_CLASS_KEYS:
-        if isinstance(given := values.get(key), Mapping):
-            named[key] = {name: value for name, value in given.items() if _is_name(name)}
-            unnamed[key] = {
-                int(number) if isinstance(number, str) else number: value
-                for number, value in given.items()
-                if not _is_name(number)
-            }
-    given = values.get(REMOVED)
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        named[REMOVED] = [
-            entry for entry in given if _is_name(entry) and entry not in CATEGORY_GROUPS
-        ]
-        unnamed[REMOVED] = [
-            int(entry) if isinstance(entry, str) and entry not in CATEGORY_GROUPS else entry
-            for entry in given
-            if entry not in named[REMOVED]
-        ]
-    return unnamed, named
-
-
-def _is_name(entry: Any) -> bool:
-    """Whether a category is named: digits alone are its id, as a command line has them."""
-    return isinstance(entry, str) and not entry.strip().isdecimal()
+    return PostprocessSettings.from_config(values, lambda key, name: name).to_dict()
 
 
 def _same(one: str, other: str) -> bool:

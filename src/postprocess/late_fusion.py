@@ -24,56 +24,47 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import model_validator
 
 from src.errors import InputError
-from src.postprocess.pipeline import select_pairs
-from src.postprocess.settings import PostprocessSettings
+from src.postprocess.selection import select_all
+from src.postprocess.step import Step, bind, run_steps
+from src.postprocess.steps.cap import Cap
+from src.postprocess.steps.nms import Nms
+from src.postprocess.steps.score import Score
 from src.predictions.candidates import Candidates
+from src.validation import Cap as Limit
+from src.validation import CheckedModel, Positive, Share, check_value
 
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LateFusion:
-    """What fusion can be told; the keys of ``fusion=late`` and of ``python -m src.fuse``.
+class LateFusion(CheckedModel):
+    """Settings of fusion; the keys of ``fusion=late`` and of ``python -m src.fuse``."""
 
-    Raises:
-        InputError: names the key, the bad value and what is legal.
-    """
+    score_threshold: Share  # a detection enters with a score strictly above it
+    nms_iou_threshold: Share  # of each model's own NMS
+    max_per_image: Limit  # of each model's detections at most, the best
+    iou_threshold: Share  # boxes that overlap more are one object
 
-    score_threshold: float  # [0, 1]: a detection enters with a score strictly above it
-    nms_iou_threshold: float  # [0, 1]: of each model's own NMS
-    max_per_image: int | None  # of each model's detections at most, the best; None: no cap
-    iou_threshold: float  # [nms_iou_threshold, 1]: boxes that overlap more are one object
-
-    def __post_init__(self) -> None:
-        for key in ("score_threshold", "nms_iou_threshold", "iou_threshold"):
-            value = getattr(self, key)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (is_number and 0 <= value <= 1):
-                raise InputError(f"{key}={value!r}: a number from 0 to 1 wanted")
+    @model_validator(mode="after")
+    def _check_order(self) -> LateFusion:
         if self.iou_threshold < self.nms_iou_threshold:
             raise InputError(
-                f"iou_threshold={self.iou_threshold} is below nms_iou_threshold="
-                f"{self.nms_iou_threshold}: a model's own detections would be fused together"
+                f"iou_threshold must be at least nms_iou_threshold={self.nms_iou_threshold}, got "
+                f"{self.iou_threshold}: a model's own detections would be fused together"
             )
-        cap = self.max_per_image
-        if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
-            raise InputError(
-                f"max_per_image={cap!r}: a whole number of at least 1, or null for no cap"
-            )
+        return self
 
     @property
-    def own_detections(self) -> PostprocessSettings:
-        """How each model's pairs become its detections."""
-        return PostprocessSettings(
-            score_threshold=self.score_threshold,
-            nms_iou_threshold=self.nms_iou_threshold,
-            max_per_image=self.max_per_image,
-            remove_categories=(),
-            mask_threshold=0.5,
-            suppress_overlaps=False,
-            min_area_px=0,
+    def own_steps(self) -> tuple[Step, ...]:
+        """How each model's candidates become its detections."""
+        return bind(
+            [
+                Score(score_threshold=self.score_threshold),
+                Nms(nms_iou_threshold=self.nms_iou_threshold),
+                Cap(max_per_image=self.max_per_image),
+            ]
         )
 
 
@@ -106,11 +97,9 @@ def fuse(
     weights = [1.0] * len(members) if weights is None else weights
     parts, is_exact = [], True
     for member, weight in zip(members, weights, strict=True):
-        chosen = select_pairs(
-            member, settings.own_detections, label_category_ids=label_category_ids
-        )
-        kept = chosen.pairs
-        is_exact &= chosen.is_exact
+        detected = run_steps(select_all(member, label_category_ids), settings.own_steps)
+        kept = detected.indices
+        is_exact &= detected.is_exact
         parts.append(
             _Boxes(
                 corners=member.boxes_xyxy[kept].astype(np.float64),
@@ -172,12 +161,9 @@ def check_weights(key: str, weights: Sequence[float], members: int) -> None:
         InputError: another number of them, or one that is not above 0.
     """
     if len(weights) != members:
-        raise InputError(f"{key}={list(weights)}: {len(weights)} weights for {members} models")
-    if not all(isinstance(w, int | float) and 0 < w < float("inf") for w in weights):
-        raise InputError(
-            f"{key}={list(weights)}: numbers above 0 are legal; leave a model out rather than give "
-            "it no weight"
-        )
+        raise InputError(f"{key} must be {members} weights, one a model, got {list(weights)}")
+    for weight in weights:  # a model without weight is better left out
+        check_value(key, weight, Positive)
 
 
 def _check_same_image(members: Sequence[Candidates]) -> None:

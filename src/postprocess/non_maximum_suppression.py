@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.filters import above_score
-
 # mmcv's batched_nms ("split_thr") treats so many boxes class by class, and then leaves the order of
 # equal scores to torch's sort
 SPLIT_AT = 10_000
@@ -41,7 +39,7 @@ def select_by_nms(
     Returns:
         Shape (K,) int64: indices into the arguments, by falling score.
     """
-    above = np.flatnonzero(above_score(scores, score_threshold))
+    above = np.flatnonzero(scores > np.float32(score_threshold))
     kept = suppress_boxes(
         boxes_xyxy[above],
         scores[above],

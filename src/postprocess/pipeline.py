@@ -1,27 +1,26 @@
-"""From the candidates of an image to its objects: the steps of the settings, one by one."""
+"""From the candidates of an image to its detections: the steps of the settings, one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.detections import EMPTY, NMS_AND_CAP, Detections
-from src.postprocess.filters import (
-    above_score,
-    by_category,
-    first_of_each_category,
-    of_enough_pixels,
-    of_other_categories,
-)
-from src.postprocess.non_maximum_suppression import suppress_boxes
-from src.postprocess.overlaps import suppress_overlaps
+from src.postprocess.detections import EMPTY, Detections
 from src.postprocess.raster import RASTERS, sample_masks
+from src.postprocess.selection import (
+    Bitmasks,
+    DrawMasks,
+    MaskSet,
+    RasterMasks,
+    Selection,
+    select_all,
+)
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.soft_nms import select_by_soft_nms
+from src.postprocess.step import run_steps
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
 
@@ -30,38 +29,8 @@ if TYPE_CHECKING:
 
     from src.postprocess.coco_results import CocoResult
 
-Packed = npt.NDArray[np.uint8]
-Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Packed]
-"""Packed masks of some pairs, each with its mask threshold, on the raster of this name."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Chosen:
-    """What the steps so far have left of an image's pairs, K of them, by falling score."""
-
-    pairs: npt.NDArray[np.int64]  # (K,) indices into the candidates
-    scores: npt.NDArray[np.float32]  # (K,) as stored, or as soft-NMS has lowered them
-    category_ids: npt.NDArray[np.int16]  # (K,)
-    complete_above_score: np.float32  # see Candidates
-    is_exact: bool  # see Detections
-    masks: Mapping[str, Packed]  # (K, B) packed masks by the name of the raster; none yet: empty
-    taken: Mapping[str, int] = field(default_factory=dict)  # see Detections
-
-    def take(self, kept: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | slice) -> Chosen:
-        """Those that a mask, indices or a slice choose."""
-        return Chosen(
-            pairs=self.pairs[kept],
-            scores=self.scores[kept],
-            category_ids=self.category_ids[kept],
-            complete_above_score=self.complete_above_score,
-            is_exact=self.is_exact,
-            masks={name: packed[kept] for name, packed in self.masks.items()},
-            taken=self.taken,
-        )
-
-    def after(self, step: str, left: Chosen) -> Chosen:
-        """What a step has left of these, with the number of those that it took."""
-        return replace(left, taken={**self.taken, step: len(self.pairs) - len(left.pairs)})
+Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Bitmasks]
+"""Bitmasks of some candidates, each with its mask threshold, on the raster of this name."""
 
 
 def postprocess(
@@ -71,26 +40,25 @@ def postprocess(
     label_category_ids: Sequence[int] | None = None,
     raster: str = "512x512",
 ) -> Detections:
-    """The objects of one image under these settings.
+    """Return the detections of one image under these settings.
 
     By default: score threshold, class-wise NMS, cap (as mmdet does them), removal of categories,
     cap for each class, masks on the raster, overlap suppression, minimum area. An empty mask is
-    never an object, whatever the steps.
+    never a detection, whatever the steps.
 
-    The result is what the model run with these settings would give where the store holds all pairs
-    above the threshold, or where a cap is filled by pairs above those it lacks (then up to the
-    class offset that NMS takes from the largest coordinate of all pairs). ``is_exact`` says so.
+    The result is what the model run with these settings would give where the store holds all
+    candidates above the threshold, or where a cap is filled by candidates above those it lacks
+    (then up to the class offset that NMS takes from the largest coordinate of all). ``is_exact``
+    says so.
 
     Args:
-        candidates: Pre-NMS pairs, float16 or float32 masks.
+        candidates: Before NMS, float16 or float32 masks.
         settings: Thresholds and rules.
-        label_category_ids: The data's category id of each of the model's labels (a store's
-            ``category_ids``); NMS numbers classes by label. None: ids are labels.
+        label_category_ids: See ``select_all``.
         raster: The name of the raster of the masks, one of ``RASTERS``.
     """
-    chosen = select_pairs(candidates, settings, label_category_ids=label_category_ids)
-    objects = draw_masks(chosen, settings, sampler=sampler_of(candidates), raster=raster)
-    return to_detections(objects, candidates, raster)
+    selection = select(candidates, settings, label_category_ids=label_category_ids)
+    return detect(selection, settings, sampler=sampler_of(candidates), raster=raster)
 
 
 class StoreDetections(Mapping[str, Detections]):
@@ -164,181 +132,78 @@ class StoreDetections(Mapping[str, Detections]):
         return pd.concat([one.to_frame() for one in self.values()], ignore_index=True)
 
 
-def select_pairs(
+def select(
     candidates: Candidates,
     settings: PostprocessSettings,
     *,
     label_category_ids: Sequence[int] | None = None,
-) -> Chosen:
-    """The steps before ``masks``: which pairs become masks. Arguments as for ``postprocess``."""
-    by_score = np.argsort(-candidates.scores, kind="stable")
-    chosen = Chosen(
-        pairs=by_score,
-        scores=candidates.scores[by_score],
-        category_ids=candidates.category_ids[by_score],
-        complete_above_score=np.float32(candidates.complete_above_score),
-        is_exact=candidates.complete_above_score <= 0,
-        masks={},
-    )
-    labels = _labels(candidates, label_category_ids)
-    for step in settings.steps[: settings.steps.index("masks")]:
-        if step == "nms":
-            left = _suppress(chosen, settings, candidates.boxes_for_nms, labels)
-            if len(left.pairs) == _cap_of_nms(settings):
-                step = NMS_AND_CAP  # it stops at the cap, so that who took which is not known
-        else:
-            left = filter_pairs(step, chosen, settings)
-        chosen = chosen.after(step, left)
-    return chosen
+) -> Selection:
+    """Apply the steps before ``masks``. Arguments as for ``postprocess``."""
+    return run_steps(select_all(candidates, label_category_ids), settings.before_masks)
 
 
-def draw_masks(
-    chosen: Chosen, settings: PostprocessSettings, *, sampler: Sampler, raster: str = "512x512"
-) -> Chosen:
-    """The step ``masks`` and those after it.
-
-    What becomes of a mask depends on those of its class alone, unless a cap comes after ``masks``.
+def draw(selection: Selection, settings: PostprocessSettings, draw_masks: DrawMasks) -> Selection:
+    """Apply the step ``masks`` and those after it.
 
     Args:
-        chosen: From ``select_pairs``.
+        selection: From ``select``, or the detections of one category of it where
+            ``settings.is_per_category``.
         settings: Thresholds and rules.
-        sampler: Makes the masks.
-        raster: The raster of the masks, one of ``RASTERS``.
+        draw_masks: Draws the masks, on ``settings.rasters`` at least.
+    """
+    return run_steps(replace(selection, draw=draw_masks), settings.from_masks)
+
+
+def draw_bitmasks(
+    selection: Selection, settings: PostprocessSettings, *, sampler: Sampler, raster: str
+) -> tuple[Selection, Bitmasks]:
+    """Apply the step ``masks`` and those after it to bitmasks, and leave out empty ones.
 
     Returns:
-        Objects with masks on ``raster``, none of them empty.
+        K detections, and their bitmasks on ``raster``, shape (K, B).
     """
-    thresholds = mask_thresholds(chosen, settings)
-    rasters = {raster, settings.min_area_raster} if settings.min_area_px else {raster}
-    chosen = replace(
-        chosen, masks={name: sampler(chosen.pairs, thresholds, name) for name in rasters}
-    )
-    for step in settings.steps[settings.steps.index("masks") + 1 :]:
-        if step == "suppress_overlaps":
-            if settings.suppress_overlaps:
-                disjoint = {
-                    name: suppress_overlaps(chosen.category_ids, packed)
-                    for name, packed in chosen.masks.items()
-                }
-                chosen = replace(chosen, masks=disjoint)
-        elif step == "min_area":
-            if settings.min_area_px:
-                areas_of = chosen.masks[settings.min_area_raster]
-                left = chosen.take(of_enough_pixels(areas_of, settings.min_area_px))
-                chosen = chosen.after(step, left)
-        else:
-            chosen = chosen.after(step, filter_pairs(step, chosen, settings))
-    left = chosen.take(of_enough_pixels(chosen.masks[raster], min_area_px=1))
-    return chosen.after(EMPTY, left)
+
+    def on_rasters(indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32]) -> MaskSet:
+        rasters = settings.rasters | {raster}
+        return RasterMasks({name: sampler(indices, thresholds, name) for name in rasters})
+
+    drawn = draw(selection, settings, on_rasters)
+    left = drawn.after(EMPTY, drawn.take(drawn.drawn_masks.areas_px(raster) > 0))
+    masks = left.drawn_masks
+    assert isinstance(masks, RasterMasks)
+    return left, masks.on[raster]
 
 
-def mask_thresholds(chosen: Chosen, settings: PostprocessSettings) -> npt.NDArray[np.float32]:
-    """The probability from which a pixel belongs to each mask. Shape (K,)."""
-    return by_category(
-        chosen.category_ids, settings.mask_threshold, settings.mask_threshold_per_class
-    )
-
-
-def to_detections(objects: Chosen, candidates: Candidates, raster: str) -> Detections:
-    """What ``draw_masks`` has left of an image's candidates."""
+def detect(
+    selection: Selection, settings: PostprocessSettings, *, sampler: Sampler, raster: str
+) -> Detections:
+    """Return the detections that the steps from ``masks`` on make of a selection."""
+    left, bitmasks = draw_bitmasks(selection, settings, sampler=sampler, raster=raster)
     return Detections(
-        image_id=candidates.image_id,
-        category_ids=objects.category_ids,
-        scores=objects.scores,
-        boxes_xyxy=candidates.boxes_xyxy[objects.pairs],
-        packed=objects.masks[raster],
-        is_exact=objects.is_exact,
-        raster_hw=RASTERS[raster](candidates.size_hw),
-        taken=objects.taken,
-        size_hw=candidates.size_hw,
+        image_id=left.candidates.image_id,
+        category_ids=left.category_ids,
+        scores=left.scores,
+        boxes_xyxy=left.boxes_xyxy,
+        packed=bitmasks,
+        is_exact=left.is_exact,
+        raster_hw=RASTERS[raster](left.candidates.size_hw),
+        taken=left.taken,
+        size_hw=left.candidates.size_hw,
     )
 
 
 def sampler_of(candidates: Candidates) -> Sampler:
-    """Masks made from an image's candidates."""
+    """Return a sampler of an image's candidates."""
 
     def sample(
-        pairs: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
-    ) -> Packed:
+        indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
+    ) -> Bitmasks:
         return sample_masks(
-            candidates.mask_probabilities[pairs],
-            candidates.boxes_xyxy[pairs],
+            candidates.mask_probabilities[indices],
+            candidates.boxes_xyxy[indices],
             candidates.size_hw,
             mask_threshold=thresholds,
             raster_hw=RASTERS[raster](candidates.size_hw),
         )
 
     return sample
-
-
-def _suppress(
-    chosen: Chosen,
-    settings: PostprocessSettings,
-    boxes_xyxy: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.integer],
-) -> Chosen:
-    # mmdet breaks ties of score by the order of the pairs, so they are handed over in it
-    order = np.argsort(chosen.pairs)
-    pairs = chosen.pairs[order]
-    cap = _cap_of_nms(settings)
-    if settings.nms_kind == "soft_linear" or settings.nms_kind == "soft_gaussian":
-        kept, scores = select_by_soft_nms(
-            boxes_xyxy[pairs],
-            chosen.scores[order],
-            labels[pairs],
-            kind=settings.nms_kind,
-            iou_threshold=settings.nms_iou_threshold,
-            sigma=settings.soft_nms_sigma,
-            min_score=settings.soft_nms_min_score,
-            max_selected=cap,
-        )
-        return replace(chosen.take(order[kept]), scores=scores)
-    kept = suppress_boxes(
-        boxes_xyxy[pairs],
-        chosen.scores[order],
-        labels[pairs],
-        iou_threshold=settings.nms_iou_threshold,
-        max_selected=cap,
-        class_agnostic=settings.nms_kind == "class_agnostic",
-    )
-    return chosen.take(order[kept])
-
-
-def _cap_of_nms(settings: PostprocessSettings) -> int | None:
-    """The cap that NMS may stop at: that of the step after it."""
-    after = settings.steps[settings.steps.index("nms") + 1]
-    return settings.max_per_image if after == "cap" else None
-
-
-def filter_pairs(step: str, chosen: Chosen, settings: PostprocessSettings) -> Chosen:
-    """The steps that need no mask; they may come before or after the masks."""
-    if step == "score":
-        thresholds = by_category(
-            chosen.category_ids, settings.score_threshold, settings.score_threshold_per_class
-        )
-        chosen = chosen.take(above_score(chosen.scores, thresholds))
-        lowest = min(settings.score_threshold, *settings.score_threshold_per_class.values(), 1.0)
-        if np.float32(lowest) >= chosen.complete_above_score:
-            chosen = replace(chosen, is_exact=True)
-    elif step == "cap" and settings.max_per_image is not None:
-        chosen = chosen.take(slice(settings.max_per_image))
-        is_filled = len(chosen.pairs) == settings.max_per_image
-        if is_filled and chosen.scores[-1] > chosen.complete_above_score:
-            chosen = replace(chosen, is_exact=True)
-    elif step == "remove":
-        kept = of_other_categories(chosen.category_ids, settings.removed_categories)
-        chosen = chosen.take(kept)
-    elif step == "max_per_class" and settings.max_per_class is not None:
-        chosen = chosen.take(first_of_each_category(chosen.category_ids, settings.max_per_class))
-    return chosen
-
-
-def _labels(
-    candidates: Candidates, label_category_ids: Sequence[int] | None
-) -> npt.NDArray[np.integer]:
-    """The model's class index of each pair."""
-    if label_category_ids is None:
-        return candidates.category_ids
-    labels = np.zeros(max(label_category_ids) + 1, dtype=np.int64)
-    labels[list(label_category_ids)] = np.arange(len(label_category_ids))
-    return labels[candidates.category_ids]

@@ -1,44 +1,34 @@
-"""What post-processing can be told; the keys of the configuration group ``postprocess``."""
+"""Settings of post-processing: the keys of the configuration group ``postprocess``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import yaml
+from pydantic import ValidationError
 
 from src.errors import InputError
-from src.postprocess.raster import RASTERS
-from src.postprocess.setting_checks import (
-    check_categories,
-    check_choice,
-    check_count,
-    check_share,
-    check_shares_by_category,
-    is_positive,
-    is_whole,
-)
-from src.postprocess.steps import DEFAULT_STEPS, check_steps
+from src.postprocess.setting_types import FindCategory
+from src.postprocess.step import Step, bind
+from src.postprocess.steps import STEPS, check_steps
+from src.postprocess.steps.masks import Masks
+from src.validation import problems, shown
 
-NmsKind = Literal["class_wise", "class_agnostic", "soft_linear", "soft_gaussian"]
 PRESETS = Path(__file__).resolve().parents[2] / "conf" / "postprocess"
 SEARCHED_KEY = "searched"  # where found settings say which images they were searched on
-NMS_KINDS: tuple[str, ...] = get_args(NmsKind)
-# Groups of categories that remove_categories takes by name. The winner removed the classes that
-# carry attributes (S12), which were not predicted, and, at first, the garment parts with a few
-# attributes that are noise.
-CATEGORY_GROUPS: Mapping[str, tuple[int, ...]] = {
-    "attribute_classes": tuple(range(13)),
-    "attribute_classes_and_parts": (*range(13), 27, 28, 33),
-}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PostprocessSettings:
-    """Thresholds and rules, in the order in which they act unless ``steps`` says otherwise.
+    """Thresholds and rules: the values of all steps by key, and which steps act in which order.
+
+    Each key is an attribute, too. Settings do not change; ``replace`` makes others.
+
+    Args:
+        values: By key, ``min_area_px=20`` say; without a key, its value is that of mmdetection's
+            COCO defaults (S8), which are the preset ``default``.
 
     Raises:
         InputError: names the key, the bad value and what is legal.
@@ -50,137 +40,192 @@ class PostprocessSettings:
         (0.4, 0.3, 20)
     """
 
-    # score: [0, 1]; a pair needs a score strictly above it
-    score_threshold: float
-    score_threshold_per_class: Mapping[int, float] = field(default_factory=dict)  # in its place
-    # nms
-    nms_kind: NmsKind = "class_wise"
-    nms_iou_threshold: float  # [0, 1]: IoU strictly above it (soft_linear: from it on) counts
-    soft_nms_sigma: float = 0.5  # above 0: of soft_gaussian
-    soft_nms_min_score: float = 0.001  # [0, 1]: soft-NMS drops what falls below it
-    # cap: objects left at most; None: no cap
-    max_per_image: int | None
-    # remove: category ids that are left out, and names of CATEGORY_GROUPS
-    remove_categories: Sequence[int | str]
-    # max_per_class: objects of each class at most, the best; None: no cap
-    max_per_class: int | None = None
-    # masks: (0, 1]; a pixel needs a probability of at least this
-    mask_threshold: float
-    mask_threshold_per_class: Mapping[int, float] = field(default_factory=dict)  # in its place
-    # suppress_overlaps: take from a mask the pixels of same-class masks of higher score
-    suppress_overlaps: bool
-    # min_area: masks with fewer pixels than this are left out, counted on the raster of this name
-    min_area_px: int
-    min_area_raster: str = "512x512"  # one of RASTERS
-    steps: Sequence[str] = DEFAULT_STEPS
-
-    def __post_init__(self) -> None:
-        for key in ("score_threshold", "nms_iou_threshold", "soft_nms_min_score"):
-            check_share(key, getattr(self, key))
-        check_share("mask_threshold", self.mask_threshold, above_zero=True)
-        for key in ("score_threshold_per_class", "mask_threshold_per_class"):
-            values = check_shares_by_category(
-                key, getattr(self, key), above_zero=key.startswith("mask")
-            )
-            object.__setattr__(self, key, values)
-        check_choice("nms_kind", self.nms_kind, NMS_KINDS)
-        if not is_positive(self.soft_nms_sigma):
-            raise InputError(
-                f"postprocess.soft_nms_sigma={self.soft_nms_sigma!r}: a number above 0 wanted"
-            )
-        for key in ("max_per_image", "max_per_class"):
-            check_count(key, getattr(self, key))
-        if not is_whole(self.min_area_px, 0):
-            raise InputError(
-                f"postprocess.min_area_px={self.min_area_px!r}: a whole number of pixels from 0"
-            )
-        check_choice("min_area_raster", self.min_area_raster, tuple(RASTERS))
-        if not isinstance(self.suppress_overlaps, bool):
-            raise InputError(
-                f"postprocess.suppress_overlaps={self.suppress_overlaps!r}: true or false"
-            )
-        check_categories("remove_categories", self.remove_categories, tuple(CATEGORY_GROUPS))
-        object.__setattr__(self, "steps", check_steps(self.steps))
-        self._check_that_nothing_is_lost()
-
-    def _check_that_nothing_is_lost(self) -> None:
-        """Refuse a rule whose step is left out."""
-        asked = {
-            "score_threshold_per_class": ("score", self.score_threshold_per_class),
-            "remove_categories": ("remove", self.remove_categories),
-            "max_per_class": ("max_per_class", self.max_per_class is not None),
-            "suppress_overlaps": ("suppress_overlaps", self.suppress_overlaps),
-            "min_area_px": ("min_area", self.min_area_px),
-        }
-        for key, (step, is_asked) in asked.items():
-            if is_asked and step not in self.steps:
-                raise InputError(
-                    f"postprocess.{key}={getattr(self, key)!r} without the step {step} in "
-                    "postprocess.steps, which would do it"
-                )
+    def __init__(self, **values: Any) -> None:
+        self._set({**_preset_values("default"), **values})
 
     @classmethod
     def preset(cls, name: str = "default") -> Self:
-        """Return the settings of ``conf/postprocess/NAME.yaml``.
+        """Return the settings of an option of the group: ``default``, ``winner``, or an own file.
 
         Raises:
-            InputError: There is none of this name.
+            InputError: there is none of this name, or its values are not legal.
         """
         return cls(**_preset_values(name))
 
+    @classmethod
+    def from_config(
+        cls, values: Mapping[str, Any], find_category: FindCategory | None = None
+    ) -> Self:
+        """Return settings of a whole configuration; nothing is filled in that it has to have.
+
+        What a search says of them (``searched``, see ``src.tuning.in_sample``) is no setting.
+
+        Args:
+            values: Plain values of the group.
+            find_category: The id of a category that a key names; None: names are not legal.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value is not legal.
+        """
+        made = cls.__new__(cls)
+        made._set(values, find_category)
+        return made
+
+    def _set(self, values: Mapping[str, Any], find_category: FindCategory | None = None) -> None:
+        values = {key: value for key, value in values.items() if key != SEARCHED_KEY}
+        self.steps = check_steps(values.pop("steps", _default_steps()), known_steps())
+        self._step = _make_steps(values, find_category)
+        for step in self._step.values():
+            for key in step.rules:
+                field = type(step).model_fields[key]
+                value = getattr(step, key)
+                if (
+                    value
+                    and value != field.get_default(call_default_factory=True)
+                    and step.name not in self.steps
+                ):
+                    raise InputError(
+                        f"postprocess.steps must have {step.name} for postprocess.{key}="
+                        f"{shown(value)}, got [{', '.join(self.steps)}]"
+                    )
+        masks_at = self.steps.index("masks")
+        pipeline = bind([self._step[name] for name in self.steps])
+        self.before_masks, self.from_masks = pipeline[:masks_at], pipeline[masks_at:]
+        after = self.from_masks[1:]
+        self.selection_key: Hashable = tuple(step.cache_key for step in self.before_masks)
+        self.is_per_category = all(step.is_per_category for step in after)
+        self.uses_scores = any(step.uses_scores for step in after)
+        self._category_keys: dict[int, Hashable] = {}
+
+    def __getattr__(self, key: str) -> Any:
+        if not key.startswith("_"):
+            for step in self._step.values():
+                if key in type(step).model_fields:
+                    return getattr(step, key)
+        raise AttributeError(f"post-processing has no setting {key!r}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.to_dict()]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PostprocessSettings) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.selection_key, self.steps))
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{key}={value!r}" for key, value in self.to_dict().items())
+        return f"PostprocessSettings({values})"
+
     def to_dict(self) -> dict[str, Any]:
         """Return all values by key, as plain as in a configuration."""
-        values = {key.name: getattr(self, key.name) for key in fields(self)}
+        values = {key: value for step in self._step.values() for key, value in step}
+        values["steps"] = self.steps
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
         }
 
-    def replace(self, **values: Any) -> PostprocessSettings:
+    def replace(self, **values: Any) -> Self:
         """Return settings with other values of some keys.
 
         Raises:
-            InputError: As for the constructor.
+            InputError: as for the constructor.
         """
-        return settings_from({**self.to_dict(), **values})
+        return type(self)(**{**self.to_dict(), **values})
+
+    def step(self, name: str) -> Step:
+        """Return a step by name, whether it is among those that act or not."""
+        return self._step[name]
+
+    @property
+    def masks(self) -> Masks:
+        """The step that draws the masks."""
+        step = self._step["masks"]
+        assert isinstance(step, Masks)
+        return step
+
+    @property
+    def rasters(self) -> frozenset[str]:
+        """Names of the rasters on which the steps look at masks."""
+        return frozenset[str]().union(*(step.rasters for step in self.from_masks))
 
     @property
     def removed_categories(self) -> frozenset[int]:
-        """Category ids that the step ``remove`` leaves out."""
-        return frozenset(
-            category_id
-            for entry in self.remove_categories
-            for category_id in (CATEGORY_GROUPS[entry] if isinstance(entry, str) else (entry,))
+        """Ids of categories that steps leave out."""
+        return frozenset[int]().union(*(step.removed_categories for step in self._step.values()))
+
+    def category_key(self, category: int) -> Hashable:
+        """Return all that decides, from the masks on, about the detections of one category."""
+        if category not in self._category_keys:
+            self._category_keys[category] = tuple(
+                (step.name, step.category_key(category)) for step in self.from_masks
+            )
+        return self._category_keys[category]
+
+
+def _make_steps(values: Mapping[str, Any], find_category: FindCategory | None) -> dict[str, Step]:
+    """Return all steps by name, those among them that do not act."""
+    fields = setting_fields()
+    if unknown := sorted(set(values) - set(fields)):
+        raise InputError(
+            f"postprocess must have keys among {', '.join(fields)}, steps; got {unknown[0]}"
         )
+    for key, field in fields.items():
+        if key not in values and field.is_required():
+            raise InputError(
+                f"postprocess.{key} must be given, got nothing; postprocess=default has all keys"
+            )
+    steps, found = {}, []
+    for name, kind in known_steps().items():
+        own = {key: values[key] for key in kind.model_fields if key in values}
+        try:
+            steps[name] = kind.model_validate(own, context=find_category)
+        except ValidationError as error:
+            found += problems(error, "postprocess.")
+    if found:
+        raise InputError("; ".join(found))
+    return steps
+
+
+def known_steps() -> dict[str, type[Step]]:
+    """Return all steps by name, those of the default order first and in it."""
+    order = [name for name in _default_steps() if name in STEPS]
+    return {name: STEPS[name] for name in dict.fromkeys([*order, *STEPS])}
+
+
+def setting_fields() -> dict[str, Any]:
+    """Return pydantic's field of each key but ``steps``."""
+    return {
+        key: field for kind in known_steps().values() for key, field in kind.model_fields.items()
+    }
+
+
+def conditions() -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """Return the keys that matter for some values of another key only, see ``matters_for``."""
+    return {key: rule for kind in STEPS.values() for key, rule in kind.matters_for.items()}
+
+
+def keys_of_kind(kind: type) -> tuple[str, ...]:
+    """Return the keys whose type has an annotation of this class, ``ByCategory`` say."""
+    return tuple(
+        key
+        for key, field in setting_fields().items()
+        if any(isinstance(part, kind) for part in field.metadata)
+    )
+
+
+def _default_steps() -> list[str]:
+    steps: list[str] = _preset_values("default")["steps"]
+    return steps
 
 
 @cache
 def _preset_values(name: str) -> dict[str, Any]:
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
-        raise InputError(f"preset must be one of {', '.join(names)}, got {name!r}")
+        raise InputError(f"preset must be one of {', '.join(names)}, got {shown(name)}")
     content = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
-    content.pop(SEARCHED_KEY, None)
     values: dict[str, Any] = {}
     for base in content.pop("defaults", []):
-        values |= {} if base == "_self_" else _preset_values(base)
+        values |= content if base == "_self_" else _preset_values(base)
     return values | content
-
-
-def settings_from(values: Mapping[str, Any]) -> PostprocessSettings:
-    """Settings from the configuration group ``postprocess`` as plain values.
-
-    What a search says of them (``searched``, see ``src.tuning.in_sample``) is no setting.
-
-    Raises:
-        InputError: a key is unknown or missing, or a value is not legal.
-    """
-    values = {key: value for key, value in values.items() if key != SEARCHED_KEY}
-    known = fields(PostprocessSettings)
-    names = [key.name for key in known]
-    for name in sorted(values.keys() - set(names)):
-        raise InputError(f"postprocess.{name}: no such key; there are {', '.join(names)}")
-    for key in known:
-        has_default = key.default is not MISSING or key.default_factory is not MISSING
-        if key.name not in values and not has_default:
-            raise InputError(f"postprocess.{key.name}: missing; postprocess=default has all keys")
-    return PostprocessSettings(**values)

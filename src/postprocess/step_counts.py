@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import EMPTY, NMS_AND_CAP
 from src.postprocess.settings import PostprocessSettings
+from src.postprocess.steps import STEPS
 
-# Of an untrained or very permissive store these two take nearly everything, as they are meant to.
-_TAKE_MOST = ("score", "nms", NMS_AND_CAP)
+# Detections that are not counted under the name of a step: which step took them.
+_STEP_OF = {NMS_AND_CAP: "nms", EMPTY: "masks"}
 
 
 @dataclass(slots=True)
@@ -46,7 +47,8 @@ class StepCounts:
         """How many reached each step that took all or most of them; see ``warnings``."""
         found, reached = {}, self.pairs
         for step, count in self.taken.items():
-            if count == reached > 0 or (2 * count > reached and step not in _TAKE_MOST):
+            takes_most = STEPS[_STEP_OF.get(step, step)].takes_most
+            if count == reached > 0 or (2 * count > reached and not takes_most):
                 found[step] = reached
             reached -= count
         return found
@@ -70,36 +72,23 @@ class StepCounts:
         for step, reached in self.took_most.items():
             count = self.taken[step]
             share = f"all {count:,}" if count == reached else f"{count:,} of the {reached:,}"
-            why = self._reason(step, settings, categories, category_ids)
+            acting = settings.step(_STEP_OF.get(step, step))
+            why = acting.reason
+            if acting.removed_categories:
+                why = _describe_removal(acting.removed_categories, categories, category_ids)
             sentences.append(f"{step} took {share} detections that reached it: {why}")
         if not self.pairs:
             sentences.append("the store has no (box, class) pair of these images")
         return sentences
 
-    def _reason(
-        self,
-        step: str,
-        settings: PostprocessSettings,
-        categories: CategoryNames,
-        category_ids: Sequence[int],
-    ) -> str:
-        if step == "remove":
-            removed = sorted(settings.removed_categories & set(category_ids))
-            kept = sorted(set(category_ids) - settings.removed_categories)
-            return (
-                f"postprocess.remove_categories removes {categories.describe(removed)}; of the "
-                "predictions' categories "
-                f"{categories.describe(kept) or 'none'} {'is' if len(kept) < 2 else 'are'} kept "
-                "(postprocess=winner_all_classes keeps all)"
-            )
-        if step == "min_area":
-            return f"postprocess.min_area_px={settings.min_area_px} on {settings.min_area_raster}"
-        if step == EMPTY:
-            return (
-                f"no pixel reaches postprocess.mask_threshold={settings.mask_threshold:g}, or "
-                "better masks of the class cover all of it"
-            )
-        key = {"score": "score_threshold", "cap": "max_per_image"}.get(step, step)
-        own = {"score": settings.score_threshold_per_class}.get(step)
-        more = f" and {key}_per_class" if own else ""
-        return f"postprocess.{key}={getattr(settings, key, '')}{more}"
+
+def _describe_removal(
+    category_ids: frozenset[int], categories: CategoryNames, predicted: Sequence[int]
+) -> str:
+    removed = sorted(category_ids & set(predicted))
+    kept = sorted(set(predicted) - category_ids)
+    return (
+        f"postprocess.remove_categories removes {categories.describe(removed)}; of the "
+        f"predictions' categories {categories.describe(kept) or 'none'} "
+        f"{'is' if len(kept) < 2 else 'are'} kept (postprocess=winner_all_classes keeps all)"
+    )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,8 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.metrics.competition import THRESHOLDS, Averaging, ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
+from src.tuning.settings_evaluator import SettingsEvaluator
 from src.tuning.settings_search import SettingsSearch
-from src.tuning.threshold_lab import ThresholdLab
 
 _ROUNDS = 3
 Scores = npt.NDArray[np.float64]
@@ -165,7 +164,7 @@ class _State:
 
 
 def count_classes(
-    lab: ThresholdLab, settings: PostprocessSettings, key: str, values: Sequence[float]
+    lab: SettingsEvaluator, settings: PostprocessSettings, key: str, values: Sequence[float]
 ) -> ClassTable:
     """Count what each class is worth at each value of a threshold.
 
@@ -178,7 +177,7 @@ def count_classes(
     common = key.removesuffix("_per_class")
     own = getattr(settings, common)
     tried = (own, *(value for value in values if value != own))
-    grid = [replace(settings, **{common: value}) for value in tried]
+    grid = [settings.replace(**{common: value}) for value in tried]
     images = [counts for _, counts in lab.counts(grid, with_filler=False)]
     categories = sorted({key for image in images for counts in image for key in counts.class_keys})
     column = {category: number for number, category in enumerate(categories)}
@@ -245,7 +244,7 @@ class Chooser:
 
     def __init__(
         self,
-        lab: ThresholdLab,
+        lab: SettingsEvaluator,
         *,
         score: Callable[[PostprocessSettings], Scores],
         per_class: Mapping[str, Sequence[float]],
@@ -276,12 +275,9 @@ class Chooser:
         means = [scores[images].mean() for _, scores in candidates]
         common = settings = candidates[int(np.argmax(means))][0]
         for key, values in self._per_class.items():
-            nothing: dict[str, Any] = {key: {}}
-            settings = replace(settings, **nothing)
-            own: dict[str, Any] = {
-                key: self._table(settings, key, values).tune(images, self._averaging)
-            }
-            settings = replace(settings, **own)
+            settings = settings.replace(**{key: {}})
+            own = self._table(settings, key, values).tune(images, self._averaging)
+            settings = settings.replace(**{key: own})
             self._on_step()
         return common, settings
 

@@ -1,4 +1,4 @@
-"""Masks that were made before, kept while there is room for them."""
+"""Cache of masks, kept while there is room for them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from src.postprocess.pipeline import Sampler
-from src.rle.bitmasks import Packed
+from src.postprocess.selection import Bitmasks
 
 Key = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Window:
-    """The part of a packed mask that is not zero."""
+    """The part of a bitmask that is not zero."""
 
     first: int  # byte
-    content: Packed
+    content: Bitmasks
     row_bytes: int  # of the whole mask
 
 
 @dataclass(slots=True)
 class RasterCache:
-    """Packed masks by (image, raster, pair, threshold), the bytes from the first that is not zero.
+    """Bitmasks by (image, raster, index, threshold), the bytes from the first that is not zero.
 
     Those that were not asked for longest make room for new ones.
 
@@ -39,19 +39,19 @@ class RasterCache:
     _windows: OrderedDict[Key, _Window] = field(default_factory=OrderedDict)
 
     def sampler(self, image_id: str, make: Sampler) -> Sampler:
-        """A sampler that makes only what is not there. ``make`` is of this image's candidates."""
+        """Return a sampler that makes only what is missing; ``make`` is that of the image."""
 
         def sample(
-            pairs: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
-        ) -> Packed:
+            indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
+        ) -> Bitmasks:
             keys: list[Key] = [
-                (image_id, raster, pair, threshold)
-                for pair, threshold in zip(pairs.tolist(), thresholds.tolist(), strict=True)
+                (image_id, raster, index, threshold)
+                for index, threshold in zip(indices.tolist(), thresholds.tolist(), strict=True)
             ]
             there = [self._windows.get(key) for key in keys]
             missing = np.array([window is None for window in there], dtype=bool)
             if missing.any() or not keys:
-                made = make(pairs[missing], thresholds[missing], raster)
+                made = make(indices[missing], thresholds[missing], raster)
                 packed = np.zeros((len(keys), made.shape[1]), dtype=np.uint8)
                 packed[missing] = made
             else:
@@ -69,19 +69,21 @@ class RasterCache:
         return sample
 
     def missing(
-        self, image_id: str, raster: str, pairs: Sequence[int], threshold: float
+        self, image_id: str, raster: str, indices: Sequence[int], threshold: float
     ) -> list[int]:
-        """Those pairs whose masks at this threshold are not there."""
-        return [pair for pair in pairs if (image_id, raster, pair, threshold) not in self._windows]
+        """Return the candidates whose masks at this threshold are not there."""
+        return [
+            index for index in indices if (image_id, raster, index, threshold) not in self._windows
+        ]
 
     def add(
-        self, image_id: str, raster: str, pairs: Sequence[int], threshold: float, packed: Packed
+        self, image_id: str, raster: str, indices: Sequence[int], threshold: float, packed: Bitmasks
     ) -> None:
-        """Keep the masks of these pairs. Shape (N, B)."""
-        for pair, mask in zip(pairs, packed, strict=True):
-            self._keep((image_id, raster, pair, threshold), mask)
+        """Keep the masks of these candidates. Shape (N, B)."""
+        for index, mask in zip(indices, packed, strict=True):
+            self._keep((image_id, raster, index, threshold), mask)
 
-    def _keep(self, key: Key, mask: Packed) -> None:
+    def _keep(self, key: Key, mask: Bitmasks) -> None:
         words = np.flatnonzero(mask.view(np.uint64))  # rasters are whole numbers of words
         first, last = (8 * int(words[0]), 8 * int(words[-1]) + 8) if len(words) else (0, 0)
         window = _Window(first, mask[first:last].copy(), len(mask))

@@ -64,18 +64,13 @@ def write_option(
         origin: Where the settings come from and how good they are, a comment line each.
         searched: The same for programs: which images chose them.
     """
-    values = {key: _plain(value) for key, value in asdict(settings).items()}
+    # null: no class has a threshold of its own
+    values = {key: None if value == {} else value for key, value in settings.to_dict().items()}
     if searched is not None:
         values[SEARCHED_KEY] = searched.to_plain()
     lines = [f"{HEADER}.", *(f"# {printable(line, limit=ORIGIN_CHARACTERS)}" for line in origin)]
     text = "\n".join(lines) + "\n" + yaml.safe_dump(values, sort_keys=False, width=120)
     write_text(path, text)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, tuple):
-        return list(value)
-    return None if value == {} else value  # null: no class has a threshold of its own
 
 
 DEFAULT, WINNER = "default (S8)", "winner (S9)"

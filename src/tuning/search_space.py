@@ -11,18 +11,13 @@ from typing import Any
 import optuna
 
 from src.errors import InputError
-from src.postprocess.settings import PostprocessSettings, settings_from
+from src.postprocess.setting_types import ByCategory
+from src.postprocess.settings import PostprocessSettings, conditions, keys_of_kind, setting_fields
+from src.validation import shown
 
-# Keys that one kind of NMS looks at and another does not: where it does not, they are not tried.
-_OF_NMS_KINDS = {
-    "nms_iou_threshold": ("class_wise", "class_agnostic", "soft_linear"),
-    "soft_nms_sigma": ("soft_gaussian",),
-    "soft_nms_min_score": ("soft_linear", "soft_gaussian"),
-}
-PER_CLASS_KEYS = ("score_threshold_per_class", "mask_threshold_per_class")
+_RANGE_WORDS = "a range, as 0.1 to 0.9 by 0.05"
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _RANGE = re.compile(rf"{_NUMBER} to {_NUMBER} by {_NUMBER}")
-_NOT_SEARCHED = ("steps",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +27,9 @@ class Range:
     low: float
     high: float
     step: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} by {self.step:g}"
 
     @property
     def values(self) -> list[float]:
@@ -55,38 +53,39 @@ class SearchSpace:
 
     def __init__(self, space: Mapping[str, Any], base: PostprocessSettings) -> None:
         self.base = base
-        self._plain: dict[str, Any] = asdict(base)
+        self._plain = base.to_dict()
         self._choices: dict[str, Range | list[Any]] = {}
         self.per_class: dict[str, list[float]] = {}
+        per_class = keys_of_kind(ByCategory)
         for key, asked in space.items():
             if asked is None:
                 continue
-            if key not in self._plain or key in _NOT_SEARCHED:
-                legal = ", ".join(name for name in self._plain if name not in _NOT_SEARCHED)
-                raise InputError(f"space.{key}: cannot be searched; legal keys are {legal}")
+            if key not in (fields := setting_fields()):
+                raise InputError(f"space must have keys among {', '.join(fields)}, got {key}")
             choices = _read(key, asked)
-            if key not in PER_CLASS_KEYS:
+            if key not in per_class:
                 self._choices[key] = choices
             elif isinstance(choices, Range):
                 self.per_class[key] = choices.values
             else:
-                raise InputError(f"space.{key}={asked!r}: a range wanted, as 0.1 to 0.9 by 0.05")
+                raise InputError(f"space.{key} must be {_RANGE_WORDS}, got {shown(asked)}")
             self._check(key, choices)
         if not self._choices:
-            raise InputError("space: no key is searched; give at least one a range or a list")
+            raise InputError("space must have a range or a list for one key or more, got none")
 
     def suggest(self, trial: optuna.Trial) -> PostprocessSettings:
         """Ask Optuna for each key that matters."""
-        kinds = self._choices.get("nms_kind")
-        kind = (
-            self.base.nms_kind if kinds is None else trial.suggest_categorical("nms_kind", kinds)  # type: ignore[arg-type]
-        )
-        for key, choices in self._choices.items():
-            if key == "nms_kind" or kind not in _OF_NMS_KINDS.get(key, (kind,)):
-                continue
+        rules = conditions()
+        decisive = [key for key in self._choices if key in {other for other, _ in rules.values()}]
+        for key in dict.fromkeys([*decisive, *self._choices]):
+            choices = self._choices[key]
+            if key in rules:
+                other, values = rules[key]
+                if trial.params.get(other, self._plain[other]) not in values:
+                    continue
             if not isinstance(choices, Range):
                 trial.suggest_categorical(key, [_to_choice(value) for value in choices])
-            elif isinstance(self._plain[key], int) or self._plain[key] is None:
+            elif isinstance(self._plain[key], int | None):
                 trial.suggest_int(key, int(choices.low), int(choices.high), step=int(choices.step))
             else:
                 trial.suggest_float(key, choices.low, choices.high, step=choices.step)
@@ -94,21 +93,23 @@ class SearchSpace:
 
     def settings(self, params: Mapping[str, Any]) -> PostprocessSettings:
         """Return the settings of what Optuna has chosen."""
-        values = {key: _tidy(value) for key, value in params.items()}
-        if "remove_categories" in values:
-            values["remove_categories"] = json.loads(values["remove_categories"])
-        return settings_from(self._plain | values)
+        return self.base.replace(
+            **{
+                key: json.loads(value) if isinstance(self._plain[key], list) else _tidy(value)
+                for key, value in params.items()
+            }
+        )
 
     def _check(self, key: str, choices: Range | list[Any]) -> None:
         """Refuse values that the settings refuse."""
         values = [choices.low, choices.high] if isinstance(choices, Range) else choices
         if isinstance(choices, Range) and isinstance(self._plain[key], int | None):
             if not all(value.is_integer() for value in asdict(choices).values()):
-                raise InputError(f"space.{key}: a range of whole numbers wanted")
+                raise InputError(f"space.{key} must be a range of whole numbers, got {choices}")
             values = [int(value) for value in values]
         for value in values:
             try:
-                settings_from(self._plain | {key: {0: value} if key in PER_CLASS_KEYS else value})
+                self.base.replace(**{key: {0: value} if key in self.per_class else value})
             except InputError as error:
                 raise InputError(f"space.{key}: {error}") from error
 
@@ -119,13 +120,13 @@ def _read(key: str, asked: Any) -> Range | list[Any]:
     found = _RANGE.fullmatch(asked) if isinstance(asked, str) else None
     if found is None:
         raise InputError(
-            f"space.{key}={asked!r}: a range wanted, as 0.1 to 0.9 by 0.05, or a list of values"
+            f"space.{key} must be {_RANGE_WORDS}, or a list of values, got {shown(asked)}"
         )
     choices = Range(*map(float, found.groups()))
     steps = (choices.high - choices.low) / choices.step if choices.step > 0 else -1.0
     if steps < 0 or abs(steps - round(steps)) > 1e-6:
         raise InputError(
-            f"space.{key}={asked!r}: the end must lie whole steps above the start, steps above 0"
+            f"space.{key} must be a range of whole steps above 0 from start to end, got {asked!r}"
         )
     return choices
 

@@ -21,7 +21,7 @@ from src.metrics.scoring import Comparison, open_truth
 from src.postprocess.category_names import CategoryNames, names_for
 from src.predictions.store import PredictionStore, find_store
 from src.submission.formats import LEGAL_CATEGORIES, SubmissionFormat
-from src.tuning.threshold_lab import ThresholdLab
+from src.tuning.settings_evaluator import SettingsEvaluator
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Session:
     categories: CategoryNames
     competition: bool  # whether the competition's submission is written, filler rows and all
     comparison: Comparison | None  # None where no truth is given
-    lab: ThresholdLab
+    lab: SettingsEvaluator
 
 
 class _Remembered(Mapping[str, ImageObjects]):
@@ -148,7 +148,7 @@ def open_session(
         )
         room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
         with_filler = comparison is not None and categories.is_competition
-        lab = ThresholdLab(store, truth, image_ids, with_filler=with_filler, **room)
+        lab = SettingsEvaluator(store, truth, image_ids, with_filler=with_filler, **room)
         yield Session(
             store=store,
             image_ids=image_ids,

@@ -13,7 +13,7 @@ from experiments.rungs import LADDER, TRUTH, Rung, Sizes, arguments, score_comma
 from experiments.running import ROOT, CommandError, Done, run_steps
 from src.cli.entry_point import to_plain
 from src.metrics.intervals import paired_bootstrap_interval
-from src.postprocess.settings import PostprocessSettings, settings_from
+from src.postprocess.settings import PostprocessSettings
 from tests.helpers.configs import compose_config
 
 RUNG = {rung.name: rung for rung in LADDER}
@@ -38,7 +38,7 @@ def test_each_command_composes(command: str) -> None:
 
 def settings_of(rung: Rung) -> PostprocessSettings:
     config = compose_command(steps(rung, Sizes())[-1])
-    return settings_from(to_plain(config.postprocess))
+    return PostprocessSettings.from_config(to_plain(config.postprocess))
 
 
 def test_settings_of_the_rungs_are_those_of_the_seed() -> None:

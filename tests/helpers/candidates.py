@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.steps import DEFAULT_STEPS
 from src.predictions.candidates import Candidates
 
+DEFAULT_STEPS = ("score", "nms", "cap", "remove", "max_per_class")
+DEFAULT_STEPS += ("masks", "suppress_overlaps", "min_area")
 DEFAULT: dict[str, Any] = {
     "score_threshold": 0.001,
     "nms_iou_threshold": 0.5,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from src.postprocess.late_fusion import LateFusion
-from src.postprocess.pipeline import select_pairs
+from src.postprocess.selection import select_all
+from src.postprocess.step import run_steps
 from src.predictions.candidates import Candidates
 from tests.helpers.candidates import make_candidates, make_masks
 
@@ -118,7 +119,7 @@ def weighted_boxes_fusion(
 
 
 def own_detections(member: Candidates, settings: LateFusion) -> list[dict[str, Any]]:
-    kept = select_pairs(member, settings.own_detections).pairs
+    kept = run_steps(select_all(member), settings.own_steps).indices
     return [
         {
             "box": member.boxes_xyxy[index].astype(float).tolist(),

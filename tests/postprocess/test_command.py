@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from src.cli.entry_point import CONFIG_DIRECTORY, to_plain
 from src.postprocess.pipeline import postprocess
-from src.postprocess.settings import settings_from
+from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStoreWriter
 from src.rle import format_runs
 from src.rle.bitmasks import to_runs
@@ -134,10 +134,16 @@ def test_sample_submission_chooses_images_and_order(
     ("arguments", "message"),
     [
         (["predictions=nowhere"], "nowhere/meta.json: missing; a prediction store is a folder"),
-        (["postprocess.score_threshold=2"], "postprocess.score_threshold=2: a number from 0 to 1"),
-        (["+postprocess.per_class=1"], "postprocess.per_class: no such key; there are score_thr"),
-        (["~postprocess.min_area_px"], "postprocess.min_area_px: missing; postprocess=default"),
-        (["postprocess.steps=[score,nms]"], "postprocess.steps: masks is missing"),
+        (
+            ["postprocess.score_threshold=2"],
+            "postprocess.score_threshold must be a number from 0 to 1, got 2",
+        ),
+        (["+postprocess.per_class=1"], "postprocess must have keys among score_thr"),
+        (
+            ["~postprocess.min_area_px"],
+            "postprocess.min_area_px must be given, got nothing; postprocess=default",
+        ),
+        (["postprocess.steps=[score,nms]"], "postprocess.steps must have masks"),
         (["format=coco"], "format=coco: legal are imaterialist_2019, imaterialist_2020"),
         (["averaging=mean"], "averaging=mean: legal are per_class, pooled"),
         (["annotations=none.csv"], "none.csv"),
@@ -169,7 +175,7 @@ def test_groups_hold_the_values_of_the_recipe(group: str, values: dict[str, Any]
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
         config = compose("postprocess", overrides=[f"postprocess={group}"])
     assert to_plain(config.postprocess) == values
-    settings_from(to_plain(config.postprocess))
+    PostprocessSettings.from_config(to_plain(config.postprocess))
 
 
 def test_help_and_module_entry() -> None:

@@ -7,21 +7,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.postprocess.filters import (
-    above_score,
-    by_category,
-    first_of_each_category,
-    of_enough_pixels,
-    of_other_categories,
-)
+from src.postprocess.pipeline import draw_bitmasks
+from src.postprocess.selection import Selection, by_category, select_all
+from src.postprocess.steps.max_per_class import first_of_each
+from src.postprocess.steps.remove import Remove
+from src.postprocess.steps.score import Score
+from src.predictions.candidates import Candidates
 from src.rle.bitmasks import pack
+from tests.helpers.candidates import make_settings
+
+
+def select_of(scores: list[float], categories: list[int]) -> Selection:
+    """Candidates without boxes worth the name."""
+    return select_all(
+        Candidates(
+            image_id="a.jpg",
+            size_hw=(8, 8),
+            boxes_xyxy=np.zeros((len(scores), 4), dtype=np.float32),
+            scores=np.array(scores, dtype=np.float32),
+            category_ids=np.array(categories, dtype=np.int16),
+            mask_probabilities=np.ones((len(scores), 28, 28), dtype=np.float32),
+            complete_above_score=0.0,
+        )
+    )
 
 
 def test_removed_categories() -> None:
-    categories = np.array([0, 12, 13, 27, 45, 0], dtype=np.int16)
-    kept = of_other_categories(categories, list(range(13)))
-    assert categories[kept].tolist() == [13, 27, 45]
-    assert of_other_categories(categories, []).all()
+    selection = select_of([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0, 12, 13, 27, 45, 0])
+    left = Remove(remove_categories=list(range(13))).apply(selection)
+    assert left.category_ids.tolist() == [13, 27, 45]
+    assert len(Remove(remove_categories=[]).apply(selection)) == 6
 
 
 @pytest.mark.parametrize(
@@ -29,16 +44,23 @@ def test_removed_categories() -> None:
 )
 def test_area_at_the_limit_stays_and_an_empty_mask_never(min_area_px: int, kept: list[int]) -> None:
     areas = np.array([0, 1, 19, 20, 21])
-    masks = np.arange(64).reshape(8, 8) < areas[:, None, None]
-    assert areas[of_enough_pixels(pack(masks), min_area_px)].tolist() == kept
+    packed = pack(np.arange(64).reshape(8, 8) < areas[:, None, None])
+    left, bitmasks = draw_bitmasks(
+        select_of([0.9, 0.8, 0.7, 0.6, 0.5], [3] * 5),
+        make_settings(min_area_px=min_area_px),
+        sampler=lambda indices, thresholds, raster: packed[indices],
+        raster="512x512",
+    )
+    assert areas[left.indices].tolist() == kept
+    assert np.array_equal(bitmasks, packed[left.indices])
 
 
 def test_a_score_at_its_threshold_goes_in_float32() -> None:
-    scores = np.array([0.3, 0.31, 0.29], dtype=np.float32)
     # 0.3 as float32 is larger than 0.3
-    assert above_score(scores, 0.3).tolist() == [False, True, False]
-    own = np.array([0.2, 0.4, 0.28], dtype=np.float32)
-    assert above_score(scores, own).tolist() == [True, False, True]
+    selection = select_of([0.31, 0.3, 0.29], [7, 8, 9])
+    assert Score(score_threshold=0.3).apply(selection).category_ids.tolist() == [7]
+    own = Score(score_threshold=0.9, score_threshold_per_class={7: 0.4, 8: 0.2, 9: 0.28})
+    assert own.apply(selection).category_ids.tolist() == [8, 9]
 
 
 def test_thresholds_by_category() -> None:
@@ -51,9 +73,9 @@ def test_thresholds_by_category() -> None:
 @given(categories=st.lists(st.integers(0, 3), max_size=20), most=st.integers(1, 5))
 def test_the_first_of_each_category_stay(categories: list[int], most: int) -> None:
     ids = np.array(categories, dtype=np.int16)
-    kept = first_of_each_category(ids, most)
+    kept = first_of_each(ids, most)
     for category in range(4):
         own = kept[ids == category]
         assert own[:most].all()
         assert not own[most:].any()
-    assert first_of_each_category(ids[kept], most).all()
+    assert first_of_each(ids[kept], most).all()

@@ -10,7 +10,9 @@ import pytest
 
 from src.errors import InputError
 from src.postprocess.late_fusion import check_weights, fuse
-from src.postprocess.pipeline import postprocess, select_pairs
+from src.postprocess.pipeline import postprocess
+from src.postprocess.selection import select_all
+from src.postprocess.step import run_steps
 from tests.helpers.candidates import make_settings
 from tests.helpers.plain_fusion import (
     make_fusion,
@@ -46,7 +48,7 @@ def test_is_weighted_boxes_fusion(seed: int, weights: list[float], iou_threshold
 def test_one_member_is_its_own_detections_to_the_bit(weights: list[float] | None) -> None:
     (member,) = make_members(3, count=1)
     settings = make_fusion()
-    kept = select_pairs(member, settings.own_detections).pairs
+    kept = run_steps(select_all(member), settings.own_steps).indices
     found = fuse([member], settings, weights=weights)
     assert len(kept) > 20
     for name in ("boxes_xyxy", "category_ids", "mask_probabilities"):
@@ -114,11 +116,17 @@ def test_a_member_that_lacks_pairs_makes_nothing_certain() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"score_threshold": -0.1}, r"score_threshold=-0\.1: a number from 0 to 1 wanted"),
-        ({"iou_threshold": True}, r"iou_threshold=True: a number from 0 to 1 wanted"),
-        ({"nms_iou_threshold": "a"}, r"nms_iou_threshold='a': a number from 0 to 1"),
-        ({"iou_threshold": 0.4}, r"iou_threshold=0\.4 is below nms_iou_threshold=0\.5: a model's"),
-        ({"max_per_image": 0}, r"max_per_image=0: a whole number of at least 1, or null"),
+        ({"score_threshold": -0.1}, r"^score_threshold must be a number from 0 to 1, got -0\.1$"),
+        ({"iou_threshold": True}, r"^iou_threshold must be a number from 0 to 1, got True$"),
+        ({"nms_iou_threshold": "a"}, r"^nms_iou_threshold must be a number from 0 to 1, got 'a'$"),
+        (
+            {"iou_threshold": 0.4},
+            r"iou_threshold must be at least nms_iou_threshold=0\.5, got 0\.4: a model's",
+        ),
+        (
+            {"max_per_image": 0},
+            r"max_per_image must be a whole number of at least 1, or null for no cap, got 0",
+        ),
     ],
 )
 def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
@@ -128,10 +136,10 @@ def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
 
 def test_bad_weights_are_named() -> None:
     check_weights("weights", [1, 0.5], 2)
-    with pytest.raises(InputError, match=r"weights=\[1\.0\]: 1 weights for 2 models"):
+    with pytest.raises(InputError, match=r"weights must be 2 weights, one a model, got \[1\.0\]"):
         check_weights("weights", [1.0], 2)
     for bad in (0, float("nan"), "a"):
-        with pytest.raises(InputError, match=r"weights=.*: numbers above 0 are legal; leave a"):
+        with pytest.raises(InputError, match=r"^weights must be a finite number above 0, got "):
             check_weights("weights", [1, bad], 2)
 
 

@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
 from src.postprocess.pipeline import postprocess
-from src.postprocess.steps import DEFAULT_STEPS
 from src.predictions.candidates import Candidates
 from src.rle.bitmasks import areas_px
-from tests.helpers.candidates import DEFAULT, WINNER, make_candidates, make_settings
+from tests.helpers.candidates import (
+    DEFAULT,
+    DEFAULT_STEPS,
+    WINNER,
+    make_candidates,
+    make_settings,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 

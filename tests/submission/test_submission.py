@@ -15,13 +15,18 @@ from src.annotations.sources import default_labels
 from src.errors import InputError
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess
-from src.postprocess.settings import NMS_KINDS
-from src.postprocess.steps import DEFAULT_STEPS
+from src.postprocess.steps.nms import NMS_KINDS
 from src.rle.bitmasks import pack, unpack
 from src.submission.formats import FORMATS, format_named
 from src.submission.validation import check_submission
 from src.submission.writing import write_submission
-from tests.helpers.candidates import DEFAULT, WINNER, make_candidates, make_settings
+from tests.helpers.candidates import (
+    DEFAULT,
+    DEFAULT_STEPS,
+    WINNER,
+    make_candidates,
+    make_settings,
+)
 
 LATE_STEPS = ("max_per_class", "nms", "masks", "min_area", "suppress_overlaps", "cap", "score")
 

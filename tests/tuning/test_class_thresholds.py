@@ -11,7 +11,7 @@ from src.metrics.competition import AVERAGINGS
 from src.metrics.scoring import open_truth
 from src.predictions.store import PredictionStore
 from src.tuning.cross_validation import count_classes
-from src.tuning.threshold_lab import ThresholdLab
+from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import make_settings
 from tests.helpers.lab_data import CATEGORIES, REAL_ABOVE, write_lab_data
 
@@ -24,7 +24,7 @@ def lab(tmp_path_factory):
     store, truth = write_lab_data(tmp_path_factory.mktemp("lab"), images=24)
     with open_truth(truth) as objects:
         opened = PredictionStore(store)
-        yield ThresholdLab(
+        yield SettingsEvaluator(
             opened, {i: objects[i] for i in objects}, opened.image_ids, with_filler=True
         )
 
@@ -41,7 +41,7 @@ def test_any_combination_scores_as_its_settings(lab, averaging, key):
     fillers = 0
     for chosen in combinations:
         own = {key: float(table.values[v]) for key, v in zip(table.categories, chosen, strict=True)}
-        settings = replace(SETTINGS, **{key: own})
+        settings = SETTINGS.replace(**{key: own})
         wanted = lab.score(settings, averaging).per_image
         assert table.scores(chosen, averaging) == pytest.approx(wanted, abs=1e-12)
         fillers += sum(not len(objects) for objects in lab.detections(settings))
@@ -56,7 +56,7 @@ def test_tuning_finds_each_class_its_own(lab, averaging):
     for category in CATEGORIES:
         assert own.get(category, 0.5) == pytest.approx(REAL_ABOVE[category], abs=0.13)
     assert {15, 31} <= set(own)
-    tuned = lab.score(replace(SETTINGS, score_threshold_per_class=own), averaging)
+    tuned = lab.score(SETTINGS.replace(score_threshold_per_class=own), averaging)
     assert tuned.competition_map > lab.score(SETTINGS, averaging).competition_map + 0.05
 
 

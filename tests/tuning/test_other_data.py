@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from src.report import main as report
 from src.score import main as score
 from src.search import main as search
 from src.tuning.cross_validation import count_classes, make_folds
-from src.tuning.threshold_lab import ThresholdLab
+from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import make_settings
 from tests.helpers.lab_data import write_own_data
 
@@ -145,11 +144,11 @@ def test_class_thresholds_with_empty_images(
     settings = make_settings(score_threshold=0.5, nms_iou_threshold=0.5, suppress_overlaps=True)
     with open_truth(truth) as objects:
         opened = PredictionStore(store)
-        lab = ThresholdLab(opened, objects, opened.image_ids)
+        lab = SettingsEvaluator(opened, objects, opened.image_ids)
         table = count_classes(lab, settings, key, (0.2, 0.8, 0.97))
         for chosen in np.random.default_rng(0).integers(0, 4, (5, 3)):
             own = {c: float(table.values[v]) for c, v in zip((1, 5, 9), chosen, strict=True)}
-            wanted = lab.score(replace(settings, **{key: own}), averaging).per_image
+            wanted = lab.score(settings.replace(**{key: own}), averaging).per_image
             assert table.scores(chosen, averaging) == pytest.approx(wanted, abs=1e-12)
             assert wanted[IMAGES:].tolist() == [1.0] * EMPTY
         only_empty = np.arange(IMAGES + EMPTY) >= IMAGES
@@ -224,11 +223,12 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
         ),
         (
             "postprocess.mask_threshold_per_class={Cat:0.5,1:0.4}",
-            "postprocess.mask_threshold_per_class must have a category once, got 1 and 'Cat'",
+            "postprocess.mask_threshold_per_class must have a category once, got 'Cat' and 1",
         ),
         (
             "postprocess.mask_threshold_per_class={cat:0}",
-            "postprocess.mask_threshold_per_class.cat=0: a number above 0 to 1 wanted",
+            "postprocess.mask_threshold_per_class.cat must be a number above 0 and at most 1, "
+            "got 0",
         ),
     ],
 )

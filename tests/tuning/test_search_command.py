@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -18,7 +17,7 @@ from src.cli.entry_point import CONFIG_DIRECTORY
 from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
 from src.errors import InputError
-from src.postprocess.settings import settings_from
+from src.postprocess.settings import PostprocessSettings
 from src.search import main
 from src.tuning.search_results import is_found, option_path, write_option
 from tests.helpers.candidates import make_settings
@@ -74,8 +73,8 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     text = path.read_text()
     assert text.startswith("# Found by python -m src.search.\n# predictions ")
     assert "Gain over the winner's settings on held-out images: +0." in text
-    settings = settings_from(yaml.safe_load(text))
-    assert json.loads(json.dumps(asdict(settings))) == result["settings"]
+    settings = PostprocessSettings.from_config(yaml.safe_load(text))
+    assert json.loads(json.dumps(settings.to_dict())) == result["settings"]
 
     # the next command takes it by its name, and scores as the search said
     store, truth = data
@@ -198,12 +197,12 @@ def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["num_trials=0"], "num_trials=0: a whole number of at least 1 wanted"),
-        (["num_folds=1"], "num_folds=1: a whole number of at least 2 wanted"),
+        (["num_trials=0"], "num_trials must be a whole number of at least 1, got 0"),
+        (["num_folds=1"], "num_folds must be a whole number of at least 2, got 1"),
         (["num_folds=61"], "num_folds=61: only 60 images have predictions and truth"),
         (["averaging=x"], "averaging=x: legal are per_class, pooled"),
         (["name=a/b"], "name=a/b: letters, digits, _ and - make a name"),
-        (["space.nms_kind=[soft]"], "space.nms_kind: postprocess.nms_kind='soft': one of "),
+        (["space.nms_kind=[soft]"], "space.nms_kind: postprocess.nms_kind must be one of "),
         (["logger=default"], "logger: csv, tensorboard cannot show rows; give wandb"),
         (
             ["name=winner", "config_dir=null"],
@@ -221,7 +220,10 @@ def test_only_what_a_search_wrote_is_overwritten(tmp_path: Path):
     for threshold in (0.4, 0.6):
         write_option(option_path(tmp_path, "a"), make_settings(score_threshold=threshold), ["b"])
         assert is_found(path)
-        assert settings_from(yaml.safe_load(path.read_text())).score_threshold == threshold
+        assert (
+            PostprocessSettings.from_config(yaml.safe_load(path.read_text())).score_threshold
+            == threshold
+        )
     assert path.read_text().splitlines()[1] == "# b"
     path.write_text("score_threshold: 0.5\n")
     with pytest.raises(InputError, match=r"a: .*written by no search"):

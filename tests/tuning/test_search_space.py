@@ -73,41 +73,44 @@ def test_values_of_classes():
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({}, "space: no key is searched; give at least one a range or a list"),
-        ({"thresold": [1]}, "space.thresold: cannot be searched; legal keys are score_threshold, "),
-        ({"steps": [["masks"]]}, "space.steps: cannot be searched; legal keys are "),
-        ({"nms_kind": []}, "space.nms_kind=[]: a range wanted, as 0.1 to 0.9 by 0.05, or a list"),
-        ({"nms_kind": "soft"}, "space.nms_kind='soft': a range wanted, as 0.1 to 0.9 by 0.05"),
-        ({"nms_kind": ["soft"]}, "space.nms_kind: postprocess.nms_kind='soft': one of "),
+        ({}, "space must have a range or a list for one key or more, got none"),
+        ({"thresold": [1]}, "min_area_px, min_area_raster, got thresold"),
+        (
+            {"steps": [["masks"]]},
+            "space must have keys among score_threshold, score_threshold_per_",
+        ),
+        ({"nms_kind": []}, "space.nms_kind must be a range, as 0.1 to 0.9 by 0.05, or a list"),
+        ({"nms_kind": "soft"}, "space.nms_kind must be a range, as 0.1 to 0.9 by 0.05, or a list"),
+        ({"nms_kind": ["soft"]}, "space.nms_kind: postprocess.nms_kind must be one of "),
         (
             {"score_threshold": {"low": 0}},
-            "space.score_threshold={'low': 0}: a range wanted, as 0.1 to 0.9 by 0.05, or a list",
+            "of values, got {'low': 0}",
         ),
-        ({"score_threshold": "0 to 1"}, "space.score_threshold='0 to 1': a range wanted, as "),
+        ({"score_threshold": "0 to 1"}, "of values, got '0 to 1'"),
         (
             {"score_threshold": "0.1 to 0.2 by 0.03"},
-            "the end must lie whole steps above the start, steps above 0",
+            "space.score_threshold must be a range of whole steps above 0 from start to end, got ",
         ),
         (
             {"score_threshold": "0.1 to 0.2 by 0"},
-            "the end must lie whole steps above the start, steps above 0",
+            "space.score_threshold must be a range of whole steps above 0 from start to end, got ",
         ),
         (
             {"score_threshold": "0.5 to 1.5 by 0.5"},
-            "space.score_threshold: postprocess.score_threshold=1.5: a number from 0 to 1 wanted",
+            "space.score_threshold: postprocess.score_threshold must be a number from 0 to 1, got ",
         ),
         (
             {"min_area_px": "0 to 1 by 0.5"},
-            "space.min_area_px: a range of whole numbers wanted",
+            "space.min_area_px must be a range of whole numbers, got 0 to 1 by 0.5",
         ),
         (
             {"mask_threshold_per_class": [0.3, 0.5]},
-            "space.mask_threshold_per_class=[0.3, 0.5]: a range wanted, as 0.1 to ",
+            "space.mask_threshold_per_class must be a range, as 0.1 to 0.9 by 0.05, got [0.3, 0.5]",
         ),
         (
             {"mask_threshold_per_class": "0 to 0.5 by 0.5"},
-            "space.mask_threshold_per_class: postprocess.mask_threshold_per_class.0=0.0: a number "
-            "above 0 to 1 wanted",
+            "space.mask_threshold_per_class: postprocess.mask_threshold_per_class.0 must be a "
+            "number above 0 and at most 1, got 0.0",
         ),
     ],
 )

@@ -1,9 +1,10 @@
-"""Scoring many settings on one store, exactly, without doing twice what two of them share.
+"""Score many settings on one store, exactly, and do shared work once.
 
-Three things are remembered: which pairs NMS and the thresholds leave of an image, the masks of
-pairs, and how the objects of one class of an image match their truth. The last is what makes a grid
-fast: settings that keep the same pairs of a class, in the same order, with the same mask rules,
-have the same result there, whatever they do elsewhere.
+Three things are remembered: which candidates of an image the steps before ``masks`` leave, masks,
+and how the detections of one category of an image match the ground truth. The last is what makes a
+grid fast: settings that keep the same candidates of a category, in the same order, with the same
+steps from ``masks`` on, have the same result there, whatever they do elsewhere. The steps say what
+their results depend on, see ``Step``.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from src.metrics.competition import (
 from src.postprocess.detections import Detections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
-from src.tuning.lab_image import LabImage, SettingsKeys
+from src.tuning.evaluated_image import EvaluatedImage
 from src.tuning.raster_cache import RasterCache
 
 RASTER_ROOM_BYTES = 1 << 30
 CANDIDATE_ROOM_BYTES = 2 << 30
 
 
-class ThresholdLab:
-    """The images of a store, and their truth where it is known.
+class SettingsEvaluator:
+    """Evaluate settings on the images of a store, and on their ground truth where it is known.
 
     Candidates and masks stay in memory as far as there is room: the candidates of 450 images with
     100 each take 80 MB, and the masks that a mask threshold makes of them as much.
 
     Args:
-        store: Pre-NMS candidates.
+        store: Candidates before NMS.
         truth: Objects by image id; class keys are categories. Images without truth are not scored.
         image_ids: The images, in the order of a submission; each in the store.
         with_filler: Whether an image without an object has the competition's filler row, which is
-            scored as a prediction; see ``src.annotations.imaterialist_csv``.
+            scored as a prediction; see ``src.annotations.imaterialist_2019``.
         raster_room_bytes: What remembered masks may take.
         candidate_room_bytes: What remembered candidates may take.
     """
@@ -59,18 +60,18 @@ class ThresholdLab:
         self._store = store
         self._truth = truth
         self._rasters = RasterCache(room_bytes=raster_room_bytes)
-        self._images: OrderedDict[str, LabImage] = OrderedDict()
+        self._images: OrderedDict[str, EvaluatedImage] = OrderedDict()
         self._room_bytes = candidate_room_bytes
 
     @property
     def scored_image_ids(self) -> tuple[str, ...]:
-        """Those of the images whose truth is known."""
+        """Those of the images whose ground truth is known."""
         return tuple(image_id for image_id in self.image_ids if image_id in self._truth)
 
     def score(
         self, settings: PostprocessSettings, averaging: Averaging = "per_class"
     ) -> CompetitionScore:
-        """The score of the images whose truth is known, as scoring their submission gives it.
+        """Return the score of the images with ground truth, as scoring their submission gives it.
 
         Raises:
             InputError: there is none, the store is damaged, or an unknown averaging.
@@ -80,7 +81,7 @@ class ThresholdLab:
     def score_grid(
         self, grid: Sequence[PostprocessSettings], averaging: Averaging = "per_class"
     ) -> list[CompetitionScore]:
-        """The scores of many settings: as ``score`` gives them, each image's masks made once.
+        """Return the scores of many settings, as ``score`` gives them; masks are drawn once.
 
         Raises:
             InputError: as for ``score``.
@@ -94,40 +95,38 @@ class ThresholdLab:
     def counts(
         self, grid: Sequence[PostprocessSettings], *, with_filler: bool | None = None
     ) -> Iterator[tuple[str, list[ImageCounts]]]:
-        """Each image whose truth is known, with its counts under each of many settings.
+        """Yield each image with known ground truth, and its counts under each of many settings.
 
         Args:
             grid: The settings.
-            with_filler: In place of the lab's own; None: as the lab has it.
+            with_filler: In place of the evaluator's own; None: as it has it.
 
         Raises:
             InputError: the store is damaged.
         """
         if with_filler is None:
             with_filler = self.with_filler
-        keys = [SettingsKeys(settings) for settings in grid]
         for image_id in self.image_ids:
             if image_id in self._truth:
                 image = self._image(image_id)
-                image.prepare(keys)
+                image.prepare(grid)
                 yield (
                     image_id,
-                    [image.counts(of_settings, with_filler=with_filler) for of_settings in keys],
+                    [image.counts(settings, with_filler=with_filler) for settings in grid],
                 )
 
     def detections(
         self, settings: PostprocessSettings, *, raster: str = "512x512"
     ) -> Iterator[Detections]:
-        """The objects of each image, as ``postprocess_store`` gives them."""
-        keys = SettingsKeys(settings)
+        """Return the detections of each image, as ``postprocess`` gives them."""
         for image_id in self.image_ids:
-            yield self._image(image_id).detections(keys, raster)
+            yield self._image(image_id).detections(settings, raster)
 
-    def _image(self, image_id: str) -> LabImage:
+    def _image(self, image_id: str) -> EvaluatedImage:
         if image_id in self._images:
             self._images.move_to_end(image_id)
             return self._images[image_id]
-        image = LabImage(
+        image = EvaluatedImage(
             self._store.candidates(self._store.index_of(image_id)),
             truth=self._truth.get(image_id),
             label_category_ids=self._store.category_ids,

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from src.errors import InputError
 from src.metrics.competition import CompetitionScore, ImageObjects, ScoreAccumulator
 from src.postprocess.pipeline import postprocess
-from src.postprocess.settings import NMS_KINDS, PostprocessSettings
-from src.postprocess.steps import DEFAULT_STEPS
+from src.postprocess.settings import PostprocessSettings
+from src.postprocess.steps.nms import NMS_KINDS
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.tuning.lab_image import LabImage, SettingsKeys
+from src.tuning.evaluated_image import EvaluatedImage
 from src.tuning.raster_cache import RasterCache
+from src.tuning.settings_evaluator import SettingsEvaluator
 from src.tuning.submitted import as_submitted
-from src.tuning.threshold_lab import ThresholdLab
-from tests.helpers.candidates import make_candidates, make_settings
+from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings
 
 LABELS = (5, 0, 31, 23)  # category ids in the order of the model's labels
 IMAGES = 4
@@ -113,7 +113,7 @@ def test_a_grid_scores_as_each_of_its_settings_alone(
         make_settings(**changes, steps=order) for changes, order in zip(grid, steps, strict=False)
     ]
     with_filler = len(rules) % 2 == 0
-    lab = ThresholdLab(store, truth, store.image_ids, with_filler=with_filler)
+    lab = SettingsEvaluator(store, truth, store.image_ids, with_filler=with_filler)
     for averaging in ("per_class", "pooled"):
         scores = lab.score_grid(rules, averaging)
         for found, own in zip(scores, rules, strict=True):
@@ -125,7 +125,7 @@ def test_a_grid_scores_as_each_of_its_settings_alone(
 def test_little_room_changes_nothing(
     store: PredictionStore, truth: dict[str, ImageObjects], room_bytes: int
 ) -> None:
-    lab = ThresholdLab(
+    lab = SettingsEvaluator(
         store,
         truth,
         store.image_ids,
@@ -147,8 +147,8 @@ def test_little_room_changes_nothing(
 def test_forgetting_changes_nothing(
     store: PredictionStore, truth: dict[str, ImageObjects], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.tuning.lab_image._REMEMBERED", 2)
-    lab = ThresholdLab(store, truth, store.image_ids)
+    monkeypatch.setattr("src.tuning.evaluated_image._REMEMBERED", 2)
+    lab = SettingsEvaluator(store, truth, store.image_ids)
     grid = [make_settings(score_threshold=score) for score in (0.1, 0.3, 0.5, 0.1)]
     for found, rules in zip(lab.score_grid(grid), grid, strict=True):
         check_same(found, plainly(store, truth, rules))
@@ -158,17 +158,17 @@ def test_what_cannot_be_scored_is_refused(
     store: PredictionStore, truth: dict[str, ImageObjects]
 ) -> None:
     with pytest.raises(InputError, match="there is no image to score"):
-        ThresholdLab(store, {}, store.image_ids).score(make_settings())
+        SettingsEvaluator(store, {}, store.image_ids).score(make_settings())
     with pytest.raises(InputError, match="averaging=mean: legal are per_class, pooled"):
-        ThresholdLab(store, truth, store.image_ids).score(make_settings(), "mean")
-    unknown = LabImage(
+        SettingsEvaluator(store, truth, store.image_ids).score(make_settings(), "mean")
+    unknown = EvaluatedImage(
         store.candidates(2),
         truth=None,
         label_category_ids=LABELS,
         rasters=RasterCache(room_bytes=0),
     )
     with pytest.raises(ValueError, match=r"2\.jpg: its truth is not known"):
-        unknown.counts(SettingsKeys(make_settings()), with_filler=False)
+        unknown.counts(make_settings(), with_filler=False)
 
 
 def test_rasters_make_room_for_newer_ones() -> None:

@@ -1,0 +1,43 @@
+"""The step ``min_area``: small masks are left out (S14)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from src.postprocess.raster import RASTERS
+from src.postprocess.selection import Selection
+from src.postprocess.step import Step
+from src.validation import Count, Legal
+
+
+class MinArea(Step):
+    """Leave out masks with fewer pixels than ``min_area_px`` on a raster."""
+
+    name = "min_area"
+    place = "after masks"
+    place_reason = "areas are those of masks"
+    rules = ("min_area_px",)
+    is_per_category = True
+    uses_scores = False
+
+    min_area_px: Count  # the winner deleted masks under 20 pixels; 0: none
+    min_area_raster: Annotated[
+        Literal["512x512", "long_edge_1024"], Legal(f"one of {', '.join(RASTERS)}")
+    ] = "512x512"
+
+    @property
+    def rasters(self) -> frozenset[str]:
+        """The raster, where masks are counted at all."""
+        return frozenset({self.min_area_raster} if self.min_area_px else ())
+
+    def apply(self, selection: Selection) -> Selection:
+        """Return those that are large enough."""
+        if not self.min_area_px:
+            return selection
+        areas = selection.drawn_masks.areas_px(self.min_area_raster)
+        return selection.take(areas >= self.min_area_px)
+
+    @property
+    def reason(self) -> str:
+        """The least area and its raster."""
+        return f"postprocess.min_area_px={self.min_area_px} on {self.min_area_raster}"

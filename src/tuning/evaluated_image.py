@@ -1,0 +1,222 @@
+"""One image whose detections are evaluated under many settings, with what is remembered of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from src.metrics.competition import (
+    THRESHOLDS,
+    ClassKey,
+    ImageCounts,
+    ImageObjects,
+    match_objects,
+    no_objects,
+)
+from src.postprocess.detections import Detections
+from src.postprocess.pipeline import detect, draw_bitmasks, sampler_of, select
+from src.postprocess.raster import sample_masks_at
+from src.postprocess.selection import Selection
+from src.postprocess.settings import PostprocessSettings
+from src.predictions.candidates import Candidates
+from src.tuning.raster_cache import RasterCache
+from src.tuning.submitted import as_submitted, filler
+
+_REMEMBERED = 1024  # selections, and results of categories, of an image; beyond, it forgets them
+SCORED_RASTER = "512x512"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CategorySelection:
+    """The candidates of one category in an image's selection."""
+
+    category: int
+    places: npt.NDArray[np.int64]  # (K,) in the selection
+    key: tuple[int, bytes, bytes]  # the category, its candidates, and their scores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CategoryMatches:
+    """How the detections of one category of an image match its ground truth."""
+
+    detections: int
+    first: int  # the first detection's place in the category's selection
+    true_positives: npt.NDArray[np.int64]  # (10,) by threshold
+
+
+_NOTHING = CategoryMatches(
+    detections=0, first=-1, true_positives=np.zeros(len(THRESHOLDS), dtype=np.int64)
+)
+
+
+class EvaluatedImage:
+    """Candidates and ground truth of one image.
+
+    Args:
+        candidates: Before NMS.
+        truth: Ground-truth instances, class keys being categories; None where they are not known.
+        label_category_ids: See ``postprocess``.
+        rasters: Where masks are kept.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        *,
+        truth: ImageObjects | None,
+        label_category_ids: Sequence[int],
+        rasters: RasterCache,
+    ) -> None:
+        self._candidates = candidates
+        self._truth = truth
+        self._label_category_ids = label_category_ids
+        self._rasters = rasters
+        self._sampler = rasters.sampler(candidates.image_id, sampler_of(candidates))
+        self._truth_of_category = {} if truth is None else _by_category(truth)
+        self._selections: dict[Hashable, tuple[Selection, list[CategorySelection]]] = {}
+        self._matches: dict[Hashable, CategoryMatches] = {}
+        self._filler_counts: ImageCounts | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What the candidates take in memory, nearly."""
+        return self._candidates.mask_probabilities.nbytes
+
+    def detections(self, settings: PostprocessSettings, raster: str) -> Detections:
+        """Return the detections that ``src.postprocess.pipeline.postprocess`` gives."""
+        selection, _ = self._select(settings)
+        return detect(selection, settings, sampler=self._sampler, raster=raster)
+
+    def prepare(self, grid: Sequence[PostprocessSettings]) -> None:
+        """Draw the masks that these settings will ask for, each probability computed once."""
+        if not self._rasters.room_bytes:
+            return
+        wanted: dict[float, set[int]] = {}
+        for settings in grid:
+            selection, categories = self._select(settings)
+            for own in categories:
+                indices = wanted.setdefault(settings.masks.threshold_of(own.category), set())
+                indices.update(selection.indices[own.places].tolist())
+        name = self._candidates.image_id
+        missing = {
+            threshold: self._rasters.missing(name, SCORED_RASTER, sorted(indices), threshold)
+            for threshold, indices in wanted.items()
+        }
+        together = sorted({index for indices in missing.values() for index in indices})
+        if not together:
+            return
+        masks = sample_masks_at(
+            self._candidates.mask_probabilities[together],
+            self._candidates.boxes_xyxy[together],
+            self._candidates.size_hw,
+            mask_thresholds=list(missing),
+        )
+        for packed, threshold in zip(masks, missing, strict=True):
+            self._rasters.add(name, SCORED_RASTER, together, threshold, packed)
+
+    def counts(self, settings: PostprocessSettings, *, with_filler: bool) -> ImageCounts:
+        """Return the counts of matching the submitted detections with the ground truth.
+
+        Args:
+            settings: Thresholds and rules.
+            with_filler: Whether an image without a detection has the competition's filler row.
+
+        Raises:
+            ValueError: the ground truth is not known.
+        """
+        if self._truth is None:
+            raise ValueError(f"{self._candidates.image_id}: its truth is not known")
+        if not settings.is_per_category:
+            detections = self.detections(settings, SCORED_RASTER)
+            submitted = as_submitted(detections, with_filler=with_filler)
+            return match_objects(self._truth, submitted).counts()
+        selection, categories = self._select(settings)
+        found: dict[ClassKey, CategoryMatches] = {}
+        firsts: dict[ClassKey, int] = {}
+        for own in categories:
+            matches = self._match(selection, own, settings)
+            if matches.detections:
+                found[own.category] = matches
+                firsts[own.category] = own.places[matches.first]
+        if not found and with_filler:
+            if self._filler_counts is None:
+                submitted = filler(self._truth.image_id)
+                self._filler_counts = match_objects(self._truth, submitted).counts()
+            return self._filler_counts
+        # the order of matching a whole image: classes of the truth, then those that are predicted
+        predicted = sorted(found, key=firsts.__getitem__)
+        class_keys = tuple(dict.fromkeys((*self._truth_of_category, *predicted)))
+        of_keys = [found.get(key, _NOTHING) for key in class_keys]
+        return ImageCounts(
+            class_keys=class_keys,
+            truth_objects=np.array(
+                [len(self._truth_of_category.get(key, ())) for key in class_keys], dtype=np.int64
+            ),
+            predicted_objects=np.array([own.detections for own in of_keys], dtype=np.int64),
+            # an image with neither side's instances has no class, and still ten thresholds
+            hits=np.array([own.true_positives for own in of_keys], dtype=np.int64).reshape(
+                -1, len(THRESHOLDS)
+            ),
+        )
+
+    def _select(self, settings: PostprocessSettings) -> tuple[Selection, list[CategorySelection]]:
+        key = settings.selection_key
+        if key not in self._selections:
+            selection = select(
+                self._candidates, settings, label_category_ids=self._label_category_ids
+            )
+            categories = []
+            for category in np.unique(selection.category_ids).tolist():
+                places = np.flatnonzero(selection.category_ids == category)
+                indices, scores = selection.indices[places], selection.scores[places]
+                own = (category, indices.tobytes(), scores.tobytes())
+                categories.append(CategorySelection(category, places, own))
+            if len(self._selections) >= _REMEMBERED:
+                self._selections.clear()
+            self._selections[key] = selection, categories
+        return self._selections[key]
+
+    def _match(
+        self, selection: Selection, own: CategorySelection, settings: PostprocessSettings
+    ) -> CategoryMatches:
+        category = own.category
+        key = (
+            own.key if settings.uses_scores else own.key[:2],
+            settings.category_key(category),
+        )
+        if key not in self._matches:
+            if len(self._matches) >= _REMEMBERED:
+                self._matches.clear()
+            selected = selection.take(own.places)
+            left, bitmasks = draw_bitmasks(
+                selected, settings, sampler=self._sampler, raster=SCORED_RASTER
+            )
+            if not len(left):
+                self._matches[key] = _NOTHING
+                return _NOTHING
+            predicted = ImageObjects(
+                image_id=self._candidates.image_id,
+                class_keys=(category,) * len(left),
+                packed=bitmasks,
+            )
+            truth = self._truth_of_category.get(category, no_objects(predicted))
+            self._matches[key] = CategoryMatches(
+                detections=len(predicted),
+                first=int(np.flatnonzero(selected.indices == left.indices[0])[0]),
+                true_positives=match_objects(truth, predicted).hits()[0],
+            )
+        return self._matches[key]
+
+
+def _by_category(objects: ImageObjects) -> dict[ClassKey, ImageObjects]:
+    """Return the instances of each category, in the order of the first of each."""
+    places: dict[ClassKey, list[int]] = {}
+    for place, key in enumerate(objects.class_keys):
+        places.setdefault(key, []).append(place)
+    return {
+        key: ImageObjects(objects.image_id, (key,) * len(at), objects.packed[at])
+        for key, at in places.items()
+    }

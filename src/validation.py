@@ -1,0 +1,174 @@
+"""Checks of values, with pydantic: what is legal, and one form of message where a value is not.
+
+A kind of value is a type with ``Legal``, which says in words what is legal. Strict: true is no
+whole number, a text is no number, and NaN is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from src.errors import InputError
+
+_MAX_CHARACTERS = 200  # of a value in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Legal:
+    """Annotation of a type: say what is legal where a value is not. Stands last."""
+
+    text: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if all(line["loc"] for line in error.errors()):
+                raise  # of an entry, which has a name of its own
+            raise PydanticCustomError("legal", "{legal}", {"legal": self.text}) from None
+
+
+def number(
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    legal: str,
+) -> Any:
+    """Return the kind of finite numbers in a range."""
+    limits = Field(strict=True, allow_inf_nan=False, ge=least, gt=above, le=most, lt=below)
+    return Annotated[float, limits, Legal(legal)]
+
+
+def whole(least: int, most: int | None = None, *, legal: str | None = None) -> Any:
+    """Return the kind of whole numbers in a range."""
+    words = f"a whole number of at least {least}"
+    if most is not None:
+        words = f"a whole number from {least} to {most}"
+    return Annotated[int, Field(strict=True, ge=least, le=most), Legal(legal or words)]
+
+
+def one_of(*values: Any) -> Any:
+    """Return the kind of some words."""
+    return Annotated[Literal[values], Legal(f"one of {', '.join(map(str, values))}")]
+
+
+def nullable(kind: Any, *, null: str) -> Any:
+    """Return a kind that may be null, too.
+
+    Args:
+        kind: From a function above.
+        null: What null stands for.
+    """
+    words = next(part.text for part in kind.__metadata__ if isinstance(part, Legal))
+    return Annotated[kind | None, Legal(f"{words}, or null {null}")]
+
+
+Share = Annotated[
+    float, Field(strict=True, allow_inf_nan=False, ge=0, le=1), Legal("a number from 0 to 1")
+]
+PositiveShare = Annotated[
+    float,
+    Field(strict=True, allow_inf_nan=False, gt=0, le=1),
+    Legal("a number above 0 and at most 1"),
+]
+Positive = Annotated[
+    float, Field(strict=True, allow_inf_nan=False, gt=0), Legal("a finite number above 0")
+]
+Count = Annotated[int, Field(strict=True, ge=0), Legal("a whole number of at least 0")]
+Cap = Annotated[
+    Annotated[int, Field(strict=True, ge=1)] | None,
+    Legal("a whole number of at least 1, or null for no cap"),
+]
+Flag = Annotated[bool, Field(strict=True), Legal("true or false")]
+
+
+def check_values(kinds: Mapping[str, Any], values: Mapping[str, Any], *, prefix: str = "") -> None:
+    """Check values of some keys.
+
+    Args:
+        kinds: What is legal, by key.
+        values: By key, among others.
+        prefix: Of the keys' names in messages, as ``datamodule.``.
+
+    Raises:
+        InputError: names each key whose value is not legal, the value and what is legal.
+    """
+    found: list[str] = []
+    for key, kind in kinds.items():
+        try:
+            TypeAdapter(kind).validate_python(values[key])
+        except ValidationError as error:
+            found += problems(error, prefix + key)
+    if found:
+        raise InputError("; ".join(found))
+
+
+def check_value(key: str, value: Any, kind: Any) -> None:
+    """Check one value, see ``check_values``."""
+    check_values({key: kind}, {key: value})
+
+
+class CheckedModel(BaseModel):
+    """Values with names that are checked where they are put together, and do not change.
+
+    Raises:
+        InputError: names each key whose value is not legal, the value and what is legal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prefix: ClassVar[str] = ""  # of the keys' names in messages
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError("; ".join(problems(error, self.prefix))) from None
+
+
+def problems(error: ValidationError, prefix: str) -> list[str]:
+    """Return a sentence for each value that is not legal: ``KEY must be LEGAL, got VALUE``.
+
+    Args:
+        error: From pydantic.
+        prefix: The key, or where the error is that of a model, what stands before its keys.
+    """
+    found = []
+    for line in error.errors():
+        own = line.get("ctx", {}).get("error")
+        if isinstance(own, InputError):
+            found.append(str(own))
+            continue
+        names = [str(name) for name in line["loc"]]
+        key = prefix + ".".join(names) if prefix.endswith(".") else ".".join([prefix, *names])
+        legal = line["msg"] if line["type"] == "legal" else _in_words(line["msg"])
+        found.append(f"{key.strip('.')} must be {legal}, got {shown(line['input'])}")
+    return list(dict.fromkeys(found))
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
+
+
+def _in_words(message: str) -> str:
+    return message.removeprefix("Input should be ")

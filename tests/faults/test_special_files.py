@@ -100,7 +100,7 @@ def test_a_command_says_it_in_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["convert", "annotations=/dev/zero", "output=a.json"])
     with pytest.raises(SystemExit) as ended:
-        entry_point("convert")(lambda config: convert(config.input, config.output))()
+        entry_point("convert")(lambda config: convert(config.annotations, config.output))()
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: /dev/zero: must be a regular file, got a device\n"
 

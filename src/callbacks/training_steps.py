@@ -166,7 +166,7 @@ class ExponentialMovingAverage(WeightAveraging):
         if not 0.0 < decay < 1.0:
             raise InputError(f"callbacks.ema.decay must be above 0 and below 1, got {decay}")
         # Buffers are copied, not averaged: the statistics of a frozen BatchNorm stay what they are.
-        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the average to the model's device."""

@@ -204,7 +204,8 @@ def main(config: DictConfig) -> float | None:
     inputs = inputs_of(config)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     if not is_sweep():
-        return run(config, inputs, console)["competition_map"]
+        score: float | None = run(config, inputs, console)["competition_map"]
+        return score
     keys = ("format", "averaging", "num_resamples", "confidence", "seed")
     identity = {
         **inputs.fingerprint(),
@@ -232,4 +233,5 @@ def main(config: DictConfig) -> float | None:
         if HydraConfig.get().job.num == 0:
             console.print(dashboard.in_words)
         dashboard.add_once(name, config={"postprocess": values}, summary=result)
-    return result["competition_map"]
+    score = result["competition_map"]
+    return score

@@ -38,7 +38,7 @@ class SampleKey(NamedTuple):
     repetition: int = 0  # 0 where the image comes up for the first time in the epoch
 
 
-class EpochSampler(DistributedSampler):
+class EpochSampler(DistributedSampler[Any]):
     """Keys of one process, in an order drawn from seed and epoch alone.
 
     The epoch travels in the key because workers that outlive an epoch hold copies of the dataset,
@@ -305,7 +305,7 @@ def _collate(make_batch: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
     if get_worker_info() is not None:
         for tensor in _tensors(batch):
             try:
-                tensor.share_memory_()
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
             except RuntimeError as error:
                 raise InputError(
                     f"{SHARED_MEMORY} is full ({str(error).splitlines()[0]}): "

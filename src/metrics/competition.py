@@ -230,12 +230,14 @@ class CompetitionScore:
     @property
     def per_image(self) -> npt.NDArray[np.float64]:
         """Score of each image: the mean over thresholds. Shape (M,)."""
-        return self.values.mean(axis=1)
+        result: npt.NDArray[np.float64] = self.values.mean(axis=1)
+        return result
 
     @property
     def per_threshold(self) -> npt.NDArray[np.float64]:
         """Mean over images of value(t). Shape (10,)."""
-        return self.values.mean(axis=0)
+        result: npt.NDArray[np.float64] = self.values.mean(axis=0)
+        return result
 
     @property
     def per_class(self) -> dict[ClassKey, float]:
@@ -289,9 +291,11 @@ def _image_values(
     if not counts.class_keys:
         return np.ones(len(THRESHOLDS))
     if averaging == "per_class":
-        return class_values.mean(axis=0)
+        values: npt.NDArray[np.float64] = class_values.mean(axis=0)
+        return values
     hits = counts.hits.sum(axis=0)
-    return hits / (counts.truth_objects.sum() + counts.predicted_objects.sum() - hits)
+    values = hits / (counts.truth_objects.sum() + counts.predicted_objects.sum() - hits)
+    return values
 
 
 @dataclass

@@ -109,7 +109,8 @@ def shift_by_class(
     if not len(boxes_xyxy):
         return boxes_xyxy
     offsets = labels.astype(np.float32) * (boxes_xyxy.max() + np.float32(1))
-    return boxes_xyxy + offsets[:, None]
+    result: npt.NDArray[np.float32] = boxes_xyxy + offsets[:, None]
+    return result
 
 
 def pairwise_iou(

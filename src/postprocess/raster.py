@@ -9,6 +9,7 @@ metric takes all pixels of the image; they are computed within each box and kept
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,13 @@ from src.rle.raster import encode
 
 # Each product of matrices is over in microseconds: threads would cost more than they give, and on
 # cores that others use many times more.
-_one_blas_thread = ThreadpoolController().wrap(limits=1, user_api="blas")
+_THREADS = ThreadpoolController()
+_Drawing = TypeVar("_Drawing", bound=Callable[..., Any])
+
+
+def _one_blas_thread(function: _Drawing) -> _Drawing:
+    return cast(_Drawing, _THREADS.wrap(limits=1, user_api="blas")(function))
+
 
 RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
 
@@ -61,7 +68,10 @@ def sample_masks(
         Shape (N, H * W / 8) uint8: packed masks of the raster (``src.rle.bitmasks``).
     """
     thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
-    return _drawn(mask_probabilities, boxes_xyxy, size_hw, thresholds[None], raster_hw)[0]
+    result: npt.NDArray[np.uint8] = _drawn(
+        mask_probabilities, boxes_xyxy, size_hw, thresholds[None], raster_hw
+    )[0]
+    return result
 
 
 def sample_masks_at(

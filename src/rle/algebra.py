@@ -31,9 +31,10 @@ def box_xyxy(runs: Runs, height_px: int) -> npt.NDArray[np.int32]:
         Shape (4,) int32, x_min, y_min, x_max, y_max in pixels, half-open (the maxima are one past
         the last pixel); zeros for the empty mask.
     """
-    return boxes_xyxy_batch(
+    result: npt.NDArray[np.int32] = boxes_xyxy_batch(
         runs=runs, offsets=np.array([0, len(runs)]), heights_px=np.array([height_px])
     )[0]
+    return result
 
 
 def areas_px_batch(runs: Runs, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -182,7 +182,8 @@ def to_runs_batch(packed: Packed, size_hw: tuple[int, int]) -> tuple[Runs, npt.N
 
 def areas_px(packed: Packed) -> npt.NDArray[np.int64]:
     """Number of pixels of each mask. Shapes (N, B) uint8 and (N,) int64."""
-    return np.bitwise_count(_words(packed)).sum(axis=1, dtype=np.int64)
+    result: npt.NDArray[np.int64] = np.bitwise_count(_words(packed)).sum(axis=1, dtype=np.int64)
+    return result
 
 
 def intersections_px(a: Packed, b: Packed) -> npt.NDArray[np.int64]:

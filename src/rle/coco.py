@@ -46,7 +46,8 @@ def to_coco_counts(runs: Runs, size_hw: tuple[int, int]) -> list[int]:
         background run of length zero at the end is left out.
     """
     counts, _ = counts_batch(runs, np.array([0, len(runs)]), np.array([size_hw]))
-    return counts.tolist() if counts[-1] or len(runs) == 0 else counts[:-1].tolist()
+    result: list[int] = counts.tolist() if counts[-1] or len(runs) == 0 else counts[:-1].tolist()
+    return result
 
 
 def from_coco_counts(

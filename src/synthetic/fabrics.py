@@ -179,7 +179,8 @@ def _noise(side: int, seed: int, blur: float) -> npt.NDArray[np.float32]:
     noise = np.tile(rng.standard_normal((side, side)).astype(np.float32), (3, 3))
     field = cv2.GaussianBlur(noise, (0, 0), blur).astype(np.float32)
     field = field[side : 2 * side, side : 2 * side]
-    return (field - field.mean()) / max(float(field.std()), 1e-6)
+    result: npt.NDArray[np.float32] = (field - field.mean()) / max(float(field.std()), 1e-6)
+    return result
 
 
 def _tint(fabric: Fabric, level: npt.NDArray[np.floating]) -> Tile:
@@ -221,7 +222,8 @@ def _herringbone(fabric: Fabric, side: int) -> Tile:
     zigzag = np.abs((x * 2) % 2 - 1)
     band = ((y * 4 + zigzag * 2) % 1) < 0.5
     tones = np.array([fabric.colour, mix(fabric.colour, fabric.accent, 0.45)])
-    return tones.astype(np.uint8)[band.astype(np.intp)]
+    result: Tile = tones.astype(np.uint8)[band.astype(np.intp)]
+    return result
 
 
 def _argyle(fabric: Fabric, side: int) -> Tile:

@@ -66,7 +66,8 @@ def rotate(points: PointList, angle: float, about: Sequence[float] | Points = (0
 
 def moved(points: PointList | Sequence[float], x: float, y: float) -> Points:
     """Shift points (or one point)."""
-    return np.asarray(points, dtype=np.float64) + np.array([x, y])
+    result: Points = np.asarray(points, dtype=np.float64) + np.array([x, y])
+    return result
 
 
 def flip(points: PointList) -> Points:
@@ -100,7 +101,8 @@ def star(
     """A star (or, with ``inner`` near ``outer``, a many-sided rosette)."""
     t = angle - math.pi / 2 + np.arange(2 * tips) * math.pi / tips
     radius = np.where(np.arange(2 * tips) % 2 == 0, outer, inner)
-    return np.stack([radius * np.cos(t), radius * np.sin(t)], axis=1) + np.asarray(centre)
+    result: Points = np.stack([radius * np.cos(t), radius * np.sin(t)], axis=1) + np.asarray(centre)
+    return result
 
 
 class Limb:
@@ -209,4 +211,5 @@ def _half_circle(one: Points, other: Points, bulge: float = 0.8) -> Points:
     arm = (one - other) / 2
     t = np.linspace(0, math.pi, 11)[1:-1, None]
     outward = np.array([arm[1], -arm[0]])
-    return (one + other) / 2 + np.cos(t) * arm + bulge * np.sin(t) * outward
+    result: Points = (one + other) / 2 + np.cos(t) * arm + bulge * np.sin(t) * outward
+    return result

@@ -179,4 +179,7 @@ class Canvas:
                 cv2.polylines(crease, [path], False, fold.strength, stroke, cv2.LINE_AA, SHIFT)
             light += relief * cv2.blur(crease, (3, 3))
         level = np.clip(light * _ONE, 0, 255).astype(np.uint8)
-        return cv2.resize(level, (width, height)).astype(np.uint8, copy=False)
+        result: npt.NDArray[np.uint8] = cv2.resize(level, (width, height)).astype(
+            np.uint8, copy=False
+        )
+        return result

@@ -93,7 +93,7 @@ def width_at(y: float, body: Body, cut: Cut) -> float:
         bare = max(bare - min(cut.flare, 0) * below, body.leg_reach(y) + 0.04)
     if cut.flare > 0 and y > cut.flare_from:
         bare = max(bare, body.half_width(cut.flare_from) + cut.ease)
-    return bare + cut.flare * below ** (1.15 if cut.flare > 0 else 1.0)
+    return float(bare + cut.flare * below ** (1.15 if cut.flare > 0 else 1.0))
 
 
 def _side(body: Body, cut: Cut) -> Points:

@@ -45,7 +45,8 @@ class ClassTable:
         predicted = self.predicted[chosen, :, classes].T
         hits = self.hits[chosen, :, classes].swapaxes(0, 1)
         state = _State(self, predicted, hits, averaging)
-        return state.scores_without(None)[0]
+        result: Scores = state.scores_without(None)[0]
+        return result
 
     def tune(self, images: npt.NDArray[np.bool_], averaging: Averaging) -> dict[int, float]:
         """Return thresholds of single classes that raise the score of these images.

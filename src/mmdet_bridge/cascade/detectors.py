@@ -133,7 +133,7 @@ def _named(keys: list[str]) -> str:
 
 
 @MODELS.register_module()
-class Float32RoIExtractor(SingleRoIExtractor):
+class Float32RoIExtractor(SingleRoIExtractor):  # type: ignore[misc]
     """``SingleRoIExtractor`` computed in float32, whatever the features are.
 
     mmdet rounds boxes to the features' dtype: between 1024 and 2048 px a coordinate is then a

@@ -188,7 +188,8 @@ def merged_proposals(
     merged, _ = nms(
         boxes[order], scores[order], iou_threshold=rule.nms.iou_threshold, max_num=rule.max_per_img
     )
-    return merged[:, :4]
+    result: Tensor = merged[:, :4]
+    return result
 
 
 def _seeds_first_view(shown: tuple[ForwardPass, int]) -> tuple[int, bool, int]:

@@ -235,7 +235,7 @@ def box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[Tens
         )
 
     parts = with_oom_split(predict, range(len(rois)), what="RoIs", make_room=run.make_room)
-    views = torch.cat(parts).split([len(boxes) for boxes in placed])
+    views = torch.cat(parts).split([len(boxes) for boxes in placed])  # type: ignore[no-untyped-call]
     return [
         (transform.to_image(found[:, :4]), found[:, 4:])
         for transform, found in zip(run.transforms, views, strict=True)
@@ -258,13 +258,13 @@ def mask_stages(
     """
     placed, rows, start = [], [], 0
     for transform, image in zip(run.transforms, run.images, strict=True):
-        kept, row = pairs[image].proposals.unique(return_inverse=True)
+        kept, row = pairs[image].proposals.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         placed.append(transform.to_view(boxes[image][kept]))
         rows.append(row + start)
         start += len(kept)
     classes = torch.cat([pairs[image].classes for image in run.images])
     masks = _masks_of_rois(run, bbox2roi(placed), torch.cat(rows), classes, stages)
-    views = masks.split([len(row) for row in rows])
+    views = masks.split([len(row) for row in rows])  # type: ignore[no-untyped-call]
     return [
         transform.masks_to_image(view)
         for transform, view in zip(run.transforms, views, strict=True)

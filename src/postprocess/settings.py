@@ -224,7 +224,7 @@ def _preset_values(name: str) -> dict[str, Any]:
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
         raise InputError(f"preset must be one of {', '.join(names)}, got {shown(name)}")
-    content = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
     values: dict[str, Any] = {}
     for base in content.pop("defaults", []):
         values |= content if base == "_self_" else _preset_values(base)

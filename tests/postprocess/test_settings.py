@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from src.errors import InputError
+from src.postprocess import settings as settings_module
 from src.postprocess.settings import PRESETS, PostprocessSettings
 from tests.helpers.candidates import DEFAULT, WINNER, make_settings
 
@@ -121,7 +122,7 @@ def test_an_own_file_is_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / path.name).write_bytes(path.read_bytes())
     content = {"defaults": ["winner", "_self_"], "min_area_px": 7, "searched": {"in_sample": []}}
     (tmp_path / "own_preset.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setattr("src.postprocess.settings.PRESETS", tmp_path)
+    monkeypatch.setattr(settings_module, "PRESETS", tmp_path)
     assert PostprocessSettings.preset("own_preset") == make_settings(**WINNER | {"min_area_px": 7})
 
 

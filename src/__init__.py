@@ -16,7 +16,7 @@ package, so that ``from src import score`` would give the function or the module
 before. Here it is the function, always: the package refuses that attribute for the names that it
 exports. The modules are where they were, for ``python -m src.score``, ``from src.score import
 main`` and ``importlib.import_module("src.score")``; only the attribute ``src.score``, which is what
-``import src.score as x`` gives, is the function.
+``import src.score as x`` and the texts of ``monkeypatch.setattr`` follow, is the function.
 """
 
 from __future__ import annotations

@@ -7,16 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import overload
 
-import yaml
-
 from src.annotations.image_names import match_ids, read_image_ids
-from src.errors import InputError
-from src.io import check_input_file
 from src.postprocess import pipeline
 from src.postprocess.category_names import named_settings, names_for
 from src.postprocess.detections import Detections, no_detections
 from src.postprocess.pipeline import StoreDetections
-from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
+from src.postprocess.settings import PostprocessSettings, read_values
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
 from src.submission.formats import format_named
@@ -41,19 +37,7 @@ def read_settings(path: str | Path) -> PostprocessSettings:
         >>> settings.score_threshold, settings.mask_threshold
         (0.4, 0.45)
     """
-    path = Path(path)
-    check_input_file(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold keys with values, got {type(content).__name__}")
-    content.pop(SEARCHED_KEY, None)
-    settings = PostprocessSettings.preset("default")
-    for base in content.pop("defaults", ()):
-        settings = settings if base == "_self_" else PostprocessSettings.preset(base)
-    return settings.replace(**content)
+    return PostprocessSettings(**read_values(Path(path)))
 
 
 @overload

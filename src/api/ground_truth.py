@@ -108,7 +108,7 @@ class Annotations:
             columns = {"image_id": image_id, "category_id": found.category_ids}
             columns |= {**box_columns(found.boxes_xyxy), "area_px": found.areas_px}
             frames.append(pd.DataFrame(columns))
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def named_as(self, image_ids: Iterable[str]) -> RasterObjects:
         """Return the objects by these image ids, where they name an image in another spelling."""

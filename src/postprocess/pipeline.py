@@ -129,7 +129,8 @@ class StoreDetections(Mapping[str, Detections]):
         """Return a row for each detection, see ``Detections.to_frame``."""
         import pandas as pd
 
-        return pd.concat([one.to_frame() for one in self.values()], ignore_index=True)
+        frames = [found.to_frame() for found in self.values()]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def select(

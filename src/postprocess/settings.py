@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from src.errors import InputError
+from src.io import check_input_file, printable
 from src.postprocess.setting_types import FindCategory
 from src.postprocess.step import Step, bind
 from src.postprocess.steps import STEPS, check_steps
@@ -224,8 +225,28 @@ def _preset_values(name: str) -> dict[str, Any]:
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
         raise InputError(f"preset must be one of {', '.join(names)}, got {shown(name)}")
-    content: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
-    values: dict[str, Any] = {}
-    for base in content.pop("defaults", []):
-        values |= content if base == "_self_" else _preset_values(base)
-    return values | content
+    return read_values(PRESETS / f"{name}.yaml")
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Read the values of an option of the group from its YAML file, those of its defaults first.
+
+    Raises:
+        InputError: The file cannot be read, or its defaults are none or lead back to it.
+    """
+    check_input_file(path)
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+            raise InputError(f"{path}: must hold keys with values, got {shown(content)}")
+        bases = content.pop("defaults", [])
+        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+            raise InputError(f"defaults must be a list of presets, got {shown(bases)} ({path})")
+        values: dict[str, Any] = {}
+        for base in bases:
+            values |= content if base == "_self_" else _preset_values(base)
+        return values | content
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML ({printable(str(error))})") from None

@@ -298,6 +298,7 @@ def test_detections_as_masks_coco_and_table(
     assert table.area_px.tolist() == found.masks.sum(axis=(1, 2)).tolist()
     assert len(detections.to_frame()) == sum(map(len, detections.values()))
     assert detections["5.jpg"].to_frame().empty
+    assert postprocess(detections.store, PRESET, image_ids=[]).to_frame().empty
     assert detections["5.jpg"].to_coco(1) == []
     assert detections["5.jpg"].masks_at().shape == (0, *SIZE_HW)
     with pytest.raises(KeyError):
@@ -377,7 +378,10 @@ def test_drawing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "must hold keys with values, got list"),
+        ("[1, 2]", r"mine\.yaml: must hold keys with values, got \[1, 2\]"),
+        ("1: 2", "must hold keys with values, got {1: 2}"),
+        ("defaults: winner", r"defaults must be a list of presets, got 'winner' \(.*mine\.yaml\)"),
+        ("defaults: [{override a: b}]", "defaults must be a list of presets"),
         ("a: [", "not readable as YAML"),
         ("defaults: [none_such]", "preset must be one of default, winner"),
         ("score_threshold: 3", "score_threshold"),

@@ -162,7 +162,7 @@ def test_predicting_with_late_fusion_is_fusing_each_model_on_each_view(
     ("changes", "message"),
     [
         ("fusion.kind=early", r"fusion\.kind=early: cascade and late are legal"),
-        ("fusion.iou_threshold=2", r"fusion\.iou_threshold=2: a number from 0 to 1 wanted"),
+        ("fusion.iou_threshold=2", r"fusion\.iou_threshold must be a number from 0 to 1, got 2"),
     ],
 )
 def test_bad_values_of_fusion(folder: Path, tmp_path: Path, changes: str, message: str) -> None:

@@ -188,7 +188,7 @@ def test_resuming_on_other_annotations_is_refused(
     with pytest.raises(
         InputError,
         match=rf"^the annotations of the {part} images must be those of the checkpoint, got others "
-        rf"for 1 of {len(chosen['annotations'])} images, the first is {names[1]}: give those of",
+        rf"for 1 of {len(chosen['annotations'])} images, the first is {names[1]}: give those, or",
     ):
         run(data, output, "trainer.max_epochs=2")
 

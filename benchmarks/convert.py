@@ -22,17 +22,10 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from src.annotations.formats import convert
-from src.annotations.store import runs_views
+from src.annotations.store import masks_of
 from src.annotations.store_builder import build_store
 from src.annotations.store_writer import masks_as_arrow
-from src.rle import (
-    areas_px_batch,
-    boxes_xyxy_batch,
-    check_runs_batch,
-    format_runs,
-    parse_runs_batch,
-)
-from src.rle.coco import to_coco_compressed_batch
+from src.rle import Rle, format_rle, parse_rle, to_coco
 
 IMAGE_SIZES_HW = ((5214, 3676), (3076, 5468), (4900, 3744))
 OBJECTS_PER_IMAGE = 7
@@ -76,8 +69,9 @@ def generated_row(random: np.random.Generator, image: int) -> bytes:
     lower = np.stack([x * height_px + top + first + 5, length - first - 5], axis=1)[cut]
     runs = np.concatenate([upper, lower]).astype(np.int32)
     runs = runs[np.argsort(runs[:, 0])]
-    text = f"{image:032x}.jpg,{format_runs(runs)},{height_px},{width_px},{random.integers(46)}\n"
-    return text.encode()
+    (text,) = format_rle([Rle(runs, (height_px, width_px))])
+    line = f"{image:032x}.jpg,{text},{height_px},{width_px},{random.integers(46)}\n"
+    return line.encode()
 
 
 def write_generated_csv(path: Path, rows: int, *, distinct: int = 700, seed: int = 0) -> None:
@@ -116,14 +110,14 @@ def masks_and_boxes(rows: list[Row]) -> list[MaskBlock]:
     for first in range(0, len(rows), _ROWS_A_BLOCK):
         block = rows[first : first + _ROWS_A_BLOCK]
         sizes_hw = np.array([(row.height_px, row.width_px) for row in block])
-        runs, offsets, problems = parse_runs_batch([row.text for row in block])
-        if problems or check_runs_batch(runs, offsets, sizes_hw):
+        masks, problems = parse_rle([row.text for row in block], sizes_hw)
+        if problems:
             raise AssertionError("generated rows are valid")
         blocks.append(
             MaskBlock(
-                masks=masks_as_arrow(runs, offsets),
-                boxes_xyxy=boxes_xyxy_batch(runs, offsets, sizes_hw[:, 0]),
-                areas_px=areas_px_batch(runs, offsets),
+                masks=masks_as_arrow(masks),
+                boxes_xyxy=masks.boxes_xyxy(),
+                areas_px=masks.areas_px(),
                 sizes_hw=sizes_hw,
             )
         )
@@ -207,8 +201,7 @@ def _cpu_seconds(task: Callable[[], Any]) -> float:
 
 def _as_coco(block: MaskBlock) -> Iterator[tuple[bytes, list[float]]]:
     """Compressed counts and box as x, y, width, height of each mask, to compare."""
-    offsets, runs = runs_views(block.masks)
-    texts = to_coco_compressed_batch(runs, offsets.astype(np.int64), block.sizes_hw)
+    texts = to_coco(masks_of(block.masks, block.sizes_hw))
     for text, box in zip(texts, block.boxes_xyxy.astype(float).tolist(), strict=True):
         yield text.encode(), [*box[:2], box[2] - box[0], box[3] - box[1]]
 

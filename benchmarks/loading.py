@@ -28,8 +28,7 @@ from src.annotations.store_builder import open_or_build
 from src.datamodules.dataset import TrainingDataset
 from src.datamodules.transforms import PixelAugmentation
 from src.mmdet_bridge.cascade.samples import Sample
-from src.rle import encode, format_runs
-from src.rle.coco import to_coco_compressed
+from src.rle import RleBatch, encode, format_rle, to_coco
 
 IMAGE_SIZES_HW = {"12_megapixels": (4000, 3000), "24_megapixels": (6000, 4000)}
 OBJECTS = 7
@@ -156,11 +155,11 @@ def _write_data(
         Image.fromarray(draw_image(size_hw, random)).save(path, quality=JPEG_QUALITY)
         bitmaps = [draw_mask(size_hw, random) for _ in range(OBJECTS)]
         instances = []
-        for label, bitmap in enumerate(bitmaps):
-            runs = encode(bitmap)
-            lines.append(f"{path.name},{format_runs(runs)},{size_hw[0]},{size_hw[1]},{label}")
+        masks = RleBatch.of([encode(bitmap) for bitmap in bitmaps])
+        columns = zip(bitmaps, format_rle(masks), to_coco(masks), strict=True)
+        for label, (bitmap, text, counts) in enumerate(columns):
+            lines.append(f"{path.name},{text},{size_hw[0]},{size_hw[1]},{label}")
             rows, columns = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
-            counts = to_coco_compressed(runs, size_hw)
             instances.append(
                 {
                     "bbox": [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1],

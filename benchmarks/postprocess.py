@@ -29,8 +29,7 @@ from src.postprocess.pipeline import postprocess
 from src.postprocess.raster import RASTER_HW
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
-from src.rle import format_runs
-from src.rle.bitmasks import to_runs
+from src.rle import format_rle
 from tests.helpers.candidates import make_boxes, make_masks
 
 IMAGE_HW = (4000, 3000)  # 12 megapixels
@@ -73,8 +72,10 @@ def our_rows(image: Candidates) -> list[Row]:
     """The submission's rows of an image, this project's way."""
     found = postprocess(image, SETTINGS)
     return [
-        (image.image_id, format_runs(to_runs(packed, RASTER_HW)), int(category))
-        for packed, category in zip(found.packed, found.category_ids, strict=True)
+        (image.image_id, text, int(category))
+        for text, category in zip(
+            format_rle(found.bitmasks.to_rle()), found.category_ids, strict=True
+        )
     ]
 
 

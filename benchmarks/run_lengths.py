@@ -12,28 +12,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from benchmarks.convert import OBJECTS_PER_IMAGE, generated_row
-from src.rle import (
-    RunsBatch,
-    areas_px_batch,
-    boxes_xyxy_batch,
-    check_runs_batch,
-    decode,
-    decode_resized,
-    format_runs_batch,
-    parse_runs_batch,
-    resize_nearest,
-)
-from src.rle import bitmasks as packed_masks
-from src.rle.coco import to_coco_compressed_batch
+from src.rle import Bitmasks, Rle, RleBatch, decode, decode_resized, format_rle, parse_rle, to_coco
 
 TRAINING_EDGE_PX = 1200
 RASTER_HW = (512, 512)
@@ -57,16 +43,15 @@ def run(
     """
     texts, sizes_hw = _generated(rows=rows, seed=seed)
     few = min(rows_the_usual_way, rows)
-    batch = parse_runs_batch(texts)
-    masks = [batch.runs[begin:end] for begin, end in pairwise(batch.offsets[: few + 1])]
-    sizes = [(int(height), int(width)) for height, width in sizes_hw[:few]]
+    batch = parse_rle(texts, sizes_hw).masks
+    masks = list(batch[:few])
     return {
         "rows": rows,
         "runs_a_row": round(len(batch.runs) / rows, 1),
         "read": _compare_reading(texts, sizes_hw, few=few, rounds=rounds),
         "text": _measure_text(texts, batch, rounds=rounds),
-        "draw_for_training": _compare_drawing(masks, sizes, rounds=rounds),
-        "shared_pixels": _compare_shared_pixels(masks, sizes, rounds=rounds),
+        "draw_for_training": _compare_drawing(masks, rounds=rounds),
+        "shared_pixels": _compare_shared_pixels(masks, rounds=rounds),
     }
 
 
@@ -86,7 +71,7 @@ def _compare_reading(
     )
     ours, seconds = _fastest(lambda: _read_as_runs(texts, sizes_hw), rounds=rounds)
     batch, areas, boxes = ours
-    counts = to_coco_compressed_batch(batch.runs, batch.offsets, sizes_hw)
+    counts = to_coco(batch)
     boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     for row, (usual_counts, usual_area, usual_box) in enumerate(usual):
         same = usual_counts == counts[row] and usual_area == areas[row]
@@ -109,24 +94,18 @@ def _read_as_bitmap(text: bytes, size_hw: npt.NDArray[np.int64]) -> tuple[str, i
 
 def _read_as_runs(
     texts: list[bytes], sizes_hw: Sizes
-) -> tuple[RunsBatch, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+) -> tuple[RleBatch, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """All that a store keeps of a row's mask, and the check that it is one."""
-    batch = parse_runs_batch(texts)
-    _check(not batch.problems, "generated rows")
-    _check(not check_runs_batch(batch.runs, batch.offsets, sizes_hw), "generated runs")
-    areas = areas_px_batch(batch.runs, batch.offsets)
-    boxes = boxes_xyxy_batch(batch.runs, batch.offsets, heights_px=sizes_hw[:, 0])
-    return batch, areas, boxes
+    batch, problems = parse_rle(texts, sizes_hw)
+    _check(not problems, "generated rows")
+    return batch, batch.areas_px(), batch.boxes_xyxy()
 
 
-def _measure_text(texts: list[bytes], batch: RunsBatch, *, rounds: int) -> dict[str, Any]:
+def _measure_text(texts: list[bytes], batch: RleBatch, *, rounds: int) -> dict[str, Any]:
     megabytes = sum(map(len, texts)) / 1e6
-    column = pa.array(texts, type=pa.large_string())
-    _, parse_seconds = _fastest(lambda: parse_runs_batch(column), rounds=rounds)
-    written, format_seconds = _fastest(
-        lambda: format_runs_batch(batch.runs, batch.offsets), rounds=rounds
-    )
-    _check(written.equals(column), "text written and read")
+    _, parse_seconds = _fastest(lambda: parse_rle(texts, batch.sizes_hw), rounds=rounds)
+    written, format_seconds = _fastest(lambda: format_rle(batch), rounds=rounds)
+    _check(written == [text.decode() for text in texts], "text written and read")
     return {
         "megabytes": round(megabytes, 1),
         "read_megabytes_a_second": round(megabytes / parse_seconds, 1),
@@ -134,24 +113,20 @@ def _measure_text(texts: list[bytes], batch: RunsBatch, *, rounds: int) -> dict[
     }
 
 
-def _compare_drawing(
-    masks: list[npt.NDArray[np.int32]], sizes_hw: list[tuple[int, int]], *, rounds: int
-) -> dict[str, Any]:
+def _compare_drawing(masks: list[Rle], *, rounds: int) -> dict[str, Any]:
     """Masks at a training scale: the whole bitmap and nearest resizing, or read off the runs."""
 
     def usual() -> list[npt.NDArray[np.bool_]]:
         drawn = []
-        for runs, size_hw in zip(masks, sizes_hw, strict=True):
-            grid_hw = _training_size(size_hw)
-            rows, columns = (np.arange(n) * s // n for n, s in zip(grid_hw, size_hw, strict=True))
-            drawn.append(decode(runs, size_hw)[rows][:, columns])
+        for mask in masks:
+            grid_hw = _training_size(mask.size_hw)
+            sizes = zip(grid_hw, mask.size_hw, strict=True)
+            rows, columns = (np.arange(n) * s // n for n, s in sizes)
+            drawn.append(decode(mask)[rows][:, columns])
         return drawn
 
     def ours() -> list[npt.NDArray[np.bool_]]:
-        return [
-            decode_resized(runs, size_hw, _training_size(size_hw))
-            for runs, size_hw in zip(masks, sizes_hw, strict=True)
-        ]
+        return [decode_resized(mask, _training_size(mask.size_hw)) for mask in masks]
 
     usual_drawn, usual_seconds = _fastest(usual, rounds=3)
     drawn, seconds = _fastest(ours, rounds=rounds)
@@ -165,20 +140,16 @@ def _training_size(size_hw: tuple[int, int]) -> tuple[int, int]:
     return round(size_hw[0] * scale), round(size_hw[1] * scale)
 
 
-def _compare_shared_pixels(
-    masks: list[npt.NDArray[np.int32]], sizes_hw: list[tuple[int, int]], *, rounds: int
-) -> dict[str, Any]:
+def _compare_shared_pixels(masks: list[Rle], *, rounds: int) -> dict[str, Any]:
     """Pixels that each two masks share on the submission raster: bitmaps, or packed bits."""
-    small = [
-        resize_nearest(runs, size_hw, RASTER_HW)
-        for runs, size_hw in zip(masks, sizes_hw, strict=True)
-    ]
-    packed = packed_masks.pack_runs(small, RASTER_HW)
-    bitmaps = packed_masks.unpack(packed, RASTER_HW)
+    packed = Bitmasks(
+        np.concatenate([Bitmasks.of([mask], RASTER_HW).bits for mask in masks]), RASTER_HW
+    )
+    bitmaps = packed.unpack()
     usual, usual_seconds = _fastest(
         lambda: [[int((a & b).sum()) for b in bitmaps] for a in bitmaps], rounds=3
     )
-    shared, seconds = _fastest(lambda: packed_masks.intersections_px(packed, packed), rounds=rounds)
+    shared, seconds = _fastest(lambda: packed.intersections_px(packed), rounds=rounds)
     _check(shared.tolist() == usual, "shared pixels")
     pairs = len(masks) ** 2
     return _compared(usual_seconds / pairs, seconds / pairs, unit="ms_a_pair")

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from src.metrics.competition import THRESHOLDS
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
-from src.rle import encode, format_runs
+from src.rle import encode, format_rle
 
 IMAGE_HW = (4000, 3000)
 RASTER_HW = (512, 512)
@@ -52,10 +52,10 @@ def write_files(folder: Path, images: int) -> tuple[Path, Path]:
             for _ in range(OBJECTS_PER_IMAGE):
                 place = generator.uniform([0.1, 0.1, 0.02], [0.9, 0.9, 0.12])
                 category = generator.integers(CATEGORIES)
-                text = format_runs(encode(ellipse(IMAGE_HW, place)))
+                text = format_rle([encode(ellipse(IMAGE_HW, place))])[0]
                 true_file.write(f"{name},{text},{IMAGE_HW[0]},{IMAGE_HW[1]},{category}\n")
                 found = place * generator.normal(1, [0.02, 0.02, 0.05])
-                text = format_runs(encode(ellipse(RASTER_HW, found)))
+                text = format_rle([encode(ellipse(RASTER_HW, found))])[0]
                 predicted_file.write(f"{name},{text},{category}\n")
     return submission, truth
 

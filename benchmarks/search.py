@@ -26,8 +26,7 @@ from benchmarks.postprocess import SETTINGS
 from benchmarks.threshold_grid import make_store, plain_score
 from src.annotations.instances import RASTER_HW
 from src.metrics.competition import ImageObjects
-from src.rle import format_runs
-from src.rle.bitmasks import to_runs
+from src.rle import format_rle
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,8 +36,8 @@ def write_truth(path: Path, truth: Sequence[ImageObjects]) -> None:
     with open(path, "w") as file:
         file.write("ImageId,EncodedPixels,Height,Width,ClassId\n")
         for objects in truth:
-            for packed, category in zip(objects.packed, objects.class_keys, strict=True):
-                text = format_runs(to_runs(packed, RASTER_HW))
+            texts = format_rle(objects.bitmasks.to_rle())
+            for text, category in zip(texts, objects.class_keys, strict=True):
                 height, width = RASTER_HW
                 file.write(f"{objects.image_id},{text},{height},{width},{category}\n")
 

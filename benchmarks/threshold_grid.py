@@ -33,7 +33,6 @@ from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.rle.bitmasks import unpack
 from src.tuning.settings_evaluator import SettingsEvaluator
 from src.tuning.submitted import as_submitted
 
@@ -67,7 +66,7 @@ def plain_score(image: Candidates, truth: ImageObjects, settings: PostprocessSet
         corner = np.zeros(RASTER_HW, dtype=bool)
         corner[0, 0] = True
         found = [(corner, FILLER_CATEGORY)]
-    true_masks = unpack(truth.packed, RASTER_HW)
+    true_masks = truth.bitmasks.unpack()
     categories = {category for _, category in found} | set(truth.class_keys)
     return float(
         np.mean(

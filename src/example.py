@@ -12,7 +12,7 @@ from src.io import write_text
 from src.predictions.candidates import Candidates
 from src.predictions.files import META_NAME
 from src.predictions.store import PredictionStoreWriter
-from src.rle import encode, format_runs
+from src.rle import encode, format_rle
 
 SIZE_HW = (64, 64)
 CATEGORY_IDS = (1, 23)  # top, shoe
@@ -59,7 +59,8 @@ def write_example(directory: str | Path) -> None:
                 mask = np.zeros(SIZE_HW, dtype=np.bool_)
                 mask[box[1] : box[3], box[0] : box[2]] = True
                 rgb[mask] = (40, 90 + 5 * category, 160)
-                rows.append(f"{image_id},{format_runs(encode(mask))},64,64,{category}")
+                (text,) = format_rle([encode(mask)])
+                rows.append(f"{image_id},{text},64,64,{category}")
             Image.fromarray(rgb).save(images / image_id)
             shift = np.zeros((2, 4), dtype=np.float32)
             shift[:, ::2] = _SHIFT_PX[number][:, None]

@@ -67,7 +67,7 @@ def test_mistakes_end_with_one_line(tmp_path, source):
     assert done.returncode == 2
     assert done.stderr == (
         f"error: {source}, row 3, image 'b.jpg': EncodedPixels: "
-        "value 2 of 2 is 'x', not a whole number\n"
+        "value 2 must be a whole number, got 'x'\n"
     )
     assert not (tmp_path / "o.json").exists()
 

@@ -37,7 +37,7 @@ def test_every_violation_is_listed(run: Any, tmp_path: Path) -> None:
     assert out.splitlines() == [
         "row 3, image x.jpg: the sample has no image of this id",
         "row 3, image x.jpg: category 46; 0 to 45 are legal",
-        "row 3, image x.jpg: run 2 (start 2, length 9) overlaps run 1 (start 1, length 2)",
+        "row 3, image x.jpg: run 2 (start 2, length 9) must not overlap run 1 (start 1, length 2)",
         "the file, image b.jpg: it is in the sample and has no row",
         "sub.csv: 4 violations (2 rows of 2 images, imaterialist_2019)",
     ]
@@ -51,7 +51,7 @@ def test_2020_is_told_by_its_column_and_images_give_the_raster(run: Any, tmp_pat
     Image.new("L", (200, 100)).save(tmp_path / "a.jpg")
     code, out, _ = run("submission=sub.csv", "sample_submission=sample.csv", f"images={tmp_path}")
     assert code == 1
-    assert "ends past the raster, which has 524288 pixels" in out
+    assert "must end by pixel 524288, the last of height 512 and width 1024" in out
     code, out, _ = run("submission=sub.csv", "format=imaterialist_2019")
     assert code == 1
     assert "ImageId,EncodedPixels,ClassId is wanted" in out

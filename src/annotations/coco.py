@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from src.annotations.categories import (
     LARGEST_ID,
     LabelDescriptions,
@@ -24,6 +22,7 @@ from src.annotations.categories import (
 from src.annotations.image_names import ImageIds, image_path
 from src.annotations.instances import ImageRecord
 from src.annotations.json_stream import iterate_members
+from src.annotations.polygons import MIN_COORDINATES, from_polygons
 from src.annotations.rows import (
     NO_OBJECT,
     BadRow,
@@ -37,19 +36,12 @@ from src.annotations.rows import (
 )
 from src.annotations.store import StoredBlock
 from src.errors import InputError
-from src.rle import RunLengthError, Runs, RunsBatch
-from src.rle.coco import (
-    LEAST_COORDINATES,
-    from_coco_compressed_batch,
-    from_coco_counts,
-    from_polygons,
-    to_coco_compressed_batch,
-)
+from src.rle import ParsedRle, RleBatch, RleError, Runs, from_coco, from_coco_counts, to_coco
+from src.rle.masks import NO_RUNS
 
 COCO = "coco"
 _BLOCK_ROWS = 128
 _LARGEST = 1e15  # of a number that says anything of a mask
-_NO_RUNS: Runs = np.zeros((0, 2), dtype=np.int32)
 
 
 def open_coco(
@@ -164,7 +156,9 @@ class _Images:
             category_ids=[NO_OBJECT] * len(records),
             attribute_ids=[()] * len(records),
             is_crowd=[False] * len(records),
-            masks=concatenate_masks([_NO_RUNS] * len(records), {}),
+            masks=ParsedRle(
+                RleBatch.join([NO_RUNS] * len(records), [image.size_hw for image in records]), {}
+            ),
             original=lambda index: json.dumps(entries[numbers[index]]),
             bad_rows=bad_rows,
         )
@@ -262,7 +256,7 @@ class _AnnotationReader:
             [image.size_hw for _, _, image in kept],
         )
         self.short_polygons += sum(
-            len(part) < LEAST_COORDINATES
+            len(part) < MIN_COORDINATES
             for at, (_, entry, _) in enumerate(kept)
             if at not in masks.problems and isinstance(entry.get("segmentation"), list)
             for part in entry["segmentation"]
@@ -350,8 +344,8 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
 
 def read_segmentations(
     segmentations: Sequence[Any], sizes_hw: Sequence[tuple[int, int]]
-) -> RunsBatch:
-    """Runs of COCO ``segmentation`` values: lists of polygons, run lengths plain or compressed.
+) -> ParsedRle:
+    """Masks of COCO ``segmentation`` values: lists of polygons, run lengths plain or compressed.
 
     Args:
         segmentations: N parsed JSON values, of any kinds.
@@ -361,49 +355,42 @@ def read_segmentations(
     Returns:
         N masks; ``problems`` names those that are anything else, or of another size.
     """
-    masks: list[Runs] = [_NO_RUNS] * len(segmentations)
+    masks: list[Runs] = [NO_RUNS] * len(segmentations)
     problems: dict[int, str] = {}
     compressed: dict[int, str] = {}
     for index, (segmentation, size_hw) in enumerate(zip(segmentations, sizes_hw, strict=True)):
         try:
             if isinstance(segmentation, list):
-                masks[index] = from_polygons(segmentation, size_hw)
+                masks[index] = from_polygons(segmentation, size_hw).runs
                 continue
             counts = _counts_of(segmentation, size_hw)
             if isinstance(counts, str):
                 compressed[index] = counts
             else:
-                masks[index] = from_coco_counts(counts, size_hw)
-        except RunLengthError as error:
+                masks[index] = from_coco_counts(counts, size_hw).runs
+        except RleError as error:
             problems[index] = str(error)
-    sizes = np.array([sizes_hw[index] for index in compressed], dtype=np.int64).reshape(-1, 2)
-    expanded = from_coco_compressed_batch(list(compressed.values()), sizes)
+    expanded, faults = from_coco(
+        list(compressed.values()), [sizes_hw[index] for index in compressed]
+    )
     for position, index in enumerate(compressed):
-        begin, end = expanded.offsets[position : position + 2]
-        masks[index] = expanded.runs[begin:end]
-        if position in expanded.problems:
-            problems[index] = expanded.problems[position]
-    return concatenate_masks(masks, problems)
+        masks[index] = expanded[position].runs
+        if position in faults:
+            problems[index] = faults[position]
+    return ParsedRle(RleBatch.join(masks, sizes_hw), problems)
 
 
 def _counts_of(segmentation: Any, size_hw: tuple[int, int]) -> str | list[int]:
     if not isinstance(segmentation, dict):
-        raise RunLengthError(
+        raise RleError(
             f"{segmentation!r:.60} is neither a list of polygons nor an object with size and counts"
         )
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(size_hw) and size != list(size_hw[::-1]):
-        raise RunLengthError(f"size is {size!r:.60}, that of the image is {list(size_hw)}")
+        raise RleError(f"size is {size!r:.60}, that of the image is {list(size_hw)}")
     if not isinstance(counts, str | list):
-        raise RunLengthError(f"counts is {counts!r:.60}; a list or a text is wanted")
+        raise RleError(f"counts is {counts!r:.60}; a list or a text is wanted")
     return counts
-
-
-def concatenate_masks(masks: Sequence[Runs], problems: dict[int, str]) -> RunsBatch:
-    """N masks as one batch."""
-    offsets = np.zeros(len(masks) + 1, dtype=np.int64)
-    np.cumsum([len(runs) for runs in masks], out=offsets[1:])
-    return RunsBatch(runs=np.concatenate([_NO_RUNS, *masks]), offsets=offsets, problems=problems)
 
 
 def write_coco(
@@ -449,10 +436,6 @@ def write_coco(
 
 
 def _annotations(block: StoredBlock, first_number: int) -> list[str]:
-    sizes = [image.size_hw for image in block.images]
-    counts = to_coco_compressed_batch(
-        block.runs, block.offsets, np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    )
     boxes_xywh = block.boxes_xyxy.copy()
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
     return [
@@ -475,8 +458,8 @@ def _annotations(block: StoredBlock, first_number: int) -> list[str]:
                 block.image_indices,
                 block.category_ids,
                 block.attribute_ids,
-                sizes,
-                counts,
+                block.masks.sizes_hw.tolist(),
+                to_coco(block.masks),
                 block.areas_px.tolist(),
                 boxes_xywh.tolist(),
                 block.is_crowd,

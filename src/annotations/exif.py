@@ -23,11 +23,11 @@ import numpy as np
 
 from src.annotations.image_files import ImageHeader
 from src.annotations.instances import ImageRecord
+from src.annotations.polygons import from_polygons
 from src.annotations.rows import NO_OBJECT, RowBlock
 from src.errors import InputError
-from src.rle import RunLengthError, Runs, RunsBatch, box_xyxy, check_runs
-from src.rle.coco import from_polygons
-from src.rle.raster import SIDEWAYS, edges_between_columns, turn_points, turn_runs
+from src.rle import ParsedRle, Rle, RleBatch, RleError
+from src.rle.raster import SIDEWAYS, edges_between_columns, turn, turn_points
 
 AUTO, AS_DISPLAYED, AS_STORED = "auto", "as_displayed", "as_stored"
 EXIF_CHOICES = (AUTO, AS_DISPLAYED, AS_STORED)
@@ -161,7 +161,7 @@ class ExifReadings:
         self._evidence: dict[Group, _Evidence] = {}
         self._seen: dict[Group, int] = {}  # EXIF orientation
 
-    def read(self, block: RowBlock, frames: Sequence[Frame | str]) -> RunsBatch:
+    def read(self, block: RowBlock, frames: Sequence[Frame | str]) -> ParsedRle:
         """Give the masks of a block as they lie on the displayed images.
 
         Args:
@@ -181,16 +181,13 @@ class ExifReadings:
         }
         if not rows:
             return block.masks
-        runs, offsets, problems = block.masks
-        masks = np.split(runs, offsets[1:-1])
-        problems = dict(problems)
+        masks, problems = list(block.masks.masks), dict(block.masks.problems)
         for index, frame in rows.items():
             try:
                 masks[index] = self._read_mask(block, index, frame, masks[index])
-            except RunLengthError as error:
-                problems[index], masks[index] = str(error), runs[:0]
-        offsets = np.cumsum([0, *map(len, masks)], dtype=np.int64)
-        return RunsBatch(np.concatenate(masks), offsets, problems)
+            except RleError as error:
+                problems[index] = str(error)
+        return ParsedRle(RleBatch.of(masks), problems)
 
     def reading(self, image_id: str, is_polygon: bool) -> str:
         """Return the reading that this pass takes."""
@@ -198,22 +195,22 @@ class ExifReadings:
             return self.choice
         return (self.decided or {}).get((image_id, is_polygon), AS_DISPLAYED)
 
-    def _read_mask(self, block: RowBlock, index: int, frame: Frame, runs: Runs) -> Runs:
+    def _read_mask(self, block: RowBlock, index: int, frame: Frame, mask: Rle) -> Rle:
         if not frame.grids:
-            raise RunLengthError(_names_other_size(block, index, frame))
+            raise RleError(_names_other_size(block, index, frame))
         polygons = block.hints.polygons[index] if block.hints else None
         group = (frame.record.image_id, polygons is not None)
         self._seen[group] = frame.orientation
         reading = self.reading(*group)
         if reading == _SIDEWAYS_FILE:
-            raise RunLengthError(_describe_sideways(frame))
+            raise RleError(_describe_sideways(frame))
         if self.decided is None:
-            self._note(block, index, frame, runs)
+            self._note(block, index, frame, mask)
         if reading not in frame.grids:  # nothing to turn: as stored is as displayed
             reading = AS_DISPLAYED
-        return _mask_on(frame, reading, runs, polygons)
+        return _mask_on(frame, reading, mask, polygons)
 
-    def _note(self, block: RowBlock, index: int, frame: Frame, runs: Runs) -> None:
+    def _note(self, block: RowBlock, index: int, frame: Frame, mask: Rle) -> None:
         """Take a mask as evidence."""
         hints = block.hints
         polygons = hints.polygons[index] if hints else None
@@ -225,19 +222,18 @@ class ExifReadings:
                 excess_px = _excess_px(polygons, grid_hw)
                 evidence.excess_px[name] = max(evidence.excess_px[name], excess_px)
                 continue
-            check_runs(runs, grid_hw)
+            runs = mask.runs
             in_a_column = runs[runs[:, 1] < max(grid_hw)]  # others say nothing of a height
             evidence.edges_px[name] += edges_between_columns(in_a_column, grid_hw[0])
             short = runs[2 * runs[:, 1] < min(grid_hw)]
             evidence.short_edges_px[name] += edges_between_columns(short, grid_hw[0])
             if hints and (box_xywh := hints.boxes_xywh[index]) is not None:
-                missed_px = box_distance_px(box_xywh, box_xyxy(runs, grid_hw[0]).tolist())
+                box_xyxy = RleBatch.of([Rle(runs, grid_hw)]).boxes_xyxy()[0].tolist()
+                missed_px = box_distance_px(box_xywh, box_xyxy)
                 evidence.boxes_missed[name] += missed_px > BOX_TOLERANCE_PX
         if not evidence.differ and AS_STORED in frame.grids:
-            displayed = _mask_on(frame, AS_DISPLAYED, runs, polygons)
-            evidence.differ = not np.array_equal(
-                displayed, _mask_on(frame, AS_STORED, runs, polygons)
-            )
+            displayed = _mask_on(frame, AS_DISPLAYED, mask, polygons)
+            evidence.differ = displayed != _mask_on(frame, AS_STORED, mask, polygons)
 
     def settle(self, source: str) -> None:
         """Choose the reading of each image and kind of mask by all that a first pass saw.
@@ -347,21 +343,19 @@ class _Pool:
         return next(iter(likely)) if len(likely) == 1 else None
 
 
-def _mask_on(frame: Frame, reading: str, runs: Runs, polygons: Polygons | None) -> Runs:
-    """Give a mask as it lies on the displayed image if this reading of it is right.
+def _mask_on(frame: Frame, reading: str, mask: Rle, polygons: Polygons | None) -> Rle:
+    """Return a mask as it lies on the displayed image if this reading of it is right.
 
     Raises:
-        RunLengthError: it is no mask of such an image.
+        RleError: it is no mask of such an image.
     """
     grid_hw = frame.grids[reading]
     if polygons is not None:
         if reading == AS_STORED:
             polygons = [_turn_polygon(part, grid_hw, frame.orientation) for part in polygons]
         return from_polygons(polygons, frame.record.size_hw)
-    if reading != AS_STORED:
-        return runs
-    check_runs(runs, grid_hw)
-    return turn_runs(runs, grid_hw, frame.orientation)
+    mask = Rle(mask.runs, grid_hw)
+    return turn(mask, frame.orientation) if reading == AS_STORED else mask
 
 
 def _turn_polygon(part: Sequence[float], stored_hw: Size, orientation: int) -> list[float]:

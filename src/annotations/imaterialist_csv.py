@@ -39,7 +39,7 @@ from src.annotations.rows import (
 )
 from src.annotations.store import StoredBlock
 from src.errors import InputError
-from src.rle import format_runs_batch, parse_runs_batch
+from src.rle import format_rle, parse_rle
 
 SIZE_COLUMNS = ("Height", "Width")
 # The row of an image without objects, as in sample_submission.csv (S12).
@@ -240,7 +240,7 @@ class _RowParser:
             category_ids=categories,
             attribute_ids=attributes,
             is_crowd=[False] * len(kept),
-            masks=parse_runs_batch(mask_texts),
+            masks=parse_rle(mask_texts, [image.size_hw for image in images]),
             original=lambda index: _shown(kept[index]),
             bad_rows=bad_rows,
         )
@@ -286,7 +286,7 @@ def write_csv(
         return f"{image_id},{mask_text},{image.height_px},{image.width_px},{tail}\n"
 
     for block in blocks:
-        texts = format_runs_batch(block.runs, block.offsets).to_pylist()
+        texts = format_rle(block.masks)
         objects = zip(block.images, texts, block.category_ids, block.attribute_ids, strict=True)
         file.write(
             "".join(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.rle.algebra import Runs
+from src.rle import RleBatch
 
 RASTER_HW = (512, 512)
 """Height and width of the raster on which the competition compares masks, in pixels."""
@@ -56,7 +56,7 @@ class Instances:
     # (N, 4) pixels, half-open: x_max and y_max are one past the last pixel
     boxes_xyxy: npt.NDArray[np.int32]
     areas_px: npt.NDArray[np.int64]  # (N,)
-    runs: tuple[Runs, ...]  # N arrays of shape (R_i, 2)
+    masks: RleBatch  # N, on the image as displayed
 
     def __len__(self) -> int:
         return len(self.category_ids)

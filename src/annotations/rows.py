@@ -15,7 +15,7 @@ from src.annotations.categories import LARGEST_ID, LabelDescriptions
 from src.annotations.instances import ImageRecord
 from src.errors import InputError, naming_disk_errors
 from src.io import check_output_file, partial_path, refuse_special_file, remove_partial_files
-from src.rle import RunsBatch
+from src.rle import ParsedRle
 
 BLOCK_BYTES = 1 << 20  # about a hundred rows: their arrays fit in a core's cache
 LONGEST_LINE_BYTES = 8 << 20  # a mask of half a million runs
@@ -143,7 +143,7 @@ class RowBlock:
     category_ids: list[int]  # NO_OBJECT where the row only names its image
     attribute_ids: list[tuple[int, ...]]
     is_crowd: list[bool]
-    masks: RunsBatch  # N masks; ``problems`` names those that could not be read
+    masks: ParsedRle  # N masks; ``problems`` names those that could not be read
     original: Callable[[int], str]  # text of the source by position in this block
     bad_rows: list[BadRow] = field(default_factory=list)  # refused by the reader, not among the N
     hints: MaskHints | None = None

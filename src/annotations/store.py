@@ -34,7 +34,8 @@ from src.annotations.image_files import IMAGE_FILES, ImageFile, read_image_files
 from src.annotations.instances import ImageRecord, Instances
 from src.errors import InputError
 from src.io import check_input_file, check_seal, printable, read_json_object, refuse_special_file
-from src.rle import Runs
+from src.rle import RleBatch, Runs
+from src.rle.masks import as_sizes
 
 FORMAT_VERSION = 2
 STORE = "store"
@@ -179,7 +180,7 @@ class AnnotationStore:
             ) from None
 
     def instances(self, index: int) -> Instances:
-        """The objects of one image; runs, boxes and areas are read-only views of the files.
+        """The objects of one image; boxes and areas are read-only views of the files.
 
         Args:
             index: position in ``images``, 0 to len - 1.
@@ -190,7 +191,7 @@ class AnnotationStore:
             attribute_ids=tuple(map(tuple, self.table["attribute_ids"][rows].to_pylist())),
             boxes_xyxy=self._boxes[rows],
             areas_px=self._areas[rows],
-            runs=tuple(self._runs(self._runs_rows[rows])),
+            masks=RleBatch.join(self._runs(self._runs_rows[rows]), self._images[index].size_hw),
         )
 
     def is_crowd(self, index: int) -> npt.NDArray[np.bool_]:
@@ -272,10 +273,19 @@ def runs_views(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int32], Runs]:
     return view(column.offsets, np.int32), view(column.values.values, np.int32).reshape(-1, 2)
 
 
-def mask_digests(runs: Runs, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-    """Return the CRC-32 of each of N masks' runs, given as in ``check_runs_batch``."""
-    data = memoryview(runs.astype(np.int32, copy=False).tobytes())
-    places = (8 * offsets).tolist()  # a run is two numbers of four bytes
+def masks_of(
+    batch: pa.RecordBatch, sizes_hw: npt.NDArray[np.integer] | Sequence[tuple[int, int]]
+) -> RleBatch:
+    """Return the N masks of a record batch of ``runs.arrow``, of images of these sizes."""
+    offsets, runs = runs_views(batch)
+    runs, offsets = runs[offsets[0] : offsets[-1]], offsets - offsets[0]
+    return RleBatch(runs, offsets.astype(np.int64), as_sizes(sizes_hw, len(offsets) - 1))
+
+
+def mask_digests(masks: RleBatch) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of the runs of each of N masks."""
+    data = memoryview(masks.runs.astype(np.int32, copy=False).tobytes())
+    places = (8 * masks.offsets).tolist()  # a run is two numbers of four bytes
     crcs = [zlib.crc32(data[start:end]) for start, end in itertools.pairwise(places)]
     return np.array(crcs, dtype=np.uint32)
 
@@ -420,8 +430,7 @@ class StoredBlock:
     boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open
     areas_px: npt.NDArray[np.int64]  # (N,)
     is_crowd: list[bool]  # N
-    runs: Runs  # (R, 2), all masks one after the other
-    offsets: npt.NDArray[np.int64]  # (N + 1,), mask i has the runs offsets[i] to offsets[i + 1]
+    masks: RleBatch  # N
 
 
 def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
@@ -438,20 +447,19 @@ def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
             reader = pa.ipc.open_file(runs_file)
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
-                offsets, runs = runs_views(batch)
                 rows = table.take(pa.array(in_source_order[first : first + batch.num_rows]))
                 first += batch.num_rows
                 image_indices = rows["image_index"].to_pylist()
+                images = [store.images[index] for index in image_indices]
                 yield StoredBlock(
-                    images=[store.images[index] for index in image_indices],
+                    images=images,
                     image_indices=image_indices,
                     category_ids=rows["category_id"].to_pylist(),
                     attribute_ids=[tuple(ids) for ids in rows["attribute_ids"].to_pylist()],
                     boxes_xyxy=rows["box_xyxy"].flatten().to_numpy().reshape(-1, 4),
                     areas_px=rows["area_px"].to_numpy(),
                     is_crowd=[bool(flag) for flag in rows["is_crowd"].to_pylist()],
-                    runs=runs,
-                    offsets=offsets.astype(np.int64),
+                    masks=masks_of(batch, [image.size_hw for image in images]),
                 )
 
 

@@ -18,12 +18,11 @@ from src.annotations.store import (
     check_batch,
     image_digests,
     mask_digests,
+    masks_of,
     open_table,
-    runs_views,
     view,
 )
 from src.errors import InputError
-from src.rle import areas_px_batch, boxes_xyxy_batch, check_runs_batch
 
 
 def open_store(directory: str | Path) -> AnnotationStore:
@@ -140,21 +139,17 @@ def _check_runs(store: AnnotationStore) -> None:
             check_batch(batch)
         except (OSError, pa.ArrowException, ValueError) as error:
             raise InputError(f"{path}: damaged at record batch {number} ({error})") from error
-        offsets, runs = runs_views(batch)
-        offsets = offsets.astype(np.int64)
-        runs, offsets = runs[offsets[0] : offsets[-1]], offsets - offsets[0]
         starts.append(first)
         chosen = slice(first, first + batch.num_rows)
         if chosen.stop > len(rows):
             break
-        wrong = check_runs_batch(runs, offsets, sizes_hw[chosen])
-        if wrong:
+        masks = masks_of(batch, sizes_hw[chosen])
+        if wrong := masks.problems():
             row = min(wrong)
             raise InputError(f"runs: {wrong[row]} ({path}, row {first + row + 1})")
-        heights = sizes_hw[chosen, 0].astype(np.int32)
         for key, stored, of_masks in (
-            ("box_xyxy", boxes, boxes_xyxy_batch(runs, offsets, heights)),
-            ("area_px", areas, areas_px_batch(runs, offsets)),
+            ("box_xyxy", boxes, masks.boxes_xyxy()),
+            ("area_px", areas, masks.areas_px()),
         ):
             differs = np.flatnonzero((stored[chosen] != of_masks).reshape(len(of_masks), -1).any(1))
             if len(differs):
@@ -164,7 +159,7 @@ def _check_runs(store: AnnotationStore) -> None:
                     f"{stored[chosen][row].tolist()} ({path.with_name('instances.arrow')}, "
                     f"runs_row {first + row})"
                 )
-        digests.append(mask_digests(runs, offsets))
+        digests.append(mask_digests(masks))
         first += batch.num_rows
     if first != len(rows) or starts != list(store.description["runs_batch_starts"]):
         raise InputError(f"{path}: must hold a row for each of the {len(rows)} objects")

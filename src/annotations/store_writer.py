@@ -23,13 +23,7 @@ from src.annotations.store import (
     image_digests,
     mask_digests,
 )
-from src.rle import (
-    Runs,
-    RunsBatch,
-    areas_px_batch,
-    boxes_xyxy_batch,
-    check_runs_batch,
-)
+from src.rle import RleBatch
 
 
 class StoreWriter:
@@ -123,12 +117,11 @@ class StoreWriter:
                 continue
             keep.append(index)
             records.append(record)
-        runs, offsets = select_masks(masks.runs, masks.offsets, keep)
-        heights = np.array([settled[index].height_px for index in keep], dtype=np.int32)
+        masks = masks[keep]
         columns: dict[str, npt.NDArray[Any]] = {
-            "box_xyxy": boxes_xyxy_batch(runs, offsets, heights),
-            "mask_digest": mask_digests(runs, offsets),
-            "area_px": areas_px_batch(runs, offsets),
+            "box_xyxy": masks.boxes_xyxy(),
+            "mask_digest": mask_digests(masks),
+            "area_px": masks.areas_px(),
             "category_id": np.array([block.category_ids[at] for at in keep], dtype=np.int16),
             "is_crowd": np.array([block.is_crowd[at] for at in keep], dtype=np.uint8),
         }
@@ -138,20 +131,19 @@ class StoreWriter:
             frames,
             boxes_xyxy=columns["box_xyxy"],
             areas_px=columns["area_px"],
-            num_runs=np.diff(offsets),
+            num_runs=masks.num_runs,
         )
         attribute_ids = [block.attribute_ids[at] for at in keep]
         stays = self._is_new(records, attribute_ids, columns)
         self.duplicates += int((~stays).sum())
         if not self._drop_duplicates:
             stays[:] = True
-        runs, offsets = select_masks(runs, offsets, np.flatnonzero(stays).tolist())
         for name, column in columns.items():
             self._columns[name].append(column[stays])
         self._numbers += compress((block.numbers[at] for at in keep), stays)
         self._record_of_row += compress(records, stays)
         self._attribute_ids += compress(attribute_ids, stays)
-        return masks_as_arrow(runs, offsets)
+        return masks_as_arrow(masks[stays])
 
     def notes(self) -> list[str]:
         """What a user should know of the masks, a sentence each; complete when all is written."""
@@ -183,22 +175,16 @@ class StoreWriter:
 
     def _check(
         self, block: RowBlock, frames: Sequence[Frame | str]
-    ) -> tuple[list[ImageRecord], RunsBatch, dict[int, str]]:
+    ) -> tuple[list[ImageRecord], RleBatch, dict[int, str]]:
         """The settled image of each row, its mask, and what is wrong with a row, by position."""
-        masks = self._readings.read(block, frames)
-        problems = {
-            index: f"{block.mask_field}: {reason}" for index, reason in masks.problems.items()
-        }
+        masks, wrong = self._readings.read(block, frames)
+        problems = {index: f"{block.mask_field}: {reason}" for index, reason in wrong.items()}
         settled = list(block.images)
         for index, frame in enumerate(frames):
             if isinstance(frame, str):
                 problems.setdefault(index, frame)
             else:
                 settled[index] = frame.record
-        sizes_hw = np.array([image.size_hw for image in settled], dtype=np.int64).reshape(-1, 2)
-        wrong = check_runs_batch(masks.runs, masks.offsets, sizes_hw)
-        for index, reason in wrong.items():
-            problems.setdefault(index, f"{block.mask_field}: {reason}")
         return settled, masks, problems
 
     def _refuse(self, rows: list[BadRow]) -> None:
@@ -339,38 +325,11 @@ class StoreWriter:
         )
 
 
-def masks_as_arrow(runs: Runs, offsets: npt.NDArray[np.int64]) -> pa.RecordBatch:
-    """N concatenated masks as a record batch of ``runs.arrow``, without copying the runs.
-
-    Args:
-        runs: Shape (R, 2).
-        offsets: Shape (N + 1,), mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
-    """
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(runs.reshape(-1)), 2)
-    masks = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat)
-    return pa.record_batch([masks], schema=RUNS_SCHEMA)
-
-
-def select_masks(
-    runs: Runs, offsets: npt.NDArray[np.int64], keep: list[int]
-) -> tuple[Runs, npt.NDArray[np.int64]]:
-    """Some of N concatenated masks.
-
-    Args:
-        runs: Shape (R, 2).
-        offsets: Shape (N + 1,).
-        keep: positions of the masks to keep, ascending.
-
-    Returns:
-        Runs and offsets of the masks kept.
-    """
-    if len(keep) == len(offsets) - 1:
-        return runs, offsets
-    counts = np.diff(offsets)
-    wanted = np.zeros(len(counts), dtype=bool)
-    wanted[keep] = True
-    new_offsets = np.concatenate([[0], np.cumsum(counts[wanted])]).astype(np.int64)
-    return runs[np.repeat(wanted, counts)], new_offsets
+def masks_as_arrow(masks: RleBatch) -> pa.RecordBatch:
+    """Return N masks as a record batch of ``runs.arrow``, without copying the runs."""
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(masks.runs.reshape(-1)), 2)
+    lists = pa.ListArray.from_arrays(pa.array(masks.offsets.astype(np.int32)), flat)
+    return pa.record_batch([lists], schema=RUNS_SCHEMA)
 
 
 def _size(image: ImageRecord) -> str:

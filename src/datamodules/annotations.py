@@ -124,10 +124,9 @@ def _count_vanishing(
     )
     if not len(small):
         return 0
-    runs, is_crowd = store.instances(index).runs, store.is_crowd(index)
-    return sum(
-        not len(resize_nearest(runs[at], size_hw, view_hw)) for at in small if not is_crowd[at]
-    )
+    small = small[~store.is_crowd(index)[small]]
+    resized = resize_nearest(store.instances(index).masks[small], view_hw)
+    return int(np.count_nonzero(resized.num_runs == 0))
 
 
 MOST_FINDINGS = 20

@@ -28,13 +28,11 @@ from src.datamodules.transforms import (
     LEAST_VIEW_PX,
     PixelAugmentation,
     View,
-    boxes_of_runs,
     draw_masks,
     draw_view,
     flip_image,
     resize_image,
     resized_hw,
-    runs_of_view,
 )
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import (
@@ -44,6 +42,7 @@ from src.mmdet_bridge.cascade.samples import (
     make_instances,
     make_sample,
 )
+from src.rle import resize_nearest
 
 
 def read_image(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -239,14 +238,14 @@ class TrainingDataset(Dataset[Sample]):
         """Leave out objects of which resizing left no pixel, and COCO's crowd regions."""
         instances = self.store.instances(store_index)
         single = np.flatnonzero(~self.store.is_crowd(store_index))
-        resized = runs_of_view([instances.runs[number] for number in single], view)
-        visible = [number for number, runs in enumerate(resized) if len(runs)]
-        runs = [resized[number] for number in visible]
+        masks = resize_nearest(instances.masks[single], view.size_hw, flip_horizontal=view.flip)
+        visible = np.flatnonzero(masks.num_runs)
+        masks = masks[visible]
         category_ids = instances.category_ids[single[visible]]
         return make_instances(
             labels=np.array([self._label_of[int(c)] for c in category_ids], dtype=np.int64),
-            boxes_xyxy=boxes_of_runs(runs, view.size_hw),
-            masks=draw_masks(runs, view.size_hw),
+            boxes_xyxy=masks.boxes_xyxy().astype(np.float32),
+            masks=draw_masks(masks, view.size_hw),
         )
 
 

@@ -8,7 +8,7 @@ image no larger than the view needs it.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import albumentations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.errors import InputError
-from src.rle import Runs, box_xyxy, draw, resize_nearest
+from src.rle import RleBatch, draw
 
 
 class PixelAugmentation:
@@ -142,37 +142,9 @@ def flip_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.flip(image, 1), dtype=np.uint8)
 
 
-def runs_of_view(runs: Sequence[Runs], view: View) -> list[Runs]:
-    """Resize masks by nearest to the view's grid, and mirror them where the view is mirrored.
-
-    Args:
-        runs: N masks on an image of ``view.annotated_hw``, each of shape (R_i, 2).
-        view: the view.
-
-    Returns:
-        N masks on an image of ``view.size_hw``, each of shape (S_i, 2); empty where resizing
-        (source index = floor(i * source / target)) left no pixel.
-    """
-    return [
-        resize_nearest(mask, view.annotated_hw, view.size_hw, flip_horizontal=view.flip)
-        for mask in runs
-    ]
-
-
-def draw_masks(runs: Sequence[Runs], size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Draw N masks, shape (N, *size_hw), uint8, 0 or 1."""
-    masks = np.zeros((len(runs), *size_hw), dtype=np.bool_)
-    for mask, mask_runs in zip(masks, runs, strict=True):
-        draw(mask_runs, mask)
-    return masks.view(np.uint8)
-
-
-def boxes_of_runs(runs: Sequence[Runs], size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Return the tightest box of each of N masks.
-
-    Returns:
-        Shape (N, 4), float32: x_min, y_min, x_max, y_max in pixels, half-open (the maxima are one
-        past the last pixel); zeros for an empty mask.
-    """
-    boxes = [box_xyxy(mask, size_hw[0]) for mask in runs]
-    return np.array(boxes, dtype=np.float32).reshape(-1, 4)
+def draw_masks(masks: RleBatch, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Draw N masks of an image of this size, shape (N, *size_hw), uint8, 0 or 1."""
+    bitmaps = np.zeros((len(masks), *size_hw), dtype=np.bool_)
+    for bitmap, mask in zip(bitmaps, masks, strict=True):
+        draw(mask, bitmap)
+    return bitmaps.view(np.uint8)

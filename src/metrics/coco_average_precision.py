@@ -19,8 +19,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from src.annotations.store import AnnotationStore
 from src.errors import InputError
-from src.rle import area_px, box_xyxy, resize_nearest
-from src.rle.coco import to_coco_compressed
+from src.rle import resize_nearest, to_coco
 
 log = logging.getLogger(__name__)
 
@@ -87,32 +86,31 @@ def coco_annotations(
     """
     index = store.index_of(image_id)
     instances = store.instances(index)
-    annotated_hw = store.images[index].size_hw
-    annotations = []
-    for category, mask, is_crowd in zip(
+    masks = instances.masks
+    if store.images[index].size_hw != size_hw:
+        masks = resize_nearest(masks, size_hw)
+    boxes_xywh = masks.boxes_xyxy()
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    columns = zip(
         instances.category_ids.tolist(),
-        instances.runs,
+        boxes_xywh.tolist(),
+        masks.areas_px().tolist(),
         store.is_crowd(index).tolist(),
+        to_coco(masks),
         strict=True,
-    ):
-        runs = mask if annotated_hw == size_hw else resize_nearest(mask, annotated_hw, size_hw)
-        if not len(runs):
-            continue
-        x_min, y_min, x_max, y_max = box_xyxy(runs, size_hw[0]).tolist()
-        annotations.append(
-            {
-                "image_id": index + 1,
-                "category_id": category,
-                "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
-                "area": area_px(runs),
-                "iscrowd": int(is_crowd),
-                "segmentation": {
-                    "size": list(size_hw),
-                    "counts": to_coco_compressed(runs, size_hw),
-                },
-            }
-        )
-    return annotations
+    )
+    return [
+        {
+            "image_id": index + 1,
+            "category_id": category,
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(is_crowd),
+            "segmentation": {"size": list(size_hw), "counts": counts},
+        }
+        for category, box, area, is_crowd, counts in columns
+        if area
+    ]
 
 
 def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> CocoScore:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from src.errors import InputError
 from src.metrics.intervals import Interval, bootstrap_interval
-from src.rle.bitmasks import areas_px, paired_intersections_px
+from src.rle import Bitmasks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ class ImageObjects:
 
     image_id: str
     class_keys: tuple[ClassKey, ...]  # N; objects match only where their keys are equal
-    packed: npt.NDArray[np.uint8]  # (N, H*W//8): see src.rle.bitmasks
+    bitmasks: Bitmasks  # N
 
     def __len__(self) -> int:
         return len(self.class_keys)
@@ -64,7 +64,7 @@ class ImageObjects:
 
 def no_objects(like: ImageObjects) -> ImageObjects:
     """Return an image without objects: the other side of ``like`` where nothing was found."""
-    return ImageObjects(image_id=like.image_id, class_keys=(), packed=like.packed[:0])
+    return ImageObjects(image_id=like.image_id, class_keys=(), bitmasks=like.bitmasks[:0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +158,14 @@ def _pairs_above_half(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Return both indices and the IoU of same-class pairs with IoU > 0.5, in row-major order."""
     rows, columns = np.nonzero(truth_classes[:, None] == prediction_classes[None])
-    truth_px, prediction_px = areas_px(truth.packed)[rows], areas_px(prediction.packed)[columns]
+    truth_px, prediction_px = (
+        truth.bitmasks.areas_px()[rows],
+        prediction.bitmasks.areas_px()[columns],
+    )
     # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
     possible = 2 * np.minimum(truth_px, prediction_px) > np.maximum(truth_px, prediction_px)
     rows, columns = rows[possible], columns[possible]
-    intersections = paired_intersections_px(truth.packed, prediction.packed, rows, columns)
+    intersections = truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
     ious = intersections / (truth_px[possible] + prediction_px[possible] - intersections)
     above = ious > THRESHOLDS[0]
     return rows[above], columns[above], ious[above]

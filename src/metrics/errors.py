@@ -36,7 +36,6 @@ from src.metrics.competition import (
     ImageObjects,
     image_score,
 )
-from src.rle.bitmasks import areas_px, paired_intersections_px
 
 MISSED, DUPLICATE, WRONG_CLASS, BACKGROUND = "missed", "duplicate", "wrong class", "background"
 MASK_BANDS = ((0.1, 0.5), (0.5, 0.65), (0.65, 0.8), (0.8, 0.95))  # above, up to
@@ -88,7 +87,10 @@ def find_errors(
         prediction: predicted objects.
         matches: of the two.
     """
-    true_px, predicted_px = areas_px(truth.packed).tolist(), areas_px(prediction.packed).tolist()
+    true_px, predicted_px = (
+        truth.bitmasks.areas_px().tolist(),
+        prediction.bitmasks.areas_px().tolist(),
+    )
     free_truth = matches.truth_iou == 0
     free_prediction = matches.prediction_iou == 0
     errors = [
@@ -226,8 +228,10 @@ def _overlaps(
         [[key == other for other in prediction.class_keys] for key in truth.class_keys], dtype=bool
     ).reshape(len(truth), len(prediction))
     rows, columns = np.nonzero(np.broadcast_to(free_prediction, same.shape))
-    intersections = paired_intersections_px(truth.packed, prediction.packed, rows, columns)
-    either = areas_px(truth.packed)[rows] + areas_px(prediction.packed)[columns] - intersections
+    intersections = truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
+    either = (
+        truth.bitmasks.areas_px()[rows] + prediction.bitmasks.areas_px()[columns] - intersections
+    )
     ious = intersections / np.maximum(either, 1)
     meant = ious > np.where(same[rows, columns], _MEANT, _FOUND)
     return rows[meant], columns[meant], ious[meant]

@@ -31,8 +31,7 @@ from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.store import AnnotationStore
 from src.io import printable
 from src.metrics.competition import ClassKey, ImageObjects, split_key
-from src.rle import format_runs
-from src.rle.bitmasks import areas_px, pack_resized
+from src.rle import Bitmasks, format_rle
 
 
 class RasterObjects(Mapping[str, ImageObjects]):
@@ -89,10 +88,9 @@ class RasterObjects(Mapping[str, ImageObjects]):
     def __getitem__(self, image_id: str) -> ImageObjects:
         index = self._index_of[image_id]
         instances = self.store.instances(index)
-        size_hw = self.record(image_id).size_hw
-        packed = pack_resized(instances.runs, size_hw, self.raster_hw)
+        masks = Bitmasks.of(instances.masks, self.raster_hw)
         is_empty = instances.areas_px == 0
-        kept = (areas_px(packed) > 0) | is_empty
+        kept = (masks.areas_px() > 0) | is_empty
         self._vanished[image_id] = int(np.count_nonzero(~kept))
         if self.without_filler and len(instances) == 1 and _is_filler(instances):
             self._fillers.add(image_id)
@@ -106,7 +104,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         return ImageObjects(
             image_id=image_id,
             class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
-            packed=packed if kept.all() else packed[kept],
+            bitmasks=masks if kept.all() else masks[kept],
         )
 
     def _empty_to_leave_out(
@@ -178,7 +176,7 @@ def _is_filler(instances: Instances) -> bool:
     """Return whether an image's only detection is the filler row of an image without detections."""
     return (
         instances.category_ids[0] == FILLER_CATEGORY
-        and format_runs(instances.runs[0]) == FILLER_TEXT
+        and format_rle(instances.masks)[0] == FILLER_TEXT
     )
 
 

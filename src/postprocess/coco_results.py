@@ -18,8 +18,7 @@ from src.postprocess.selection import ImageMasks
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.step_counts import StepCounts
 from src.predictions.candidates import Candidates
-from src.rle import Runs
-from src.rle.coco import to_coco_compressed_batch
+from src.rle import to_coco
 
 
 class CompressedMask(TypedDict):
@@ -92,15 +91,7 @@ def coco_results(
             left.category_ids.tolist(),
             boxes_xywh.tolist(),
             left.scores.tolist(),
-            _compressed(masks.rles, candidates.size_hw),
+            to_coco(masks.rles),
             strict=True,
         )
     ]
-
-
-def _compressed(rles: Sequence[Runs], size_hw: tuple[int, int]) -> list[str]:
-    if not rles:
-        return []
-    offsets = np.cumsum([0, *map(len, rles)])
-    sizes_hw = np.broadcast_to(np.array(size_hw), (len(rles), 2))
-    return to_coco_compressed_batch(np.concatenate(rles), offsets, sizes_hw)

@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.instances import RASTER_HW, box_columns
-from src.rle import decode_resized, resize_nearest
-from src.rle.bitmasks import areas_px, to_runs, unpack
-from src.rle.coco import to_coco_compressed
+from src.rle import Bitmasks, decode_resized, resize_nearest, to_coco
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,11 +39,10 @@ class Detections:
     category_ids: npt.NDArray[np.int16]  # (K,)
     scores: npt.NDArray[np.float32]  # (K,) in [0, 1]
     boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) image pixels, as predicted: not of the final mask
-    packed: npt.NDArray[np.uint8]  # (K, H * W / 8): bitmasks of the raster
+    bitmasks: Bitmasks  # K
     # Whether the model run with these settings gives the same. False where the store lacks pairs
     # (its minimum score, its cap on pairs) that the settings ask for.
     is_exact: bool
-    raster_hw: tuple[int, int] = RASTER_HW
     # How many (box, class) pairs each step took, in the order of the steps; EMPTY is the last.
     taken: Mapping[str, int] = field(default_factory=dict)
     size_hw: tuple[int, int] | None = None  # pixels of the image; None: not known
@@ -56,7 +53,7 @@ class Detections:
     @property
     def masks(self) -> npt.NDArray[np.bool_]:
         """Masks on the raster. Shape (K, H, W) bool."""
-        return unpack(self.packed, self.raster_hw)
+        return self.bitmasks.unpack()
 
     def masks_at(self, size_hw: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
         """Return the masks resized from the raster by nearest neighbour, shape (K, h, w) bool.
@@ -65,10 +62,7 @@ class Detections:
             size_hw: Height and width; None: those of the image.
         """
         size_hw = size_hw or self._image_size()
-        resized = [
-            decode_resized(to_runs(row, self.raster_hw), self.raster_hw, size_hw)
-            for row in self.packed
-        ]
+        resized = [decode_resized(mask, size_hw) for mask in self.bitmasks.to_rle()]
         return np.array(resized, dtype=np.bool_).reshape(-1, *size_hw)
 
     def to_coco(self, image_number: int) -> list[dict[str, Any]]:
@@ -82,21 +76,23 @@ class Detections:
         size_hw = self._image_size()
         boxes_xywh = self.boxes_xyxy.astype(np.float64)
         boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-        columns = (self.category_ids.tolist(), boxes_xywh.tolist(), self.scores.tolist())
-        results = []
-        for category, box, score, row in zip(*columns, self.packed, strict=True):
-            rle = resize_nearest(to_runs(row, self.raster_hw), self.raster_hw, size_hw)
-            segmentation = {"size": list(size_hw), "counts": to_coco_compressed(rle, size_hw)}
-            results.append(
-                {
-                    "image_id": image_number,
-                    "category_id": category,
-                    "bbox": box,
-                    "score": score,
-                    "segmentation": segmentation,
-                }
-            )
-        return results
+        columns = zip(
+            self.category_ids.tolist(),
+            boxes_xywh.tolist(),
+            self.scores.tolist(),
+            to_coco(resize_nearest(self.bitmasks.to_rle(), size_hw)),
+            strict=True,
+        )
+        return [
+            {
+                "image_id": image_number,
+                "category_id": category,
+                "bbox": box,
+                "score": score,
+                "segmentation": {"size": list(size_hw), "counts": counts},
+            }
+            for category, box, score, counts in columns
+        ]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each detection; boxes in image pixels, areas in pixels of the raster."""
@@ -104,7 +100,7 @@ class Detections:
 
         columns = {"image_id": self.image_id, "category_id": self.category_ids}
         columns |= {"score": self.scores, **box_columns(self.boxes_xyxy)}
-        return pd.DataFrame({**columns, "area_px": areas_px(self.packed)})
+        return pd.DataFrame({**columns, "area_px": self.bitmasks.areas_px()})
 
     def take(
         self, kept: npt.NDArray[np.bool_] | npt.NDArray[np.integer] | Sequence[int]
@@ -115,7 +111,7 @@ class Detections:
             category_ids=self.category_ids[kept],
             scores=self.scores[kept],
             boxes_xyxy=self.boxes_xyxy[kept],
-            packed=self.packed[kept],
+            bitmasks=self.bitmasks[kept],
         )
 
     def _image_size(self) -> tuple[int, int]:
@@ -131,6 +127,6 @@ def no_detections(image_id: str) -> Detections:
         category_ids=np.zeros(0, dtype=np.int16),
         scores=np.zeros(0, dtype=np.float32),
         boxes_xyxy=np.zeros((0, 4), dtype=np.float32),
-        packed=np.zeros((0, RASTER_HW[0] * RASTER_HW[1] // 8), dtype=np.uint8),
+        bitmasks=Bitmasks.of([], RASTER_HW),
         is_exact=True,
     )

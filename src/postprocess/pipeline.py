@@ -12,7 +12,6 @@ import numpy.typing as npt
 from src.postprocess.detections import EMPTY, Detections
 from src.postprocess.raster import RASTERS, sample_masks
 from src.postprocess.selection import (
-    Bitmasks,
     DrawMasks,
     MaskSet,
     RasterMasks,
@@ -23,13 +22,15 @@ from src.postprocess.settings import PostprocessSettings
 from src.postprocess.step import run_steps
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
+from src.rle import Bitmasks
+from src.rle.bitmasks import Bits
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from src.postprocess.coco_results import CocoResult
 
-Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Bitmasks]
+Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Bits]
 """Bitmasks of some candidates, each with its mask threshold, on the raster of this name."""
 
 
@@ -172,7 +173,7 @@ def draw_bitmasks(
     left = drawn.after(EMPTY, drawn.take(drawn.drawn_masks.areas_px(raster) > 0))
     masks = left.drawn_masks
     assert isinstance(masks, RasterMasks)
-    return left, masks.on[raster]
+    return left, Bitmasks(masks.on[raster], RASTERS[raster](left.candidates.size_hw))
 
 
 def detect(
@@ -185,9 +186,8 @@ def detect(
         category_ids=left.category_ids,
         scores=left.scores,
         boxes_xyxy=left.boxes_xyxy,
-        packed=bitmasks,
+        bitmasks=bitmasks,
         is_exact=left.is_exact,
-        raster_hw=RASTERS[raster](left.candidates.size_hw),
         taken=left.taken,
         size_hw=left.candidates.size_hw,
     )
@@ -198,7 +198,7 @@ def sampler_of(candidates: Candidates) -> Sampler:
 
     def sample(
         indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
-    ) -> Bitmasks:
+    ) -> Bits:
         return sample_masks(
             candidates.mask_probabilities[indices],
             candidates.boxes_xyxy[indices],

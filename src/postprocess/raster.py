@@ -16,9 +16,8 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from src.annotations.instances import RASTER_HW, long_edge_1024
-from src.rle import Runs
-from src.rle.algebra import merge_touching, split_columns
-from src.rle.raster import encode
+from src.rle import RleBatch, encode_window
+from src.rle.masks import NO_RUNS
 
 # Each product of matrices is over in microseconds: threads would cost more than they give, and on
 # cores that others use many times more.
@@ -99,25 +98,20 @@ def sample_runs(
     size_hw: tuple[int, int],
     *,
     mask_threshold: float | npt.NDArray[np.float32],
-) -> tuple[Runs, ...]:
+) -> RleBatch:
     """Masks as mmdet would paste them at the image's size; see ``sample_masks``.
 
     Returns:
-        N maximal run lengths, shapes (R_i, 2) int32; empty where no pixel belongs to the mask.
+        N masks as maximal runs; empty where no pixel belongs to the mask.
     """
-    height = size_hw[0]
-    masks = [np.zeros((0, 2), dtype=np.int32)] * len(boxes_xyxy)
+    masks = [NO_RUNS] * len(boxes_xyxy)
     thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
     for index, columns, rows, probabilities in _windows(
         mask_probabilities, boxes_xyxy, size_hw, size_hw
     ):
         inside = probabilities >= thresholds[index]
-        window_height = inside.shape[1]
-        pieces = split_columns(encode(inside.T), window_height).astype(np.int64)
-        column, row = np.divmod(pieces[:, 0], window_height)
-        starts = (column + columns.start) * height + row + rows.start
-        masks[index] = merge_touching(starts, starts + pieces[:, 1])
-    return tuple(masks)
+        masks[index] = encode_window(inside.T, (rows.start, columns.start), size_hw).runs
+    return RleBatch.join(masks, size_hw)
 
 
 @_one_blas_thread

@@ -13,10 +13,9 @@ import numpy.typing as npt
 from src.postprocess.overlaps import suppress_overlaps
 from src.postprocess.raster import RASTERS
 from src.predictions.candidates import Candidates
-from src.rle import Runs, area_px, resize_nearest, subtract, union
-from src.rle.bitmasks import areas_px
+from src.rle import Rle, RleBatch, resize_nearest, subtract, union
+from src.rle.bitmasks import Bits, areas_px
 
-Bitmasks = npt.NDArray[np.uint8]
 Kept = npt.NDArray[np.bool_] | npt.NDArray[np.integer] | slice
 
 
@@ -44,7 +43,7 @@ DrawMasks = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], MaskSet]
 class RasterMasks(MaskSet):
     """Bitmasks on one raster or more."""
 
-    on: Mapping[str, Bitmasks]  # (K, B) by the name of the raster
+    on: Mapping[str, Bits]  # (K, B) by the name of the raster
 
     def take(self, kept: Kept) -> Self:
         return type(self)({raster: packed[kept] for raster, packed in self.on.items()})
@@ -62,26 +61,23 @@ class RasterMasks(MaskSet):
 class ImageMasks(MaskSet):
     """Masks at the size of the image, as RLE."""
 
-    rles: Sequence[Runs]  # K
+    rles: RleBatch  # K
     size_hw: tuple[int, int]
 
     def take(self, kept: Kept) -> Self:
-        chosen = np.arange(len(self.rles))[kept]
-        return type(self)([self.rles[index] for index in chosen], self.size_hw)
+        return type(self)(self.rles[kept], self.size_hw)
 
     def areas_px(self, raster: str) -> npt.NDArray[np.integer]:
-        raster_hw = RASTERS[raster](self.size_hw)
-        small = [resize_nearest(rle, self.size_hw, raster_hw) for rle in self.rles]
-        return np.array([area_px(rle) for rle in small], dtype=np.int64)
+        return resize_nearest(self.rles, RASTERS[raster](self.size_hw)).areas_px()
 
     def without_overlaps(self, category_ids: npt.NDArray[np.integer]) -> Self:
-        covered: dict[int, Runs] = {}
+        covered: dict[int, Rle] = {}
         result = []
         for category, rle in zip(category_ids.tolist(), self.rles, strict=True):
-            before = covered.get(category, rle[:0])
-            result.append(subtract(rle, before))
-            covered[category] = union(before, rle)
-        return type(self)(result, self.size_hw)
+            before = covered.get(category)
+            result.append(rle if before is None else subtract(rle, before))
+            covered[category] = rle if before is None else union(before, rle)
+        return type(self)(RleBatch.of(result), self.size_hw)
 
 
 def _draw_nothing(indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32]) -> MaskSet:

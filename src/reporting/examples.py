@@ -15,7 +15,6 @@ from PIL import Image
 
 from src.annotations.image_files import read_image_rgb
 from src.annotations.image_names import find_image, is_image_name
-from src.annotations.instances import RASTER_HW
 from src.errors import InputError
 from src.io import write_bytes
 from src.metrics.competition import (
@@ -28,7 +27,6 @@ from src.metrics.competition import (
 )
 from src.metrics.scoring import Comparison
 from src.reporting.drawing import DrawnObject, Rgb, RgbImage, class_colours, draw_side_by_side, fit
-from src.rle.bitmasks import unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,6 @@ def _drawn(
     names: Mapping[ClassKey, str],
     show_iou: bool,
 ) -> tuple[DrawnObject, ...]:
-    masks = unpack(objects.packed, RASTER_HW)
     return tuple(
         DrawnObject(
             mask=mask,
@@ -128,7 +125,9 @@ def _drawn(
             colour=colours[key],
             matched=bool(iou),
         )
-        for key, mask, iou in zip(objects.class_keys, masks, ious.tolist(), strict=True)
+        for key, mask, iou in zip(
+            objects.class_keys, objects.bitmasks.unpack(), ious.tolist(), strict=True
+        )
     )
 
 

@@ -1,21 +1,29 @@
-"""Masks as run lengths, the form in which the project keeps them. One name for what the
-``run_length_*`` files hold.
+"""Run-length encoding (RLE) of masks, the form in which the project keeps them.
 
-All functions take and give ``Runs`` (``instances.py``): shape (R, 2) int32, column-major 0-based
-start and length.
+The pixels of an image are numbered column by column: the one in row y and column x of an image of
+height H is number x * H + y. A mask is the list of its runs of consecutive pixels, each a start and
+a length. So it takes a few kilobytes where the bitmap of a 17-megapixel image takes 17 MB, and
+areas, boxes, intersections and resized masks are read off it. Arrays count starts from 0; the
+competition's RLE strings (``EncodedPixels``) count from 1; COCO's RLE has the lengths of background
+and foreground by turns, as a list or as compressed text.
+
+An ``Rle`` is one mask with the size of its image, an ``RleBatch`` N of them in three arrays; what
+takes ``Masks`` takes a batch or a list of ``Rle``. ``Bitmasks`` are N masks of one raster as bits,
+for counting shared pixels.
 """
 
 from __future__ import annotations
 
-from src.rle.algebra import (
+from src.rle.bitmasks import Bitmasks
+from src.rle.coco import from_coco, from_coco_counts, to_coco
+from src.rle.masks import (
+    Masks,
+    Rle,
+    RleBatch,
+    RleError,
     Runs,
-    area_px,
-    areas_px_batch,
-    box_xyxy,
-    boxes_xyxy_batch,
     intersection_px,
     iou,
-    mirror,
     subtract,
     union,
 )
@@ -24,41 +32,33 @@ from src.rle.raster import (
     decode_resized,
     draw,
     encode,
+    encode_window,
     resize_nearest,
 )
-from src.rle.text import (
-    RunLengthError,
-    RunsBatch,
-    check_runs,
-    check_runs_batch,
-    format_runs,
-    format_runs_batch,
-    parse_runs,
-    parse_runs_batch,
-)
+from src.rle.text import ParsedRle, format_rle, parse_rle, rle_problems
 
 __all__ = [
-    "RunLengthError",
+    "Bitmasks",
+    "Masks",
+    "ParsedRle",
+    "Rle",
+    "RleBatch",
+    "RleError",
     "Runs",
-    "RunsBatch",
-    "area_px",
-    "areas_px_batch",
-    "box_xyxy",
-    "boxes_xyxy_batch",
-    "check_runs",
-    "check_runs_batch",
     "decode",
     "decode_resized",
     "draw",
     "encode",
-    "format_runs",
-    "format_runs_batch",
+    "encode_window",
+    "format_rle",
+    "from_coco",
+    "from_coco_counts",
     "intersection_px",
     "iou",
-    "mirror",
-    "parse_runs",
-    "parse_runs_batch",
+    "parse_rle",
     "resize_nearest",
+    "rle_problems",
     "subtract",
+    "to_coco",
     "union",
 ]

@@ -1,16 +1,12 @@
-"""Read and write COCO's RLE: counts, compressed or not.
+"""Read and write COCO's RLE: counts, the lengths of background and foreground runs by turns.
 
-Masks as COCO's uncompressed counts: the lengths of runs by turns, background first.
-Runs that touch are kept apart by a background run of length zero, so a mask comes back with the
-very runs it had.
+Background comes first. Runs that touch are kept apart by a background run of length zero, so a mask
+comes back with the very runs it had.
 
-Masks as COCO's compressed counts, text that takes one or two characters a run.
-Source: ``rleToString`` and ``rleFrString`` in ``maskApi.c`` of the COCO API. From the fourth on, a
-count is written as its difference to the one two before; a number is written five bits a character,
-lowest first, as the character's code less 48, with 32 added where more follow.
-
-Masks as COCO writes them: counts, compressed counts, polygons; one name for all of it.
-The batch forms take and give the masks of many rows at once, as ``run_lengths`` does.
+Compressed counts are text of one or two characters a run. Source: ``rleToString`` and
+``rleFrString`` in ``maskApi.c`` of the COCO API. From the fourth on, a count is written as its
+difference to the one two before; a number is written five bits a character, lowest first, as the
+character's code less 48, with 32 added where more follow.
 """
 
 from __future__ import annotations
@@ -19,78 +15,133 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
-from src.rle.algebra import Runs
+from src.rle.masks import Masks, Rle, RleBatch, RleError, Runs, Size, as_sizes
 from src.rle.text import (
     BLOCK_RUNS,
     ParsedBlock,
-    RunLengthError,
-    RunsBatch,
+    ParsedRle,
+    Sizes,
     Texts,
     cut_blocks,
     load_words,
     parse_in_blocks,
 )
 
+_MAX_GROUPS = 7  # of five bits: more than any count below 2**31 and its sign take
+_JOINS = [
+    (np.uint64(low), np.uint64(high), np.uint64(shift))
+    for low, high, shift in (
+        (0x001F001F001F001F, 0x03E003E003E003E0, 3),
+        (0x000003FF000003FF, 0x000FFC00000FFC00, 6),
+        (0x00000000000FFFFF, 0x000000FFFFF00000, 12),
+    )
+]
 
-def to_coco_counts(runs: Runs, size_hw: tuple[int, int]) -> list[int]:
-    """Uncompressed COCO counts of a mask.
+
+def from_coco_counts(counts: Sequence[int] | npt.NDArray[np.integer], size_hw: Size) -> Rle:
+    """Return the mask of uncompressed COCO counts.
 
     Args:
-        runs: Shape (R, 2), valid for the image.
+        counts: Lengths of background and foreground runs by turns, background first.
         size_hw: Height and width of the image.
 
     Returns:
-        Lengths of background and object runs by turns, background first; they sum to H * W. A
-        background run of length zero at the end is left out.
-    """
-    counts, _ = counts_batch(runs, np.array([0, len(runs)]), np.array([size_hw]))
-    result: list[int] = counts.tolist() if counts[-1] or len(runs) == 0 else counts[:-1].tolist()
-    return result
-
-
-def from_coco_counts(
-    counts: Sequence[int] | npt.NDArray[np.integer], size_hw: tuple[int, int]
-) -> Runs:
-    """Runs of uncompressed COCO counts.
-
-    Args:
-        counts: Lengths of background and object runs by turns, background first.
-        size_hw: Height and width of the image.
-
-    Returns:
-        Shape (R, 2) int32, without object runs of length zero; runs that a background run of length
-        zero parts are kept apart.
+        A mask without runs of length zero; runs that a background run of length zero parts are kept
+        apart.
 
     Raises:
-        RunLengthError: a count is no whole number or negative, or they do not sum to H * W.
+        RleError: A count is no whole number or negative, or they do not sum to H * W.
     """
     try:
         lengths = np.asarray(counts, dtype=np.int64 if len(counts) == 0 else None)
     except (TypeError, ValueError):
         lengths = np.zeros(())
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
-        raise RunLengthError(f"counts must be a list of whole numbers, got {str(counts)[:60]}")
+        raise RleError(f"counts must be a list of whole numbers, got {str(counts)[:60]}")
     if (lengths < 0).any():
         at = int(np.argmax(lengths < 0))
-        raise RunLengthError(f"count {at + 1} of {len(lengths)} is negative: {lengths[at]}")
+        raise RleError(f"count {at + 1} of {len(lengths)} must be 0 or more, got {lengths[at]}")
     height_px, width_px = size_hw
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     if total != height_px * width_px:
-        raise RunLengthError(
-            f"counts sum to {total}, an image of height {height_px} and width {width_px} has "
-            f"{height_px * width_px}"
+        raise RleError(
+            f"counts must sum to {height_px * width_px} for an image of height {height_px} and "
+            f"width {width_px}, got {total}"
         )
     runs = np.stack([(ends - lengths)[1::2], lengths[1::2]], axis=1)
-    return runs[runs[:, 1] > 0].astype(np.int32)
+    return Rle(runs[runs[:, 1] > 0].astype(np.int32), size_hw)
 
 
-def counts_batch(
+def to_coco(masks: Masks) -> list[str]:
+    """Return the compressed COCO counts of N masks, as in the ``counts`` of a COCO JSON."""
+    batch = RleBatch.of(masks)
+    texts: list[str] = []
+    for begin, end in cut_blocks(ends=batch.offsets[1:] - batch.offsets[0], size=BLOCK_RUNS):
+        block = batch.offsets[begin : end + 1]
+        texts += _compress_block(
+            batch.runs[block[0] : block[-1]], block - block[0], batch.sizes_hw[begin:end]
+        )
+    return texts
+
+
+def from_coco(texts: Texts, sizes_hw: Sizes) -> ParsedRle:
+    """Return the masks of compressed COCO counts.
+
+    Args:
+        texts: N times the ``counts`` of a COCO JSON or of pycocotools.
+        sizes_hw: Height and width of the image of each mask, or of all masks.
+
+    Returns:
+        N masks, in which runs that a background run of length zero parts are kept apart, and the
+        problem of each bad text, whose mask has no runs: a character that the format does not have,
+        a text that ends within a count, a negative count, or counts that do not sum to H * W.
+    """
+    sizes = as_sizes(sizes_hw, len(texts))
+    sizes_px = sizes[:, 0] * sizes[:, 1]
+    return parse_in_blocks(
+        texts,
+        sizes,
+        parse_block=lambda block, first: _expand_block(block, sizes_px[first : first + len(block)]),
+        parse_one=lambda text, row: _expand(text, (int(sizes[row, 0]), int(sizes[row, 1]))),
+    )
+
+
+def _expand(data: bytes, size_hw: Size) -> Runs:
+    """Return the runs of one text, or say what is wrong with it."""
+    codes = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
+    if len(codes) and (codes.min() < 0 or codes.max() > 63):
+        at = int(np.argmax((codes < 0) | (codes > 63)))
+        character = data.decode("utf-8", errors="replace")[at]
+        raise RleError(
+            f"compressed counts: character {at + 1} must be one of '0' to 'o', got {character!r}"
+        )
+    ends = np.flatnonzero(codes < 32)
+    if len(codes) and (len(ends) == 0 or ends[-1] != len(codes) - 1):
+        raise RleError(
+            "compressed counts must end with a whole count, got "
+            f"{len(codes)} characters that end within one"
+        )
+    sizes = np.diff(ends, prepend=-1)
+    if len(sizes) and sizes.max() > _MAX_GROUPS:
+        at = int(np.argmax(sizes > _MAX_GROUPS))
+        raise RleError(f"compressed counts: count {at + 1} must have at most 31 bits, got more")
+    within = np.arange(len(codes)) - np.repeat(ends - sizes + 1, sizes)
+    counts = np.zeros(len(ends), dtype=np.int64)
+    if len(ends):
+        counts = np.add.reduceat((codes & 31) << (5 * within), ends - sizes + 1)
+        counts -= ((codes[ends] >> 4) & 1) << (5 * sizes)
+    # From the fourth on, a count is written as its difference to the one two before.
+    counts[1::2] = np.cumsum(counts[1::2])
+    counts[2::2] = np.cumsum(counts[2::2])
+    return from_coco_counts(counts, size_hw).runs
+
+
+def _counts(
     runs: Runs, offsets: npt.NDArray[np.int64], sizes_hw: npt.NDArray[np.integer]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Counts of N masks in a row, 2 R + 1 of a mask of R runs, and the place of each's first."""
+    """Return the counts of N masks, 2 R + 1 of a mask of R runs, and the place of each's first."""
     sizes_px = np.prod(sizes_hw, axis=1, dtype=np.int64)
     begins = 2 * offsets[:-1] + np.arange(len(sizes_px))
     places = 2 * np.arange(len(runs)) + np.repeat(np.arange(len(sizes_px)), np.diff(offsets))
@@ -107,113 +158,10 @@ def counts_batch(
     return counts, begins
 
 
-_MAX_GROUPS = 7  # of five bits: more than any count below 2**31 and its sign take
-_JOINS = [
-    (np.uint64(low), np.uint64(high), np.uint64(shift))
-    for low, high, shift in (
-        (0x001F001F001F001F, 0x03E003E003E003E0, 3),
-        (0x000003FF000003FF, 0x000FFC00000FFC00, 6),
-        (0x00000000000FFFFF, 0x000000FFFFF00000, 12),
-    )
-]
-
-
-def to_coco_compressed(runs: Runs, size_hw: tuple[int, int]) -> str:
-    """Compressed COCO counts of a mask, as in the ``counts`` of a COCO JSON.
-
-    Args:
-        runs: Shape (R, 2), valid for the image.
-        size_hw: Height and width of the image.
-    """
-    return _compress_block(runs, np.array([0, len(runs)]), np.array([size_hw]))[0]
-
-
-def to_coco_compressed_batch(
-    runs: Runs, offsets: npt.NDArray[np.int64], sizes_hw: npt.NDArray[np.integer]
-) -> list[str]:
-    """Compressed COCO counts of many masks, as :func:`to_coco_compressed` gives one by one.
-
-    Args:
-        runs: Shape (R, 2) int32, the runs of all masks one after the other, each valid.
-        offsets: Shape (N + 1,), mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
-        sizes_hw: Shape (N, 2), height and width of each mask's image.
-    """
-    texts: list[str] = []
-    for begin, end in cut_blocks(ends=offsets[1:] - offsets[0], size=BLOCK_RUNS):
-        block = offsets[begin : end + 1]
-        texts += _compress_block(
-            runs[block[0] : block[-1]], block - block[0], sizes_hw=sizes_hw[begin:end]
-        )
-    return texts
-
-
-def from_coco_compressed(text: str | bytes, size_hw: tuple[int, int]) -> Runs:
-    """Runs of compressed COCO counts.
-
-    Args:
-        text: The ``counts`` of a COCO JSON or of pycocotools.
-        size_hw: Height and width of the image.
-
-    Returns:
-        Shape (R, 2) int32; runs that a background run of length zero parts are kept apart.
-
-    Raises:
-        RunLengthError: a character that the format does not have, a text that ends within a count,
-            a negative count, or counts that do not sum to H * W.
-    """
-    data = text.encode("utf-8") if isinstance(text, str) else text
-    codes = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
-    if len(codes) and (codes.min() < 0 or codes.max() > 63):
-        at = int(np.argmax((codes < 0) | (codes > 63)))
-        character = data.decode("utf-8", errors="replace")[at]
-        raise RunLengthError(
-            f"compressed counts: character {at + 1} is {character!r}, legal are '0' to 'o'"
-        )
-    ends = np.flatnonzero(codes < 32)
-    if len(codes) and (len(ends) == 0 or ends[-1] != len(codes) - 1):
-        raise RunLengthError(
-            f"compressed counts: the text of {len(codes)} characters ends within a count"
-        )
-    sizes = np.diff(ends, prepend=-1)
-    if len(sizes) and sizes.max() > _MAX_GROUPS:
-        at = int(np.argmax(sizes > _MAX_GROUPS))
-        raise RunLengthError(f"compressed counts: count {at + 1} has more than 31 bits")
-    within = np.arange(len(codes)) - np.repeat(ends - sizes + 1, sizes)
-    counts = np.zeros(len(ends), dtype=np.int64)
-    if len(ends):
-        counts = np.add.reduceat((codes & 31) << (5 * within), ends - sizes + 1)
-        counts -= ((codes[ends] >> 4) & 1) << (5 * sizes)
-    # From the fourth on, a count is written as its difference to the one two before.
-    counts[1::2] = np.cumsum(counts[1::2])
-    counts[2::2] = np.cumsum(counts[2::2])
-    return from_coco_counts(counts, size_hw)
-
-
-def from_coco_compressed_batch(texts: Texts, sizes_hw: npt.NDArray[np.integer]) -> RunsBatch:
-    """Runs of many compressed COCO counts, as :func:`from_coco_compressed` gives one by one.
-
-    Args:
-        texts: N texts.
-        sizes_hw: Shape (N, 2), height and width of each mask's image.
-
-    Returns:
-        Runs, offsets and problems. A text that :func:`from_coco_compressed` refuses gives no runs,
-        and its message in ``problems``; the other masks are unharmed.
-    """
-    sizes_px = np.prod(sizes_hw, axis=1, dtype=np.int64)
-    return parse_in_blocks(
-        texts,
-        parse_block=lambda block, first: _expand_block(block, sizes_px[first : first + len(block)]),
-        parse_one=lambda text, row: from_coco_compressed(
-            text, (int(sizes_hw[row, 0]), int(sizes_hw[row, 1]))
-        ),
-    )
-
-
 def _compress_block(
     runs: Runs, offsets: npt.NDArray[np.int64], sizes_hw: npt.NDArray[np.integer]
 ) -> list[str]:
-    counts, begins = counts_batch(runs, offsets, sizes_hw)
+    counts, begins = _counts(runs, offsets, sizes_hw)
     deltas = counts.copy()
     deltas[2:] -= counts[:-2]
     for place in range(3):  # the first three of a mask are written as they are
@@ -286,80 +234,7 @@ def _expand_block(block: list[bytes], sizes_px: npt.NDArray[np.int64]) -> Parsed
 def _accumulate(
     values: npt.NDArray[np.int64], firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
 ) -> None:
-    """Running sums along the first axis, in place, begun anew at the first of each segment."""
+    """Replace values by their running sums along the first axis, begun anew in each segment."""
     np.cumsum(values, axis=0, out=values)
     before = np.concatenate([np.zeros((1, *values.shape[1:]), dtype=np.int64), values])[firsts]
     values -= np.repeat(before, sizes, axis=0)
-
-
-__all__ = [
-    "from_coco_compressed",
-    "from_coco_compressed_batch",
-    "from_coco_counts",
-    "from_polygons",
-    "to_coco_compressed",
-    "to_coco_compressed_batch",
-    "to_coco_counts",
-]
-
-_FARTHEST_PX = 100_000  # pycocotools walks along every edge, also where no image is
-
-
-LEAST_COORDINATES = 6  # of a polygon: three points
-
-
-def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Runs:
-    """Maximal runs of the union of polygons, rasterised by pycocotools as in every COCO tool.
-
-    Args:
-        polygons: Each ``[x1, y1, x2, y2, ...]`` in pixels. One of fewer than three points has no
-            area and is left out where another one has three.
-        size_hw: Height and width of the image.
-
-    Raises:
-        RunLengthError: a polygon that is no list of numbers or of an odd number of them, none of
-            three points, or a coordinate that is not finite or far beyond any image; or all
-            coordinates lie within 0 and 1, as those divided by width and height do.
-    """
-    height_px, width_px = size_hw
-    checked = []
-    too_short: str | None = None
-    for index, polygon in enumerate(polygons):
-        name = f"polygon {index + 1} of {len(polygons)}"
-        try:
-            coordinates = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise RunLengthError(
-                f"{name} holds a coordinate that is no number: {str(polygon)[:60]}"
-            ) from None
-        if coordinates.ndim != 1:
-            raise RunLengthError(f"{name} is not one list of coordinates: {str(polygon)[:60]}")
-        is_short = len(coordinates) < LEAST_COORDINATES
-        if len(coordinates) % 2 or is_short:
-            problem = (
-                f"{name} has {len(coordinates)} coordinates; legal are x1, y1, x2, y2, ... of at "
-                "least 3 points"
-            )
-            if len(coordinates) % 2:
-                raise RunLengthError(problem)
-            too_short = too_short or problem
-        outside = np.flatnonzero(~(np.abs(coordinates) <= _FARTHEST_PX))
-        if len(outside):
-            raise RunLengthError(
-                f"{name}: coordinate {outside[0] + 1} is {coordinates[outside[0]]:g}; legal are "
-                f"-{_FARTHEST_PX} to {_FARTHEST_PX}"
-            )
-        if not is_short:
-            checked.append(coordinates.tolist())
-    if not checked:
-        if too_short is not None:
-            raise RunLengthError(too_short)
-        return np.zeros((0, 2), dtype=np.int32)
-    if all(0 <= coordinate <= 1 for polygon in checked for coordinate in polygon):
-        raise RunLengthError(
-            "coordinates must be in pixels, got none outside of 0 to 1 "
-            f"({str(checked[0][:4])[1:-1]}, ...): multiply x by the image's width and y by its "
-            "height"
-        )
-    merged = coco_mask.merge(coco_mask.frPyObjects(checked, height_px, width_px))
-    return from_coco_compressed(merged["counts"], size_hw)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,61 +21,26 @@ from src.annotations.sources import default_labels, detect_format
 from src.errors import InputError
 from src.io import refuse_special_file
 from src.postprocess.raster import RASTERS
-from src.rle import Runs, check_runs_batch, parse_runs_batch
-from src.rle.algebra import merge_touching
-from src.rle.bitmasks import intersections_px, pack_runs
+from src.rle import Bitmasks, Rle, RleBatch, Runs, parse_rle, rle_problems
+from src.rle.masks import merge_intervals
 from src.submission.formats import FORMATS, LEGAL_CATEGORIES, SubmissionFormat, format_named
 
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
-
-def run_problems(text: str, pixels: int) -> list[str]:
-    """Return every problem of one ``EncodedPixels``, a sentence a kind, with its first place.
+def mask_problems(text: str, size_hw: tuple[int, int]) -> list[str]:
+    """Return everything that is wrong with one ``EncodedPixels``, the first of each kind.
 
     Args:
         text: ``start length start length ...``, starts counted from 1.
-        pixels: Of the raster; 0: not known.
+        size_hw: Height and width of the raster.
 
     Returns:
         Nothing where the text is a mask with a pixel.
     """
-    tokens = text.split()
-    if not tokens:
+    if not text.strip():
         return ["the mask is empty; an image without objects has the row `1 1` of class 23"]
     found: dict[str, list[str]] = {}
-    values: list[int | None] = []
-    for place, token in enumerate(tokens, start=1):
-        is_number = _WHOLE_NUMBER.fullmatch(token) is not None
-        values.append(int(token) if is_number else None)
-        if not is_number:
-            shown = token if len(token) <= 40 else token[:40] + "..."
-            problem = f"value {place} of {len(tokens)} is {shown!r}, not a whole number"
-            found.setdefault("text", []).append(problem)
-    if len(tokens) % 2:
-        problem = f"an odd number of values, {len(tokens)}: each start needs a length"
-        found.setdefault("odd", []).append(problem)
-    runs = [
-        (number, start, length)
-        for number, (start, length) in enumerate(zip(values[::2], values[1::2], strict=False), 1)
-        if start is not None and length is not None
-    ]
-    for number, start, length in runs:
-        name = f"run {number} (start {start}, length {length})"
-        if start < 1:
-            found.setdefault("start", []).append(f"{name}: the start is below 1")
-        if length < 1:
-            found.setdefault("length", []).append(f"{name}: the length is below 1")
-        elif pixels and start + length - 1 > pixels:
-            problem = f"{name} ends past the raster, which has {pixels} pixels"
-            found.setdefault("outside", []).append(problem)
-    for (before, start, length), (number, next_start, next_length) in pairwise(runs):
-        name = f"run {number} (start {next_start}, length {next_length})"
-        previous = f"run {before} (start {start}, length {length})"
-        if next_start < start:
-            problem = f"{name} starts before {previous}; starts must ascend"
-            found.setdefault("descends", []).append(problem)
-        elif next_start < start + length:
-            found.setdefault("overlaps", []).append(f"{name} overlaps {previous}")
+    for kind, problem in rle_problems(text, size_hw):
+        found.setdefault(kind, []).append(problem)
     return [
         problems[0] + (f" (and {len(problems) - 1} more such)" if len(problems) > 1 else "")
         for problems in found.values()
@@ -103,38 +67,28 @@ class MaskCollector:
 
     _keys: list[tuple[str, int]] = field(default_factory=list)
     _groups: dict[tuple[str, int], int] = field(default_factory=dict)
-    _group_pixels: list[int] = field(default_factory=list)
+    _group_sizes_hw: list[tuple[int, int]] = field(default_factory=list)
     _runs: list[Runs] = field(default_factory=list)
     _counts: list[npt.NDArray[np.int64]] = field(default_factory=list)
     _mask_groups: list[int] = field(default_factory=list)
     _rows: list[int] = field(default_factory=list)
 
-    def add(
-        self,
-        *,
-        runs: Runs,
-        offsets: npt.NDArray[np.int64],
-        rows: Sequence[int],
-        keys: Sequence[tuple[str, int]],
-        pixels: Sequence[int],
-    ) -> None:
+    def add(self, masks: RleBatch, *, rows: Sequence[int], keys: Sequence[tuple[str, int]]) -> None:
         """Add N masks.
 
         Args:
-            runs: The runs of all, one after the other; need not ascend nor lie on the raster.
-            offsets: Shape (N + 1,).
+            masks: Runs of each need not ascend nor lie on its raster.
             rows: N numbers of rows.
             keys: N pairs of image and category; masks of a pair must be disjoint.
-            pixels: N sizes of rasters.
         """
-        self._runs.append(runs)
-        self._counts.append(np.diff(offsets))
+        self._runs.append(masks.runs)
+        self._counts.append(masks.num_runs)
         self._rows.extend(rows)
-        for key, count in zip(keys, pixels, strict=True):
+        for key, (height, width) in zip(keys, masks.sizes_hw.tolist(), strict=True):
             group = self._groups.setdefault(key, len(self._groups))
             if group == len(self._keys):
                 self._keys.append(key)
-                self._group_pixels.append(count)
+                self._group_sizes_hw.append((height, width))
             self._mask_groups.append(group)
 
     def overlaps(self) -> list[Overlap]:
@@ -149,12 +103,12 @@ class MaskCollector:
         for group in _groups_with_overlaps(runs, np.repeat(groups, counts)).tolist():
             image_id, category = self._keys[group]
             masks = np.flatnonzero(groups == group)
-            limit = self._group_pixels[group]
-            drawn = pack_runs(
-                [_as_mask(runs[offsets[mask] : offsets[mask + 1]], limit) for mask in masks],
-                (limit, 1),
+            raster_hw = self._group_sizes_hw[group]
+            drawn = Bitmasks.of(
+                [_as_mask(runs[offsets[mask] : offsets[mask + 1]], raster_hw) for mask in masks],
+                raster_hw,
             )
-            shared = np.triu(intersections_px(drawn, drawn), k=1)
+            shared = np.triu(drawn.intersections_px(drawn), k=1)
             in_file = [self._rows[mask] for mask in masks]
             overlaps += [
                 Overlap(image_id, category, in_file[later], in_file[earlier], int(px))
@@ -174,14 +128,15 @@ def _groups_with_overlaps(runs: Runs, groups: npt.NDArray[np.int64]) -> npt.NDAr
     return np.unique(groups[1:][shares])
 
 
-def _as_mask(runs: Runs, pixels: int) -> Runs:
-    """Return runs in any order as valid ones, cut to the raster."""
+def _as_mask(runs: Runs, raster_hw: tuple[int, int]) -> Rle:
+    """Return runs in any order as a valid mask, cut to the raster."""
+    pixels = raster_hw[0] * raster_hw[1]
     starts = np.clip(runs[:, 0].astype(np.int64), 0, pixels)
     ends = np.clip(runs[:, 0].astype(np.int64) + runs[:, 1], 0, pixels)
     order = np.argsort(starts, kind="stable")
     starts, ends = starts[order], np.maximum.accumulate(ends[order])
     starts[1:] = np.maximum(starts[1:], ends[:-1])
-    return merge_touching(starts[ends > starts], ends[ends > starts])
+    return merge_intervals(starts, ends, raster_hw)[0]
 
 
 _ID = re.compile(r"[0-9]{1,9}")
@@ -266,7 +221,7 @@ class _Reader:
         self._label_problems = cache(self._problems_of)
         self._category = cache(self._category_of)
         self._spelling = cache(self._spelling_problem)
-        self._pixels = cache(self._count_pixels)
+        self._raster_hw = cache(self._raster_of)
 
     def read(self, lines: Lines) -> None:
         """Check the next lines of the file."""
@@ -376,20 +331,16 @@ class _Reader:
     def _check_masks(self, numbers: list[int], rows: list[dict[str, str]]) -> None:
         names = [row["ImageId"] for row in rows]
         texts = [row["EncodedPixels"] for row in rows]
-        pixels = [self._pixels(name) for name in names]
-        batch = parse_runs_batch(texts)
-        sizes_hw = np.stack([np.array(pixels), np.ones(len(pixels), dtype=np.int64)], axis=1)
-        bad = {index for index, text in enumerate(texts) if not text.strip()}
-        bad |= batch.problems.keys() | check_runs_batch(batch.runs, batch.offsets, sizes_hw).keys()
-        for index in sorted(bad):
-            for reason in run_problems(texts[index], pixels[index]):
+        sizes_hw = [self._raster_hw(name) for name in names]
+        masks, problems = parse_rle(texts, sizes_hw)
+        empty = {index for index, text in enumerate(texts) if not text.strip()}
+        for index in sorted(empty | problems.keys()):
+            for reason in mask_problems(texts[index], sizes_hw[index]):
                 self._add(numbers[index], names[index], reason)
         self._masks.add(
-            runs=batch.runs,
-            offsets=batch.offsets,
+            masks,
             rows=numbers,
             keys=[(row["ImageId"], self._category(*self._label(row))) for row in rows],
-            pixels=pixels,
         )
 
     def _category_of(self, *label: str) -> int:
@@ -419,11 +370,10 @@ class _Reader:
             problems.append(f"the attributes {','.join(attributes)} do not ascend")
         return problems
 
-    def _count_pixels(self, image_id: str) -> int:
-        """Count the pixels of an image's raster."""
+    def _raster_of(self, image_id: str) -> tuple[int, int]:
+        """Return height and width of an image's raster."""
         largest = (LONG_EDGE_PX, LONG_EDGE_PX)
-        height, width = RASTERS[self._format.raster](self._sizes_hw.get(image_id, largest))
-        return height * width
+        return RASTERS[self._format.raster](self._sizes_hw.get(image_id, largest))
 
 
 def validate_submission(

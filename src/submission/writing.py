@@ -12,8 +12,7 @@ from src.errors import InputError
 from src.io import atomic_path
 from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
-from src.rle import format_runs_batch
-from src.rle.bitmasks import to_runs_batch
+from src.rle import format_rle
 from src.submission.formats import FORMATS, LEGAL_CATEGORIES, SubmissionFormat
 
 
@@ -75,7 +74,7 @@ def _rows(
         raise InputError(
             f"{objects.image_id}: category {illegal[0]} in a submission, where 0 to 45 are legal"
         )
-    texts = format_runs_batch(*to_runs_batch(objects.packed, objects.raster_hw)).to_pylist()
+    texts = format_rle(objects.bitmasks.to_rle())
     return [
         (name, text, *written_as.label(category))
         for text, category in zip(texts, categories, strict=True)
@@ -86,5 +85,5 @@ def _add(report: SubmissionReport, objects: Detections) -> None:
     report.images += 1
     report.objects += len(objects)
     report.empty_images += not len(objects)
-    report.overlapping_images += has_overlaps(objects.category_ids, objects.packed)
+    report.overlapping_images += has_overlaps(objects.category_ids, objects.bitmasks.bits)
     report.inexact_images += not objects.is_exact

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, write_label_descriptions
-from src.rle import Runs, decode, format_runs_batch
+from src.rle import RleBatch, decode, format_rle
+from src.rle.masks import NO_RUNS, as_sizes
 from src.synthetic.dataset import CSV_HEADER
 from src.synthetic.files import claim_output, write_whole
 from src.synthetic.geometry import Points
@@ -127,8 +128,7 @@ def _lines(task: tuple[CsvRequest, int]) -> list[bytes]:
             tails.append(f"{height},{width},{label}")
             edges.append(item.edges[:, order] * grow + move)
             sizes.append((height, width))
-    runs, offsets = edges_to_runs(edges, sizes)
-    texts = format_runs_batch(runs, offsets).to_pylist()
+    texts = format_rle(masks_of_edges(edges, sizes))
     return [
         f"{head},{text},{tail}\n".encode()
         for head, text, tail in zip(heads, texts, tails, strict=True)
@@ -151,8 +151,8 @@ def _templates(seed: int) -> tuple[_Template, ...]:
         size_hw = random_size(rng, _TEMPLATE_EDGE_PX)
         scene = random_scene(rng, size_hw, 0.5, 0.5)
         objects = tuple(
-            _Outlined(kind, attributes, _edges(decode(runs, size_hw)))
-            for kind, attributes, runs in visible_objects(scene)
+            _Outlined(kind, attributes, _edges(decode(mask)))
+            for kind, attributes, mask in visible_objects(scene)
         )
         templates.append(_Template(size_hw, objects))
     return tuple(templates)
@@ -173,9 +173,9 @@ def outline_edges(outlines: Sequence[Points]) -> npt.NDArray[np.float64]:
     )
 
 
-def edges_to_runs(
+def masks_of_edges(
     edges: Sequence[npt.NDArray[np.float64]], sizes_hw: Sequence[tuple[int, int]]
-) -> tuple[Runs, npt.NDArray[np.int64]]:
+) -> RleBatch:
     """The pixels whose centres lie within outlines (even-odd), column by column.
 
     Outlines that do not cross give masks that do not overlap, and nested ones nested masks: the
@@ -185,9 +185,6 @@ def edges_to_runs(
         edges: of each object, shape (E, 4) as ``outline_edges`` gives them: px, pixel centres at
             whole numbers.
         sizes_hw: of the image of each object; what lies outside is cut off.
-
-    Returns:
-        The runs of all objects, shape (R, 2), and where each object's begin, shape (N + 1,).
     """
     height, width = np.asarray(sizes_hw, dtype=np.int64).reshape(-1, 2).T
     owner = np.repeat(np.arange(len(edges)), [len(lines) for lines in edges])
@@ -205,9 +202,9 @@ def edges_to_runs(
     filled = stops > starts
     starts, stops = starts[filled], stops[filled]
     if len(starts) == 0:
-        return np.zeros((0, 2), dtype=np.int32), np.zeros(len(edges) + 1, dtype=np.int64)
+        return RleBatch.join([NO_RUNS] * len(edges), sizes_hw)
     apart = starts[1:] > stops[:-1]  # runs that touch are one
     starts, stops = starts[np.insert(apart, 0, True)], stops[np.append(apart, True)]
     offsets = np.searchsorted(starts, np.arange(len(edges) + 1) << _PIXEL_BITS)
     runs = np.stack([starts & ((1 << _PIXEL_BITS) - 1), stops - starts], axis=1).astype(np.int32)
-    return runs, offsets.astype(np.int64)
+    return RleBatch(runs, offsets.astype(np.int64), as_sizes(sizes_hw, len(edges)))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from src.rle import Runs
+from src.rle import Rle
 from src.synthetic.backdrop import paint_backdrop
 from src.synthetic.kinds import Kind
 from src.synthetic.masks import visible_objects
@@ -25,7 +25,7 @@ class ImageObject:
 
     kind: Kind
     attributes: tuple[int, ...]
-    runs: Runs
+    mask: Rle
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def draw_image(
     image = paint(rng, scene)
     found = visible_objects(scene)
     objects = tuple(
-        ImageObject(kind, attributes, runs)
-        for kind, attributes, runs in found
+        ImageObject(kind, attributes, mask)
+        for kind, attributes, mask in found
         if kind in categories
     )
     return Image(_develop(rng, image, scene.size_hw), objects)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from src.rle import Runs, encode
+from src.rle import Rle, encode_window
 from src.synthetic.figure import Figure
 from src.synthetic.geometry import Points
 from src.synthetic.kinds import Kind
@@ -32,7 +32,7 @@ class _Found:
     whole_px: float  # area if nothing hid it
 
 
-def visible_objects(scene: Scene) -> list[tuple[Kind, tuple[int, ...], Runs]]:
+def visible_objects(scene: Scene) -> list[tuple[Kind, tuple[int, ...], Rle]]:
     """Kind, attributes and visible pixels of every object of a scene.
 
     Pieces hide what was drawn before them, whoever they belong to. A garment is all its pieces,
@@ -61,7 +61,7 @@ def visible_objects(scene: Scene) -> list[tuple[Kind, tuple[int, ...], Runs]]:
     least = max(_SMALLEST_PX, _SMALLEST_SHARE * height * width)
     kept = [_visible(item, least) for item in found]
     return [
-        (item.kind, item.attributes, window_runs(item.mask, item.corner_xy, scene.size_hw))
+        (item.kind, item.attributes, encode_window(item.mask, item.corner_xy[::-1], scene.size_hw))
         for item, keep in zip(found, kept, strict=True)
         if keep and kept[item.host]
     ]
@@ -154,27 +154,3 @@ def _make_disjoint(found: list[_Found]) -> None:
 def _visible(item: _Found, least_px: float) -> bool:
     area = int(np.count_nonzero(item.mask))
     return area >= least_px and area >= _LEAST_VISIBLE * item.whole_px
-
-
-def window_runs(
-    mask: npt.NDArray[np.bool_], corner_xy: tuple[int, int], size_hw: tuple[int, int]
-) -> Runs:
-    """Runs in the whole image of a mask of one window of it.
-
-    Args:
-        mask: shape (h, w).
-        corner_xy: the window's upper left pixel.
-        size_hw: of the image.
-    """
-    height = size_hw[0]
-    x0, y0 = corner_xy
-    if mask.shape[0] == height:
-        runs = encode(mask)
-        runs[:, 0] += x0 * height
-        return runs
-    padded = np.zeros((mask.shape[0] + 1, mask.shape[1]), dtype=bool)  # no run crosses columns
-    padded[:-1] = mask
-    runs = encode(padded)
-    column, row = np.divmod(runs[:, 0], padded.shape[0])
-    runs[:, 0] = (column + x0) * height + row + y0
-    return runs

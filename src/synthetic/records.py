@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from src.rle import format_runs
+from src.rle import format_rle
 from src.synthetic.image import draw_image
 from src.synthetic.kinds import LAST_GARMENT_WITH_ATTRIBUTES, Kind
 from src.synthetic.request import ImageRequest
@@ -77,9 +77,10 @@ def draw_record(
     if transposed and may_transpose:
         height, width = width, height
     rows = []
-    for item in drawn.objects:
+    texts = format_rle([item.mask for item in drawn.objects])
+    for item, text in zip(drawn.objects, texts, strict=True):
         label = class_id(rng, item.kind, item.attributes, request.attributes_share)
-        rows.append(f"{name},{format_runs(item.runs)},{height},{width},{label}")
+        rows.append(f"{name},{text},{height},{width},{label}")
     jpeg = _encode_jpeg(drawn.image, gray, orientation, quality)
     return ImageRecord(name, jpeg, tuple(rows))
 

@@ -200,7 +200,7 @@ class EvaluatedImage:
             predicted = ImageObjects(
                 image_id=self._candidates.image_id,
                 class_keys=(category,) * len(left),
-                packed=bitmasks,
+                bitmasks=bitmasks,
             )
             truth = self._truth_of_category.get(category, no_objects(predicted))
             self._matches[key] = CategoryMatches(
@@ -217,6 +217,6 @@ def _by_category(objects: ImageObjects) -> dict[ClassKey, ImageObjects]:
     for place, key in enumerate(objects.class_keys):
         places.setdefault(key, []).append(place)
     return {
-        key: ImageObjects(objects.image_id, (key,) * len(at), objects.packed[at])
+        key: ImageObjects(objects.image_id, (key,) * len(at), objects.bitmasks[at])
         for key, at in places.items()
     }

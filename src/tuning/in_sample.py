@@ -92,7 +92,7 @@ def image_digest(truth: ImageObjects) -> bytes:
     """
     objects = sorted(
         str(split_key(key)[0]).encode() + mask.tobytes()
-        for key, mask in zip(truth.class_keys, truth.packed, strict=True)
+        for key, mask in zip(truth.class_keys, truth.bitmasks.bits, strict=True)
     )
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in objects or [truth.image_id.encode()]:

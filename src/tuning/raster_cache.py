@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.postprocess.pipeline import Sampler
-from src.postprocess.selection import Bitmasks
+from src.rle.bitmasks import Bits
 
 Key = tuple[Hashable, ...]
 
@@ -20,7 +20,7 @@ class _Window:
     """The part of a bitmask that is not zero."""
 
     first: int  # byte
-    content: Bitmasks
+    content: Bits
     row_bytes: int  # of the whole mask
 
 
@@ -43,7 +43,7 @@ class RasterCache:
 
         def sample(
             indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
-        ) -> Bitmasks:
+        ) -> Bits:
             keys: list[Key] = [
                 (image_id, raster, index, threshold)
                 for index, threshold in zip(indices.tolist(), thresholds.tolist(), strict=True)
@@ -77,13 +77,13 @@ class RasterCache:
         ]
 
     def add(
-        self, image_id: str, raster: str, indices: Sequence[int], threshold: float, packed: Bitmasks
+        self, image_id: str, raster: str, indices: Sequence[int], threshold: float, packed: Bits
     ) -> None:
         """Keep the masks of these candidates. Shape (N, B)."""
         for index, mask in zip(indices, packed, strict=True):
             self._keep((image_id, raster, index, threshold), mask)
 
-    def _keep(self, key: Key, mask: Bitmasks) -> None:
+    def _keep(self, key: Key, mask: Bits) -> None:
         words = np.flatnonzero(mask.view(np.uint64))  # rasters are whole numbers of words
         first, last = (8 * int(words[0]), 8 * int(words[-1]) + 8) if len(words) else (0, 0)
         window = _Window(first, mask[first:last].copy(), len(mask))

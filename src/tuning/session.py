@@ -91,9 +91,9 @@ class _Remembered(Mapping[str, ImageObjects]):
         if image_id in self._kept:
             return self._kept[image_id]
         objects = self._objects[image_id]
-        if objects.packed.nbytes <= self._room_bytes:
+        if objects.bitmasks.bits.nbytes <= self._room_bytes:
             self._kept[image_id] = objects
-            self._room_bytes -= objects.packed.nbytes
+            self._room_bytes -= objects.bitmasks.bits.nbytes
         return objects
 
 

@@ -12,10 +12,9 @@ from src.metrics.competition import ImageObjects
 from src.metrics.inputs import class_keys
 from src.postprocess.detections import Detections
 from src.postprocess.step_counts import StepCounts
-from src.rle import parse_runs
-from src.rle.bitmasks import pack_runs
+from src.rle import Bitmasks, parse_rle
 
-_FILLER_MASK = pack_runs([parse_runs(FILLER_TEXT)], RASTER_HW)
+_FILLER_MASK = Bitmasks.of(parse_rle([FILLER_TEXT], RASTER_HW).masks, RASTER_HW)
 
 
 def as_submitted(
@@ -32,16 +31,17 @@ def as_submitted(
     Raises:
         ValueError: The masks are on another raster.
     """
-    if detections.raster_hw != RASTER_HW:
+    raster_hw = detections.bitmasks.raster_hw
+    if raster_hw != RASTER_HW:
         raise ValueError(
-            f"masks must be on the raster {RASTER_HW} to be scored, got {detections.raster_hw} "
+            f"masks must be on the raster {RASTER_HW} to be scored, got {raster_hw} "
             f"({detections.image_id})"
         )
     if with_filler and not len(detections):
         return filler(detections.image_id, use_attributes=use_attributes)
     categories = detections.category_ids.tolist()
     keys = class_keys(categories, [()] * len(categories), use_attributes)
-    return ImageObjects(detections.image_id, tuple(keys), detections.packed)
+    return ImageObjects(detections.image_id, tuple(keys), detections.bitmasks)
 
 
 def filler(image_id: str, *, use_attributes: bool = False) -> ImageObjects:

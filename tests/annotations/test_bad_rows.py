@@ -24,14 +24,38 @@ INSIDE = "must be a path relative to the image folder and inside it"
 
 # (row, the image as far as it can be read, what is said)
 BAD_ROWS = [
-    ("b.jpg,1 2 3,5,4,6", "b.jpg", "EncodedPixels: an odd number of values, 3"),
-    ("b.jpg,1 2 19 3,5,4,6", "b.jpg", "EncodedPixels: run 2 (start 19, length 3) ends past the"),
-    ("b.jpg,10 3 1 2,5,4,6", "b.jpg", "EncodedPixels: run 2 (start 1, length 2) descends"),
-    ("b.jpg,1 5 3 4,5,4,6", "b.jpg", "EncodedPixels: run 2 (start 3, length 4) overlaps run 1"),
-    ("b.jpg,1 0,5,4,6", "b.jpg", "EncodedPixels: value 2 of 2, the length 0, is below 1"),
-    ("b.jpg,4 -2,5,4,6", "b.jpg", "EncodedPixels: value 2 of 2, the length -2, is below 1"),
-    ("b.jpg,0 2,5,4,6", "b.jpg", "EncodedPixels: value 1 of 2, the start 0, is below 1"),
-    ("b.jpg,1 two,5,4,6", "b.jpg", "EncodedPixels: value 2 of 2 is 'two', not a whole number"),
+    (
+        "b.jpg,1 2 3,5,4,6",
+        "b.jpg",
+        "EncodedPixels: the number of values must be even, a length for each start, got 3",
+    ),
+    (
+        "b.jpg,1 2 19 3,5,4,6",
+        "b.jpg",
+        "EncodedPixels: run 2 (start 19, length 3) must end by pixel 20",
+    ),
+    ("b.jpg,10 3 1 2,5,4,6", "b.jpg", "EncodedPixels: run 2 (start 1, length 2) must start after"),
+    (
+        "b.jpg,1 5 3 4,5,4,6",
+        "b.jpg",
+        "EncodedPixels: run 2 (start 3, length 4) must not overlap run 1",
+    ),
+    (
+        "b.jpg,1 0,5,4,6",
+        "b.jpg",
+        "EncodedPixels: run 1 (start 1, length 0) must have a length of 1",
+    ),
+    (
+        "b.jpg,4 -2,5,4,6",
+        "b.jpg",
+        "EncodedPixels: run 1 (start 4, length -2) must have a length of 1",
+    ),
+    (
+        "b.jpg,0 2,5,4,6",
+        "b.jpg",
+        "EncodedPixels: run 1 (start 0, length 2) must start at 1 or later",
+    ),
+    ("b.jpg,1 two,5,4,6", "b.jpg", "EncodedPixels: value 2 must be a whole number, got 'two'"),
     ("b.jpg,1 2,5,4,46", "b.jpg", "unknown category 46; 0 to 45 are legal"),
     ("b.jpg,1 2,5,4,shoe", "b.jpg", "category is 'shoe'; a whole number from 0 to 32767"),
     ("b.jpg,1 2,5,4,-1", "b.jpg", "category is -1; it must be from 0 to 32767"),

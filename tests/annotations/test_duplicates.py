@@ -50,7 +50,7 @@ def test_duplicates_are_counted_and_dropped(tmp_path, source):
     assert f"{NOTE}=drop: 2" in report.notes
     store = open_store(tmp_path / "a.store")
     assert [len(store.instances(at)) for at in range(len(store))] == [6, 1]
-    runs = [runs.tolist() for runs in store.instances(0).runs]
+    runs = [mask.runs.tolist() for mask in store.instances(0).masks]
     assert runs == [[[0, 2]], [[0, 2]], [[0, 2]], [[0, 3]], [], []]
 
 
@@ -113,7 +113,7 @@ def test_a_polygon_of_fewer_than_three_points_is_dropped(tmp_path, short):
     }
     path.write_text(json.dumps(content))
     report = build_store(path, tmp_path / "a.store")
-    first, second = AnnotationStore(tmp_path / "a.store").instances(0).runs
+    first, second = AnnotationStore(tmp_path / "a.store").instances(0).masks
     np.testing.assert_array_equal(first, second)
     assert (
         "polygons of fewer than three points, left out of instances that have others: 2"

@@ -51,10 +51,7 @@ def read(source, images, directory, **options):
 
 
 def worst_overlap(store, points):
-    masks = [
-        decode(store.instances(index).runs[0], image.size_hw)
-        for index, image in enumerate(store.images)
-    ]
+    masks = [decode(store.instances(index).masks[0]) for index, image in enumerate(store.images)]
     return min(overlap(mask, drawn(points)) for mask in masks)
 
 
@@ -162,7 +159,7 @@ def test_a_box_decides_where_columns_cannot(tmp_path, images):
     assert (height, width) == (72, 120)
     counts = encode(column)
     segmentation = {"size": [height, width], "counts": [0]}
-    start, length = counts[0].tolist()
+    start, length = counts.runs[0].tolist()
     segmentation["counts"] = [start, length, height * width - start - length]
     content = {
         "images": [{"id": 1, "file_name": "o6.jpg", "height": height, "width": width}],
@@ -180,7 +177,7 @@ def test_a_box_decides_where_columns_cannot(tmp_path, images):
     source = tmp_path / "a.json"
     source.write_text(json.dumps(content))
     store, _ = read(source, images, tmp_path / "a.store")
-    mask = decode(store.instances(0).runs[0], store.images[0].size_hw)
+    mask = decode(store.instances(0).masks[0])
     assert (stored(mask, 6) == column).all()
     del content["annotations"][0]["bbox"]
     source.write_text(json.dumps(content))
@@ -213,14 +210,14 @@ def test_masks_of_half_the_size(tmp_path, images):
     small = drawn(LONG_GARMENT)[::2, ::2]
     for made_on in ("as_displayed", "as_stored"):
         mask = stored(small, 8) if made_on == "as_stored" else small
-        runs = " ".join(f"{start + 1} {length}" for start, length in encode(mask).tolist())
+        runs = " ".join(f"{start + 1} {length}" for start, length in encode(mask).runs.tolist())
         source = tmp_path / "a.csv"
         source.write_text(
             "ImageId,EncodedPixels,Height,Width,ClassId\n"
             f"o8.jpg,{runs},{mask.shape[0]},{mask.shape[1]},6\n"
         )
         store, _ = read(source, images, tmp_path / "a.store")
-        assert (decode(store.instances(0).runs[0], store.images[0].size_hw) == small).all()
+        assert (decode(store.instances(0).masks[0]) == small).all()
 
 
 def test_a_size_of_the_mask_that_is_the_images_exchanged(tmp_path, images):

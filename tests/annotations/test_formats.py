@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from src.annotations.formats import convert, detect_format
 from src.annotations.store import AnnotationStore
 from src.errors import InputError
-from src.rle import format_runs
+from src.rle import format_rle
 from tests.helpers.annotation_files import (
     HEADER_2019,
     HEADER_2020,
@@ -19,7 +19,7 @@ from tests.helpers.annotation_files import (
     read_rows,
     write_lines,
 )
-from tests.helpers.masks import many_examples, runs_with_size
+from tests.helpers.masks import many_examples, masks
 from tests.helpers.real_data import real_data
 
 ROWS_2019 = [
@@ -122,13 +122,14 @@ def test_any_rows_come_back(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("formats")
     rows = []
     for number in range(data.draw(st.integers(1, 5))):
-        runs, (height, width) = data.draw(runs_with_size())
+        mask = data.draw(masks())
+        height, width = mask.size_hw
         labels = [
             data.draw(st.integers(0, 45)),
             *data.draw(st.lists(st.integers(0, 91), max_size=3)),
         ]
         rows.append(
-            f"{number}.jpg,{format_runs(runs)},{height},{width},{'_'.join(map(str, labels))}"
+            f"{number}.jpg,{format_rle([mask])[0]},{height},{width},{'_'.join(map(str, labels))}"
         )
     source = write_lines(folder / "rows.csv", HEADER_2019, *rows)
     convert(source, folder / "o.json")

@@ -44,7 +44,7 @@ def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, images):
         ("small.jpg", (30, 20), (15, 10), False),
     ]
     objects = store.instances(store.index_of("sideways.jpg"))
-    assert_array_equal(objects.runs[0], [[34, 20], [64, 20], [94, 20], [124, 20]])
+    assert_array_equal(objects.masks[0].runs, [[34, 20], [64, 20], [94, 20], [124, 20]])
     bitmap = bitmap_of("35 20 65 20 95 20 125 20", height=30, width=20)
     rows, columns = bitmap.nonzero()
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -64,7 +64,7 @@ def test_size_of_the_image_wins_a_vote(tmp_path, images):
     report = build_store(source, tmp_path / "a.store", images_directory=images, on_bad_rows="skip")
     store = AnnotationStore(tmp_path / "a.store")
     assert store.images[0].size_hw == (30, 20)
-    assert [runs.tolist() for runs in store.instances(0).runs] == [[[0, 7]], [[0, 8]]]
+    assert [mask.runs.tolist() for mask in store.instances(0).masks] == [[[0, 7]], [[0, 8]]]
     assert [row["place"] for row in read_rows(report.skipped_file)] == ["row 2", "row 3"]
 
 

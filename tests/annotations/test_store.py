@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
 from src.annotations.formats import convert
@@ -26,7 +25,7 @@ from tests.helpers.annotation_files import (
     read_rows,
     write_lines,
 )
-from tests.helpers.masks import many_examples, runs_by_pixel_loop
+from tests.helpers.masks import many_examples, rle_by_pixel_loop
 
 ROWS = [
     "b.jpg,1 2 10 3,5,4,6_13_2",
@@ -58,12 +57,12 @@ def test_store_holds_what_the_rows_say(tmp_path, source):
     b = store.instances(1)
     assert b.category_ids.tolist() == [6, 0]
     assert b.attribute_ids == ((13, 2), ())
-    assert [runs.tolist() for runs in b.runs] == [[[0, 2], [9, 3]], [[19, 1]]]
+    assert [mask.runs.tolist() for mask in b.masks] == [[[0, 2], [9, 3]], [[19, 1]]]
     assert b.boxes_xyxy.tolist() == [[0, 0, 3, 5], [3, 4, 4, 5]]
     assert b.areas_px.tolist() == [5, 1]
     a = store.instances(0)
     assert a.category_ids.tolist() == [31, 32, 31]
-    assert a.runs[1].shape == (0, 2)
+    assert a.masks[1].runs.shape == (0, 2)
     assert a.boxes_xyxy[1].tolist() == [0, 0, 0, 0]
     assert len(store.instances(3)) == 0
     assert store.is_crowd(0).tolist() == [False] * 3
@@ -75,10 +74,10 @@ def test_views_are_typed_and_mapped(tmp_path, source):
     assert objects.category_ids.dtype == np.int16
     assert objects.boxes_xyxy.dtype == np.int32
     assert objects.areas_px.dtype == np.int64
-    for array in (objects.category_ids, objects.boxes_xyxy, objects.areas_px, *objects.runs):
+    for array in (objects.category_ids, objects.boxes_xyxy, objects.areas_px):
         assert not array.flags.owndata
         assert not array.flags.writeable
-    assert objects.runs[0].dtype == np.int32
+    assert objects.masks.runs.dtype == np.int32
 
 
 @settings(many_examples, max_examples=40)
@@ -91,7 +90,7 @@ def test_any_rows_in_any_order(tmp_path_factory, data):
         name = data.draw(st.sampled_from(sorted(sizes)))
         height, width = sizes[name]
         bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
-        runs = runs_by_pixel_loop(np.array(bits).reshape(width, height).T)
+        runs = rle_by_pixel_loop(np.array(bits).reshape(width, height).T).runs
         text = " ".join(f"{start + 1} {length}" for start, length in runs.tolist())
         rows.append((name, text, height, width, data.draw(st.integers(0, 45))))
     source = write_lines(
@@ -104,11 +103,11 @@ def test_any_rows_in_any_order(tmp_path_factory, data):
         objects = store.instances(index)
         expected = [row for row in rows if row[0] == image.image_id]
         assert objects.category_ids.tolist() == [row[4] for row in expected]
-        for row, runs, box, area in zip(
-            expected, objects.runs, objects.boxes_xyxy, objects.areas_px, strict=True
+        for row, mask, box, area in zip(
+            expected, objects.masks, objects.boxes_xyxy, objects.areas_px, strict=True
         ):
             bitmap = bitmap_of(row[1], height=row[2], width=row[3])
-            assert_array_equal(runs, runs_by_pixel_loop(bitmap))
+            assert mask == rle_by_pixel_loop(bitmap)
             assert area == bitmap.sum()
             ys, xs = bitmap.nonzero()
             limits = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(xs) else [0] * 4
@@ -122,7 +121,7 @@ def test_many_blocks(tmp_path, monkeypatch):
     build_store(source, tmp_path / "a.store")
     store = AnnotationStore(tmp_path / "a.store")
     assert len(store.description["runs_batch_starts"]) > 20
-    starts = [runs[0, 0] for runs in store.instances(3).runs]
+    starts = [mask.runs[0, 0] for mask in store.instances(3).masks]
     assert starts == list(range(3, 300, 7))
     random.Random(0).shuffle(rows)
     shuffled = write_lines(tmp_path / "shuffled.csv", HEADER_2019, *rows)

@@ -35,7 +35,7 @@ from src import (
 from src.cli.postprocess import main as postprocess_main
 from src.compare import main as compare_main
 from src.export_coco import main as export_main
-from src.rle import format_runs
+from src.rle import format_rle
 from src.score import main as score_main
 from tests.helpers.candidates import make_candidates
 
@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             found = postprocess(make_image(number), rules)
             masks, categories = found.masks_at(), found.category_ids.tolist()
             for mask, category in zip(masks, categories, strict=True):
-                rows.writerow([str(number), format_runs(encode(mask)), *SIZE_HW, category])
+                rows.writerow([str(number), format_rle([encode(mask)])[0], *SIZE_HW, category])
         rows.writerow([str(NUM_IMAGES - 1), "1 5", *SIZE_HW, 23])
         rows.writerow(["elsewhere", "1 5000", *SIZE_HW, 3])
     return folder

@@ -181,8 +181,8 @@ def test_dataset_pickles_small_and_shares_the_store(data: Data):
     assert len(pickle.dumps(dataset)) < 10_000
     assert len(pickle.dumps(large)) - len(pickle.dumps(dataset)) < 10_000 * 8 + 100
     first, copy = dataset.store.instances(3), pickle.loads(pickle.dumps(dataset)).store.instances(3)
-    assert not first.runs[0].flags.owndata
-    assert not copy.runs[0].flags.owndata
+    assert not first.boxes_xyxy.flags.owndata
+    assert not copy.boxes_xyxy.flags.owndata
 
 
 def test_objects_without_a_pixel_left_and_crowds_are_dropped(tmp_path):

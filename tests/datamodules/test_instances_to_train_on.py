@@ -13,7 +13,7 @@ from src.annotations.store_builder import build_store
 from src.datamodules.annotations import indices_to_train_on
 from src.errors import InputError
 from src.rle import encode
-from src.rle.coco import to_coco_counts
+from tests.helpers.masks import coco_counts
 
 SIZE_HW = (100, 200)
 
@@ -23,7 +23,7 @@ def rle(*boxes) -> dict:
     mask = np.zeros(SIZE_HW, dtype=bool)
     for y, x, height, width in boxes:
         mask[y : y + height, x : x + width] = True
-    return {"size": list(SIZE_HW), "counts": to_coco_counts(encode(mask), SIZE_HW)}
+    return {"size": list(SIZE_HW), "counts": coco_counts(encode(mask))}
 
 
 SQUARE = {"segmentation": rle((10, 10, 40, 40))}

@@ -8,16 +8,13 @@ from hypothesis import strategies as st
 from mmcv.image import rescale_size
 
 from src.datamodules.transforms import (
-    View,
-    boxes_of_runs,
     draw_masks,
     draw_view,
     flip_image,
     resize_image,
     resized_hw,
-    runs_of_view,
 )
-from src.rle import encode, mirror
+from src.rle import RleBatch, encode, resize_nearest
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 60))
 
@@ -114,13 +111,11 @@ def test_flip_probability_ends(probability, flipped):
 @given(source=sizes, target=sizes, flip=st.booleans(), seed=st.integers(0, 2**31))
 def test_masks_are_nearest_resized_bitmaps_and_boxes_fit_them(source, target, flip, seed):
     bitmaps = random_masks(source, seed)
-    view = View(annotated_hw=source, size_hw=target, flip=flip, pixel_seed=0)
-    runs = runs_of_view([encode(bitmap) for bitmap in bitmaps], view)
-    masks = draw_masks(runs, target)
+    resized = resize_nearest([encode(bitmap) for bitmap in bitmaps], target, flip_horizontal=flip)
+    masks = draw_masks(resized, target)
     assert masks.dtype == np.uint8
-    assert [len(mask) > 0 for mask in runs] == masks.any(axis=(1, 2)).tolist()
-    boxes = boxes_of_runs(runs, target)
-    assert boxes.dtype == np.float32
+    assert (resized.num_runs > 0).tolist() == masks.any(axis=(1, 2)).tolist()
+    boxes = resized.boxes_xyxy()
     for bitmap, mask, box in zip(bitmaps, masks, boxes, strict=True):
         expected = nearest(bitmap, target)
         expected = expected[:, ::-1] if flip else expected
@@ -128,17 +123,19 @@ def test_masks_are_nearest_resized_bitmaps_and_boxes_fit_them(source, target, fl
         assert box.tolist() == box_by_loop(expected)
 
 
+def flipped(masks: RleBatch) -> RleBatch:
+    """The masks of the flipped image."""
+    return resize_nearest(masks, masks.size_hw, flip_horizontal=True)
+
+
 @settings(deadline=None)
 @given(size=sizes, seed=st.integers(0, 2**31))
 def test_mirrored_twin_gives_mirrored_masks_and_boxes(size, seed):
-    runs = [encode(bitmap) for bitmap in random_masks(size, seed)]
-    twins = [mirror(mask, size) for mask in runs]
-    plain = View(annotated_hw=size, size_hw=size, flip=False, pixel_seed=0)
-    flipped = View(annotated_hw=size, size_hw=size, flip=True, pixel_seed=0)
-    for twin, mask in zip(runs_of_view(twins, flipped), runs_of_view(runs, plain), strict=True):
-        np.testing.assert_array_equal(twin, mask)
-    boxes = boxes_of_runs(runs_of_view(runs, plain), size)
-    mirrored = boxes_of_runs(runs_of_view(twins, plain), size)
+    masks = RleBatch.of([encode(bitmap) for bitmap in random_masks(size, seed)])
+    twins = flipped(masks)
+    assert resize_nearest(twins, size, flip_horizontal=True) == resize_nearest(masks, size)
+    boxes = masks.boxes_xyxy()
+    mirrored = twins.boxes_xyxy()
     filled = boxes[:, 2] > 0
     np.testing.assert_array_equal(mirrored[filled, 0], size[1] - boxes[filled, 2])
     np.testing.assert_array_equal(mirrored[filled, 2], size[1] - boxes[filled, 0])
@@ -153,23 +150,22 @@ def test_mirrored_twin_at_every_size(source, target, seed):
     same where no span holds two columns: at the source's width and whole multiples of it.
     """
     bitmaps = random_masks(source, seed)
-    twins = [mirror(encode(bitmap), source) for bitmap in bitmaps]
-    flipped = View(annotated_hw=source, size_hw=target, flip=True, pixel_seed=0)
-    found = draw_masks(runs_of_view(twins, flipped), target)
+    masks = RleBatch.of([encode(bitmap) for bitmap in bitmaps])
+    twins = flipped(masks)
+    found = draw_masks(resize_nearest(twins, target, flip_horizontal=True), target)
     rows = np.arange(target[0]) * source[0] // target[0]
     last_columns = -(-np.arange(1, target[1] + 1) * source[1] // target[1]) - 1
     np.testing.assert_array_equal(found, bitmaps[:, rows][:, :, last_columns])
     if target[1] % source[1] == 0:
-        plain = View(annotated_hw=source, size_hw=target, flip=False, pixel_seed=0)
-        runs = runs_of_view([encode(bitmap) for bitmap in bitmaps], plain)
-        np.testing.assert_array_equal(found, draw_masks(runs, target))
+        plain = draw_masks(resize_nearest(masks, target), target)
+        np.testing.assert_array_equal(found, plain)
 
 
 def test_no_masks():
-    view = View(annotated_hw=(9, 9), size_hw=(4, 5), flip=True, pixel_seed=0)
-    assert runs_of_view([], view) == []
-    assert draw_masks([], (4, 5)).shape == (0, 4, 5)
-    assert boxes_of_runs([], (4, 5)).shape == (0, 4)
+    masks = resize_nearest([], (4, 5), flip_horizontal=True)
+    assert len(masks) == 0
+    assert draw_masks(masks, (4, 5)).shape == (0, 4, 5)
+    assert masks.boxes_xyxy().shape == (0, 4)
 
 
 def test_image_is_resized_bilinearly_and_mirrored():

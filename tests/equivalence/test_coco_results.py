@@ -21,8 +21,7 @@ from src.postprocess.coco_results import CocoResult, coco_results
 from src.postprocess.pipeline import postprocess
 from src.postprocess.raster import sample_runs
 from src.predictions.candidates import Candidates
-from src.rle import decode
-from src.rle.coco import from_coco_compressed
+from src.rle import decode, from_coco
 from tests.helpers.candidates import make_boxes, make_candidates, make_masks, make_settings
 from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
 from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, predict_with_mmdet
@@ -111,9 +110,7 @@ def results_of(candidates: list[Candidates], **changes: Any) -> list[list[CocoRe
 
 def drawn(result: CocoResult) -> np.ndarray:
     height, width = result["segmentation"]["size"]
-    return decode(
-        from_coco_compressed(result["segmentation"]["counts"], (height, width)), (height, width)
-    )
+    return decode(from_coco([result["segmentation"]["counts"]], (height, width)).masks[0])
 
 
 def test_results_are_those_that_mmdet_writes(
@@ -180,12 +177,12 @@ def test_masks_at_image_size_are_those_that_mmdet_pastes(
     boxes[0] = np.array([-0.1, -0.1, 1.1, 1.1]) * np.tile(size_hw[::-1], 2)  # all of the image
     boxes[1] = -80, -90, size_hw[1] / 2, size_hw[0] / 2
     runs = sample_runs(masks, boxes, size_hw, mask_threshold=threshold)
-    assert runs[0].tolist() == [[0, size_hw[0] * size_hw[1]]]
+    assert runs[0].runs.tolist() == [[0, size_hw[0] * size_hw[1]]]
     for mask, box, found in zip(masks, boxes, runs, strict=True):
         probabilities = paste(mask, box, size_hw)
-        different = decode(found, size_hw) != (probabilities >= np.float32(threshold))
+        different = decode(found) != (probabilities >= np.float32(threshold))
         assert (np.abs(probabilities[different] - threshold) <= UNDECIDED).all()
-        assert (found[1:, 0] > found[:-1].sum(axis=1)).all()  # maximal: no two runs touch
+        assert (found.runs[1:, 0] > found.runs[:-1].sum(axis=1)).all()  # maximal: no two runs touch
 
 
 def test_overlaps_and_small_objects_follow_the_settings() -> None:
@@ -199,8 +196,7 @@ def test_overlaps_and_small_objects_follow_the_settings() -> None:
     assert len(found) == len(expected) > 10
     assert [result["category_id"] for result in found] == expected.category_ids.tolist()
     assert [result["score"] for result in found] == expected.scores.tolist()
-    for result, packed in zip(found, expected.packed, strict=True):
-        pixels = np.unpackbits(packed, bitorder="little").astype(bool).reshape(512, 512).T
+    for result, pixels in zip(found, expected.bitmasks.unpack(), strict=True):
         assert np.array_equal(drawn(result), pixels)
     assert {result["image_id"] for result in found} == {9}
 

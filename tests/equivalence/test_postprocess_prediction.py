@@ -14,7 +14,7 @@ from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.postprocess.pipeline import postprocess
 from src.postprocess.raster import RASTER_HW
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.rle.bitmasks import areas_px, intersections_px, pack, unpack
+from src.rle import Bitmasks
 from tests.helpers.candidates import make_settings
 from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
 from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, paste_and_shrink, predict_with_mmdet
@@ -63,7 +63,7 @@ def test_objects_scores_and_masks_are_those_of_mmdet(
     for index, wanted in enumerate(predict_with_mmdet(detector, score, iou, mask)):
         candidates = store.candidates(index)
         found = postprocess(candidates, settings, label_category_ids=store.category_ids)
-        masks = shrink(wanted.masks.numpy())
+        masks = shrink(wanted.bitmasks.numpy())
         there = masks.any(axis=(1, 2))  # an object without a pixel is none
         assert found.is_exact
         assert there.sum() >= 10
@@ -71,7 +71,7 @@ def test_objects_scores_and_masks_are_those_of_mmdet(
         assert np.array_equal(found.boxes_xyxy, wanted.bboxes.numpy()[there])
         labels = wanted.labels.numpy()[there]
         assert np.array_equal(found.category_ids, np.array(CATEGORY_IDS)[labels])
-        for drawn, full in zip(unpack(found.packed, RASTER_HW), masks[there], strict=True):
+        for drawn, full in zip(found.bitmasks.unpack(), masks[there], strict=True):
             if not np.array_equal(drawn, full):
                 check_undecided(candidates, drawn != full, mask)
 
@@ -94,11 +94,11 @@ def test_half_precision_changes_masks_by_less_than_a_thousandth(
             make_settings(score_threshold=0.3, nms_iou_threshold=0.3, mask_threshold=0.45),
             label_category_ids=store.category_ids,
         )
-        masks = shrink(wanted.masks.numpy())
-        full = pack(masks[masks.any(axis=(1, 2))])
+        masks = shrink(wanted.bitmasks.numpy())
+        full = Bitmasks.pack(masks[masks.any(axis=(1, 2))])
         assert np.array_equal(found.scores, wanted.scores.numpy()[masks.any(axis=(1, 2))])
-        shared = intersections_px(found.packed, full).diagonal()
-        union = areas_px(found.packed) + areas_px(full) - shared
+        shared = found.bitmasks.intersections_px(full).diagonal()
+        union = found.bitmasks.areas_px() + full.areas_px() - shared
         large = union >= 1000
         assert large.sum() >= 5
         assert (1 - shared[large] / union[large]).max() < 1e-3

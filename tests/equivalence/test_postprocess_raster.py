@@ -9,7 +9,7 @@ import torch.nn.functional
 
 from src.annotations.instances import RASTER_HW, long_edge_1024
 from src.postprocess.raster import sample_masks, sample_masks_at
-from src.rle.bitmasks import unpack
+from src.rle import Bitmasks
 from tests.helpers.candidates import make_boxes, make_masks
 from tests.helpers.mmdet_results import paste_and_shrink
 
@@ -21,7 +21,7 @@ def check_equal(
 ) -> int:
     """Compare all pixels; returns how many belong to a mask."""
     packed = sample_masks(masks, boxes, size_hw, mask_threshold=threshold)
-    found = unpack(packed, RASTER_HW)
+    found = Bitmasks(packed, RASTER_HW).unpack()
     pixels = 0
     for mask, box, drawn in zip(masks, boxes, found, strict=True):
         probabilities = paste_and_shrink(mask, box, size_hw)
@@ -139,7 +139,8 @@ def test_equal_to_torchs_sampling_on_images_of_10_000_pixels(
     boxes = make_boxes(random, 8, size_hw, relative_size=0.3)
     boxes[0] = 0, 0, size_hw[1], size_hw[0]
     boxes[1] = -30.5, -20.25, size_hw[1] + 17, size_hw[0] / 3
-    found = unpack(sample_masks(masks, boxes, size_hw, mask_threshold=threshold), RASTER_HW)
+    found = sample_masks(masks, boxes, size_hw, mask_threshold=threshold)
+    found = Bitmasks(found, RASTER_HW).unpack()
     assert found.sum() > 10_000
     for mask, box, drawn in zip(masks, boxes, found, strict=True):
         probabilities = sampled_by_torch(mask, box, size_hw, RASTER_HW)
@@ -167,7 +168,7 @@ def test_raster_of_2020(size_hw: tuple[int, int], raster_hw: tuple[int, int]) ->
     boxes = make_boxes(random, 4, size_hw, relative_size=0.6)
     packed = sample_masks(masks, boxes, size_hw, mask_threshold=0.5, raster_hw=raster_hw)
     assert packed.shape == (4, raster_hw[0] * raster_hw[1] // 8)
-    for mask, box, drawn in zip(masks, boxes, unpack(packed, raster_hw), strict=True):
+    for mask, box, drawn in zip(masks, boxes, Bitmasks(packed, raster_hw).unpack(), strict=True):
         probabilities = sampled_by_torch(mask, box, size_hw, raster_hw)
         different = drawn != (probabilities >= np.float32(0.5))
         assert (np.abs(probabilities[different] - 0.5) <= UNDECIDED).all()

@@ -138,7 +138,7 @@ def set_first(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         ("images.arrow", set_first("image_id", "01.jpg"), r"image_id must ascend, .* row 2\)"),
         ("images.arrow", set_first("height_px", 0), r"height_px is 0; it must be from 1"),
         ("images.arrow", set_first("height_px", 2**30), r"height_px 1073741824 times width_px 50"),
-        ("images.arrow", set_first("height_px", 3), r"runs: run 5 .* ends past the image"),
+        ("images.arrow", set_first("height_px", 3), r"runs: run 5 .* must end by pixel"),
         ("images.arrow", set_first("instances", 2), r"image_index must go with the counts"),
         ("images.arrow", set_first("width_px", None), r"damaged .*width_px has an empty value"),
         ("instances.arrow", set_first("category_id", 99), r"category_id must be 0 to 45, got 99"),
@@ -147,8 +147,12 @@ def set_first(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         ("instances.arrow", set_first("runs_row", 1), r"runs_row must name each row of runs"),
         ("instances.arrow", set_first("area_px", 1), r"area_px must be that of the mask, 350, got"),
         ("instances.arrow", set_first("box_xyxy", [0, 0, 1, 1]), r"box_xyxy must be that of the"),
-        ("runs.arrow", set_first("runs", [[5, 3], [6, 2]]), r"runs: run 2 .* overlaps run 1"),
-        ("runs.arrow", set_first("runs", [[-1, 3]]), r"runs: run 1 .* the start is below 1"),
+        (
+            "runs.arrow",
+            set_first("runs", [[5, 3], [6, 2]]),
+            r"runs: run 2 .* must not overlap run 1",
+        ),
+        ("runs.arrow", set_first("runs", [[-1, 3]]), r"runs: run 1 .* must start at 1 or later"),
         ("runs.arrow", lambda columns: columns["runs"].pop(), r"must hold a row for each of the"),
     ],
 )

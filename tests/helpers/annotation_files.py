@@ -52,7 +52,7 @@ def objects_of(store: AnnotationStore) -> list[tuple]:
                     image.size_hw,
                     int(objects.category_ids[at]),
                     objects.attribute_ids[at],
-                    objects.runs[at].tolist(),
+                    objects.masks[at].runs.tolist(),
                     objects.boxes_xyxy[at].tolist(),
                     int(objects.areas_px[at]),
                 )

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from src.rle import box_xyxy, decode, encode, format_runs
-from src.rle.coco import from_polygons, to_coco_compressed, to_coco_counts
+from src.annotations.polygons import from_polygons
+from src.rle import Rle, RleBatch, decode, encode, format_rle, to_coco
+from tests.helpers.masks import coco_counts
 
 DISPLAYED_HW = (120, 72)
 Bitmap = npt.NDArray[np.bool_]
@@ -41,7 +42,7 @@ def stored(image: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 def drawn(points: Points = GARMENT) -> Bitmap:
     """Return the garment as drawn on the displayed image."""
-    return decode(from_polygons([np.ravel(points).tolist()], DISPLAYED_HW), DISPLAYED_HW)
+    return decode(from_polygons([np.ravel(points).tolist()], DISPLAYED_HW))
 
 
 def save_image(path: Path, mask: Bitmap, orientation: int) -> None:
@@ -102,13 +103,14 @@ def write_annotations(
     for number, (name, orientation) in enumerate(images.items()):
         _, named_hw = sizes_hw(orientation, made_on)
         mask = drawn(points)
-        runs = encode(stored(mask, orientation) if made_on == "as_stored" else mask)
-        lines.append(f"{name},{format_runs(runs)},{named_hw[0]},{named_hw[1]},6")
+        encoded = encode(stored(mask, orientation) if made_on == "as_stored" else mask)
+        named = Rle(encoded.runs, named_hw)
+        lines.append(f"{name},{format_rle([encoded])[0]},{named_hw[0]},{named_hw[1]},6")
         size = list(named_hw)
         segmentation: Any = {
             "polygon": lambda o=orientation: [polygon_of(o, made_on, points)],
-            "counts": lambda r=runs, s=size: {"size": s, "counts": to_coco_counts(r, tuple(s))},
-            "rle": lambda r=runs, s=size: {"size": s, "counts": to_coco_compressed(r, tuple(s))},
+            "counts": lambda m=named, s=size: {"size": s, "counts": coco_counts(m)},
+            "rle": lambda m=named, s=size: {"size": s, "counts": to_coco([m])[0]},
             "csv": lambda: None,
         }[form]()
         entries.append({"id": number, "file_name": name, "height": size[0], "width": size[1]})
@@ -117,7 +119,8 @@ def write_annotations(
         )
         if with_boxes:
             grid_hw = sizes_hw(orientation, made_on)[0]
-            left, top, right, bottom = box_xyxy(runs, grid_hw[0]).tolist()
+            on_grid = RleBatch.of([Rle(encoded.runs, grid_hw)])
+            left, top, right, bottom = on_grid.boxes_xyxy()[0].tolist()
             box_xywh = [left, top, right - left, bottom - top]
             annotations[-1] |= {"bbox": box_xywh, "area": int(mask.sum())}
     if form == "csv":

@@ -13,8 +13,7 @@ from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStoreWriter
-from src.rle import format_runs
-from src.rle.bitmasks import to_runs
+from src.rle import format_rle
 from tests.helpers.candidates import make_masks, make_settings
 
 SIZE_HW = (60, 45)
@@ -68,8 +67,8 @@ def write_lab_data(folder: Path, images: int) -> tuple[Path, Path]:
             candidates, real = make_image(number)
             writer.add(candidates)
             found = postprocess(real, everything)
-            for packed, category in zip(found.packed, found.category_ids, strict=True):
-                text = format_runs(to_runs(packed, (512, 512)))
+            texts = format_rle(found.bitmasks.to_rle())
+            for text, category in zip(texts, found.category_ids, strict=True):
                 rows.writerow([real.image_id, text, 512, 512, int(category)])
             if not len(found):
                 rows.writerow([real.image_id, "1 300", 512, 512, 31])

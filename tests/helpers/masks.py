@@ -1,15 +1,13 @@
-"""Small random masks, and the bitmap arithmetic that run lengths are held against."""
+"""Small random masks, and the bitmap arithmetic that RLE is held against."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from src.rle import RunLengthError
+from src.rle import Rle, RleBatch
 
 many_examples = settings(deadline=None, max_examples=150, derandomize=True)
 
@@ -39,20 +37,29 @@ def bitmap_pairs(draw) -> tuple[np.ndarray, np.ndarray]:
 
 
 @st.composite
-def runs_with_size(draw) -> tuple[np.ndarray, tuple[int, int]]:
-    """Valid runs, not always maximal: some are cut so that they touch."""
-    size = draw(sizes_hw)
-    runs = runs_by_pixel_loop(draw(bitmaps(size_hw=size)))
+def masks(draw) -> Rle:
+    """Valid masks whose runs are not always maximal: some are cut so that they touch."""
+    mask = rle_by_pixel_loop(draw(bitmaps()))
     cut = []
-    for start, length in runs.tolist():
+    for start, length in mask.runs.tolist():
         at = draw(st.integers(1, length)) if length > 1 else length
         cut.append((start, at))
         if at < length:
             cut.append((start + at, length - at))
-    return np.array(cut, dtype=np.int32).reshape(-1, 2), size
+    return rle(cut, mask.size_hw)
 
 
-def runs_by_pixel_loop(bitmap: np.ndarray) -> np.ndarray:
+def rle(runs, size_hw: tuple[int, int]) -> Rle:
+    """A mask of runs given as pairs of start and length."""
+    return Rle(np.array(runs, dtype=np.int32).reshape(-1, 2), size_hw)
+
+
+def batch(runs, size_hw: tuple[int, int]) -> RleBatch:
+    """Masks of runs given as pairs of start and length, on images of one size."""
+    return RleBatch.of([rle(pairs, size_hw) for pairs in runs])
+
+
+def rle_by_pixel_loop(bitmap: np.ndarray) -> Rle:
     """Maximal runs, found one pixel after the other, top to bottom and left to right."""
     runs: list[list[int]] = []
     height, width = bitmap.shape
@@ -64,16 +71,26 @@ def runs_by_pixel_loop(bitmap: np.ndarray) -> np.ndarray:
         elif now:
             runs.append([pixel, 1])
         inside = now
-    return np.array(runs, dtype=np.int32).reshape(-1, 2)
+    return rle(runs, (height, width))
 
 
-def bitmap_by_pixel_loop(runs: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def bitmap_by_pixel_loop(mask: Rle) -> np.ndarray:
     """Draw runs one pixel after the other."""
-    bitmap = np.zeros(size_hw, dtype=bool)
-    for start, length in runs.tolist():
+    bitmap = np.zeros(mask.size_hw, dtype=bool)
+    for start, length in mask.runs.tolist():
         for pixel in range(start, start + length):
-            bitmap[pixel % size_hw[0], pixel // size_hw[0]] = True
+            bitmap[pixel % mask.size_hw[0], pixel // mask.size_hw[0]] = True
     return bitmap
+
+
+def coco_counts(mask: Rle) -> list[int]:
+    """COCO's uncompressed counts, a run after the other."""
+    counts, end = [], 0
+    for start, length in mask.runs.tolist():
+        counts += [start - end, length]
+        end = start + length
+    rest = mask.size_hw[0] * mask.size_hw[1] - end
+    return [*counts, rest] if rest or not counts else counts
 
 
 def resized_by_pixel_loop(bitmap: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
@@ -85,17 +102,3 @@ def resized_by_pixel_loop(bitmap: np.ndarray, grid_hw: tuple[int, int]) -> np.nd
             for y in range(grid_hw[0])
         ]
     )
-
-
-def concatenated(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of many masks one after the other, and their offsets."""
-    offsets = np.cumsum([0, *(len(mask) for mask in masks)])
-    return np.concatenate([np.zeros((0, 2), dtype=np.int32), *masks]), offsets
-
-
-def outcome(parse: Callable, *arguments) -> tuple[np.ndarray, str | None]:
-    """What parsing gives: runs, or no runs and the message."""
-    try:
-        return parse(*arguments), None
-    except RunLengthError as error:
-        return np.zeros((0, 2), dtype=np.int32), str(error)

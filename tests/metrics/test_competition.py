@@ -18,7 +18,7 @@ from src.metrics.competition import (
     match_objects,
     score_images,
 )
-from src.rle.bitmasks import pack
+from src.rle import Bitmasks
 from tests.helpers import plain_metric as brute_force
 
 AVERAGINGS = ("per_class", "pooled")
@@ -26,7 +26,7 @@ AVERAGINGS = ("per_class", "pooled")
 
 def image_objects(objects, image_id="a", size_hw=(16, 16)) -> ImageObjects:
     bitmaps = np.array([mask for _, mask in objects], dtype=bool).reshape(-1, *size_hw)
-    return ImageObjects(image_id, tuple(key for key, _ in objects), pack(bitmaps))
+    return ImageObjects(image_id, tuple(key for key, _ in objects), Bitmasks.pack(bitmaps))
 
 
 def rectangle(y0, x0, y1, x1, size_hw=(16, 16)) -> np.ndarray:

@@ -20,7 +20,7 @@ from src.metrics.errors import (
     counts_put_right,
     find_errors,
 )
-from src.rle.bitmasks import pack
+from src.rle import Bitmasks
 from tests.helpers.plain_metric import image_values
 
 SIZE_HW = (16, 64)
@@ -35,7 +35,7 @@ def strip(start, stop, row=0):
 
 def make_objects(objects):
     masks = np.array([mask for _, mask in objects], dtype=bool).reshape(-1, *SIZE_HW)
-    return ImageObjects("a", tuple(key for key, _ in objects), pack(masks))
+    return ImageObjects("a", tuple(key for key, _ in objects), Bitmasks.pack(masks))
 
 
 def make_report(truth, prediction, averaging="pooled"):

@@ -174,7 +174,7 @@ def test_submission_of_2020_lies_on_a_raster_of_the_images_shape(tmp_path):
     row = ("1", "449537 1", 1, "")  # a pixel more than 439 x 1024
     beyond = files.write_csv(tmp_path / "beyond.csv", header, [row])
     with pytest.raises(
-        InputError, match=r"row 2, image '1': .* height 439 and width 1024 has 449536"
+        InputError, match=r"row 2, image '1': .* 449536, the last of height 439 and width 1024"
     ):
         score_files(beyond, truth)
 

@@ -21,7 +21,7 @@ from tests.helpers.scoring import score_files
         (
             "ImageId,EncodedPixels,ClassId",
             ("a", "1 2 3", 1),
-            r"s\.csv, row 3, image 'a': EncodedPixels: an odd number of values, 3",
+            r"s\.csv, row 3, image 'a': EncodedPixels: the number of values must be even",
         ),
         (
             "ImageId,EncodedPixels,ClassId",

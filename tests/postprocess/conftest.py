@@ -13,8 +13,7 @@ import pytest
 from src.cli.postprocess import main
 from src.postprocess.pipeline import postprocess
 from src.predictions.store import PredictionStoreWriter
-from src.rle import format_runs
-from src.rle.bitmasks import to_runs
+from src.rle import format_rle
 from tests.helpers.candidates import make_candidates, make_settings
 from tests.helpers.stores import NUM_IMAGES, SIZE_HW
 
@@ -52,8 +51,8 @@ def truth(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
                 number, image_id=f"{number}.jpg", size_hw=SIZE_HW, count=40, categories=20
             )
             found = postprocess(candidates, rules)
-            for packed, category in zip(found.packed, found.category_ids, strict=True):
-                text = format_runs(to_runs(packed, (512, 512)))
+            texts = format_rle(found.bitmasks.to_rle())
+            for text, category in zip(texts, found.category_ids, strict=True):
                 rows.writerow([candidates.image_id, text, 512, 512, int(category)])
         rows.writerow([f"{NUM_IMAGES - 1}.jpg", "1 5", *SIZE_HW, 23])
         rows.writerow(["elsewhere.jpg", "1 5", *SIZE_HW, 3])

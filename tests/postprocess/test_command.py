@@ -17,8 +17,7 @@ from src.cli.entry_point import CONFIG_DIRECTORY, to_plain
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStoreWriter
-from src.rle import format_runs
-from src.rle.bitmasks import to_runs
+from src.rle import format_rle
 from src.score import main as score_main
 from tests.helpers.candidates import DEFAULT, WINNER, make_candidates, make_settings
 from tests.helpers.stores import NUM_IMAGES, SIZE_HW
@@ -108,8 +107,8 @@ def test_submission_of_2020(run: Any, store: Path, truth: Path, tmp_path: Path) 
         make_settings(**WINNER),
         raster="long_edge_1024",
     )
-    assert wanted.raster_hw == (1024, 768)
-    texts = [format_runs(to_runs(packed, (1024, 768))) for packed in wanted.packed]
+    assert wanted.bitmasks.raster_hw == (1024, 768)
+    texts = format_rle(wanted.bitmasks.to_rle())
     assert [row["EncodedPixels"] for row in rows[1:]] == texts
     score = json.loads(shown.splitlines()[-1])
     sample.write_text("ImageId,EncodedPixels,ClassId\n5.jpg,1 1,23\n0.jpg,1 1,23\n")

@@ -13,7 +13,7 @@ from src.postprocess.steps.max_per_class import first_of_each
 from src.postprocess.steps.remove import Remove
 from src.postprocess.steps.score import Score
 from src.predictions.candidates import Candidates
-from src.rle.bitmasks import pack
+from src.rle import Bitmasks
 from tests.helpers.candidates import make_settings
 
 
@@ -44,15 +44,16 @@ def test_removed_categories() -> None:
 )
 def test_area_at_the_limit_stays_and_an_empty_mask_never(min_area_px: int, kept: list[int]) -> None:
     areas = np.array([0, 1, 19, 20, 21])
-    packed = pack(np.arange(64).reshape(8, 8) < areas[:, None, None])
+    pixels = np.arange(512 * 512).reshape(512, 512)
+    drawn = Bitmasks.pack(pixels < areas[:, None, None])
     left, bitmasks = draw_bitmasks(
         select_of([0.9, 0.8, 0.7, 0.6, 0.5], [3] * 5),
         make_settings(min_area_px=min_area_px),
-        sampler=lambda indices, thresholds, raster: packed[indices],
+        sampler=lambda indices, thresholds, raster: drawn.bits[indices],
         raster="512x512",
     )
     assert areas[left.indices].tolist() == kept
-    assert np.array_equal(bitmasks, packed[left.indices])
+    assert bitmasks == drawn[left.indices]
 
 
 def test_a_score_at_its_threshold_goes_in_float32() -> None:

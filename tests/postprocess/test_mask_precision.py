@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from src.annotations.instances import RASTER_HW
 from src.postprocess.raster import sample_masks
-from src.rle.bitmasks import areas_px, intersections_px
+from src.rle import Bitmasks
 from tests.helpers.candidates import make_boxes, make_masks
 
 
@@ -16,12 +17,13 @@ def test_half_precision_costs_less_than_a_thousandth_of_iou(threshold: float) ->
     size_hw = (3000, 2000)
     masks = make_masks(random, 400)
     boxes = make_boxes(random, 400, size_hw, relative_size=0.4)
-    exact = sample_masks(masks, boxes, size_hw, mask_threshold=threshold)
-    stored = sample_masks(masks.astype(np.float16), boxes, size_hw, mask_threshold=threshold)
-    shared = np.array(
-        [intersections_px(a[None], b[None])[0, 0] for a, b in zip(exact, stored, strict=True)]
+    exact, stored = (
+        Bitmasks(sample_masks(given, boxes, size_hw, mask_threshold=threshold), RASTER_HW)
+        for given in (masks, masks.astype(np.float16))
     )
-    union = areas_px(exact) + areas_px(stored) - shared
+    rows = np.arange(len(exact))
+    shared = exact.paired_intersections_px(stored, rows, rows)
+    union = exact.areas_px() + stored.areas_px() - shared
     loss = 1 - shared[union > 0] / union[union > 0]
     changed_px = union - shared
     assert len(loss) > 300

@@ -90,9 +90,9 @@ def test_the_pipeline_coco_and_the_counts_apply_it() -> None:
     whole = postprocess(candidates, make_settings(**rules))
     settings = make_settings(**rules, steps=ORDER, max_area_px=9000)
     found = postprocess(candidates, settings)
-    areas = np.bitwise_count(whole.packed).sum(axis=1)
+    areas = whole.bitmasks.areas_px()
     assert 0 < len(found) < len(whole)
-    assert np.array_equal(found.packed, whole.packed[areas <= 9000])
+    assert found.bitmasks == whole.bitmasks[areas <= 9000]
     assert found.taken["max_area"] == (areas > 9000).sum()
     counts = StepCounts()
     results = coco_results(candidates, settings, image_number=1, steps=counts)

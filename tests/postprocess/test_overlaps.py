@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.postprocess.overlaps import has_overlaps, suppress_overlaps
-from src.rle.bitmasks import pack, unpack
+from src.rle import Bitmasks
 
 SIZE_HW = (16, 16)
 
@@ -38,10 +38,10 @@ def plain_suppression(categories: np.ndarray, masks: np.ndarray) -> np.ndarray:
 @given(objects())
 def test_properties(made: tuple[np.ndarray, np.ndarray]) -> None:
     categories, masks = made
-    packed = pack(masks)
+    packed = Bitmasks.pack(masks).bits
     before = packed.copy()
     result = suppress_overlaps(categories, packed)
-    drawn = unpack(result, SIZE_HW)
+    drawn = Bitmasks(result, SIZE_HW).unpack()
     assert np.array_equal(packed, before)
     assert np.array_equal(drawn, plain_suppression(categories, masks))
     assert np.array_equal(suppress_overlaps(categories, result), result)
@@ -56,8 +56,8 @@ def test_properties(made: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_equal_masks_of_equal_score_go_to_the_first() -> None:
-    packed = pack(np.ones((3, *SIZE_HW), dtype=bool))
-    drawn = unpack(suppress_overlaps(np.array([4, 4, 5]), packed), SIZE_HW)
+    packed = Bitmasks.pack(np.ones((3, *SIZE_HW), dtype=bool)).bits
+    drawn = Bitmasks(suppress_overlaps(np.array([4, 4, 5]), packed), SIZE_HW).unpack()
     assert drawn.sum(axis=(1, 2)).tolist() == [256, 0, 256]
 
 
@@ -65,5 +65,5 @@ def test_nested_masks_of_different_classes_stay() -> None:
     jacket = np.ones(SIZE_HW, dtype=bool)
     pocket = np.zeros(SIZE_HW, dtype=bool)
     pocket[4:8, 4:8] = True
-    packed = pack(np.stack([jacket, pocket]))
+    packed = Bitmasks.pack(np.stack([jacket, pocket])).bits
     assert np.array_equal(suppress_overlaps(np.array([4, 29]), packed), packed)

@@ -14,7 +14,6 @@ from src.postprocess.detections import Detections
 from src.postprocess.overlaps import has_overlaps
 from src.postprocess.pipeline import postprocess
 from src.predictions.candidates import Candidates
-from src.rle.bitmasks import areas_px
 from tests.helpers.candidates import (
     DEFAULT,
     DEFAULT_STEPS,
@@ -35,7 +34,7 @@ def keys(objects: Detections) -> list[tuple[int, float, bytes]]:
     return [
         (int(category), float(score), mask.tobytes())
         for category, score, mask in zip(
-            objects.category_ids, objects.scores, objects.packed, strict=True
+            objects.category_ids, objects.scores, objects.bitmasks.bits, strict=True
         )
     ]
 
@@ -103,12 +102,12 @@ def test_a_higher_mask_threshold_shrinks_masks(seed: int, low: float, high: floa
 def test_what_every_result_obeys(seed: int, changes: dict[str, Any]) -> None:
     objects = run(make_candidates(seed, categories=4), changes)
     assert (np.diff(objects.scores) <= 0).all()
-    assert (areas_px(objects.packed) >= max(1, changes["min_area_px"])).all()
+    assert (objects.bitmasks.areas_px() >= max(1, changes["min_area_px"])).all()
     assert not np.isin(objects.category_ids, changes["remove_categories"]).any()
     assert len(objects) <= (changes["max_per_image"] or 10_000)
     if changes["suppress_overlaps"]:
-        assert not has_overlaps(objects.category_ids, objects.packed)
-    assert objects.packed.shape == (len(objects), 32768)
+        assert not has_overlaps(objects.category_ids, objects.bitmasks.bits)
+    assert objects.bitmasks.bits.shape == (len(objects), 32768)
     assert objects.boxes_xyxy.shape == (len(objects), 4)
 
 
@@ -128,7 +127,7 @@ def test_no_candidates_no_objects(changes: dict[str, Any]) -> None:
     objects = run(make_candidates(0, count=0), changes)
     assert len(objects) == 0
     assert objects.is_exact
-    assert objects.packed.shape == (0, 32768)
+    assert objects.bitmasks.bits.shape == (0, 32768)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +279,7 @@ def test_area_is_counted_on_the_named_raster() -> None:
     areas = {}
     for raster in ("512x512", "long_edge_1024"):
         found = postprocess(candidates, make_settings(), raster=raster)
-        areas[raster] = int(areas_px(found.packed)[0])
+        areas[raster] = int(found.bitmasks.areas_px()[0])
     assert 2500 < areas["512x512"] < 2800
     assert 10_000 < areas["long_edge_1024"] < 11_200
     for area_raster, area in areas.items():

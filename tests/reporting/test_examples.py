@@ -7,13 +7,14 @@ import pytest
 
 from src.metrics.competition import ImageObjects
 from src.reporting.examples import compare_objects
+from src.rle import Bitmasks
 
 
 def test_labels_carry_iou_and_missing_matches_are_marked():
     packed = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")
     part = np.packbits(np.arange(512 * 512) < 800, bitorder="little")
-    truth = ImageObjects("a", (1, 2), np.stack([packed, packed]))
-    prediction = ImageObjects("a", (1, 3), np.stack([part, packed]))
+    truth = ImageObjects("a", (1, 2), Bitmasks(np.stack([packed, packed]), (512, 512)))
+    prediction = ImageObjects("a", (1, 3), Bitmasks(np.stack([part, packed]), (512, 512)))
     drawn = compare_objects(truth, prediction, {1: "top", 2: "sweater", 3: "cardigan"})
     assert [entry.label for entry in drawn.truth] == ["top", "sweater"]
     assert [entry.label for entry in drawn.prediction] == ["top 0.80", "cardigan"]
@@ -26,7 +27,8 @@ def test_labels_carry_iou_and_missing_matches_are_marked():
 
 
 def test_attributes_are_shown_beside_the_class_and_not_on_the_drawing():
-    packed = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")[None]
+    bits = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")[None]
+    packed = Bitmasks(bits, (512, 512))
     long_name = "headband, head covering, hair accessory"
     truth = ImageObjects("a", ((15, 7, 9),), packed)
     drawn = compare_objects(truth, ImageObjects("a", ((15,),), packed), {15: long_name})

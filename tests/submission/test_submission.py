@@ -16,7 +16,7 @@ from src.errors import InputError
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess
 from src.postprocess.steps.nms import NMS_KINDS
-from src.rle.bitmasks import pack, unpack
+from src.rle import Bitmasks
 from src.submission.formats import FORMATS, format_named
 from src.submission.validation import check_submission
 from src.submission.writing import write_submission
@@ -38,7 +38,7 @@ def make_detections(image_id: str, masks: list[np.ndarray], categories: list[int
         category_ids=np.array(categories, dtype=np.int16),
         scores=np.linspace(0.9, 0.5, count, dtype=np.float32),
         boxes_xyxy=np.zeros((count, 4), dtype=np.float32),
-        packed=pack(np.array(masks, dtype=bool).reshape(count, 512, 512)),
+        bitmasks=Bitmasks.pack(np.array(masks, dtype=bool).reshape(count, 512, 512)),
         is_exact=True,
     )
 
@@ -106,7 +106,7 @@ def test_what_is_written_is_valid(
         assert report.overlapping_images == 0
     assert report.images == len(seeds)
     assert report.objects == len(rows) - report.empty_images == sum(map(len, found))
-    wanted = [mask for objects in found for mask in unpack(objects.packed, (512, 512))]
+    wanted = [mask for objects in found for mask in objects.bitmasks.unpack()]
     drawn = [draw(row["EncodedPixels"]) for row in rows if row["EncodedPixels"] != "1 1"]
     assert len(drawn) == len(wanted)
     assert all(np.array_equal(a, b) for a, b in zip(drawn, wanted, strict=True))
@@ -178,9 +178,8 @@ def test_golden_file_of_2020(tmp_path: Path) -> None:
         category_ids=np.array([33], dtype=np.int16),
         scores=np.array([0.5], dtype=np.float32),
         boxes_xyxy=np.zeros((1, 4), dtype=np.float32),
-        packed=pack(mask),
+        bitmasks=Bitmasks.pack(mask),
         is_exact=True,
-        raster_hw=(1024, 2),
     )
     path = tmp_path / "submission.csv"
     empty = make_detections("a.jpg", [], [])

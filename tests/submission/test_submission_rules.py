@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from src.annotations.categories import LabelDescriptions
 from src.annotations.sources import default_labels
-from src.rle import encode, format_runs
+from src.rle import encode, format_rle
 from src.submission.formats import FORMATS
 from src.submission.validation import Findings, check_submission
 
@@ -57,30 +57,30 @@ def test_a_valid_file_of_2019(tmp_path: Path) -> None:
     [
         ("a,,3", ["the mask is empty; an image without objects has the row `1 1` of class 23"]),
         ("a, ,3", ["the mask is empty; an image without objects has the row `1 1` of class 23"]),
-        ("a,1 2 3,3", ["an odd number of values, 3: each start needs a length"]),
-        ("a,1 x,3", ["value 2 of 2 is 'x', not a whole number"]),
-        ("a,1.5 2 y 3,3", ["value 1 of 4 is '1.5', not a whole number (and 1 more such)"]),
-        ("a,0 2,3", ["run 1 (start 0, length 2): the start is below 1"]),
-        ("a,-4 2,3", ["run 1 (start -4, length 2): the start is below 1"]),
-        ("a,5 0,3", ["run 1 (start 5, length 0): the length is below 1"]),
+        ("a,1 2 3,3", ["the number of values must be even, a length for each start, got 3"]),
+        ("a,1 x,3", ["value 2 must be a whole number, got 'x'"]),
+        ("a,1.5 2 y 3,3", ["value 1 must be a whole number, got '1.5' (and 1 more such)"]),
+        ("a,0 2,3", ["run 1 (start 0, length 2) must start at 1 or later"]),
+        ("a,-4 2,3", ["run 1 (start -4, length 2) must start at 1 or later"]),
+        ("a,5 0,3", ["run 1 (start 5, length 0) must have a length of 1 or more"]),
         (
             f"a,{LAST} 2,3",
-            [f"run 1 (start {LAST}, length 2) ends past the raster, which has {LAST} pixels"],
+            [f"run 1 (start {LAST}, length 2) must end by pixel {LAST}, the last of height 512"],
         ),
         (
             "a,99999999999 2,3",
-            [f"run 1 (start 99999999999, length 2) ends past the raster, which has {LAST} pixels"],
+            [f"run 1 (start 99999999999, length 2) must end by pixel {LAST}, the last of height"],
         ),
         (
             "a,9 2 1 2,3",
-            ["run 2 (start 1, length 2) starts before run 1 (start 9, length 2); starts must "],
+            ["run 2 (start 1, length 2) must start after run 1 (start 9, length 2): starts must "],
         ),
-        ("a,1 5 5 2,3", ["run 2 (start 5, length 2) overlaps run 1 (start 1, length 5)"]),
+        ("a,1 5 5 2,3", ["run 2 (start 5, length 2) must not overlap run 1 (start 1, length 5)"]),
         (
             "a,1 5 3 9 2 1 1 1,3",
             [
-                "run 2 (start 3, length 9) overlaps run 1 (start 1, length 5)",
-                "run 3 (start 2, length 1) starts before run 2 (start 3, length 9); starts must "
+                "run 2 (start 3, length 9) must not overlap run 1 (start 1, length 5)",
+                "run 3 (start 2, length 1) must start after run 2 (start 3, length 9): starts must "
                 "ascend (and 1 more such)",
             ],
         ),
@@ -96,7 +96,7 @@ def test_a_valid_file_of_2019(tmp_path: Path) -> None:
         ('"a,1 2,3', ["a quote is misplaced or not closed"]),
         (",1 2,3", ["ImageId is empty"]),
         ("z,1 2,3", ["the sample has no image of this id"]),
-        ("z,x 2,77", ["the sample has no image of this id", "category 77;", "value 1 of 2 is 'x'"]),
+        ("z,x 2,77", ["the sample has no image of this id", "category 77;", "value 1 must be"]),
     ],
 )
 def test_each_rule(tmp_path: Path, row: str, reasons: list[str]) -> None:
@@ -152,7 +152,7 @@ def test_masks_of_one_image_and_class_must_be_disjoint(tmp_path: Path) -> None:
             [
                 "row 1: the header is 'ImageId,ClassId,EncodedPixels'; "
                 "ImageId,EncodedPixels,ClassId is wanted",
-                "row 2, image a: value 2 of 2 is 'x', not a whole number",
+                "row 2, image a: value 2 must be a whole number, got 'x'",
             ],
         ),
         (
@@ -168,7 +168,7 @@ def test_masks_of_one_image_and_class_must_be_disjoint(tmp_path: Path) -> None:
             [
                 "row 2: not UTF-8 text ('utf-8' codec can't decode byte 0xff in position 1: "
                 "invalid start byte)",
-                "row 3, image b: run 1 (start 1, length 0): the length is below 1",
+                "row 3, image b: run 1 (start 1, length 0) must have a length of 1 or more",
             ],
         ),
     ],
@@ -182,8 +182,8 @@ def test_2020(tmp_path: Path) -> None:
     assert found(tmp_path, good, year=2020, ids=["a", "b"]) == []
     small = {"b": (3000, 4000)}
     assert found(tmp_path, good, year=2020, sizes_hw=small) == [
-        "row 4, image b: run 1 (start 1048570, length 7) ends past the raster, which has 786432 "
-        "pixels"
+        "row 4, image b: run 1 (start 1048570, length 7) must end by pixel 786432, the last of "
+        "height 768 and width 1024"
     ]
     bad = 'a.jpg,1 5,45,\na,1 5,4,"92,7"\na,1 5,5,7 9\na,1 5,6_2,\na,1048576 2,7,\n'
     assert found(tmp_path, HEADER_2020 + bad, year=2020, ids=["a"]) == [
@@ -191,8 +191,8 @@ def test_2020(tmp_path: Path) -> None:
         "row 3, image a: the attributes 92,7 do not ascend",
         "row 4, image a: the attribute '7 9' is not a whole number",
         "row 5, image a: the category is '6_2', not a whole number",
-        "row 6, image a: run 1 (start 1048576, length 2) ends past the raster, which has 1048576 "
-        "pixels",
+        "row 6, image a: run 1 (start 1048576, length 2) must end by pixel 1048576, the last of "
+        "height 1024 and width 1024",
     ]
     legal = LabelDescriptions(
         categories=default_labels("imaterialist_2020").categories,
@@ -221,7 +221,7 @@ def test_overlaps_are_those_of_bitmaps(
     names = random.choice(["a", "b"], rows)
     categories = random.integers(0, 2, rows)
     text = HEADER_2019 + "".join(
-        f"{name},{format_runs(encode(mask))},{category}\n"
+        f"{name},{format_rle([encode(mask)])[0]},{category}\n"
         for name, mask, category in zip(names, masks, categories, strict=True)
     )
     wanted = [

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.rle import check_runs, intersection_px, subtract
+from src.rle import Rle, RleBatch, intersection_px, subtract
 from src.synthetic import synthesize_csv
-from src.synthetic.csv_only import edges_to_runs, outline_edges
+from src.synthetic.csv_only import masks_of_edges, outline_edges
 from src.synthetic.kinds import FIRST_PART
 from tests.helpers.synthetic_data import by_image, read_rows
 
@@ -48,16 +48,15 @@ def test_rows_are_as_long_as_the_real_ones(table: Path) -> None:
 
 def test_masks_are_valid_disjoint_and_nested(table: Path) -> None:
     for rows in list(by_image(read_rows(table)).values())[:25]:
-        runs = [row.runs.astype(np.int32) for row in rows]
-        for row, own in zip(rows, runs, strict=True):
-            check_runs(own, row.size_hw)
-        for (one, a), (other, b) in combinations(zip(rows, runs, strict=True), 2):
+        masks = [Rle(row.runs.astype(np.int32), row.size_hw) for row in rows]
+        assert RleBatch.of(masks).problems() == {}
+        for (one, a), (other, b) in combinations(zip(rows, masks, strict=True), 2):
             if one.category == other.category:
                 assert intersection_px(a, b) == 0
-        garments = [own for row, own in zip(rows, runs, strict=True) if row.category < FIRST_PART]
-        for row, own in zip(rows, runs, strict=True):
+        garments = [own for row, own in zip(rows, masks, strict=True) if row.category < FIRST_PART]
+        for row, own in zip(rows, masks, strict=True):
             if row.category >= FIRST_PART:
-                assert any(len(subtract(own, garment)) == 0 for garment in garments)
+                assert any(subtract(own, garment).area_px == 0 for garment in garments)
 
 
 def test_same_seed_same_bytes_whatever_the_processes(table: Path, tmp_path: Path) -> None:
@@ -94,9 +93,10 @@ def test_bad_values_and_folders(tmp_path: Path) -> None:
 
 
 def outline_runs(outlines: list[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
-    runs, offsets = edges_to_runs([outline_edges(outlines)], [size_hw])
-    assert offsets.tolist() == [0, len(runs)]
-    return runs
+    masks = masks_of_edges([outline_edges(outlines)], [size_hw])
+    assert masks.offsets.tolist() == [0, len(masks.runs)]
+    assert masks.problems() == {}
+    return masks.runs
 
 
 def inside(outlines: list[np.ndarray], x: float, y: float) -> bool:
@@ -121,8 +121,6 @@ def test_outline_runs_are_the_pixels_within(seed: int, corners: int, count: int)
         flat[start : start + length] = True
     expected = [inside(outlines, x, y) for x in range(width) for y in range(height)]
     assert np.array_equal(flat, expected)
-    if len(runs):
-        check_runs(runs, (height, width))
 
 
 def test_outline_runs_of_nothing() -> None:
@@ -134,6 +132,6 @@ def test_many_objects_at_once_are_each_alone() -> None:
     rng = np.random.default_rng(4)
     shapes = [[rng.uniform(0, 12, (5, 2))] for _ in range(6)] + [[]]
     sizes = [(9 + i, 14 - i) for i in range(7)]
-    runs, offsets = edges_to_runs([outline_edges(shape) for shape in shapes], sizes)
+    masks = masks_of_edges([outline_edges(shape) for shape in shapes], sizes)
     for i, (shape, size_hw) in enumerate(zip(shapes, sizes, strict=True)):
-        assert np.array_equal(runs[offsets[i] : offsets[i + 1]], outline_runs(shape, size_hw))
+        assert masks[i] == Rle(outline_runs(shape, size_hw), size_hw)

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.annotations.categories import CATEGORY_INSTANCES, IMATERIALIST_2019_CATEGORIES
-from src.rle import check_runs, encode
+from src.rle import Rle, RleBatch, decode
 from src.synthetic.fabrics import Fabric
 from src.synthetic.image import draw_image, paint
 from src.synthetic.kinds import FIRST_PART, LAST_GARMENT_WITH_ATTRIBUTES, Kind
-from src.synthetic.masks import visible_objects, window_runs
+from src.synthetic.masks import visible_objects
 from src.synthetic.records import class_id, image_id
 from src.synthetic.scene import random_scene, random_size
 from tests.helpers.synthetic_data import Row, by_image, read_rows
@@ -47,7 +47,8 @@ def many_kinds() -> list[list[Kind]]:
 def test_runs_are_valid_for_the_displayed_image(annotated) -> None:
     for size_hw, rows in annotated:
         for row in rows:
-            check_runs(row.runs.astype(np.int32), size_hw)
+            mask = Rle(row.runs.astype(np.int32), size_hw)
+            assert RleBatch.of([mask]).problems() == {}
             assert row.mask(size_hw).sum() >= 12
 
 
@@ -80,7 +81,7 @@ def test_garments_hide_each_other() -> None:
     shared = total = 0
     for index in range(30):
         image = draw_image(np.random.default_rng([3, index]), 160, 0.5, 0.5)
-        masks = [mask_of(o.runs, image.size_hw) for o in image.objects if o.kind < FIRST_PART]
+        masks = [decode(o.mask) for o in image.objects if o.kind < FIRST_PART]
         count = np.sum(masks, axis=0)
         shared += int((count > 1).sum())
         total += int((count > 0).sum())
@@ -98,7 +99,7 @@ def test_masks_are_where_the_image_has_the_object() -> None:
         for piece in pieces:
             piece.marks.clear()  # they keep their own colours
         before = paint(np.random.default_rng(0), scene)
-        truth = [(kind, mask_of(runs, scene.size_hw)) for kind, _, runs in visible_objects(scene)]
+        truth = [(kind, decode(mask)) for kind, _, mask in visible_objects(scene)]
         parts = np.any([mask for kind, mask in truth if kind >= FIRST_PART], axis=0)
         if len(scene.figures) > 1:
             continue
@@ -124,13 +125,6 @@ def test_masks_are_where_the_image_has_the_object() -> None:
                 assert (share > 0.5)[inner].mean() > 0.97, kind
                 checked += 1
     assert checked > 20
-
-
-def mask_of(runs: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    flat = np.zeros(size_hw[0] * size_hw[1], dtype=bool)
-    for start, length in runs:
-        flat[start : start + length] = True
-    return flat.reshape(size_hw[1], size_hw[0]).T.copy()
 
 
 def test_frequencies_follow_the_real_data(many_kinds) -> None:
@@ -217,25 +211,9 @@ def test_any_size_and_difficulty(long_edge: int, difficulty: float) -> None:
 def test_an_image_of_24_megapixels() -> None:
     image = draw_image(np.random.default_rng(2), 6000, 0.5, 0.5)
     assert max(image.size_hw) == 6000
-    garment = max(image.objects, key=lambda item: len(item.runs))
-    assert len(garment.runs) > 500
-    check_runs(garment.runs, image.size_hw)
-
-
-@pytest.mark.parametrize(
-    ("corner_xy", "window_hw"),
-    [((0, 0), (9, 7)), ((2, 3), (4, 5)), ((3, 0), (9, 4)), ((1, 8), (1, 1))],
-)
-def test_window_runs_are_those_of_the_whole_mask(corner_xy, window_hw) -> None:
-    rng = np.random.default_rng(1)
-    for density in (0.2, 0.8, 1.0):
-        window = rng.random(window_hw) < density
-        whole = np.zeros((9, 7), dtype=bool)
-        x, y = corner_xy
-        whole[y : y + window_hw[0], x : x + window_hw[1]] = window
-        runs = window_runs(window, corner_xy, (9, 7))
-        assert runs.dtype == np.int32
-        assert np.array_equal(runs, encode(whole))
+    garment = max(image.objects, key=lambda item: len(item.mask.runs))
+    assert len(garment.mask.runs) > 500
+    assert RleBatch.of([garment.mask]).problems() == {}
 
 
 def test_image_ids() -> None:

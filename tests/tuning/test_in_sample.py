@@ -11,6 +11,7 @@ import pytest
 from src.errors import InputError
 from src.metrics.competition import ImageObjects
 from src.metrics.intervals import Interval
+from src.rle import Bitmasks
 from src.tuning.in_sample import (
     InSample,
     Searched,
@@ -24,7 +25,9 @@ from src.tuning.in_sample import (
 def make_image(name: str, seed: int, objects: int = 3) -> ImageObjects:
     random = np.random.default_rng(seed)
     masks = random.integers(0, 256, (objects, 64), dtype=np.uint8)
-    return ImageObjects(name, tuple(random.integers(0, 9, objects).tolist()), masks)
+    return ImageObjects(
+        name, tuple(random.integers(0, 9, objects).tolist()), Bitmasks(masks, (16, 32))
+    )
 
 
 def make_searched(**changes: Any) -> Searched:
@@ -43,11 +46,13 @@ def test_an_image_is_known_by_its_objects() -> None:
     image = make_image("a.jpg", 0)
     order = [2, 0, 1]
     other_order = ImageObjects(
-        "train/a", tuple(image.class_keys[place] for place in order), image.packed[order]
+        "train/a", tuple(image.class_keys[place] for place in order), image.bitmasks[order]
     )
     attributes = replace(image, class_keys=tuple((key, 3) for key in image.class_keys))
     assert {image_digest(one) for one in (image, other_order, attributes)} == {image_digest(image)}
-    other_mask = replace(image, packed=image.packed ^ 1)
+    other_mask = replace(
+        image, bitmasks=Bitmasks(image.bitmasks.bits ^ 1, image.bitmasks.raster_hw)
+    )
     other_class = replace(image, class_keys=(*image.class_keys[:2], 99))
     empty = [make_image(name, 0, objects=0) for name in ("a.jpg", "b.jpg")]
     different = [image, other_mask, other_class, *empty, make_image("a.jpg", 1)]

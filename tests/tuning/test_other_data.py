@@ -20,6 +20,7 @@ from src.metrics.errors import KINDS, ErrorAccumulator
 from src.metrics.scoring import open_truth
 from src.predictions.store import PredictionStore
 from src.report import main as report
+from src.rle import Bitmasks
 from src.score import main as score
 from src.search import main as search
 from src.tuning.cross_validation import count_classes, make_folds
@@ -157,7 +158,7 @@ def test_class_thresholds_with_empty_images(
 
 @pytest.mark.parametrize("averaging", AVERAGINGS)
 def test_errors_of_an_image_with_nothing(averaging: Any) -> None:
-    nothing = ImageObjects("a", (), np.zeros((0, 512 * 512 // 8), dtype=np.uint8))
+    nothing = ImageObjects("a", (), Bitmasks.of([], (512, 512)))
     errors = ErrorAccumulator(averaging=averaging)
     errors.add(nothing, nothing, match_objects(nothing, nothing))
     found = errors.result()

@@ -57,7 +57,7 @@ def truth(store: PredictionStore) -> dict[str, ImageObjects]:
         for index in (0, 1, 3)
     }
     last = found["3.jpg"]
-    return found | {"3.jpg": ImageObjects("3.jpg", (), last.packed[:0])}
+    return found | {"3.jpg": ImageObjects("3.jpg", (), last.bitmasks[:0])}
 
 
 def plainly(
@@ -139,7 +139,7 @@ def test_little_room_changes_nothing(
         found = list(lab.detections(rules))
         for index, objects in enumerate(found):
             own = postprocess(store.candidates(index), rules, label_category_ids=LABELS)
-            assert np.array_equal(objects.packed, own.packed)
+            assert objects.bitmasks == own.bitmasks
             assert np.array_equal(objects.scores, own.scores)
     assert [objects.image_id for objects in found] == list(store.image_ids)
 

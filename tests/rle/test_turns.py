@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from src.rle import box_xyxy, encode
-from src.rle.raster import edges_between_columns, turn_box, turn_runs
+from src.rle import RleBatch, encode
+from src.rle.raster import edges_between_columns, turn, turn_box
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -22,14 +22,15 @@ def test_turns_are_those_of_pillow(orientation):
         image = Image.fromarray(mask.astype(np.uint8))
         image.getexif()[0x0112] = orientation
         turned = np.asarray(ImageOps.exif_transpose(image)).astype(bool)
-        runs = turn_runs(encode(mask), mask.shape, orientation)
-        assert_array_equal(runs, encode(turned))
+        found = turn(encode(mask), orientation)
+        assert found == encode(turned)
         if mask.any():
-            box = turn_box(box_xyxy(encode(mask), 30).tolist(), mask.shape, orientation)
-            assert_array_equal(box, box_xyxy(runs, turned.shape[0]))
+            (box,) = RleBatch.of([encode(mask)]).boxes_xyxy().tolist()
+            (wanted,) = RleBatch.of([found]).boxes_xyxy()
+            assert_array_equal(turn_box(box, mask.shape, orientation), wanted)
 
 
 def test_edges_between_columns():
     mask = np.array([[0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1]], dtype=bool)
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(int)
-    assert edges_between_columns(encode(mask), 3) == np.abs(np.diff(padded, axis=1)).sum()
+    assert edges_between_columns(encode(mask).runs, 3) == np.abs(np.diff(padded, axis=1)).sum()

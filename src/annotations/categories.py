@@ -63,13 +63,13 @@ def label_descriptions_from_json(content: Any, where: str) -> LabelDescriptions:
     """Check and sort the ``categories`` and ``attributes`` of a label file or a COCO file.
 
     Args:
-        content: parsed JSON object with a list ``categories`` and, optionally, a list
+        content: Parsed JSON object with a list ``categories`` and, optionally, a list
             ``attributes``; each entry has an integer ``id`` (0 to 32767), a text ``name``, and
             optionally a text ``supercategory``.
-        where: the file, for messages.
+        where: The file, for messages.
 
     Raises:
-        InputError: a list is missing or empty, or an entry is malformed or repeats an id.
+        InputError: A list is missing or empty, or an entry is malformed or repeats an id.
     """
     if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
         raise InputError(
@@ -112,7 +112,7 @@ def _entries(entries: list[Any], where: str, key: str) -> list[tuple[int, str, s
 
 
 def label_descriptions_to_json(labels: LabelDescriptions) -> dict[str, list[dict[str, Any]]]:
-    """The ``categories`` and ``attributes`` lists, as label files and COCO files have them."""
+    """Return the lists ``categories`` and ``attributes`` of label files and COCO files."""
     return {
         "categories": [
             {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory}
@@ -129,7 +129,7 @@ def read_label_descriptions(path: str | Path) -> LabelDescriptions:
     """Read a ``label_descriptions.json`` of the competition's layout.
 
     Raises:
-        InputError: the file is missing, not UTF-8, not JSON, or its lists are malformed.
+        InputError: The file is missing, not UTF-8, not JSON, or its lists are malformed.
     """
     refuse_special_file(path)
     try:
@@ -174,8 +174,8 @@ class ClassList:
     """A model's classes in its order.
 
     Attributes:
-        category_ids: the data's id of each class.
-        names: the data's name of each class; None: not known.
+        category_ids: The data's id of each class.
+        names: The data's name of each class; None: not known.
     """
 
     category_ids: tuple[int, ...]
@@ -238,14 +238,14 @@ def classes_of_data(
     of the categories with instances leaves the others out (the root category of some exports).
 
     Args:
-        labels: the data's categories.
-        instances: how many instances each category has, by id.
-        num_classes: as given; None: the data says.
-        category_ids: as given, in the model's order; None: the data says.
-        source: the annotation file, for messages.
+        labels: The data's categories.
+        instances: How many instances each category has, by id.
+        num_classes: As given; None: the data says.
+        category_ids: As given, in the model's order; None: the data says.
+        source: The annotation file, for messages.
 
     Raises:
-        InputError: what is given contradicts the data; names the key and both values.
+        InputError: What is given contradicts the data; names the key and both values.
     """
     names = labels.category_names
     listed = ClassList.of(labels)
@@ -288,18 +288,18 @@ def check_categories(
     """Compare the classes of a model, or of its predictions, with a data set's categories.
 
     Args:
-        classes: the model's.
-        labels: the data's categories. Names of 2019 stand for names that a file does not have, so
+        classes: The model's.
+        labels: The data's categories. Names of 2019 stand for names that a file does not have, so
             they are not compared.
-        instances: how many instances each category of the data has, by id.
-        model: what messages call the model or its predictions.
-        data: what messages call the data.
+        instances: How many instances each category of the data has, by id.
+        model: What messages call the model or its predictions.
+        data: What messages call the data.
 
     Returns:
         What a user should know, a sentence each.
 
     Raises:
-        InputError: a class is no category of the data, or has there the name of another class.
+        InputError: A class is no category of the data, or has there the name of another class.
     """
     names = labels.category_names
     listed, own = ClassList.of(labels), classes.by_id

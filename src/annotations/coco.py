@@ -53,12 +53,12 @@ def open_coco(
     """Open a COCO JSON file. It is read twice, because images may stand behind annotations.
 
     Args:
-        path: the file.
-        labels: categories and attributes to use instead of the file's own.
-        on_progress: called with the bytes read and their total, in the second reading.
+        path: The file.
+        labels: Categories and attributes to use instead of the file's own.
+        on_progress: Called with the bytes read and their total, in the second reading.
 
     Raises:
-        InputError: not a JSON object with the lists images, annotations and categories, or these
+        InputError: Not a JSON object with the lists images, annotations and categories, or these
             are malformed.
     """
     parts: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class _Images:
         self._repeated = 0
 
     def block(self, entries: list[Any]) -> RowBlock:
-        """The images as rows without objects, the malformed ones as bad rows."""
+        """Return the images as rows without an instance, the malformed ones as bad rows."""
         self._find_ambiguous(entries)
         numbers, records, bad_rows = [], [], []
         for number, entry in enumerate(entries):
@@ -164,14 +164,14 @@ class _Images:
         )
 
     def notes(self) -> list[str]:
-        """What was made of the list, a sentence each."""
+        """Return what a user should know of the list, a sentence each."""
         notes = self._names.notes()
         if self._repeated:
             notes.append(f"images listed again with the same id, name and size: {self._repeated}")
         return notes
 
     def _find_ambiguous(self, entries: list[Any]) -> None:
-        """An id that two different images have says of no annotation which image it is on."""
+        """Find the ids of two different images: they name no image for an annotation."""
         first: dict[int | str, tuple[Any, ...]] = {}
         for entry in entries:
             number = entry.get("id") if isinstance(entry, dict) else None
@@ -204,7 +204,7 @@ class _Images:
 
 
 def name_of_image(entry: dict[str, Any]) -> tuple[str, Any]:
-    """The key that names an image's file, and its value; LVIS has the address of the COCO image.
+    """Return the key that names an image's file, and its value; LVIS has the COCO image's address.
 
     Of an address the folder and the file count (``train2017/000000391895.jpg``), as in LVIS's API.
     """
@@ -318,7 +318,7 @@ class _AnnotationReader:
 
 
 def _hints(entries: list[dict[str, Any]]) -> MaskHints:
-    """What annotations say of their masks beside the masks."""
+    """Return what annotations say of their masks beside the masks."""
     segmentations = [entry.get("segmentation") for entry in entries]
     return MaskHints(
         polygons=[value if isinstance(value, list) else None for value in segmentations],
@@ -334,7 +334,7 @@ def _hints(entries: list[dict[str, Any]]) -> MaskHints:
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """A list of so many finite numbers as a tuple; None for anything else."""
+    """Return a list of so many finite numbers as a tuple; None for anything else."""
     if not isinstance(value, list) or len(value) != count:
         return None
     if any(type(number) not in (int, float) or not abs(number) < _LARGEST for number in value):
@@ -345,7 +345,7 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
 def read_segmentations(
     segmentations: Sequence[Any], sizes_hw: Sequence[tuple[int, int]]
 ) -> ParsedRle:
-    """Masks of COCO ``segmentation`` values: lists of polygons, run lengths plain or compressed.
+    """Read COCO ``segmentation`` values: lists of polygons, or RLE, compressed or not.
 
     Args:
         segmentations: N parsed JSON values, of any kinds.
@@ -403,10 +403,10 @@ def write_coco(
     """Write a COCO JSON file: images numbered from 1 in their order, annotations in theirs.
 
     Args:
-        images: all images, those without objects included.
-        blocks: the objects, ``image_indices`` counting in ``images``.
-        labels: the categories and attributes.
-        file: where to.
+        images: All images, those without objects included.
+        blocks: The objects, ``image_indices`` counting in ``images``.
+        labels: The categories and attributes.
+        file: Where to.
     """
     descriptions = label_descriptions_to_json(labels)
     file.write(b'{"info": {"description": "converted annotations", "version": "1.0"},\n"images": [')

@@ -1,10 +1,10 @@
-"""Which image the masks of a file were made on: the one that viewers display, or the stored one.
+"""EXIF orientations: tell whether masks were made on the displayed or on the stored image.
 
 An image with an EXIF orientation is stored turned. Some tools draw on what viewers display, others
 on the file's own rows and columns, and the size that an annotation file names may be either's, or
 have height and width exchanged. What a mask says decides:
 
-- Run lengths read with another height than they were written with are sheared, so that hardly a
+- RLE read with another height than they were written with are sheared, so that hardly a
   column continues the one before; and a box that the file has beside them does not fit.
 - Polygons that leave the one frame lie in the other.
 
@@ -139,8 +139,8 @@ class ExifReadings:
 
     Args:
         choice: ``auto``, ``as_displayed`` or ``as_stored``.
-        decided: what ``ReadOtherwiseError`` carried, in a second pass.
-        undecided: what ``auto`` takes where nothing decides; None: that is refused.
+        decided: What ``ReadOtherwiseError`` carried, in a second pass.
+        undecided: What ``auto`` takes where nothing decides; None: that is refused.
 
     Raises:
         InputError: ``choice`` is none of them.
@@ -162,7 +162,7 @@ class ExifReadings:
         self._seen: dict[Group, int] = {}  # EXIF orientation
 
     def read(self, block: RowBlock, frames: Sequence[Frame | str]) -> ParsedRle:
-        """Give the masks of a block as they lie on the displayed images.
+        """Return the masks of a block as they lie on the displayed images.
 
         Args:
             block: N rows.
@@ -239,11 +239,11 @@ class ExifReadings:
         """Choose the reading of each image and kind of mask by all that a first pass saw.
 
         Args:
-            source: the annotation file, for the message.
+            source: The annotation file, for the message.
 
         Raises:
-            ReadOtherwiseError: some are to be read otherwise than the pass did.
-            InputError: both readings fit, they differ, and ``auto`` is to choose.
+            ReadOtherwiseError: Some are to be read otherwise than the pass did.
+            InputError: Both readings fit, they differ, and ``auto`` is to choose.
         """
         if self.choice != AUTO or self.decided is not None:
             return
@@ -347,7 +347,7 @@ def _mask_on(frame: Frame, reading: str, mask: Rle, polygons: Polygons | None) -
     """Return a mask as it lies on the displayed image if this reading of it is right.
 
     Raises:
-        RleError: it is no mask of such an image.
+        RleError: It is no mask of such an image.
     """
     grid_hw = frame.grids[reading]
     if polygons is not None:
@@ -365,21 +365,21 @@ def _turn_polygon(part: Sequence[float], stored_hw: Size, orientation: int) -> l
 
 
 def _excess_px(polygons: Polygons, size_hw: Size) -> float:
-    """How far polygons reach beyond the right and lower border of a frame, in pixels."""
+    """Return how far polygons reach over the right and lower border of a frame, in pixels."""
     flat = [np.asarray(part, dtype=np.float64) for part in polygons if len(part) > 1]
     yx = [np.concatenate([[0.0], *(part[axis::2] for part in flat)]).max() for axis in (1, 0)]
     return float(max(0.0, *(edge - limit for edge, limit in zip(yx, size_hw, strict=True))))
 
 
 def box_distance_px(box_xywh: Sequence[float], box_xyxy: Sequence[float]) -> float:
-    """How far the edges of two boxes are apart at most, in pixels."""
+    """Return the largest distance between the edges of two boxes, in pixels."""
     x, y, width, height = box_xywh
     left, top, right, bottom = box_xyxy
     return max(abs(x - left), abs(y - top), abs(x + width - right), abs(y + height - bottom))
 
 
 def _names_other_size(block: RowBlock, index: int, frame: Frame) -> str:
-    """Say that run lengths name another size than their image has; nothing where they do not."""
+    """Say that an RLE names another size than its image has; nothing where it does not."""
     size_hw = block.hints.sizes_hw[index] if block.hints else None
     if size_hw is None or size_hw == frame.annotated_hw:
         return ""

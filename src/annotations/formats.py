@@ -1,4 +1,4 @@
-"""Converting annotations between the CSV of 2019, the CSV of 2020, COCO JSON and the store."""
+"""Convert annotations between the CSV of 2019, the CSV of 2020, COCO JSON and the store."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def convert(
     attributes by them; in a 2020 CSV they are sorted. ``iscrowd`` is lost in a CSV.
 
     Args:
-        source: a 2019 or 2020 CSV, COCO JSON, or a store; told apart by content.
-        output: the file to write, or the folder of a store; replaced where it exists.
-        output_format: one of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
+        source: A 2019 or 2020 CSV, COCO JSON, or a store; told apart by content.
+        output: The file to write, or the folder of a store; replaced where it exists.
+        output_format: One of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
             for a name in .store or a store that is there, a CSV for .csv and .txt, of 2020 if the
             source is.
-        images_directory: as for ``build_store``, like all that follow.
-        skipped_file: default: ``output`` with ``.skipped.csv`` behind it.
+        images_directory: As for ``build_store``, like all that follow.
+        skipped_file: Default: ``output`` with ``.skipped.csv`` behind it.
 
     Raises:
-        InputError: bad input; nothing is left behind and an existing output stays as it was.
+        InputError: Bad input; nothing is left behind and an existing output stays as it was.
     """
     source, output = Path(source), Path(output)
     input_format = detect_format(source)
@@ -125,8 +125,8 @@ def write_annotations(store: AnnotationStore, path: Path, output_format: str) ->
     """Write a store as a CSV or COCO file, objects in the order of the store's source.
 
     Args:
-        store: what to write.
-        path: the file, written in place.
+        store: What to write.
+        path: The file, written in place.
         output_format: ``imaterialist_2019``, ``imaterialist_2020`` or ``coco``.
     """
     with open(path, "wb") as file:

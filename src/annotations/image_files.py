@@ -41,7 +41,7 @@ def set_max_megapixels(value: float) -> None:
     """Set the number of megapixels above which an image is refused, in this process.
 
     Raises:
-        InputError: not a number above 0 and at most ``LARGEST_MEGAPIXELS``.
+        InputError: Not a number above 0 and at most ``LARGEST_MEGAPIXELS``.
     """
     global _limit_megapixels
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -83,7 +83,7 @@ def read_header(path: str | Path) -> ImageHeader:
     that broke off, or a long trailer) is decoded to know.
 
     Raises:
-        InputError: the file is missing, is no image, or is truncated.
+        InputError: The file is missing, is no image, or is truncated.
     """
     path = Path(path)
     with _open(path) as image:
@@ -104,7 +104,7 @@ def read_size_hw(path: str | Path) -> tuple[int, int]:
         (height, width) in pixels, EXIF orientation applied.
 
     Raises:
-        InputError: the file is missing, is no image, or is truncated.
+        InputError: The file is missing, is no image, or is truncated.
     """
     return read_header(path).displayed_hw
 
@@ -112,21 +112,21 @@ def read_size_hw(path: str | Path) -> tuple[int, int]:
 def read_image_rgb(
     path: str | Path, *, at_least_hw: tuple[int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Pixels of an image as it is displayed.
+    """Read the pixels of an image as it is displayed.
 
     Grayscale is repeated in the three channels, CMYK and palettes are converted, transparency is
     dropped, 16-bit values keep their high byte.
 
     Args:
-        path: the image.
-        at_least_hw: height and width that the result may not fall below; a JPEG is then decoded at
-            a half, a quarter or an eighth of its size where that is enough. None: at full size.
+        path: The image.
+        at_least_hw: Height and width that the result may not fall below; a JPEG is then decoded at
+            a half, a quarter or an eighth of its size where that is enough. None: At full size.
 
     Returns:
         (H, W, 3) uint8, RGB, 0-255, EXIF rotation applied.
 
     Raises:
-        InputError: the file is missing, is no image, or is truncated.
+        InputError: The file is missing, is no image, or is truncated.
     """
     path = Path(path)
     with _open(path) as image:
@@ -226,9 +226,9 @@ def look_at_images(
     """Return what the files of a folder are, by name; those that cannot be read are left out.
 
     Args:
-        directory: the image folder.
-        file_names: relative to it.
-        known: what files were before; of those unchanged on the disk no header is read.
+        directory: The image folder.
+        file_names: Relative to it.
+        known: What files were before; of those unchanged on the disk no header is read.
     """
 
     def look(name: str) -> ImageFile | None:
@@ -265,16 +265,16 @@ def check_image_files(
     What is new of a file that was touched is recorded for the next time.
 
     Args:
-        store_directory: of a store in a cache.
-        images_directory: the folder of its images.
-        file_names: of its images.
-        record: whether the store may be written to.
+        store_directory: Of a store in a cache.
+        images_directory: The folder of its images.
+        file_names: Of its images.
+        record: Whether the store may be written to.
 
     Returns:
         Whether there is no image that was missing when the annotations were read.
 
     Raises:
-        InputError: names the first image with both sizes, and counts them.
+        InputError: Names the first image with both sizes, and counts them.
     """
     path = store_directory / IMAGE_FILES
     known = read_image_files(path)
@@ -307,7 +307,7 @@ def read_image_files(path: Path) -> dict[str, ImageFile]:
     """Read what ``write_image_files`` wrote; empty where there is no such file.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: The file is damaged.
     """
     if not path.exists():
         return {}

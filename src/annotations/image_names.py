@@ -26,7 +26,7 @@ _LEADING_SPACE = " \t\r\n"
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image, by its suffix in any case."""
+    """Return whether a file of this name counts as an image, by its suffix in any case."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -37,11 +37,11 @@ def image_path(text: str, *, key: str) -> str:
     the path go; ``x/../a.jpg`` is ``a.jpg``. Two spellings of one path give one text.
 
     Args:
-        text: the path as a file spells it.
-        key: the key or column that it stands in, for the message.
+        text: The path as a file spells it.
+        key: The key or column that it stands in, for the message.
 
     Raises:
-        RowError: empty, absolute, an address, outside the folder, or with a character that no
+        RowError: Empty, absolute, an address, outside the folder, or with a character that no
             file name needs.
     """
     parts: list[str] = []
@@ -70,7 +70,7 @@ def image_path(text: str, *, key: str) -> str:
 
 
 def file_name_of(image_id: str) -> str:
-    """File name of an image: its id, with ``.jpg`` behind it unless it names an image file."""
+    """Return an image's file name: its id, with ``.jpg`` behind it unless it has a suffix."""
     return image_id if is_image_name(image_id) else f"{image_id}.jpg"
 
 
@@ -82,12 +82,12 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
     the names that the folder's own path ends with, these are taken off.
 
     Args:
-        directory: the image folder; it may itself be a symbolic link.
-        file_name: path relative to it, see ``image_path``.
-        key: where the name comes from, for the message.
+        directory: The image folder; it may itself be a symbolic link.
+        file_name: Path relative to it, see ``image_path``.
+        key: Where the name comes from, for the message.
 
     Raises:
-        InputError: the path is none that ``image_path`` allows, or leads out of the folder through
+        InputError: The path is none that ``image_path`` allows, or leads out of the folder through
             a symbolic link.
     """
     directory = Path(directory)
@@ -121,8 +121,8 @@ def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return image ids as another file spells them: ``abc`` is ``abc.jpg`` where that is known.
 
     Args:
-        wanted: ids in any spelling.
-        known: ids as they are to be spelled.
+        wanted: Ids in any spelling.
+        known: Ids as they are to be spelled.
 
     Returns:
         An id for each that is wanted; those of no known image as they stand.
@@ -147,8 +147,8 @@ class ImageIds:
     row that comes first.
 
     Args:
-        key: the key or column of the names, for messages.
-        add_suffix: whether ``abc`` is the file ``abc.jpg``, as in the competition's CSV.
+        key: The key or column of the names, for messages.
+        add_suffix: Whether ``abc`` is the file ``abc.jpg``, as in the competition's CSV.
     """
 
     def __init__(self, *, key: str, add_suffix: bool) -> None:
@@ -162,11 +162,11 @@ class ImageIds:
         """Return the image's id and file name, relative to the image folder.
 
         Args:
-            text: the name as it stands in the source.
-            key: where it stands, if elsewhere than the other names.
+            text: The name as it stands in the source.
+            key: Where it stands, if elsewhere than the other names.
 
         Raises:
-            RowError: as ``image_path``.
+            RowError: As ``image_path``.
         """
         image_id = image_path(text, key=key or self._key)
         file_name = file_name_of(image_id) if self._add_suffix else image_id
@@ -205,7 +205,7 @@ def read_image_ids(path: str | Path) -> tuple[str, ...]:
         Each image once, in the order of the file, see ``ImageIds``.
 
     Raises:
-        InputError: the file is missing, no CSV, has no such column, an id in it is no path of an
+        InputError: The file is missing, no CSV, has no such column, an id in it is no path of an
             image, or it has no rows.
     """
     path = Path(path)
@@ -269,7 +269,7 @@ def list_images(directory: str | Path) -> ImageFolder:
     folders, and names that no annotation could spell.
 
     Raises:
-        InputError: the folder cannot be read.
+        InputError: The folder cannot be read.
     """
     directory = Path(directory)
     root = os.path.realpath(directory)
@@ -286,7 +286,7 @@ def list_images(directory: str | Path) -> ImageFolder:
 
 
 def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below a folder but the folders themselves; links to folders are not followed."""
+    """Yield all files below a folder; links to folders are not followed."""
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -300,7 +300,7 @@ def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def _reason(name: str, entry: os.DirEntry[str], root: str) -> str | None:
-    """Why an entry of a folder is no image to read; None where it is one."""
+    """Return why an entry of a folder is no image to read; None where it is one."""
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_symlink():

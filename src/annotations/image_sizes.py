@@ -34,7 +34,7 @@ class HintComparison:
     another unit or on another image.
 
     Args:
-        readings: how the masks are read; a box of a mask that is turned is turned, too.
+        readings: How the masks are read; a box of a mask that is turned is turned, too.
     """
 
     def __init__(self, readings: ExifReadings) -> None:
@@ -56,9 +56,9 @@ class HintComparison:
         """Compare some rows of a block; an empty list of polygons has nothing to compare with.
 
         Args:
-            block: the rows.
+            block: The rows.
             rows: N positions in it.
-            frames: of all rows of the block.
+            frames: Of all rows of the block.
             boxes_xyxy: Shape (N, 4), of the masks that were read.
             areas_px: Shape (N,).
             num_runs: Shape (N,).
@@ -146,12 +146,12 @@ class ImageSizes:
     How the annotated size and the image's go together: ``exif_readings.make_frame``.
 
     Args:
-        images_directory: where the images are, or None to take every size as annotated.
-        name_key: the key or column in which the source names images, for messages.
-        missing_are_kept: take the size as annotated, too, where an image is missing or damaged.
+        images_directory: Where the images are, or None to take every size as annotated.
+        name_key: The key or column in which the source names images, for messages.
+        missing_are_kept: Take the size as annotated, too, where an image is missing or damaged.
 
     Raises:
-        InputError: no such folder.
+        InputError: No such folder.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class ImageSizes:
         self._settled: dict[ImageRecord, Frame | str] = {}
 
     def resolve_sizes(self, images: Sequence[ImageRecord]) -> list[Frame | str]:
-        """For each image, the frame of its masks and the record with the size that is right for it.
+        """Return the frame of each image's masks, with the record of the size that is right for it.
 
         Returns:
             As many entries; a text where the image is missing or damaged, saying so.
@@ -191,7 +191,7 @@ class ImageSizes:
         return [self._settled[image] for image in images]
 
     def image_hw(self, image_id: str) -> tuple[int, int] | None:
-        """Size of the image as displayed in pixels, None where it was not read."""
+        """Return the size of the image as displayed, in pixels; None where it was not read."""
         header = self._images.get(image_id)
         return header.displayed_hw if isinstance(header, ImageHeader) else None
 
@@ -201,7 +201,7 @@ class ImageSizes:
         return sum(isinstance(header, str) for header in self._images.values())
 
     def findings(self, readings: Mapping[str, str]) -> list[SizeFinding]:
-        """Images of which a user should know, in the order in which they came.
+        """Return the images of which a user should know, in the order in which they came.
 
         Args:
             readings: ``as_displayed`` or ``as_stored`` by image id.

@@ -64,10 +64,10 @@ class CsvEdition:
 
 
 def read_header(path: Path) -> list[str]:
-    """The column names of a CSV file.
+    """Read the column names of a CSV file.
 
     Raises:
-        InputError: the file is missing, empty or not UTF-8 text, or its first line is no header of
+        InputError: The file is missing, empty or not UTF-8 text, or its first line is no header of
             annotations.
     """
     blocks = iterate_lines(path, block_bytes=1 << 12, longest_line_bytes=_LONGEST_HEADER_BYTES)
@@ -98,24 +98,24 @@ def read_csv_blocks(
     size_hw: tuple[int, int] | SizeOf | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Iterator[RowBlock]:
-    """Read the rows of a CSV file, a few megabytes at a time.
+    """Read the rows of a CSV file, a block of ``BLOCK_BYTES`` at a time.
 
     Columns may come in any order; others are ignored. A row with empty label columns and no mask
-    names an image without objects, and so does the competition's filler row where the labels have
-    no category 23.
+    names an image without an instance, and so does the competition's filler row where the labels
+    have no category 23.
 
     Args:
-        path: the file.
-        edition: which columns it has.
-        labels: the legal categories and, where it lists any, attributes.
-        notes: takes what a user should know, after the last block.
-        size_hw: size in pixels of every image, or of the image of an image id, for a file
+        path: The file.
+        edition: Which columns it has.
+        labels: The legal categories and, where it lists any, attributes.
+        notes: Takes what a user should know, after the last block.
+        size_hw: Size in pixels of every image, or of the image of an image id, for a file
             without the columns Height and Width (a submission). Where the file has them, they
             count.
-        on_progress: called with the number of bytes read and their total.
+        on_progress: Called with the number of bytes read and their total.
 
     Raises:
-        InputError: no such file, not UTF-8, a missing column, no rows.
+        InputError: No such file, not UTF-8, a missing column, no rows.
     """
     header = read_header(path)
     optional = SIZE_COLUMNS if size_hw is not None else ()
@@ -148,7 +148,7 @@ def describe_fillers(count: int) -> str:
 
 
 def reread_lines(path: Path, numbers: set[int]) -> dict[int, str]:
-    """The text of some rows by their number in the file."""
+    """Read the text of some rows by their number in the file."""
     return {
         number: _shown(line)
         for lines in iterate_lines(path)

@@ -1,4 +1,4 @@
-"""The types that every layer shares: an image, and the objects on it."""
+"""Types that every layer shares: an image, and the instances annotated on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG_EDGE_PX = 1024
 
 
 def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
-    """The raster of the 2020 competition for an image of this size: its long edge has 1024 pixels.
+    """Return the raster of the 2020 competition for an image: its long edge has 1024 pixels.
 
     The short edge keeps the aspect ratio, rounded to the nearest pixel (a half up), at least 1.
     """
@@ -49,7 +49,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """The annotated objects of one image, N of them, in the order of the source file."""
+    """Instances of one image, N of them, in the order of the source file."""
 
     category_ids: npt.NDArray[np.int16]  # (N,)
     attribute_ids: tuple[tuple[int, ...], ...]  # N tuples, each in the order of the source

@@ -1,4 +1,4 @@
-"""A JSON object too large for memory, value by value."""
+"""Read a JSON object too large for memory, value by value."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def iterate_members(
     """Read the members of the JSON object in a file, in its order.
 
     Args:
-        path: the file, UTF-8.
-        streamed: name of the member whose list is given an element at a time.
-        on_progress: called with the number of bytes read and their total.
+        path: The file, UTF-8.
+        streamed: Name of the member whose list is given an element at a time.
+        on_progress: Called with the number of bytes read and their total.
 
     Yields:
         (name, -1, value) for a member, (``streamed``, position, element) for each element of the
         streamed list; (``streamed``, -1, []) comes before its elements.
 
     Raises:
-        InputError: unreadable, not UTF-8, not JSON (with line and column), or no object.
+        InputError: Unreadable, not UTF-8, not JSON (with line and column), or no object.
     """
     refuse_special_file(path)
     text = _Text(path, on_progress)
@@ -109,7 +109,7 @@ class _Text:
         self._file.close()
 
     def peek(self) -> str:
-        """The next character that is no white space, empty at the end."""
+        """Return the next character that is no white space, empty at the end."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):
@@ -119,7 +119,7 @@ class _Text:
             self._read(_CHUNK_BYTES)
 
     def skip(self) -> None:
-        """Go one character on."""
+        """Skip one character."""
         self._at += 1
 
     def value(self, *, longest: int = _LARGEST_VALUE_CHARACTERS) -> Any:

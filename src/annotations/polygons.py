@@ -15,7 +15,7 @@ _FARTHEST_PX = 100_000  # pycocotools walks along every edge, also where no imag
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rle:
-    """Maximal runs of the union of polygons, rasterised by pycocotools as in every COCO tool.
+    """Return the union of polygons, rasterised by pycocotools as in every COCO tool.
 
     Args:
         polygons: Each ``[x1, y1, x2, y2, ...]`` in pixels. One of fewer than three points has no
@@ -23,7 +23,7 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
         size_hw: Height and width of the image.
 
     Raises:
-        RleError: a polygon that is no list of numbers or of an odd number of them, none of
+        RleError: A polygon that is no list of numbers or of an odd number of them, none of
             three points, or a coordinate that is not finite or far beyond any image; or all
             coordinates lie within 0 and 1, as those divided by width and height do.
     """

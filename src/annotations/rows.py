@@ -41,7 +41,7 @@ def iterate_lines(
     left out but counted. A byte order mark is removed. Only a block is in memory at a time.
 
     Raises:
-        InputError: the file cannot be read, or a line is longer than ``longest_line_bytes``.
+        InputError: The file cannot be read, or a line is longer than ``longest_line_bytes``.
     """
     refuse_special_file(path)
     number, done = 1, 0
@@ -79,7 +79,7 @@ def _numbered(lines: list[bytes], first: int) -> Lines:
 
 
 def split_fields(line: bytes) -> list[bytes] | None:
-    """The fields of a CSV line, quotes removed; None where a quote is not closed or misplaced.
+    """Return the fields of a CSV line without quotes; None where a quote is misplaced or open.
 
     A row is a line: no field of the formats read here can hold a line break.
     """
@@ -163,10 +163,10 @@ class Source:
 
 
 def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
-    """A whole number written as ``12`` or, as spreadsheets do, ``12.0``.
+    """Parse a whole number written as ``12`` or, as spreadsheets do, ``12.0``.
 
     Raises:
-        RowError: anything else, or a number outside low to high (both legal).
+        RowError: Anything else, or a number outside low to high (both legal).
     """
     digits = text.strip().removesuffix(".0")
     if not (digits.isascii() and digits.removeprefix("-").isdigit()) or len(digits) > 20:
@@ -180,15 +180,15 @@ def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
 def check_size(
     height: str, width: str, names: tuple[str, str] = ("Height", "Width")
 ) -> tuple[int, int]:
-    """Height and width of an image in pixels from text, each at least 1.
+    """Parse height and width of an image in pixels, each at least 1.
 
     Args:
-        height: the text.
-        width: the text.
-        names: the keys or columns that hold them, for messages.
+        height: The text.
+        width: The text.
+        names: The keys or columns that hold them, for messages.
 
     Raises:
-        RowError: not whole numbers, below 1, or more pixels together than 32 bits can count.
+        RowError: Not whole numbers, below 1, or more pixels together than 32 bits can count.
     """
     size_hw = (
         parse_whole_number(height, names[0], 1, _LARGEST_IMAGE_PX),
@@ -203,10 +203,10 @@ def check_size(
 
 
 def parse_category(text: str, known: dict[int, str]) -> int:
-    """A category id of the label set.
+    """Parse a category id of the label set.
 
     Raises:
-        RowError: not a whole number, or not in ``known`` (names by id).
+        RowError: Not a whole number, or not in ``known`` (names by id).
     """
     number = parse_whole_number(text, "category", 0, LARGEST_ID)
     if number not in known:
@@ -215,10 +215,10 @@ def parse_category(text: str, known: dict[int, str]) -> int:
 
 
 def parse_attributes(texts: list[str], known: dict[int, str]) -> tuple[int, ...]:
-    """Attribute ids in the order given; ``known`` may be empty, then any id is legal.
+    """Parse attribute ids, in the order given; ``known`` may be empty, then any id is legal.
 
     Raises:
-        RowError: not whole numbers, or not in ``known`` (names by id).
+        RowError: Not whole numbers, or not in ``known`` (names by id).
     """
     numbers = tuple(parse_whole_number(text, "attribute", 0, LARGEST_ID) for text in texts)
     for number in numbers:
@@ -228,7 +228,7 @@ def parse_attributes(texts: list[str], known: dict[int, str]) -> tuple[int, ...]
 
 
 def describe_ids(known: dict[int, str]) -> str:
-    """The legal ids in a few words."""
+    """Return the legal ids in a few words."""
     ids = sorted(known)
     if ids == list(range(ids[0], ids[-1] + 1)):
         return f"{ids[0]} to {ids[-1]}"
@@ -245,9 +245,9 @@ class BadRowHandler:
     """Takes the bad rows of one source. A context: its file appears at a good end, or not at all.
 
     Args:
-        source: the file, for messages.
+        source: The file, for messages.
         on_bad_rows: ``error`` stops at the first bad row, ``skip`` writes each to ``skipped_file``.
-        skipped_file: a CSV with the columns place, image, reason, original. Written only where a
+        skipped_file: A CSV with the columns place, image, reason, original. Written only where a
             row was skipped; one left by an earlier run is removed otherwise.
 
     Raises:
@@ -266,7 +266,7 @@ class BadRowHandler:
         self.count = 0
 
     def take(self, rows: Iterable[BadRow]) -> None:
-        """Deal with bad rows, lowest first.
+        """Write or refuse bad rows, lowest first.
 
         Raises:
             InputError: ``on_bad_rows`` is ``error`` and there is one; it names file, row, image.

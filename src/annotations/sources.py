@@ -1,4 +1,4 @@
-"""Telling the annotation formats apart by their content, and opening any of them for reading."""
+"""Tell the annotation formats apart by their content, and open any of them for reading."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERI
 
 
 def detect_format(path: str | Path) -> str:
-    """What a file holds, whatever its name.
+    """Return the format of a file by its content, whatever its name.
 
     Returns:
         ``imaterialist_2019``, ``imaterialist_2020`` (a CSV with the column AttributesIds), ``coco``
         (a JSON object), or ``store`` (a folder with a ``store.json``).
 
     Raises:
-        InputError: no such file, an empty one, or none of these.
+        InputError: No such file, an empty one, or none of these.
     """
     path = Path(path)
     if path.is_dir():
@@ -50,19 +50,19 @@ def detect_format(path: str | Path) -> str:
 
 
 def default_labels(kind: str) -> LabelDescriptions:
-    """The labels of a CSV that comes without: those of 2019, for 2020 without their attributes."""
+    """Return the labels of a CSV without its own: those of 2019, for 2020 without attributes."""
     if kind == IMATERIALIST_2019.name:
         return IMATERIALIST_2019_LABELS
     return LabelDescriptions(categories=IMATERIALIST_2019_LABELS.categories)
 
 
 def labels_beside(path: Path) -> Path:
-    """Where the label descriptions of a CSV are kept that has labels of its own."""
+    """Return the path of the label descriptions of a CSV that has labels of its own."""
     return path.with_name(fitting_name(path.name, ".label_descriptions.json"))
 
 
 def skipped_beside(path: Path) -> Path:
-    """Return where the rows are written that reading into ``path`` leaves out."""
+    """Return the path of the rows that reading into ``path`` leaves out."""
     return path.with_name(fitting_name(path.name, ".skipped.csv"))
 
 
@@ -76,15 +76,15 @@ def open_source(
     """Open an annotation file of any format; its rows are read when the blocks are asked for.
 
     Args:
-        path: a 2019 or 2020 CSV, or COCO JSON.
-        labels: the legal categories and attributes. Without: those a COCO file carries, or for a
+        path: A 2019 or 2020 CSV, or COCO JSON.
+        labels: The legal categories and attributes. Without: those a COCO file carries, or for a
             CSV the 46 categories of 2019 and, in 2019, its 92 attributes (2020's are not checked).
-        size_hw: size in pixels of all images, or of the image of an image id, for a CSV
+        size_hw: Size in pixels of all images, or of the image of an image id, for a CSV
             without Height and Width.
-        on_progress: called with the number of bytes read and their total.
+        on_progress: Called with the number of bytes read and their total.
 
     Raises:
-        InputError: as ``detect_format``; a missing column; a COCO file without its lists.
+        InputError: As ``detect_format``; a missing column; a COCO file without its lists.
     """
     path = Path(path)
     kind = detect_format(path)

@@ -1,6 +1,5 @@
-"""The annotation store: annotations as memory-mapped columns.
+"""The annotation store: every mask, box and label of a data set, memory-mapped from Arrow files.
 
-The annotation store: every mask, box and label of a data set, memory-mapped from Arrow files.
 A store is a folder, written whole or not at all by ``store_builder``:
 
 - ``images.arrow``: a row an image, by image_id: image_id, file_name, height_px, width_px,
@@ -76,12 +75,12 @@ class AnnotationStore:
     """Read access to a store folder. Pickles as its path and reopens there.
 
     Args:
-        directory: a folder made by ``build_store``.
-        check_files: whether to compare the files' checksums, which reads them once: before Arrow
+        directory: A folder made by ``build_store``.
+        check_files: Whether to compare the files' checksums, which reads them once: before Arrow
             sees a byte, because damaged ones can end the interpreter.
 
     Raises:
-        InputError: the folder is missing, incomplete, damaged, or of another format version.
+        InputError: The folder is missing, incomplete, damaged, or of another format version.
     """
 
     def __init__(self, directory: str | Path, check_files: bool = True) -> None:
@@ -117,7 +116,7 @@ class AnnotationStore:
         self._open_batches: dict[int, tuple[npt.NDArray[np.int32], Runs]] = {}
 
     def __len__(self) -> int:
-        """Number of images, those without objects included."""
+        """Return the number of images, those without an instance included."""
         return len(self._images)
 
     def __reduce__(self) -> tuple[type[AnnotationStore], tuple[Path, bool]]:
@@ -130,12 +129,12 @@ class AnnotationStore:
 
     @property
     def object_count(self) -> int:
-        """Number of objects on all images."""
+        """Number of instances on all images."""
         return len(self._categories)
 
     @cached_property
     def crowd_count(self) -> int:
-        """Number of objects that are COCO crowd regions."""
+        """Number of instances that are COCO crowd regions."""
         return int(self._crowd.sum())
 
     @cached_property
@@ -159,18 +158,18 @@ class AnnotationStore:
         return {image.image_id: index for index, image in enumerate(self._images)}
 
     def image_files(self) -> dict[str, ImageFile]:
-        """Image files by name, as they were when they were last looked at; empty if never.
+        """Read the image files by name, as they were when last looked at; empty if never.
 
         Raises:
-            InputError: the record of them is damaged.
+            InputError: The record of them is damaged.
         """
         return read_image_files(self.directory / IMAGE_FILES)
 
     def index_of(self, image_id: str) -> int:
-        """Position of an image in ``images``.
+        """Return the position of an image in ``images``.
 
         Raises:
-            InputError: no image has this id.
+            InputError: No image has this id.
         """
         try:
             return self._index_by_id[image_id]
@@ -180,10 +179,10 @@ class AnnotationStore:
             ) from None
 
     def instances(self, index: int) -> Instances:
-        """The objects of one image; boxes and areas are read-only views of the files.
+        """Return the instances of one image; boxes and areas are read-only views of the files.
 
         Args:
-            index: position in ``images``, 0 to len - 1.
+            index: Position in ``images``, 0 to len - 1.
         """
         rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
         return Instances(
@@ -195,25 +194,26 @@ class AnnotationStore:
         )
 
     def is_crowd(self, index: int) -> npt.NDArray[np.bool_]:
-        """Which objects of an image are COCO crowd regions. Shape (N,), bool."""
+        """Return whether each instance of an image is a COCO crowd region, shape (N,) bool."""
         rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
         return self._crowd[rows].astype(bool)
 
     def instances_by_category(self) -> dict[int, int]:
-        """How many objects each category has, by id; those without are not there."""
+        """Return the number of instances of each category that has some, by id."""
         categories, counts = np.unique(self._categories, return_counts=True)
         return dict(zip(categories.tolist(), counts.tolist(), strict=True))
 
     def small_objects(
         self, index: int, *, largest_area_px: float, longest_edge_px: float
     ) -> npt.NDArray[np.int64]:
-        """Positions of an image's objects with a small mask or a narrow box, those without a pixel
-        left out.
+        """Return the positions of an image's instances with a small mask or a narrow box.
+
+        Those without a pixel are left out.
 
         Args:
-            index: position in ``images``.
-            largest_area_px: a mask of less is small.
-            longest_edge_px: a box whose shorter edge is less is narrow.
+            index: Position in ``images``.
+            largest_area_px: A mask of less is small.
+            longest_edge_px: A box whose shorter edge is less is narrow.
         """
         rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
         areas, boxes = self._areas[rows], self._boxes[rows]
@@ -222,20 +222,20 @@ class AnnotationStore:
         return np.flatnonzero(is_small & (areas > 0))
 
     def instance_count(self, index: int) -> int:
-        """Number of objects of an image."""
+        """Return the number of instances of an image."""
         return int(self._first_instance[index + 1] - self._first_instance[index])
 
     def counts_without_mask(self, index: int) -> tuple[int, int]:
-        """How many of an image's objects are crowd regions, and how many others have no pixel."""
+        """Return how many instances of an image are crowd regions, and how many others empty."""
         rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
         crowd = self._crowd[rows].astype(bool)
         return int(crowd.sum()), int(((self._areas[rows] == 0) & ~crowd).sum())
 
     def category_sets(self, *, to_train_on: bool = False) -> list[frozenset[int]]:
-        """For each image, in order, the set of its objects' category ids.
+        """Return the set of category ids of each image's instances, in the order of the images.
 
         Args:
-            to_train_on: whether to leave out crowd regions and objects without a pixel.
+            to_train_on: Whether to leave out crowd regions and objects without a pixel.
         """
         if to_train_on:
             is_counted = (self._crowd == 0) & (self._areas > 0)
@@ -259,7 +259,7 @@ class AnnotationStore:
 
 
 def view(column: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
-    """A numeric column without nulls as a read-only array, shape (N,), without a copy.
+    """View a numeric column without nulls as a read-only array, shape (N,), without a copy.
 
     As ``to_numpy`` does, which imports pandas: more than a second in each loader worker.
     """
@@ -268,7 +268,7 @@ def view(column: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
 
 
 def runs_views(batch: pa.RecordBatch) -> tuple[npt.NDArray[np.int32], Runs]:
-    """Zero-copy views of a record batch of ``runs.arrow``: offsets (N + 1,) and runs (R, 2)."""
+    """View a record batch of ``runs.arrow`` without a copy: offsets (N + 1,) and runs (R, 2)."""
     column = batch["runs"]
     return view(column.offsets, np.int32), view(column.values.values, np.int32).reshape(-1, 2)
 
@@ -301,8 +301,8 @@ def image_digests(
     Args:
         images: N records.
         counts: Shape (N,), the number of objects on each.
-        columns: of all objects in the order of the images, each of shape (M,) or (M, K).
-        attribute_ids: of the M objects.
+        columns: Of all objects in the order of the images, each of shape (M,) or (M, K).
+        attribute_ids: Of the M objects.
     """
     table = np.column_stack([column.astype(np.int64) for column in columns])
     ends = np.cumsum(counts).tolist()
@@ -316,10 +316,10 @@ def image_digests(
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """The parsed ``store.json`` of a store folder.
+    """Read the ``store.json`` of a store folder.
 
     Raises:
-        InputError: no such folder, not a store, damaged, or of another format version.
+        InputError: No such folder, not a store, damaged, or of another format version.
     """
     path = directory / "store.json"
     try:
@@ -377,7 +377,7 @@ def open_table(path: Path) -> pa.ipc.RecordBatchFileReader:
     """Memory-map one of the tables of a store.
 
     Raises:
-        InputError: no Arrow file, or one with other columns.
+        InputError: No Arrow file, or one with other columns.
     """
     refuse_special_file(path)
     try:
@@ -404,7 +404,7 @@ def check_batch(batch: pa.RecordBatch) -> None:
     """Check that a record batch can be viewed as arrays: offsets in order, no nulls.
 
     Raises:
-        pyarrow.ArrowException, ValueError: it cannot.
+        pyarrow.ArrowException, ValueError: It cannot.
     """
     batch.validate(full=True)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -421,7 +421,7 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """N objects, in the order of the source."""
+    """N instances, in the order of the source."""
 
     images: list[ImageRecord]  # N, the image of each object
     image_indices: list[int]  # N, its position in the store's ``images``
@@ -434,7 +434,7 @@ class StoredBlock:
 
 
 def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
-    """Read all objects once, in the order of the source.
+    """Read all instances once, in the order of the source.
 
     Reads ``runs.arrow`` as an ordinary file and not through the mapping, so that the memory of a
     conversion does not grow with the pages touched.
@@ -464,7 +464,7 @@ def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
 
 
 def images_without_objects(store: AnnotationStore) -> list[ImageRecord]:
-    """The images that have no object, ascending by image_id."""
+    """Return the images without an instance, ascending by image_id."""
     return [
         image
         for image, categories in zip(store.images, store.category_sets(), strict=True)

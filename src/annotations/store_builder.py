@@ -1,4 +1,7 @@
-"""Building an annotation store from an annotation file, streamed, whole or not at all."""
+"""Build an annotation store from an annotation file, streamed, whole or not at all.
+
+File locks make this POSIX only (Linux, macOS): ``fcntl`` does not exist on Windows.
+"""
 
 from __future__ import annotations
 
@@ -78,27 +81,27 @@ def build_store(
     """Read an annotation file of any format into a store folder.
 
     Args:
-        source: a 2019 or 2020 CSV, or COCO JSON; told apart by content.
-        directory: the folder to make; a store that stands there is replaced.
-        images_directory: the images, to compare sizes with and to repair transposed ones.
-        exif: which image masks were made on where an EXIF orientation turns it: ``as_displayed``,
+        source: A 2019 or 2020 CSV, or COCO JSON; told apart by content.
+        directory: The folder to make; a store that stands there is replaced.
+        images_directory: The images, to compare sizes with and to repair transposed ones.
+        exif: Which image masks were made on where an EXIF orientation turns it: ``as_displayed``,
             ``as_stored``, or ``auto``, see ``exif_readings``.
-        exif_undecided: what ``auto`` takes where nothing decides; None: that is refused.
+        exif_undecided: What ``auto`` takes where nothing decides; None: that is refused.
         missing_images: ``refuse`` the rows of an image whose image is missing or damaged, or
             ``keep`` them with the size as annotated.
         on_bad_rows: ``error`` or ``skip``.
         duplicates: ``keep`` or ``drop`` objects that have the image, category, attributes and mask
             of an earlier one; they are counted either way.
-        skipped_file: where ``skip`` writes the rows left out; default: ``directory`` with
+        skipped_file: Where ``skip`` writes the rows left out; default: ``directory`` with
             ``.skipped.csv`` behind it.
-        label_descriptions: the legal categories and attributes as a JSON file; default: the file
+        label_descriptions: The legal categories and attributes as a JSON file; default: the file
             ``<source>.label_descriptions.json``, what a COCO source carries, those of 2019.
-        size_hw: size in pixels of all images, or of the image of an image id, for a CSV
+        size_hw: Size in pixels of all images, or of the image of an image id, for a CSV
             without Height and Width.
-        on_progress: called with the number of bytes read and their total.
+        on_progress: Called with the number of bytes read and their total.
 
     Raises:
-        InputError: the source cannot be read, a row is bad and ``on_bad_rows`` is ``error``,
+        InputError: The source cannot be read, a row is bad and ``on_bad_rows`` is ``error``,
             nothing tells how masks are to be read and ``exif`` is ``auto``, or ``directory`` is
             something else than a store. Nothing is left behind.
     """
@@ -210,7 +213,7 @@ def open_or_build(
     on_progress: ProgressCallback | None = None,
     on_built: Callable[[BuildReport], None] | None = None,
 ) -> AnnotationStore:
-    """The store of an annotation file, built at the first call and again when its source changes.
+    """Open the store of an annotation file; build it if there is none, or its source has changed.
 
     It is built again, too, where a file of it is damaged.
 
@@ -220,16 +223,16 @@ def open_or_build(
     time (the ranks of a training) wait for the one that builds.
 
     Args:
-        source: an annotation file of any format, or a store folder, which is opened as it is.
-        cache_dir: where stores are kept, each in a folder named by source and arguments.
-        fallback_directory: where they are kept instead if that cannot be written (data on a
+        source: An annotation file of any format, or a store folder, which is opened as it is.
+        cache_dir: Where stores are kept, each in a folder named by source and arguments.
+        fallback_directory: Where they are kept instead if that cannot be written (data on a
             read-only disk). A store that is there already is used where it is.
-        images_directory: as for ``build_store``, like the others. A store that was made without
+        images_directory: As for ``build_store``, like the others. A store that was made without
             images is refused where one of them is turned or has another shape.
-        on_built: called with the report where a store was built.
+        on_built: Called with the report where a store was built.
 
     Raises:
-        InputError: as ``build_store``; an image has another size than when the store was built.
+        InputError: As ``build_store``; an image has another size than when the store was built.
     """
     source, cache = Path(source), Path(cache_dir)
     if detect_format(source) == STORE:
@@ -275,7 +278,7 @@ def check_duplicates(duplicates: str) -> None:
     """Check the choice.
 
     Raises:
-        InputError: it is none.
+        InputError: It is none.
     """
     if duplicates not in DUPLICATES:
         raise InputError(f"duplicates must be {' or '.join(DUPLICATES)}, got {duplicates!r:.60}")
@@ -285,7 +288,7 @@ def check_store_duplicates(store: AnnotationStore, duplicates: str) -> None:
     """Refuse to drop duplicates of a store that was made with them.
 
     Raises:
-        InputError: as ``check_duplicates``; or the store has some and ``drop`` is asked for.
+        InputError: As ``check_duplicates``; or the store has some and ``drop`` is asked for.
     """
     check_duplicates(duplicates)
     if (kept := store.description.get("duplicates_kept")) and duplicates == "drop":
@@ -297,7 +300,7 @@ def check_store_duplicates(store: AnnotationStore, duplicates: str) -> None:
 
 
 def _label_file(source: Path, given: str | Path | None) -> Path | None:
-    """The label file to use: the one given, else one that lies beside the source by its name."""
+    """Return the label file to use: the one given, else one beside the source by its name."""
     if given is not None:
         return Path(given)
     beside = labels_beside(source)
@@ -317,10 +320,10 @@ def _open_current(
     *,
     writable: bool = True,
 ) -> AnnotationStore | None:
-    """The store in a cache, None where it has to be built: absent, of another source, damaged.
+    """Open the store in a cache; None where it is absent, of another source, or damaged.
 
     Raises:
-        InputError: an image has another size than when the store was built.
+        InputError: An image has another size than when the store was built.
     """
     if not directory.exists():
         return None
@@ -359,7 +362,7 @@ def _say_once(text: str) -> None:
 
 
 def _is_made_from(description: dict[str, Any], made_from: dict[str, Any]) -> bool:
-    """Whether a store is that of these files and arguments.
+    """Return whether a store is that of these files and arguments.
 
     The image folder's time of change counts only where images were missing or rows were left out,
     perhaps for want of one: images are compared one by one.
@@ -386,7 +389,7 @@ def _made_from(
     label_descriptions: str | Path | None,
     size_hw: tuple[int, int] | SizeOf | None,
 ) -> dict[str, Any]:
-    """Everything a store depends on, as JSON would give it back."""
+    """Return everything a store depends on, as JSON would give it back."""
     return {
         "source": _fingerprint(source),
         "images": None if images_directory is None else _fingerprint(Path(images_directory)),

@@ -1,4 +1,4 @@
-"""Whether a store that somebody else made holds what a CSV or COCO file may hold, and no more."""
+"""Check that a store of unknown origin holds no more than a CSV or COCO file may hold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_store(directory: str | Path) -> AnnotationStore:
     Its checksums say that it is as it was written; whoever wrote it can have written anything.
 
     Raises:
-        InputError: not a store, damaged, or with a value that no annotation file may have; the
+        InputError: Not a store, damaged, or with a value that no annotation file may have; the
             message names file, row and value.
     """
     store = AnnotationStore(directory)
@@ -49,7 +49,7 @@ def check_store_sizes(
     Its masks are drawn, so that nothing tells any longer on which image they were.
 
     Raises:
-        InputError: an image has an EXIF orientation (``as_displayed`` accepts it), or its size has
+        InputError: An image has an EXIF orientation (``as_displayed`` accepts it), or its size has
             height and width exchanged.
     """
     if images_directory is None or store.description.get("sizes_compared"):

@@ -1,4 +1,4 @@
-"""The tables of an annotation store, filled block by block from any source."""
+"""Write the tables of an annotation store, block by block from any source."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class StoreWriter:
     An image belongs to the store if it has an object that was kept, or was named and lost none.
 
     Args:
-        source: what to read.
-        sizes: settles the size of each image.
-        readings: puts masks on the images as they are displayed.
-        bad_rows: takes the rows that are refused.
-        drop_duplicates: whether an object is left out that has the image, category, attributes and
+        source: What to read.
+        sizes: Settles the size of each image.
+        readings: Puts masks on the images as they are displayed.
+        bad_rows: Takes the rows that are refused.
+        drop_duplicates: Whether an object is left out that has the image, category, attributes and
             mask of an earlier one. They are counted either way; masks without a pixel are not.
     """
 
@@ -72,7 +72,7 @@ class StoreWriter:
         """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``.
 
         Raises:
-            InputError: the source is unreadable, or a row is bad and bad rows are errors.
+            InputError: The source is unreadable, or a row is bad and bad rows are errors.
         """
         with (
             pa.OSFile(str(directory / "runs.arrow"), "wb") as sink,
@@ -146,7 +146,7 @@ class StoreWriter:
         return masks_as_arrow(masks[stays])
 
     def notes(self) -> list[str]:
-        """What a user should know of the masks, a sentence each; complete when all is written."""
+        """Return what a user should know of the masks, a sentence each, when all is written."""
         notes = self._hints.notes()
         if self.duplicates:
             chosen = "drop" if self._drop_duplicates else "keep"
@@ -162,7 +162,7 @@ class StoreWriter:
         attribute_ids: list[tuple[int, ...]],
         columns: dict[str, npt.NDArray[Any]],
     ) -> npt.NDArray[np.bool_]:
-        """Whether each object is no duplicate of an earlier one, shape (N,)."""
+        """Return whether each instance is no duplicate of an earlier one, shape (N,) bool."""
         is_new = np.ones(len(records), dtype=np.bool_)
         values = zip(records, attribute_ids, *(c.tolist() for c in columns.values()), strict=True)
         for at, (record, attributes, box, digest, area, *label) in enumerate(values):
@@ -176,7 +176,7 @@ class StoreWriter:
     def _check(
         self, block: RowBlock, frames: Sequence[Frame | str]
     ) -> tuple[list[ImageRecord], RleBatch, dict[int, str]]:
-        """The settled image of each row, its mask, and what is wrong with a row, by position."""
+        """Return the resolved image of each row, its mask, and the problems of rows by position."""
         masks, wrong = self._readings.read(block, frames)
         problems = {index: f"{block.mask_field}: {reason}" for index, reason in wrong.items()}
         settled = list(block.images)

@@ -343,7 +343,7 @@ def shared_px(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -> int:
     before = np.cumsum(lengths) - lengths
 
     def covered(places: npt.NDArray[np.int64]) -> int:
-        """Sum over places of the number of pixels of ``b`` before each."""
+        """Return the sum over places of the number of pixels of ``b`` before each."""
         run = np.searchsorted(starts, places, side="right") - 1
         inside = np.minimum(places - starts[run], lengths[run])
         return int(np.where(run < 0, 0, before[run] + inside).sum())

@@ -65,7 +65,7 @@ def fill_toggles(words: Words) -> Words:
 
 
 def words_to_runs(words: Words) -> Runs:
-    """Maximal runs of set bits. Shapes (W,) and (R, 2); bits past the raster must be clear."""
+    """Return the maximal runs, shape (R, 2), of the set bits of words, shape (W,)."""
     toggles = np.append(words, np.uint64(0))
     toggles[1:] ^= words >> np.uint64(63)
     toggles[:-1] ^= words << np.uint64(1)

@@ -93,7 +93,7 @@ def cut_blocks(ends: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, in
 def load_words(
     characters: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint64]:
-    """The eight characters from each begin on as one word, the first of them its lowest byte.
+    """Load the eight characters from each begin on as a word, the first as its lowest byte.
 
     Args:
         characters: Shape (C,) uint8, with 16 or more behind the last begin.
@@ -215,7 +215,7 @@ def _parse_block(block: list[bytes]) -> ParsedBlock | None:
 def _digits_to_values(
     words: npt.NDArray[np.uint64], digits: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint64]:
-    """Values of the first 1 to 8 decimal digits of each word of eight characters, in place.
+    """Return the values of the first 1 to 8 decimal digits of each word, in place.
 
     Digits are joined to pairs, pairs to fours and fours to eights, all of a word at once
     (D. Lemire, "Quickly parsing eight digits", 2018).

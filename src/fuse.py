@@ -15,9 +15,10 @@ from src.cli.locks import working_in
 from src.console import PlainConsole, say
 from src.errors import InputError
 from src.io import check_writable
-from src.postprocess.late_fusion import LateFusion, check_weights, fuse
+from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.files import META_NAME, to_json
 from src.predictions.store import PredictionStore, PredictionStoreWriter
+from src.validation import check_weights
 
 LISTED = 12
 

@@ -34,6 +34,7 @@ from src.reporting.stored_predictions import StoredObjects
 from src.tuning.in_sample import find_in_sample, read_beside
 from src.tuning.session import compare_categories
 from src.tuning.sweeps import job_file, read_results, score_in_words
+from src.validation import Count, check_values
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:
@@ -69,9 +70,7 @@ def check_config(config: DictConfig) -> None:
         )
     plain_settings(to_plain(config.postprocess))
     check_metric(config)
-    for key in ("num_worst", "num_best"):
-        if not isinstance(config[key], int) or config[key] < 0:
-            raise InputError(f"{key}={config[key]}: a number of images is wanted, 0 or more")
+    check_values({"num_worst": Count, "num_best": Count}, config)
     if config.images is not None and not Path(config.images).is_dir():
         raise InputError(f"images={config.images}: no such folder")
 

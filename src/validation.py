@@ -6,23 +6,20 @@ whole number, a text is no number, and NaN is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-)
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator
+from pydantic import ValidatorFunctionWrapHandler as Handler
 
 from src.errors import InputError
 
 _MAX_CHARACTERS = 200  # of a value in a message
+
+
+class _NotLegalError(ValueError):
+    """Says what is legal; pydantic adds the key and the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +28,16 @@ class Legal:
 
     text: str
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(self._check, handler(source))
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return WrapValidator(self._check).__get_pydantic_core_schema__(source, handler)
 
-    def _check(self, value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Any:
+    def _check(self, value: Any, handler: Handler) -> Any:
         try:
             return handler(value)
         except ValidationError as error:
             if all(line["loc"] for line in error.errors()):
                 raise  # of an entry, which has a name of its own
-            raise PydanticCustomError("legal", "{legal}", {"legal": self.text}) from None
+            raise _NotLegalError(self.text) from None
 
 
 def number(
@@ -69,6 +64,11 @@ def whole(least: int, most: int | None = None, *, legal: str | None = None) -> A
 def one_of(*values: Any) -> Any:
     """Return the kind of some words."""
     return Annotated[Literal[values], Legal(f"one of {', '.join(map(str, values))}")]
+
+
+def list_of(kind: Any) -> Any:
+    """Return the kind of sequences of a kind."""
+    return Sequence[kind]
 
 
 def nullable(kind: Any, *, null: str) -> Any:
@@ -127,6 +127,18 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     check_values({key: kind}, {key: value})
 
 
+def check_weights(key: str, weights: Sequence[float], count: int, *, of: str = "model") -> None:
+    """Check one weight for each of some models or checkpoints.
+
+    Raises:
+        InputError: another number of them, or one that is not above 0.
+    """
+    if len(weights) != count:
+        raise InputError(f"{key} must be {count} numbers, one for each {of}, got {list(weights)}")
+    for weight in weights:  # without weight, one is better left out
+        check_value(key, weight, Positive)
+
+
 class CheckedModel(BaseModel):
     """Values with names that are checked where they are put together, and do not change.
 
@@ -159,7 +171,7 @@ def problems(error: ValidationError, prefix: str) -> list[str]:
             continue
         names = [str(name) for name in line["loc"]]
         key = prefix + ".".join(names) if prefix.endswith(".") else ".".join([prefix, *names])
-        legal = line["msg"] if line["type"] == "legal" else _in_words(line["msg"])
+        legal = own if isinstance(own, _NotLegalError) else _in_words(line["msg"])
         found.append(f"{key.strip('.')} must be {legal}, got {shown(line['input'])}")
     return list(dict.fromkeys(found))
 

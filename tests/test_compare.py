@@ -131,8 +131,8 @@ def test_other_images_are_named(run, tmp_path):
     [
         (["a=no.csv"], "a=no.csv: no such file or folder"),
         (["annotations=null"], "a=a.csv: annotations=... is needed to score it"),
-        (["averaging=x"], "averaging=x: legal are per_class, pooled"),
-        (["num_resamples=0"], "num_resamples=0: at least 1 is legal"),
+        (["averaging=x"], "averaging must be one of per_class, pooled, got 'x'"),
+        (["num_resamples=0"], "num_resamples must be a whole number of at least 1, got 0"),
         (["b_postprocess.score_threshold=2", "b=store"], "b=store: no such file or folder"),
     ],
 )

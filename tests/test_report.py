@@ -128,14 +128,20 @@ def test_page_of_a_sweep(tmp_path):
         (["submission=a.csv", "images=/no"], "images=/no: no such folder"),
         (
             ["submission=a.csv", "num_worst=-1"],
-            "num_worst=-1: a number of images is wanted, 0 or more",
+            "num_worst must be a whole number of at least 0, got -1",
         ),
         (
             ["submission=a.csv", "num_best=few"],
-            "num_best=few: a number of images is wanted, 0 or more",
+            "num_best must be a whole number of at least 0, got 'few'",
         ),
-        (["submission=a.csv", "averaging=x"], "averaging=x: legal are per_class, pooled"),
-        (["submission=a.csv", "num_resamples=0"], "num_resamples=0: at least 1 is legal"),
+        (
+            ["submission=a.csv", "averaging=x"],
+            "averaging must be one of per_class, pooled, got 'x'",
+        ),
+        (
+            ["submission=a.csv", "num_resamples=0"],
+            "num_resamples must be a whole number of at least 1, got 0",
+        ),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_read(arguments, message):

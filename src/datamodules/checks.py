@@ -10,48 +10,6 @@ from src.annotations.image_names import find_image
 from src.errors import InputError
 
 
-def check_at_least(key: str, value: int, least: int) -> None:
-    """Check a whole number.
-
-    Raises:
-        InputError: it is below ``least``.
-    """
-    if value < least:
-        raise InputError(f"{key}={value}: {least} or more is legal")
-
-
-def check_probability(key: str, value: float) -> None:
-    """Check a probability.
-
-    Raises:
-        InputError: it is not in [0, 1].
-    """
-    if not 0 <= value <= 1:
-        raise InputError(f"{key}={value}: 0 to 1 is legal")
-
-
-def check_repeat_factor(key: str, value: float | None) -> None:
-    """Check the share of the images below which a category is rare.
-
-    Raises:
-        InputError: it is neither None nor in (0, 1].
-    """
-    if value is not None and not 0 < value <= 1:
-        raise InputError(
-            f"{key}={value}: legal are null and a share of the images, above 0 and at most 1"
-        )
-
-
-def check_choice(key: str, value: str, legal: Sequence[str]) -> None:
-    """Check one of several words.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    if value not in legal:
-        raise InputError(f"{key}={value}: legal are {' and '.join(legal)}")
-
-
 def check_batch_size(batch_size: int, devices: int, *, images: int, split_file: Path) -> None:
     """Check that the images to train on are enough for a step.
 
@@ -78,15 +36,16 @@ def check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) ->
         InputError: not one or two limits, below 1, in falling order, or above the long edge's.
     """
     limits = [*short_edge_px]
-    if len(limits) not in (1, 2) or limits != sorted(limits) or limits[0] < 1:
+    are_whole = all(type(limit) is int for limit in limits)
+    if len(limits) not in (1, 2) or not are_whole or not 1 <= limits[0] <= limits[-1]:
         raise InputError(
-            f"{prefix}_short_edge_px={limits}: legal are whole numbers of pixels from 1 up, the "
-            "least first"
+            f"{prefix}_short_edge_px must be one or two whole numbers of pixels from 1 up, the "
+            f"least first, got {limits}"
         )
     if long_edge_px < limits[-1]:
         raise InputError(
-            f"{prefix}_long_edge_px={long_edge_px} is less than {prefix}_short_edge_px="
-            f"{limits[-1]}; the limit of the longer edge is at least that of the shorter one"
+            f"{prefix}_long_edge_px must be at least {prefix}_short_edge_px={limits[-1]}, got "
+            f"{long_edge_px}"
         )
 
 

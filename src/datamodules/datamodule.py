@@ -21,13 +21,9 @@ from src.datamodules.annotations import (
     open_annotations,
 )
 from src.datamodules.checks import (
-    check_at_least,
     check_batch_size,
-    check_choice,
     check_directory,
     check_images,
-    check_probability,
-    check_repeat_factor,
     check_scale,
 )
 from src.datamodules.dataset import (
@@ -45,8 +41,23 @@ from src.datamodules.split import Split, choose_split_file, load_or_make_split
 from src.datamodules.transforms import PixelAugmentation, rgb_bytes
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import Sample
+from src.validation import Count, PositiveShare, Share, check_values, nullable, one_of, whole
 
 log = logging.getLogger(__name__)
+
+_LEGAL = {
+    "exif": one_of(*EXIF_CHOICES),
+    "duplicates": one_of(*DUPLICATES),
+    "predict_split": one_of("validation", "test"),
+    "flip_probability": Share,
+    "repeat_factor": nullable(PositiveShare, null="for each image once"),
+    "batch_size": whole(1),
+    "predict_batch_size": whole(1),
+    "num_workers": Count,
+    "prefetch_factor": whole(1),
+    "loader_timeout_s": Count,
+    "seed": Count,
+}
 
 
 class CompetitionDataModule(lightning.LightningDataModule):
@@ -136,20 +147,10 @@ class CompetitionDataModule(lightning.LightningDataModule):
         loader_timeout_s: int = 0,
     ) -> None:
         super().__init__()
-        check_choice("datamodule.exif", exif, EXIF_CHOICES)
-        check_choice("datamodule.duplicates", duplicates, DUPLICATES)
-        check_choice("datamodule.predict_split", predict_split, ("validation", "test"))
+        check_values(_LEGAL, locals(), prefix="datamodule.")
         check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
         check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
         check_scales("datamodule.predict_scales", predict_scales)
-        check_probability("datamodule.flip_probability", flip_probability)
-        check_repeat_factor("datamodule.repeat_factor", repeat_factor)
-        check_at_least("datamodule.batch_size", batch_size, 1)
-        check_at_least("datamodule.predict_batch_size", predict_batch_size, 1)
-        check_at_least("datamodule.num_workers", num_workers, 0)
-        check_at_least("datamodule.prefetch_factor", prefetch_factor, 1)
-        check_at_least("datamodule.loader_timeout_s", loader_timeout_s, 0)
-        check_at_least("datamodule.seed", seed, 0)
         self.annotations = annotations
         self.images = None if images is None else Path(images)
         self.split_file = Path(split_file)

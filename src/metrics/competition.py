@@ -31,6 +31,7 @@ import numpy.typing as npt
 from src.errors import InputError
 from src.metrics.intervals import Interval, bootstrap_interval
 from src.rle import Bitmasks
+from src.validation import check_value, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,8 +182,7 @@ def check_averaging(averaging: str) -> None:
     Raises:
         InputError: names the value and the legal ones.
     """
-    if averaging not in AVERAGINGS:
-        raise InputError(f"averaging={averaging}: legal are {', '.join(AVERAGINGS)}")
+    check_value("averaging", averaging, one_of(*AVERAGINGS))
 
 
 @dataclass(slots=True)

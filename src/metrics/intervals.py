@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.errors import InputError
+from src.validation import check_values, number, whole
 
 _DRAWS_AT_ONCE = 1 << 20  # bounds the memory of a block to a few tens of MB
 
@@ -170,10 +171,11 @@ def check_settings(*, num_resamples: int, confidence: float) -> None:
     Raises:
         InputError: names the setting and what is legal.
     """
-    if num_resamples < 1:
-        raise InputError(f"num_resamples={num_resamples}: at least 1 is legal")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence}: legal is a value between 0 and 1")
+    kinds = {
+        "num_resamples": whole(1),
+        "confidence": number(above=0, below=1, legal="a number above 0 and below 1"),
+    }
+    check_values(kinds, {"num_resamples": num_resamples, "confidence": confidence})
 
 
 def _resampled_means(

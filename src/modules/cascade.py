@@ -33,6 +33,7 @@ from src.mmdet_bridge.checkpoints.untrusted_config import (
 )
 from src.modules.schedules import SchedulerFactory, scale_learning_rate
 from src.predictions.candidates import Candidates
+from src.validation import check_values, number, one_of, whole
 
 Batch = Mapping[str, Any]
 """``inputs``: N uint8 tensors (3, H_i, W_i), RGB; ``data_samples``: N DetDataSample."""
@@ -85,7 +86,7 @@ class CascadeModule(LightningModule):
         # The loggers get the whole configuration (src/callbacks/run_record.py).
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"], logger=False)
         self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
-        check_values(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
+        check_candidates(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
         self.min_score = min_score
         self.max_candidates = max_candidates
         self.mask_stages = mask_stages
@@ -234,7 +235,7 @@ def describe_sizes(batch: Batch) -> str:
     )
 
 
-def check_values(
+def check_candidates(
     category_ids: list[int],
     num_classes: int,
     min_score: float,
@@ -248,12 +249,12 @@ def check_values(
     """
     if len(category_ids) != num_classes or len(set(category_ids)) != num_classes:
         raise InputError(
-            f"module.category_ids: {len(category_ids)} ids given, {len(set(category_ids))} of them "
-            f"different; module.num_classes wants {num_classes} different ones"
+            f"module.category_ids must be {num_classes} different ids, as module.num_classes, got "
+            f"{len(category_ids)}, {len(set(category_ids))} of them different"
         )
-    if not 0.0 <= min_score < 1.0:
-        raise InputError(f"module.min_score: {min_score} given, 0 <= min_score < 1 wanted")
-    if max_candidates < 1:
-        raise InputError(f"module.max_candidates: {max_candidates} given, at least 1 wanted")
-    if mask_stages not in ("all", "last"):
-        raise InputError(f"module.mask_stages: '{mask_stages}' given, 'all' or 'last' wanted")
+    kinds = {
+        "min_score": number(least=0, below=1, legal="a number from 0, below 1"),
+        "max_candidates": whole(1),
+        "mask_stages": one_of("all", "last"),
+    }
+    check_values(kinds, locals(), prefix="module.")

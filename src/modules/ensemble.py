@@ -39,9 +39,10 @@ from src.mmdet_bridge.checkpoints.reading import (
     read_run_id,
 )
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_untrusted_detector
-from src.modules.cascade import check_values
-from src.postprocess.late_fusion import LateFusion, check_weights, fuse
+from src.modules.cascade import check_candidates
+from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.candidates import Candidates
+from src.validation import Flag, check_value, check_values, check_weights, number, one_of
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,9 @@ def _check_classes(path: Path, checkpoint: Checkpoint, wanted: list[int]) -> Non
     raise InputError(f"checkpoint {path}: another class list: {difference}")
 
 
+_GIGABYTES = number(least=0, legal="a number of GB, 0 or more")
+
+
 class CascadeEnsemble(LightningModule):
     """Predicts inside the cascade, see ``predict_candidates``; all models are on the device.
 
@@ -266,22 +270,16 @@ class CascadeEnsemble(LightningModule):
         super().__init__()
         self.category_ids = list(category_ids)
         num_classes = models[0].roi_head.bbox_head[-1].num_classes
-        check_values(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
+        check_candidates(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
         if model_weights is not None:
             check_weights("ensemble.model_weights", model_weights, len(models))
-        if seed_proposals not in ("all", "first_view"):
-            raise InputError(
-                f"seed_proposals={seed_proposals}: legal are all, and first_view, which keeps the "
-                "winning code's mistake"
-            )
-        for key, value in (
-            ("feature_memory_gb", feature_memory_gb),
-            ("feature_memory_cpu_gb", feature_memory_cpu_gb),
-        ):
-            if not (isinstance(value, int | float) and value >= 0):
-                raise InputError(f"{key}={value}: 0 or more GB are legal")
-        if not isinstance(flip, bool):
-            raise InputError(f"tta.flip={flip}: true and false are legal")
+        kinds = {
+            "seed_proposals": one_of("all", "first_view"),  # first_view: the winning code's mistake
+            "feature_memory_gb": _GIGABYTES,
+            "feature_memory_cpu_gb": _GIGABYTES,
+        }
+        check_values(kinds, locals())
+        check_value("tta.flip", flip, Flag)
         self.failures: dict[str, str] = {}
         self.models = nn.ModuleList(models)
         self.min_score = min_score
@@ -322,10 +320,10 @@ class CascadeEnsemble(LightningModule):
     ) -> list[Candidates]:
         """Fuse what each model detects on each view alone."""
         found, weights = [], []
-        for number, model in enumerate(self.models):
+        for place, model in enumerate(self.models):
             for view in views:
                 found.append(self._predict([model], [view], None))
-                weights.append(self.model_weights[number] if self.model_weights else 1.0)
+                weights.append(self.model_weights[place] if self.model_weights else 1.0)
         return [
             fuse(of_image, settings, weights=weights, label_category_ids=self.category_ids)
             for of_image in zip(*found, strict=True)

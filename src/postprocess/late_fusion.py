@@ -34,7 +34,7 @@ from src.postprocess.steps.nms import Nms
 from src.postprocess.steps.score import Score
 from src.predictions.candidates import Candidates
 from src.validation import Cap as Limit
-from src.validation import CheckedModel, Positive, Share, check_value
+from src.validation import CheckedModel, Share
 
 Floats = npt.NDArray[np.float64]
 
@@ -152,18 +152,6 @@ class _Boxes:
         order = np.lexsort((*corners.T, category_ids, -weights))
         masks = np.concatenate([part.masks for part in parts])
         return cls(corners[order], weights[order], category_ids[order], masks[order])
-
-
-def check_weights(key: str, weights: Sequence[float], members: int) -> None:
-    """Check the weights of N models.
-
-    Raises:
-        InputError: another number of them, or one that is not above 0.
-    """
-    if len(weights) != members:
-        raise InputError(f"{key} must be {members} weights, one a model, got {list(weights)}")
-    for weight in weights:  # a model without weight is better left out
-        check_value(key, weight, Positive)
 
 
 def _check_same_image(members: Sequence[Candidates]) -> None:

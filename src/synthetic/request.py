@@ -8,6 +8,7 @@ from typing import Any
 from src.errors import InputError
 from src.synthetic.kinds import Kind
 from src.synthetic.outfit import can_dress
+from src.validation import Share, check_value, check_values, list_of, whole
 
 DRAWING_VERSION = 1
 """Rises when the same seed gives other images, so that two versions are never mixed in a folder."""
@@ -48,29 +49,25 @@ class ImageRequest:
     categories: tuple[int, ...] = tuple(map(int, Kind))
 
     def __post_init__(self) -> None:
-        _check_whole("seed", self.seed, 0, 2**63 - 1)
+        kinds = {
+            "seed": whole(0, 2**63 - 1),
+            "image_size": list_of(whole(SMALLEST_EDGE_PX, LARGEST_EDGE_PX)),
+            "difficulty": Share,
+            "clutter": Share,
+            "attributes_share": Share,
+            "grayscale_share": Share,
+            "rotated_share": Share,
+            "num_transposed_images": whole(0, 1000),
+            "categories": list_of(whole(0, max(Kind))),
+        }
+        check_values(kinds, asdict(self))
         low, high = self.image_size
-        for edge in (low, high):
-            _check_whole("image_size", edge, SMALLEST_EDGE_PX, LARGEST_EDGE_PX)
         if low > high:
-            raise InputError(f"image_size=[{low},{high}]: the smaller edge comes first")
-        for key in (
-            "difficulty",
-            "clutter",
-            "attributes_share",
-            "grayscale_share",
-            "rotated_share",
-        ):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise InputError(f"{key}={value}: it must be a number from 0 to 1")
-        _check_whole("num_transposed_images", self.num_transposed_images, 0, 1000)
-        for category in self.categories:
-            _check_whole("categories", category, 0, max(Kind))
+            raise InputError(f"image_size must have the smaller edge first, got [{low},{high}]")
         if not can_dress(self.categories):
             raise InputError(
-                f"categories={list(self.categories)}: nobody is dressed in these; a dress or "
-                "jumpsuit (10, 11) is needed, or something above (0, 1, 2) and below (6, 7, 8)"
+                "categories must have a dress or jumpsuit (10, 11), or something above (0, 1, 2) "
+                f"and below (6, 7, 8), got {list(self.categories)}: nobody is dressed in these"
             )
 
     def is_transposed(self, index: int) -> bool:
@@ -88,8 +85,8 @@ class DatasetRequest:
     images: ImageRequest
 
     def __post_init__(self) -> None:
-        _check_whole("num_train_images", self.num_train_images, 1, 10_000_000)
-        _check_whole("num_test_images", self.num_test_images, 0, 10_000_000)
+        kinds = {"num_train_images": whole(1, 10_000_000), "num_test_images": whole(0, 10_000_000)}
+        check_values(kinds, {key: getattr(self, key) for key in kinds})
 
     @property
     def has_transposed(self) -> bool:
@@ -129,7 +126,7 @@ class CsvRequest:
     attributes_share: float = 0.035
 
     def __post_init__(self) -> None:
-        _check_whole("num_rows", self.num_rows, 1, 1_000_000_000)
+        check_value("num_rows", self.num_rows, whole(1, 1_000_000_000))
         ImageRequest(
             seed=self.seed, image_size=self.image_size, attributes_share=self.attributes_share
         )
@@ -147,8 +144,8 @@ def parse_image_size(value: Any, default: tuple[int, int]) -> tuple[int, int]:
     edges = value if isinstance(value, list | tuple) else [value, value]
     if len(edges) != 2 or any(isinstance(e, bool) or not isinstance(e, int) for e in edges):
         raise InputError(
-            f"image_size={value}: give the long edge in px (image_size=1024) or its smallest and "
-            "largest value (image_size=[768,1536])"
+            "image_size must be the long edge in px (image_size=1024) or its smallest and largest "
+            f"value (image_size=[768,1536]), got {value}"
         )
     return int(edges[0]), int(edges[1])
 
@@ -158,10 +155,5 @@ def parse_categories(value: Any) -> tuple[int, ...]:
     if value is None:
         return tuple(map(int, Kind))
     if not isinstance(value, list | tuple):
-        raise InputError(f"categories={value}: a list of category ids is wanted, as [1,6,10,23]")
+        raise InputError(f"categories must be a list of category ids, as [1,6,10,23], got {value}")
     return tuple(value)
-
-
-def _check_whole(key: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{key}={value}: it must be a whole number from {low} to {high}")

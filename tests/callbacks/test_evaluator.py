@@ -234,5 +234,5 @@ def test_a_metric_of_ones_own_is_an_entry_of_the_configuration(
 
 
 def test_an_averaging_that_is_not_legal_is_refused_before_training() -> None:
-    with pytest.raises(InputError, match="averaging=mean: legal are per_class, pooled"):
+    with pytest.raises(InputError, match="averaging must be one of per_class, pooled, got"):
         CompetitionScoreMetric(averaging="mean")  # type: ignore[arg-type]

@@ -14,20 +14,32 @@ from tests.helpers.images import Data
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"predict_split": "train"}, "datamodule.predict_split=train: legal are validation and"),
+        ({"predict_split": "train"}, "datamodule.predict_split must be one of validation, test"),
         (
             {"train_short_edge_px": (1200, 600)},
-            r"datamodule.train_short_edge_px=\[1200, 600\]: .* the least first",
+            r"datamodule.train_short_edge_px must be .* the least first, got \[1200, 600\]",
         ),
-        ({"train_short_edge_px": (0, 60)}, r"train_short_edge_px=\[0, 60\]: .* from 1 up"),
-        ({"train_short_edge_px": (1, 2, 3)}, r"train_short_edge_px=\[1, 2, 3\]"),
+        (
+            {"train_short_edge_px": (0, 60)},
+            r"train_short_edge_px must be .* from 1 up, .*, got \[0, 60\]",
+        ),
+        ({"train_short_edge_px": (1, 2, 3)}, r"train_short_edge_px must be .*, got \[1, 2, 3\]"),
         (
             {"train_long_edge_px": 59},
-            "datamodule.train_long_edge_px=59 is less than datamodule.train_short_edge_px=60",
+            "train_long_edge_px must be at least datamodule.train_short_edge_px=60, got 59",
         ),
-        ({"predict_long_edge_px": 20}, "datamodule.predict_long_edge_px=20 is less than .*=48"),
-        ({"repeat_factor": 0}, "datamodule.repeat_factor=0: legal are null and a share"),
-        ({"repeat_factor": 1.5}, "datamodule.repeat_factor=1.5: .* above 0 and at most 1"),
+        (
+            {"predict_long_edge_px": 20},
+            "datamodule.predict_long_edge_px must be at least .*=48, got 20",
+        ),
+        (
+            {"repeat_factor": 0},
+            "datamodule.repeat_factor must be a number above 0 and at most 1, or null",
+        ),
+        (
+            {"repeat_factor": 1.5},
+            "datamodule.repeat_factor must be .* above 0 and at most 1, .* got 1.5",
+        ),
         ({"predict_scales": []}, r"datamodule.predict_scales=\[\]: at least one scale is legal"),
         ({"predict_scales": [[60, 50]]}, r"datamodule.predict_scales: \[60, 50\] given; legal is"),
         (
@@ -37,12 +49,24 @@ from tests.helpers.images import Data
         ({"predict_scales": [1000, 1600]}, r"predict_scales: 1000 given; legal is \[SHORT,LONG\]"),
         ({"predict_scales": [[50, "80"]]}, r"predict_scales: \[50, '80'\] given; legal is"),
         ({"predict_scales": [[50, 60, 80]]}, r"predict_scales: \[50, 60, 80\] given; legal is"),
-        ({"flip_probability": 1.5}, "datamodule.flip_probability=1.5: 0 to 1 is legal"),
-        ({"batch_size": 0}, "datamodule.batch_size=0: 1 or more"),
-        ({"predict_batch_size": -1}, "datamodule.predict_batch_size=-1: 1 or more"),
-        ({"num_workers": -1}, "datamodule.num_workers=-1: 0 or more"),
-        ({"prefetch_factor": 0}, "datamodule.prefetch_factor=0: 1 or more"),
-        ({"seed": -1}, "datamodule.seed=-1: 0 or more"),
+        (
+            {"flip_probability": 1.5},
+            "datamodule.flip_probability must be a number from 0 to 1, got 1.5",
+        ),
+        ({"batch_size": 0}, "datamodule.batch_size must be a whole number of at least 1, got 0"),
+        (
+            {"predict_batch_size": -1},
+            "datamodule.predict_batch_size must be a whole number of at least 1, got -1",
+        ),
+        (
+            {"num_workers": -1},
+            "datamodule.num_workers must be a whole number of at least 0, got -1",
+        ),
+        (
+            {"prefetch_factor": 0},
+            "datamodule.prefetch_factor must be a whole number of at least 1, got 0",
+        ),
+        ({"seed": -1}, "datamodule.seed must be a whole number of at least 0, got -1"),
         ({"pixel_augmentations": {"a": 1}}, "pixel_augmentations.a: int may move pixels"),
     ],
 )

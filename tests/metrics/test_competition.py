@@ -261,7 +261,7 @@ def test_images_are_taken_one_by_one():
 
 
 def test_unknown_averaging_is_refused():
-    with pytest.raises(InputError, match=r"averaging=mean: legal are per_class, pooled"):
+    with pytest.raises(InputError, match=r"averaging must be one of per_class, pooled, got"):
         score_images([], {}, averaging="mean")
 
 

@@ -134,8 +134,8 @@ def test_ten_thousand_resamples_of_450_images_take_under_a_second():
         ([], {}, r"an interval needs one score for each image, got shape \(0,\)"),
         ([[0.5]], {}, r"an interval needs one score for each image, got shape \(1, 1\)"),
         ([0.5, float("nan")], {}, "the score of image 1 is not a number"),
-        ([0.5], {"num_resamples": 0}, "num_resamples=0: at least 1 is legal"),
-        ([0.5], {"confidence": 1.0}, "confidence=1.0: legal is a value between 0 and 1"),
+        ([0.5], {"num_resamples": 0}, "num_resamples must be a whole number of at least 1, got 0"),
+        ([0.5], {"confidence": 1.0}, "confidence must be a number above 0 and below 1, got 1.0"),
     ],
 )
 def test_bad_input_is_refused(scores, settings, message):

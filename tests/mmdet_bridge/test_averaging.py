@@ -148,14 +148,14 @@ def test_files_that_do_not_match(tmp_path: Path, other: dict[str, Tensor], messa
 @pytest.mark.parametrize(
     ("numbers", "weights", "message"),
     [
-        ([0], None, r"checkpoint: 1 given, a mean takes 2 or more"),
-        ([], None, r"checkpoint: 0 given, a mean takes 2 or more"),
+        ([0], None, r"checkpoint must be 2 files or more, of which a mean is"),
+        ([], None, r"checkpoint must be 2 files or more, of which a mean is, got 0"),
         ([0, 1, 0], None, r"checkpoint: a file is given twice; weights= says how much each counts"),
-        ([0, 1], [1.0], r"weights: 1 given for 2 checkpoints"),
-        ([0, 1], [1.0, 0.0], r"weights: 0\.0 given, numbers above 0 wanted"),
-        ([0, 1], [1.0, -2.0], r"weights: -2\.0 given, numbers above 0 wanted"),
-        ([0, 1], [1.0, float("nan")], r"weights: nan given, numbers above 0 wanted"),
-        ([0, 1], [1.0, "much"], r"weights: 'much' given, numbers above 0 wanted"),
+        ([0, 1], [1.0], r"weights must be 2 numbers, one for each checkpoint, got \[1.0\]"),
+        ([0, 1], [1.0, 0.0], r"weights must be a finite number above 0, got 0\.0"),
+        ([0, 1], [1.0, -2.0], r"weights must be a finite number above 0, got -2\.0"),
+        ([0, 1], [1.0, float("nan")], r"weights must be a finite number above 0, got nan"),
+        ([0, 1], [1.0, "much"], r"weights must be a finite number above 0, got 'much'"),
         ([0, 9], None, r"checkpoint .*9\.safetensors does not exist"),
     ],
 )

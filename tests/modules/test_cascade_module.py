@@ -147,12 +147,12 @@ def test_nothing_but_plain_values_is_saved() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("category_ids", [1, 2], "module.category_ids: 2 ids given, .* wants 5 different"),
-        ("category_ids", [1, 2, 3, 4, 4], "5 ids given, 4 of them different"),
+        ("category_ids", [1, 2], "module.category_ids must be 5 different ids, .*, got 2"),
+        ("category_ids", [1, 2, 3, 4, 4], "5 different ids, .*, got 5, 4 of them different"),
         ("base_batch_size", 0, "module.base_batch_size: 0 given, at least 1 or null wanted"),
-        ("min_score", 1.0, "module.min_score: 1.0 given, 0 <= min_score < 1 wanted"),
-        ("max_candidates", 0, "module.max_candidates: 0 given, at least 1 wanted"),
-        ("mask_stages", "first", "module.mask_stages: 'first' given, 'all' or 'last' wanted"),
+        ("min_score", 1.0, "module.min_score must be a number from 0, below 1, got 1.0"),
+        ("max_candidates", 0, "module.max_candidates must be a whole number of at least 1, got 0"),
+        ("mask_stages", "first", "module.mask_stages must be one of all, last, got 'first'"),
         ("num_classes", 4, "bbox_head.0.num_classes: 5 given, but num_classes is 4"),
     ],
 )

@@ -203,20 +203,32 @@ def test_checkpoints_that_are_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_weights": [1.0]}, r"ensemble.model_weights=\[1.0\]: 1 weights for 2 models"),
+        (
+            {"model_weights": [1.0]},
+            r"ensemble.model_weights must be 2 numbers, .* got \[1.0\]",
+        ),
         (
             {"model_weights": [1.0, 0.0]},
-            r"ensemble.model_weights=\[1.0, 0.0\]: numbers above 0 are legal",
+            r"ensemble.model_weights must be a finite number above 0, got 0.0",
         ),
-        ({"model_weights": [1.0, "a"]}, r"model_weights=\[1.0, 'a'\]: numbers above 0 are legal"),
-        ({"flip": "maybe"}, r"tta.flip=maybe: true and false are legal"),
-        ({"feature_memory_gb": "lots"}, r"feature_memory_gb=lots: 0 or more GB are legal"),
-        ({"model_weights": [1.0, float("nan")]}, r"numbers above 0 are legal"),
-        ({"seed_proposals": "none"}, r"seed_proposals=none: legal are all, and first_view"),
-        ({"feature_memory_gb": -1}, r"feature_memory_gb=-1: 0 or more GB are legal"),
-        ({"feature_memory_cpu_gb": -1}, r"feature_memory_cpu_gb=-1: 0 or more GB are legal"),
-        ({"min_score": 2.0}, r"module.min_score: 2.0 given"),
-        ({"category_ids": [1, 2]}, r"module.category_ids: 2 ids given"),
+        ({"model_weights": [1.0, "a"]}, r"model_weights must be a finite number above 0, got 'a'"),
+        ({"flip": "maybe"}, r"tta.flip must be true or false, got 'maybe'"),
+        (
+            {"feature_memory_gb": "lots"},
+            r"must be a number of GB, 0 or more, got 'lots'",
+        ),
+        (
+            {"model_weights": [1.0, float("nan")]},
+            r"must be a finite number above 0, got nan",
+        ),
+        ({"seed_proposals": "none"}, r"seed_proposals must be one of all, first_view"),
+        ({"feature_memory_gb": -1}, r"feature_memory_gb must be a number of GB, 0 or more, got -1"),
+        (
+            {"feature_memory_cpu_gb": -1},
+            r"feature_memory_cpu_gb must be a number of GB, 0 .*, got -1",
+        ),
+        ({"min_score": 2.0}, r"module.min_score must be a number from 0, below 1, got 2.0"),
+        ({"category_ids": [1, 2]}, r"module.category_ids must be 5 different ids, .*, got 2"),
     ],
 )
 def test_wrong_values_of_an_ensemble_are_named(

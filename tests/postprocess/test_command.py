@@ -144,7 +144,7 @@ def test_sample_submission_chooses_images_and_order(
         ),
         (["postprocess.steps=[score,nms]"], "postprocess.steps must have masks"),
         (["format=coco"], "format=coco: legal are imaterialist_2019, imaterialist_2020"),
-        (["averaging=mean"], "averaging=mean: legal are per_class, pooled"),
+        (["averaging=mean"], "averaging must be one of per_class, pooled, got"),
         (["annotations=none.csv"], "none.csv"),
         (["sample_submission=none.csv"], "none.csv: no such file"),
     ],

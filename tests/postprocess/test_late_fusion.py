@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from src.errors import InputError
-from src.postprocess.late_fusion import check_weights, fuse
+from src.postprocess.late_fusion import fuse
 from src.postprocess.pipeline import postprocess
 from src.postprocess.selection import select_all
 from src.postprocess.step import run_steps
+from src.validation import check_weights
 from tests.helpers.candidates import make_settings
 from tests.helpers.plain_fusion import (
     make_fusion,
@@ -136,7 +137,9 @@ def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
 
 def test_bad_weights_are_named() -> None:
     check_weights("weights", [1, 0.5], 2)
-    with pytest.raises(InputError, match=r"weights must be 2 weights, one a model, got \[1\.0\]"):
+    with pytest.raises(
+        InputError, match=r"weights must be 2 numbers, one for each model, got \[1\.0\]"
+    ):
         check_weights("weights", [1.0], 2)
     for bad in (0, float("nan"), "a"):
         with pytest.raises(InputError, match=r"^weights must be a finite number above 0, got "):

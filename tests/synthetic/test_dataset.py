@@ -186,16 +186,19 @@ def test_refuses_a_folder_of_another_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_train_images": 0}, "num_train_images=0: it must be a whole number from 1 to"),
-        ({"num_test_images": -1}, "num_test_images=-1: it must be a whole number from 0 to"),
-        ({"num_train_images": 2.5}, "num_train_images=2.5: it must be a whole number"),
-        ({"seed": -1}, "seed=-1: it must be a whole number from 0 to"),
-        ({"image_size": (8, 8)}, "image_size=8: it must be a whole number from 64 to 12000"),
-        ({"image_size": (300, 200)}, r"image_size=\[300,200\]: the smaller edge comes first"),
-        ({"difficulty": 1.5}, "difficulty=1.5: it must be a number from 0 to 1"),
-        ({"clutter": "much"}, "clutter=much: it must be a number from 0 to 1"),
-        ({"attributes_share": -0.1}, "attributes_share=-0.1: it must be a number from 0 to 1"),
-        ({"num_transposed_images": -1}, "num_transposed_images=-1: it must be a whole number"),
+        ({"num_train_images": 0}, "num_train_images must be a whole number from 1 to"),
+        ({"num_test_images": -1}, "num_test_images must be a whole number from 0 to"),
+        ({"num_train_images": 2.5}, "num_train_images must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number from 0 to"),
+        ({"image_size": (8, 8)}, "image_size.0 must be a whole number from 64 to 12000"),
+        (
+            {"image_size": (300, 200)},
+            r"image_size must have the smaller edge first, got \[300,200\]",
+        ),
+        ({"difficulty": 1.5}, "difficulty must be a number from 0 to 1"),
+        ({"clutter": "much"}, "clutter must be a number from 0 to 1"),
+        ({"attributes_share": -0.1}, "attributes_share must be a number from 0 to 1"),
+        ({"num_transposed_images": -1}, "num_transposed_images must be a whole number"),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, values: dict, message: str) -> None:

@@ -231,7 +231,7 @@ def test_what_multirun_allows(
         (["+datamodule.batch_sizes=2"], "unknown key datamodule.batch_sizes; near ones: datamodul"),
         (["module=htc_x102"], "Could not find 'module/htc_x102' Available options"),
         (["trainer.max_epochs=[1"], "no viable alternative at input"),
-        (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px=[64, 48]: legal are who"),
+        (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px must be one or two who"),
         (["datamodule.batch_size=14"], "takes 14 images a step"),
         (["datamodule.num_validation_images=16"], "num_validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),

@@ -159,7 +159,7 @@ def test_what_cannot_be_scored_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="there is no image to score"):
         SettingsEvaluator(store, {}, store.image_ids).score(make_settings())
-    with pytest.raises(InputError, match="averaging=mean: legal are per_class, pooled"):
+    with pytest.raises(InputError, match="averaging must be one of per_class, pooled, got"):
         SettingsEvaluator(store, truth, store.image_ids).score(make_settings(), "mean")
     unknown = EvaluatedImage(
         store.candidates(2),

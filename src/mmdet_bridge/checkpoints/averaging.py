@@ -13,6 +13,7 @@ from src.annotations.categories import ClassList
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import detector_names, examples
 from src.mmdet_bridge.checkpoints.reading import check_finite, load_checkpoint, load_state_dict
+from src.validation import check_weights
 
 
 def average_weights(
@@ -92,15 +93,13 @@ def check_same_classes(paths: Sequence[str | Path]) -> None:
 
 def _check(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list[float]:
     if len(paths) < 2:
-        raise InputError(f"checkpoint: {len(paths)} given, a mean takes 2 or more")
+        raise InputError(
+            f"checkpoint must be 2 files or more, of which a mean is, got {len(paths)}"
+        )
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise InputError("checkpoint: a file is given twice; weights= says how much each counts")
     shares = [1.0] * len(paths) if weights is None else list(weights)
-    if len(shares) != len(paths):
-        raise InputError(f"weights: {len(shares)} given for {len(paths)} checkpoints")
-    for share in shares:
-        if not isinstance(share, int | float) or not 0 < share < math.inf:
-            raise InputError(f"weights: {share!r} given, numbers above 0 wanted")
+    check_weights("weights", shares, len(paths), of="checkpoint")
     return shares
 
 

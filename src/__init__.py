@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from src.postprocess.settings import PostprocessSettings
     from src.predictions.candidates import Candidates
     from src.predictions.store import PredictionStore, PredictionStoreWriter
-    from src.rle import decode, encode
+    from src.rle import Bitmasks, Rle, RleBatch, decode, encode, format_rle, parse_rle
     from src.submission.validation import validate_submission
 
 __all__ = [
     "Annotations",
+    "Bitmasks",
     "Candidates",
     "CompetitionScore",
     "Detections",
@@ -55,11 +56,15 @@ __all__ = [
     "PostprocessSettings",
     "PredictionStore",
     "PredictionStoreWriter",
+    "Rle",
+    "RleBatch",
     "compare",
     "decode",
     "draw",
     "encode",
+    "format_rle",
     "open_annotations",
+    "parse_rle",
     "postprocess",
     "read_settings",
     "score",
@@ -82,7 +87,7 @@ _MODULES = {
     "src.postprocess.settings": "PostprocessSettings",
     "src.predictions.candidates": "Candidates",
     "src.predictions.store": "PredictionStore PredictionStoreWriter",
-    "src.rle": "decode encode",
+    "src.rle": "Bitmasks Rle RleBatch decode encode format_rle parse_rle",
     "src.submission.validation": "validate_submission",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

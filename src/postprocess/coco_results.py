@@ -7,35 +7,17 @@ Source: the results format of the COCO API (cocodataset.org, "Results Format"), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from src.postprocess.detections import CocoResult, coco_entries
 from src.postprocess.pipeline import draw, select
 from src.postprocess.raster import sample_runs
 from src.postprocess.selection import ImageMasks
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.step_counts import StepCounts
 from src.predictions.candidates import Candidates
-from src.rle import to_coco
-
-
-class CompressedMask(TypedDict):
-    """COCO's compressed RLE."""
-
-    size: list[int]  # height, width
-    counts: str
-
-
-class CocoResult(TypedDict):
-    """One detection; JSON values only."""
-
-    image_id: int
-    category_id: int
-    bbox: list[float]  # x, y, width, height in image pixels, as predicted: not of the mask
-    score: float
-    segmentation: CompressedMask
 
 
 def coco_results(
@@ -77,21 +59,11 @@ def coco_results(
     assert isinstance(masks, ImageMasks)
     if steps is not None:
         steps.add(len(left), left.taken)
-    boxes_xywh = left.boxes_xyxy.astype(np.float64)
-    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-    return [
-        {
-            "image_id": image_number,
-            "category_id": category,
-            "bbox": box,
-            "score": score,
-            "segmentation": {"size": list(candidates.size_hw), "counts": counts},
-        }
-        for category, box, score, counts in zip(
-            left.category_ids.tolist(),
-            boxes_xywh.tolist(),
-            left.scores.tolist(),
-            to_coco(masks.rles),
-            strict=True,
-        )
-    ]
+    return coco_entries(
+        image_number,
+        left.category_ids,
+        left.boxes_xyxy,
+        left.scores,
+        masks.rles,
+        candidates.size_hw,
+    )

@@ -4,19 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from src.annotations.instances import RASTER_HW, box_columns
-from src.rle import Bitmasks, decode_resized, resize_nearest, to_coco
+from src.rle import Bitmasks, Masks, decode_resized, resize_nearest, to_coco
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NMS_AND_CAP = "nms with cap"  # in place of nms where the cap was reached
 EMPTY = "empty masks"  # listed with the steps: masks without a pixel are dropped whatever the steps
+
+
+class CompressedMask(TypedDict):
+    """COCO's compressed RLE."""
+
+    size: list[int]  # height, width
+    counts: str
+
+
+class CocoResult(TypedDict):
+    """One detection; JSON values only."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]  # x, y, width, height in image pixels, as predicted: not of the mask
+    score: float
+    segmentation: CompressedMask
+
+
+def coco_entries(
+    image_number: int,
+    category_ids: npt.NDArray[np.int16],
+    boxes_xyxy: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    masks: Masks,
+    size_hw: tuple[int, int],
+) -> list[CocoResult]:
+    """Return COCO's results of the K detections of one image, their masks at its size."""
+    boxes_xywh = boxes_xyxy.astype(np.float64)
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    return [
+        {
+            "image_id": image_number,
+            "category_id": category,
+            "bbox": box,
+            "score": score,
+            "segmentation": {"size": list(size_hw), "counts": counts},
+        }
+        for category, box, score, counts in zip(
+            category_ids.tolist(),
+            boxes_xywh.tolist(),
+            scores.tolist(),
+            to_coco(masks),
+            strict=True,
+        )
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +111,7 @@ class Detections:
         resized = [decode_resized(mask, size_hw) for mask in self.bitmasks.to_rle()]
         return np.array(resized, dtype=np.bool_).reshape(-1, *size_hw)
 
-    def to_coco(self, image_number: int) -> list[dict[str, Any]]:
+    def to_coco(self, image_number: int) -> list[CocoResult]:
         """Return COCO results, with the masks of the raster resized to the image.
 
         ``StoreDetections.to_coco`` draws the masks at the size of the image instead.
@@ -74,25 +120,10 @@ class Detections:
             image_number: COCO's ``image_id``.
         """
         size_hw = self._image_size()
-        boxes_xywh = self.boxes_xyxy.astype(np.float64)
-        boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-        columns = zip(
-            self.category_ids.tolist(),
-            boxes_xywh.tolist(),
-            self.scores.tolist(),
-            to_coco(resize_nearest(self.bitmasks.to_rle(), size_hw)),
-            strict=True,
+        masks = resize_nearest(self.bitmasks.to_rle(), size_hw)
+        return coco_entries(
+            image_number, self.category_ids, self.boxes_xyxy, self.scores, masks, size_hw
         )
-        return [
-            {
-                "image_id": image_number,
-                "category_id": category,
-                "bbox": box,
-                "score": score,
-                "segmentation": {"size": list(size_hw), "counts": counts},
-            }
-            for category, box, score, counts in columns
-        ]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each detection; boxes in image pixels, areas in pixels of the raster."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.detections import EMPTY, Detections
+from src.postprocess.detections import EMPTY, CocoResult, Detections
 from src.postprocess.raster import RASTERS, sample_masks
 from src.postprocess.selection import (
     DrawMasks,
@@ -27,8 +27,6 @@ from src.rle.bitmasks import Bits
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from src.postprocess.coco_results import CocoResult
 
 Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Bits]
 """Bitmasks of some candidates, each with its mask threshold, on the raster of this name."""

@@ -28,6 +28,13 @@ class Bitmasks:
 
     Raises:
         ValueError: H * W is no multiple of 8, or the bits are of another raster.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import Bitmasks
+        >>> masks = Bitmasks.pack(np.stack([np.eye(4), np.ones((4, 4))]).astype(bool))
+        >>> masks.bits.shape, masks.areas_px().tolist(), masks.intersections_px(masks).tolist()
+        ((2, 2), [4, 16], [[4, 4], [4, 16]])
     """
 
     bits: Bits

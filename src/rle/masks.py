@@ -32,6 +32,13 @@ class Rle:
         runs: Shape (R, 2) int32. Starts ascend, runs do not overlap (they may touch), lengths are
             positive. R = 0 is the empty mask.
         size_hw: Height and width of the image in pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import Rle, decode, format_rle
+        >>> mask = Rle(np.array([[1, 2]], dtype=np.int32), size_hw=(2, 2))
+        >>> mask.area_px, format_rle([mask]), decode(mask).astype(int).tolist()
+        (2, ['2 2'], [[0, 1], [1, 0]])
     """
 
     runs: Runs
@@ -58,6 +65,13 @@ class RleBatch:
         runs: Shape (R, 2) int32, the runs of all masks one after the other.
         offsets: Shape (N + 1,) int64, mask i has the runs ``offsets[i]`` to ``offsets[i + 1]``.
         sizes_hw: Shape (N, 2) int64, height and width of each mask's image in pixels.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import RleBatch, encode
+        >>> masks = RleBatch.of([encode(np.eye(4)), encode(np.ones((4, 4)))])
+        >>> masks.areas_px().tolist(), masks.boxes_xyxy().tolist(), masks[1].runs.tolist()
+        ([4, 16], [[0, 0, 4, 4], [0, 0, 4, 4]], [[0, 16]])
     """
 
     runs: Runs

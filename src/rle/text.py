@@ -148,6 +148,14 @@ def parse_rle(texts: Texts, sizes_hw: Sizes) -> ParsedRle:
         N masks, and the first problem of each bad one: see ``rle_problems``. One of whole numbers
         keeps its runs though they descend, overlap or end past the image; the other bad ones have
         none.
+
+    Example:
+        >>> from src import parse_rle
+        >>> masks, problems = parse_rle(["1 2 4 1", "3 9"], sizes_hw=(2, 2))
+        >>> masks.areas_px().tolist()
+        [3, 9]
+        >>> problems
+        {1: 'run 1 (start 3, length 9) must end by pixel 4, the last of height 2 and width 2'}
     """
     sizes = as_sizes(sizes_hw, len(texts))
 
@@ -229,7 +237,14 @@ def _digits_to_values(
 
 
 def format_rle(masks: Masks) -> list[str]:
-    """Write masks as RLE strings, starts counted from 1; the empty mask is the empty text."""
+    """Write masks as RLE strings, starts counted from 1; the empty mask is the empty text.
+
+    Example:
+        >>> import numpy as np
+        >>> from src import encode, format_rle
+        >>> format_rle([encode(np.eye(2)), encode(np.zeros((2, 2)))])
+        ['1 1 4 1', '']
+    """
     batch = RleBatch.of(masks)
     texts: list[str] = []
     for begin, end in cut_blocks(ends=batch.offsets[1:] - batch.offsets[0], size=BLOCK_RUNS):

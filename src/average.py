@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 
 from src.cli.entry_point import entry_point, to_plain
 from src.io import check_writable
-from src.mmdet_bridge.cascade.detectors import detector_names
 from src.mmdet_bridge.checkpoints.averaging import average_weights
 from src.mmdet_bridge.checkpoints.reading import (
     carried_notes,
@@ -19,6 +18,7 @@ from src.mmdet_bridge.checkpoints.reading import (
     load_checkpoint,
     save_weights,
 )
+from src.mmdet_bridge.checkpoints.weight_names import detector_names
 
 
 def average(config: DictConfig) -> None:

@@ -31,7 +31,7 @@ from src.mmdet_bridge.checkpoints.weight_import import (
     Record,
     WeightImport,
     import_weights,
-    pick_by_id,
+    map_by_id,
 )
 
 OLD_GEOMETRY = (
@@ -57,9 +57,9 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
     if keys["label_descriptions"] is not None:
         labels = read_label_descriptions(keys["label_descriptions"])
 
-    def pick_classes(source_classes: int) -> Sequence[int | None]:
+    def map_classes(source_classes: int) -> Sequence[int | None]:
         if known is not None:
-            return pick_by_id(known, category_ids)
+            return map_by_id(known, category_ids)
         return read_category_map(
             keys["category_map"],
             category_ids=category_ids,
@@ -73,7 +73,7 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
         keys["module"]["detector"],
         layout=keys["layout"],
         class_layers=keys["class_layers"],
-        pick_classes=None if keys["category_map"] is None and known is None else pick_classes,
+        map_classes=None if keys["category_map"] is None and known is None else map_classes,
         reset=keys["reset"],
         drop=keys["drop"],
         seed=keys["seed"],
@@ -168,17 +168,19 @@ def class_lines(
     source_names: Sequence[str] | None,
 ) -> list[str]:
     """Say which class of the checkpoint each of the model's starts from."""
-    classes = len(found.picks)
-    kept = [(row, pick) for row, pick in enumerate(found.picks) if pick is not None]
+    classes = len(found.class_map)
+    kept = [(row, source) for row, source in enumerate(found.class_map) if source is not None]
     if not kept and found.source_classes == classes:
         return [
             f"the checkpoint has as many classes as the model, {classes}, yet their layers are "
             "drawn anew; class_layers=slice keeps them, if they are the same in the same order"
         ]
     lines = [f"{len(kept)} classes kept, {classes - len(kept)} drawn anew"]
-    for row, pick in kept:
+    for row, source in kept:
         own = f"{category_ids[row]} {category_names.get(category_ids[row], '')}".strip()
-        lines.append(f"  {own}: from {pick} {source_names[pick] if source_names else ''}".rstrip())
+        lines.append(
+            f"  {own}: from {source} {source_names[source] if source_names else ''}".rstrip()
+        )
     return lines
 
 

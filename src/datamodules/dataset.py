@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
 from src.annotations.image_files import read_image_rgb, read_size_hw
@@ -37,6 +36,7 @@ from src.datamodules.transforms import (
 from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import (
     Batch,
+    Instances,
     Sample,
     collate,
     make_instances,
@@ -234,7 +234,7 @@ class TrainingDataset(Dataset[Sample]):
             instances=self._instances(index, view),
         )
 
-    def _instances(self, store_index: int, view: View) -> InstanceData:
+    def _instances(self, store_index: int, view: View) -> Instances:
         """Leave out objects of which resizing left no pixel, and COCO's crowd regions."""
         instances = self.store.instances(store_index)
         single = np.flatnonzero(~self.store.is_crowd(store_index))

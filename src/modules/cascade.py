@@ -1,7 +1,4 @@
-"""The LightningModule of a cascade: losses, optimizer, candidates.
-
-Scores and files are the callbacks' work.
-"""
+"""LightningModule of a cascade: losses, optimizer, candidates; callbacks score and write files."""
 
 from __future__ import annotations
 
@@ -46,24 +43,24 @@ class CascadeModule(LightningModule):
 
     Args:
         detector: mmdet's model configuration (see ``build_detector``).
-        optimizer: makes the optimizer from the parameters that train.
-        scheduler: makes the learning rate's schedule, stepped with the optimizer; None: constant.
-        base_batch_size: images an optimizer step that the optimizer's learning rate is meant for;
-            it is scaled to the run's real batch. None: it is taken as it is.
-        channels_last: weights and images lie in memory channel by channel within a pixel.
-        num_classes: of the detector's heads.
-        category_ids: the data's id of each class in the model's order; None: 0, 1, 2, ...
-        min_score: (box, class) pairs with a score above it are candidates, in [0, 1).
-        max_candidates: an image keeps its best so many.
-        mask_stages: see ``predict_candidates``.
-        init_weights: see ``build_detector``.
-        class_names: see ``name_classes``.
+        optimizer: Makes the optimizer from the parameters that train.
+        scheduler: Makes the learning rate's schedule, stepped with the optimizer; None: constant.
+        base_batch_size: Images an optimizer step that the learning rate is meant for; it is scaled
+            to the run's batch. None: it is not scaled.
+        channels_last: Whether weights and images are stored channels last.
+        num_classes: Classes of the detector's heads.
+        category_ids: Category id of each class in the model's order; None: 0, 1, 2, ...
+        min_score: (box, class) pairs with a higher score are candidates, in [0, 1).
+        max_candidates: Maximum number of an image's candidates, the best.
+        mask_stages: See ``predict_candidates``.
+        init_weights: See ``build_detector``.
+        class_names: See ``name_classes``.
 
     Attributes:
-        loss_terms: the terms of the last training loss by name, scalars without gradient.
+        loss_terms: Terms of the last training loss by name, scalars without gradient.
 
     Raises:
-        InputError: a configuration that mmdet refuses, or values that contradict each other.
+        InputError: A configuration that mmdet refuses, or values that contradict each other.
     """
 
     def __init__(
@@ -82,8 +79,8 @@ class CascadeModule(LightningModule):
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        # Only plain values: the checkpoint stays readable with `weights_only=True`.
-        # The loggers get the whole configuration (src/callbacks/run_record.py).
+        # Plain values only: the checkpoint stays readable with `weights_only=True`. The loggers get
+        # the whole configuration from src/callbacks/run_record.py.
         self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"], logger=False)
         self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
         check_candidates(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
@@ -94,7 +91,7 @@ class CascadeModule(LightningModule):
         self.make_scheduler = scheduler
         if base_batch_size is not None and base_batch_size < 1:
             raise InputError(
-                f"module.base_batch_size: {base_batch_size} given, at least 1 or null wanted"
+                f"module.base_batch_size must be null or at least 1, got {base_batch_size}"
             )
         self.base_batch_size = base_batch_size
         self.loss_terms: dict[str, Tensor] = {}
@@ -106,19 +103,19 @@ class CascadeModule(LightningModule):
         for stage, head in enumerate(self.detector.roi_head.bbox_head):
             if head.num_classes != num_classes:
                 raise InputError(
-                    f"detector.roi_head.bbox_head.{stage}.num_classes: {head.num_classes} given, "
-                    f"but num_classes is {num_classes}"
+                    f"detector.roi_head.bbox_head.{stage}.num_classes must be {num_classes}, as "
+                    f"module.num_classes, got {head.num_classes}"
                 )
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # less is legal than in Lightning
         cls, checkpoint_path: str | Path, **changes: Any
     ) -> Self:
-        """Build a module from a checkpoint as Lightning does, of a file that is checked first.
+        """Build a module from a checkpoint as Lightning does, after checking the file.
 
         Args:
             checkpoint_path: A regular file; its configuration may name mmdet's own classes only.
-            changes: As Lightning's ``load_from_checkpoint`` takes them.
+            changes: Arguments of Lightning's ``load_from_checkpoint``.
 
         Raises:
             InputError: The file is damaged, or holds anything but weights and plain values.
@@ -137,15 +134,15 @@ class CascadeModule(LightningModule):
         return module
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Keep the data's name of each class, in the model's order, with the hyper-parameters."""
+        """Record the name of each class, in the model's order, among the hyper-parameters."""
         self.hparams["class_names"] = list(names)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the detector's weights, every one of them (``detectors.load_weights``)."""
+        """Load all of the detector's weights, see ``detectors.load_weights``."""
         load_weights(self.detector, weights)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The sum of mmdet's losses; each is logged (``s0.`` to ``s2.``: the stages)."""
+        """Return the sum of mmdet's losses; log each (``s0.`` to ``s2.``: the stages)."""
         data = preprocess(self.detector, batch, training=True)
         inputs = data["inputs"].contiguous(memory_format=self.memory_format)
         loss: Tensor
@@ -169,19 +166,19 @@ class CascadeModule(LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Make the gradient the mean over the batches that are there.
+        """Average the gradient over the batches actually accumulated.
 
-        Lightning divides each loss by ``accumulate_grad_batches``, also those of an epoch's last,
-        incomplete accumulation, whose update would be too small by that.
+        Lightning divides each loss by ``accumulate_grad_batches``, also in an epoch's last,
+        incomplete accumulation, whose update would be too small.
         """
-        wanted, there = self.trainer.accumulate_grad_batches, self._batches_accumulated
+        expected, actual = self.trainer.accumulate_grad_batches, self._batches_accumulated
         self._batches_accumulated = 0
-        if 0 < there < wanted:
+        if 0 < actual < expected:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            torch._foreach_mul_(gradients, wanted / there)
+            torch._foreach_mul_(gradients, expected / actual)
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Candidates]:
-        """Candidates of the batch's images, in their order."""
+        """Predict the candidates of the batch's images, in their order."""
         return predict_candidates(
             [self.detector],
             [batch],
@@ -194,15 +191,13 @@ class CascadeModule(LightningModule):
     def validation_step(  # type: ignore[override]  # Lightning hands it to callbacks as it is
         self, batch: Batch, batch_index: int
     ) -> list[Candidates]:
-        """As ``predict_step``; a callback gathers the candidates and scores them at the end."""
+        """Predict as ``predict_step``; a callback gathers and scores the candidates."""
         return self.predict_step(batch, batch_index)
 
     def configure_optimizers(self) -> Any:
-        """Optimizer over the parameters that train, and its schedule by steps."""
+        """Return the optimizer over the parameters that train, and its schedule by steps."""
         if self.make_optimizer is None:
-            raise InputError(
-                "optimizer: none given, but training needs one (optimizer=sgd or adamw)"
-            )
+            raise InputError("optimizer must be given to train (optimizer=sgd or adamw), got null")
         optimizer = self.make_optimizer(
             [parameter for parameter in self.parameters() if parameter.requires_grad]
         )
@@ -212,7 +207,7 @@ class CascadeModule(LightningModule):
             )
         if self.make_scheduler is None:
             return optimizer
-        # Lightning counts the batches only when asked; with `max_steps` given nothing asked yet.
+        # Lightning counts the batches on demand; with `max_steps` given nothing has asked yet.
         self.trainer.fit_loop.setup_data()
         total_steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches
@@ -242,15 +237,16 @@ def check_candidates(
     max_candidates: int,
     mask_stages: str,
 ) -> None:
-    """Check what says which candidates a module gives.
+    """Check the values that select a module's candidates.
 
     Raises:
-        InputError: a value that is not legal; names its key.
+        InputError: A value that is not legal; names its key.
     """
-    if len(category_ids) != num_classes or len(set(category_ids)) != num_classes:
+    different = len(set(category_ids))
+    if len(category_ids) != num_classes or different != num_classes:
         raise InputError(
             f"module.category_ids must be {num_classes} different ids, as module.num_classes, got "
-            f"{len(category_ids)}, {len(set(category_ids))} of them different"
+            f"{len(category_ids)}, {different} of them different"
         )
     kinds = {
         "min_score": number(least=0, below=1, legal="a number from 0, below 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,36 +49,32 @@ log = logging.getLogger(__name__)
 
 SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)(?:-v\d+)?\.ckpt$")
 SCORE_TYPES = (int, float, torch.Tensor)
-LAST_CHECKPOINT = "last.ckpt"  # carries the states of the callbacks that kept the best
-INFERENCE_KEYS = (
-    "test_cfg",
-    "sizes",
-)  # the configuration's, whatever a checkpoint was trained with
+LAST_CHECKPOINT = "last.ckpt"  # has the states of the callbacks that kept the best
+INFERENCE_KEYS = ("test_cfg", "sizes")  # taken from the configuration, not from a checkpoint
 DIFFERENCES_SHOWN = 3
 
 
 def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> list[Path]:
-    """The checkpoints of an ensemble.
+    """Return the paths of an ensemble's checkpoints.
 
     Args:
-        checkpoint: ``checkpoint=``: a path, a list of paths, or None.
-        best: None: those of ``checkpoint``. A number: so many of the folder, by score.
-        directory: a run's folder of checkpoints.
+        checkpoint: The value of ``checkpoint=``: a path, a list of paths, or None.
+        best: Number of the folder's best checkpoints to take; None: those of ``checkpoint``.
+        directory: A run's folder of checkpoints.
 
     Raises:
-        InputError: none given, given in both ways, or no such file.
+        InputError: None given, given in both ways, or no such file.
     """
     if best is not None:
         if checkpoint is not None:
             raise InputError(
-                f"checkpoint={checkpoint} and ensemble.num_best={best} are given: one of both is "
-                "legal"
+                f"checkpoint must be null with ensemble.num_best={best}, got {checkpoint}"
             )
         return best_checkpoints(directory, best)
     names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
     if not names:
         raise InputError(
-            "checkpoint=null: give the trained weights, a path or a list of paths, or "
+            "checkpoint must be the trained weights, a path or a list of paths, got null; or give "
             "ensemble=top3, which takes a run's best"
         )
     paths = [find_checkpoint(str(name)) for name in names]
@@ -87,13 +84,13 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
 
 
 def best_checkpoints(directory: Path, count: int) -> list[Path]:
-    """The checkpoints of a run with the highest scores, the best first; of equal ones by name.
+    """Return a run's checkpoints with the highest scores, best first, equal ones by name.
 
-    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); where no name has one, the state
-    of the ``ModelCheckpoint`` callbacks in ``last.ckpt`` says which files were the best.
+    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); where no name has one, they are
+    read from the state of the ``ModelCheckpoint`` callbacks in ``last.ckpt``.
 
     Raises:
-        InputError: there are fewer; says how many, and where they were looked for.
+        InputError: There are fewer; says how many, and where.
     """
     named = [(SCORE_IN_NAME.search(path.name), path) for path in directory.glob("*.ckpt")]
     of_runs = {path: read_run_id(path) for found, path in named if found}
@@ -105,21 +102,22 @@ def best_checkpoints(directory: Path, count: int) -> list[Path]:
         scores = _scores_of_callbacks(directory)
     if not 1 <= count <= len(scores):
         raise InputError(
-            f"ensemble.num_best={count}: {len(scores)} checkpoints with a score are in {directory} "
-            "(best_epoch_07_score_0.3312.ckpt is the score 0.3312 after epoch 7)"
+            "ensemble.num_best must be at least 1 and at most the checkpoints with a score in "
+            f"{directory}, {len(scores)} (best_epoch_07_score_0.3312.ckpt has the score 0.3312), "
+            f"got {count}"
         )
     return sorted(scores, key=lambda path: (-scores[path], path.name))[:count]
 
 
 def _newest_run_id(directory: Path) -> str:
-    """Return the id of the run that a folder is of: that of its last, or newest, checkpoint."""
+    """Return the run id of a folder's last, or newest, checkpoint."""
     files = [path for path in directory.glob("*.ckpt") if path.is_file()]
     files.sort(key=lambda path: (path.name == LAST_CHECKPOINT, path.stat().st_mtime), reverse=True)
     return next(filter(None, map(read_run_id, files)), "")
 
 
 def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
-    """A run may have been moved, so files are looked for by name in its folder."""
+    """Read the scores that callbacks kept, of files by name, as a run may have been moved."""
     scores: dict[Path, float] = {}
     run_id = read_run_id(directory / LAST_CHECKPOINT)
     for state in load_checkpoint(directory / LAST_CHECKPOINT).callbacks.values():
@@ -144,19 +142,18 @@ def load_models(
 ) -> list[Detector]:
     """Build the detector of each checkpoint and load its weights.
 
-    A checkpoint of Lightning's carries its detector's configuration: models of different backbones
-    need no configuration each. From ``detector`` they take what belongs to inference alone, unless
-    ``own_inference``.
+    A Lightning checkpoint has its detector's configuration, so models may differ in backbone; only
+    ``INFERENCE_KEYS`` are taken from ``detector``, unless ``own_inference``.
 
     Args:
-        paths: the checkpoints.
-        detector: mmdet's configuration for weights that carry none.
-        num_classes: that every checkpoint has to have.
-        category_ids: ids of its classes; None: 0, 1, 2, ...
-        own_inference: whether a checkpoint's own configuration holds for inference, too.
+        paths: The checkpoints.
+        detector: mmdet's configuration for weights without one.
+        num_classes: Required number of classes.
+        category_ids: Required ids of the classes; None: 0, 1, 2, ...
+        own_inference: Whether a checkpoint's own configuration holds for inference, too.
 
     Raises:
-        InputError: names the checkpoint, and what does not fit, or one that is given twice.
+        InputError: Names the checkpoint, and what does not fit, or one that is given twice.
     """
     models: list[Detector] = []
     known: dict[str, Path] = {}
@@ -201,7 +198,7 @@ def _configuration(
 
 
 def _check_classes(path: Path, checkpoint: Checkpoint, wanted: list[int]) -> None:
-    """Compare with the classes that Lightning recorded, else with the number that weights show."""
+    """Check the classes that Lightning recorded, else the number of them in the weights."""
     classes = check_class_list(checkpoint.hyper_parameters, source=f"checkpoint {path}")
     heads = [v for k, v in checkpoint.weights.items() if k.endswith("bbox_head.0.fc_cls.weight")]
     if classes is not None:
@@ -212,43 +209,45 @@ def _check_classes(path: Path, checkpoint: Checkpoint, wanted: list[int]) -> Non
             return
     else:
         return
-    if own == wanted:
-        return
     if len(own) != len(wanted):
-        difference = f"it has {len(own)} classes, module.num_classes is {len(wanted)}"
-    else:
-        place = next(n for n in range(len(own)) if own[n] != wanted[n])
-        difference = (
-            f"its class {place} is category {own[place]}, module.category_ids has {wanted[place]}"
+        raise InputError(
+            f"checkpoint {path}: another class list: it must have {len(wanted)} classes "
+            f"(module.num_classes), got {len(own)}"
         )
-    raise InputError(f"checkpoint {path}: another class list: {difference}")
+    for number, (found, category) in enumerate(zip(own, wanted, strict=True)):
+        if found != category:
+            raise InputError(
+                f"checkpoint {path}: another class list: class {number} must be category "
+                f"{category} (module.category_ids), got {found}"
+            )
 
 
 _GIGABYTES = number(least=0, legal="a number of GB, 0 or more")
 
 
 class CascadeEnsemble(LightningModule):
-    """Predicts inside the cascade, see ``predict_candidates``; all models are on the device.
-
-    ``failures`` says which images could not be predicted so far, and why, by image id.
+    """Ensemble that predicts inside the cascade; all models are on the device.
 
     Args:
         models: M detectors that fit together, see ``check_ensemble``.
-        category_ids: the data's id of each class in the models' order.
-        min_score: (box, class) pairs with a score above it are candidates, in [0, 1).
-        max_candidates: an image keeps its best so many.
-        mask_stages: see ``predict_candidates``.
+        category_ids: Category id of each class in the models' order.
+        min_score: See ``predict_candidates``.
+        max_candidates: See ``predict_candidates``.
+        mask_stages: See ``predict_candidates``.
         model_weights: M weights above 0 of the averages; None: equal.
-        flip: each view is seen mirrored, too.
-        seed_proposals: see ``predict_candidates``.
-        feature_memory_gb: see ``KeptFeatures``.
-        feature_memory_cpu_gb: see ``KeptFeatures``.
-        max_low_score_candidates: see ``predict_candidates``.
-        late_fusion: each model predicts each view alone, and what they detect is fused by these
-            settings; None: they meet inside the cascade.
+        flip: Whether each view is also predicted flipped.
+        seed_proposals: See ``predict_candidates``.
+        feature_memory_gb: See ``KeptFeatures``.
+        feature_memory_cpu_gb: See ``KeptFeatures``.
+        max_low_score_candidates: See ``predict_candidates``.
+        late_fusion: Settings that fuse the detections of each model on each view; None: models and
+            views meet inside the cascade.
+
+    Attributes:
+        failures: Why an image could not be predicted, by image id.
 
     Raises:
-        InputError: a value that is not legal; names its key.
+        InputError: A value that is not legal; names its key.
     """
 
     def __init__(
@@ -283,23 +282,28 @@ class CascadeEnsemble(LightningModule):
         self.failures: dict[str, str] = {}
         self.models = nn.ModuleList(models)
         self.min_score = min_score
-        self.max_candidates = max_candidates
-        self.mask_stages = mask_stages
         self.model_weights = model_weights
         self.flip = flip
-        self.seed_proposals = seed_proposals
-        self.feature_memory_gb = feature_memory_gb
-        self.feature_memory_cpu_gb = feature_memory_cpu_gb
-        self.max_low_score_candidates = max_low_score_candidates
         self.late_fusion = late_fusion
+        self._predict = partial(
+            predict_candidates,
+            category_ids=self.category_ids,
+            min_score=min_score,
+            max_candidates=max_candidates,
+            mask_stages=mask_stages,
+            seed_proposals=seed_proposals,
+            feature_memory_gb=feature_memory_gb,
+            feature_memory_cpu_gb=feature_memory_cpu_gb,
+            max_low_score_candidates=max_low_score_candidates,
+        )
 
     def predict_step(self, batch: Mapping[str, Any], batch_index: int) -> list[Candidates]:
-        """Candidates of the batch's images, in their order, but for those that failed.
+        """Predict the candidates of the batch's images, in their order, without failed ones.
 
         Args:
-            batch: see ``ViewsBatch``: ``views``, of each scale a batch of the same images, and
-                ``failures``.
-            batch_index: unused.
+            batch: ``views``, for each scale a batch of the same images, and ``failures``, see
+                ``ViewsBatch``.
+            batch_index: Unused.
         """
         self.failures |= batch["failures"]
         views = list(batch["views"])
@@ -310,7 +314,7 @@ class CascadeEnsemble(LightningModule):
         try:
             if self.late_fusion is not None:
                 return self._fused_late(views, self.late_fusion)
-            return self._predict(list(self.models), views, self.model_weights)
+            return self._predict(list(self.models), views, model_weights=self.model_weights)
         except InputError as error:  # an image too large for the device must not end the run
             self.failures |= {sample.img_id: str(error) for sample in views[0]["data_samples"]}
             return []
@@ -318,33 +322,13 @@ class CascadeEnsemble(LightningModule):
     def _fused_late(
         self, views: Sequence[Mapping[str, Any]], settings: LateFusion
     ) -> list[Candidates]:
-        """Fuse what each model detects on each view alone."""
+        """Fuse the detections of each model on each view."""
         found, weights = [], []
         for place, model in enumerate(self.models):
             for view in views:
-                found.append(self._predict([model], [view], None))
+                found.append(self._predict([model], [view]))
                 weights.append(self.model_weights[place] if self.model_weights else 1.0)
         return [
             fuse(of_image, settings, weights=weights, label_category_ids=self.category_ids)
             for of_image in zip(*found, strict=True)
         ]
-
-    def _predict(
-        self,
-        models: Sequence[Detector],
-        views: Sequence[Mapping[str, Any]],
-        model_weights: Sequence[float] | None,
-    ) -> list[Candidates]:
-        return predict_candidates(
-            models,
-            views,
-            category_ids=self.category_ids,
-            min_score=self.min_score,
-            max_candidates=self.max_candidates,
-            mask_stages=self.mask_stages,
-            model_weights=model_weights,
-            seed_proposals=self.seed_proposals,
-            feature_memory_gb=self.feature_memory_gb,
-            feature_memory_cpu_gb=self.feature_memory_cpu_gb,
-            max_low_score_candidates=self.max_low_score_candidates,
-        )

@@ -362,10 +362,12 @@ def test_a_folder_means_its_best_checkpoint(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     last = write_checkpoint(folder / "last.ckpt", 3)
     assert find_checkpoint(tmp_path / "run") == find_checkpoint(tmp_path / "run/last.ckpt") == last
-    with pytest.raises(InputError, match=r"checkpoint=.*run/best.ckpt: no such file; .*last.ckpt"):
+    with pytest.raises(
+        InputError, match=r"checkpoint must be .*best.ckpt: no such file; .*last.ckpt"
+    ):
         find_checkpoint(tmp_path / "run" / "best.ckpt")
     best = write_checkpoint(folder / "best.ckpt", 3)
     for path in ("run", "run/best.ckpt", "run/checkpoints", "run/checkpoints/best.ckpt"):
         assert find_checkpoint(tmp_path / path) == best
-    with pytest.raises(InputError, match=r"checkpoint=.*nowhere: no such file"):
+    with pytest.raises(InputError, match=r"checkpoint must be .*nowhere: no such file"):
         find_checkpoint(tmp_path / "nowhere")

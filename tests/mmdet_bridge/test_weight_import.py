@@ -72,7 +72,7 @@ def test_outputs_are_equal_to_the_bit_after_import(
 
     assert found.layout == layout
     assert found.source_classes == 5
-    assert found.picks == (0, 1, 2, 3, 4)
+    assert found.class_map == (0, 1, 2, 3, 4)
     assert list(found.weights) == list(weights)
     for name, value in weights.items():
         if not name.endswith("num_batches_tracked"):

@@ -23,7 +23,7 @@ def test_reset_draws_class_layers_as_mmdetection_does(weights: dict[str, Tensor]
     layer = found.weights["roi_head.bbox_head.0.fc_cls.weight"]
     assert layer.shape[0] == 47
     assert 0.008 < layer.std() < 0.012  # Normal(0, 0.01), BBoxHead's
-    assert found.picks == (None,) * 46
+    assert found.class_map == (None,) * 46
 
 
 def test_the_same_seed_draws_the_same_and_the_callers_stream_goes_on(
@@ -42,19 +42,19 @@ def test_the_same_seed_draws_the_same_and_the_callers_stream_goes_on(
 
 @pytest.mark.parametrize("layout", ["v1", "v3"])
 def test_slice_takes_row_by_row(weights: dict[str, Tensor], layout: str) -> None:
-    picks = [None, 4, 0, None, 4, 2, None]
+    class_map = [None, 4, 0, None, 4, 2, None]
     seen: list[int] = []
 
-    def pick_classes(source_classes: int) -> list[int | None]:
+    def map_classes(source_classes: int) -> list[int | None]:
         seen.append(source_classes)
-        return picks
+        return class_map
 
     seven = config("module.num_classes=7")
     found = import_weights(
-        old(weights, layout), seven, class_layers="slice", pick_classes=pick_classes, seed=8
+        old(weights, layout), seven, class_layers="slice", map_classes=map_classes, seed=8
     )
     assert seen == [5]
-    assert found.picks == tuple(picks)
+    assert found.class_map == tuple(class_map)
     torch.manual_seed(8)
     fresh = build_detector(seven).state_dict()
     for stage in range(3):
@@ -62,7 +62,7 @@ def test_slice_takes_row_by_row(weights: dict[str, Tensor], layout: str) -> None
             for layer in ("bbox_head.{}.fc_cls", "mask_head.{}.conv_logits"):
                 name = f"roi_head.{layer.format(stage)}.{part}"
                 got = found.weights[name]
-                for row, pick in enumerate(picks):
+                for row, pick in enumerate(class_map):
                     expected = fresh[name][row] if pick is None else weights[name][pick]
                     assert torch.equal(got[row], expected), (name, row)
                 if "fc_cls" in name:

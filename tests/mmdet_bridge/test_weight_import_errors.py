@@ -113,15 +113,15 @@ def test_reset_draws_parts_anew_that_the_file_has() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reset": ["heads.*"]}, r"reset: no name is like 'heads\.\*'; names are like backbone\."),
-        ({"drop": ["*.nothing"]}, r"drop: no name is like '\*\.nothing'; names are like backbone"),
+        ({"reset": ["heads.*"]}, r"reset must match a name, such as backbone\..*, got 'heads\.\*'"),
+        ({"drop": ["*.nothing"]}, r"drop must match a name, such as backbone.*, got '\*\.nothing'"),
         ({"reset": ["*"]}, r"reset, drop: nothing of the checkpoint is left to load"),
-        ({"class_layers": "keep"}, r"class_layers=keep: legal are reset, slice"),
+        ({"class_layers": "keep"}, r"class_layers must be one of reset, slice, got keep"),
         (
-            {"pick_classes": lambda classes: [None] * 5},
-            r"category_map: of no use with class_layers=reset; give class_layers=slice",
+            {"map_classes": lambda classes: [None] * 5},
+            r"category_map must be null with class_layers=reset; give slice",
         ),
-        ({"layout": "v4"}, r"layout=v4: legal are auto, v0\.6, v1, v2, v3"),
+        ({"layout": "v4"}, r"layout must be one of auto, v0\.6, v1, v2, v3, got v4"),
         (
             {"layout": "v2"},
             r"layout=v2: checkpoint old\.pth has another, with names bbox_head\.\.\.",
@@ -150,7 +150,7 @@ def test_a_backbone_alone_is_no_cascade() -> None:
     weights = {"conv1.weight": torch.ones(2), "fc.bias": torch.ones(2), "bn1.bias": torch.ones(2)}
     with pytest.raises(
         InputError,
-        match=r"checkpoint old\.pth has no box heads: .* its are bn1\.bias, conv1\.weight, fc",
+        match=r"checkpoint old\.pth has no box heads: .* got bn1\.bias, conv1\.weight, fc",
     ):
         import_weights(Checkpoint(path=PATH, weights=weights), config())
 

@@ -139,7 +139,8 @@ def test_a_run_trains_with_it_and_null_turns_it_off(base: str, rate: float, tmp_
 
 def test_without_a_data_module_the_batch_is_unknown(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"module.base_batch_size: 16 given, but there is no data module that"
+        InputError,
+        match=r"module.base_batch_size must be null, .* without a data module",
     ):
         fit(tmp_path, "16", Batches().train_dataloader())
 

@@ -149,11 +149,11 @@ def test_nothing_but_plain_values_is_saved() -> None:
     [
         ("category_ids", [1, 2], "module.category_ids must be 5 different ids, .*, got 2"),
         ("category_ids", [1, 2, 3, 4, 4], "5 different ids, .*, got 5, 4 of them different"),
-        ("base_batch_size", 0, "module.base_batch_size: 0 given, at least 1 or null wanted"),
+        ("base_batch_size", 0, "module.base_batch_size must be null or at least 1, got 0"),
         ("min_score", 1.0, "module.min_score must be a number from 0, below 1, got 1.0"),
         ("max_candidates", 0, "module.max_candidates must be a whole number of at least 1, got 0"),
         ("mask_stages", "first", "module.mask_stages must be one of all, last, got 'first'"),
-        ("num_classes", 4, "bbox_head.0.num_classes: 5 given, but num_classes is 4"),
+        ("num_classes", 4, "bbox_head.0.num_classes must be 4, .*, got 5"),
     ],
 )
 def test_wrong_values_are_named(key: str, value: Any, message: str) -> None:
@@ -163,7 +163,7 @@ def test_wrong_values_are_named(key: str, value: Any, message: str) -> None:
 
 def test_training_without_an_optimizer_is_refused(tmp_path: Path) -> None:
     module: LightningModule = CascadeModule(**small_module().hparams)
-    with pytest.raises(InputError, match="optimizer: none given, but training needs one"):
+    with pytest.raises(InputError, match="optimizer must be given to train"):
         make_trainer(tmp_path, max_steps=1).fit(module, loader())
 
 

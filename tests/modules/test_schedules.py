@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.modules.schedules import warmup_cosine_factor, warmup_multistep_factor
+from src.modules.schedules import warmup_cosine, warmup_multistep
 from tests.helpers.cascades import compose_module
 
 S7 = {
@@ -21,10 +21,14 @@ S7 = {
 }
 
 
+def an_optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
 def rates(scheduler: str, steps: int, *, total_steps: int, steps_per_epoch: int) -> list[float]:
     """What an optimizer with rate 1 trains with at each step, its scheduler made from the YAML."""
     make = instantiate(compose_module(scheduler=scheduler).scheduler)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    optimizer = an_optimizer()
     schedule = make(optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     found = []
     for _ in range(steps):
@@ -52,9 +56,9 @@ def test_multistep_equals_the_recipe_at_every_step(steps_per_epoch: int) -> None
 
 
 def test_multistep_at_the_edges() -> None:
-    def factor(step: int) -> float:
-        return warmup_multistep_factor(step, steps_per_epoch=2500, **S7)  # type: ignore[arg-type]
-
+    (factor,) = warmup_multistep(
+        an_optimizer(), total_steps=50_000, steps_per_epoch=2500, **S7
+    ).lr_lambdas
     assert factor(250) == pytest.approx(2 / 3)
     assert factor(499) == pytest.approx(1 - 2 / 1500)
     assert factor(500) == 1.0
@@ -85,9 +89,15 @@ def test_cosine_falls_from_one_to_its_floor_at_the_last_step() -> None:
 def test_cosine_stays_between_zero_and_one_whatever_the_run(
     total: int, warmup: int, ratio: float, floor: float, step: int
 ) -> None:
-    factor = warmup_cosine_factor(
-        step, total_steps=total, warmup_steps=warmup, warmup_ratio=ratio, final_ratio=floor
-    )
+    (factor_at,) = warmup_cosine(
+        an_optimizer(),
+        total_steps=total,
+        steps_per_epoch=1,
+        warmup_steps=warmup,
+        warmup_ratio=ratio,
+        final_ratio=floor,
+    ).lr_lambdas
+    factor = factor_at(step)
     assert min(ratio, floor) - 1e-12 <= factor <= 1 + 1e-12
 
 

@@ -94,7 +94,7 @@ def test_an_ensemble_is_of_the_runs_own_checkpoints(
         "best_epoch_01_score_0.4000.ckpt"
     ]
     assert "another run wrote them: best_epoch_00_score_0.5000.ckpt" in caplog.text
-    with pytest.raises(InputError, match=r"ensemble\.num_best=2: 1 checkpoints with a score"):
+    with pytest.raises(InputError, match=r"ensemble\.num_best must be .*, 1 .* got 2"):
         best_checkpoints(tmp_path, 2)
 
 

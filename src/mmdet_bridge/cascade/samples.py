@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import cv2
 import numpy as np
@@ -13,6 +13,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
+
+Instances: TypeAlias = InstanceData
+"""N instances: bboxes (N, 4) float32, labels (N,) int64, masks BitmapMasks (N, H, W)."""
 
 
 class Sample(TypedDict):
@@ -36,7 +39,7 @@ def make_sample(
     image_path: str,
     original_hw: tuple[int, int],
     flip: bool = False,
-    instances: InstanceData | None = None,
+    instances: Instances | None = None,
 ) -> Sample:
     """Pack an image, in training with its instances, as mmdetection's ``PackDetInputs`` does.
 
@@ -71,7 +74,7 @@ def make_instances(
     labels: npt.NDArray[np.int64],
     boxes_xyxy: npt.NDArray[np.float32],
     masks: npt.NDArray[np.uint8],
-) -> InstanceData:
+) -> Instances:
     """Pack N instances, N = 0 included.
 
     Boxes are a plain tensor: the detector's preprocessor turns mmdetection's box types into one.

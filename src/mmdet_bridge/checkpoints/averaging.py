@@ -1,4 +1,4 @@
-"""A model soup: the mean of several checkpoints' weights (Wortsman et al., ICML 2022)."""
+"""Model soup: the mean of several checkpoints' weights (Wortsman et al., ICML 2022)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor
 
 from src.annotations.categories import ClassList
 from src.errors import InputError
-from src.mmdet_bridge.cascade.detectors import detector_names, examples
 from src.mmdet_bridge.checkpoints.reading import check_finite, load_checkpoint, load_state_dict
 from src.validation import check_weights
+from src.mmdet_bridge.checkpoints.weight_names import detector_names, examples
 
 
 def average_weights(
     paths: Sequence[str | Path], *, weights: Sequence[float] | None = None
 ) -> dict[str, Tensor]:
-    """The weighted mean of checkpoints of one model, one file in memory at a time beside the sum.
+    """Return the weighted mean of checkpoints of one model, holding one file and the sum in memory.
 
     Args:
-        paths: two or more files (see ``load_checkpoint``) with the same names, shapes and dtypes.
-        weights: how much each counts, above 0; None: all the same.
+        paths: Two or more files (see ``load_checkpoint``) with the same names, shapes and dtypes.
+        weights: Weight of each, above 0; None: equal.
 
     Returns:
-        The mean by name, as mmdet spells it, in the files' dtypes; summed up in float64. Of what is
-        no floating-point number (a count of batches) the largest.
+        The mean under mmdet's names, in the files' dtypes, summed in float64; of integers (a count
+        of batches) the largest.
 
     Raises:
-        InputError: names the key, or the file and the weight in it that does not match.
+        InputError: Names the key, or the file and the weight in it that does not match.
     """
     shares = _check(paths, weights)
     check_same_classes(paths)
@@ -43,19 +43,18 @@ def average_weights(
         if not total:
             dtypes = {name: value.dtype for name, value in content.items()}
         elif content.keys() != total.keys():
-            others = [name for name in total if name not in content]
-            others += [name for name in content if name not in total]
+            others = [name for name in [*total, *content] if (name in total) != (name in content)]
             raise InputError(
-                f"checkpoint {path} holds other weights than {paths[0]}: {examples(others)} "
+                f"checkpoint {path} must hold the weights of {paths[0]}, got {examples(others)} "
                 "in one of them only"
             )
         for name in list(content):
-            value = content.pop(name)  # each is let go as soon as it is added
+            value = content.pop(name)  # frees each as soon as it is added
             known = total.get(name, value)
             if value.shape != known.shape or value.dtype != dtypes[name]:
                 raise InputError(
-                    f"checkpoint {path}: {name} is {_kind(value.shape, value.dtype)}, but "
-                    f"{_kind(known.shape, dtypes[name])} in {paths[0]}"
+                    f"checkpoint {path}: {name} must be {_kind(known.shape, dtypes[name])} as in "
+                    f"{paths[0]}, got {_kind(value.shape, value.dtype)}"
                 )
             if not value.is_floating_point():
                 total[name] = torch.maximum(known, value)
@@ -72,10 +71,10 @@ def average_weights(
 
 
 def check_same_classes(paths: Sequence[str | Path]) -> None:
-    """Refuse checkpoints whose classes are others, or the same in another order.
+    """Refuse checkpoints whose classes, or their order, differ.
 
     Raises:
-        InputError: names two files and the first difference.
+        InputError: Names two files and the first difference.
     """
     known: dict[Path, ClassList] = {}
     for path in map(Path, paths):
@@ -93,11 +92,9 @@ def check_same_classes(paths: Sequence[str | Path]) -> None:
 
 def _check(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list[float]:
     if len(paths) < 2:
-        raise InputError(
-            f"checkpoint must be 2 files or more, of which a mean is, got {len(paths)}"
-        )
+        raise InputError(f"checkpoint must be 2 or more files to average, got {len(paths)}")
     if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise InputError("checkpoint: a file is given twice; weights= says how much each counts")
+        raise InputError("checkpoint must name each file once; weights= sets how much each counts")
     shares = [1.0] * len(paths) if weights is None else list(weights)
     check_weights("weights", shares, len(paths), of="checkpoint")
     return shares

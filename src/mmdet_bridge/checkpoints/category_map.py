@@ -1,4 +1,4 @@
-"""Which class of a checkpoint each of a model's classes takes its weights from."""
+"""Map a model's classes to those of a checkpoint, from a user's file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COCO_CLASSES: tuple[str, ...] = tuple(re.split(r",\s+", _COCO.strip()))
 
 
 def source_class_names(meta: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
-    """Names of a checkpoint's classes: its own list, or COCO's for 80 classes; None: unknown."""
+    """Return the names of a checkpoint's classes: its own, COCO's for 80, None if unknown."""
     data = meta.get("dataset_meta")
     for notes, key in ((meta, "CLASSES"), (data, "classes"), (data, "CLASSES")):
         names = notes.get(key) if isinstance(notes, Mapping) else None
@@ -54,20 +54,20 @@ def read_category_map(
     Args:
         path: YAML or JSON, ``category: class``; or CSV with the columns ``category`` and
             ``source``. A category is an id or a name of the data; a class is an index (0 to
-            ``source_classes`` - 1, no background) or a name; an empty one is as if left out.
-        category_ids: the data's id of each of the model's classes, in the model's order.
-        category_names: name by the data's id, as far as names are known.
-        source_classes: how many classes the checkpoint has.
-        source_names: their names, where known.
+            ``source_classes`` - 1, no background) or a name; an empty one is left out.
+        category_ids: Category id of each of the model's classes.
+        category_names: Name by category id, as far as known.
+        source_classes: Number of classes of the checkpoint.
+        source_names: Their names, where known.
 
     Returns:
         For each of the model's classes the index of the checkpoint's class; None: not in the file.
 
     Raises:
-        InputError: names the file, the entry and what is legal.
+        InputError: Names the file, the entry and what is legal.
     """
     path = Path(path)
-    picks: list[int | None] = [None] * len(category_ids)
+    class_map: list[int | None] = [None] * len(category_ids)
     seen = set()
     own_names = {category: category_names.get(category, "") for category in category_ids}
     for category, source in _entries(path):
@@ -78,14 +78,15 @@ def read_category_map(
         seen.add(position)
         if source is not None:
             where = f"{where}: class {source!r}"
-            picks[position] = _position(where, source, range(source_classes), source_names or ())
-    return picks
+            classes = range(source_classes)
+            class_map[position] = _position(where, source, classes, source_names or ())
+    return class_map
 
 
 def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
     refuse_special_file(path)
     if not path.is_file():
-        raise InputError(f"category_map={path}: no such file")
+        raise InputError(f"category_map must be a file, got {path}: no such file")
     try:
         text = path.read_text(encoding="utf-8-sig")
         pairs = _read_csv(text) if path.suffix == ".csv" else _read_yaml(text)
@@ -93,7 +94,7 @@ def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
         raise InputError(f"category_map {path}: {' '.join(str(error).split())}") from error
     if not pairs:
         raise InputError(
-            f"category_map {path}: expected lines 'category: class' (YAML or JSON), or a .csv with "
+            f"category_map {path} must hold lines 'category: class' (YAML or JSON), or, as .csv, "
             f"the columns {','.join(CSV_COLUMNS)}"
         )
     for category, source in pairs:
@@ -106,7 +107,7 @@ def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
 
 
 def _shown(value: object) -> str:
-    # YAML's aliases can make a list of few bytes that fills the memory when it is written out.
+    # YAML's aliases can make a list of few bytes that fills the memory when it is printed.
     return repr(value) if isinstance(value, bool | float) else f"a {type(value).__name__}"
 
 
@@ -119,7 +120,7 @@ def _read_csv(text: str) -> list[tuple[Any, Any]]:
 
 
 def _read_yaml(text: str) -> list[tuple[Any, Any]]:
-    """The entries of a mapping in YAML, or JSON, which is YAML: those that repeat a key, too."""
+    """Return the entries of a mapping in YAML (JSON is YAML), repeated keys included."""
     loader = yaml.SafeLoader(text)
     node = loader.get_single_node()
     if not isinstance(node, yaml.MappingNode):
@@ -131,14 +132,14 @@ def _read_yaml(text: str) -> list[tuple[Any, Any]]:
 
 
 def _number(value: Any) -> Any:
-    """A number that a CSV or a key of JSON's has to write as text."""
+    """Parse a number that CSV, or a key of JSON's, spells as text."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _position(
     where: str, value: int | str | None, numbers: Sequence[int], names: Sequence[str]
 ) -> int:
-    """Where a number or a name stands."""
+    """Return the position of a number or a name."""
     if isinstance(value, int) and value in numbers:
         return numbers.index(value)
     if isinstance(value, str) and value in names:
@@ -148,11 +149,11 @@ def _position(
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise InputError(f"{where}: no such name{hint}")
     if isinstance(value, str):
-        raise InputError(f"{where}: the checkpoint names no classes, give {_span(numbers)}")
-    raise InputError(f"{where}: unknown, legal are {_span(numbers)} and names")
+        raise InputError(f"{where} must be {_span(numbers)}: the checkpoint names no classes")
+    raise InputError(f"{where} must be {_span(numbers)}, or a name")
 
 
 def _span(numbers: Iterable[int]) -> str:
     numbers = list(numbers)
     whole = numbers == list(range(len(numbers)))
-    return f"0 to {len(numbers) - 1}" if whole else ", ".join(map(str, numbers))
+    return f"from 0 to {len(numbers) - 1}" if whole else f"one of {', '.join(map(str, numbers))}"

@@ -1,6 +1,6 @@
-"""Weights from files of others, read as data: no code in a file is run unless it is trusted.
+"""Read and write weights as data: no code in a file is run unless the file is trusted.
 
-mmengine's own loader falls back to running pickled code, so nothing here uses it.
+mmengine's own loader falls back to running pickled code, so it is not used. Imports torch only.
 """
 
 from __future__ import annotations
@@ -24,24 +24,28 @@ from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
 from src.io import atomic_path, check_input_file, printable
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_plain
-from src.mmdet_bridge.checkpoints.weight_seal import check_weights_seal, sealed_header
+from src.mmdet_bridge.checkpoints.weight_seal import (
+    check_weights_seal,
+    damaged_error,
+    sealed_header,
+)
 
 WEIGHTS_KEY = "state_dict"  # of Lightning's and mmdetection's checkpoints
 OTHER_WEIGHTS_KEY = "model"  # of many other tools' checkpoints
-META_KEY = "meta"  # what mmdetection notes beside the weights: its version, the classes' names
+META_KEY = "meta"  # mmdetection's notes beside the weights: its version, the classes' names
 CONFIG_KEY = "config"  # the composed configuration of the run that wrote a checkpoint
 HYPER_PARAMETERS_KEY = "hyper_parameters"  # of Lightning's module
 NOTES = (META_KEY, HYPER_PARAMETERS_KEY, "callbacks", CONFIG_KEY)
-RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # what a run's folder stands for, the first there is
+RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # a run's folder stands for the first that exists
 PREDICTION_SIZES = ("predict_short_edge_px", "predict_long_edge_px")  # of the datamodule
-RUN_ID_KEY = "run_id"  # what tells the checkpoints of one training from those of others
+RUN_ID_KEY = "run_id"  # tells the checkpoints of one training from those of others
 WEIGHTS_SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20  # the winning model's has 0.2 MB
 MAX_EXPANSION = 8  # tensors may share their bytes, tied weights, say
 PICKLES_OF_OLDER_FORMAT = 4  # torch.save before 1.6: magic number, version, machine, content
 
-# Numbers of numpy's, which mmdetection's notes hold (a best score, say). Their constructors make
-# numbers of bytes and do nothing else; arrays of objects stay refused, as their type is not here.
+# Numbers of numpy's, as in mmdetection's notes (a best score, say). Their constructors turn bytes
+# into numbers and do nothing else; arrays of objects are refused, as their type is not listed.
 NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     np.ndarray,
@@ -56,7 +60,7 @@ NUMPY_NUMBERS: list[Any] = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: parameters and buffers by name, and what stands beside them."""
+    """Content of a file: parameters and buffers by name, and the notes beside them."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -67,10 +71,10 @@ class Checkpoint:
 
     @property
     def classes(self) -> ClassList | None:
-        """The classes that the file names; None: it does not.
+        """The classes that the file names, None if it names none.
 
         Raises:
-            InputError: what it says of them is not legal.
+            InputError: They are not legal.
         """
         found = check_class_list(self.hyper_parameters, source=f"checkpoint {self.path}")
         if found is None:
@@ -80,21 +84,21 @@ class Checkpoint:
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint (``load_checkpoint``): parameters and buffers by name."""
+    """Return the weights of a checkpoint, see ``load_checkpoint``."""
     return load_checkpoint(path).weights
 
 
 def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
-    """Return the file that a path means: itself, or one of the run whose folder it names.
+    """Resolve a path to a checkpoint: itself, or one of the run whose folder it names.
 
     ``RUN`` is its best checkpoint, else its last; ``RUN/best.ckpt`` is in ``RUN/checkpoints``.
 
     Args:
-        path: as the user gives it.
-        key: what the message calls it.
+        path: The user's path.
+        key: Its name in the message.
 
     Raises:
-        InputError: there is no such file.
+        InputError: There is no such file.
     """
     path = Path(path)
     places = [path, path.parent / "checkpoints" / path.name]
@@ -109,8 +113,8 @@ def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
     there = sorted(file.name for folder in {*folders} for file in folder.glob("*.ckpt"))
     hint = f"; there are {', '.join(there[:5])}" if there else ""
     raise InputError(
-        f"{key}={path}: no such file; legal is a file of weights, or the folder of a run that has "
-        f"one{hint}"
+        f"{key} must be a file of weights, or the folder of a run that has one, got {path}: no "
+        f"such file{hint}"
     )
 
 
@@ -120,19 +124,18 @@ def load_checkpoint(
     """Read a checkpoint, on the CPU.
 
     Args:
-        path: safetensors, or anything of ``torch.save``'s: a dict of tensors, or a checkpoint of
-            Lightning's, mmdetection's (which keep theirs under ``state_dict``) or of a tool that
-            keeps them under ``model``. The kind is found by content, not by name.
-        trusted: whether code in the file may run, where it cannot be read without.
-        only_notes: whether weights stay on the disk until they are used, where the format allows
-            it, and checksums are not compared: for what stands beside the weights.
+        path: Safetensors, or a file of ``torch.save``: a dict of tensors, or a checkpoint that
+            keeps them under ``state_dict`` (Lightning, mmdetection) or ``model`` (other tools).
+            The kind is found by content, not by name.
+        trusted: Whether code in the file may run where it cannot be read without.
+        only_notes: Whether to leave weights on the disk until they are used, where the format
+            allows it, and skip checksums: for the notes beside the weights.
 
     Returns:
-        The weights as the file spells their names; mmdetection's and Lightning's notes where there
-        are any.
+        The weights under the file's names, and mmdetection's or Lightning's notes.
 
     Raises:
-        InputError: the file is missing, cut short, no checkpoint, holds no weights, or cannot be
+        InputError: The file is missing, cut short, no checkpoint, holds no weights, or cannot be
             read without running code from it.
     """
     path = Path(path)
@@ -158,7 +161,7 @@ def load_checkpoint(
 
 
 def check_checkpoint_file(path: Path) -> None:
-    """Refuse what is no regular file, before anything of it is read.
+    """Refuse a path that is missing or no regular file, before anything of it is read.
 
     Raises:
         InputError: It is missing, a folder, a pipe, a device.
@@ -195,19 +198,19 @@ def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
 def check_given_once(
     known: dict[str, Path], path: Path, weights: Mapping[str, Tensor], *, cure: str = ""
 ) -> None:
-    """Refuse weights that another file has given already, whatever the two are called.
+    """Refuse weights that another file holds, too, whatever the two are called.
 
     ``last.ckpt``, the file of its epoch and ``best.ckpt`` may be links or copies of one checkpoint,
     which would count twice.
 
     Args:
-        known: file by digest; the new one is added.
-        path: the file.
-        weights: what it holds.
-        cure: what the message ends with.
+        known: File by digest; the new one is added.
+        path: The file.
+        weights: Its weights.
+        cure: The end of the message.
 
     Raises:
-        InputError: names both files.
+        InputError: Names both files.
     """
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
@@ -222,10 +225,9 @@ def check_given_once(
 
 
 def read_run_id(path: str | Path) -> str:
-    """Return the id of the training that wrote a checkpoint, without reading its tensors.
+    """Return the id of the training that wrote a checkpoint; empty if there is none to read.
 
-    Returns:
-        The id; empty for a file without one, or that cannot be read.
+    Tensors are not read.
     """
     try:
         check_checkpoint_file(Path(path))
@@ -237,43 +239,38 @@ def read_run_id(path: str | Path) -> str:
 
 
 def check_weights_path(path: str | Path) -> Path:
-    """Refuse a name for a file of weights that does not say what it is.
+    """Return the path of a file of weights to write.
 
     Raises:
-        InputError: another ending than ``.safetensors``.
+        InputError: It does not end in ``.safetensors``.
     """
     path = Path(path)
     if path.suffix != WEIGHTS_SUFFIX:
-        raise InputError(
-            f"weights are written as safetensors: {path} has to end in {WEIGHTS_SUFFIX}"
-        )
+        raise InputError(f"the file of weights must end in {WEIGHTS_SUFFIX}, got {path}")
     return path
 
 
 def save_weights(
-    state_dict: Mapping[str, Tensor],
-    path: str | Path,
-    *,
-    notes: Mapping[str, str] | None = None,
+    state_dict: Mapping[str, Tensor], path: str | Path, *, notes: Mapping[str, str] | None = None
 ) -> None:
-    """Write weights as safetensors with a checksum, whole or not at all.
+    """Write weights as safetensors with a checksum, atomically.
 
     The same weights and notes give the same bytes.
 
     Args:
-        state_dict: tensors of any device and layout; those that share memory are written twice.
-        path: ends in ``.safetensors``; its folder is made where it is missing.
-        notes: where the weights come from, kept in the file's header.
+        state_dict: Tensors of any device and layout; those that share memory are written twice.
+        path: Ends in ``.safetensors``; its folder is made if missing.
+        notes: Origin of the weights, kept in the file's header.
 
     Raises:
-        InputError: another ending.
+        InputError: Another ending.
     """
     path = check_weights_path(path)
     plain = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state_dict.items()
     }
-    # Not save_file, whose files nobody else on the machine may read.
+    # Not save_file, whose files no other user of the machine may read.
     metadata = {**(notes or {}), "format": "pt"}
     header, numbers = sealed_header(memoryview(safetensors.torch.save(plain, metadata=metadata)))
     with (
@@ -285,21 +282,18 @@ def save_weights(
 
 
 def file_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """The tensors and the texts of the header."""
+    """Return the tensors and the texts of the header."""
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     size = path.stat().st_size
     if header > size - 8:
-        raise InputError(
-            f"checkpoint {path} is cut short or damaged: its header takes {header} bytes, the file "
-            f"has {size}"
-        )
+        raise damaged_error(path, f"its header takes {header} bytes, the file has {size}")
     if header > MAX_HEADER_BYTES:
         raise InputError(
             f"checkpoint {path}: a header of safetensors must have at most {MAX_HEADER_BYTES} "
@@ -311,22 +305,17 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]
             metadata = content.metadata() or {}
         return safetensors.torch.load_file(path), metadata
     except Exception as error:  # a damaged file can make the reader fail in any way
-        raise InputError(
-            f"checkpoint {path} is cut short or damaged: {printable(error)}"
-        ) from error
+        raise damaged_error(path, printable(error)) from error
 
 
 def class_notes(category_ids: Sequence[int]) -> dict[str, str]:
-    """What a file of weights says of its classes, as text for its header."""
+    """Return the classes of a file of weights as text for its header."""
     values = {"num_classes": len(category_ids), "category_ids": list(category_ids)}
     return {HYPER_PARAMETERS_KEY: json.dumps(values)}
 
 
 def carried_notes(checkpoint: Checkpoint) -> dict[str, str]:
-    """What a file of weights carries on from a checkpoint, as texts for its header.
-
-    So that what is made of a run's checkpoints still says its model, classes and sizes.
-    """
+    """Return the model, classes and sizes of a checkpoint as texts for the header of a file."""
     config = checkpoint.config.get("datamodule")
     sizes = {
         key: config[key]
@@ -345,7 +334,7 @@ def carried_notes(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _carried(metadata: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
-    """The other way round; what is no JSON object is as if it were not there."""
+    """Parse the texts of ``carried_notes``; ignore anything but a JSON object."""
     found: dict[str, Mapping[str, Any]] = {}
     for key in (HYPER_PARAMETERS_KEY, CONFIG_KEY):
         try:
@@ -358,7 +347,7 @@ def _carried(metadata: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
 
 
 def check_archive(path: Path, *, checksums: bool = True) -> None:
-    """Check a ``torch.save`` file before ``torch.load`` reads it, which looks at none of this.
+    """Check a ``torch.save`` file for what ``torch.load`` does not look at.
 
     Args:
         path: A zip archive.
@@ -366,8 +355,8 @@ def check_archive(path: Path, *, checksums: bool = True) -> None:
 
     Raises:
         InputError: The archive is damaged, or would take more memory than the file has bytes:
-            ``torch.save`` never compresses, so a part that is compressed, or several that share
-            their bytes, make a bomb.
+            ``torch.save`` never compresses, so parts that are compressed or share their bytes make
+            a bomb.
     """
     damaged = None
     try:
@@ -376,9 +365,7 @@ def check_archive(path: Path, *, checksums: bool = True) -> None:
             if checksums and problem is None:
                 damaged = archive.testzip()
     except Exception as error:  # as above
-        raise InputError(
-            f"checkpoint {path} is cut short or damaged: {printable(error)}"
-        ) from error
+        raise damaged_error(path, printable(error)) from error
     if problem is not None:
         raise InputError(f"checkpoint {path} is no file of torch.save: {problem}")
     if damaged:
@@ -388,7 +375,7 @@ def check_archive(path: Path, *, checksums: bool = True) -> None:
 
 
 def _archive_problem(archive: zipfile.ZipFile, file_bytes: int) -> str | None:
-    """Say what in the directory of an archive ``torch.save`` would not have written."""
+    """Describe what ``torch.save`` would not have written in the directory of an archive."""
     whole = 0
     for part in archive.infolist():
         whole += part.file_size
@@ -430,17 +417,17 @@ def _load_pickled(path: Path, *, trusted: bool, mapped: bool) -> Any:
 
 
 def _code_wanted(path: Path, error: Exception) -> list[str]:
-    """What a pickle wants to call; looked up in its text, not by running it."""
+    """Return what a pickle would call, read from its text without running it."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # torch lists them for its newer format only
         named = re.findall(r"\b(?:GLOBAL|class) (\w+(?:\.\w+)+)", str(error))
-        # A name that the file's end cuts short is one that nobody wrote.
+        # The end of a truncated file can cut a name short.
         return named if _pickles_are_whole(path) else []
 
 
 def _pickles_are_whole(path: Path) -> bool:
-    """Whether the pickles before an older file's numbers all reach their end; parsed, not run."""
+    """Return whether the pickles before an older file's numbers are whole; parsed, not run."""
     with path.open("rb") as file:
         try:
             for _ in range(PICKLES_OF_OLDER_FORMAT):
@@ -464,24 +451,24 @@ def describe_load_error(error: Exception) -> str:
 
 
 def _check_weights(content: Any, path: Path) -> dict[str, Tensor]:
+    found = None
     if not isinstance(content, Mapping):
+        found = f"a {type(content).__name__}"
+    elif strange := [name for name, value in content.items() if not isinstance(value, Tensor)]:
+        found = f"'{printable(strange[0])}', which is no tensor"
+    elif not content:
+        found = "nothing"
+    if found is not None:
         raise InputError(
-            f"checkpoint {path} holds a {type(content).__name__}; expected tensors by name, or a "
-            f"checkpoint with its '{WEIGHTS_KEY}'"
-        )
-    strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if strange or not content:
-        found = f"'{printable(strange[0])}' is no tensor" if strange else "it is empty"
-        raise InputError(
-            f"checkpoint {path} holds no weights: {found}; expected tensors by name, or a "
-            f"checkpoint with its '{WEIGHTS_KEY}'"
+            f"checkpoint {path} must hold weights, tensors by name or under '{WEIGHTS_KEY}', got "
+            f"{found}"
         )
     _check_tensors(content, path)
     return dict(content)
 
 
 def _check_tensors(weights: Mapping[Any, Tensor], path: Path) -> None:
-    """Refuse tensors that are more than a block of numbers, or larger than what holds them."""
+    """Refuse tensors that are more than a block of numbers, or larger than their file."""
     whole, file_bytes = 0, path.stat().st_size
     for name, value in weights.items():
         if type(name) is not str:

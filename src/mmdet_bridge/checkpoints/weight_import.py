@@ -1,8 +1,7 @@
 """Import weights of other layouts and other classes, with an account of every tensor.
 
-How mmdetection's releases wrote the weights of a Hybrid Task Cascade, brought into today's form.
-What changed between them (mmdetection's docs/en/compatibility.md and pull requests 1894 and 2374;
-K: the number of classes):
+mmdetection's releases wrote the weights of a Hybrid Task Cascade in several layouts
+(docs/en/compatibility.md and pull requests 1894 and 2374; K: the number of classes):
 
 ====================  ================  ====================  =====================
 layout                v0.6              v1                    v2, v3
@@ -33,17 +32,24 @@ from torch import Tensor
 
 from src.annotations.categories import ClassList
 from src.errors import InputError
-from src.mmdet_bridge.cascade.detectors import (
-    Detector,
-    build_detector,
-    check_detector,
-    detector_names,
-    examples,
-    unwrap,
-)
+from src.mmdet_bridge.cascade.detectors import Detector, build_detector, check_detector
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
+from src.mmdet_bridge.checkpoints.weight_names import detector_names, examples, misfits, unwrap
 
 log = logging.getLogger(__name__)
+
+ClassLayers = Literal["reset", "slice"]
+CLASS_LAYERS = ("reset", "slice")
+COUNTER = ".num_batches_tracked"  # torch before 0.4.1 had none; nothing here reads it
+
+MISFIT_CURE = (
+    "Give the module= with its backbone and heads; what is meant to be drawn anew or left out can "
+    "be named in 'reset=[...]' and 'drop=[...]'"
+)
+OFFSETS_CURE = (
+    "To start the offsets of deformable convolutions at zero, as plain convolutions, give "
+    "'reset=[*.conv_offset.*]'"
+)
 
 OLD_LAYOUTS = ("v0.6", "v1")  # mmdetection 1.2 and before
 LAYOUTS = (*OLD_LAYOUTS, "v2", "v3")
@@ -51,7 +57,7 @@ BACKGROUND_LAST = "background moved last"
 SECOND_SET = "second set of weights beside a moving average"
 BACKGROUND_LEFT_OUT = "background left out"
 
-# Of the names in today's form. What is not listed and not the model's is an error, not dropped.
+# Names in today's form. Any other name that is not the model's is an error.
 DROPPED = (
     (r"(roi_head\.)?semantic_head\.", "semantic branch"),
     (r"data_preprocessor\.", "the configuration has these"),
@@ -65,21 +71,21 @@ class Entry:
     source: str  # its name in the file
     target: str | None  # its name today; None: dropped
     value: Tensor
-    note: str = ""  # what else was done to it, or why it is dropped
+    note: str = ""  # other changes, or why it is dropped
 
 
 def detect_layout(checkpoint: Checkpoint) -> str:
-    """Tell the layout by names, and those that name everything alike by the file's notes.
+    """Detect the layout by names and, where these are the same, by the file's notes.
 
     Raises:
-        InputError: the names are no detector's.
+        InputError: The names are no detector's.
     """
     names = set(unwrap(checkpoint.weights).plain)
     old = any(name.startswith("bbox_head.") for name in names)
     if old == any(name.startswith("roi_head.bbox_head.") for name in names):
         raise InputError(
-            f"checkpoint {checkpoint.path} has no box heads: names of mmdetection's cascades start "
-            f"with bbox_head. or roi_head.bbox_head., its are {examples(sorted(names))}"
+            f"checkpoint {checkpoint.path} has no box heads: names must start with bbox_head. or "
+            f"roi_head.bbox_head., as of mmdetection's cascades, got {examples(sorted(names))}"
         )
     version = str(checkpoint.meta.get("mmdet_version", ""))
     if old:
@@ -89,17 +95,17 @@ def detect_layout(checkpoint: Checkpoint) -> str:
 
 
 def upgrade_layout(checkpoint: Checkpoint, layout: str) -> list[Entry]:
-    """Bring a checkpoint into today's form, in the file's order.
+    """Convert a checkpoint to today's form, in the file's order.
 
     Args:
-        checkpoint: as the file spells it.
-        layout: one of ``LAYOUTS``.
+        checkpoint: As the file spells it.
+        layout: One of ``LAYOUTS``.
 
     Raises:
-        InputError: the weights are not in this layout.
+        InputError: The weights are not in this layout.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"layout={layout}: legal are auto, {', '.join(LAYOUTS)}")
+        raise InputError(f"layout must be one of auto, {', '.join(LAYOUTS)}, got {layout}")
     unwrapped = unwrap(checkpoint.weights)
     if notice := unwrapped.notice():
         log.info("checkpoint %s: %s", checkpoint.path, notice)
@@ -131,7 +137,7 @@ def upgrade_layout(checkpoint: Checkpoint, layout: str) -> list[Entry]:
 
 
 def class_count(entries: list[Entry]) -> int | None:
-    """How many classes the checkpoint's box heads tell apart; None: it has no ``fc_cls``."""
+    """Return the number of classes of the checkpoint's box heads; None without ``fc_cls``."""
     for entry in entries:
         if entry.target and entry.target.endswith(".fc_cls.bias"):
             return len(entry.value) - 1
@@ -145,9 +151,9 @@ def _today(name: str) -> str:
 
 
 def _check_rows(entries: list[Entry], path: Path, layout: str) -> None:
-    """Compare the classes of the mask heads with those of the box heads.
+    """Compare the classes of mask and box heads.
 
-    Layouts differ in whether masks have a background, so a wrong guess shows here.
+    Layouts differ in whether masks have a background, so a wrong layout shows here.
     """
     classes = class_count(entries)
     for entry in entries:
@@ -161,25 +167,12 @@ def _check_rows(entries: list[Entry], path: Path, layout: str) -> None:
             )
 
 
-ClassLayers = Literal["reset", "slice"]
-CLASS_LAYERS = ("reset", "slice")
-COUNTER = ".num_batches_tracked"  # torch before 0.4.1 had none; nothing here reads it
-
-MISFIT_CURE = (
-    "Give the module= with its backbone and heads; what is meant to be drawn anew or left out can "
-    "be named in 'reset=[...]' and 'drop=[...]'"
-)
-OFFSETS_CURE = (
-    "To start the offsets of deformable convolutions at zero, as plain convolutions, give "
-    "'reset=[*.conv_offset.*]'"
-)
-
 Action = Literal["loaded", "renamed", "sliced", "reset", "dropped", "missing"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one tensor."""
+    """Outcome of one tensor."""
 
     action: Action
     source: str | None  # its name in the file
@@ -189,12 +182,12 @@ class Record:
 
 @dataclass(frozen=True)
 class WeightImport:
-    """A model's weights, every one of them, and where each is from."""
+    """A model's weights, every one of them, and their origin."""
 
     weights: dict[str, Tensor]
     layout: str
     source_classes: int | None
-    picks: tuple[int | None, ...]  # of each of the model's classes: the file's, None: drawn anew
+    class_map: tuple[int | None, ...]  # the file's class for each of the model's; None: drawn anew
     records: tuple[Record, ...]
 
 
@@ -204,7 +197,7 @@ def import_weights(
     *,
     layout: str = "auto",
     class_layers: ClassLayers = "reset",
-    pick_classes: Callable[[int], Sequence[int | None]] | None = None,
+    map_classes: Callable[[int], Sequence[int | None]] | None = None,
     reset: Sequence[str] = (),
     drop: Sequence[str] = (),
     seed: int = 0,
@@ -212,25 +205,25 @@ def import_weights(
     """Fit a checkpoint of mmdetection's to a Hybrid Task Cascade.
 
     Args:
-        checkpoint: of any of ``checkpoint_layouts.LAYOUTS``.
-        detector: the model's configuration (see ``build_detector``).
-        layout: the checkpoint's, or ``auto``.
-        class_layers: of ``fc_cls`` and ``conv_logits``, ``reset`` draws every row anew, ``slice``
-            keeps the rows of the classes that are picked, and the background's.
-        pick_classes: for ``slice``; takes the number of the checkpoint's classes and gives, for
+        checkpoint: Of any of ``LAYOUTS``.
+        detector: The model's configuration (see ``build_detector``).
+        layout: The checkpoint's, or ``auto``.
+        class_layers: For ``fc_cls`` and ``conv_logits``: ``reset`` draws every row anew, ``slice``
+            keeps the rows of the mapped classes, and the background's.
+        map_classes: For ``slice``; takes the number of the checkpoint's classes and returns, for
             each of the model's, the index of the checkpoint's, or None to draw its row anew.
             Without it both have the same classes in the same order.
-        reset: patterns (``*`` is any text) of the model's names that are drawn anew whatever the
-            checkpoint has.
-        drop: patterns of names, in the model's spelling, that are left out of the checkpoint.
-        seed: of what is drawn anew, as mmdetection draws it.
+        reset: Patterns (``*`` is any text) of the model's names that are drawn anew in any case.
+        drop: Patterns of names, in the model's spelling, that are left out of the checkpoint.
+        seed: Seed of the weights drawn anew, as mmdetection draws them.
 
     Raises:
-        InputError: the checkpoint is another model's: something is missing, left over, or of
-            another shape; or the arguments contradict it.
+        InputError: The checkpoint is another model's: weights are missing, left over, or of another
+            shape; or the arguments contradict it.
     """
     if class_layers not in CLASS_LAYERS:
-        raise InputError(f"class_layers={class_layers}: legal are {', '.join(CLASS_LAYERS)}")
+        legal = ", ".join(CLASS_LAYERS)
+        raise InputError(f"class_layers must be one of {legal}, got {class_layers}")
     if layout == "auto":
         layout = detect_layout(checkpoint)
     entries = upgrade_layout(checkpoint, layout)
@@ -240,11 +233,11 @@ def import_weights(
     check_detector(model)
     own: dict[str, Tensor] = model.state_dict()
     classes, source_classes = model.roi_head.bbox_head[0].num_classes, class_count(entries)
-    picks: Sequence[int | None] = [None] * classes
+    class_map: Sequence[int | None] = [None] * classes
     if class_layers == "slice":
-        picks = _pick(source_classes, classes, pick_classes)
-    elif pick_classes is not None:
-        raise InputError("category_map: of no use with class_layers=reset; give class_layers=slice")
+        class_map = _class_map(source_classes, classes, map_classes)
+    elif map_classes is not None:
+        raise InputError("category_map must be null with class_layers=reset; give slice")
     _check_patterns("reset", reset, own)
     _check_patterns("drop", drop, [entry.target for entry in entries if entry.target])
 
@@ -252,7 +245,7 @@ def import_weights(
         path=checkpoint.path,
         own=own,
         names_by_class=_names_by_class(model),
-        picks=picks if class_layers == "slice" else None,
+        class_map=class_map if class_layers == "slice" else None,
         source_classes=source_classes,
         reset=reset,
         drop=drop,
@@ -264,7 +257,7 @@ def import_weights(
         weights=fit.weights,
         layout=layout,
         source_classes=source_classes,
-        picks=tuple(picks),
+        class_map=tuple(class_map),
         records=tuple(fit.records),
     )
 
@@ -272,16 +265,16 @@ def import_weights(
 def order_classes(
     weights: Mapping[str, Tensor], detector: Detector, *, given: ClassList, wanted: ClassList
 ) -> dict[str, Tensor]:
-    """Return a detector's weights with the rows of each class where the model has its category.
+    """Return a detector's weights with the rows of the classes in the model's order.
 
     Args:
-        weights: every weight of the detector, by mmdet's or Lightning's names.
-        detector: the model.
-        given: the classes of the weights.
-        wanted: those of the model.
+        weights: Every weight of the detector, by mmdet's or Lightning's names.
+        detector: The model.
+        given: Classes of the weights.
+        wanted: Classes of the model.
 
     Raises:
-        InputError: these are other categories.
+        InputError: The categories differ.
     """
     named = detector_names(weights)
     if given.category_ids == wanted.category_ids:
@@ -299,21 +292,21 @@ def order_classes(
     return named
 
 
-def pick_by_id(given: ClassList, category_ids: Sequence[int]) -> list[int | None]:
-    """Return where each category stands among the classes of a file; None: not there."""
+def map_by_id(given: ClassList, category_ids: Sequence[int]) -> list[int | None]:
+    """Return the position of each category among the classes of a file; None: not there."""
     places = {category: place for place, category in enumerate(given.category_ids)}
     return [places.get(category) for category in category_ids]
 
 
-def _pick(
+def _class_map(
     source_classes: int | None,
     classes: int,
-    pick_classes: Callable[[int], Sequence[int | None]] | None,
+    map_classes: Callable[[int], Sequence[int | None]] | None,
 ) -> Sequence[int | None]:
     if source_classes is None:
         raise InputError("class_layers=slice: the checkpoint has no fc_cls to take rows from")
-    if pick_classes is not None:
-        return pick_classes(source_classes)
+    if map_classes is not None:
+        return map_classes(source_classes)
     if source_classes != classes:
         raise InputError(
             f"class_layers=slice: the checkpoint has {source_classes} classes and the model "
@@ -323,7 +316,7 @@ def _pick(
 
 
 def _names_by_class(model: Detector) -> set[str]:
-    """The model's weights that have a row for each class."""
+    """Return the names of the model's weights that have a row for each class."""
     head = model.roi_head
     layers = [f"roi_head.bbox_head.{stage}.fc_cls" for stage in range(len(head.bbox_head))]
     layers += [
@@ -338,7 +331,7 @@ def _check_patterns(key: str, patterns: Sequence[str], names: Iterable[str]) -> 
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
-                f"{key}: no name is like '{pattern}'; names are like {examples(sorted(names))}"
+                f"{key} must match a name, such as {examples(sorted(names))}, got '{pattern}'"
             )
 
 
@@ -348,18 +341,18 @@ def _any_matches(name: str, patterns: Sequence[str]) -> bool:
 
 @dataclass
 class _Fit:
-    """Takes a checkpoint's tensors one by one and keeps the account."""
+    """Account of a checkpoint's tensors, taken one by one."""
 
     path: Path
     own: Mapping[str, Tensor]
     names_by_class: set[str]
-    picks: Sequence[int | None] | None  # None: layers with a row a class are drawn anew
+    class_map: Sequence[int | None] | None  # None: layers with a row a class are drawn anew
     source_classes: int | None
     reset: Sequence[str]
     drop: Sequence[str]
 
     def __post_init__(self) -> None:
-        self.weights = dict(self.own)  # what is not taken stays as it was drawn
+        self.weights = dict(self.own)  # the others stay as they were drawn
         self.records: list[Record] = []
         self.wanted = set(self.own)
         self.left_over: list[str] = []
@@ -392,47 +385,45 @@ class _Fit:
 
     def _take_classes(self, entry: Entry, name: str) -> None:
         own, value = self.own[name], entry.value
-        if self.picks is None or self.source_classes is None:
+        if self.class_map is None or self.source_classes is None:
             self._note("reset", entry, "one row a class")
             return
-        background = len(own) - len(self.picks)  # rows behind those of the classes: 1 or 0
+        background = len(own) - len(self.class_map)  # rows behind those of the classes: 1 or 0
         if value.shape[1:] != own.shape[1:] or len(value) != self.source_classes + background:
             self.misshapen.append(_shapes(entry, own))
             return
         sliced = own.clone()
-        for row, pick in enumerate(self.picks):
-            if pick is not None:
-                sliced[row] = value[pick]
+        for row, source in enumerate(self.class_map):
+            if source is not None:
+                sliced[row] = value[source]
         if background:
             sliced[-1] = value[-1]
         self.weights[name] = sliced
         self._note("sliced", entry, entry.note)
 
     def finish(self) -> None:
-        """Account for what the checkpoint lacks.
+        """Account for the weights that the checkpoint lacks.
 
         Raises:
-            InputError: it is another model's.
+            InputError: It is another model's.
         """
         missing = []
         for name in (name for name in self.own if name in self.wanted):
             absent = Entry(source="", target=name, value=self.own[name])
             if _any_matches(name, self.reset):
                 self._note("reset", absent, "as reset= asks; not in the file")
-            elif name in self.names_by_class and self.picks is None:
+            elif name in self.names_by_class and self.class_map is None:
                 self._note("reset", absent, "one row a class; not in the file")
             elif name.endswith(COUNTER):
                 self._note("missing", absent, "a counter that nothing reads, set to 0")
             else:
                 missing.append(name)
-        kinds = (
-            ("of another shape than the model's", self.misshapen),
-            ("that the model lacks", self.left_over),
-            ("that the file lacks", missing),
-        )
-        if found := "; ".join(
-            f"{len(names)} {kind} ({examples(names)})" for kind, names in kinds if names
-        ):
+        kinds = {
+            "of another shape than the model's": self.misshapen,
+            "that the model lacks": self.left_over,
+            "that the file lacks": missing,
+        }
+        if found := misfits(kinds):
             only_offsets = not self.misshapen and not self.left_over
             only_offsets &= all(".conv_offset." in name for name in missing)
             raise InputError(

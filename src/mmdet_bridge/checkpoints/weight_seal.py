@@ -1,10 +1,9 @@
-"""The checksum of a file of weights, in its header: a flipped bit is noticed when it is read.
+"""Checksum of a file of weights, kept in its header.
 
-A safetensors file is eight bytes of length, a JSON header and the numbers. What the header calls
-``__metadata__`` holds text by name, which other programs pass over. Here it carries the SHA-256 of
-the header without it and of the numbers, and a second key that says so, lest a flipped bit in the
-name of the first makes a damaged file one of somebody else. Keys are sorted, which the library does
-not do: the same weights are the same bytes.
+A safetensors file is eight bytes of length, a JSON header and the numbers. The header's
+``__metadata__`` holds texts by name, which other programs ignore: here the SHA-256 of the rest of
+the header and of the numbers, and a second key that announces it, so that a flipped bit in the
+first key's name is noticed, too. Keys are sorted: the same weights are the same bytes.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _CHUNK_BYTES = 1 << 22
 
 
 def sealed_header(content: memoryview) -> tuple[bytes, memoryview]:
-    """Return length and header of a safetensors file with its checksum, and the numbers.
+    """Return a safetensors file's length and header with a checksum, and its numbers.
 
     Args:
-        content: the file as the library writes it.
+        content: The file as the library writes it.
     """
     end = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
     header: dict[str, Any] = json.loads(bytes(content[LENGTH_BYTES:end]))
@@ -44,13 +43,13 @@ def sealed_header(content: memoryview) -> tuple[bytes, memoryview]:
 
 
 def check_weights_seal(path: Path) -> None:
-    """Compare a file's checksum; a file of another program, which carries none, passes.
+    """Compare a file's checksum; a file of another program, without one, passes.
 
     Args:
-        path: a safetensors file whose header has a sane length.
+        path: A safetensors file whose header has a sane length.
 
     Raises:
-        InputError: the file is not as it was written.
+        InputError: The file is not as it was written.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -59,9 +58,7 @@ def check_weights_seal(path: Path) -> None:
             metadata = header.get(METADATA_KEY) or {}
             is_sealed = DIGEST_KEY in metadata or MARK_KEY in metadata
         except (ValueError, RecursionError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"checkpoint {path} is cut short or damaged: its header is no JSON"
-            ) from error
+            raise damaged_error(path, "its header is no JSON") from error
         if not is_sealed:
             return
         wanted = metadata.pop(DIGEST_KEY, None)
@@ -69,10 +66,13 @@ def check_weights_seal(path: Path) -> None:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     if metadata.get(MARK_KEY) != DIGEST_KEY or digest.hexdigest() != wanted:
-        raise InputError(
-            f"checkpoint {path} is cut short or damaged: its checksum does not match; write it "
-            "anew, or take another copy"
-        )
+        what = "its checksum does not match; write it anew, or take another copy"
+        raise damaged_error(path, what)
+
+
+def damaged_error(path: Path, what: str) -> InputError:
+    """Return the error for a checkpoint that is not as it was written."""
+    return InputError(f"checkpoint {path} is cut short or damaged: {what}")
 
 
 def _canonical(header: Mapping[str, Any]) -> bytes:

@@ -1,8 +1,7 @@
-"""Puts torchvision's kernels where mmcv looks for its compiled operators.
+"""Kernels of torchvision's in place of ``mmcv._ext``, mmcv's compiled operators.
 
-mmcv keeps its C++ and CUDA operators in an extension module, ``mmcv._ext``, that has to be compiled
-for the torch at hand. Its wheel comes without one; importing almost anything of mmdet then fails.
-Importing this package supplies them.
+mmcv's wheel comes without that extension, which has to be compiled for the torch at hand, and
+almost no part of mmdet can be imported then. Importing this package supplies it.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ import torchvision
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from src.mmdet_bridge.kernels import deform as deform_operators
-from src.mmdet_bridge.kernels import operators
+from src.mmdet_bridge.kernels import deform, operators
 from src.mmdet_bridge.kernels.operators import UnsupportedOperatorError
 
 EXTENSION = "mmcv._ext"
@@ -38,18 +36,18 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         operators.sigmoid_focal_loss_backward,
         operators.ms_deform_attn_forward,
         operators.ms_deform_attn_backward,
-        deform_operators.deform_conv_forward,
-        deform_operators.deform_conv_backward_input,
-        deform_operators.deform_conv_backward_parameters,
-        deform_operators.modulated_deform_conv_forward,
-        deform_operators.modulated_deform_conv_backward,
+        deform.deform_conv_forward,
+        deform.deform_conv_backward_input,
+        deform.deform_conv_backward_parameters,
+        deform.modulated_deform_conv_forward,
+        deform.modulated_deform_conv_backward,
     )
 }
-"""Every operator of ``mmcv._ext`` that works without a compiled mmcv, by its name there."""
+"""Operators of ``mmcv._ext`` that work without a compiled mmcv, by name."""
 
 
 class _Extension(ModuleType):
-    """Stands for ``mmcv._ext``; has every name, since mmcv checks for all of them when imported."""
+    """Stand-in for ``mmcv._ext``; has every name, as mmcv checks for all of them on import."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("_"):
@@ -69,12 +67,10 @@ class _Extension(ModuleType):
 
 
 def install_kernels() -> None:
-    """Supply ``mmcv._ext`` from torchvision's kernels, unless a compiled one is installed.
-
-    Calling it twice does nothing.
+    """Supply ``mmcv._ext``, once, unless a compiled one is installed.
 
     Raises:
-        ImportError: a compiled one is installed, but not for this torch.
+        ImportError: A compiled one is installed, but not for this torch.
     """
     if EXTENSION in sys.modules:
         return
@@ -91,37 +87,31 @@ def install_kernels() -> None:
         return
     extension = _Extension(EXTENSION, "mmcv's operators on torchvision's kernels.")
     extension.__spec__ = ModuleSpec(EXTENSION, loader=None, origin=torchvision.__file__)
+    versions = ("get_compiler_version", "get_compiling_cuda_version")
     vars(extension).update(OPERATORS)
-    vars(extension).update(
-        get_compiler_version=lambda: "none: torchvision's kernels",
-        get_compiling_cuda_version=lambda: "none: torchvision's kernels",
-    )
+    vars(extension).update(dict.fromkeys(versions, lambda: "none: torchvision's kernels"))
     sys.modules[EXTENSION] = extension
     importlib.import_module("mmcv")._ext = extension  # type: ignore[attr-defined]
 
-    # mmcv asks for the gradients of a deformable convolution in two calls, by input and by weight;
-    # torchvision's kernel computes both each time. One call from the autograd function halves that.
+    # mmcv requests the gradients of a deformable convolution in two calls; torchvision's kernel
+    # computes all of them each time, so one call from the autograd function halves the time.
     function = importlib.import_module("mmcv.ops.deform_conv").DeformConv2dFunction
     function.backward = staticmethod(once_differentiable(_deform_conv_backward))
 
 
 def _deform_conv_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    """``backward`` of mmcv's ``DeformConv2dFunction``, whose forward has ten arguments."""
+    """Replace ``backward`` of mmcv's ``DeformConv2dFunction``, whose forward has 10 arguments."""
     input, offset, weight = ctx.saved_tensors
     geometry = (*ctx.stride, *ctx.padding, *ctx.dilation, ctx.groups, ctx.deform_groups)
-    by_input, by_weight, by_offset, _, _ = deform_operators.deform_conv_gradients(
+    by_input, by_weight, by_offset, _, _ = deform.deform_conv_gradients(
         grad_output, input, weight, offset, geometry
     )
-    gradients = (
-        by_input.to(input.dtype),
-        by_offset.to(offset.dtype),
-        by_weight.to(weight.dtype),
-    )
-    wanted = zip(gradients, ctx.needs_input_grad, strict=False)
-    return *(gradient if needed else None for gradient, needed in wanted), *(None,) * 7
+    by_tensor = zip((input, offset, weight), (by_input, by_offset, by_weight), strict=True)
+    wanted = zip(by_tensor, ctx.needs_input_grad, strict=False)
+    return *(g.to(t.dtype) if needed else None for (t, g), needed in wanted), *(None,) * 7
 
 
-# Two docstrings of mmdet's have a lone backslash, which Python says when it compiles them first:
+# Two docstrings of mmdet's have a lone backslash, which warns when Python first compiles them:
 # https://docs.python.org/3/whatsnew/3.12.html#other-language-changes
 for _sequence in (r"\ ", r"\i"):
     warnings.filterwarnings(

@@ -1,12 +1,12 @@
 """mmcv's NMS, RoIAlign, focal loss and deformable attention without a compiled mmcv.
 
-NMS and RoIAlign are torchvision's kernels; soft-NMS is this project's own, focal loss and
-deformable attention are plain torch, as mmdet and mmcv themselves compute them on the CPU.
+NMS and RoIAlign are torchvision's kernels; soft-NMS is this project's own; focal loss and
+deformable attention are plain torch, as mmdet and mmcv compute them on the CPU.
 
 Names, arguments and results are those of ``mmcv._ext`` (mmcv/ops/csrc/pytorch/pybind.cpp): results
-go into tensors that the caller has made. Float32 and float64, CPU and CUDA. Half precision, which
-is what mmcv hands over under autocast, is computed in float32 and rounded once, at the end:
-positions on a feature map do not fit into a mantissa of 8 or 11 bits.
+are written to the caller's tensors. Float32 and float64, CPU and CUDA. Half precision, which mmcv
+passes under autocast, is computed in float32 and rounded once, at the end: positions on a feature
+map do not fit into a mantissa of 8 or 11 bits.
 """
 
 from __future__ import annotations
@@ -20,32 +20,26 @@ from torch import Tensor
 
 from src.postprocess.soft_nms import SoftKind, soft_nms
 
-_SOFT_NMS_METHODS: tuple[Literal["naive"] | SoftKind, ...] = (
-    "naive",
-    "soft_linear",
-    "soft_gaussian",
-)
-"""mmcv's kinds of soft-NMS by its numbers for them."""
+# By mmcv's numbers for them.
+_SOFT_NMS: tuple[Literal["naive"] | SoftKind, ...] = ("naive", "soft_linear", "soft_gaussian")
 
 
 class UnsupportedOperatorError(NotImplementedError):
-    """An operator of mmcv's, or a mode of one, that torchvision has no kernel for."""
+    """An operator of mmcv's, or a mode of one, has no kernel in torchvision."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Greedy non-maximum suppression.
-
-    Of equal scores the earlier box goes first; a compiled mmcv leaves that open.
+    """Suppress boxes greedily; of equal scores the earlier box wins, which mmcv leaves open.
 
     Args:
         boxes: (N, 4) float, xyxy.
         scores: (N,) float.
-        iou_threshold: a box goes when its IoU with a kept one is greater than this, compared in
-            the boxes' dtype, as mmcv does.
+        iou_threshold: A box with a greater IoU with a kept one is dropped; compared in the boxes'
+            dtype, as in mmcv.
         offset: 0 or 1; widths and heights are ``x2 - x1 + offset``.
 
     Returns:
-        (K,) int64: the kept boxes by falling score.
+        (K,) int64: the kept boxes by descending score.
     """
     boxes, scores = to_float32(boxes), to_float32(scores)
     if offset:
@@ -66,27 +60,27 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al. 2017), in the order and with the ties of mmcv's kernel.
+    """Apply soft-NMS (Bodla et al. 2017), in the order and with the ties of mmcv's kernel.
 
     Args:
         boxes: (N, 4) float, xyxy.
         scores: (N,) float.
         dets: (N, 5) float32; its first K rows are written: xyxy and the lowered score.
-        iou_threshold: of ``naive`` and linear; compared as float32.
-        sigma: of gaussian.
-        min_score: a box whose score falls below is dropped.
+        iou_threshold: Of naive and linear; compared as float32.
+        sigma: Of gaussian.
+        min_score: A box whose score falls below is dropped.
         method: 0 naive, 1 linear, 2 gaussian.
         offset: 0 or 1; widths and heights are ``x2 - x1 + offset``.
 
     Returns:
-        (K,) int64: indices of the kept boxes, in the order in which they were taken.
+        (K,) int64: indices of the kept boxes, in the order of selection.
     """
     boxes, scores = to_float32(boxes), to_float32(scores)
     widened = boxes + boxes.new_tensor([0, 0, offset, offset])
     kept, lowered = soft_nms(
         widened.detach().cpu().numpy().astype(np.float32),
         scores.detach().cpu().numpy().astype(np.float32),
-        kind=_SOFT_NMS_METHODS[method],
+        kind=_SOFT_NMS[method],
         iou_threshold=iou_threshold,
         sigma=sigma,
         min_score=min_score,
@@ -100,38 +94,30 @@ def softnms(
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
 ) -> None:
-    """Sigmoid focal loss (Lin et al. 2017, equation 5) of each element into ``output`` (N, C).
+    """Write the sigmoid focal loss (Lin et al. 2017, equation 5) of each element.
 
     Args:
         input: (N, C) logits.
         target: (N,) int64: the class of each row in [0, C); another value is background.
         weight: (C,), a factor of each row by its class, or empty.
-        output: written.
-        gamma: focusing parameter.
-        alpha: weight of the positive element; the others have ``1 - alpha``.
+        output: (N, C), written.
+        gamma: Focusing parameter.
+        alpha: Weight of the positive element; the others have ``1 - alpha``.
     """
-    logits = to_float32(input)
-    positive = _one_hot(target, logits.shape[1])
-    probability = logits.sigmoid()
-    smallest = torch.finfo(logits.dtype).tiny
-    by_positive = (1 - probability) ** gamma * probability.clamp(min=smallest).log()
-    by_negative = probability**gamma * (1 - probability).clamp(min=smallest).log()
-    loss = -torch.where(positive, alpha * by_positive, (1 - alpha) * by_negative)
-    output.copy_(loss * _row_weights(weight, target))
+    p, log_p, log_q = _log_probabilities(input)
+    by_positive = (1 - p) ** gamma * log_p
+    by_negative = p**gamma * log_q
+    output.copy_(_combine(by_positive, by_negative, target, weight, alpha))
 
 
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, *, gamma: float, alpha: float
 ) -> None:
-    """Gradient of ``sigmoid_focal_loss_forward`` by each logit, into ``grad_input`` (N, C)."""
-    logits = to_float32(input)
-    positive = _one_hot(target, logits.shape[1])
-    p = logits.sigmoid()
-    smallest = torch.finfo(logits.dtype).tiny
-    by_positive = (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=smallest).log())
-    by_negative = p**gamma * (gamma * (1 - p) * (1 - p).clamp(min=smallest).log() - p)
-    gradient = -torch.where(positive, alpha * by_positive, (1 - alpha) * by_negative)
-    grad_input.copy_(gradient * _row_weights(weight, target))
+    """Write the gradient of ``sigmoid_focal_loss_forward`` by each logit, (N, C)."""
+    p, log_p, log_q = _log_probabilities(input)
+    by_positive = (1 - p) ** gamma * (1 - p - gamma * p * log_p)
+    by_negative = p**gamma * (gamma * (1 - p) * log_q - p)
+    grad_input.copy_(_combine(by_positive, by_negative, target, weight, alpha))
 
 
 def ms_deform_attn_forward(
@@ -143,20 +129,20 @@ def ms_deform_attn_forward(
     *,
     im2col_step: int,
 ) -> Tensor:
-    """Multi-scale deformable attention (Zhu et al. 2021, equation 3), mmcv's form in plain torch.
+    """Compute multi-scale deformable attention (Zhu et al. 2021, equation 3), as mmcv does.
 
     Args:
         value: (N, sum of H * W, heads, channels).
         spatial_shapes: (levels, 2) int64: H, W.
-        level_start_index: unused, as it follows from the shapes.
+        level_start_index: Unused, as it follows from the shapes.
         sampling_locations: (N, queries, heads, levels, points, 2): x, y in [0, 1].
         attention_weights: (N, queries, heads, levels, points).
-        im2col_step: unused.
+        im2col_step: Unused.
 
     Returns:
         (N, queries, heads * channels).
     """
-    # mmcv is imported by whoever calls this, and imports this module's user first.
+    # Only mmcv calls this, so it is imported by then; this module has to be imported before it.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     attended: Tensor = multi_scale_deformable_attn_pytorch(
@@ -178,19 +164,14 @@ def ms_deform_attn_backward(
     *,
     im2col_step: int,
 ) -> None:
-    """Gradients of ``ms_deform_attn_forward`` into the three tensors given."""
-    inputs = [
+    """Write the gradients of ``ms_deform_attn_forward``."""
+    value, locations, weights = inputs = [
         tensor.detach().requires_grad_()
         for tensor in (value, sampling_locations, attention_weights)
     ]
     with torch.enable_grad():
         attended = ms_deform_attn_forward(
-            inputs[0],
-            spatial_shapes,
-            level_start_index,
-            inputs[1],
-            inputs[2],
-            im2col_step=im2col_step,
+            value, spatial_shapes, level_start_index, locations, weights, im2col_step=im2col_step
         )
     gradients = torch.autograd.grad(attended, inputs, grad_output)
     targets = (grad_value, grad_sampling_loc, grad_attn_weight)
@@ -212,23 +193,23 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """RoIAlign (Mask R-CNN, section 3) into ``output`` (K, C, aligned_height, aligned_width).
+    """Pool regions by RoIAlign (Mask R-CNN, section 3).
 
     Args:
         input: (N, C, H, W) features.
         rois: (K, 5): view's index in the batch, then xyxy in pixels of the view.
-        output: written.
-        argmax_y: unused.
-        argmax_x: unused.
-        aligned_height: bins a column.
-        aligned_width: bins a row.
-        spatial_scale: feature cells a pixel.
-        sampling_ratio: samples a bin along each axis; 0 takes one for each feature cell in it.
+        output: (K, C, aligned_height, aligned_width), written.
+        argmax_y: Unused.
+        argmax_x: Unused.
+        aligned_height: Bins a column.
+        aligned_width: Bins a row.
+        spatial_scale: Feature cells a pixel.
+        sampling_ratio: Samples a bin along each axis; 0: one for each feature cell in it.
         pool_mode: 1 is the average of a bin's samples; 0, their maximum, has no kernel.
-        aligned: shifts by half a cell, so that a cell's value sits in its middle.
+        aligned: Shifts by half a cell, so that a cell's value sits in its middle.
 
     Raises:
-        UnsupportedOperatorError: for maximum pooling.
+        UnsupportedOperatorError: Maximum pooling.
     """
     _require_average(pool_mode)
     features = to_float32(input)
@@ -259,7 +240,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Gradient of ``roi_align_forward`` by its features, into ``grad_input`` (N, C, H, W)."""
+    """Write the gradient of ``roi_align_forward`` by its features, (N, C, H, W)."""
     _require_average(pool_mode)
     gradient = to_float32(grad_output)
     grad_input.copy_(
@@ -277,16 +258,27 @@ def roi_align_backward(
 
 
 def to_float32(tensor: Tensor) -> Tensor:
-    """The same in float32 where it is float16 or bfloat16, else the tensor itself."""
+    """Return a float16 or bfloat16 tensor in float32, another one as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _one_hot(target: Tensor, classes: int) -> Tensor:
-    return target[:, None] == torch.arange(classes, device=target.device)
+def _log_probabilities(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return p = sigmoid(input), log(p) and log(1 - p), the logarithms finite."""
+    p = to_float32(input).sigmoid()
+    smallest = torch.finfo(p.dtype).tiny
+    return p, p.clamp(min=smallest).log(), (1 - p).clamp(min=smallest).log()
+
+
+def _combine(
+    by_positive: Tensor, by_negative: Tensor, target: Tensor, weight: Tensor, alpha: float
+) -> Tensor:
+    positive = target[:, None] == torch.arange(by_positive.shape[1], device=target.device)
+    combined = -torch.where(positive, alpha * by_positive, (1 - alpha) * by_negative)
+    return combined * _row_weights(weight, target)
 
 
 def _row_weights(weight: Tensor, target: Tensor) -> Tensor:
-    """Return (N, 1): the weight of each row's class; 1 for background, which mmcv leaves open."""
+    """Return the weight of each row's class, (N, 1); 1 for background, which mmcv leaves open."""
     if not weight.numel():
         return weight.new_ones((1, 1))
     is_class = (target >= 0) & (target < len(weight))

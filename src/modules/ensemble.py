@@ -214,10 +214,10 @@ def _check_classes(path: Path, checkpoint: Checkpoint, wanted: list[int]) -> Non
             f"checkpoint {path}: another class list: it must have {len(wanted)} classes "
             f"(module.num_classes), got {len(own)}"
         )
-    for number, (found, category) in enumerate(zip(own, wanted, strict=True)):
+    for place, (found, category) in enumerate(zip(own, wanted, strict=True)):
         if found != category:
             raise InputError(
-                f"checkpoint {path}: another class list: class {number} must be category "
+                f"checkpoint {path}: another class list: class {place} must be category "
                 f"{category} (module.category_ids), got {found}"
             )
 

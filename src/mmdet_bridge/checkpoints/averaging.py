@@ -12,8 +12,8 @@ from torch import Tensor
 from src.annotations.categories import ClassList
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import check_finite, load_checkpoint, load_state_dict
-from src.validation import check_weights
 from src.mmdet_bridge.checkpoints.weight_names import detector_names, examples
+from src.validation import check_weights
 
 
 def average_weights(

@@ -147,7 +147,7 @@ def main(config: DictConfig) -> None:
             store.candidates(index),
             settings,
             image_number=numbers[image_id],
-            label_category_ids=store.category_ids,
+            category_ids=store.category_ids,
             steps=steps,
         )
     ]

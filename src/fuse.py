@@ -130,7 +130,7 @@ def main(config: DictConfig) -> None:
                     [store.candidates(store.index_of(image_id)) for store in stores],
                     settings,
                     weights=weights,
-                    label_category_ids=stores[0].category_ids,
+                    category_ids=stores[0].category_ids,
                 )
             )
     fused = PredictionStore(config.output)

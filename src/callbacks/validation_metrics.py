@@ -75,9 +75,7 @@ class ValidationImage:
     @cached_property
     def submitted(self) -> ImageObjects:
         """The detections on the 512x512 raster as a submission has them."""
-        detections = postprocess(
-            self.candidates, self._settings, label_category_ids=self.category_ids
-        )
+        detections = postprocess(self.candidates, self._settings, category_ids=self.category_ids)
         return as_submitted(detections, with_filler=self._with_filler)
 
 
@@ -198,7 +196,7 @@ class CocoAveragePrecisionMetric(Metric[CocoImage]):
                 image.candidates,
                 self.settings,
                 image_number=number,
-                label_category_ids=image.category_ids,
+                category_ids=image.category_ids,
             ),
         )
 

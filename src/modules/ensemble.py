@@ -329,6 +329,6 @@ class CascadeEnsemble(LightningModule):
                 found.append(self._predict([model], [view]))
                 weights.append(self.model_weights[place] if self.model_weights else 1.0)
         return [
-            fuse(of_image, settings, weights=weights, label_category_ids=self.category_ids)
+            fuse(of_image, settings, weights=weights, category_ids=self.category_ids)
             for of_image in zip(*found, strict=True)
         ]

@@ -25,7 +25,7 @@ def coco_results(
     settings: PostprocessSettings,
     *,
     image_number: int,
-    label_category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int] | None = None,
     steps: StepCounts | None = None,
 ) -> list[CocoResult]:
     """Return the detections of one image under these settings, with masks at the image's size.
@@ -38,7 +38,7 @@ def coco_results(
         candidates: Before NMS.
         settings: Thresholds and rules; ``min_area_px`` counts pixels of ``min_area_raster``.
         image_number: COCO's number of the image.
-        label_category_ids: See ``postprocess``.
+        category_ids: See ``postprocess``.
         steps: Where it is counted what each step takes.
     """
 
@@ -53,7 +53,7 @@ def coco_results(
         )
         return ImageMasks(rles, candidates.size_hw)
 
-    selection = select(candidates, settings, label_category_ids=label_category_ids)
+    selection = select(candidates, settings, category_ids=category_ids)
     left = draw(selection, settings, draw_masks)
     masks = left.drawn_masks
     assert isinstance(masks, ImageMasks)

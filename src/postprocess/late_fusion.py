@@ -73,7 +73,7 @@ def fuse(
     settings: LateFusion,
     *,
     weights: Sequence[float] | None = None,
-    label_category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int] | None = None,
 ) -> Candidates:
     """Fuse the detections of N members in one image.
 
@@ -85,7 +85,7 @@ def fuse(
         members: N models' (or views') pairs before NMS, of one image.
         settings: thresholds.
         weights: N weights above 0; None: equal.
-        label_category_ids: see ``postprocess``.
+        category_ids: see ``postprocess``.
 
     Returns:
         By falling score; float32 masks.
@@ -97,7 +97,7 @@ def fuse(
     weights = [1.0] * len(members) if weights is None else weights
     parts, is_exact = [], True
     for member, weight in zip(members, weights, strict=True):
-        detected = run_steps(select_all(member, label_category_ids), settings.own_steps)
+        detected = run_steps(select_all(member, category_ids), settings.own_steps)
         kept = detected.indices
         is_exact &= detected.is_exact
         parts.append(

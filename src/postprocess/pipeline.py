@@ -36,7 +36,7 @@ def postprocess(
     candidates: Candidates,
     settings: PostprocessSettings,
     *,
-    label_category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int] | None = None,
     raster: str = "512x512",
 ) -> Detections:
     """Return the detections of one image under these settings.
@@ -53,10 +53,10 @@ def postprocess(
     Args:
         candidates: Before NMS, float16 or float32 masks.
         settings: Thresholds and rules.
-        label_category_ids: See ``select_all``.
+        category_ids: See ``select_all``.
         raster: The name of the raster of the masks, one of ``RASTERS``.
     """
-    selection = select(candidates, settings, label_category_ids=label_category_ids)
+    selection = select(candidates, settings, category_ids=category_ids)
     return detect(selection, settings, sampler=sampler_of(candidates), raster=raster)
 
 
@@ -101,7 +101,7 @@ class StoreDetections(Mapping[str, Detections]):
         return postprocess(
             self.store.candidates(self.store.index_of(image_id)),
             self.settings,
-            label_category_ids=self.store.category_ids,
+            category_ids=self.store.category_ids,
             raster=self.raster,
         )
 
@@ -120,7 +120,7 @@ class StoreDetections(Mapping[str, Detections]):
                 self.store.candidates(index),
                 self.settings,
                 image_number=index + 1 if image_numbers is None else image_numbers[image_id],
-                label_category_ids=self.store.category_ids,
+                category_ids=self.store.category_ids,
             )
         return results
 
@@ -136,10 +136,10 @@ def select(
     candidates: Candidates,
     settings: PostprocessSettings,
     *,
-    label_category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int] | None = None,
 ) -> Selection:
     """Apply the steps before ``masks``. Arguments as for ``postprocess``."""
-    return run_steps(select_all(candidates, label_category_ids), settings.before_masks)
+    return run_steps(select_all(candidates, category_ids), settings.before_masks)
 
 
 def draw(selection: Selection, settings: PostprocessSettings, draw_masks: DrawMasks) -> Selection:

@@ -137,21 +137,19 @@ class Selection:
         return replace(left, taken={**self.taken, step: num_taken}) if num_taken else left
 
 
-def select_all(
-    candidates: Candidates, label_category_ids: Sequence[int] | None = None
-) -> Selection:
+def select_all(candidates: Candidates, category_ids: Sequence[int] | None = None) -> Selection:
     """Return all candidates of an image, by falling score.
 
     Args:
         candidates: Of the image.
-        label_category_ids: The data's category id of each of the model's labels (a store's
+        category_ids: The data's category id of each of the model's labels (a store's
             ``category_ids``); NMS numbers classes by label. None: ids are labels.
     """
     by_score = np.argsort(-candidates.scores, kind="stable")
     labels: npt.NDArray[np.integer] = candidates.category_ids
-    if label_category_ids is not None:
-        label_of = np.zeros(max(label_category_ids) + 1, dtype=np.int64)
-        label_of[list(label_category_ids)] = np.arange(len(label_category_ids))
+    if category_ids is not None:
+        label_of = np.zeros(max(category_ids) + 1, dtype=np.int64)
+        label_of[list(category_ids)] = np.arange(len(category_ids))
         labels = label_of[labels]
     return Selection(
         candidates=candidates,

@@ -58,7 +58,7 @@ class EvaluatedImage:
     Args:
         candidates: Before NMS.
         truth: Ground-truth instances, class keys being categories; None where they are not known.
-        label_category_ids: See ``postprocess``.
+        category_ids: See ``postprocess``.
         rasters: Where masks are kept.
     """
 
@@ -67,12 +67,12 @@ class EvaluatedImage:
         candidates: Candidates,
         *,
         truth: ImageObjects | None,
-        label_category_ids: Sequence[int],
+        category_ids: Sequence[int],
         rasters: RasterCache,
     ) -> None:
         self._candidates = candidates
         self._truth = truth
-        self._label_category_ids = label_category_ids
+        self._category_ids = category_ids
         self._rasters = rasters
         self._sampler = rasters.sampler(candidates.image_id, sampler_of(candidates))
         self._truth_of_category = {} if truth is None else _by_category(truth)
@@ -165,9 +165,7 @@ class EvaluatedImage:
     def _select(self, settings: PostprocessSettings) -> tuple[Selection, list[CategorySelection]]:
         key = settings.selection_key
         if key not in self._selections:
-            selection = select(
-                self._candidates, settings, label_category_ids=self._label_category_ids
-            )
+            selection = select(self._candidates, settings, category_ids=self._category_ids)
             categories = []
             for category in np.unique(selection.category_ids).tolist():
                 places = np.flatnonzero(selection.category_ids == category)

@@ -129,7 +129,7 @@ class SettingsEvaluator:
         image = EvaluatedImage(
             self._store.candidates(self._store.index_of(image_id)),
             truth=self._truth.get(image_id),
-            label_category_ids=self._store.category_ids,
+            category_ids=self._store.category_ids,
             rasters=self._rasters,
         )
         self._images[image_id] = image

@@ -103,7 +103,7 @@ def results_of(candidates: list[Candidates], **changes: Any) -> list[list[CocoRe
             image,
             make_settings(**changes),
             image_number=number,
-            label_category_ids=CATEGORY_IDS,
+            category_ids=CATEGORY_IDS,
         )
         for number, image in zip(NUMBERS, candidates, strict=True)
     ]

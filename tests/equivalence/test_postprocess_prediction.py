@@ -62,7 +62,7 @@ def test_objects_scores_and_masks_are_those_of_mmdet(
     settings = make_settings(score_threshold=score, nms_iou_threshold=iou, mask_threshold=mask)
     for index, wanted in enumerate(predict_with_mmdet(detector, score, iou, mask)):
         candidates = store.candidates(index)
-        found = postprocess(candidates, settings, label_category_ids=store.category_ids)
+        found = postprocess(candidates, settings, category_ids=store.category_ids)
         masks = shrink(wanted.masks.numpy())
         there = masks.any(axis=(1, 2))  # an object without a pixel is none
         assert found.is_exact
@@ -92,7 +92,7 @@ def test_half_precision_changes_masks_by_less_than_a_thousandth(
         found = postprocess(
             store.candidates(index),
             make_settings(score_threshold=0.3, nms_iou_threshold=0.3, mask_threshold=0.45),
-            label_category_ids=store.category_ids,
+            category_ids=store.category_ids,
         )
         masks = shrink(wanted.masks.numpy())
         full = Bitmasks.pack(masks[masks.any(axis=(1, 2))])

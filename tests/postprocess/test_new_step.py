@@ -108,7 +108,7 @@ def test_the_evaluator_scores_it_as_the_pipeline_does(store: Path) -> None:
     ids = opened.category_ids
     truth = {
         image_id: as_submitted(
-            postprocess(opened.candidates(index), loose, label_category_ids=ids), with_filler=True
+            postprocess(opened.candidates(index), loose, category_ids=ids), with_filler=True
         )
         for index, image_id in enumerate(opened.image_ids)
     }
@@ -121,7 +121,7 @@ def test_the_evaluator_scores_it_as_the_pipeline_does(store: Path) -> None:
     for found, settings in zip(scores, grid, strict=True):
         plain = ScoreAccumulator(averaging="per_class")
         for index, image_id in enumerate(opened.image_ids):
-            detections = postprocess(opened.candidates(index), settings, label_category_ids=ids)
+            detections = postprocess(opened.candidates(index), settings, category_ids=ids)
             plain.add(truth[image_id], as_submitted(detections, with_filler=True))
         assert np.array_equal(found.values, plain.result().values)
     assert len({score.competition_map for score in scores}) == 4

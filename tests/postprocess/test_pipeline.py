@@ -182,7 +182,7 @@ def test_labels_not_ids_make_the_class_offset() -> None:
         complete_above_score=0.0,
     )
     settings_used = make_settings(nms_iou_threshold=0.2)
-    by_label = postprocess(candidates, settings_used, label_category_ids=[5, 30_000])
+    by_label = postprocess(candidates, settings_used, category_ids=[5, 30_000])
     by_id = postprocess(candidates, settings_used)
     assert by_label.category_ids.tolist() == [30_000, 30_000, 5]
     assert by_id.category_ids.tolist() == [30_000, 5]

@@ -51,7 +51,7 @@ def truth(store: PredictionStore) -> dict[str, ImageObjects]:
     loose = make_settings(score_threshold=0.4, mask_threshold=0.55, suppress_overlaps=True)
     found = {
         store.image_ids[index]: as_submitted(
-            postprocess(store.candidates(index), loose, label_category_ids=LABELS),
+            postprocess(store.candidates(index), loose, category_ids=LABELS),
             with_filler=True,
         )
         for index in (0, 1, 3)
@@ -70,7 +70,7 @@ def plainly(
     accumulator = ScoreAccumulator(averaging=averaging)
     for index, image_id in enumerate(store.image_ids):
         if image_id in truth:
-            objects = postprocess(store.candidates(index), rules, label_category_ids=LABELS)
+            objects = postprocess(store.candidates(index), rules, category_ids=LABELS)
             accumulator.add(truth[image_id], as_submitted(objects, with_filler=with_filler))
     return accumulator.result()
 
@@ -138,7 +138,7 @@ def test_little_room_changes_nothing(
         check_same(lab.score(rules), wanted)
         found = list(lab.detections(rules))
         for index, objects in enumerate(found):
-            own = postprocess(store.candidates(index), rules, label_category_ids=LABELS)
+            own = postprocess(store.candidates(index), rules, category_ids=LABELS)
             assert objects.bitmasks == own.bitmasks
             assert np.array_equal(objects.scores, own.scores)
     assert [objects.image_id for objects in found] == list(store.image_ids)
@@ -164,7 +164,7 @@ def test_what_cannot_be_scored_is_refused(
     unknown = EvaluatedImage(
         store.candidates(2),
         truth=None,
-        label_category_ids=LABELS,
+        category_ids=LABELS,
         rasters=RasterCache(room_bytes=0),
     )
     with pytest.raises(ValueError, match=r"2\.jpg: its truth is not known"):

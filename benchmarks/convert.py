@@ -82,7 +82,7 @@ def write_generated_csv(path: Path, rows: int, *, distinct: int = 700, seed: int
         generated_row(random, image=row // OBJECTS_PER_IMAGE).partition(b",")[2]
         for row in range(distinct)
     ]
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.write(b"ImageId,EncodedPixels,Height,Width,ClassId\n")
         file.writelines(
             b"%032x.jpg,%s" % (row // OBJECTS_PER_IMAGE, tails[row % distinct])
@@ -145,7 +145,7 @@ def run(
     with tempfile.TemporaryDirectory(dir=folder) as work:
         source = Path(work) / "rows.csv"
         write_generated_csv(source, rows)
-        with open(source, "rb") as file:
+        with source.open("rb") as file:
             compared = [
                 Row(text=fields[1], height_px=int(fields[2]), width_px=int(fields[3]))
                 for fields in (

@@ -44,7 +44,7 @@ def write_files(folder: Path, images: int) -> tuple[Path, Path]:
     """A truth at image size, and a submission that finds most of it more or less well."""
     generator = np.random.default_rng(0)
     truth, submission = folder / "train.csv", folder / "submission.csv"
-    with open(truth, "w") as true_file, open(submission, "w") as predicted_file:
+    with truth.open("w") as true_file, submission.open("w") as predicted_file:
         true_file.write("ImageId,EncodedPixels,Height,Width,ClassId\n")
         predicted_file.write("ImageId,EncodedPixels,ClassId\n")
         for number in range(images):
@@ -91,7 +91,7 @@ def brute_force(submission: Path, truth_file: Path) -> float:
 def _bitmaps(path: Path) -> Objects:
     csv.field_size_limit(1 << 30)
     objects: Objects = {}
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         for row in csv.DictReader(file):
             height, width = int(row.get("Height") or 512), int(row.get("Width") or 512)
             values = np.array(row["EncodedPixels"].split(), dtype=np.int64)

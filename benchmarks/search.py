@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write_truth(path: Path, truth: Sequence[ImageObjects]) -> None:
     """Write true objects as train.csv of images of the raster's size."""
-    with open(path, "w") as file:
+    with path.open("w") as file:
         file.write("ImageId,EncodedPixels,Height,Width,ClassId\n")
         for objects in truth:
             texts = format_rle(objects.bitmasks.to_rle())

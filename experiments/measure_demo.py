@@ -39,7 +39,7 @@ def run_demo() -> float | None:
 def typical_images(scores: dict[str, float], mean: float) -> list[str]:
     """Return, of the images with three or more categories, the two that score nearest the mean."""
     categories: dict[str, set[str]] = {}
-    with open(DEMO / "data" / "train.csv", newline="") as file:
+    with (DEMO / "data" / "train.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             categories.setdefault(row["ImageId"], set()).add(row["ClassId"])
     rich = [image_id for image_id in scores if len(categories.get(image_id, ())) >= 3]

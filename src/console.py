@@ -63,7 +63,7 @@ def say_once(text: str) -> None:
 
 
 def escape_controls(text: str) -> str:
-    """Return text with all control characters but line ends and tabs written as ``\\x1b``."""
+    r"""Return text with all control characters but line ends and tabs written as ``\x1b``."""
     if text.isprintable():
         return text
     return "".join(c if _is_harmless(c) else printable(c) for c in text)

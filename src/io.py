@@ -61,7 +61,7 @@ def atomic_path(
             yield partial
             if sync:
                 fsync(partial)
-            os.replace(partial, path)
+            partial.replace(path)
             if sync:
                 fsync(path.parent)
     finally:
@@ -154,7 +154,7 @@ def remove_all_partial_files(directory: Path, *, start: str = ".") -> None:
     """Remove what killed processes left in a directory, as ``remove_partial_files``."""
     pattern = re.compile(r"\..*\.(?P<host>\w+)-(?P<pid>\d+)-(?P<start>\d+)\.part")
     try:
-        names = os.listdir(directory)
+        names = [entry.name for entry in directory.iterdir()]
     except OSError:
         return
     for name in names:
@@ -298,7 +298,7 @@ def refuse_special_file(path: str | Path) -> None:
         InputError: ``path`` is a pipe, socket or device, or a link to one.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -405,9 +405,9 @@ def fsync(path: Path) -> None:
 
 
 def printable(text: object, *, limit: int = 200) -> str:
-    """Return text that a file supplied in a form that is safe to print.
+    r"""Return text that a file supplied in a form that is safe to print.
 
-    Control characters, escape sequences and line ends are written as ``\\x1b`` and the like, and
+    Control characters, escape sequences and line ends are written as ``\x1b`` and the like, and
     what exceeds ``limit`` characters is cut. It does not escape rich markup or HTML: whoever prints
     with rich passes ``markup=False`` or ``rich.markup.escape``.
     """

@@ -29,7 +29,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) ->
     with pytest.raises(UnicodeEncodeError), atomic_path(path) as partial:
         partial.write_text("half \ud800", encoding="utf-8")
     assert read_json(path) == {"a": "ä", "b": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_the_next_write_removes_what_killed_processes_left(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_the_next_write_removes_what_killed_processes_left(tmp_path: Path) -> No
     )
     path = tmp_path / "store.json"
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
-    assert len(os.listdir(tmp_path)) == 1
+    assert len([path.name for path in tmp_path.iterdir()]) == 1
     other = tmp_path / ".store.json.elsewhere-1-1.part"
     other.write_text("another host's, and at work")
     old = tmp_path / ".store.json.elsewhere-2-1.part"
@@ -47,7 +47,7 @@ def test_the_next_write_removes_what_killed_processes_left(tmp_path: Path) -> No
     os.utime(old, (0, old.stat().st_mtime - PARTIAL_EXPIRES_S - 60))
     with atomic_path(path) as partial:
         partial.write_text("{}")
-    assert sorted(os.listdir(tmp_path)) == [other.name, "store.json"]
+    assert sorted([path.name for path in tmp_path.iterdir()]) == [other.name, "store.json"]
 
 
 def test_a_partial_name_fits_the_file_system(tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_working_directories_of_killed_processes_are_removed(tmp_path: Path) -> 
     )
     path = tmp_path / ("x" * 250)
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
-    assert len(os.listdir(tmp_path)) == 1
+    assert len([path.name for path in tmp_path.iterdir()]) == 1
     with working_directory(next_to=path) as one, working_directory(next_to=path) as other:
-        assert len({one, other}) == len(os.listdir(tmp_path)) == 2
-    assert not os.listdir(tmp_path)
+        assert len({one, other}) == len([path.name for path in tmp_path.iterdir()]) == 2
+    assert not [path.name for path in tmp_path.iterdir()]
 
 
 def test_text_of_a_file_is_printable() -> None:

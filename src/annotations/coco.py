@@ -77,7 +77,7 @@ def open_coco(
         kind=COCO,
         labels=labels,
         blocks=_read_blocks(path, parts["images"], labels, notes, on_progress),
-        reread=lambda numbers: {},
+        reread=lambda _numbers: {},
         notes=notes,
         name_key="file_name",
     )

@@ -129,7 +129,7 @@ def write_annotations(store: AnnotationStore, path: Path, output_format: str) ->
         path: The file, written in place.
         output_format: ``imaterialist_2019``, ``imaterialist_2020`` or ``coco``.
     """
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         if output_format == COCO:
             write_coco(store.images, iterate_blocks(store), labels=store.labels, file=file)
         else:

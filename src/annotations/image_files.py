@@ -190,8 +190,8 @@ def _has_end_mark(path: Path, image_format: str) -> bool:
     mark = _END_MARKS.get(image_format)
     if mark is None:
         return False
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - _TAIL_BYTES))
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         return mark in file.read()
 
 
@@ -235,7 +235,7 @@ def look_at_images(
         try:
             before = known.get(name)
             if before is not None:  # whether it lies in the folder is checked when it is read
-                status = os.stat(os.path.join(directory, name))
+                status = os.stat(os.path.join(directory, name))  # noqa: PTH116, PTH118  five times faster
                 if (status.st_size, status.st_mtime_ns) == (before.num_bytes, before.changed_ns):
                     return before
             path = find_image(directory, name)

@@ -96,7 +96,7 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
     except RowError as error:
         raise InputError(f"{directory}: {error}") from error
     path = directory.joinpath(*parts)
-    if not os.path.exists(path):
+    if not path.exists():
         path = _below_own_name(directory, parts) or path
     root, real = os.path.realpath(directory), os.path.realpath(path)
     if os.path.commonpath([root, real]) != root:
@@ -108,11 +108,11 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
 
 
 def _below_own_name(directory: Path, parts: list[str]) -> Path | None:
-    own = Path(os.path.abspath(directory)).parts
+    own = Path(os.path.abspath(directory)).parts  # noqa: PTH100  keeps links, drops ..
     for count in range(len(parts) - 1, 0, -1):
         if list(own[-count:]) == parts[:count]:
             path = directory.joinpath(*parts[count:])
-            if os.path.exists(path):
+            if path.exists():
                 return path
     return None
 
@@ -140,9 +140,9 @@ def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 class ImageIds:
-    """Gives every image of an annotation file one id, however its rows spell it.
+    r"""Gives every image of an annotation file one id, however its rows spell it.
 
-    Two rows that spell an image ``abc`` and ``abc.jpg``, ``x/a.jpg`` and ``x\\a.jpg``, or ``a.jpg``
+    Two rows that spell an image ``abc`` and ``abc.jpg``, ``x/a.jpg`` and ``x\a.jpg``, or ``a.jpg``
     with and without a space behind it, mean one file, so they are one image: it has the id of the
     row that comes first.
 
@@ -307,7 +307,7 @@ def _reason(name: str, entry: os.DirEntry[str], root: str) -> str | None:
         real = os.path.realpath(entry.path)
         if os.path.commonpath([root, real]) != root:
             return "symbolic links that leave the folder"
-        if os.path.isdir(real):
+        if Path(real).is_dir():
             return "symbolic links to folders"
     if not is_image_name(name):
         return f"without an image suffix ({' '.join(IMAGE_SUFFIXES)})"

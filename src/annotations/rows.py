@@ -47,7 +47,7 @@ def iterate_lines(
     number, done = 1, 0
     unended: list[bytes] = []  # pieces of a line whose end was not read yet
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             while chunk := file.read(block_bytes):
                 if done == 0:
                     chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
@@ -303,7 +303,7 @@ class BadRowHandler:
                 with naming_disk_errors(self.skipped_file, partial=self._partial):
                     self._file.close()
                     if error_type is None:
-                        os.replace(self._partial, self.skipped_file)
+                        self._partial.replace(self.skipped_file)
             finally:
                 self._partial.unlink(missing_ok=True)
         elif self._skip and error_type is None:

@@ -38,7 +38,7 @@ def detect_format(path: str | Path) -> str:
         raise InputError(f"{path}: a folder, but no annotation store (it has no store.json)")
     refuse_special_file(path)
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error

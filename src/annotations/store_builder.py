@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -192,8 +191,8 @@ def build_store(
             opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
             report = write(new, opened, ExifReadings(exif, decided=found.readings))
         if directory.exists():
-            os.replace(directory, work / "old")
-        os.replace(new, directory)
+            directory.replace(work / "old")
+        new.replace(directory)
         fsync(directory.parent)
     return report
 
@@ -259,7 +258,7 @@ def open_or_build(
         cache = _fall_back(cache, fallback_directory, problem)
     directory = cache / name
     make_directory(cache)
-    with open(cache / fitting_name(f".{directory.name}", ".lock"), "w") as lock:
+    with (cache / fitting_name(f".{directory.name}", ".lock")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         store = _open_current(directory, made_from, images_directory)
         if store is None:

@@ -22,7 +22,7 @@ from src.tuning.session import is_competition_submission
 
 
 def read_settings(path: str | Path) -> PostprocessSettings:
-    """Read settings of post-processing from a YAML file, such as ``python -m src.search`` writes.
+    r"""Read settings of post-processing from a YAML file, such as ``python -m src.search`` writes.
 
     A key that the file and its ``defaults`` lack has its value of the preset ``default``.
 
@@ -32,7 +32,7 @@ def read_settings(path: str | Path) -> PostprocessSettings:
     Example:
         >>> from pathlib import Path
         >>> from src import read_settings
-        >>> _ = Path("mine.yaml").write_text("defaults: [winner]\\nscore_threshold: 0.4\\n")
+        >>> _ = Path("mine.yaml").write_text("defaults: [winner]\nscore_threshold: 0.4\n")
         >>> settings = read_settings("mine.yaml")
         >>> settings.score_threshold, settings.mask_threshold
         (0.4, 0.45)

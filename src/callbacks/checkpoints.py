@@ -60,7 +60,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self,
         path: str | Path,
-        map_location: Callable[..., Any] | None = lambda storage, location: storage,
+        map_location: Callable[..., Any] | None = lambda storage, _location: storage,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
         """Read a checkpoint without running code from it.

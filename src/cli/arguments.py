@@ -95,7 +95,7 @@ def prepare_arguments(
     arguments: Sequence[str],
     renamed: Mapping[str, str] | None = None,
     config_directory: Path | None = None,
-    is_key: Callable[[str], bool] = lambda key: True,
+    is_key: Callable[[str], bool] = lambda _key: True,
 ) -> list[str]:
     """Return the arguments as Hydra takes them.
 

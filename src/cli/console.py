@@ -20,7 +20,7 @@ class StdoutHandler(logging.StreamHandler[TextIO]):
         stream: Ignored; Hydra's logging configuration gives one.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:  # noqa: ARG002
         logging.Handler.__init__(self)
 
     @property

@@ -195,7 +195,7 @@ def _unresolved(error: InterpolationResolutionError) -> InputError:
     """Say how a path with ``${`` is written, or that commands cannot run in such a folder."""
     if str(error.full_key).startswith("hydra.runtime"):
         return InputError(
-            f"the working directory {os.getcwd()} has ${{ in its name, which begins the name of a "
+            f"the working directory {Path.cwd()} has ${{ in its name, which begins the name of a "
             "key in every configuration: start the command in another one "
             "and give paths in this one as \\${"
         )

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -139,7 +140,7 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") in ("", "0") for name in RANK_VARIABLES)
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, _frame: FrameType | None) -> None:
     if os.getpid() != _state.installed_in:  # a fork that a library's handler passed it on to
         os._exit(128 + number)
     is_first = _state.received is None
@@ -184,13 +185,11 @@ def _end_children() -> None:
 def _descendants(process: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{process}/task"):
-            with open(f"/proc/{process}/task/{thread}/children") as file:
-                children = [int(child) for child in file.read().split()]
-            for child in children:
-                with open(f"/proc/{child}/comm") as name:
-                    if not name.read().startswith("wandb"):  # it is writing its file, and ends then
-                        found += [child, *_descendants(child)]
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                # wandb is writing its file, and ends then
+                if not Path(f"/proc/{child}/comm").read_text().startswith("wandb"):
+                    found += [child, *_descendants(child)]
     return found
 
 

@@ -196,7 +196,7 @@ class ClassResult:
 
     @property
     def value(self) -> float:
-        """Mean over those images of the mean over thresholds of value(t), in [0, 1]."""
+        """Mean over those images of TP / (TP + FP + FN), averaged over thresholds, in [0, 1]."""
         return self.value_sum / self.images
 
 

@@ -74,7 +74,7 @@ def is_score_file(path: Path) -> bool:
         return False
     refuse_special_file(path)
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             start = file.read(4096)
     except OSError:
         return False

@@ -141,7 +141,7 @@ def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: as for ``PostprocessSettings``.
     """
-    return PostprocessSettings.from_config(values, lambda key, name: name).to_dict()
+    return PostprocessSettings.from_config(values, lambda _key, name: name).to_dict()
 
 
 def _same(one: str, other: str) -> bool:

@@ -32,7 +32,7 @@ def _one_blas_thread(function: _Drawing) -> _Drawing:
 RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
 
 RASTERS: Mapping[str, Callable[[tuple[int, int]], tuple[int, int]]] = {
-    "512x512": lambda size_hw: RASTER_HW,
+    "512x512": lambda _size_hw: RASTER_HW,
     "long_edge_1024": long_edge_1024,
 }
 """Height and width of each named raster for an image of (height, width)."""

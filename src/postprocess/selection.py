@@ -46,12 +46,15 @@ class RasterMasks(MaskSet):
     on: Mapping[str, Bits]  # (K, B) by the name of the raster
 
     def take(self, kept: Kept) -> Self:
+        """Return the masks of these positions."""
         return type(self)({raster: packed[kept] for raster, packed in self.on.items()})
 
     def areas_px(self, raster: str) -> npt.NDArray[np.integer]:
+        """Return the number of pixels of each mask on a raster. Shape (K,)."""
         return areas_px(self.on[raster])
 
     def without_overlaps(self, category_ids: npt.NDArray[np.integer]) -> Self:
+        """Take the pixels of better masks of its category from each mask."""
         return type(self)(
             {raster: suppress_overlaps(category_ids, packed) for raster, packed in self.on.items()}
         )
@@ -65,12 +68,15 @@ class ImageMasks(MaskSet):
     size_hw: tuple[int, int]
 
     def take(self, kept: Kept) -> Self:
+        """Return the masks of these positions."""
         return type(self)(self.rles[kept], self.size_hw)
 
     def areas_px(self, raster: str) -> npt.NDArray[np.integer]:
+        """Return the number of pixels of each mask on a raster. Shape (K,)."""
         return resize_nearest(self.rles, RASTERS[raster](self.size_hw)).areas_px()
 
     def without_overlaps(self, category_ids: npt.NDArray[np.integer]) -> Self:
+        """Take the pixels of better masks of its category from each mask."""
         covered: dict[int, Rle] = {}
         result = []
         for category, rle in zip(category_ids.tolist(), self.rles, strict=True):
@@ -80,7 +86,7 @@ class ImageMasks(MaskSet):
         return type(self)(RleBatch.of(result), self.size_hw)
 
 
-def _draw_nothing(indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32]) -> MaskSet:
+def _draw_nothing(_indices: npt.NDArray[np.int64], _thresholds: npt.NDArray[np.float32]) -> MaskSet:
     raise RuntimeError("the steps before masks have no masks")
 
 

@@ -61,7 +61,7 @@ class Step(BaseModel):
         """All that decides about what it leaves of a selection."""
         return self.name, self.model_dump_json(), self._num_needed
 
-    def category_key(self, category: int) -> Hashable:
+    def category_key(self, category: int) -> Hashable:  # noqa: ARG002
         """Return all that decides about what it leaves of the detections of one category."""
         return self.cache_key
 

@@ -7,7 +7,6 @@ version 1 is the same without checksums in the JSON files.
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -434,7 +433,7 @@ class ShardWriter:
             self._writer.close()
             self._sink.close()
             fsync(self._partial)
-            os.replace(self._partial, self._path)
+            self._partial.replace(self._path)
 
     @contextmanager
     def _discarding_on_error(self) -> Iterator[None]:

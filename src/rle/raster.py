@@ -257,8 +257,10 @@ def _intervals(
     height: int,
     grid_height: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Cut intervals at the source columns that begin at ``tops``, and put them into the columns of
-    the grid. Shapes (R,), (R,), (C,), (C,)."""
+    """Cut intervals at the source columns that begin at ``tops``, and put them on the grid.
+
+    Shapes (R,), (R,), (C,), (C,).
+    """
     first = ends.searchsorted(tops, side="right")
     pieces = np.maximum(starts.searchsorted(tops + height, side="left") - first, 0)
     chosen = ranges(first, pieces)

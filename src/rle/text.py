@@ -169,7 +169,7 @@ def parse_rle(texts: Texts, sizes_hw: Sizes) -> ParsedRle:
         return runs
 
     masks, problems = parse_in_blocks(
-        texts, sizes, parse_block=lambda block, first: _parse_block(block), parse_one=parse_one
+        texts, sizes, parse_block=lambda block, _first: _parse_block(block), parse_one=parse_one
     )
     return ParsedRle(masks, masks.problems() | problems)
 

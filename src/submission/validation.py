@@ -384,7 +384,7 @@ def validate_submission(
     format: str = "auto",
     label_descriptions: str | Path | None = None,
 ) -> Findings:
-    """Check a submission file against every rule of the competition.
+    r"""Check a submission file against every rule of the competition.
 
     Args:
         submission: The CSV file.
@@ -403,7 +403,7 @@ def validate_submission(
     Example:
         >>> from pathlib import Path
         >>> from src import validate_submission
-        >>> rows = "ImageId,EncodedPixels,ClassId\\na.jpg,1 5,23\\na.jpg,3 9,99\\n"
+        >>> rows = "ImageId,EncodedPixels,ClassId\na.jpg,1 5,23\na.jpg,3 9,99\n"
         >>> _ = Path("submission.csv").write_text(rows)
         >>> for violation in validate_submission("submission.csv").violations:
         ...     print(violation)

@@ -59,7 +59,7 @@ def synthesize_csv(
     image_size: tuple[int, int] = (3000, 6000),
     attributes_share: float = 0.035,
     workers: int = 1,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> bool:
     """Write ``train.csv`` and ``label_descriptions.json`` into a folder; there are no images.
 

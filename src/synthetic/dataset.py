@@ -40,7 +40,7 @@ def synthesize(
     num_transposed_images: int = 2,
     categories: Sequence[int] = tuple(map(int, Kind)),
     workers: int = 1,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
     """Draw a data set of dressed figures, with the truth about every garment and part.
 

@@ -157,7 +157,7 @@ def _leaf(
 
 
 def _spot(
-    tile: Tile, fabric: Fabric, centre: npt.NDArray[np.float64], side: int, turn: float, index: int
+    tile: Tile, fabric: Fabric, centre: npt.NDArray[np.float64], side: int, turn: float, _index: int
 ) -> None:
     _disc(tile, centre, side * 0.075, shade(fabric.colour, 0.66))
     place = (int(centre[0]), int(centre[1]))

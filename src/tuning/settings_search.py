@@ -108,7 +108,7 @@ class SettingsSearch:
         self,
         trials: int,
         score: Callable[[PostprocessSettings], Scores],
-        on_trial: Callable[[Trial], None] = lambda trial: None,
+        on_trial: Callable[[Trial], None] = lambda _trial: None,
     ) -> None:
         """Run the search until there are so many trials.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def test_a_file_that_does_not_fit_is_named_with_its_size(small: Path, kind: str)
     assert line.startswith(f"{small}/o")
     assert re.search(free, line)
     assert line.endswith("run the same command again, it resumes from what is done")
-    assert os.listdir(small) == []
+    assert [path.name for path in small.iterdir()] == []
 
 
 def test_the_old_file_stays(small: Path) -> None:
@@ -87,7 +86,7 @@ def test_the_old_file_stays(small: Path) -> None:
     with pytest.raises(WriteError):
         write_checkpoint(small)
     assert path.read_bytes() == before
-    assert os.listdir(small) == ["o"]
+    assert [path.name for path in small.iterdir()] == ["o"]
 
 
 @pytest.mark.parametrize("name", ["o.json", "o.csv", "o.store"])
@@ -95,7 +94,7 @@ def test_a_conversion_that_does_not_fit(small: Path, annotations: Path, name: st
     fill(small)
     with pytest.raises(WriteError, match=rf"No space left on device: '{small}/{name}'"):
         convert(annotations, small / name)
-    assert os.listdir(small) == ["others"]
+    assert [path.name for path in small.iterdir()] == ["others"]
 
 
 def test_predictions_that_do_not_fit_leave_the_shards_before_them(small: Path) -> None:

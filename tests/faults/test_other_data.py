@@ -47,7 +47,7 @@ def test_an_image_that_changed_size_under_the_cache_is_named(folder: Path, repla
     open_cached(folder, built)
     Image.new("RGB", (20, 15)).save(folder / "new.png")
     if replaced:  # which changes the folder, too
-        os.replace(folder / "new.png", folder / "images" / "b.png")
+        (folder / "new.png").replace(folder / "images" / "b.png")
     else:
         (folder / "images" / "b.png").write_bytes((folder / "new.png").read_bytes())
     with pytest.raises(

@@ -49,7 +49,7 @@ def test_the_second_run_names_the_first(tmp_path: Path) -> None:
         first.wait()
         with working_in(tmp_path, key="output"):  # the lock of a killed run is free at once
             assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
-    assert os.listdir(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_ranks_of_one_run_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,10 +67,10 @@ def test_ranks_of_one_run_share_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_folder_made_for_nothing_goes(tmp_path: Path) -> None:
     with working_in(tmp_path / "a" / "b", key="output"):
         pass
-    assert os.listdir(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == []
     with working_in(tmp_path / "a" / "b", key="output"):
         (tmp_path / "a" / "written").touch()
-    assert os.listdir(tmp_path / "a") == ["written"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["written"]
 
 
 def test_a_job_may_ask_twice(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_a_restarted_machine_frees_its_locks(tmp_path: Path) -> None:
 def test_a_file_of_a_long_name_is_locked(tmp_path: Path) -> None:
     path = tmp_path / ("ж" * 125 + ".json")
     with writing(path, key="output"):
-        assert len(os.listdir(tmp_path)) == 1
-    assert os.listdir(tmp_path) == []
+        assert len([path.name for path in tmp_path.iterdir()]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_a_command_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -129,4 +129,4 @@ def test_a_command_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: output={tmp_path}/o: another run is at work in it (")
     assert result.stderr.count("\n") == 1
-    assert os.listdir(tmp_path / "o") == [LOCK_NAME]
+    assert [path.name for path in (tmp_path / "o").iterdir()] == [LOCK_NAME]

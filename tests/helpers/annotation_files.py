@@ -26,7 +26,7 @@ def write_lines(path: Path, *lines: str | bytes) -> Path:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV as Python's own module reads them, sorted by what they hold."""
     csv.field_size_limit(1 << 30)
-    with open(path, newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return sorted(csv.DictReader(file), key=lambda row: sorted(row.items()))
 
 
@@ -72,7 +72,7 @@ def run_text(mask: np.ndarray) -> str:
 
 
 def write_csv(path: Path, header: str, rows: list[tuple[object, ...]]) -> Path:
-    with open(path, "w", newline="") as file:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header.split(","))
         writer.writerows(rows)

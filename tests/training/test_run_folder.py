@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,7 +176,7 @@ def test_a_start_moves_others_when_it_has_a_checkpoint_of_its_own(
 def test_a_moved_run_still_knows_its_best(finished: Path, images: Path) -> None:
     moved = finished.with_name("moved")
     finished.rename(moved)
-    best = os.readlink(moved / "checkpoints" / "best.ckpt")
+    best = str((moved / "checkpoints" / "best.ckpt").readlink())
     run(images, moved, "trainer.max_epochs=3")
     state = next(
         value
@@ -188,7 +187,7 @@ def test_a_moved_run_still_knows_its_best(finished: Path, images: Path) -> None:
     assert {Path(name).parent for name in state["best_k_models"]} == {moved / "checkpoints"}
     assert all(Path(name).is_file() for name in state["best_k_models"])
     # all scores are 0, so the first stays the best; forgetting it would make the newest the best
-    assert os.readlink(moved / "checkpoints" / "best.ckpt") == best
+    assert str((moved / "checkpoints" / "best.ckpt").readlink()) == best
     assert not finished.exists()
 
 
@@ -208,7 +207,7 @@ def test_scores_of_two_metrics_are_not_ranked_together(
     assert "none.pth (no such file) now: without effect" in caplog.text
     scored = [path.name[:13] for path in (finished / "checkpoints").glob("best_*")]
     assert scored == ["best_epoch_02"]
-    assert os.readlink(finished / "checkpoints" / "best.ckpt").startswith("best_epoch_02")
+    assert str((finished / "checkpoints" / "best.ckpt").readlink()).startswith("best_epoch_02")
     caplog.clear()
     run(images, finished, "trainer.max_epochs=4", *options[1:2])
     assert "ranked anew" not in caplog.text

@@ -121,4 +121,4 @@ def warmup_cosine(
 
 def constant(optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int) -> LambdaLR:
     """Return a schedule that leaves the learning rate alone."""
-    return LambdaLR(optimizer, lambda step: 1.0)
+    return LambdaLR(optimizer, lambda _step: 1.0)

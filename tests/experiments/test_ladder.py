@@ -181,7 +181,13 @@ def test_scores_count_attributes_and_are_compared_image_by_image(
 def test_a_small_climb_from_images_to_tables(
     tmp_path: Path, readmes: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = ["--train-images=26", "--validation-images=6", "--test-images=6", "--steps=200"]
+    counts = {
+        "num-train-images": 26,
+        "num-validation-images": 6,
+        "num-test-images": 6,
+        "steps": 200,
+    }
+    sizes = [f"--{name}={count}" for name, count in counts.items()]
     words = [f"--directory={tmp_path / 'run'}", f"--readmes={readmes}", *sizes]
     assert main(words) == 0
     summary = capfd.readouterr().out.splitlines()[-len(LADDER) - 1 :]

@@ -11,9 +11,9 @@ from mmcv.ops import batched_nms
 from mmcv.ops.nms import ext_module
 from mmdet.models.layers import multiclass_nms
 
-from src.postprocess.non_maximum_suppression import SPLIT_AT, select_by_nms
-from src.postprocess.soft_nms import select_by_soft_nms
+from src.postprocess.nms import SPLIT_AT, select_by_soft_nms
 from tests.helpers.candidates import make_boxes
+from tests.helpers.plain_nms import select_by_nms
 
 SCORE_THRESHOLDS = st.sampled_from([0.0, 0.001, 0.1, 0.3, 0.5, 0.9])
 IOU_THRESHOLDS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0]) | st.floats(0, 1)

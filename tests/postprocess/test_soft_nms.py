@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.postprocess import soft_nms
-from src.postprocess.soft_nms import select_by_soft_nms
+from src.postprocess import nms
+from src.postprocess.nms import select_by_soft_nms
 from tests.helpers.candidates import make_boxes
 
 F = np.float32
@@ -200,7 +200,7 @@ def test_rows_as_needed_or_all_at_once(kind, monkeypatch) -> None:
     scores = random.random(300).round(1)  # with ties
     labels = random.integers(3, size=300)
     at_once = select(boxes, scores, labels, kind=kind, low=0.05)
-    monkeypatch.setattr(soft_nms, "_TOGETHER", 0)
+    monkeypatch.setattr(nms, "_TOGETHER", 0)
     as_needed = select(boxes, scores, labels, kind=kind, low=0.05)
     for one, other in zip(at_once, as_needed, strict=True):
         assert one.tolist() == other.tolist()

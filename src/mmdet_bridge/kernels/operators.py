@@ -18,7 +18,7 @@ import torch
 import torchvision  # noqa: F401  # loads the library behind torch.ops.torchvision
 from torch import Tensor
 
-from src.postprocess.soft_nms import SoftKind, soft_nms
+from src.postprocess.nms import SoftKind, soft_nms
 
 # By mmcv's numbers for them.
 _SOFT_NMS: tuple[Literal["naive"] | SoftKind, ...] = ("naive", "soft_linear", "soft_gaussian")

@@ -9,9 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from src.postprocess.detections import NMS_AND_CAP
-from src.postprocess.non_maximum_suppression import suppress_boxes
+from src.postprocess.nms import select_by_soft_nms, suppress_boxes
 from src.postprocess.selection import Selection
-from src.postprocess.soft_nms import select_by_soft_nms
 from src.postprocess.step import Step
 from src.validation import Legal, Positive, Share
 

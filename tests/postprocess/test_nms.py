@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.postprocess.non_maximum_suppression import BLOCK, select_by_nms
+from src.postprocess.nms import BLOCK
 from tests.helpers.candidates import make_boxes
+from tests.helpers.plain_nms import select_by_nms
 
 
 def select(boxes, scores, labels=None, *, score=0.0, iou=0.5, cap=None) -> list[int]:

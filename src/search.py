@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from src.annotations.stratification import stratified_folds
 from src.cli.arguments import quote
 from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, to_plain
 from src.cli.locks import working_in
@@ -26,7 +27,7 @@ from src.io import check_writable, read_json_object, write_json
 from src.postprocess.category_names import named_settings, plain_settings
 from src.postprocess.settings import PostprocessSettings
 from src.submission.formats import FORMATS
-from src.tuning.cross_validation import Chooser, Scores, cross_validate, make_folds
+from src.tuning.cross_validation import Chooser, Scores, cross_validate
 from src.tuning.dashboard import Dashboard, open_dashboard
 from src.tuning.in_sample import Searched, searched_images
 from src.tuning.search_results import (
@@ -210,7 +211,7 @@ def _folds(session: Session, config: DictConfig) -> Any:
             f"num_folds={config.num_folds}: only {len(image_ids)} images have predictions and truth"
         )
     sets = [set(session.truth[image_id].class_keys) for image_id in image_ids]
-    return make_folds(sets, config.num_folds, config.seed)  # type: ignore[arg-type]
+    return stratified_folds(sets, folds=config.num_folds, seed=config.seed)  # type: ignore[arg-type]
 
 
 @entry_point("search", lock=lambda config: working_in(config.output_dir, key="output_dir"))

@@ -1,11 +1,11 @@
-"""Annotations of the data module: opening them, and the instances to train on."""
+"""Annotations of the data module: opening them, and selecting the images to train on."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,13 @@ log = logging.getLogger(__name__)
 # A mask with a larger area and a wider box, on the resized image, is hit by some of its pixels.
 _SMALL_AREA_PX = 64.0
 _NARROW_BOX_PX = 4.0
+MOST_FINDINGS = 20
+MAX_SHOWN = 5
 
 
 @dataclass(slots=True)
 class LeftOut:
-    """What a training leaves out."""
+    """Instances and images that a training leaves out."""
 
     crowd: int = 0  # instances, like the next two
     without_mask: int = 0
@@ -38,11 +40,7 @@ class LeftOut:
     images: list[str] = field(default_factory=list)  # ids of images that keep no instance
 
     def describe(self, scale: str) -> str:
-        """Return the counts in one line; empty for nothing.
-
-        Args:
-            scale: the sizes of the resized images, in words.
-        """
+        """Return the counts in one line, empty for none; ``scale``: the limits of the edges."""
         counts = {
             "crowd regions (iscrowd=1)": self.crowd,
             "instances without a mask (an empty segmentation, such as that of a rectangle)": (
@@ -65,23 +63,23 @@ def indices_to_train_on(
     long_edge_px: int,
     annotations: str | Path,
 ) -> npt.NDArray[np.int64]:
-    """Return the images that keep an instance to train on; log what is left out.
+    """Return the images that keep an instance to train on; log the others.
 
-    Left out are crowd regions, instances whose mask is empty, and those of which no pixel is left
-    on the largest size that the image is resized to.
+    Crowd regions, instances with an empty mask, and those without a pixel left at the largest size
+    of the resized image do not count.
 
     Args:
-        store: the annotations.
-        image_ids: the images of the training part.
-        short_edge_px: least and greatest shorter edge of a resized image, in pixels.
-        long_edge_px: upper limit of its longer edge, in pixels.
-        annotations: the annotation file, for the message.
+        store: The annotations.
+        image_ids: Images of the training part.
+        short_edge_px: Least and greatest shorter edge of a resized image, in pixels.
+        long_edge_px: Upper limit of its longer edge, in pixels.
+        annotations: The annotation file, for the message.
 
     Returns:
         Positions in ``store.images``, in the order of ``image_ids``.
 
     Raises:
-        InputError: no image keeps an instance; the message says why each was left out.
+        InputError: No image keeps an instance; the message says why each was left out.
     """
     left_out, kept = LeftOut(), []
     for image_id in image_ids:
@@ -113,7 +111,7 @@ def indices_to_train_on(
 def _count_vanishing(
     store: AnnotationStore, index: int, *, short_edge_px: int, long_edge_px: int
 ) -> int:
-    """How many instances of an image, but for crowd regions, resizing leaves no pixel of."""
+    """Count the instances, without crowd regions, that resizing leaves no pixel of."""
     size_hw = store.images[index].size_hw
     view_hw = resized_hw(size_hw, short_edge_px=short_edge_px, long_edge_px=long_edge_px)
     scale = min(view_hw[0] / size_hw[0], view_hw[1] / size_hw[1])
@@ -127,10 +125,6 @@ def _count_vanishing(
     small = small[~store.is_crowd(index)[small]]
     resized = resize_nearest(store.instances(index).masks[small], view_hw)
     return int(np.count_nonzero(resized.num_runs == 0))
-
-
-MOST_FINDINGS = 20
-MAX_SHOWN = 5
 
 
 def open_annotations(
@@ -147,7 +141,7 @@ def open_annotations(
     """Open the store of an annotation file, see ``open_or_build``, and log its notes once.
 
     Raises:
-        InputError: as ``open_or_build``.
+        InputError: See ``open_or_build``.
     """
     columns = (TextColumn("annotations"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
@@ -176,7 +170,7 @@ def open_annotations(
 
 @cache
 def _warn_once(text: str) -> None:
-    """Log a warning that stays true for as long as the process runs."""
+    """Log a warning once in this process."""
     log.warning("%s", text)
 
 
@@ -187,33 +181,23 @@ def indices_wide_enough(
     short_edge_px: tuple[int, int],
     long_edge_px: int,
 ) -> npt.NDArray[np.int64]:
-    """Return the images whose smallest view can be trained on; name those left out.
+    """Return the images whose smallest view can be trained on; log the others.
 
-    In an image that is very long for its width, a view limited by its longer edge is so narrow that
-    no anchor of the proposals lies inside it. Prediction refuses such images by the same rule.
+    Limited by its longer edge, the view of a very long image is so narrow that no anchor of the
+    proposals lies inside it. Prediction refuses such images by the same rule.
 
     Args:
-        store: the annotations.
-        indices: positions in ``store.images``.
-        short_edge_px: least and greatest shorter edge of a view, in pixels.
-        long_edge_px: upper limit of its longer edge, in pixels.
+        store: The annotations.
+        indices: Positions in ``store.images``.
+        short_edge_px: Least and greatest shorter edge of a view, in pixels.
+        long_edge_px: Upper limit of its longer edge, in pixels.
 
     Returns:
         Positions whose views have edges of ``LEAST_VIEW_PX`` or more, in the same order.
     """
-
-    def smallest_edge_px(index: int) -> int:
-        return min(
-            resized_hw(
-                store.images[index].size_hw,
-                short_edge_px=short_edge_px[0],
-                long_edge_px=long_edge_px,
-            )
-        )
-
-    is_wide_enough = np.array(
-        [smallest_edge_px(int(index)) >= LEAST_VIEW_PX for index in indices], dtype=np.bool_
-    )
+    smallest = partial(resized_hw, short_edge_px=short_edge_px[0], long_edge_px=long_edge_px)
+    sizes_hw = [smallest(store.images[int(index)].size_hw) for index in indices]
+    is_wide_enough = np.array([min(size) >= LEAST_VIEW_PX for size in sizes_hw], dtype=np.bool_)
     if left_out := [store.images[int(index)] for index in indices[~is_wide_enough]]:
         shown = ", ".join(
             f"{printable(image.image_id)} ({image.height_px}x{image.width_px} px)"
@@ -229,7 +213,7 @@ def indices_wide_enough(
 
 
 def log_report(report: BuildReport) -> None:
-    """Log what was read: its size, sizes that disagree with the images, rows left out."""
+    """Log the annotations' numbers, sizes that disagree with the images, rows left out."""
     log.info("%s: %d objects on %d images", report.source, report.objects, report.images)
     if report.crowd_objects:
         log.info("%d of them are crowd regions (iscrowd)", report.crowd_objects)

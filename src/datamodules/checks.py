@@ -1,4 +1,4 @@
-"""Checks of what a user configures about the data; each message names the key and the value."""
+"""Checks of the user's values about the data; each message names the key and the value."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ def check_batch_size(batch_size: int, devices: int, *, images: int, split_file: 
     """Check that the images to train on are enough for a step.
 
     Raises:
-        InputError: there are fewer than the devices' batches take.
+        InputError: There are fewer than the devices' batches take.
     """
     if batch_size * devices > images:
         raise InputError(
-            f"datamodule.batch_size={batch_size} on {devices} device(s) takes "
-            f"{batch_size * devices} images a step; {split_file} has {images} training images "
-            "with objects"
+            f"datamodule.batch_size must be at most {images // devices} on {devices} device(s), as "
+            f"{split_file} has {images} training images with instances, got {batch_size}"
         )
 
 
@@ -28,12 +27,12 @@ def check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) ->
     """Check the limits of a resized image's edges, in pixels.
 
     Args:
-        prefix: what stands before ``_short_edge_px`` and ``_long_edge_px`` in the keys' names.
-        short_edge_px: one limit, or the least and the greatest of a range.
-        long_edge_px: limit of the longer edge.
+        prefix: The keys' names before ``_short_edge_px`` and ``_long_edge_px``.
+        short_edge_px: One limit, or the least and the greatest of a range.
+        long_edge_px: Limit of the longer edge.
 
     Raises:
-        InputError: not one or two limits, below 1, in falling order, or above the long edge's.
+        InputError: Not one or two limits, below 1, in descending order, or above the long edge's.
     """
     limits = [*short_edge_px]
     are_whole = all(type(limit) is int for limit in limits)
@@ -50,34 +49,34 @@ def check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) ->
 
 
 def check_directory(key: str, directory: Path | None) -> Path:
-    """Return a folder that has to be there.
+    """Return a folder that must exist.
 
     Raises:
-        InputError: none is given, or it is no folder.
+        InputError: None is given, or it is no folder.
     """
     if directory is None:
-        raise InputError(f"{key}=null: this needs the folder of the images")
+        raise InputError(f"{key} must be the folder of the images, got null")
     if not directory.is_dir():
-        raise InputError(f"{key}={directory}: no such folder")
+        raise InputError(f"{key} must be a folder, got {directory}: no such folder")
     return directory
 
 
 def check_images(
     key: str, directory: Path | None, file_names: Sequence[str], *, some_suffice: bool = False
 ) -> Path:
-    """Return a folder that has to hold certain images, after one listing of it.
+    """Return a folder that must hold certain images, after one listing of it.
 
-    An image may lie in a sub-folder, but not outside the folder, as a symbolic link could have it.
+    An image may be in a sub-folder, but not outside the folder, as through a symbolic link.
 
     Args:
-        key: of the folder, for the message.
-        directory: the folder.
-        file_names: the images.
-        some_suffice: refuse only a folder that has none of them.
+        key: Key of the folder, for the message.
+        directory: The folder.
+        file_names: The images.
+        some_suffice: Whether to refuse only a folder that has none of them.
 
     Raises:
-        InputError: no folder, an image is missing (names the first, and how many are), or one lies
-            outside the folder.
+        InputError: No folder, an image is missing (names the first, and the number of them), or one
+            is outside the folder.
     """
     directory = check_directory(key, directory)
     with os.scandir(directory) as entries:

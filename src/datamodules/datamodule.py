@@ -61,55 +61,17 @@ _LEGAL = {
 
 
 class CompetitionDataModule(lightning.LightningDataModule):
-    """Images of the competition, or any data set in one of the formats that the store reads.
+    """Images of the competition, or any data set in a format that the annotation store reads.
 
-    Training images without an object to train on are left out (see ``indices_to_train_on``), and
-    those of which a view would be too narrow. An object that resizing leaves no pixel of is left
-    out of its sample, and an image that loses all its objects so in one of the sizes that are drawn
-    is trained on as background. Validation and test images are all predicted, none twice but for
-    what Lightning pads under several devices (not in prediction).
+    Left out of training are images without an instance to train on (see ``indices_to_train_on``)
+    and images with too narrow a view; an instance that resizing leaves no pixel of is left out of
+    its sample. Validation and test images are all predicted, none twice except for Lightning's
+    padding under several devices (not in prediction).
 
-    Args:
-        annotations: 2019 CSV, 2020 CSV or COCO JSON, told apart by content; null where only
-            test images are predicted.
-        images: folder of the annotated images.
-        split_file: which images validate, as ``python -m src.split`` writes it. Made and saved
-            there where it is missing.
-        num_validation_images: how many images validate, or, below 1, which share of them where the
-            split is made. Null: as many as the split file says.
-        split_seed: seed of the split. Null: that of the split file.
-        cache_dir: where the annotations are kept in their fast form.
-        test_images: folder of the test images.
-        sample_submission: CSV whose column ``ImageId`` names the test images; null: all images in
-            the folder.
-        label_descriptions: JSON that names categories and attributes; null: as the format has them.
-        exif: ``auto``, ``as_displayed`` or ``as_stored``, see ``exif_readings``.
-        on_bad_rows: ``error`` or ``skip``, see ``open_or_build``.
-        duplicates: ``keep`` or ``drop``, see ``open_or_build``.
-        category_ids: the category of each of the model's labels; null: those of the annotations.
-        predict_split: ``validation`` or ``test``, the images of ``predict_dataloader``.
-        train_short_edge_px: least and greatest shorter edge in training, drawn uniformly.
-        train_long_edge_px: upper limit of the longer edge in training.
-        predict_short_edge_px: upper limit of the shorter edge in validation, test and prediction.
-        predict_long_edge_px: upper limit of the longer edge there.
-        predict_scales: pairs of both, one for each size an image is predicted in; null: that pair.
-        flip_probability: of mirroring a training image, in [0, 1].
-        pixel_augmentations: albumentations transforms by name, see ``PixelAugmentation``; they see
-            the resized image, so that a size in pixels is one that the model sees.
-        seed: of order, scale, mirroring and augmentation in training.
-        batch_size: training images a batch and device.
-        group_by_aspect_ratio: images wider than high and others in training batches of their own.
-        repeat_factor: share of the training images, in (0, 1], below which a category is rare and
-            its images are repeated, see ``repeat_factors``; epochs grow. Null: each image once.
-        predict_batch_size: images a batch and device in validation, test and prediction. Above 1,
-            images of one size come one after the other (``by_predicted_size``).
-        num_workers: loader processes; 0: none, the images are made in the training process.
-        prefetch_factor: batches that each worker makes ahead.
-        persistent_workers: keep the workers from epoch to epoch.
-        loader_timeout_s: how long a batch may take before the run ends; 0: no limit.
+    The arguments are the keys of ``conf/datamodule/competition.yaml``, which describes them.
 
     Raises:
-        InputError: a value is not legal; names its key.
+        InputError: A value is not legal; names its key.
     """
 
     def __init__(
@@ -156,7 +118,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.split_file = Path(split_file)
         self.num_validation_images, self.split_seed = num_validation_images, split_seed
         self.cache_dir = Path(cache_dir)
-        # the run's, for cache and split where they cannot be written beside the data
+        # The run's folder, for cache and split where they cannot be written beside the data.
         self.fallback_directory: Path | None = None
         self.test_images = None if test_images is None else Path(test_images)
         self.sample_submission = None if sample_submission is None else Path(sample_submission)
@@ -187,7 +149,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.predicted_image_ids: Collection[str] = ()  # images that prediction leaves out
 
     def prepare_data(self) -> None:
-        """Build the annotation store and the split where they are missing; on one process."""
+        """Build the annotation store and the split if missing; on one process."""
         stage = None if self.trainer is None else self.trainer.state.fn
         if self._needs(stage)[0]:
             self._load_or_make_split(self.open_store())
@@ -199,7 +161,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             stage: ``fit``, ``validate``, ``test`` or ``predict``; None: everything configured.
 
         Raises:
-            InputError: see the messages; each names a file or key and the bad value.
+            InputError: Names a file or key and the bad value.
         """
         needs_annotations, needs_test_images = self._needs(stage)
         if needs_annotations:
@@ -212,18 +174,17 @@ class CompetitionDataModule(lightning.LightningDataModule):
             self.test_dataset = self._test_dataset(some_suffice=stage == "predict")
 
     def resume_at(self, *, epoch: int, batches_done: int) -> None:
-        """Let the next training loader begin in an epoch, after its first so many batches.
+        """Make the next training loader resume in an epoch after this number of batches.
 
-        For a run that resumes: what each device has trained on is not made again. To be called
-        before Lightning asks for the loader, that is before or while it loads the checkpoint.
+        Call it before Lightning asks for the loader: before or while it loads the checkpoint.
         """
         self.first_epoch, self.batches_done = epoch, batches_done
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled, augmented images with their objects; the same for the same seed and epoch.
+        """Return the loader of augmented images, the same for the same seed and epoch.
 
         Raises:
-            InputError: ``resume_at`` was told of more batches than an epoch has.
+            InputError: ``resume_at`` got more batches than an epoch has.
         """
         dataset = self.train_dataset
         sampler = EpochSampler(
@@ -244,20 +205,20 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every validation image, by image id or by size, without its objects."""
+        """Return the loader of all validation images, by image id or by size."""
         images = self._in_batches(self.validation_dataset)
         return self._predicting_loader(images, [(images.short_edge_px, images.long_edge_px)])
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Every test image, in the order of the sample submission, by name, or by size."""
+        """Return the loader of all test images, in the order of the sample, by name or by size."""
         images = self._in_batches(self.test_dataset)
         return self._predicting_loader(images, [(images.short_edge_px, images.long_edge_px)])
 
     def predict_dataloader(self) -> DataLoader[ImageViews]:
-        """Every image of ``predict_split`` not predicted before, at each of the scales.
+        """Return the loader of the images of ``predict_split`` still to predict, at all scales.
 
         Raises:
-            InputError: one of those predicted before is none of the split's.
+            InputError: One of those predicted before is none of the split's.
         """
         images = self.images_to_predict
         left = positions_left(images.image_ids, self.predicted_image_ids, self._world_size)
@@ -275,12 +236,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def _in_batches(self, images: ImageDataset) -> ImageDataset:
-        """Order images so that those of a batch have one size, where a batch has several."""
+        """Order images by size where a batch has several."""
         return by_predicted_size(images) if self.predict_batch_size > 1 else images
 
     @property
     def images_to_predict(self) -> ImageDataset:
-        """Every image of ``predict_split``; there after ``setup``."""
+        """Images of ``predict_split``, set by ``setup``."""
         return self.validation_dataset if self.predict_split == "validation" else self.test_dataset
 
     @property
@@ -288,20 +249,20 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return 1 if self.trainer is None else self.trainer.world_size
 
     def _needs(self, stage: str | None) -> tuple[bool, bool]:
-        """Whether a stage needs the annotations, and whether the test images."""
+        """Return whether a stage needs the annotations, and whether the test images."""
         if stage is None:
             return True, self.test_images is not None
         is_test = (self.predict_split if stage == "predict" else stage) == "test"
         return not is_test, is_test
 
     def open_store(self) -> AnnotationStore:
-        """Open the annotations, and make the store of them where there is none.
+        """Open the annotation store, built from the file if missing.
 
         Raises:
-            InputError: no annotation file is given, or it or the folder of images is wrong.
+            InputError: No annotation file is given, or it or the folder of images is wrong.
         """
         if self.annotations is None:
-            raise InputError("datamodule.annotations=null: this needs the annotation file")
+            raise InputError("datamodule.annotations must be the annotation file, got null")
         return open_annotations(
             Path(self.annotations),
             self.cache_dir,

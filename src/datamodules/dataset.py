@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Collection, Sequence
@@ -44,29 +45,31 @@ from src.mmdet_bridge.cascade.samples import (
 )
 from src.rle import resize_nearest
 
+log = logging.getLogger(__name__)
+
+PAD_DIVISOR = 32  # the preprocessor's pad_size_divisor (S5)
+_HEADER_READERS = 16
+
 
 def read_image(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Read an image, EXIF rotation applied, and resize it.
 
-    A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of it (a choice of
-    the inverse DCT's size: the mean of the pixels that it stands for), which takes a fraction of
-    the time; what is left is bilinear. Where mmdetection skips pixels this averages them: a gray
-    level of 255 apart in the mean (benchmarks/loading.py).
+    A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of it (a smaller
+    inverse DCT: the mean of the pixels), in a fraction of the time, and then resized bilinearly.
+    Where mmdetection skips pixels this averages them: 1 gray level of 255 apart in the mean
+    (benchmarks/loading.py).
 
     Args:
-        path: the image.
-        size_hw: height and width of the result.
+        path: The image.
+        size_hw: Height and width of the result.
 
     Returns:
         Shape (*size_hw, 3), uint8, RGB.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: The file is missing or damaged.
     """
     return resize_image(read_image_rgb(path, at_least_hw=size_hw), size_hw)
-
-
-log = logging.getLogger(__name__)
 
 
 def files_of_ids(
@@ -75,14 +78,14 @@ def files_of_ids(
     """Return each id's file in a folder: the id itself (2019) or the id and a suffix (2020).
 
     Args:
-        image_ids: the ids.
-        folder: the images of the folder and of those below it.
-        source: the file that names the ids, for the message.
-        some_suffice: refuse only a folder that has none of the images; an id without one stands
-            for its file, so that reading it fails.
+        image_ids: The ids.
+        folder: The images in the folder and below it.
+        source: The file that names the ids, for the message.
+        some_suffice: Refuse only a folder that has none of the images; an id without one is
+            returned as its file, so that reading it fails.
 
     Raises:
-        InputError: names the first id without an image, and how many there are.
+        InputError: Names the first id without an image, and the number of them.
     """
     files: dict[str, str] = {}
     for name in folder.names:
@@ -109,18 +112,16 @@ def files_of_ids(
 def select_images(
     directory: Path, *, sample_submission: Path | None, some_suffice: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Return the ids of the images to predict, and their files in the folder.
-
-    What is left out of the folder is logged.
+    """Return the ids of the images to predict, and their files in the folder; log the others.
 
     Args:
-        directory: folder of the images.
-        sample_submission: CSV whose column ``ImageId`` names them; None: all in the folder and in
-            those below it, the path relative to the folder being the id.
-        some_suffice: see ``files_of_ids``.
+        directory: Folder of the images.
+        sample_submission: CSV whose column ``ImageId`` names them; None: all in the folder and
+            below it, the path relative to the folder being the id.
+        some_suffice: See ``files_of_ids``.
 
     Raises:
-        InputError: no images, or an id without one.
+        InputError: No images, or an id without one.
     """
     folder = list_images(directory)
     left_out = folder.describe_left_out()
@@ -139,29 +140,24 @@ def select_images(
     return list(image_ids), file_names
 
 
-PAD_DIVISOR = 32  # the preprocessor's pad_size_divisor (S5)
-_HEADER_READERS = 16
-
-
 class TrainingDataset(Dataset[Sample]):
-    """Augmented images with their objects. Keys are those of ``EpochSampler``, see ``SampleKey``.
+    """Augmented images with their instances. Keys are the ``SampleKey`` of ``EpochSampler``.
 
-    A sample depends on seed and key alone: not on the worker that makes it, nor on what was made
-    before.
+    A sample depends on seed and key only, not on the worker or on earlier samples.
 
     Args:
-        store: the annotations.
-        indices: shape (N,), positions in ``store.images`` of the images to train on.
-        images_directory: folder of the images.
-        category_ids: the category id of each of the model's labels.
-        short_edge_px: least and greatest shorter edge in pixels, drawn uniformly.
-        long_edge_px: upper limit of the longer edge in pixels.
-        flip_probability: of mirroring left to right, in [0, 1].
-        pixel_augmentation: applied to the resized image, before mirroring.
+        store: The annotations.
+        indices: Shape (N,), positions in ``store.images`` of the images to train on.
+        images_directory: Folder of the images.
+        category_ids: Category id of each of the model's labels.
+        short_edge_px: Least and greatest shorter edge in pixels, drawn uniformly.
+        long_edge_px: Upper limit of the longer edge in pixels.
+        flip_probability: Probability of a flip, in [0, 1].
+        pixel_augmentation: Applied to the resized image, before the flip.
         seed: 0 or above.
 
     Raises:
-        InputError: an object's category has no label.
+        InputError: An instance's category has no label.
     """
 
     def __init__(
@@ -189,8 +185,8 @@ class TrainingDataset(Dataset[Sample]):
         present = set().union(*self.category_sets())
         if unknown := sorted(present - self._label_of.keys()):
             raise InputError(
-                f"category_ids={list(category_ids)}: the images to train on carry objects of "
-                f"category {unknown[0]}, which is not among them"
+                "category_ids must hold every category of the images to train on, "
+                f"{unknown[0]}, too, got {list(category_ids)}"
             )
 
     def __len__(self) -> int:
@@ -198,7 +194,7 @@ class TrainingDataset(Dataset[Sample]):
         return len(self.indices)
 
     def category_sets(self) -> list[frozenset[int]]:
-        """Return the set of category ids on each image, of the objects that are trained on."""
+        """Return the category ids on each image, of the instances to train on."""
         category_sets = self.store.category_sets(to_train_on=True)
         return [category_sets[index] for index in self.indices]
 
@@ -208,10 +204,7 @@ class TrainingDataset(Dataset[Sample]):
         return np.array([image.width_px > image.height_px for image in images], dtype=np.bool_)
 
     def __getitem__(self, key: SampleKey | tuple[int, int] | int) -> Sample:
-        """Make the sample of an epoch, a position in ``indices`` and a repetition, 0 or above.
-
-        A position alone, as Lightning's ``overfit_batches`` asks, is one of epoch 0.
-        """
+        """Make the sample of a key; a position alone (``overfit_batches``) is one of epoch 0."""
         epoch, position, repetition = SampleKey(*((0, key) if isinstance(key, int) else key))
         index = int(self.indices[position])
         record = self.store.images[index]
@@ -235,7 +228,7 @@ class TrainingDataset(Dataset[Sample]):
         )
 
     def _instances(self, store_index: int, view: View) -> Instances:
-        """Leave out objects of which resizing left no pixel, and COCO's crowd regions."""
+        """Return the instances with a pixel left, without COCO's crowd regions."""
         instances = self.store.instances(store_index)
         single = np.flatnonzero(~self.store.is_crowd(store_index))
         masks = resize_nearest(instances.masks[single], view.size_hw, flip_horizontal=view.flip)
@@ -250,14 +243,14 @@ class TrainingDataset(Dataset[Sample]):
 
 
 class ImageDataset(Dataset[Sample]):
-    """Images to predict, each resized by one rule, without objects. Keys are positions.
+    """Images to predict, each resized by one rule, without instances. Keys are positions.
 
     Args:
-        images_directory: folder of the images.
+        images_directory: Folder of the images.
         image_ids: N ids.
         file_names: N files, relative to the folder.
-        short_edge_px: upper limit of the shorter edge in pixels.
-        long_edge_px: upper limit of the longer edge in pixels.
+        short_edge_px: Upper limit of the shorter edge in pixels.
+        long_edge_px: Upper limit of the longer edge in pixels.
     """
 
     def __init__(
@@ -276,14 +269,17 @@ class ImageDataset(Dataset[Sample]):
         self.long_edge_px = long_edge_px
 
     def take(self, positions: Sequence[int]) -> ImageDataset:
-        """The images of these positions, in this order."""
-        return ImageDataset(
-            images_directory=self.images_directory,
-            image_ids=tuple(self.image_ids[position] for position in positions),
-            file_names=tuple(self.file_names[position] for position in positions),
-            short_edge_px=self.short_edge_px,
-            long_edge_px=self.long_edge_px,
-        )
+        """Return the images of these positions, in this order."""
+        part = copy.copy(self)
+        part.image_ids = tuple(self.image_ids[position] for position in positions)
+        part.file_names = tuple(self.file_names[position] for position in positions)
+        return part
+
+    def at_scale(self, short_edge_px: int, long_edge_px: int) -> ImageDataset:
+        """Return the images within other limits of the edges."""
+        scaled = copy.copy(self)
+        scaled.short_edge_px, scaled.long_edge_px = short_edge_px, long_edge_px
+        return scaled
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -307,9 +303,9 @@ class ImageDataset(Dataset[Sample]):
 def by_predicted_size(images: ImageDataset) -> ImageDataset:
     """Return the images ordered by the size that the detector pads them to, largest first.
 
-    A batch of one padded size is one forward pass; images of other sizes take passes of their own,
-    since padding further would change the predictions. Of one size, the order stays. Images whose
-    headers cannot be read come last.
+    A batch of one padded size is one forward pass; other sizes take passes of their own, as more
+    padding would change the predictions. The sort is stable; images without a readable header come
+    last.
     """
 
     def padded_hw(file_name: str) -> tuple[int, int]:
@@ -330,7 +326,7 @@ def by_predicted_size(images: ImageDataset) -> ImageDataset:
 
 
 class ImageViews(TypedDict):
-    """One image in V sizes, or why there is none."""
+    """One image in V sizes, or why it failed."""
 
     image_id: str
     views: list[Sample]  # V samples; none where the image failed
@@ -345,27 +341,18 @@ class ViewsBatch(TypedDict):
 
 
 class ImageViewsDataset(Dataset[ImageViews]):
-    """The same images at several scales. Keys are positions.
+    """Images at several scales. Keys are positions.
 
-    Each view is made of the image, as it would be alone, not of a larger view. An image that
-    cannot be read, or is too narrow, does not end a run of thousands: it says why it failed.
+    Each view is made from the image, not from a larger view. An image that cannot be read, or is
+    too narrow, does not end a run of thousands but is returned with the reason.
 
     Args:
-        images: the images; their own limits of the edges mean nothing here.
+        images: The images; their limits of the edges are unused.
         scales: V pairs, limits of the shorter and of the longer edge in pixels.
     """
 
     def __init__(self, images: ImageDataset, *, scales: Sequence[tuple[int, int]]) -> None:
-        self.scales = [
-            ImageDataset(
-                images_directory=images.images_directory,
-                image_ids=images.image_ids,
-                file_names=images.file_names,
-                short_edge_px=short_edge_px,
-                long_edge_px=long_edge_px,
-            )
-            for short_edge_px, long_edge_px in scales
-        ]
+        self.scales = [images.at_scale(*scale) for scale in scales]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -395,18 +382,18 @@ class ImageViewsDataset(Dataset[ImageViews]):
 def positions_left(
     image_ids: Sequence[str], predicted: Collection[str], world_size: int
 ) -> list[int]:
-    """Which images are still to be predicted.
+    """Return the positions of the images still to predict.
 
-    Where a few are left for more processes, some stand twice: Lightning wants one for each process,
-    and the prediction store drops the second.
+    With fewer images than processes some are repeated: Lightning needs one for each process, and
+    the prediction store drops the second.
 
     Args:
-        image_ids: all images.
-        predicted: those that have predictions.
-        world_size: number of processes.
+        image_ids: All images.
+        predicted: Those that have predictions.
+        world_size: Number of processes.
 
     Raises:
-        InputError: an image that has predictions is none of the images.
+        InputError: An image that has predictions is none of the images.
     """
     if unknown := sorted(set(predicted).difference(image_ids)):
         raise InputError(
@@ -422,19 +409,18 @@ def check_scales(key: str, scales: Sequence[Any] | None) -> None:
     """Check the scales of the views; None is legal.
 
     Raises:
-        InputError: none, or one that is not a pair (shorter, longer) of legal limits.
+        InputError: None, or one that is not a pair (shorter, longer) of legal limits.
     """
     if scales is None:
         return
-    if not scales:
-        raise InputError(f"{key}=[]: at least one scale is legal, such as [[1200,1900]]")
-    for scale in scales:
+    for scale in scales or [None]:
         match scale:
             case [int(short), int(long)] if LEAST_VIEW_PX <= short <= long:
                 continue
         raise InputError(
-            f"{key}: {scale} given; legal is [SHORT,LONG], limits of the shorter and of the longer "
-            f"edge in px, whole numbers with {LEAST_VIEW_PX} <= SHORT <= LONG"
+            f"{key} must be null or at least one pair [SHORT,LONG], limits of the shorter and of "
+            f"the longer edge in px, whole numbers with {LEAST_VIEW_PX} <= SHORT <= LONG, got "
+            f"{scale or list(scales)}"
         )
 
 

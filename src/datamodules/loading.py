@@ -1,9 +1,8 @@
-"""Samplers and loaders: which images make a batch, and the processes that read them.
+"""Sampler and loader: which images make a batch, and the worker processes that read them.
 
-The loader that makes batches of samples in worker processes, and what it says when they fail.
-Workers hand images over in shared memory (``/dev/shm``). Where that is full, torch's own loader
-waits for ever: the thread of a worker that copies a batch there fails alone. Here its size is
-checked first, the copy is made where an error reaches the reader, and a wait has an end.
+Workers pass images in shared memory (``/dev/shm``). Where that is full, torch's own loader hangs:
+a worker's background thread, which copies a batch there, fails silently. So its size is checked
+first, the copy is made where an error reaches the reader, and waiting has a time limit.
 """
 
 from __future__ import annotations
@@ -27,11 +26,17 @@ from src.errors import InputError
 from src.mmdet_bridge.cascade.samples import collate
 from src.processes import die_with_parent
 
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_REMEDY = (
+    "enlarge it (docker run --shm-size=2g, or --ipc=host), or lower datamodule.num_workers (0: no "
+    "worker processes) or datamodule.prefetch_factor"
+)
 _ROUNDING_BITS = 32
+_LONGEST_CHAIN = 20  # of exceptions
 
 
 class SampleKey(NamedTuple):
-    """Names a training sample; all that is random about it is drawn from this and the seed."""
+    """Key of a training sample; all its randomness is drawn from this and the seed."""
 
     epoch: int
     position: int  # among the data set's images
@@ -39,30 +44,30 @@ class SampleKey(NamedTuple):
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Keys of one process, in an order drawn from seed and epoch alone.
+    """Keys of one process, in an order drawn from seed and epoch only.
 
-    The epoch travels in the key because workers that outlive an epoch hold copies of the dataset,
-    which no ``set_epoch`` would reach. Lightning calls ``set_epoch`` of the sampler before each
-    epoch, and, this being a ``DistributedSampler``, puts no other around it. So the sampler, not
-    the loader, makes the batches: each ``batch_size`` keys in a row are one.
+    The epoch is part of the key because workers that outlive an epoch hold copies of the dataset,
+    which no ``set_epoch`` would reach. Lightning calls ``set_epoch`` before each epoch and, as this
+    is a ``DistributedSampler``, wraps no other around it. So the sampler makes the batches: each
+    ``batch_size`` keys in a row are one.
 
-    Every process gets equally many full batches, in every epoch the same number. What is too much
-    for that is left out first, each image with the same probability, in each epoch others.
+    Every process gets the same number of full batches in every epoch. Surplus samples are dropped
+    uniformly at random, independently in each epoch.
 
     Args:
-        batch_size: images a batch and process.
+        batch_size: Images a batch and process.
         seed: 0 or above.
-        rank: this process, 0 to world_size - 1.
-        world_size: number of processes.
-        groups: shape (N,), which of two groups each image belongs to. Each gets batches of its own;
-            at most one batch an epoch is mixed.
-        repeat_factors: shape (N,), float64, 1 or above: how often each image comes up in an epoch,
-            in the mean; see ``repeat_factors``.
-        first_epoch: the epoch that the run begins or resumes with. It is set here because Lightning
-            makes the first iterator, and so its workers begin, before it calls ``set_epoch``:
+        rank: This process, 0 to world_size - 1.
+        world_size: Number of processes.
+        groups: Shape (N,), bool, the group of each image. Groups get batches of their own; at most
+            one batch an epoch is mixed.
+        repeat_factors: Shape (N,), float64, 1 or above: mean number of times each image comes up in
+            an epoch; see ``repeat_factors``.
+        first_epoch: The first epoch of the run. It is set here because Lightning makes the first
+            iterator, and so its workers begin, before it calls ``set_epoch``:
             https://github.com/Lightning-AI/pytorch-lightning/issues/21938
-        batches_done: how many of this process's batches of that epoch are done and left out; all of
-            them: the run resumes with the next epoch. ``len`` counts them, as Lightning expects.
+        batches_done: Number of this process's batches of that epoch to skip; all of them: the run
+            resumes with the next epoch. ``len`` counts them, as Lightning expects.
 
     Raises:
         InputError: ``batches_done`` is more than an epoch has.
@@ -84,7 +89,7 @@ class EpochSampler(DistributedSampler[Any]):
         self.batch_size = batch_size
         self.groups = groups
         self._whole = np.floor(repeat_factors).astype(np.int64)
-        # As whole numbers, whose sum depends on no order: every epoch has the same length.
+        # As integers, whose sum depends on no order: every epoch has the same length.
         rest = (repeat_factors - self._whole) * 2**_ROUNDING_BITS
         self._rest = np.round(rest).astype(np.int64)
         batches = len(self) // batch_size
@@ -94,10 +99,9 @@ class EpochSampler(DistributedSampler[Any]):
                 f"epoch has {batches} now: resume with the data, datamodule.batch_size and devices "
                 "of before"
             )
-        done = batches_done == batches
-        self.first_epoch, self.batches_done = (
-            (first_epoch + 1, 0) if done else (first_epoch, batches_done)
-        )
+        if batches_done == batches:
+            first_epoch, batches_done = first_epoch + 1, 0
+        self.first_epoch, self.batches_done = first_epoch, batches_done
         self.set_epoch(self.first_epoch)
 
     def __len__(self) -> int:
@@ -127,11 +131,11 @@ class EpochSampler(DistributedSampler[Any]):
         return positions[chosen], repetitions[chosen]
 
     def _draw_counts(self, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Round the repeat factors up or down at random, so that each mean is the factor.
+        """Round the repeat factors up or down at random, each with the factor as its mean.
 
-        Systematic sampling: the fractions lie end to end on a line, in random order; the images
-        that marks at distance 1 fall on are rounded up. So the sum varies by less than 1, where
-        rounding each for itself would give every epoch another length.
+        Systematic sampling: the fractions lie end to end on a line, in random order; images under
+        marks at distance 1 are rounded up. The sum varies by less than 1, where independent
+        rounding would change the length of the epoch.
         """
         order = generator.permutation(len(self._rest))
         ends = np.cumsum(self._rest[order]) + generator.integers(2**_ROUNDING_BITS)
@@ -144,18 +148,17 @@ class EpochSampler(DistributedSampler[Any]):
 def repeat_factors(
     category_sets: Sequence[frozenset[int]], *, threshold: float | None
 ) -> npt.NDArray[np.float64]:
-    """Return how often each image should come up in an epoch, so that rare categories are seen.
+    """Return how often each image comes up in an epoch, more often with rare categories.
 
     Repeat factor sampling of LVIS (Gupta, Dollar and Girshick, CVPR 2019): a category on a share f
     of the images has the factor max(1, sqrt(threshold / f)), an image that of its rarest category.
 
     Args:
-        category_sets: the categories on each of N images.
-        threshold: share of the images, in (0, 1], below which a category counts as rare; None:
-            no category is.
+        category_sets: The categories on each of N images.
+        threshold: Share of the images, in (0, 1], below which a category is rare; None: none is.
 
     Returns:
-        Shape (N,), float64, 1 or above; 1 for an image without objects.
+        Shape (N,), float64, 1 or above; 1 for an image without instances.
     """
     images = Counter(category for categories in category_sets for category in categories)
     factor = {
@@ -168,15 +171,6 @@ def repeat_factors(
             for categories in category_sets
         ]
     )
-
-
-SHARED_MEMORY = Path("/dev/shm")
-SHARED_MEMORY_REMEDY = (
-    "enlarge it (docker run --shm-size=2g, or --ipc=host), or lower datamodule.num_workers (0: no "
-    "worker processes) or datamodule.prefetch_factor"
-)
-
-_LONGEST_CHAIN = 20  # of exceptions
 
 
 def make_loader(
@@ -193,17 +187,17 @@ def make_loader(
     """Make a loader of batches for the detector.
 
     Args:
-        dataset: of the images; one whose items are no samples has its own function ``collate``.
-        batch_size: images a batch.
-        sampler: the order of the keys; None: every position once, in order.
-        num_workers: loader processes; 0: none, and the next three values mean nothing.
-        prefetch_factor: batches that each process makes ahead.
-        persistent_workers: keep the processes from epoch to epoch.
-        timeout_s: how long the reader waits for a batch before it raises, in seconds; 0: for ever.
-        largest_sample_bytes: upper bound of a sample's pixels, to check shared memory by.
+        dataset: The images; one whose items are no samples has its own function ``collate``.
+        batch_size: Images a batch.
+        sampler: Order of the keys; None: every position once, in order.
+        num_workers: Loader processes; 0: none, and the next three values are unused.
+        prefetch_factor: Batches that each process makes ahead.
+        persistent_workers: Whether to keep the processes from epoch to epoch.
+        timeout_s: Seconds the reader waits for a batch before it raises; 0: no limit.
+        largest_sample_bytes: Upper bound of a sample's pixels, to check shared memory.
 
     Raises:
-        InputError: the batches that the workers make ahead do not fit into shared memory.
+        InputError: The batches that the workers make ahead do not fit into shared memory.
     """
     if num_workers:
         ahead = num_workers * prefetch_factor + 1
@@ -223,14 +217,10 @@ def make_loader(
 
 
 def check_shared_memory(needed_bytes: int, *, batches: int) -> None:
-    """Refuse worker processes whose batches do not fit into what is left of ``/dev/shm``.
-
-    Args:
-        needed_bytes: what the batches take.
-        batches: how many there are at a time.
+    """Refuse worker processes whose batches do not fit into the free part of ``/dev/shm``.
 
     Raises:
-        InputError: says how much is free, how much is needed, and what to change.
+        InputError: Says how much is free, how much is needed, and what to change.
     """
     try:
         status = os.statvfs(SHARED_MEMORY)
@@ -246,10 +236,10 @@ def check_shared_memory(needed_bytes: int, *, batches: int) -> None:
 
 
 def messages_behind(error: BaseException) -> str:
-    """Return the messages of an exception and of those that it was raised from, a line each.
+    """Return the messages of an exception and of its causes, a line each.
 
-    torch says that a worker was killed by an exception out of a signal handler, so in the middle of
-    whatever runs, and that may make another exception of it.
+    torch reports a killed worker by an exception from a signal handler, in the middle of any code,
+    which may turn it into another exception.
     """
     messages: list[str] = []
     found: BaseException | None = error
@@ -260,10 +250,9 @@ def messages_behind(error: BaseException) -> str:
 
 
 def explain_loader_failure(error: BaseException) -> InputError | None:
-    """Return one line for a loader whose worker was killed or gave nothing; None for other errors.
+    """Return one line for a loader whose worker was killed or timed out; None for other errors.
 
-    torch's messages, by its version 2.13: torch/utils/data/dataloader.py and
-    torch/csrc/DataLoader.cpp.
+    Parses the messages of torch 2.13 (torch/utils/data/dataloader.py, torch/csrc/DataLoader.cpp).
     """
     text = messages_behind(error)
     if found := re.search(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.", text):
@@ -290,16 +279,16 @@ def explain_loader_failure(error: BaseException) -> InputError | None:
 
 
 def _begin_worker(_worker: int) -> None:
-    """Keep OpenCV from starting a thread a core in each worker; leave no worker behind."""
+    """Keep OpenCV from starting a thread a core in a worker; end it with its parent."""
     cv2.setNumThreads(0)
     die_with_parent()
 
 
 def _collate(make_batch: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
-    """Make a batch, in a worker with its tensors in shared memory already.
+    """Make a batch; in a worker, move its tensors to shared memory.
 
-    The thread of a worker that sends the batch would copy them there itself, and nobody would hear
-    of its errors: https://github.com/pytorch/pytorch/issues/13246 is one of many.
+    Otherwise the worker's sending thread would, whose errors reach nobody:
+    https://github.com/pytorch/pytorch/issues/13246 is one of many.
     """
     batch = make_batch(samples)
     if get_worker_info() is not None:

@@ -1,4 +1,4 @@
-"""The validation split: stratified by category, kept in a file."""
+"""Validation split: stratified by category, kept in a file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from src.annotations.image_names import match_ids
+from src.annotations.stratification import class_membership, stratified_folds
 from src.errors import InputError
 from src.io import read_json_object, write_json, writing_problem
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which images validate and which train: two disjoint lists of image ids, each sorted."""
+    """Split into validation and training: two disjoint, sorted lists of image ids."""
 
     validation: tuple[str, ...]
     train: tuple[str, ...]
@@ -29,17 +29,16 @@ class Split:
 
 
 def write_split(split: Split, path: Path) -> None:
-    """Write a split as JSON, whole or not at all."""
+    """Write a split as JSON, atomically."""
     write_json(path, asdict(split), indent=1, sort_keys=False)
 
 
 def choose_split_file(split_file: Path, fallback: Path | None) -> Path:
-    """Return where a split is, or is to be made: beside the data, or where that is read-only.
+    """Return the path of an existing split, or of the one to make.
 
     Args:
-        split_file: where it should be.
-        fallback: where it is made instead, and found again, if that cannot be written; None:
-            nowhere.
+        split_file: Preferred path, beside the data.
+        fallback: Path to use where the first cannot be written; None: none.
     """
     if split_file.exists() or fallback is None:
         return split_file
@@ -59,7 +58,7 @@ def _read_ids(content: dict[str, object], part: str, path: Path) -> tuple[str, .
     if not isinstance(ids, list) or not all(isinstance(image_id, str) for image_id in ids):
         raise InputError(f"{path}: the key {part!r} must hold a list of image ids, got {ids!r:.80}")
     if not ids:
-        raise InputError(f"{path}: the key {part!r} holds no image ids, at least one is needed")
+        raise InputError(f"{path}: the key {part!r} must hold at least one image id, got none")
     return tuple(sorted(ids))
 
 
@@ -67,7 +66,7 @@ def read_split(path: Path) -> Split:
     """Read a split that ``write_split`` or a person wrote.
 
     Raises:
-        InputError: no such file, no JSON, a key missing or of the wrong type, an empty part, an id
+        InputError: No such file, no JSON, a key missing or of the wrong type, an empty part, an id
             named twice.
     """
     content = read_json_object(path, missing="no such split file; python -m src.split makes one")
@@ -88,7 +87,7 @@ def _check_named_once(image_ids: Sequence[str], path: Path) -> None:
     seen: set[str] = set()
     for image_id in image_ids:
         if image_id in seen:
-            raise InputError(f"{path}: image id {image_id!r} is named twice, legal is once")
+            raise InputError(f"{path}: image id {image_id!r} must be named once, got it twice")
         seen.add(image_id)
 
 
@@ -101,8 +100,7 @@ def check_split(
         The split with image ids as the annotations spell them.
 
     Raises:
-        InputError: names the split file and the first unknown id, or one that is named in two
-            spellings.
+        InputError: Names the split file and the first id that is unknown or in two spellings.
     """
     validation, train = (match_ids(ids, image_ids) for ids in (split.validation, split.train))
     _check_named_once(validation + train, split_file)
@@ -123,7 +121,7 @@ def check_split(
 
 @dataclass(frozen=True, slots=True)
 class ClassShare:
-    """The share of each part's images that carry a class, in [0, 1]."""
+    """Share of each part's images that carry a class, in [0, 1]."""
 
     category_id: int
     images: int  # with the class, in both parts together
@@ -136,32 +134,18 @@ class ClassShare:
         return abs(self.validation_share - self.train_share)
 
 
-def _membership(category_sets: Sequence[Collection[int]]) -> npt.NDArray[np.bool_]:
-    """Return which image carries which class.
-
-    Shape (N, C + 2), bool: classes ascending, then two columns of False, because the stratifier
-    takes a single column for a plain binary target and refuses it.
-    """
-    categories = sorted(set().union(*category_sets))
-    column = {category: number for number, category in enumerate(categories)}
-    membership = np.zeros((len(category_sets), len(categories) + 2), dtype=bool)
-    for row, present in enumerate(category_sets):
-        membership[row, [column[category] for category in present]] = True
-    return membership
-
-
 def _move_to_exact_count(
     chosen: npt.NDArray[np.bool_], membership: npt.NDArray[np.bool_], count: int
 ) -> npt.NDArray[np.bool_]:
-    """Move single images until ``count`` are chosen, each time the one that serves the shares best.
+    """Move single images until ``count`` are chosen, each time the best one for the shares.
 
-    Sums of |chosen_c * rest - rest_c * chosen| are compared: the total deviation of the shares in
-    whole numbers, so that no platform rounds its way to another split. Ties go to the first image.
+    Compares sums of |chosen_c * rest - rest_c * chosen|, the total deviation of the shares in
+    integers, so that the split is the same on every platform. Ties go to the first image.
 
     Args:
-        chosen: shape (N,), bool.
-        membership: shape (N, C), bool.
-        count: how many of the N to choose.
+        chosen: Shape (N,), bool.
+        membership: Shape (N, C), bool.
+        count: Number of images to choose.
     """
     chosen = chosen.copy()
     labels = membership.astype(np.int64)
@@ -186,23 +170,22 @@ def choose_validation(
     num_validation_images: float,
     seed: int,
 ) -> list[str]:
-    """Choose validation images in which each class has the share that it has in the others.
+    """Choose validation images with the same share of each class as the others.
 
-    Iterative stratification (Sechidis et al. 2011, "On the Stratification of Multi-Label Data")
-    over each image's set of classes: the first fold of as many as come nearest to the wanted size
-    (the competition winner: 100 folds, seed 777), then single images are moved until the count is
-    exact. Where more than half of the images validate, the fold is the training part. The order of
-    the images does not matter.
+    Iterative stratification over each image's set of classes: the first of as many folds as come
+    nearest to the wanted size (the competition winner: 100 folds, seed 777), from which single
+    images are moved until the count is exact. Where more than half of the images validate, the
+    fold is the training part. The order of the images does not matter.
 
     Args:
         image_ids: N different ids.
-        category_sets: the N images' category ids.
-        num_validation_images: how many to choose, at least 1 and fewer than N; or, below 1, which
-            share of them (the nearest number, at least 1).
-        seed: of the stratifier.
+        category_sets: The category ids of the N images.
+        num_validation_images: Number to choose, at least 1 and fewer than N; or, below 1, their
+            share (the nearest number, at least 1).
+        seed: Seed of the stratifier.
 
     Returns:
-        So many ids, sorted.
+        The chosen ids, sorted.
 
     Raises:
         InputError: ``num_validation_images`` is not in 1 .. N-1, and no share of them.
@@ -213,22 +196,17 @@ def choose_validation(
         number = max(1, round(number * total))
     if not 1 <= number < total or number != int(number):
         raise InputError(
-            f"num_validation_images={num_validation_images}: the annotations hold {total} images, "
-            f"1 to {total - 1} is legal (at least one image is left for training), or a share of "
-            "them, above 0 and below 1"
+            f"num_validation_images must be from 1 to {total - 1}, as the annotations hold {total} "
+            "images and one is left for training, or a share of them, above 0 and below 1, got "
+            f"{num_validation_images}"
         )
     count = int(number)
     order = sorted(range(total), key=lambda index: image_ids[index])
-    membership = _membership([category_sets[index] for index in order])
+    in_order = [category_sets[index] for index in order]
     fold_size = min(count, total - count)
-    folds = MultilabelStratifiedKFold(
-        n_splits=max(2, round(total / fold_size)), shuffle=True, random_state=seed
-    )
-    _, first_fold = next(folds.split(np.zeros(total), membership))
-    in_fold = np.zeros(total, dtype=bool)
-    in_fold[first_fold] = True
+    in_fold = stratified_folds(in_order, folds=max(2, round(total / fold_size)), seed=seed) == 0
     chosen = in_fold if fold_size == count else ~in_fold
-    chosen = _move_to_exact_count(chosen, membership, count)
+    chosen = _move_to_exact_count(chosen, class_membership(in_order), count)
     return [image_ids[order[position]] for position in np.flatnonzero(chosen)]
 
 
@@ -243,7 +221,7 @@ def make_split(
     """Split the images of an annotation file; see ``choose_validation``.
 
     Raises:
-        InputError: no images, or ``num_validation_images`` is not in 1 .. N-1.
+        InputError: No images, or ``num_validation_images`` is not in 1 .. N-1.
     """
     if len(image_ids) == 0:
         raise InputError(f"{annotations}: holds no images, so there is nothing to split")
@@ -266,7 +244,7 @@ def class_shares(
 ) -> list[ClassShare]:
     """Return the share of each class that occurs, ascending by category id."""
     validation, train = set(split.validation), set(split.train)
-    membership = _membership(category_sets)[:, :-2]
+    membership = class_membership(category_sets)
     in_validation = np.array([image_id in validation for image_id in image_ids], dtype=bool)
     in_train = np.array([image_id in train for image_id in image_ids], dtype=bool)
     categories = sorted(set().union(*category_sets))
@@ -282,7 +260,7 @@ def class_shares(
 
 
 def total_deviation(shares: Sequence[ClassShare]) -> float:
-    """Sum of the classes' deviations; 0 where every class is shared out in proportion."""
+    """Return the sum of the classes' deviations; 0 for equal shares."""
     return sum(share.deviation for share in shares)
 
 
@@ -295,27 +273,27 @@ def load_or_make_split(
     seed: int | None,
     annotations: Path,
 ) -> Split:
-    """Read a split file; make it first where it is missing.
+    """Read a split file; make it first if missing.
 
     Args:
-        split_file: the JSON file.
-        image_ids: the annotated images.
-        category_sets: their category ids.
-        num_validation_images: how many images validate, or, below 1, which share where the file is
-            made; None: as many as the file says.
-        seed: seed of the split; None: that of the file.
-        annotations: the annotation file.
+        split_file: The JSON file.
+        image_ids: The annotated images.
+        category_sets: Their category ids.
+        num_validation_images: Number of validation images, or, below 1, their share where the file
+            is made; None: the file's number.
+        seed: Seed of the split; None: the file's.
+        annotations: The annotation file.
 
     Raises:
-        InputError: the file is missing and the values to make it are too, it disagrees with them,
+        InputError: The file is missing and the values to make it are too, it disagrees with them,
             or it names images that are not annotated.
     """
     is_share = num_validation_images is not None and 0 < num_validation_images < 1
     if not split_file.exists():
         if num_validation_images is None or seed is None:
             raise InputError(
-                f"datamodule.split_file={split_file}: no such file; to have it made, give "
-                "datamodule.num_validation_images and datamodule.split_seed"
+                f"datamodule.split_file must exist, got {split_file}: no such file; to have it "
+                "made, give datamodule.num_validation_images and datamodule.split_seed"
             )
         split = make_split(
             image_ids=image_ids,
@@ -327,17 +305,14 @@ def load_or_make_split(
         write_split(split, split_file)
         log.info("made the split %s", split_file)
     split = read_split(split_file)
+    number = None if is_share else num_validation_images
     for key, wanted, found in (
-        (
-            "num_validation_images",
-            None if is_share else num_validation_images,
-            len(split.validation),
-        ),
+        ("num_validation_images", number, len(split.validation)),
         ("split_seed", seed, split.seed),
     ):
         if wanted is not None and wanted != found:
             raise InputError(
-                f"datamodule.{key}={wanted}, but {split_file} was made with {found}; give "
-                f"datamodule.{key}={found} (or null), or another datamodule.split_file"
+                f"datamodule.{key} must be {found} (or null), as in {split_file}, got {wanted}; or "
+                "give another datamodule.split_file"
             )
     return check_split(split, image_ids=image_ids, split_file=split_file, annotations=annotations)

@@ -1,8 +1,7 @@
-"""Geometric and pixel transforms of training samples.
+"""Geometric and pixel transforms: from an image and its RLE to one training view.
 
-From an image and run lengths to the pixels and masks of one training view.
-Everything random about a view is drawn before a pixel is read, so that a reader may decode the
-image no larger than the view needs it.
+Everything random about a view is drawn before a pixel is read, so that the image is decoded no
+larger than the view needs it.
 """
 
 from __future__ import annotations
@@ -19,16 +18,18 @@ import numpy.typing as npt
 from src.errors import InputError
 from src.rle import RleBatch, draw
 
+LEAST_VIEW_PX = 32  # edge of a cell of the coarsest level that boxes and masks are pooled from
+
 
 class PixelAugmentation:
-    """Transforms that leave every object where it is, applied one after the other.
+    """Sequence of transforms that move no instance.
 
     Args:
-        transforms: albumentations transforms by name, in the order in which they act: image-only
-            ones, or ``CoarseDropout``.
+        transforms: Albumentations transforms by name, in order: image-only ones, or
+            ``CoarseDropout``.
 
     Raises:
-        InputError: a transform moves pixels or is none; names its key.
+        InputError: A transform moves pixels or is none; names its key.
     """
 
     def __init__(self, transforms: Mapping[str, albumentations.BasicTransform]) -> None:
@@ -37,9 +38,9 @@ class PixelAugmentation:
                 transform, albumentations.ImageOnlyTransform | albumentations.CoarseDropout
             ):
                 raise InputError(
-                    f"pixel_augmentations.{name}: {type(transform).__name__} may move pixels away "
-                    "from their masks; legal are albumentations' image-only transforms and "
-                    "CoarseDropout"
+                    f"pixel_augmentations.{name} must be an image-only transform of albumentations "
+                    f"or CoarseDropout, got {type(transform).__name__}, which may move pixels away "
+                    "from their masks"
                 )
         self._compose = albumentations.Compose(list(transforms.values()))
 
@@ -47,25 +48,22 @@ class PixelAugmentation:
         """Return the augmented image; the same seed gives the same result.
 
         Args:
-            image: shape (H, W, 3), uint8, RGB. May be changed or returned.
+            image: Shape (H, W, 3), uint8, RGB. May be changed or returned.
             seed: 0 or above.
         """
-        # Compose.set_random_seed would give every transform a stream of the same seed: all would
-        # act on the same images, by the same draws. One shared pair of streams keeps them apart.
+        # Compose.set_random_seed would seed every transform alike: all would act on the same
+        # images, by the same draws. One shared pair of streams keeps them apart.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         return np.ascontiguousarray(self._compose(image=image)["image"], dtype=np.uint8)
 
 
-LEAST_VIEW_PX = 32  # the edge of a cell of the coarsest level that boxes and masks are read from
-
-
 @dataclass(frozen=True, slots=True)
 class View:
-    """How one image is shown to the model once."""
+    """Size, flip and augmentation of one training view of an image."""
 
-    annotated_hw: tuple[int, int]  # pixels that the run lengths count
+    annotated_hw: tuple[int, int]  # pixels that the RLE counts
     size_hw: tuple[int, int]  # pixels of the view
-    flip: bool  # mirrored left to right, after resizing
+    flip: bool  # left to right, after resizing
     pixel_seed: int  # of the pixel augmentation
 
 
@@ -78,9 +76,9 @@ def resized_hw(
     factors, sizes rounded half up; here at least 1 px.
 
     Args:
-        size_hw: height and width in pixels.
-        short_edge_px: upper limit of the shorter edge.
-        long_edge_px: upper limit of the longer edge.
+        size_hw: Height and width in pixels.
+        short_edge_px: Upper limit of the shorter edge.
+        long_edge_px: Upper limit of the longer edge.
     """
     height, width = size_hw
     factor = min(long_edge_px / max(height, width), short_edge_px / min(height, width))
@@ -103,13 +101,13 @@ def draw_view(
     """Draw a view of an image.
 
     Args:
-        annotated_hw: height and width that the image's annotation counts in: the image's own, or
-            those of a smaller copy (the 2020 edition's masks); only their ratio matters.
-        short_edge_px: least and greatest shorter edge, both included; whole numbers between them
-            are equally likely (mmdetection's multi-scale training, mode "range").
-        long_edge_px: upper limit of the longer edge.
-        flip_probability: of mirroring, in [0, 1].
-        generator: the only source of randomness.
+        annotated_hw: Height and width of the annotation: the image's own, or those of a smaller
+            copy (the 2020 edition's masks); only their ratio matters.
+        short_edge_px: Least and greatest shorter edge, inclusive; the integers between them are
+            equally likely (mmdetection's multi-scale training, mode "range").
+        long_edge_px: Upper limit of the longer edge.
+        flip_probability: Probability of a flip, in [0, 1].
+        generator: The only source of randomness.
     """
     short_edge = int(generator.integers(*short_edge_px, endpoint=True))
     flip = bool(generator.random() < flip_probability)
@@ -125,8 +123,8 @@ def resize_image(image: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.
     """Resize an image bilinearly, as mmdetection's ``Resize`` does.
 
     Args:
-        image: shape (H, W, 3), uint8.
-        size_hw: height and width of the result.
+        image: Shape (H, W, 3), uint8.
+        size_hw: Height and width of the result.
 
     Returns:
         Shape (*size_hw, 3), uint8.
@@ -138,7 +136,7 @@ def resize_image(image: npt.NDArray[np.uint8], size_hw: tuple[int, int]) -> npt.
 
 
 def flip_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Mirror an image left to right. Shape (H, W, 3), uint8, C-contiguous, in and out."""
+    """Flip an image left to right. Shape (H, W, 3), uint8, C-contiguous, in and out."""
     return np.asarray(cv2.flip(image, 1), dtype=np.uint8)
 
 

@@ -10,12 +10,11 @@ chosen is scored as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.metrics.competition import THRESHOLDS, Averaging, ClassKey, split_key
@@ -193,33 +192,6 @@ def count_classes(
             predicted[number, row, columns] = counts.predicted_objects
             hits[number, row, columns] = counts.hits
     return ClassTable(key, tried, tuple(categories), truth, predicted, hits, lab.with_filler)
-
-
-def make_folds(
-    category_sets: Sequence[Collection[int]], folds: int, seed: int
-) -> npt.NDArray[np.int64]:
-    """Deal images into folds with nearly the same share of each class.
-
-    Iterative stratification, Sechidis et al. 2011.
-
-    Args:
-        category_sets: The classes in each image's truth.
-        folds: How many.
-        seed: Of the stratification.
-
-    Returns:
-        (M,) the fold of each image, from 0.
-    """
-    categories = sorted(set().union(*category_sets))
-    # two columns of False: the stratifier refuses a single column
-    membership = np.zeros((len(category_sets), len(categories) + 2), dtype=bool)
-    for row, present in enumerate(category_sets):
-        membership[row, np.searchsorted(categories, sorted(present))] = True
-    stratifier = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
-    fold_of = np.zeros(len(category_sets), dtype=np.int64)
-    for fold, (_, held_out) in enumerate(stratifier.split(membership, membership)):
-        fold_of[held_out] = fold
-    return fold_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -221,7 +221,7 @@ def test_objects_without_a_pixel_left_and_crowds_are_dropped(tmp_path):
 
 
 def test_category_without_a_label_is_refused(data: Data):
-    with pytest.raises(InputError, match=r"category_ids=\[3, 6\]: .* category 23, which is not"):
+    with pytest.raises(InputError, match=r"category_ids must hold .* 23, too, got \[3, 6\]"):
         training_dataset(data.directory, category_ids=[3, 6])
     without_it = training_dataset(
         data.directory, category_ids=[3, 6], indices=np.array([], dtype=np.int64)

@@ -122,7 +122,7 @@ def test_single_class_and_no_class_at_all():
 
 @pytest.mark.parametrize("wanted", [0, -1, 3, 4])
 def test_impossible_counts_are_refused(wanted):
-    with pytest.raises(InputError, match=f"num_validation_images={wanted}: .* 3 images, 1 to 2 is"):
+    with pytest.raises(InputError, match=f"must be from 1 to 2, .* 3 images .*got {wanted}"):
         choose_validation(
             image_ids=list("abc"),
             category_sets=[frozenset({1})] * 3,
@@ -164,13 +164,13 @@ def test_split_is_made_once_then_read(tmp_path):
     assert read_split(path) == made
     assert load_or_make_split(path, num_validation_images=None, seed=None, **options) == made
     assert [p.name for p in path.parent.iterdir()] == ["split.json"]
-    with pytest.raises(
-        InputError, match=r"datamodule\.num_validation_images=6, but .* made with 5"
-    ):
+    with pytest.raises(InputError, match=r"datamodule\.num_validation_images must be 5 .*, got 6"):
         load_or_make_split(path, num_validation_images=6, seed=1, **options)
-    with pytest.raises(InputError, match=r"datamodule\.split_seed=2, but .* made with 1"):
+    with pytest.raises(InputError, match=r"datamodule\.split_seed must be 1 .*, got 2"):
         load_or_make_split(path, num_validation_images=5, seed=2, **options)
-    with pytest.raises(InputError, match=r"split_file=.*none\.json: no such file; to have it made"):
+    with pytest.raises(
+        InputError, match=r"split_file must exist, got .*none\.json: no such file; to have it made"
+    ):
         load_or_make_split(tmp_path / "none.json", num_validation_images=5, seed=None, **options)
 
 

@@ -46,8 +46,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ('{"train": ["a"]}', "the key 'validation' must hold a list of image ids, got None"),
         ('{"validation": "a", "train": ["b"]}', "'validation' must hold a list .* got 'a'"),
         ('{"validation": [1], "train": ["b"]}', r"'validation' must hold a list .* got \[1\]"),
-        ('{"validation": [], "train": ["b"]}', "'validation' holds no image ids"),
-        ('{"validation": ["a"], "train": []}', "'train' holds no image ids"),
+        (
+            '{"validation": [], "train": ["b"]}',
+            "'validation' must hold at least one image id, got none",
+        ),
+        ('{"validation": ["a"], "train": []}', "'train' must hold at least one image id, got none"),
         ('{"validation": ["a"], "train": ["b", "a"]}', "image id 'a' is named twice"),
         ('{"validation": ["a", "a"], "train": ["b"]}', "image id 'a' is named twice"),
         ('{"validation": ["a"], "train": ["b"]}', "'seed' must hold a whole number, got None"),

@@ -232,7 +232,7 @@ def test_what_multirun_allows(
         (["module=htc_x102"], "Could not find 'module/htc_x102' Available options"),
         (["trainer.max_epochs=[1"], "no viable alternative at input"),
         (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px must be one or two who"),
-        (["datamodule.batch_size=14"], "takes 14 images a step"),
+        (["datamodule.batch_size=14"], "training images with instances, got 14"),
         (["datamodule.num_validation_images=16"], "num_validation_images=16"),
         (["resume=no.ckpt"], "resume=no.ckpt: no such file"),
         (["initial_weights=no.pth"], "initial_weights=no.pth: no such file; "),

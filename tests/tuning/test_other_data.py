@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from src.annotations.store_builder import build_store
+from src.annotations.stratification import stratified_folds
 from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
 from src.export_coco import main as export_coco
@@ -23,7 +24,7 @@ from src.report import main as report
 from src.rle import Bitmasks
 from src.score import main as score
 from src.search import main as search
-from src.tuning.cross_validation import count_classes, make_folds
+from src.tuning.cross_validation import count_classes
 from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import make_settings
 from tests.helpers.lab_data import write_own_data
@@ -167,10 +168,10 @@ def test_errors_of_an_image_with_nothing(averaging: Any) -> None:
 
 
 def test_folds_deal_empty_images_out() -> None:
-    fold_of = make_folds([{1}, {1}, {1, 5}, {5}] * 3 + [set()] * 6, folds=3, seed=0)
+    fold_of = stratified_folds([{1}, {1}, {1, 5}, {5}] * 3 + [set()] * 6, folds=3, seed=0)
     assert np.bincount(fold_of).tolist() == [6, 6, 6]
     assert sorted(np.bincount(fold_of[12:], minlength=3)) == [2, 2, 2]
-    assert set(make_folds([set()] * 6, folds=3, seed=0)) == {0, 1, 2}
+    assert set(stratified_folds([set()] * 6, folds=3, seed=0)) == {0, 1, 2}
 
 
 def test_a_step_that_takes_everything_is_named(run: Any, inputs: tuple[str, ...]) -> None:

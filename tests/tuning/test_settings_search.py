@@ -8,8 +8,8 @@ import numpy as np
 import optuna
 import pytest
 
+from src.annotations.stratification import stratified_folds
 from src.errors import InputError
-from src.tuning.cross_validation import make_folds
 from src.tuning.search_space import SearchSpace
 from src.tuning.settings_search import ALL, RANDOM, SettingsSearch
 from tests.helpers.candidates import make_settings
@@ -132,12 +132,12 @@ def test_folds_share_each_class():
     sets = [
         set(np.flatnonzero(random.random(4) < (0.6, 0.4, 0.2, 0.1)).tolist()) for _ in range(80)
     ]
-    folds = make_folds(sets, 4, seed=1)
+    folds = stratified_folds(sets, folds=4, seed=1)
     assert np.bincount(folds).tolist() == pytest.approx([20] * 4, abs=2)
     for category in range(4):
         carries = np.array([category in present for present in sets])
         counts = np.bincount(folds[carries], minlength=4)
         assert counts.max() - counts.min() <= 2
-    assert np.array_equal(folds, make_folds(sets, 4, seed=1))
-    assert not np.array_equal(folds, make_folds(sets, 4, seed=2))
-    assert set(make_folds([set(), {1}, set(), {1}], 2, seed=0)) == {0, 1}
+    assert np.array_equal(folds, stratified_folds(sets, folds=4, seed=1))
+    assert not np.array_equal(folds, stratified_folds(sets, folds=4, seed=2))
+    assert set(stratified_folds([set(), {1}, set(), {1}], folds=2, seed=0)) == {0, 1}

@@ -51,8 +51,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
             "'validation' must hold at least one image id, got none",
         ),
         ('{"validation": ["a"], "train": []}', "'train' must hold at least one image id, got none"),
-        ('{"validation": ["a"], "train": ["b", "a"]}', "image id 'a' is named twice"),
-        ('{"validation": ["a", "a"], "train": ["b"]}', "image id 'a' is named twice"),
+        ('{"validation": ["a"], "train": ["b", "a"]}', "image id 'a' must be named once"),
+        ('{"validation": ["a", "a"], "train": ["b"]}', "image id 'a' must be named once"),
         ('{"validation": ["a"], "train": ["b"]}', "'seed' must hold a whole number, got None"),
         (
             '{"validation": ["a"], "train": ["b"], "seed": 1}',
@@ -98,5 +98,5 @@ def test_ids_are_matched_to_the_annotations_in_any_spelling(tmp_path):
     assert (split.validation, split.train) == (("a.jpg", "x/c.jpg"), ("b",))
     content["train"] = ["b.jpg", "a.jpg"]
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(InputError, match=r"split\.json: image id 'a\.jpg' is named twice"):
+    with pytest.raises(InputError, match=r"split\.json: image id 'a\.jpg' must be named once"):
         check_split(read_split(path), split_file=path, **annotated)

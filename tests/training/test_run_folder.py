@@ -168,7 +168,7 @@ def test_a_start_moves_others_when_it_has_a_checkpoint_of_its_own(
     found = names(finished / "checkpoints")
     assert found == {"last.ckpt", "step_00000002.ckpt", "superseded"}
     assert names(finished / "checkpoints" / "superseded") >= before - {"best.ckpt"}
-    with pytest.raises(InputError, match="0 checkpoints with a score"):
+    with pytest.raises(InputError, match=r"checkpoints with a score in .*, 0 \("):
         best_checkpoints(finished / "checkpoints", 1)
 
 

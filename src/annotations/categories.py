@@ -73,17 +73,13 @@ def label_descriptions_from_json(content: Any, where: str) -> LabelDescriptions:
     """
     if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
         raise InputError(
-            f'{where}: no list "categories"; it must name every category with id and name'
+            f"categories must be a list of every category with id and name, got none ({where})"
         )
     if not content["categories"]:
-        raise InputError(
-            f'{where}: the list "categories" is empty; at least one category is needed'
-        )
+        raise InputError(f"categories must hold at least one category, got an empty list ({where})")
     attributes = content.get("attributes") or []
     if not isinstance(attributes, list):
-        raise InputError(
-            f'{where}: "attributes" is a {type(attributes).__name__}; it must be a list'
-        )
+        raise InputError(f"attributes must be a list, got {attributes!r:.60} ({where})")
     return LabelDescriptions(
         categories=tuple(
             Category(*entry) for entry in _entries(content["categories"], where, "categories")
@@ -95,18 +91,24 @@ def label_descriptions_from_json(content: Any, where: str) -> LabelDescriptions:
 def _entries(entries: list[Any], where: str, key: str) -> list[tuple[int, str, str]]:
     found: dict[int, tuple[int, str, str]] = {}
     for position, entry in enumerate(entries):
-        place = f"{where}: {key}[{position}]"
+        place = f"{key}[{position}]"
         if not isinstance(entry, dict):
-            raise InputError(f"{place} is {entry!r:.60}; it must be an object with id and name")
+            raise InputError(
+                f"{place} must be an object with id and name, got {entry!r:.60} ({where})"
+            )
         number, name = entry.get("id"), entry.get("name")
         if type(number) is not int or not 0 <= number <= LARGEST_ID:
             raise InputError(
-                f"{place} has id {number!r:.60}; it must be an integer from 0 to {LARGEST_ID}"
+                f"{place}: id must be a whole number from 0 to {LARGEST_ID}, got {number!r:.60} "
+                f"({where})"
             )
         if not isinstance(name, str) or not name:
-            raise InputError(f"{place} has name {name!r:.60}; it must be a text")
+            raise InputError(f"{place}: name must be a text, got {name!r:.60} ({where})")
         if number in found:
-            raise InputError(f"{place} repeats id {number}, which {found[number][1]!r} has already")
+            raise InputError(
+                f"{place}: id must be another than that of {found[number][1]!r}, got {number} "
+                f"({where})"
+            )
         found[number] = (number, name, str(entry.get("supercategory") or ""))
     return [found[number] for number in sorted(found)]
 

@@ -31,6 +31,7 @@ from src.annotations.rows import (
     RowBlock,
     RowError,
     Source,
+    check_attributes,
     check_size,
     describe_ids,
 )
@@ -68,7 +69,7 @@ def open_coco(
         parts[name] = value
     for name in ("images", "annotations"):
         if not isinstance(parts.get(name), list):
-            raise InputError(f'{path}: no list "{name}"; COCO annotations have one')
+            raise InputError(f"{name} must be a list in COCO annotations, got none ({path})")
     if labels is None:
         labels = label_descriptions_from_json(parts, where=str(path))
     notes: list[str] = []
@@ -185,17 +186,19 @@ class _Images:
 
     def _record(self, entry: Any) -> ImageRecord:
         if not isinstance(entry, dict):
-            raise RowError(f"{entry!r:.60} is no object with id, file_name, height and width")
+            raise RowError(
+                f"must be an object with id, file_name, height and width, got {entry!r:.60}"
+            )
         number = entry.get("id")
         if not isinstance(number, int | str) or isinstance(number, bool):
-            raise RowError(f"id is {number!r:.60}; a whole number is wanted")
+            raise RowError(f"id must be a whole number, got {number!r:.60}")
         if number in self.ambiguous:
             raise RowError(
                 f"id {number!r:.60} must be that of one image, got it for {self.ambiguous[number]}"
             )
         key, name = name_of_image(entry)
         if not isinstance(name, str):
-            raise RowError(f"file_name is {name!r:.60}; a text is wanted")
+            raise RowError(f"file_name must be a text, got {name!r:.60}")
         image_id, file_name = self._names.identify(name, key=key)
         height_px, width_px = check_size(
             str(entry.get("height")), str(entry.get("width")), ("height", "width")
@@ -284,7 +287,7 @@ class _AnnotationReader:
 
     def _check(self, entry: Any) -> ImageRecord:
         if not isinstance(entry, dict):
-            raise RowError(f"{entry!r:.60} is no object")
+            raise RowError(f"must be an object, got {entry!r:.60}")
         number = entry.get("id")
         if isinstance(number, int | str):
             self.repeated_ids += number in self._seen_ids
@@ -296,24 +299,23 @@ class _AnnotationReader:
                 f"image_id {image_id!r:.60} must be that of one image, got that of {names}"
             )
         if type(image_id) not in (int, str) or image_id not in self._images.by_id:
-            raise RowError(f"image_id {image_id!r:.60} is not among the images that can be used")
+            raise RowError(f"image_id must be that of a usable image, got {image_id!r:.60}")
         category = entry.get("category_id")
         if type(category) is not int or category not in self._categories:
             legal = describe_ids(self._categories)
-            raise RowError(f"unknown category {category!r:.60}; {legal} are legal")
+            raise RowError(f"category must be {legal}, got {category!r:.60}")
         attributes = entry.get("attribute_ids") or []
         if not isinstance(attributes, list):
-            raise RowError(f"attribute_ids is {attributes!r:.60}; a list is wanted")
+            raise RowError(f"attribute_ids must be a list, got {attributes!r:.60}")
         for attribute in attributes:
             if type(attribute) is not int or not 0 <= attribute <= LARGEST_ID:
                 raise RowError(
-                    f"attribute {attribute!r:.60} is no whole number from 0 to {LARGEST_ID}"
+                    f"attribute must be a whole number from 0 to {LARGEST_ID}, got "
+                    f"{attribute!r:.60}"
                 )
-            if self._attributes and attribute not in self._attributes:
-                legal = describe_ids(self._attributes)
-                raise RowError(f"unknown attribute {attribute}; {legal} are legal")
+        check_attributes(attributes, self._attributes)
         if entry.get("iscrowd", 0) not in (0, 1):
-            raise RowError(f"iscrowd is {entry['iscrowd']!r:.60}; 0 or 1 is wanted")
+            raise RowError(f"iscrowd must be 0 or 1, got {entry['iscrowd']!r:.60}")
         return self._images.by_id[image_id]
 
 
@@ -383,13 +385,14 @@ def read_segmentations(
 def _counts_of(segmentation: Any, size_hw: tuple[int, int]) -> str | list[int]:
     if not isinstance(segmentation, dict):
         raise RleError(
-            f"{segmentation!r:.60} is neither a list of polygons nor an object with size and counts"
+            "must be a list of polygons, or an object with size and counts, got "
+            f"{segmentation!r:.60}"
         )
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(size_hw) and size != list(size_hw[::-1]):
-        raise RleError(f"size is {size!r:.60}, that of the image is {list(size_hw)}")
+        raise RleError(f"size must be that of the image, {list(size_hw)}, got {size!r:.60}")
     if not isinstance(counts, str | list):
-        raise RleError(f"counts is {counts!r:.60}; a list or a text is wanted")
+        raise RleError(f"counts must be a list or a text, got {counts!r:.60}")
     return counts
 
 
@@ -441,8 +444,7 @@ def _annotations(block: StoredBlock, first_number: int) -> list[str]:
     return [
         f'{{"id": {number}, "image_id": {image + 1}, "category_id": {category}, '
         f'"attribute_ids": {list(attributes)}, "segmentation": {{"size": [{height}, {width}], '
-        # The backslash is the one character of the counts that JSON escapes.
-        f'"counts": "{text.replace(_BACKSLASH, _BACKSLASH * 2)}"}}, "area": {area}, '
+        f'"counts": {json.dumps(text)}}}, "area": {area}, '
         f'"bbox": {box}, "iscrowd": {int(crowd)}}}'
         for number, (
             image,
@@ -468,6 +470,3 @@ def _annotations(block: StoredBlock, first_number: int) -> list[str]:
             start=first_number,
         )
     ]
-
-
-_BACKSLASH = "\\"

@@ -383,7 +383,7 @@ def _names_other_size(block: RowBlock, index: int, frame: Frame) -> str:
     size_hw = block.hints.sizes_hw[index] if block.hints else None
     if size_hw is None or size_hw == frame.annotated_hw:
         return ""
-    return f"size is {list(size_hw)}, that of the image is {list(frame.annotated_hw)}"
+    return f"size must be that of the image, {list(frame.annotated_hw)}, got {list(size_hw)}"
 
 
 def _describe_sideways(frame: Frame) -> str:

@@ -79,11 +79,13 @@ def convert(
     input_format = detect_format(source)
     target = _output_format(output_format, output, input_format)
     if output.exists() and output.samefile(source):
-        raise InputError(f"output={output}: is the input; another file is wanted")
+        raise InputError(f"output must be another file than the annotations, got {output}")
     if output.is_dir() and target != STORE:
-        raise InputError(f"output={output}: is a folder; a file is wanted for {target}")
+        raise InputError(f"output must be a file for {target}, got the folder {output}")
     if input_format == STORE and target == STORE:
-        raise InputError(f"{source}: an annotation store already; copy the folder")
+        raise InputError(
+            f"annotations must be a CSV or COCO JSON, got a store: copy the folder ({source})"
+        )
     with working_directory(next_to=output) as work:
         report: BuildReport | None = None
         store_directory = source
@@ -143,7 +145,9 @@ def write_annotations(store: AnnotationStore, path: Path, output_format: str) ->
 
 def _output_format(wanted: str, output: Path, input_format: str) -> str:
     if wanted not in OUTPUT_FORMATS:
-        raise InputError(f"output_format={wanted!r}; one of {', '.join(OUTPUT_FORMATS)} is legal")
+        raise InputError(
+            f"output_format must be one of {', '.join(OUTPUT_FORMATS)}, got {wanted!r:.60}"
+        )
     if wanted != "auto":
         return wanted
     if output.suffix.lower() == ".json":
@@ -152,8 +156,8 @@ def _output_format(wanted: str, output: Path, input_format: str) -> str:
         return STORE
     if output.suffix.lower() not in CSV_SUFFIXES and not output.is_dir():
         raise InputError(
-            f"output={output}: must end in .csv (iMaterialist), .json (COCO) or .store, got "
-            f"{output.suffix or 'no ending'}; output_format=... says what another name holds"
+            f"output must end in .csv (iMaterialist), .json (COCO) or .store, got {output}; "
+            "output_format=... says what another name holds"
         )
     return input_format if input_format == IMATERIALIST_2020.name else IMATERIALIST_2019.name
 

@@ -73,19 +73,21 @@ def read_header(path: Path) -> list[str]:
     blocks = iterate_lines(path, block_bytes=1 << 12, longest_line_bytes=_LONGEST_HEADER_BYTES)
     lines = next((lines for lines in blocks if lines), None)
     if lines is None:
-        raise InputError(f"{path}: the file is empty; annotations as CSV or COCO JSON are wanted")
+        raise InputError(f"annotations must be a CSV or COCO JSON, got an empty file ({path})")
     try:
         header = [name.decode("utf-8").strip() for name in split_fields(lines[0][1]) or []]
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error})") from error
     if "ImageId" not in header:
         raise InputError(
-            f"{path}, row 1: the first line is {lines[0][1][:60]!r}; "
-            "the header of a CSV with the column ImageId, or a COCO JSON object, is wanted"
+            "the first line must be the header of a CSV with the column ImageId, or a COCO JSON "
+            f"object, got {lines[0][1][:60]!r} ({path}, row 1)"
         )
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise InputError(f"{path}, row 1: the column {repeated[0]} occurs more than once")
+        raise InputError(
+            f"columns must be different, got {repeated[0]} twice or more ({path}, row 1)"
+        )
     return header
 
 
@@ -122,8 +124,8 @@ def read_csv_blocks(
     missing = [name for name in edition.columns if name not in (*header, *optional)]
     if missing:
         raise InputError(
-            f"{path}, row 1: the column {missing[0]} is missing; "
-            f"the columns {', '.join(edition.columns)} are wanted, found: {', '.join(header)}"
+            f"columns must be {', '.join(edition.columns)}, got {', '.join(header)} without "
+            f"{missing[0]} ({path}, row 1)"
         )
     parser = _RowParser(header=header, edition=edition, labels=labels, size_hw=size_hw)
     any_rows, header_is_next = False, True
@@ -133,7 +135,7 @@ def read_csv_blocks(
         any_rows = any_rows or bool(body)
         yield parser.parse(body)
     if not any_rows:
-        raise InputError(f"{path}: only a header, no rows; at least one row is wanted")
+        raise InputError(f"annotations must hold at least one row, got only a header ({path})")
     notes += parser.image_ids.notes()
     if parser.num_fillers:
         notes.append(describe_fillers(parser.num_fillers))
@@ -220,7 +222,9 @@ class _RowParser:
                         fields[column] = b""
                 label = self.parse_label(*(fields[i] for i in self.label_at))
                 if label[0] == NO_OBJECT and fields[self.runs_at].strip():
-                    raise RowError("the category is empty though EncodedPixels is not")
+                    raise RowError(
+                        "the category must be given where EncodedPixels is, got an empty one"
+                    )
             except RowError as error:
                 name = _shown(fields[self.id_at]) if fields else ""
                 name = name if image is None else image.image_id

@@ -50,14 +50,14 @@ def iterate_members(
 
 def _members(text: _Text, streamed: str) -> Iterator[tuple[str, int, Any]]:
     if text.peek() != "{":
-        raise text.error("a JSON object { ... } is wanted at the top")
+        raise text.error("must be a JSON object { ... }")
     text.skip()
     while True:
         if text.peek() != '"':
-            raise text.error("the name of a member in double quotes is wanted")
+            raise text.error("a member must begin with its name in double quotes")
         name = text.value()
         if text.peek() != ":":
-            raise text.error("a colon is wanted after the name of a member")
+            raise text.error("a colon must follow the name of a member")
         text.skip()
         if name == streamed and text.peek() == "[":
             yield name, -1, []
@@ -68,7 +68,7 @@ def _members(text: _Text, streamed: str) -> Iterator[tuple[str, int, Any]]:
             text.skip()
             continue
         if text.peek() != "}":
-            raise text.error("a comma or the closing } is wanted after a member")
+            raise text.error("a comma or the closing } must follow a member")
         text.skip()
         if text.peek():
             raise text.error("the file goes on after the closing }")
@@ -86,7 +86,7 @@ def _elements(text: _Text) -> Iterator[tuple[int, Any]]:
         position += 1
         separator = text.peek()
         if separator not in ("]", ","):
-            raise text.error("a comma or the closing ] is wanted after an element of a list")
+            raise text.error("a comma or the closing ] must follow an element of a list")
         text.skip()
         if separator == "]":
             return

@@ -35,16 +35,14 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
         try:
             coordinates = np.asarray(polygon, dtype=np.float64)
         except (TypeError, ValueError):
-            raise RleError(
-                f"{name} holds a coordinate that is no number: {str(polygon)[:60]}"
-            ) from None
+            raise RleError(f"{name} must hold numbers, got {str(polygon)[:60]}") from None
         if coordinates.ndim != 1:
-            raise RleError(f"{name} is not one list of coordinates: {str(polygon)[:60]}")
+            raise RleError(f"{name} must be one list of coordinates, got {str(polygon)[:60]}")
         is_short = len(coordinates) < MIN_COORDINATES
         if len(coordinates) % 2 or is_short:
             problem = (
-                f"{name} has {len(coordinates)} coordinates; legal are x1, y1, x2, y2, ... of at "
-                "least 3 points"
+                f"{name} must be x1, y1, x2, y2, ... of at least 3 points, got {len(coordinates)} "
+                "coordinates"
             )
             if len(coordinates) % 2:
                 raise RleError(problem)
@@ -52,8 +50,8 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
         outside = np.flatnonzero(~(np.abs(coordinates) <= _FARTHEST_PX))
         if len(outside):
             raise RleError(
-                f"{name}: coordinate {outside[0] + 1} is {coordinates[outside[0]]:g}; legal are "
-                f"-{_FARTHEST_PX} to {_FARTHEST_PX}"
+                f"{name}: coordinate {outside[0] + 1} must be from -{_FARTHEST_PX} to "
+                f"{_FARTHEST_PX}, got {coordinates[outside[0]]:g}"
             )
         if not is_short:
             checked.append(coordinates.tolist())

@@ -57,8 +57,8 @@ def iterate_lines(
                     unended.append(chunk)
                     if len(unended) * block_bytes > longest_line_bytes:
                         raise InputError(
-                            f"{path}, row {number}: longer than {longest_line_bytes} bytes; "
-                            "a CSV file with a row a line is wanted"
+                            f"a row must be a line of at most {longest_line_bytes} bytes, got a "
+                            f"longer one ({path}, row {number})"
                         )
                     continue
                 lines = b"".join((*unended, head)).split(b"\n")
@@ -104,7 +104,7 @@ NO_OBJECT = -1
 """The category of a row that names an image and no object."""
 
 _LONGEST_LIST = 12  # of ids in a message
-_LARGEST_IMAGE_PX = 2**31 - 1  # run lengths are stored as int32
+_LARGEST_IMAGE_PX = 2**31 - 1  # starts and lengths of runs are int32
 
 
 class RowError(ValueError):
@@ -170,10 +170,10 @@ def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
     """
     digits = text.strip().removesuffix(".0")
     if not (digits.isascii() and digits.removeprefix("-").isdigit()) or len(digits) > 20:
-        raise RowError(f"{name} is {text!r:.60}; a whole number from {low} to {high} is wanted")
+        raise RowError(f"{name} must be a whole number from {low} to {high}, got {text!r:.60}")
     number = int(digits)
     if not low <= number <= high:
-        raise RowError(f"{name} is {number}; it must be from {low} to {high}")
+        raise RowError(f"{name} must be a whole number from {low} to {high}, got {number}")
     return number
 
 
@@ -196,8 +196,8 @@ def check_size(
     )
     if size_hw[0] * size_hw[1] > _LARGEST_IMAGE_PX:
         raise RowError(
-            f"{names[0]} {size_hw[0]} times {names[1]} {size_hw[1]} is over "
-            f"{_LARGEST_IMAGE_PX} pixels"
+            f"{names[0]} times {names[1]} must be at most {_LARGEST_IMAGE_PX} pixels, got "
+            f"{size_hw[0]} x {size_hw[1]}"
         )
     return size_hw
 
@@ -210,7 +210,7 @@ def parse_category(text: str, known: dict[int, str]) -> int:
     """
     number = parse_whole_number(text, "category", 0, LARGEST_ID)
     if number not in known:
-        raise RowError(f"unknown category {number}; {describe_ids(known)} are legal")
+        raise RowError(f"category must be {describe_ids(known)}, got {number}")
     return number
 
 
@@ -221,10 +221,15 @@ def parse_attributes(texts: list[str], known: dict[int, str]) -> tuple[int, ...]
         RowError: Not whole numbers, or not in ``known`` (names by id).
     """
     numbers = tuple(parse_whole_number(text, "attribute", 0, LARGEST_ID) for text in texts)
+    check_attributes(numbers, known)
+    return numbers
+
+
+def check_attributes(numbers: Iterable[int], known: dict[int, str]) -> None:
+    """Check that attribute ids are ``known``, which is empty where any id is legal."""
     for number in numbers:
         if known and number not in known:
-            raise RowError(f"unknown attribute {number}; {describe_ids(known)} are legal")
-    return numbers
+            raise RowError(f"attribute must be {describe_ids(known)}, got {number}")
 
 
 def describe_ids(known: dict[int, str]) -> str:
@@ -256,7 +261,9 @@ class BadRowHandler:
 
     def __init__(self, *, source: Path, on_bad_rows: str, skipped_file: Path) -> None:
         if on_bad_rows not in ON_BAD_ROWS:
-            raise InputError(f"on_bad_rows={on_bad_rows!r}; {' or '.join(ON_BAD_ROWS)} is legal")
+            raise InputError(
+                f"on_bad_rows must be {' or '.join(ON_BAD_ROWS)}, got {on_bad_rows!r:.60}"
+            )
         self._source = source
         self._skip = on_bad_rows == "skip"
         self.skipped_file = skipped_file

@@ -35,7 +35,9 @@ def detect_format(path: str | Path) -> str:
     if path.is_dir():
         if (path / "store.json").is_file():
             return STORE
-        raise InputError(f"{path}: a folder, but no annotation store (it has no store.json)")
+        raise InputError(
+            f"annotations must be a file or a store, got a folder without store.json ({path})"
+        )
     refuse_special_file(path)
     try:
         with path.open("rb") as file:
@@ -91,7 +93,9 @@ def open_source(
     if kind == COCO:
         return open_coco(path, labels=labels, on_progress=on_progress)
     if kind == STORE:
-        raise InputError(f"{path}: an annotation store already; a CSV or COCO JSON is wanted")
+        raise InputError(
+            f"annotations must be a CSV or COCO JSON, got an annotation store ({path})"
+        )
     labels = labels or default_labels(kind)
     notes: list[str] = []
     return Source(

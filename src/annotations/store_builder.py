@@ -109,7 +109,9 @@ def build_store(
     if size_hw is not None and not callable(size_hw):
         size_hw = _check_size(size_hw)
     if directory.exists() and not (directory / "store.json").is_file():
-        raise InputError(f"{directory}: exists and is no annotation store, so it is not replaced")
+        raise InputError(
+            f"output must be a new folder or an annotation store to replace, got {directory}"
+        )
     label_descriptions = _label_file(source, label_descriptions)
     labels = None if label_descriptions is None else read_label_descriptions(label_descriptions)
     opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
@@ -308,7 +310,7 @@ def _label_file(source: Path, given: str | Path | None) -> Path | None:
 
 def _check_size(size_hw: Sequence[int]) -> tuple[int, int]:
     if len(size_hw) != 2 or any(type(edge) is not int or edge < 1 for edge in size_hw):
-        raise InputError(f"size_hw={list(size_hw)}; height and width in pixels are wanted")
+        raise InputError(f"size_hw must be height and width in pixels, got {list(size_hw)}")
     return size_hw[0], size_hw[1]
 
 

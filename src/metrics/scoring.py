@@ -352,8 +352,8 @@ def _check_categories(prediction: RasterObjects, labels: LabelDescriptions) -> N
     for image_id in prediction:
         if unknown := prediction.category_ids(image_id) - known.keys():
             raise InputError(
-                f"{prediction.store.directory}, image {image_id}: unknown category "
-                f"{min(unknown)}; {describe_ids(known)} are legal"
+                f"category must be {describe_ids(known)}, got {min(unknown)} "
+                f"({prediction.store.directory}, image {image_id})"
             )
 
 

@@ -74,6 +74,8 @@ class Bitmasks:
             ends = starts + batch.runs[:, 1]
         else:
             starts, ends = resized_intervals(batch, raster_hw)
+            filled = starts < ends  # an empty one may lie in the next mask's raster
+            starts, ends = starts[filled], ends[filled]
         return cls(_draw(starts, ends, len(batch), raster_px), raster_hw)
 
     def unpack(self) -> npt.NDArray[np.bool_]:

@@ -224,7 +224,8 @@ def resized_intervals(
 
     Returns:
         Starts and ends, shape (S,) int64, of ascending disjoint intervals; those of mask i, counted
-        from i * grid height * grid width, may touch.
+        from i * grid height * grid width, may touch or be empty; an empty one may lie past the
+        last column.
     """
     (height, width), (grid_height, grid_width) = masks.size_hw, grid_hw
     # Side by side the masks are one mask of an image N times as wide.
@@ -244,9 +245,7 @@ def resized_intervals(
         columns = 2 * grids + grid_width - 1 - columns
         order = columns.argsort()
         columns, tops = columns[order], tops[order]
-    starts, ends = _intervals(starts, ends, columns, tops, height, grid_height)
-    seen = starts < ends  # an empty one may lie past the last column, in the next mask's grid
-    return starts[seen], ends[seen]
+    return _intervals(starts, ends, columns, tops, height, grid_height)
 
 
 def _intervals(

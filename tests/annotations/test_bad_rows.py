@@ -56,18 +56,30 @@ BAD_ROWS = [
         "EncodedPixels: run 1 (start 0, length 2) must start at 1 or later",
     ),
     ("b.jpg,1 two,5,4,6", "b.jpg", "EncodedPixels: value 2 must be a whole number, got 'two'"),
-    ("b.jpg,1 2,5,4,46", "b.jpg", "unknown category 46; 0 to 45 are legal"),
-    ("b.jpg,1 2,5,4,shoe", "b.jpg", "category is 'shoe'; a whole number from 0 to 32767"),
-    ("b.jpg,1 2,5,4,-1", "b.jpg", "category is -1; it must be from 0 to 32767"),
-    ("b.jpg,1 2,5,4,6_92", "b.jpg", "unknown attribute 92; 0 to 91 are legal"),
-    ("b.jpg,1 2,5,4,6_", "b.jpg", "attribute is ''; a whole number from 0 to 32767"),
-    ("b.jpg,1 2,5,4,", "b.jpg", "the category is empty though EncodedPixels is not"),
-    ("b.jpg,1 2,0,4,6", "b.jpg", "Height is 0; it must be from 1 to 2147483647"),
-    ("b.jpg,1 2,5,-4,6", "b.jpg", "Width is -4; it must be from 1 to 2147483647"),
-    ("b.jpg,1 2,tall,4,6", "b.jpg", "Height is 'tall'; a whole number from 1 to 2147483647"),
-    ("b.jpg,1 2,5,4.5,6", "b.jpg", "Width is '4.5'; a whole number"),
-    ("b.jpg,1 2,,4,6", "b.jpg", "Height is ''; a whole number"),
-    ("b.jpg,1 2,99999,99999,6", "b.jpg", "Height 99999 times Width 99999 is over 2147483647"),
+    ("b.jpg,1 2,5,4,46", "b.jpg", "category must be 0 to 45, got 46"),
+    ("b.jpg,1 2,5,4,shoe", "b.jpg", "category must be a whole number from 0 to 32767, got 'shoe'"),
+    ("b.jpg,1 2,5,4,-1", "b.jpg", "category must be a whole number from 0 to 32767, got -1"),
+    ("b.jpg,1 2,5,4,6_92", "b.jpg", "attribute must be 0 to 91, got 92"),
+    ("b.jpg,1 2,5,4,6_", "b.jpg", "attribute must be a whole number from 0 to 32767, got ''"),
+    (
+        "b.jpg,1 2,5,4,",
+        "b.jpg",
+        "the category must be given where EncodedPixels is, got an empty one",
+    ),
+    ("b.jpg,1 2,0,4,6", "b.jpg", "Height must be a whole number from 1 to 2147483647, got 0"),
+    ("b.jpg,1 2,5,-4,6", "b.jpg", "Width must be a whole number from 1 to 2147483647, got -4"),
+    (
+        "b.jpg,1 2,tall,4,6",
+        "b.jpg",
+        "Height must be a whole number from 1 to 2147483647, got 'tall'",
+    ),
+    ("b.jpg,1 2,5,4.5,6", "b.jpg", "Width must be a whole number from 1 to 2147483647, got '4.5'"),
+    ("b.jpg,1 2,,4,6", "b.jpg", "Height must be a whole number from 1 to 2147483647, got ''"),
+    (
+        "b.jpg,1 2,99999,99999,6",
+        "b.jpg",
+        "Height times Width must be at most 2147483647 pixels, got 99999 x 99999",
+    ),
     ("../b.jpg,1 2,5,4,6", "../b.jpg", f"ImageId {INSIDE}, got '../b.jpg'"),
     ("x/../../b.jpg,1 2,5,4,6", "x/../../b.jpg", f"ImageId {INSIDE}, got 'x/../../b.jpg'"),
     ("x\\..\\..\\b,1 2,5,4,6", "x\\..\\..\\b", f"ImageId {INSIDE}, got "),
@@ -198,9 +210,9 @@ def test_missing_column(tmp_path, name):
     header = HEADER_2019.replace(name, "Other")
     source = write_lines(tmp_path / "rows.csv", header, *GOOD)
     expected = (
-        "rows.csv, row 1: the first line is"
+        "the first line must be the header of a CSV with the column ImageId"
         if name == "ImageId"
-        else f"rows.csv, row 1: the column {name} is missing; the columns ImageId, Enc"
+        else f"without {name} ({source}, row 1)"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
         build_store(source, tmp_path / "a.store", on_bad_rows="skip")
@@ -209,14 +221,17 @@ def test_missing_column(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"rows\.csv: the file is empty"),
-        (b"\n\r\n", r"rows\.csv: the file is empty"),
-        (HEADER_2019.encode(), r"rows\.csv: only a header, no rows"),
-        (HEADER_2020.encode() + b"\r\n\n", r"rows\.csv: only a header, no rows"),
-        (b"a" * 100_000, r"rows\.csv, row 1: longer than 65536 bytes"),
-        (b"%PDF-1.4 hello\n", r"rows\.csv, row 1: the first line is b'%PDF-1\.4 hello'; the head"),
+        (b"", r"annotations must be a CSV or COCO JSON, got an empty file \(.*rows\.csv\)"),
+        (b"\n\r\n", r"annotations must be a CSV or COCO JSON, got an empty file \(.*rows\.csv\)"),
+        (HEADER_2019.encode(), r"must hold at least one row, got only a header \(.*rows\.csv\)"),
+        (
+            HEADER_2020.encode() + b"\r\n\n",
+            r"must hold at least one row, got only a header \(.*rows\.csv\)",
+        ),
+        (b"a" * 100_000, r"at most 65536 bytes, got a longer one \(.*rows\.csv, row 1\)"),
+        (b"%PDF-1.4 hello\n", r"object, got b'%PDF-1\.4 hello' \(.*rows\.csv, row 1\)"),
         (b"\xff\xfeI\0m\0", r"rows\.csv: not UTF-8 text"),
-        (HEADER_2019.encode() + b",Width\n", r"row 1: the column Width occurs more than once"),
+        (HEADER_2019.encode() + b",Width\n", r"columns must be different, got Width twice or more"),
     ],
 )
 def test_files_that_hold_no_rows(tmp_path, content, message):
@@ -230,15 +245,20 @@ def test_files_that_hold_no_rows(tmp_path, content, message):
 def test_missing_file_and_folders(tmp_path):
     with pytest.raises(InputError, match=r"gone\.csv: cannot be read \(No such file"):
         build_store(tmp_path / "gone.csv", tmp_path / "a.store")
-    with pytest.raises(InputError, match=r"a folder, but no annotation store"):
+    with pytest.raises(InputError, match=r"must be a file or a store, got a folder without store"):
         build_store(tmp_path, tmp_path / "a.store")
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match=r"mine: exists and is no annotation store"):
+    with pytest.raises(
+        InputError,
+        match=r"output must be a new folder or an annotation store to replace, got .*mine",
+    ):
         build_store(source, tmp_path / "mine")
-    with pytest.raises(InputError, match=r"on_bad_rows='warn'; error or skip is legal"):
+    with pytest.raises(InputError, match=r"on_bad_rows must be error or skip, got 'warn'"):
         build_store(source, tmp_path / "a.store", on_bad_rows="warn")
     with pytest.raises(InputError, match=r"gone: no such image folder"):
         build_store(source, tmp_path / "a.store", images_directory=tmp_path / "gone")
-    with pytest.raises(InputError, match=r"size_hw=\[0, 4\]; height and width in pixels"):
+    with pytest.raises(
+        InputError, match=r"size_hw must be height and width in pixels, got \[0, 4\]"
+    ):
         build_store(source, tmp_path / "a.store", size_hw=(0, 4))

@@ -101,26 +101,26 @@ def test_order_of_members_does_not_matter(tmp_path, content):
 
 
 BAD_ANNOTATIONS = [
-    ({"segmentation": [[1, 2, 3, 4]]}, "segmentation: polygon 1 of 1 has 4 coordinates"),
-    ({"segmentation": [SQUARE, [1, 2, 3, 4, 5]]}, "segmentation: polygon 2 of 2 has 5 coord"),
+    ({"segmentation": [[1, 2, 3, 4]]}, "segmentation: polygon 1 of 1 must be x1, y1"),
+    ({"segmentation": [SQUARE, [1, 2, 3, 4, 5]]}, "segmentation: polygon 2 of 2 must be x1, y1"),
     ({"segmentation": [[1, 2, 3, "x", 5, 6]]}, "segmentation: polygon 1 of 1"),
     ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "segmentation: polygon 1 of 1"),
-    ({"segmentation": {"size": [20, 12], "counts": [240]}}, "segmentation: size is [20, 12]"),
+    ({"segmentation": {"size": [20, 12], "counts": [240]}}, "segmentation: size must be that"),
     ({"segmentation": {"size": [12, 20], "counts": [3, 4]}}, "segmentation: counts must sum"),
     ({"segmentation": {"size": [12, 20], "counts": [3, -4, 241]}}, "segmentation: count 2 of 3"),
     ({"segmentation": {"size": [12, 20], "counts": [3, "x"]}}, "segmentation: counts must be"),
     ({"segmentation": {"size": [12, 20], "counts": "ab~"}}, "segmentation: compressed counts:"),
     ({"segmentation": {"size": [12, 20], "counts": "T"}}, "segmentation: compressed counts must"),
-    ({"segmentation": {"size": [12, 20]}}, "segmentation: counts is None; a list or a text"),
-    ({"segmentation": None}, "segmentation: None is neither a list of polygons nor an object"),
-    ({"category_id": 5}, "unknown category 5; 0, 3 are legal"),
-    ({"category_id": "3"}, "unknown category '3'"),
-    ({"attribute_ids": [4, 5]}, "unknown attribute 5; 4, 9 are legal"),
-    ({"attribute_ids": ["4"]}, "attribute '4' is no whole number from 0 to 32767"),
-    ({"attribute_ids": 4}, "attribute_ids is 4; a list is wanted"),
-    ({"iscrowd": 2}, "iscrowd is 2; 0 or 1 is wanted"),
-    ({"image_id": 70}, "image_id 70 is not among the images that can be used"),
-    ({"image_id": None}, "image_id None is not among the images that can be used"),
+    ({"segmentation": {"size": [12, 20]}}, "segmentation: counts must be a list or a text"),
+    ({"segmentation": None}, "segmentation: must be a list of polygons, or an object"),
+    ({"category_id": 5}, "category must be 0, 3, got 5"),
+    ({"category_id": "3"}, "category must be 0, 3, got '3'"),
+    ({"attribute_ids": [4, 5]}, "attribute must be 4, 9, got 5"),
+    ({"attribute_ids": ["4"]}, "attribute must be a whole number from 0 to 32767, got '4'"),
+    ({"attribute_ids": 4}, "attribute_ids must be a list, got 4"),
+    ({"iscrowd": 2}, "iscrowd must be 0 or 1, got 2"),
+    ({"image_id": 70}, "image_id must be that of a usable image, got 70"),
+    ({"image_id": None}, "image_id must be that of a usable image, got None"),
 ]  # fmt: skip
 
 
@@ -146,13 +146,13 @@ def test_bad_annotation_is_named_and_costs_no_other(tmp_path, content, change, r
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"height": 0}, "height is 0; it must be from 1"),
-        ({"width": "x"}, "width is 'x'; a whole number"),
-        ({"width": None}, "width is 'None'; a whole number"),
+        ({"height": 0}, "height must be a whole number from 1 to 2147483647, got 0"),
+        ({"width": "x"}, "width must be a whole number from 1 to 2147483647, got 'x'"),
+        ({"width": None}, "width must be a whole number from 1 to 2147483647, got 'None'"),
         ({"file_name": "../c.jpg"}, "file_name must be a path relative to the image folder and"),
         ({"file_name": "/c.jpg"}, "file_name must be a path relative to the image folder and"),
-        ({"file_name": None}, "file_name is None; a text is wanted"),
-        ({"id": None}, "id is None; a whole number is wanted"),
+        ({"file_name": None}, "file_name must be a text, got None"),
+        ({"id": None}, "id must be a whole number, got None"),
     ],
 )
 def test_bad_image_is_named_and_costs_only_its_objects(tmp_path, content, change, reason):
@@ -167,11 +167,11 @@ def test_bad_image_is_named_and_costs_only_its_objects(tmp_path, content, change
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"categories": None}, r'coco\.json: no list "categories"'),
-        ({"images": None}, r'coco\.json: no list "images"'),
-        ({"annotations": None}, r'coco\.json: no list "annotations"'),
-        ({"annotations": {"a": 1}}, r'coco\.json: no list "annotations"'),
-        ({"categories": []}, r'coco\.json: the list "categories" is empty'),
+        ({"categories": None}, r"categories must be a list .*coco\.json"),
+        ({"images": None}, r"images must be a list .*coco\.json"),
+        ({"annotations": None}, r"annotations must be a list .*coco\.json"),
+        ({"annotations": {"a": 1}}, r"annotations must be a list .*coco\.json"),
+        ({"categories": []}, r"categories must hold at least one category"),
     ],
 )
 def test_missing_lists(tmp_path, content, change, message):
@@ -182,7 +182,7 @@ def test_missing_lists(tmp_path, content, change, message):
 def test_labels_may_come_from_elsewhere(tmp_path, content):
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({key: content.pop(key) for key in ("categories", "attributes")}))
-    with pytest.raises(InputError, match='no list "categories"'):
+    with pytest.raises(InputError, match="categories must be a list"):
         build(tmp_path, content)
     store, _ = build(tmp_path, content, label_descriptions=labels)
     assert store.category_ids == (0, 3)
@@ -190,7 +190,9 @@ def test_labels_may_come_from_elsewhere(tmp_path, content):
 
 def test_results_are_no_annotations(tmp_path):
     (tmp_path / "results.json").write_text('[{"image_id": 1}]')
-    with pytest.raises(InputError, match=r"not valid JSON at line 1, column 1: a JSON object"):
+    with pytest.raises(
+        InputError, match=r"not valid JSON at line 1, column 1: must be a JSON object"
+    ):
         build_store(tmp_path / "results.json", tmp_path / "a.store")
 
 

@@ -230,7 +230,9 @@ def test_a_size_of_the_mask_that_is_the_images_exchanged(tmp_path, images):
         source.write_text(json.dumps(content))
         store, _ = read(source, images, tmp_path / "a.store")
         assert worst_overlap(store, GARMENT) == 1
-        with pytest.raises(InputError, match=r"size is \[\d+, \d+\], that of the image is \["):
+        with pytest.raises(
+            InputError, match=r"size must be that of the image, \[\d+, \d+\], got \["
+        ):
             build_store(source, tmp_path / "b.store")
 
 

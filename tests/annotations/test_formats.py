@@ -145,7 +145,7 @@ def test_store_as_output_and_input(tmp_path, csv_2019):
     report = convert(tmp_path / "a.store", tmp_path / "back.csv")
     assert (report.input_format, report.read, report.objects) == ("store", None, 6)
     assert (tmp_path / "back.csv").read_bytes() == csv_2019.read_bytes()
-    with pytest.raises(InputError, match=r"a\.store: an annotation store already; copy the folder"):
+    with pytest.raises(InputError, match=r"got a store: copy the folder \(.*a\.store\)"):
         convert(tmp_path / "a.store", tmp_path / "b.store")
 
 
@@ -188,21 +188,28 @@ def test_crowds_survive_coco_and_are_counted_for_a_csv(tmp_path, csv_2019):
 
 
 def test_refused_outputs(tmp_path, csv_2019):
-    with pytest.raises(InputError, match=r"a_2019\.csv: is the input; another file is wanted"):
+    with pytest.raises(
+        InputError, match=r"output must be another file than the annotations, got .*a_2019\.csv"
+    ):
         convert(csv_2019, csv_2019)
-    with pytest.raises(InputError, match=r"output_format='yolo'; one of auto, imaterialist_2019, "):
+    with pytest.raises(
+        InputError, match=r"output_format must be one of auto, imaterialist_2019, .*, got 'yolo'"
+    ):
         convert(csv_2019, tmp_path / "o", output_format="yolo")
     with pytest.raises(InputError, match=r"a_2019\.csv: must be a directory, got a file"):
         convert(csv_2019, csv_2019 / "o.csv")
-    for name, ending in (("x.parquet", r"\.parquet"), ("x.xlsx", r"\.xlsx"), ("x", "no ending")):
+    for name, ending in (("x.parquet", r".*x\.parquet"), ("x.xlsx", r".*x\.xlsx"), ("x", ".*x")):
         message = rf"must end in \.csv .*, \.json .* or \.store, got {ending}; output_format=\.\.\."
         with pytest.raises(InputError, match=message):
             convert(csv_2019, tmp_path / name)
     convert(csv_2019, tmp_path / "x.parquet", output_format="coco")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=r"folder: is a folder; a file is wanted"):
+    with pytest.raises(InputError, match=r"output must be a file for .*, got the folder .*folder"):
         convert(csv_2019, tmp_path / "folder")
-    with pytest.raises(InputError, match=r"folder: exists and is no annotation store"):
+    with pytest.raises(
+        InputError,
+        match=r"output must be a new folder or an annotation store to replace, got .*folder",
+    ):
         convert(csv_2019, tmp_path / "folder", output_format="store")
 
 

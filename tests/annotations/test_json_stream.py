@@ -53,17 +53,17 @@ def test_any_object_in_any_chunks(tmp_path_factory, parts, items, chunk_bytes, i
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", r"line 1, column 1: a JSON object \{ \.\.\. \} is wanted at the top"),
-        ("{1: 2}", r"line 1, column 2: the name of a member in double quotes is wanted"),
-        ('{"a" 2}', r"line 1, column 6: a colon is wanted"),
-        ('{"a": 2 "b": 3}', r"line 1, column 9: a comma or the closing \} is wanted"),
+        ("[1]", r"line 1, column 1: must be a JSON object \{ \.\.\. \}"),
+        ("{1: 2}", r"line 1, column 2: a member must begin with its name"),
+        ('{"a" 2}', r"line 1, column 6: a colon must follow"),
+        ('{"a": 2 "b": 3}', r"line 1, column 9: a comma or the closing \} must follow"),
         ('{"a": 2}}', r"line 1, column 9: the file goes on after the closing \}"),
         ('{"a": 2', r"line 1, column 8: a comma or the closing \}"),
-        ('{"items": [1 2]}', r"line 1, column 14: a comma or the closing \] is wanted"),
+        ('{"items": [1 2]}', r"line 1, column 14: a comma or the closing \] must follow"),
         ('{"items": [1,\n 2,\n {"x": tru}]}', r"line 3, column 8: Expecting value"),
         ('{"items": [\n"open]}', r"line 2, column 1: Unterminated string"),
         ('{"items": [{"x": 1,}]}', r"line 1, column \d+: .*(property name|trailing comma)"),
-        ("", r"line 1, column 1: a JSON object"),
+        ("", r"line 1, column 1: must be a JSON object"),
         ('{"a": ' + "[" * 100_000, r"nested too deeply|Expecting value"),
     ],
 )

@@ -175,15 +175,27 @@ def test_a_square_polygon():
 @pytest.mark.parametrize(
     ("polygon", "message"),
     [
-        ([1, 2, 3], "polygon 2 of 2 has 3 coordinates"),
-        ([1, 2, 3, 4, 5, 6, 7], "polygon 2 of 2 has 7 coordinates"),
-        ([[1, 2, 3, 4, 5, 6]], "polygon 2 of 2 is not one list of coordinates: [[1, 2"),
-        ([1, 2, 3, 4, 5, float("nan")], "polygon 2 of 2: coordinate 6 is nan; legal are -100000"),
-        ([1, 2, 3, 4, 5, "x"], "polygon 2 of 2 holds a coordinate that is no number"),
-        ([1, 2, 3, 4, 5, None], "polygon 2 of 2: coordinate 6 is nan"),
-        ([1, 2, 1e12, 4, 5, 6], "polygon 2 of 2: coordinate 3 is 1e+12"),
-        ([1, 2, [3], 4, 5, 6], "polygon 2 of 2 holds a coordinate that is no number"),
-        (7, "polygon 2 of 2 is not one list of coordinates: 7"),
+        (
+            [1, 2, 3],
+            "polygon 2 of 2 must be x1, y1, x2, y2, ... of at least 3 points, got 3 coordinates",
+        ),
+        (
+            [1, 2, 3, 4, 5, 6, 7],
+            "polygon 2 of 2 must be x1, y1, x2, y2, ... of at least 3 points, got 7 coordinates",
+        ),
+        ([[1, 2, 3, 4, 5, 6]], "polygon 2 of 2 must be one list of coordinates, got [[1, 2"),
+        (
+            [1, 2, 3, 4, 5, float("nan")],
+            "polygon 2 of 2: coordinate 6 must be from -100000 to 100000, got nan",
+        ),
+        ([1, 2, 3, 4, 5, "x"], "polygon 2 of 2 must hold numbers, got [1, 2"),
+        ([1, 2, 3, 4, 5, None], "polygon 2 of 2: coordinate 6 must be"),
+        (
+            [1, 2, 1e12, 4, 5, 6],
+            "polygon 2 of 2: coordinate 3 must be from -100000 to 100000, got 1e+12",
+        ),
+        ([1, 2, [3], 4, 5, 6], "polygon 2 of 2 must hold numbers, got [1, 2"),
+        (7, "polygon 2 of 2 must be one list of coordinates, got 7"),
     ],
 )
 def test_bad_polygons_are_named(polygon, message):

@@ -91,11 +91,9 @@ def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Pa
     assert run(report, *arguments, *few).startswith("wrote report.html")
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n000.jpg,1 2,23\n")
     error = run(score, *arguments)
-    assert error.endswith(
-        "fillers.csv, row 2, image '000.jpg': unknown category 23; 1, 5, 9 are legal"
-    )
+    assert error.endswith("fillers.csv, row 2, image '000.jpg': category must be 1, 5, 9, got 23")
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n000.jpg,1 1,7\n")
-    assert run(score, *arguments).endswith("unknown category 7; 1, 5, 9 are legal")
+    assert run(score, *arguments).endswith("category must be 1, 5, 9, got 7")
 
 
 def test_a_store_with_other_categories_is_no_submission(
@@ -108,7 +106,7 @@ def test_a_store_with_other_categories_is_no_submission(
     (tmp_path / "other.json").write_text(json.dumps(content))
     build_store(tmp_path / "other.json", tmp_path / "other.store")
     error = run(score, "submission=other.store", f"annotations={truth}", "cache_dir=null")
-    assert re.search(r"other\.store, image \S+: unknown category 7; 1, 5, 9 are legal$", error)
+    assert re.search(r"category must be 1, 5, 9, got 7 \(.*other\.store, image \S+\)$", error)
 
 
 @pytest.mark.parametrize("averaging", BOTH)

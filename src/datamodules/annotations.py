@@ -214,7 +214,7 @@ def indices_wide_enough(
 
 def log_report(report: BuildReport) -> None:
     """Log the annotations' numbers, sizes that disagree with the images, rows left out."""
-    log.info("%s: %d objects on %d images", report.source, report.objects, report.images)
+    log.info("%s: %d instances on %d images", report.source, report.objects, report.images)
     if report.crowd_objects:
         log.info("%d of them are crowd regions (iscrowd)", report.crowd_objects)
     if report.empty_masks:

@@ -1,0 +1,1 @@
+"""LightningModules: one cascade, ensembles of them, and learning rate schedules."""

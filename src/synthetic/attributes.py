@@ -59,13 +59,13 @@ def describe(
     """Note the attributes of an object: length, opening, silhouette, fit, pattern, waistline.
 
     Args:
-        figure: whose garment it is.
-        index: object in the figure's drawing.
-        fabric: gives the pattern.
-        hem: height of the hem in torso space, None where length does not apply.
-        opening: attribute id of the kind of opening (10 to 18).
-        ease: room in the garment in head heights; gives the fit.
-        form: name of the silhouette; none is ``symmetrical``.
+        figure: Whose garment it is.
+        index: Object in the figure's drawing.
+        fabric: Gives the pattern.
+        hem: Height of the hem in torso space, None where length does not apply.
+        opening: Attribute id of the kind of opening (10 to 18).
+        ease: Room in the garment in head heights; gives the fit.
+        form: Name of the silhouette; none is ``symmetrical``.
     """
     silhouette, waist = _FORM.get(form, (20, 88))
     found = {opening, silhouette, waist, _PATTERN[fabric.pattern], 60}

@@ -1,4 +1,4 @@
-"""Where the figures stand: studio, street, room, park, brick wall, shop, runway, beach."""
+"""Backdrops: studio, street, room, park, brick wall, shop, runway, beach."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WALLS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class BackdropStyle:
-    """What is behind the figures."""
+    """Style of a backdrop."""
 
     place: str
     clutter: float
@@ -54,10 +54,10 @@ def paint_backdrop(
     """Paint a background.
 
     Args:
-        rng: source of randomness.
-        style: place, clutter and blur.
-        size_hw: size in px.
-        ground: height of the figures' feet as a share of the image's height (may exceed 1).
+        rng: Source of randomness.
+        style: Place, clutter and blur.
+        size_hw: Size in px.
+        ground: Height of the figures' feet as a share of the image's height (may exceed 1).
 
     Returns:
         Shape (H, W, 3), uint8 RGB.

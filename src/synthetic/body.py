@@ -55,7 +55,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a figure stands. Angles in radians, shifts in head heights."""
+    """Pose of a figure. Angles in radians, shifts in head heights."""
 
     arms: tuple[str, str] = ("down", "down")
     """Left and right of the image, names in ``ARM_POSES``."""
@@ -88,7 +88,7 @@ class Body:
         return float(np.interp(y, _LEVELS, self._half_widths))
 
     def leg_reach(self, y: float) -> float:
-        """How far the legs stand out from the middle at a height, whichever does farther."""
+        """Return how far the legs reach from the middle at a height, the farther one."""
         return max(float(np.interp(y, *edge)) for edge in self._leg_reach)
 
     def torso(self, points: PointList) -> Points:

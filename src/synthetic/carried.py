@@ -1,4 +1,4 @@
-"""What is carried, and what is tied around neck, wrist and hands."""
+"""Accessories that are carried, or tied around neck, wrist and hands."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Writes a train.csv alone, of any length, with sizes and run lengths like the real ones.
+"""Write a train.csv alone, of any length, with sizes and RLE like the real ones.
 
-No bitmap is made: outlines of visible objects, taken once from a few dozen drawn scenes, are scaled
-to image size and cut into runs column by column.
+No bitmap is made: outlines of visible instances, taken once from a few dozen drawn scenes, are
+scaled to image size and cut into runs column by column.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MOST_IMAGES = 20_000_000  # image numbers are spread over the ids so that ids a
 
 @dataclass(frozen=True, slots=True)
 class _Outlined:
-    """A visible object as the edges of its outlines (holes included), in px of its template."""
+    """Visible instance as the edges of its outlines (holes included), in px of its template."""
 
     kind: Kind
     attributes: tuple[int, ...]
@@ -64,19 +64,19 @@ def synthesize_csv(
     """Write ``train.csv`` and ``label_descriptions.json`` into a folder; there are no images.
 
     Args:
-        output: folder; new, empty, or of the same request.
-        rows: objects, at least 1; the last image may have fewer than it would.
-        seed: decides everything.
-        image_size: smallest and largest long edge in px.
-        attributes_share: share of the rows with attributes.
-        workers: processes.
-        on_progress: called with the number of rows written, and of all.
+        output: Folder; new, empty, or of the same request.
+        rows: Instances, at least 1; the last image may have fewer than it would.
+        seed: Decides everything.
+        image_size: Smallest and largest long edge in px.
+        attributes_share: Share of the rows with attributes.
+        workers: Processes.
+        on_progress: Called with the number of rows written, and of all.
 
     Returns:
         False if the file was there already.
 
     Raises:
-        InputError: a value is out of range, or the folder holds something else.
+        InputError: A value is out of range, or the folder holds something else.
     """
     request = CsvRequest(
         num_rows=rows, seed=seed, image_size=image_size, attributes_share=attributes_share
@@ -118,7 +118,7 @@ def _lines(task: tuple[CsvRequest, int]) -> list[bytes]:
         zoom = scale * rng.uniform(0.72, 1.0)
         x, y = rng.uniform(0, 1, 2) * (width, height) * (1 - zoom / scale)
         grow, move, order = (zoom, zoom, zoom, zoom), (x, y, x, y), (0, 1, 2, 3)
-        if rng.random() < 0.5:  # mirrored
+        if rng.random() < 0.5:  # flipped
             x = width - 1 - x
             grow, move, order = (-zoom, zoom, -zoom, zoom), (x, y, x, y), (2, 3, 0, 1)
         name = _image_id(request.seed, index)
@@ -182,9 +182,9 @@ def masks_of_edges(
     crossings of a column are rounded up alike for all.
 
     Args:
-        edges: of each object, shape (E, 4) as ``outline_edges`` gives them: px, pixel centres at
+        edges: Of each object, shape (E, 4) as ``outline_edges`` gives them: px, pixel centres at
             whole numbers.
-        sizes_hw: of the image of each object; what lies outside is cut off.
+        sizes_hw: Of the image of each object; what lies outside is cut off.
     """
     height, width = np.asarray(sizes_hw, dtype=np.int64).reshape(-1, 2).T
     owner = np.repeat(np.arange(len(edges)), [len(lines) for lines in edges])

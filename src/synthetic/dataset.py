@@ -42,7 +42,7 @@ def synthesize(
     workers: int = 1,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
-    """Draw a data set of dressed figures, with the truth about every garment and part.
+    """Draw a data set of dressed figures, with the ground truth of every garment and part.
 
     Writes ``train/``, ``test/``, ``train.csv``, ``test_truth.csv`` (the same columns),
     ``sample_submission.csv``, ``label_descriptions.json`` and ``synthesis.json`` (the request).
@@ -50,26 +50,26 @@ def synthesize(
     is in ``ImageRequest``. Interrupted, the same call resumes with what is missing.
 
     Args:
-        output: folder; new, empty, or of the same request.
-        num_train_images: at least 1.
-        num_test_images: at least 0.
-        seed: decides everything.
-        image_size: smallest and largest long edge in px.
+        output: Folder; new, empty, or of the same request.
+        num_train_images: At least 1.
+        num_test_images: At least 0.
+        seed: Decides everything.
+        image_size: Smallest and largest long edge in px.
         difficulty: 0 to 1.
         clutter: 0 to 1.
-        attributes_share: share of the rows with attributes.
-        grayscale_share: share of the images with one channel.
-        rotated_share: share of the images with an EXIF orientation.
-        num_transposed_images: training images with Height and Width exchanged.
-        categories: ids of what is worn and annotated.
-        workers: processes that draw.
-        on_progress: called with the number of images that are done, and of all.
+        attributes_share: Share of the rows with attributes.
+        grayscale_share: Share of the images with one channel.
+        rotated_share: Share of the images with an EXIF orientation.
+        num_transposed_images: Training images with Height and Width exchanged.
+        categories: Ids of what is worn and annotated.
+        workers: Processes that draw.
+        on_progress: Called with the number of images that are done, and of all.
 
     Returns:
         How many images were drawn now; 0 if everything was there.
 
     Raises:
-        InputError: a value is out of range, or the folder holds something else.
+        InputError: A value is out of range, or the folder holds something else.
     """
     request = DatasetRequest(
         num_train_images=num_train_images,

@@ -1,4 +1,4 @@
-"""What an image is made of before it has pixels: pieces of cloth and skin, parts, objects."""
+"""Vector form of an image: pieces of cloth and skin, parts, annotated instances."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Piece:
 
 @dataclass(slots=True)
 class SceneObject:
-    """One row of the annotation file to be."""
+    """Row of the annotation file to write."""
 
     kind: Kind
     attributes: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ Tile = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """What a garment is made of.
+    """Fabric of a garment.
 
     ``period`` is the size of one repeat of the pattern in head heights; ``seed`` places the motifs
     of patterns that have random ones; ``relief`` says how strongly folds and curvature show.
@@ -44,10 +44,10 @@ def texture(
     """The fabric seen through a window.
 
     Args:
-        fabric: what to lay.
-        size_hw: window in px.
-        origin_xy: window's top left corner relative to the fabric's anchor, in px.
-        px_per_unit: scale of the drawing.
+        fabric: What to lay.
+        size_hw: Window in px.
+        origin_xy: Window's top left corner relative to the fabric's anchor, in px.
+        px_per_unit: Scale of the drawing.
 
     Returns:
         Shape (H, W, 3), uint8 RGB.

@@ -1,4 +1,4 @@
-"""What all drawing functions of one figure share, and the choice of its fabrics."""
+"""State that the drawing functions of one figure share, and the choice of its fabrics."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _PERIODS = {
 
 @dataclass
 class Figure:
-    """One dressed person in the making."""
+    """Dressed person while it is drawn."""
 
     drawing: Drawing
     body: Body
@@ -86,7 +86,7 @@ class Figure:
         return bool(self.rng.random() < share)
 
     def pick(self, options: Sequence[str], weights: Sequence[float] | None = None) -> str:
-        """One of the options."""
+        """Choose one of the options."""
         if weights is None:
             return options[int(self.rng.integers(len(options)))]
         share = np.cumsum(np.asarray(weights, dtype=float))

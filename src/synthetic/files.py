@@ -25,7 +25,7 @@ def claim_output(output: str | Path, request: dict[str, Any]) -> Path:
     """Make a folder for a request, or resume in one that is of the same request.
 
     Raises:
-        InputError: the path is a file, or the folder holds something that was not asked for here.
+        InputError: The path is a file, or the folder holds something that was not asked for here.
     """
     folder = Path(output)
     if folder.exists() and not folder.is_dir():

@@ -71,7 +71,7 @@ def moved(points: PointList | Sequence[float], x: float, y: float) -> Points:
 
 
 def flip(points: PointList) -> Points:
-    """Mirror about x = 0, in reverse order so that paths still join end to start."""
+    """Flip about x = 0, in reverse order so that paths still join end to start."""
     return np.asarray(points, dtype=np.float64)[::-1] * (-1.0, 1.0)
 
 
@@ -143,7 +143,7 @@ class Limb:
         *,
         grow: float | tuple[float, float] = 0.0,
     ) -> Points:
-        """One edge (``side`` 1 or -1), from ``start`` to ``stop``.
+        """Return one edge (``side`` 1 or -1), from ``start`` to ``stop``.
 
         ``grow`` widens it (a pair: at start and stop, linear between).
         """

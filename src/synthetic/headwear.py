@@ -1,4 +1,4 @@
-"""What is worn on the head: glasses, hats, headbands and hair accessories."""
+"""Headwear: glasses, hats, headbands and hair accessories."""
 
 from __future__ import annotations
 

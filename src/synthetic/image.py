@@ -21,7 +21,7 @@ _PAINTED_LONG_EDGE = 2048  # larger images are enlarged from this: real ones are
 
 @dataclass(frozen=True, slots=True)
 class ImageObject:
-    """One annotated object."""
+    """Annotated instance."""
 
     kind: Kind
     attributes: tuple[int, ...]
@@ -30,7 +30,7 @@ class ImageObject:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image with the truth about it."""
+    """Image with its ground truth."""
 
     image: npt.NDArray[np.uint8]  # (H, W, 3) RGB
     objects: tuple[ImageObject, ...]
@@ -50,15 +50,15 @@ def draw_image(
     never_square: bool = False,
     categories: Collection[int] = tuple(Kind),
 ) -> Image:
-    """Draw one image with its objects.
+    """Draw one image with its instances.
 
     Args:
-        rng: source of randomness; the same state gives the same image.
-        long_edge: in px.
+        rng: Source of randomness; the same state gives the same image.
+        long_edge: In px.
         difficulty: 0 (usual colours, loud trims, calm poses, a figure that fills the frame) to 1.
         clutter: 0 (an empty, blurred place) to 1 (a crowded one).
-        never_square: give height and width different values.
-        categories: what is worn, and which objects count; a part that is not among them is drawn
+        never_square: Give height and width different values.
+        categories: What is worn, and which objects count; a part that is not among them is drawn
             all the same, as a piece of its garment.
     """
     size_hw = random_size(rng, long_edge, never_square)

@@ -1,4 +1,4 @@
-"""What stands in rooms, shops and halls."""
+"""Furniture of rooms, shops and halls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels show which object: occlusion, nesting and disjointness, exact to the pixel."""
+"""Masks of instances: occlusion, nesting and disjointness, exact to the pixel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Found:
 
 
 def visible_objects(scene: Scene) -> list[tuple[Kind, tuple[int, ...], Rle]]:
-    """Kind, attributes and visible pixels of every object of a scene.
+    """Return kind, attributes and visible pixels of every instance of a scene.
 
     Pieces hide what was drawn before them, whoever they belong to. A garment is all its pieces,
     sleeves and hood included. A part is what is visible of its outline on the piece it sits on, so

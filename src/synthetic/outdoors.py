@@ -1,4 +1,4 @@
-"""What stands in streets, in parks and on beaches."""
+"""Scenery of streets, parks and beaches."""
 
 from __future__ import annotations
 

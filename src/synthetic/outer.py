@@ -30,7 +30,7 @@ _BLAZER_NECK = Neck("blazer", 0.27, 1.30, "v")
 
 @dataclass(frozen=True, slots=True)
 class OuterStyle:
-    """What is decided about an outer garment before it is drawn."""
+    """Style of an outer garment, chosen before it is drawn."""
 
     kind: Kind
     front: str

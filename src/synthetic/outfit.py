@@ -1,4 +1,4 @@
-"""What a figure wears: which garments go together, and how often each occurs.
+"""Outfits: which garments go together, and how often each occurs.
 
 Shares come from the real data's instances for each category (``CATEGORY_INSTANCES``) over its
 images, divided by how often a figure offers the occasion (a belt needs a visible waist).
@@ -47,7 +47,7 @@ OCCASION: dict[Kind, float] = {
     Kind.SEQUIN: 0.9,
     Kind.TASSEL: 1.6,
 }
-"""How many objects of a kind an image would show if every figure that can wear it did; measured."""
+"""Mean instances of a kind in an image if every figure that can wear it did; measured."""
 
 _MOST: dict[Kind, int] = {
     Kind.APPLIQUE: 3,
@@ -66,7 +66,7 @@ def share(kind: Kind) -> float:
 
 
 def can_dress(worn: Collection[int]) -> bool:
-    """Whether categories hold a dress or jumpsuit, or an upper garment and one for the legs."""
+    """Return whether categories hold a one-piece, or an upper garment and one for the legs."""
     return any(kind in worn for kind in _ONE_PIECE) or all(
         any(kind in worn for kind in group) for group in (_INNER, _BOTTOMS)
     )
@@ -74,7 +74,7 @@ def can_dress(worn: Collection[int]) -> bool:
 
 @dataclass
 class Outfit:
-    """One figure's clothes, before they have a cut or a colour."""
+    """Clothes of one figure, before cut and colour."""
 
     framing: str
     """How much of the figure the image shows: ``full``, ``knee`` or ``hip``."""
@@ -95,9 +95,9 @@ def choose_outfit(
     """Draw an outfit.
 
     Args:
-        rng: source of randomness.
-        upright: whether the image is higher than wide; wide ones show less of the figure.
-        worn: categories that garments and accessories are chosen from; they ``can_dress``.
+        rng: Source of randomness.
+        upright: Whether the image is higher than wide; wide ones show less of the figure.
+        worn: Categories that garments and accessories are chosen from; they ``can_dress``.
     """
     weight = {kind: CATEGORY_INSTANCES[kind] / IMAGES * (kind in worn) for kind in Kind}
     one_piece = weight[Kind.DRESS] + weight[Kind.JUMPSUIT]

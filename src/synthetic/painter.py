@@ -45,8 +45,8 @@ class Canvas:
     """An image that pieces are painted on, one after the other.
 
     Args:
-        image: shape (H, W, 3), uint8 RGB; changed in place.
-        matrix: drawing units to pixels of the image.
+        image: Shape (H, W, 3), uint8 RGB; changed in place.
+        matrix: Drawing units to pixels of the image.
     """
 
     def __init__(self, image: npt.NDArray[np.uint8], matrix: Matrix) -> None:

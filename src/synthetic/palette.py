@@ -126,7 +126,7 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 def distance(one: Colour, other: Colour) -> float:
-    """How different two colours look: Euclidean, with brightness counted double."""
+    """Return how different two colours look: Euclidean, with brightness counted double."""
     step = [a - b for a, b in zip(one, other, strict=True)]
     return float(np.hypot(np.linalg.norm(step), 2 * (luminance(one) - luminance(other))))
 
@@ -137,10 +137,10 @@ def cloth_colour(
     """A colour for a garment, away from its neighbours'.
 
     Args:
-        rng: source of randomness.
-        kind: garment; its usual colours are in ``USUAL``.
+        rng: Source of randomness.
+        kind: Garment; its usual colours are in ``USUAL``.
         variety: 0 keeps to the usual colours, 1 takes any.
-        avoid: colours of what it lies against; of six tries the first that stands out is taken.
+        avoid: Colours of what it lies against; of six tries the first that stands out is taken.
     """
     best, best_gap = CLOTH["grey"], -1.0
     for _ in range(6):

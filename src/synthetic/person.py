@@ -133,7 +133,7 @@ def draw_hand(drawing: Drawing, body: Body, side: int, looks: Looks) -> None:
 
 
 def draw_back_hair(drawing: Drawing, body: Body, looks: Looks) -> None:
-    """What of the hair lies behind neck and shoulders."""
+    """Draw the hair behind neck and shoulders."""
     style = looks.hair_style
     shapes: dict[str, list[Points]] = {
         "bob": [_curtain(0.50, 1.12, 0.0)],

@@ -1,4 +1,4 @@
-"""One image as it lies on the disk: JPEG bytes with the habits of real ones, and its CSV rows."""
+"""Files of one image: JPEG bytes with the habits of real ones, and its CSV rows."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def draw_record(
     """Draw one image of a data set; it depends on seed, split and index and on nothing else.
 
     Args:
-        request: how images are drawn.
+        request: How images are drawn.
         split: ``train`` or ``test``.
-        index: number of the image in its split, from 0.
-        may_transpose: whether the set is large enough to have rows with exchanged sizes.
+        index: Number of the image in its split, from 0.
+        may_transpose: Whether the set is large enough to have rows with exchanged sizes.
     """
     rng = np.random.default_rng([request.seed, SPLITS.index(split), index])
     low, high = request.image_size

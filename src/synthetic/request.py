@@ -1,4 +1,4 @@
-"""What is asked for: how many images, how large, how hard; checked before anything is written."""
+"""Request for a data set: number, size and difficulty of images; checked before writing."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ FIRST_TRANSPOSED, TRANSPOSED_STEP = 7, 6
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """How images are drawn and filed.
+    """Options of drawing and storing images.
 
     Args:
-        seed: from which every image follows, each on its own: image 5 is the same in a set of 10
+        seed: From which every image follows, each on its own: image 5 is the same in a set of 10
             and in a set of 1,000.
-        image_size: smallest and largest long edge, in px.
+        image_size: Smallest and largest long edge, in px.
         difficulty: 0 to 1. At 0 garments keep to usual colours, trims stand out, poses are calm and
             figures fill the frame; at 1 any colour, own-cloth trims, lively poses, more distance.
         clutter: 0 (empty places, out of focus) to 1 (crowded ones).
-        attributes_share: of the rows, this share carries attributes.
-        grayscale_share: of the images, this share has one channel.
-        rotated_share: of the images, this share is stored turned, with an EXIF orientation.
-        num_transposed_images: how many training images have Height and Width exchanged in
+        attributes_share: Of the rows, this share carries attributes.
+        grayscale_share: Of the images, this share has one channel.
+        rotated_share: Of the images, this share is stored turned, with an EXIF orientation.
+        num_transposed_images: How many training images have Height and Width exchanged in
             train.csv; none where there are fewer than ten images for each.
-        categories: ids of what the figures wear and the rows tell of; parts that are not among them
+        categories: Ids of what the figures wear and the rows tell of; parts that are not among them
             are drawn as pieces of their garments.
     """
 
@@ -71,7 +71,7 @@ class ImageRequest:
             )
 
     def is_transposed(self, index: int) -> bool:
-        """Whether the training image ``index`` is one whose rows may be given the wrong size."""
+        """Return whether the rows of the training image ``index`` may have the wrong size."""
         number, rest = divmod(index - FIRST_TRANSPOSED, TRANSPOSED_STEP)
         return rest == 0 and 0 <= number < self.num_transposed_images
 
@@ -90,7 +90,7 @@ class DatasetRequest:
 
     @property
     def has_transposed(self) -> bool:
-        """Whether there are enough training images for some to have a wrong size."""
+        """Return whether there are enough training images for some to have a wrong size."""
         wanted = self.images.num_transposed_images
         return self.num_train_images >= IMAGES_FOR_EACH_TRANSPOSED * wanted
 
@@ -114,10 +114,10 @@ class CsvRequest:
     """A train.csv alone, of any length, with rows as long as the real ones.
 
     Args:
-        num_rows: objects to write.
-        seed: from which every image follows.
-        image_size: smallest and largest long edge, in px.
-        attributes_share: of the rows, this share carries attributes.
+        num_rows: Objects to write.
+        seed: From which every image follows.
+        image_size: Smallest and largest long edge, in px.
+        attributes_share: Of the rows, this share carries attributes.
     """
 
     num_rows: int

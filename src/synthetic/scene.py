@@ -1,4 +1,4 @@
-"""One image before it has pixels: its size, who is on it, how they are framed."""
+"""Scene of one image: its size, its figures, their framing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ASPECTS = ((2, 3, 0.46), (3, 4, 0.24), (4, 5, 0.10), (9, 16, 0.06), (1, 1, 0.06
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is on an image."""
+    """Content of an image."""
 
     size_hw: tuple[int, int]
     figures: tuple[Figure, ...]
@@ -76,7 +76,7 @@ def _place(
     wide: float,
     difficulty: float,
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Where a figure stands in the frame: the matrix, and the height of its feet."""
+    """Return a figure's place in the frame: the matrix, and the height of its feet."""
     kinds = {entry.kind for entry in figure.drawing.objects}
     heads = figure.body.shape.heads
     top = -1.05 if Kind.UMBRELLA in kinds else -0.34 if Kind.HAT in kinds else -0.14

@@ -32,7 +32,7 @@ class Stage:
         self.aspect = image.shape[1] / image.shape[0]
 
     def count(self, most: int) -> int:
-        """How many things to put, up to ``most``, by the clutter."""
+        """Return how many things to place, up to ``most``, by the clutter."""
         return round(self.clutter * most * float(self.rng.uniform(0.5, 1.2)))
 
     def anywhere(self) -> float:

@@ -61,7 +61,7 @@ NECKS: dict[str, Neck] = {
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How an upper garment, dress or coat is cut."""
+    """Cut of an upper garment, dress or coat."""
 
     neck: Neck
     hem: float

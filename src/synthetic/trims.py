@@ -88,7 +88,7 @@ def add_coat_collar(figure: Figure, garment: int, fabric: Fabric) -> None:
 def add_sleeve(
     figure: Figure, side: int, kind: str, garment: int, fabric: Fabric, ease: float = 0.05
 ) -> Piece:
-    """One sleeve over an arm."""
+    """Draw one sleeve over an arm."""
     arm = figure.body.arms[side]
     stop = SLEEVE_STOPS[kind]
     if kind == "puff":

@@ -18,8 +18,8 @@ def draw_figure(rng: np.random.Generator, outfit: Outfit, difficulty: float) -> 
     """Dress and pose one figure.
 
     Args:
-        rng: source of randomness.
-        outfit: what it wears.
+        rng: Source of randomness.
+        outfit: What it wears.
         difficulty: 0 to 1, see ``image.draw_image``.
     """
     extras = outfit.extras

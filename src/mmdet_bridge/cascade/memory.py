@@ -21,7 +21,7 @@ Part = TypeVar("Part")
 
 
 class FeatureStorage(IntEnum):
-    """Where features are kept, fastest first; the last takes no memory."""
+    """Storage of features, fastest first; the last takes no memory."""
 
     DEVICE = 0
     HALF = 1

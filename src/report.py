@@ -20,7 +20,7 @@ from src.cli.scores import (
 )
 from src.console import PlainConsole, say
 from src.errors import InputError
-from src.io import check_writable
+from src.io import check_writable, write_text
 from src.metrics.competition import ImageObjects
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
@@ -29,7 +29,7 @@ from src.postprocess.category_names import named_settings, names_for, plain_sett
 from src.postprocess.settings import SEARCHED_KEY
 from src.predictions.store import PredictionStore
 from src.reporting.examples import choose_examples, load_examples, write_drawings
-from src.reporting.page import Report, render_sweep, write_page, write_report
+from src.reporting.page import Report, render_sweep, write_report
 from src.reporting.stored_predictions import StoredObjects
 from src.tuning.in_sample import find_in_sample, read_beside
 from src.tuning.session import compare_categories
@@ -167,7 +167,7 @@ def report_sweep(config: DictConfig) -> None:
             raise InputError(f"sweep={config.sweep_dir} {key}={config[key]}: give one of the two")
     results = read_results(config.sweep_dir)
     page = render_sweep(results, title=config.title, directory=config.sweep_dir)
-    write_page(page, config.output)
+    write_text(config.output, page)
     best = results.rows[0]
     print(
         f"wrote {config.output}: best of {len(results.rows)} jobs {score_in_words(best)}, "

@@ -48,22 +48,20 @@ def threshold_curve(
     """
     x = _Axis(thresholds[0], thresholds[-1], _LEFT + 10, WIDTH - _RIGHT - 10)
     y = _Axis(0, 1, HEIGHT - _BOTTOM, _TOP)
-    upper = [f"{x(t)},{y(band[1])}" for t, band in zip(thresholds, bands, strict=True)]
-    lower = [f"{x(t)},{y(band[0])}" for t, band in zip(thresholds, bands, strict=True)]
-    points = [f"{x(t)},{y(value)}" for t, value in zip(thresholds, per_threshold, strict=True)]
     parts = _grid(y, _SHARES)
     parts += [_text(x(t), HEIGHT - _BOTTOM + 18, f"{t:.2f}", "middle") for t in thresholds]
-    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, "IoU threshold", "middle", "name"))
-    parts.append(
-        Markup('<polygon class="band" points="{}"/>').format(" ".join(upper + lower[::-1]))
+    parts.append(_name("IoU threshold"))
+    lower, line, upper = (
+        [f"{x(t)},{y(value)}" for t, value in zip(thresholds, values, strict=True)]
+        for values in (bands[:, 0], per_threshold, bands[:, 1])
     )
-    parts.append(Markup('<polyline class="line" points="{}"/>').format(" ".join(points)))
-    for t, value, band in zip(thresholds, per_threshold, bands, strict=True):
-        parts.append(
-            Markup('<circle class="dot" cx="{}" cy="{}" r="3.4"><title>{}</title></circle>').format(
-                x(t), y(value), f"IoU > {t:.2f}: {value:.4f} ({band[0]:.4f} to {band[1]:.4f})"
-            )
-        )
+    band = " ".join(upper + lower[::-1])
+    parts.append(Markup('<polygon class="band" points="{}"/>').format(band))
+    parts.append(Markup('<polyline class="line" points="{}"/>').format(" ".join(line)))
+    dot = Markup('<circle class="dot" cx="{}" cy="{}" r="3.4"><title>{}</title></circle>')
+    for t, value, (low, high) in zip(thresholds, per_threshold, bands, strict=True):
+        title = f"IoU > {t:.2f}: {value:.4f} ({low:.4f} to {high:.4f})"
+        parts.append(dot.format(x(t), y(value), title))
     # The curve never rises, so above its first point and below its last one there is room.
     first, last = y(per_threshold[0]), y(per_threshold[-1])
     first += 22 if first < _TOP + 20 else -12
@@ -74,33 +72,21 @@ def threshold_curve(
 
 
 def score_histogram(per_image: npt.NDArray[np.float64], bins: int = 20) -> Markup:
-    """Draw how many images have which score.
-
-    Args:
-        per_image: (M,) scores in [0, 1].
-        bins: of equal width; the last one includes 1.
-    """
+    """Draw how many images have which score, (M,) in [0, 1]; the last bin includes 1."""
     counts, edges = np.histogram(per_image, bins=bins, range=(0.0, 1.0))
     step = _tick_step(int(counts.max()))
     top = step * int(np.ceil(counts.max() / step))
     x = _Axis(0, 1, _LEFT, WIDTH - _RIGHT)
     y = _Axis(0, top, HEIGHT - _BOTTOM, _TOP)
     parts = _grid(y, range(0, top + 1, step))
-    for tick in range(0, top + 1, step):
-        parts += [
-            _line("grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick))),
-            _text(_LEFT - 8, y(tick) + 4, str(tick), "end"),
-        ]
-    parts += [_text(x(tick), HEIGHT - _BOTTOM + 18, f"{tick:g}", "middle") for tick in _SHARES]
-    parts.append(
-        _text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, "score of an image", "middle", "name")
-    )
+    parts += [_text(x(tick), HEIGHT - _BOTTOM + 18, str(tick), "middle") for tick in _SHARES]
+    parts.append(_name("score of an image"))
     for count, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
         if count:
             box = (x(low) + 1, y(count), round(x(high) - x(low) - 2, 2), round(y(0) - y(count), 2))
             parts.append(_rect("bar", box, f"{low:.2f} to {high:.2f}: {count} images"))
     mean = float(per_image.mean())
-    parts.append(_line("mark", (x(mean), _TOP - 4), (x(mean), HEIGHT - _BOTTOM)))
+    parts.append(_line("mark", (x(mean), x(mean)), (_TOP - 4, HEIGHT - _BOTTOM)))
     anchor, offset = ("start", 6) if mean < 0.7 else ("end", -6)
     parts.append(_text(x(mean) + offset, _TOP + 6, f"mean {mean:.3f}", anchor, "value"))
     return _svg(parts, f"Images by score, mean {mean:.3f}")
@@ -121,9 +107,14 @@ def interval_bar(low: float, estimate: float, high: float) -> Markup:
 def _grid(y: _Axis, ticks: Iterable[float]) -> list[Markup]:
     parts: list[Markup] = []
     for tick in ticks:
-        parts.append(_line("grid", (_LEFT, y(tick)), (WIDTH - _RIGHT, y(tick))))
-        parts.append(_text(_LEFT - 8, y(tick) + 4, f"{tick:g}", "end"))
+        parts.append(_line("grid", (_LEFT, WIDTH - _RIGHT), (y(tick), y(tick))))
+        parts.append(_text(_LEFT - 8, y(tick) + 4, str(tick), "end"))
     return parts
+
+
+def _name(text: str) -> Markup:
+    """Return the name of the horizontal axis."""
+    return _text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, text, "middle", "name")
 
 
 def _tick_step(largest: int) -> int:
@@ -146,26 +137,17 @@ class HeatMap:
 
 
 def best_scores(rows: Sequence[Mapping[str, Any]], x_key: str, y_key: str | None) -> HeatMap:
-    """Return the best score of the jobs at each pair of values.
-
-    Args:
-        rows: Jobs with their overrides and ``competition_map``.
-        x_key: An override.
-        y_key: Another one; None where there is no other.
-    """
-    x_values = _ordered([row[x_key] for row in rows])
-    y_values = [None] if y_key is None else _ordered([row[y_key] for row in rows])
+    """Return the best ``competition_map`` of the jobs at each pair of two overrides' values."""
+    x_values, y_values = (
+        tuple(map(_shown, _ordered([None if key is None else row[key] for row in rows])))
+        for key in (x_key, y_key)
+    )
     best: dict[tuple[str, str], float] = {}
     for row in rows:
         cell = _shown(row[x_key]), _shown(None if y_key is None else row[y_key])
         best[cell] = max(best.get(cell, 0.0), row["competition_map"])
-    return HeatMap(
-        x_key=x_key,
-        y_key=y_key,
-        x_values=tuple(map(_shown, x_values)),
-        y_values=tuple(map(_shown, y_values)),
-        scores=tuple(tuple(best.get((_shown(x), _shown(y))) for x in x_values) for y in y_values),
-    )
+    scores = tuple(tuple(best.get((x, y)) for x in x_values) for y in y_values)
+    return HeatMap(x_key, y_key, x_values, y_values, scores)
 
 
 def heat_map(data: HeatMap) -> Markup:
@@ -186,36 +168,33 @@ def heat_map(data: HeatMap) -> Markup:
             x = left + _CELL_WIDTH * column
             place = (round(x + 1, 2), y + 1, _CELL_WIDTH - 2, _CELL_HEIGHT - 2)
             if score is None:
-                parts.append(_rect("empty", place, "no job", radius=3))
+                parts.append(_rect("empty", place, "no job", 3))
                 continue
             share = 1.0 if high == low else (score - low) / (high - low)
             at = f"{data.x_key}={data.x_values[column]}"
             at += f", {data.y_key}={data.y_values[row]}" if data.y_key else ""
             opacity = round(_PALEST + (1 - _PALEST) * share, 3)
-            parts.append(_rect("cell", place, f"{at}: {score:.5f}", radius=3, opacity=opacity))
+            parts.append(_rect("cell", place, f"{at}: {score:.5f}", 3, opacity))
             parts.append(_text(x + _CELL_WIDTH / 2, y + 22, f"{score:.4f}", "middle", "value"))
             if score == high and not frame:
-                frame = _rect("best", place, f"best: {at}", radius=3)
+                frame = _rect("best", place, f"best: {at}", 3)
     parts.append(frame)
     for column, value in enumerate(data.x_values):
         parts.append(_text(left + _CELL_WIDTH * (column + 0.5), bottom + 16, value, "middle"))
     parts.append(_text((left + width) / 2, bottom + 36, data.x_key, "middle", "name"))
     label = f"Best score by {data.x_key}" + (f" and {data.y_key}" if data.y_key else "")
-    return _svg(parts, label, (round(width, 1), height), max_width_px=round(1.6 * width))
+    style = Markup(' style="max-width: {}px"').format(round(1.6 * width))
+    return _svg(parts, label, (round(width, 1), height), style)
 
 
 def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw what fixing each type of error would gain, with its interval.
-
-    Args:
-        rows: Rows of ``error_section``: kind, count, gain, low and high.
-    """
+    """Draw what fixing each type of error would gain, from the rows of ``error_section``."""
     top = max(0.01, *(row["high"] for row in rows))
     x = _Axis(0, top, _GAIN_LEFT, WIDTH - _GAIN_RIGHT)
     bottom = _GAIN_TOP + _GAIN_ROW * len(rows)
     parts: list[Markup] = []
     for tick in _ticks(top):
-        parts.append(_line("grid", (x(tick), _GAIN_TOP), (x(tick), bottom)))
+        parts.append(_line("grid", (x(tick), x(tick)), (_GAIN_TOP, bottom)))
         parts.append(_text(x(tick), bottom + 18, f"{tick:g}", "middle"))
     for number, row in enumerate(rows):
         y = _GAIN_TOP + _GAIN_ROW * number
@@ -224,7 +203,7 @@ def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
         place = (_GAIN_LEFT, y + 6, round(gain - _GAIN_LEFT, 2), _GAIN_ROW - 12)
         title = f"{row['kind']}: {row['gain']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
         parts.append(_rect("bar part" if row["is_band"] else "bar", place, title))
-        parts.append(_line("whisker", (low, y + _GAIN_ROW / 2), (high, y + _GAIN_ROW / 2)))
+        parts.append(_line("whisker", (low, high), (y + _GAIN_ROW / 2, y + _GAIN_ROW / 2)))
         parts.append(_text(high + 6, y + 19, f"{row['gain']:.3f}", "start", "value"))
     middle = (_GAIN_LEFT + WIDTH - _GAIN_RIGHT) / 2
     parts.append(_text(middle, bottom + 36, "gain", "middle", "name"))
@@ -240,17 +219,15 @@ def _ticks(top: float) -> list[float]:
 
 def _ordered(values: Sequence[Any]) -> list[Any]:
     """Return each value once: null, then numbers ascending, then texts and lists."""
-    once = list({json.dumps(value): value for value in values}.values())
-    return sorted(
-        once,
-        key=lambda value: (
-            (0, 0.0, "")
-            if value is None
-            else (1, float(value), "")
-            if isinstance(value, int | float) and not isinstance(value, bool)
-            else (2, 0.0, json.dumps(value))
-        ),
-    )
+
+    def rank(value: Any) -> tuple[int, float, str]:
+        if value is None:
+            return 0, 0.0, ""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return 1, float(value), ""
+        return 2, 0.0, json.dumps(value)
+
+    return sorted({json.dumps(value): value for value in values}.values(), key=rank)
 
 
 def _shown(value: Any) -> str:
@@ -259,22 +236,15 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
-def _line(kind: str, start: tuple[float, float], end: tuple[float, float]) -> Markup:
-    return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-        kind, start[0], end[0], start[1], end[1]
-    )
+def _line(kind: str, xs: tuple[float, float], ys: tuple[float, float]) -> Markup:
+    return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(kind, *xs, *ys)
 
 
 def _rect(
-    kind: str,
-    place: tuple[float, ...],
-    title: str,
-    *,
-    radius: float = 1.5,
-    opacity: float | None = None,
+    kind: str, place: tuple[float, ...], title: str, radius: float = 1.5, opacity: float = -1
 ) -> Markup:
-    """Return a rectangle at ``place``: x, y, width and height in px."""
-    shade = "" if opacity is None else Markup(' fill-opacity="{}"').format(opacity)
+    """Return a rectangle at ``place``: x, y, width and height in px; opacity -1: the style's."""
+    shade = "" if opacity < 0 else Markup(' fill-opacity="{}"').format(opacity)
     return Markup(
         '<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="{}"{}><title>{}</title></rect>'
     ).format(kind, *place, radius, shade, title)
@@ -290,10 +260,8 @@ def _svg(
     parts: Sequence[Markup],
     label: str,
     size_wh: tuple[float, float] = (WIDTH, HEIGHT),
-    *,
-    max_width_px: float | None = None,
+    style: str = "",
 ) -> Markup:
-    style = "" if max_width_px is None else Markup(' style="max-width: {}px"').format(max_width_px)
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}"{} role="img" aria-label="{}">{}</svg>'
     ).format(*size_wh, style, label, Markup("").join(parts))

@@ -35,11 +35,7 @@ _GOLDEN_TURN = 0.61803398875  # successive hues never come close to an earlier o
 
 def class_colours(class_keys: Iterable[Key]) -> dict[Key, Rgb]:
     """Give each class of an image its own colour, 0-255 RGB, in the order of first appearance."""
-    colours: dict[Key, Rgb] = {}
-    for key in class_keys:
-        if key not in colours:
-            colours[key] = _colour(len(colours))
-    return colours
+    return {key: _colour(number) for number, key in enumerate(dict.fromkeys(class_keys))}
 
 
 def _colour(index: int) -> Rgb:
@@ -136,12 +132,12 @@ def draw_side_by_side(
     *,
     edge_px: int = 640,
 ) -> RgbImage:
-    """Draw image, truth and prediction in a row, as for a file or a logger.
+    """Draw image, ground truth and detections in a row, as for a file or a logger.
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB, of any size.
-        truth: true objects.
-        prediction: predicted objects.
+        truth: Ground-truth instances.
+        prediction: Detections.
         edge_px: longer edge of each of the three images.
 
     Returns:

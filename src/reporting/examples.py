@@ -20,7 +20,6 @@ from src.io import write_bytes
 from src.metrics.competition import (
     ClassKey,
     CompetitionScore,
-    ImageMatches,
     ImageObjects,
     match_objects,
     split_key,
@@ -43,7 +42,7 @@ class ClassInImage:
 
 @dataclass(frozen=True, slots=True)
 class DrawnComparison:
-    """One image's truth and prediction, ready to be drawn."""
+    """Ground truth and detections of one image, ready to be drawn."""
 
     truth: tuple[DrawnObject, ...]
     prediction: tuple[DrawnObject, ...]
@@ -72,43 +71,30 @@ def compare_objects(
 ) -> DrawnComparison:
     """Match the objects of one image and give each its label, colour and outline.
 
-    A class has the same colour on both sides. A predicted object's label ends with the IoU of its
-    match; objects without a match get a dashed outline.
-
-    Args:
-        truth: true objects.
-        prediction: predicted objects.
-        category_names: name of each category id.
+    A class has the same colour on both sides. A detection's label ends with the IoU of its match;
+    objects without a match get a dashed outline.
     """
     matches = match_objects(truth, prediction)
     colours = class_colours(matches.class_keys)
     names = {key: short_name(category_names[split_key(key)[0]]) for key in matches.class_keys}
-    values = matches.class_values().mean(axis=1).tolist()
-    counts = zip(
-        matches.class_keys,
-        matches.truth_objects().tolist(),
-        matches.predicted_objects().tolist(),
-        values,
-        strict=True,
-    )
+    counts = (matches.truth_objects(), matches.predicted_objects())
+    columns = (*counts, matches.class_values().mean(axis=1))
     return DrawnComparison(
         truth=_drawn(truth, matches.truth_iou, colours, names, show_iou=False),
         prediction=_drawn(prediction, matches.prediction_iou, colours, names, show_iou=True),
         classes=tuple(
             ClassInImage(names[key], split_key(key)[1], colours[key], true, predicted, value)
-            for key, true, predicted, value in counts
+            for key, true, predicted, value in zip(
+                matches.class_keys, *(column.tolist() for column in columns), strict=True
+            )
         ),
-        matched=_pairs(matches),
+        matched=int(np.count_nonzero(matches.truth_iou)),
     )
 
 
 def short_name(name: str) -> str:
     """Return what fits on a drawing: ``headband`` of ``headband, head covering``."""
     return name.split(",")[0]
-
-
-def _pairs(matches: ImageMatches) -> int:
-    return int(np.count_nonzero(matches.truth_iou))
 
 
 def _drawn(
@@ -179,7 +165,7 @@ def load_examples(
 
 
 def write_drawings(examples: Sequence[Example], directory: str | Path) -> list[Path]:
-    """Write image, truth and prediction of each image side by side as a JPEG.
+    """Write image, ground truth and detections of each image side by side as a JPEG.
 
     Files are named by score, ``0.1234_IMAGE.jpg``, so a sorted folder starts with the worst; in an
     image id with folders ``/`` becomes ``_``.

@@ -35,13 +35,7 @@ SHOWN_CLASSES = 20
 def error_section(
     errors: ErrorReport, interval: Interval, labels: LabelDescriptions
 ) -> dict[str, Any]:
-    """Return the values of the template's section on errors.
-
-    Args:
-        errors: of the images.
-        interval: of their score; gains get one of the same coverage.
-        labels: names of the classes.
-    """
+    """Return the values of the template's section on errors; gains get intervals as the score."""
     kinds = [*KINDS[: -len(BANDS)], POOR_MASK, *BANDS]
     bands = bootstrap_bands(
         np.stack([errors.gains[kind] for kind in kinds], axis=1),
@@ -61,15 +55,13 @@ def error_section(
     ]
     by_class = sorted(errors.by_class.items(), key=lambda item: -sum(item[1].values()))
     names = labels.category_names
+    shown = [(*split_key(key), gains) for key, gains in by_class[:SHOWN_CLASSES]]
     return {
         "rows": rows,
         "chart": gain_chart(rows),
         "groups": GROUPS,
         "by_class": _gain_rows(
-            [
-                (f"{split_key(key)[0]}", names[split_key(key)[0]], split_key(key)[1], gains)
-                for key, gains in by_class[:SHOWN_CLASSES]
-            ]
+            [(str(number), names[number], attributes, gains) for number, attributes, gains in shown]
         ),
         "more_classes": max(0, len(by_class) - SHOWN_CLASSES),
         "by_size": _gain_rows([("", name, (), errors.by_size[name]) for name, _ in SIZES]),
@@ -136,7 +128,10 @@ def render(report: Report) -> str:
         histogram=score_histogram(score.per_image),
         errors=error_section(report.errors, interval, report.labels),
         classes=_class_rows(report),
-        totals=_totals(score),
+        totals={
+            "truth": sum(result.truth_objects for result in score.classes.values()),
+            "predicted": sum(result.predicted_objects for result in score.classes.values()),
+        },
         example_groups=[
             ("Worst images", "lowest score first", [_card(example) for example in report.worst]),
             ("Best images", "highest score first", [_card(example) for example in report.best]),
@@ -156,14 +151,9 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def write_page(html: str, path: str | Path) -> None:
-    """Write a page whole or not at all."""
-    write_text(path, html)
-
-
 def write_report(report: Report, path: str | Path) -> None:
     """Write the page whole or not at all."""
-    write_page(render(report), path)
+    write_text(path, render(report))
 
 
 def _class_rows(report: Report) -> list[dict[str, Any]]:
@@ -185,20 +175,16 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["truth"])
 
 
-def _totals(score: CompetitionScore) -> dict[str, int]:
-    return {
-        "truth": sum(result.truth_objects for result in score.classes.values()),
-        "predicted": sum(result.predicted_objects for result in score.classes.values()),
-    }
-
-
 def _card(example: Example) -> dict[str, Any]:
     drawn = example.drawn
     images = [
         ("image" if example.image_problem is None else "no image", example.image),
-        (_count(len(drawn.truth), "true object"), draw_objects(example.image, drawn.truth)),
         (
-            f"{_count(len(drawn.prediction), 'predicted object')}, {drawn.matched} matched",
+            _count(len(drawn.truth), "ground-truth instance"),
+            draw_objects(example.image, drawn.truth),
+        ),
+        (
+            f"{_count(len(drawn.prediction), 'detection')}, {drawn.matched} matched",
             draw_objects(example.image, drawn.prediction),
         ),
     ]
@@ -236,7 +222,7 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
     Args:
         results: Jobs of a sweep.
         title: The heading.
-        directory: Where the sweep lies, as the reader should see it.
+        directory: The sweep's folder, as the reader should see it.
 
     Raises:
         InputError: no job has a score.
@@ -249,6 +235,7 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
         )
     scored = SweepResults(results.overrides, tuple(rows))
     best, swept = rows[0], scored.swept
+    has_interval = _has_interval(best)
     pairs: list[tuple[str, str | None]] = list(combinations(swept, 2))
     if len(swept) == 1:
         pairs = [(swept[0], None)]
@@ -257,30 +244,21 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
     return template("sweep.html").render(
         title=title,
         best=best,
-        has_interval=_has_interval(best),
-        interval_bar=(
-            interval_bar(best["low"], best["competition_map"], best["high"])
-            if _has_interval(best)
-            else ""
-        ),
+        has_interval=has_interval,
+        interval_bar=has_interval
+        and interval_bar(best["low"], best["competition_map"], best["high"]),
         settings=[(_short(key), best[key]) for key in (*swept, *fixed)],
         directory=directory,
         tables=", ".join(TABLE_NAMES),
         jobs=len(results.rows),
         unscored=len(results.rows) - len(rows),
-        not_worse=(
-            sum(row["competition_map"] >= best["low"] for row in rows[1:])
-            if _has_interval(best)
-            else None
-        ),
+        not_worse=has_interval and sum(row["competition_map"] >= best["low"] for row in rows[1:]),
         columns=[_short(key) for key in swept],
         rows=[
             {
                 "values": [row[key] for key in swept],
                 "score": row["competition_map"],
-                "interval": (
-                    f"{row['low']:.4f} to {row['high']:.4f}" if _has_interval(row) else ""
-                ),
+                "interval": f"{row['low']:.4f} to {row['high']:.4f}" if _has_interval(row) else "",
                 "objects": row.get("objects"),
             }
             for row in rows[:SHOWN_JOBS]

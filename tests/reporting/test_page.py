@@ -102,7 +102,7 @@ def test_numbers_are_those_of_the_score(report, page):
     score = report.score
     assert f"{score.competition_map:.4f}" in text
     assert f"{report.interval.low:.4f} to {report.interval.high:.4f}" in text
-    assert "6 images 24 true objects 23 predicted objects 3 classes" in text
+    assert "6 images 24 ground-truth instances 23 detections 3 classes" in text
     for key, name in ((4, "jacket"), (31, "sleeve"), (23, "shoe")):
         result = score.classes[key]
         assert (

@@ -15,22 +15,12 @@ from rich.progress import Progress
 
 from src.annotations.image_names import match_ids
 from src.cli.entry_point import entry_point, to_plain
-from src.cli.scores import (
-    check_metric,
-    chosen_images,
-    interval_of,
-    open_ground_truth,
-    progress_bar,
-)
-from src.console import say, say_once
+from src.cli.scores import check_metric, chosen_images, interval_of, open_ground_truth, open_stored
+from src.console import progress_bar, say, say_once
 from src.errors import InputError
 from src.metrics.competition import ImageObjects
 from src.metrics.inputs import RasterObjects
-from src.metrics.intervals import (
-    PairedInterval,
-    check_same_images,
-    paired_bootstrap_interval,
-)
+from src.metrics.intervals import check_same_images, paired_bootstrap_interval
 from src.metrics.scoring import (
     compare,
     is_score_file,
@@ -38,11 +28,8 @@ from src.metrics.scoring import (
     read_scores,
     score_comparison,
 )
-from src.postprocess.category_names import named_settings, names_for
-from src.predictions.store import PredictionStore
 from src.reporting.stored_predictions import StoredObjects
 from src.tuning.in_sample import InSample, find_in_sample, read_beside, read_in_sample
-from src.tuning.session import compare_categories
 from src.tuning.sweeps import RESULT_NAME, job_file
 
 SIDES = ("a", "b")
@@ -64,15 +51,15 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
     """
     path = job_file(config[side], "score.json", "submission.csv")
     if not path.exists():
-        raise InputError(f"{side}={path}: no such file or folder")
+        raise InputError(f"{side} must be a file or folder, got {path}: no such file or folder")
     wanted = chosen_images(config)
     if is_score_file(path):
         scores = read_scores(path)
         for key in ("averaging", "use_attributes"):
             if getattr(scores, key) != config[key]:
                 raise InputError(
-                    f"{side}={path}: made with {key}={getattr(scores, key)}, and {key}="
-                    f"{config[key]} is compared; give {key}={getattr(scores, key)}"
+                    f"{key} must be {getattr(scores, key)}, as {side}={path} was made with, got "
+                    f"{config[key]}"
                 )
         kept = scores.per_image
         names = set(kept if wanted is None else match_ids(wanted, kept))
@@ -81,11 +68,12 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
             read_in_sample(scores.content, str(path)),
         )
     if config.annotations is None:
-        raise InputError(f"{side}={path}: annotations=... is needed to score it")
+        raise InputError(f"annotations must be the ground truth to score {side}={path}, got null")
+    key = f"{side}_postprocess"
     with ExitStack() as opened:
         truth = opened.enter_context(open_ground_truth(config, progress))
         prediction: Mapping[str, ImageObjects] = (
-            _stored(config, side, truth)
+            open_stored(config, truth, predictions=config[side], postprocess=key, side=f"{side}=")
             if path.is_dir()
             else opened.enter_context(open_submission(path, truth, progress=progress))
         )
@@ -93,28 +81,12 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
         if isinstance(prediction, StoredObjects):
             for warning in prediction.step_warnings:
                 say(f"warning: {side}: {warning}")
-        key = f"{side}_postprocess"
         in_sample = (
             find_in_sample(to_plain(config[key]), truth, scores_by_id, where=key)
             if path.is_dir()
             else read_beside(path)
         )
         return Side(scores_by_id, in_sample)
-
-
-def _stored(config: DictConfig, side: str, truth: RasterObjects) -> StoredObjects:
-    store = PredictionStore(config[side])
-    compare_categories(store, truth)
-    for note in store.check_whole(partial=config.partial):
-        say(f"note: {side}={note}")
-    categories = names_for(store, truth.store.labels, config.annotations)
-    return StoredObjects(
-        store,
-        named_settings(to_plain(config[f"{side}_postprocess"]), categories),
-        categories=categories,
-        use_attributes=config.use_attributes,
-        ids=truth,
-    )
 
 
 def _score(
@@ -136,16 +108,6 @@ def _score(
     for note in comparison.notes:
         say_once(f"note: {note}")
     return dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
-
-
-def verdict(paired: PairedInterval, *, in_sample: bool = False) -> str:
-    """Return the verdict that the interval gives, in a word or two.
-
-    Args:
-        paired: The difference with its interval.
-        in_sample: Whether a search chose the settings of a or b by images that are compared.
-    """
-    return f"{paired.verdict}, in-sample" if in_sample else paired.verdict
 
 
 def in_sample_notes(sides: Mapping[str, Side]) -> dict[str, str]:
@@ -202,11 +164,11 @@ def main(config: DictConfig) -> None:
             f"{own.high:.4f}  {config[side]}"
         )
     gain, notes = paired.difference, in_sample_notes(sides)
-    shown_verdict = verdict(paired, in_sample=bool(notes))
+    verdict = f"{paired.verdict}{', in-sample' if notes else ''}"
     print(
         f"b - a  {gain.estimate:+.5f}  {gain.confidence:.0%} interval {gain.low:+.4f} to "
         f"{gain.high:+.4f}, probability that b is better {paired.probability_better:.1%}: "
-        f"{shown_verdict} ({config.averaging}, {len(a)} images)"
+        f"{verdict} ({config.averaging}, {len(a)} images)"
     )
     for note in (*notes.values(), *(sweep_note(side, config[side]) for side in SIDES)):
         if note is not None:
@@ -214,7 +176,7 @@ def main(config: DictConfig) -> None:
     summary = {side: asdict(own) for side, own in intervals.items()} | {
         "difference": asdict(gain),
         "probability_better": paired.probability_better,
-        "verdict": shown_verdict,
+        "verdict": verdict,
         "in_sample": {side: _in_sample_summary(sides[side]) for side in notes},
         "images": len(a),
         "averaging": config.averaging,

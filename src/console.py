@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import Progress, ProgressColumn
 from rich.segment import Segment
 from rich.text import Text
 
 from src.io import printable
+from src.processes import is_first_process
 
 KEPT_CONTROLS = "\n\t"
 
@@ -45,6 +47,12 @@ class PlainConsole(Console):
                 if harmless
                 else Segment("".join(c if _is_harmless(c) else "\ufffd" for c in text), style)
             )
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Return a progress bar on stderr that leaves no trace, and shows nothing in a file."""
+    console = PlainConsole(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def say(text: object, *, file: TextIO | None = None) -> None:
@@ -82,6 +90,31 @@ class _EscapeControls(logging.Filter):
         if not message.isprintable():
             record.msg, record.args = escape_controls(message), None
         return True
+
+
+class StdoutHandler(logging.StreamHandler[TextIO]):
+    """Write log lines to what ``sys.stdout`` is at that moment.
+
+    While rich shows a progress bar it stands in for ``sys.stdout`` and prints lines above the bar;
+    a handler that keeps the stream of its first moment writes into the bar. Of several processes of
+    one run the first writes all lines, the others errors alone; the log file has everything.
+
+    Args:
+        stream: Ignored; Hydra's logging configuration gives one.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:  # noqa: ARG002
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Return the current standard output."""
+        return sys.stdout
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        if record.levelno >= logging.ERROR or is_first_process():
+            super().emit(record)
 
 
 def _is_harmless(character: str) -> bool:

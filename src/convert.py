@@ -1,18 +1,18 @@
-"""``python -m src.convert``: annotations from one format to another."""
+"""Convert annotations from one format to another: ``python -m src.convert``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from src.annotations.formats import ConversionReport, convert
 from src.annotations.image_sizes import SizeFinding, outcome_in_words
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
-from src.console import PlainConsole
+from src.console import PlainConsole, progress_bar
 from src.io import check_writable
 
 _MOST_FINDINGS = 50
@@ -25,10 +25,7 @@ def main(config: DictConfig) -> None:
     output = Path(keys["output"])
     check_writable(output / "store.json" if output.is_dir() else output)
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = PlainConsole(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    with progress_bar(*columns) as progress:
         task = progress.add_task("reading", total=None)
         report = convert(
             keys["annotations"],
@@ -50,20 +47,20 @@ def print_report(report: ConversionReport, *, output: str) -> None:
     """Print a conversion's figures, and the images whose sizes were not those of their images."""
     console = PlainConsole(soft_wrap=True)
     console.print(f"{report.input_format} -> {report.output_format}: {output}")
-    console.print(f"{report.objects} objects on {report.images} images")
+    console.print(f"{report.objects} instances on {report.images} images")
     if report.labels_file is not None:
         console.print(f"categories and attributes: {report.labels_file}")
     if report.crowd_objects and report.output_format.startswith("imaterialist"):
-        console.print(f"{report.crowd_objects} crowd regions are plain objects in a CSV")
+        console.print(f"{report.crowd_objects} crowd regions are plain instances in a CSV")
     read = report.read
     if read is None:
         return
     if read.images_without_objects:
-        console.print(f"{read.images_without_objects} images have no object")
+        console.print(f"{read.images_without_objects} images have no instance")
     if read.crowd_objects:
-        console.print(f"{read.crowd_objects} objects are crowd regions, on which nothing trains")
+        console.print(f"{read.crowd_objects} instances are crowd regions, on which nothing trains")
     if read.empty_masks:
-        console.print(f"{read.empty_masks} objects have an empty mask, on which nothing trains")
+        console.print(f"{read.empty_masks} instances have an empty mask, on which nothing trains")
     for note in read.notes:
         console.print(note)
     if read.size_findings:

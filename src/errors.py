@@ -1,4 +1,4 @@
-"""Errors: the user's mistakes, and what a disk that fails says."""
+"""Errors: mistakes of the user, and failures of the disk in one line."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def naming_disk_errors(
             raise
         need = ""
         if num_bytes is not None:
-            need = f"it takes {_in_words(num_bytes)}"
+            need = f"it takes {_describe_size(num_bytes)}"
         elif partial is not None and partial.is_file():
-            need = f"it takes more than {_in_words(partial.stat().st_size)}"
+            need = f"it takes more than {_describe_size(partial.stat().st_size)}"
         need = need or getattr(found, "need", "")
         raise WriteError(found.errno or errno.ENOSPC, path, need) from error
 
@@ -159,8 +159,8 @@ def _free_space(name: str | bytes) -> str:
     while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
     status = os.statvfs(directory)
-    return f"{_in_words(status.f_bavail * status.f_frsize)} free in {directory}"
+    return f"{_describe_size(status.f_bavail * status.f_frsize)} free in {directory}"
 
 
-def _in_words(num_bytes: int) -> str:
+def _describe_size(num_bytes: int) -> str:
     return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.1f} KiB"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.progress import track
@@ -46,13 +45,13 @@ def read_image_numbers(path: Path) -> dict[str, int]:
         raise InputError(f"annotations={path}: no such file") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"annotations={path}: COCO JSON wanted, with images that have id and file_name "
-            f"({type(error).__name__}: {error})"
+            "annotations must be COCO JSON with images that have id and file_name, got "
+            f"{type(error).__name__}: {error} ({path})"
         ) from error
     if len(numbers) < len(images):
-        raise InputError(f"annotations={path}: two images have one file_name")
+        raise InputError(f"file_name must be another one for each image, got one twice ({path})")
     if len(set(numbers.values())) < len(images):
-        raise InputError(f"annotations={path}: two images have one id")
+        raise InputError(f"id must be another one for each image, got one twice ({path})")
     return numbers
 
 
@@ -69,29 +68,22 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
         return {image_id: place for place, image_id in enumerate(store.image_ids, start=1)}
     by_file = read_image_numbers(Path(annotations))
     names: dict[str, int] = {}
-    for short in (_stem, _file_name, _without_suffix):
-        called = Counter(map(short, by_file))
-        names |= {short(file): by_file[file] for file in by_file if called[short(file)] == 1}
+    paths = {PurePosixPath(file): number for file, number in by_file.items()}
+    for shortened in (
+        {path: path.stem for path in paths},
+        {path: path.name for path in paths},
+        {path: str(path.with_suffix("")) for path in paths},
+    ):
+        called = Counter(shortened.values())
+        names |= {name: paths[path] for path, name in shortened.items() if called[name] == 1}
     names |= by_file
     missing = [image_id for image_id in store.image_ids if image_id not in names]
     if missing:
         raise InputError(
-            f"annotations={annotations}: lacks {len(missing)} of the {len(store)} images of "
-            f"{store.directory}, the first is {missing[0]!r}"
+            f"annotations must have all {len(store)} images of {store.directory}, got "
+            f"{annotations}, which lacks {len(missing)}; the first is {missing[0]!r}"
         )
     return {image_id: names[image_id] for image_id in store.image_ids}
-
-
-def _stem(file: str) -> str:
-    return PurePosixPath(file).stem
-
-
-def _file_name(file: str) -> str:
-    return PurePosixPath(file).name
-
-
-def _without_suffix(file: str) -> str:
-    return str(PurePosixPath(file).with_suffix(""))
 
 
 def compare_categories(store: PredictionStore, path: Path) -> None:
@@ -115,11 +107,6 @@ def compare_categories(store: PredictionStore, path: Path) -> None:
         data=str(path),
     ):
         say(f"note: {note}")
-
-
-def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write the JSON whole or not at all."""
-    write_text(path, json.dumps(results))
 
 
 @entry_point("export_coco")
@@ -151,9 +138,9 @@ def main(config: DictConfig) -> None:
             steps=steps,
         )
     ]
-    write_results(Path(config.output), results)
+    write_text(config.output, json.dumps(results))
     PlainConsole(file=sys.stdout, soft_wrap=True).print(
-        f"{config.output}: {len(results)} objects in {len(store)} images\n{steps}"
+        f"{config.output}: {len(results)} detections in {len(store)} images\n{steps}"
     )
     for warning in steps.warnings(settings, categories, store.category_ids):
         say(f"warning: {warning}")

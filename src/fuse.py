@@ -20,7 +20,7 @@ from src.predictions.files import META_NAME, to_json
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.validation import check_weights
 
-LISTED = 12
+MAX_SHOWN = 12
 
 
 def open_stores(
@@ -40,7 +40,8 @@ def open_stores(
     """
     if isinstance(directories, str) or not directories:
         raise InputError(
-            f"predictions={directories!r}: a list of prediction stores wanted, as [STORE_A,STORE_B]"
+            "predictions must be a list of prediction stores, as [STORE_A,STORE_B], got "
+            f"{directories!r}"
         )
     stores = [PredictionStore(directory) for directory in directories]
     notes = []
@@ -58,8 +59,8 @@ def _check_fits(first: PredictionStore, other: PredictionStore, *, partial: bool
         values = [list(getattr(store.meta, key)) for store in (first, other)]
         if values[0] != values[1]:
             raise InputError(
-                f"{other.directory} does not fit {first.directory}: {key} {_shortened(values[1])}, "
-                f"{_shortened(values[0])} there"
+                f"{key} of {other.directory} must be {_shortened(values[0])}, as {first.directory} "
+                f"has, got {_shortened(values[1])}"
             )
     if not partial:
         other.check_image_ids(first.image_ids, source=str(first.directory))
@@ -68,8 +69,8 @@ def _check_fits(first: PredictionStore, other: PredictionStore, *, partial: bool
         sizes_hw = [store.size_hw(store.index_of(image_id)) for store in (first, other)]
         if sizes_hw[0] != sizes_hw[1]:
             raise InputError(
-                f"{other.directory}: image {image_id} of {sizes_hw[1]} px (height, width), of "
-                f"{sizes_hw[0]} px in {first.directory}"
+                f"size of image {image_id} must be {sizes_hw[0]} px (height, width), as in "
+                f"{first.directory}, got {sizes_hw[1]} ({other.directory})"
             )
 
 
@@ -88,8 +89,8 @@ def expected_images(stores: Sequence[PredictionStore]) -> set[str]:
 
 
 def _shortened(values: Sequence[int]) -> str:
-    shown = ", ".join(map(str, values[:LISTED]))
-    return f"[{shown}]" if len(values) <= LISTED else f"[{shown}, ...] ({len(values)})"
+    shown = ", ".join(map(str, values[:MAX_SHOWN]))
+    return f"[{shown}]" if len(values) <= MAX_SHOWN else f"[{shown}, ...] ({len(values)})"
 
 
 @entry_point("fuse", lock=lambda config: working_in(config.output, key="output"))

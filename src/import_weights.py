@@ -129,9 +129,9 @@ def _category_ids(module: Mapping[str, Any], known: ClassList | None, source: Pa
         return list(range(module["num_classes"]))
     if len(known) != module["num_classes"]:
         raise InputError(
-            f"class_layers=slice: {source} says which categories its {len(known)} classes are "
-            f"({known}), so give those of the model's {module['num_classes']}: "
-            "module.category_ids=[...]"
+            f"module.category_ids must name the categories of the model's {module['num_classes']} "
+            f"classes, because class_layers=slice goes by those of {source} ({len(known)}: "
+            f"{known}), got null"
         )
     return list(known.category_ids)
 
@@ -173,9 +173,9 @@ def class_lines(
     if not kept and found.source_classes == classes:
         return [
             f"the checkpoint has as many classes as the model, {classes}, yet their layers are "
-            "drawn anew; class_layers=slice keeps them, if they are the same in the same order"
+            "initialized; class_layers=slice keeps them, if they are the same in the same order"
         ]
-    lines = [f"{len(kept)} classes kept, {classes - len(kept)} drawn anew"]
+    lines = [f"{len(kept)} classes kept, {classes - len(kept)} initialized"]
     for row, source in kept:
         own = f"{category_ids[row]} {category_names.get(category_ids[row], '')}".strip()
         lines.append(

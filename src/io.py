@@ -27,6 +27,10 @@ MAX_NAME_BYTES = 255  # of Linux file systems
 MAX_JSON_BYTES = 256 * 2**20
 PROBE_BYTES = 2**16
 SEAL_KEY = "sha256"
+_KINDS = {
+    **{stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"},
+    **{stat.S_IFCHR: "device", stat.S_IFBLK: "device"},
+}
 
 
 @contextmanager
@@ -285,8 +289,7 @@ def check_input_file(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path}: must be a regular file, got a {_kind(mode)}")
+    _check_regular(path, mode)
 
 
 def refuse_special_file(path: str | Path) -> None:
@@ -301,8 +304,8 @@ def refuse_special_file(path: str | Path) -> None:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError):
         return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise InputError(f"{path}: must be a regular file, got a {_kind(mode)}")
+    if not stat.S_ISDIR(mode):
+        _check_regular(path, mode)
 
 
 def check_output_file(path: Path) -> None:
@@ -317,8 +320,7 @@ def check_output_file(path: Path) -> None:
         return
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path}: must be a regular file to write, got a {_kind(mode)}")
+    _check_regular(path, mode, purpose=" to write")
 
 
 def check_writable(path: str | Path) -> None:
@@ -371,15 +373,10 @@ def user_cache_directory() -> Path:
     return cache / "instance-cascade"
 
 
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFDIR: "directory",
-        stat.S_IFIFO: "pipe",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFCHR: "device",
-        stat.S_IFBLK: "device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "special file")
+def _check_regular(path: str | Path, mode: int, purpose: str = "") -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "special file")
+        raise InputError(f"{path}: must be a regular file{purpose}, got a {kind}")
 
 
 def make_directory(path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
@@ -19,13 +17,7 @@ from src.cli import signals
 from src.cli.derived_config import Carried, take_from_checkpoints, use_own_data
 from src.cli.entry_point import entry_point, instantiate_all, overridden_keys, to_plain
 from src.cli.locks import working_in
-from src.cli.preflight import (
-    check_devices,
-    check_multirun,
-    check_precision,
-    explain_failure,
-    leave_out_irrelevant_messages,
-)
+from src.cli.preflight import check_multirun, explain_failure, start_process
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import check_writable
@@ -34,20 +26,14 @@ from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_models
 from src.postprocess.late_fusion import LateFusion
 from src.predictions.files import META_NAME, StoreMeta
 from src.predictions.store import PredictionStore, claim_folder
-from src.processes import die_with_parent
 from src.tuning.sweeps import finish_job, is_sweep
+from src.validation import shown
 
 log = logging.getLogger(__name__)
 
 # of the datamodule: how samples are made, not what they are; a run may resume with others
-WORKINGS = (
-    "batch_size",
-    "cache_dir",
-    "num_workers",
-    "persistent_workers",
-    "prefetch_factor",
-)
-LISTED = 10
+RUNTIME_KEYS = ("batch_size", "cache_dir", "num_workers", "persistent_workers", "prefetch_factor")
+MAX_SHOWN = 10
 
 
 def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) -> CascadeEnsemble:
@@ -86,7 +72,7 @@ def late_fusion_of(config: DictConfig) -> LateFusion | None:
     values = to_plain(config.fusion)
     kind = values.pop("kind")
     if kind not in ("cascade", "late"):
-        raise InputError(f"fusion.kind={kind}: cascade and late are legal")
+        raise InputError(f"fusion.kind must be cascade or late, got {shown(kind)}")
     try:
         return LateFusion(**values) if kind == "late" else None
     except InputError as error:
@@ -114,7 +100,7 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
             "predict_split": config.predict_split,
             # null: as each checkpoint has it
             "detector": None if carried.own_inference else to_plain(module.detector),
-            "datamodule": {k: v for k, v in datamodule.items() if k not in WORKINGS},
+            "datamodule": {k: v for k, v in datamodule.items() if k not in RUNTIME_KEYS},
         },
         mask_size_hw=(28, 28),
         mask_dtype="float16",
@@ -173,10 +159,10 @@ def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float)
     store = PredictionStore(directory)
     lost = sorted({*image_ids}.difference(store.image_ids, store.failed))
     if lost:
+        listed = ", ".join(lost[:MAX_SHOWN]) + (", ..." if len(lost) > MAX_SHOWN else "")
         raise InputError(
-            f"{directory}: {len(lost)} of the {len(image_ids)} images are not there: "
-            f"{', '.join(lost[:LISTED])}{', ...' if len(lost) > LISTED else ''}; run the same "
-            "command again, it predicts what is missing"
+            f"{directory}: {len(lost)} of the {len(image_ids)} images are not there: {listed}; run "
+            "the same command again, it predicts what is missing"
         )
     if len(store) and not any(store.count(index) for index in range(len(store))):
         raise InputError(
@@ -200,13 +186,7 @@ def predict(config: DictConfig) -> Path:
 
     Images that are in the folder already are not predicted again.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        die_with_parent()  # so that a device is free again when the first process is killed
-    check_devices(config.trainer)
-    check_precision(config.trainer)
-    leave_out_irrelevant_messages()
-    if config.num_torch_threads is not None:
-        torch.set_num_threads(config.num_torch_threads)
+    start_process(config)
     check_writable(Path(config.predictions) / META_NAME)
     paths = checkpoint_paths(
         to_plain(config.checkpoint),

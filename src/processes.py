@@ -15,6 +15,15 @@ from pathlib import Path
 from typing import Any
 
 _ENDED = -1
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the first of the ones that work on one run.
+
+    Lightning, torchrun and SLURM number them in the environment.
+    """
+    return all(os.environ.get(name, "0") in ("", "0") for name in _RANK_VARIABLES)
 
 
 def process_identity() -> dict[str, Any]:

@@ -11,30 +11,22 @@ from omegaconf import DictConfig
 from rich.progress import Progress
 
 from src.cli.entry_point import entry_point, to_plain
-from src.cli.scores import (
-    check_metric,
-    chosen_images,
-    interval_of,
-    open_ground_truth,
-    progress_bar,
-)
-from src.console import PlainConsole, say
+from src.cli.scores import check_metric, chosen_images, interval_of, open_ground_truth, open_stored
+from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, write_text
 from src.metrics.competition import ImageObjects
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterObjects
 from src.metrics.scoring import compare, open_submission, score_comparison
-from src.postprocess.category_names import named_settings, names_for, plain_settings
+from src.postprocess.category_names import plain_settings
 from src.postprocess.settings import SEARCHED_KEY
-from src.predictions.store import PredictionStore
 from src.reporting.examples import choose_examples, load_examples, write_drawings
 from src.reporting.page import Report, render_sweep, write_report
 from src.reporting.stored_predictions import StoredObjects
 from src.tuning.in_sample import find_in_sample, read_beside
-from src.tuning.session import compare_categories
 from src.tuning.sweeps import job_file, read_results, score_in_words
-from src.validation import Count, check_values
+from src.validation import Count, check_values, shown
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:
@@ -47,7 +39,7 @@ def run_settings(config: DictConfig) -> list[tuple[str, str]]:
             f"{key} {value}" for key, value in config.postprocess.items() if key != SEARCHED_KEY
         )
         settings += [("Predictions", config.predictions), ("Post-processing", rules)]
-    settings.append(("Truth", config.annotations))
+    settings.append(("Ground truth", config.annotations))
     if config.images is not None:
         settings.append(("Images", config.images))
     if config.split is not None:
@@ -63,16 +55,19 @@ def check_config(config: DictConfig) -> None:
         InputError: names the key, its value and what is legal.
     """
     if config.annotations is None:
-        raise InputError("annotations=null: give the truth, or sweep= in place of everything")
+        raise InputError(
+            "annotations must be the ground truth, got null; sweep= stands in place of everything"
+        )
     if (config.submission is None) == (config.predictions is None):
         raise InputError(
-            f"submission={config.submission} predictions={config.predictions}: give one of the two"
+            "one of submission and predictions must be given, got "
+            f"submission={shown(config.submission)} predictions={shown(config.predictions)}"
         )
     plain_settings(to_plain(config.postprocess))
     check_metric(config)
     check_values({"num_worst": Count, "num_best": Count}, config)
     if config.images is not None and not Path(config.images).is_dir():
-        raise InputError(f"images={config.images}: no such folder")
+        raise InputError(f"images must be a folder, got {config.images}: no such folder")
 
 
 @contextlib.contextmanager
@@ -85,18 +80,8 @@ def open_predictions(
         with open_submission(path, truth, progress=progress) as submission:
             yield submission
     else:
-        store = PredictionStore(config.predictions)
-        compare_categories(store, truth)
-        for note in store.check_whole(partial=config.partial):
-            say(f"note: {note}")
-        categories = names_for(store, truth.store.labels, config.annotations)
-        yield StoredObjects(
-            store,
-            named_settings(to_plain(config.postprocess), categories),
-            categories=categories,
-            use_attributes=config.use_attributes,
-            ids=truth,
-        )
+        predictions = config.predictions
+        yield open_stored(config, truth, predictions=predictions, postprocess="postprocess")
 
 
 def make_report(config: DictConfig, progress: Progress) -> Report:
@@ -164,7 +149,10 @@ def report_sweep(config: DictConfig) -> None:
     """
     for key in ("submission", "predictions"):
         if config[key] is not None:
-            raise InputError(f"sweep={config.sweep_dir} {key}={config[key]}: give one of the two")
+            raise InputError(
+                f"one of sweep and {key} must be given, got sweep={config.sweep_dir} "
+                f"{key}={config[key]}"
+            )
     results = read_results(config.sweep_dir)
     page = render_sweep(results, title=config.title, directory=config.sweep_dir)
     write_text(config.output, page)

@@ -14,11 +14,10 @@ from src.cli.scores import (
     chosen_images,
     interval_of,
     open_ground_truth,
-    progress_bar,
     score_summary,
     score_tables,
 )
-from src.console import PlainConsole
+from src.console import PlainConsole, progress_bar
 from src.io import check_writable
 from src.metrics.scoring import compare, open_submission, score_comparison, write_scores
 from src.tuning.sweeps import job_file
@@ -39,10 +38,7 @@ def main(config: DictConfig) -> None:
         ) as prediction,
     ):
         comparison = compare(
-            truth,
-            prediction,
-            prediction_name=config.submission,
-            image_ids=image_ids,
+            truth, prediction, prediction_name=config.submission, image_ids=image_ids
         )
         score = score_comparison(comparison, averaging=config.averaging, progress=progress)
         labels, notes = comparison.labels, comparison.notes

@@ -16,12 +16,8 @@ from src.annotations.stratification import stratified_folds
 from src.cli.arguments import quote
 from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, to_plain
 from src.cli.locks import working_in
-from src.cli.scores import (
-    check_metric,
-    inputs_of,
-    progress_bar,
-)
-from src.console import PlainConsole
+from src.cli.scores import check_metric, identity_of, inputs_of
+from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
 from src.postprocess.category_names import named_settings, plain_settings
@@ -74,13 +70,10 @@ def run(
     values = {key: plain_settings(to_plain(config[key])) for key in GROUPS}
     inputs = inputs_of(config)
     keys = ("averaging", "num_folds", "seed", "num_random_trials")
-    identity = {
-        **inputs.fingerprint(),
-        **{key: config[key] for key in keys},
-        "postprocess": values["postprocess"],
-        "space": to_plain(config.space),
-        **({"partial": True} if inputs.partial else {}),
-    }
+    space_values = to_plain(config.space)
+    identity = identity_of(
+        inputs, config, keys, postprocess=values["postprocess"], space=space_values
+    )
     directory = Path(config.output_dir)
     dashboard = open_dashboard(
         config.get("logger"), group=f"search {config.name}", directory=directory
@@ -95,7 +88,7 @@ def run(
         for note in (*session.notes, *truth_notes):
             console.print(f"note: {note}")
         base, *baselines = (named_settings(values[key], session.categories) for key in GROUPS)
-        space = SearchSpace(to_plain(config.space), base)
+        space = SearchSpace(space_values, base)
         score = _scorer(session, config.averaging)
         folds = _folds(session, config)
         search = SettingsSearch(
@@ -183,9 +176,9 @@ def _shown(path: Path) -> int:
     try:
         shown = read_json_object(path).get("shown")
         if isinstance(shown, bool) or not isinstance(shown, int) or shown < 0:
-            raise InputError(f"{path}: key 'shown' must hold a whole number, got {shown!r:.80}")
+            raise InputError(f"shown must be a whole number, got {shown!r:.80} ({path})")
     except InputError as error:
-        log.warning("%s; all trials are shown anew", error)
+        log.warning("%s; all trials are shown again", error)
         return 0
     return shown
 
@@ -208,7 +201,8 @@ def _folds(session: Session, config: DictConfig) -> Any:
     image_ids = session.comparison.image_ids
     if len(image_ids) < config.num_folds:
         raise InputError(
-            f"num_folds={config.num_folds}: only {len(image_ids)} images have predictions and truth"
+            f"num_folds must be at most {len(image_ids)}, the images with predictions and ground "
+            f"truth, got {config.num_folds}"
         )
     sets = [set(session.truth[image_id].class_keys) for image_id in image_ids]
     return stratified_folds(sets, folds=config.num_folds, seed=config.seed)  # type: ignore[arg-type]
@@ -225,7 +219,7 @@ def main(config: DictConfig) -> None:
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     result, settings, images = run(config, console)
     origin = [
-        f"predictions {config.predictions}, truth {config.annotations}, {config.averaging}",
+        f"predictions {config.predictions}, ground truth {config.annotations}, {config.averaging}",
         *result.sentences,
     ]
     searched = Searched(

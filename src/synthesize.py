@@ -1,4 +1,4 @@
-"""``python -m src.synthesize``: images of dressed figures with their truth, drawn by code."""
+"""Draw images of dressed figures with their ground truth: ``python -m src.synthesize``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import working_in
 from src.console import PlainConsole
-from src.errors import InputError
 from src.io import check_writable
 from src.synthetic import synthesize, synthesize_csv
 from src.synthetic.request import parse_categories, parse_image_size
+from src.validation import check_value, nullable, whole
 
 _IMAGE_SIZE, _CSV_SIZE = (768, 1536), (3000, 6000)
 
@@ -80,11 +80,9 @@ def _run(
 
 
 def _workers(asked: int | None) -> int:
-    if asked is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-        raise InputError(f"num_workers={asked}: it must be a whole number from 1 (null: all cores)")
-    return asked
+    check_value("num_workers", asked, nullable(whole(1), null="for all cores"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return cores if asked is None else asked
 
 
 if __name__ == "__main__":

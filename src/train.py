@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +16,7 @@ from omegaconf import DictConfig
 
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.callbacks.loggers import begin_at_step
-from src.callbacks.run_record import (
-    DataFingerprint,
-    RunFolder,
-    RunRecord,
-    finishing,
-    new_run_id,
-)
+from src.callbacks.run_record import DataFingerprint, RunFolder, RunRecord, finishing, new_run_id
 from src.callbacks.training_steps import MemoryAdvice
 from src.cli import signals
 from src.cli.derived_config import take_classes, use_own_data
@@ -31,12 +24,10 @@ from src.cli.entry_point import entry_point, instantiate_all, to_plain
 from src.cli.locks import working_in
 from src.cli.preflight import (
     build_trainer,
-    check_devices,
     check_monitors,
     check_multirun,
-    check_precision,
     explain_failure,
-    leave_out_irrelevant_messages,
+    start_process,
 )
 from src.cli.resume import (
     SUPERSEDED,
@@ -56,7 +47,6 @@ from src.mmdet_bridge.checkpoints.reading import (
 )
 from src.mmdet_bridge.checkpoints.weight_import import order_classes
 from src.modules.cascade import CascadeModule
-from src.processes import die_with_parent
 from src.tuning.sweeps import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
@@ -68,13 +58,7 @@ def train(config: DictConfig) -> float | None:
     Returns:
         The best competition score on the validation images, in [0, 1]; None without any.
     """
-    leave_out_irrelevant_messages()
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        die_with_parent()  # so that a device is free again when the first process is killed
-    if config.num_torch_threads is not None:
-        torch.set_num_threads(config.num_torch_threads)
-    check_devices(config.trainer)
-    check_precision(config.trainer)
+    start_process(config)
     check_monitors(config.callbacks, config.trainer)
     if config.trainer.get("fast_dev_run"):
         # A folder of its own, where it leaves nothing that a real run would take.
@@ -117,7 +101,7 @@ def train(config: DictConfig) -> float | None:
     if changes:
         log.warning(
             "%s changed, so scores of then and now are two metrics: the best checkpoints are "
-            "ranked anew, those so far are moved to %s/",
+            "ranked from now on, those so far are moved to %s/",
             ", ".join(changes),
             SUPERSEDED,
         )
@@ -143,6 +127,7 @@ def train(config: DictConfig) -> float | None:
     )
     if found is None:  # Lightning would take a checkpoint of a requeued SLURM job by itself
         trainer._checkpoint_connector._user_managed = True
+    next_start = partial(describe_next_start, resume=config.resume, directory=checkpoints)
     try:
         with finishing(loggers):
             trainer.fit(
@@ -158,13 +143,11 @@ def train(config: DictConfig) -> float | None:
     except Exception as error:  # a worker's end can come out of any line
         if (failure := explain_failure(error, trainer)) is None:
             raise
-        resumes = describe_next_start(resume=config.resume, directory=checkpoints)
-        raise InputError(f"{failure}; {resumes}") from error
+        raise InputError(f"{failure}; {next_start()}") from error
     except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
         if signals.received() is None and not isinstance(error, SIGTERMException):
             raise
-        resumes = describe_next_start(resume=config.resume, directory=checkpoints)
-        signals.leave(f"stopped at step {trainer.global_step}; {resumes}")
+        signals.leave(f"stopped at step {trainer.global_step}; {next_start()}")
     return best_score(trainer)
 
 
@@ -185,8 +168,9 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
         path = find_checkpoint(initial_weights)
     except InputError as error:
         raise InputError(
-            f"initial_weights={initial_weights}: no such file; python -m src.import_weights makes "
-            "it of a COCO checkpoint (docs/weights.md), null starts from random weights"
+            f"initial_weights must be a file of weights, got {initial_weights}: no such file; "
+            "python -m src.import_weights makes it of a COCO checkpoint (docs/weights.md), null "
+            "starts from random weights"
         ) from error
     checkpoint = load_checkpoint(path)
     check_finite(checkpoint.weights, path)

@@ -75,8 +75,7 @@ def test_score_files_need_no_truth(run, tmp_path):
     assert json.loads(run("a=a.csv", "b=new/b.json", FILES[2]).splitlines()[-1]) == whole
     error = run("a=new/a.json", "b=new/b.json", "averaging=pooled")
     assert error == (
-        "error: a=new/a.json: made with averaging=per_class, and averaging=pooled is compared; "
-        "give averaging=per_class"
+        "error: averaging must be per_class, as a=new/a.json was made with, got pooled"
     )
     (tmp_path / "old.json").write_text('{"competition_map": 0.5}')
     assert run("a=old.json", "b=new/b.json").startswith(
@@ -129,11 +128,14 @@ def test_other_images_are_named(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["a=no.csv"], "a=no.csv: no such file or folder"),
-        (["annotations=null"], "a=a.csv: annotations=... is needed to score it"),
+        (["a=no.csv"], "a must be a file or folder, got no.csv: no such file or folder"),
+        (["annotations=null"], "annotations must be the ground truth to score a=a.csv, got null"),
         (["averaging=x"], "averaging must be one of per_class, pooled, got 'x'"),
         (["num_resamples=0"], "num_resamples must be a whole number of at least 1, got 0"),
-        (["b_postprocess.score_threshold=2", "b=store"], "b=store: no such file or folder"),
+        (
+            ["b_postprocess.score_threshold=2", "b=store"],
+            "b must be a file or folder, got store: no such file or folder",
+        ),
     ],
 )
 def test_mistakes_are_one_line(run, changes, message):

@@ -39,7 +39,9 @@ def test_a_bug_is_no_users_mistake() -> None:
 
 def test_missing_values_are_all_named() -> None:
     config = OmegaConf.create({"input": "???", "inner": {"output": "???", "seed": 1}})
-    with pytest.raises(InputError, match=r"give them: inner\.output=\.\.\. input=\.\.\. \(--help"):
+    with pytest.raises(
+        InputError, match=r"must be given: inner\.output=\.\.\. input=\.\.\. \(--help"
+    ):
         check_missing(config)
 
 

@@ -48,7 +48,7 @@ def test_conversion_with_a_bad_row_and_a_transposed_image(tmp_path, source):
     lines = done.stdout.splitlines()
     assert lines[:2] == [
         f"imaterialist_2019 -> coco: {tmp_path}/o.json",
-        "2 objects on 1 images",
+        "2 instances on 1 images",
     ]
     assert "1 images are annotated with another size than their images have" in done.stdout
     row = next(line for line in lines if "a.jpg" in line)

@@ -83,7 +83,7 @@ def test_the_command_writes_a_store_that_says_what_made_it(
         (
             {"category_ids": range(45)},
             make_images(0, 6, count=3, categories=45),
-            r"other does not fit .*a: category_ids \[0, .*, 11, \.\.\.\] \(45\), \[0, .*\(46\) th",
+            r"category_ids of .*other must be \[0, .*\(46\), .*a has, got .*11, \.\.\.\] \(45\)",
         ),
         (
             {},
@@ -98,7 +98,7 @@ def test_the_command_writes_a_store_that_says_what_made_it(
         (
             {},
             make_images(0, 6, count=3, size_hw=(9, 8)),
-            r"other: image 000\.jpg of \(9, 8\) px \(height, width\), of \(480, 360\) px in .*a",
+            r"size of image 000\.jpg must be \(480, 360\), .*, got \(9, 8\) \(",
         ),
     ],
 )
@@ -122,7 +122,9 @@ def test_images_that_failed_in_every_store_are_not_dropped(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("given", ["a", []])
 def test_no_list_of_stores(given: Any) -> None:
-    with pytest.raises(InputError, match=r"predictions=.*: a list of prediction stores wanted"):
+    with pytest.raises(
+        InputError, match=r"predictions must be a list of prediction stores, .*, got"
+    ):
         open_stores(given)
 
 
@@ -161,7 +163,7 @@ def test_predicting_with_late_fusion_is_fusing_each_model_on_each_view(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ("fusion.kind=early", r"fusion\.kind=early: cascade and late are legal"),
+        ("fusion.kind=early", r"fusion\.kind must be cascade or late, got 'early'"),
         ("fusion.iou_threshold=2", r"fusion\.iou_threshold must be a number from 0 to 1, got 2"),
     ],
 )

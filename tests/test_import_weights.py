@@ -83,7 +83,7 @@ def test_import_says_what_became_of_every_weight(
     counters = ("", "backbone.layer*.*.bn1.*", "a counter that nothing reads, set to 0")
     assert ("missing", "16", *counters) in rows
     assert "5 dropped" in next(line for line in lines if re.match(r"\d+ loaded, ", line))
-    assert "0 classes kept, 46 drawn anew" in lines
+    assert "0 classes kept, 46 initialized" in lines
     settings = "module.detector.sizes.roi_half_pixel=false module.detector.sizes.roi_samples=2"
     assert f"  {settings}" in lines
     assert lines[-1] == f"wrote {output}"
@@ -116,7 +116,7 @@ def test_a_category_map_by_names(
         "class_layers=slice",
         f"category_map={tmp_path}/map.csv",
     )
-    place = lines.index("2 classes kept, 1 drawn anew")
+    place = lines.index("2 classes kept, 1 initialized")
     assert lines[place + 1 : place + 3] == [
         "  24 bag, wallet: from 4 handbag",
         "  16 tie: from 3 tie",
@@ -144,7 +144,7 @@ def test_names_of_other_data(
     assert "  1 necktie: from 3 tie" in lines
 
 
-def test_as_many_classes_are_drawn_anew_unless_asked(
+def test_as_many_classes_are_initialized_unless_asked(
     tmp_path: Path, source: Path, weights: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = (f"source={source}", f"output={tmp_path}/coco.safetensors")
@@ -152,7 +152,7 @@ def test_as_many_classes_are_drawn_anew_unless_asked(
         line.startswith("the checkpoint has as many classes as the model, 5, yet their layers are")
         for line in run_import(capsys, *files)
     )
-    assert "5 classes kept, 0 drawn anew" in run_import(capsys, *files, "class_layers=slice")
+    assert "5 classes kept, 0 initialized" in run_import(capsys, *files, "class_layers=slice")
     got = load_state_dict(tmp_path / "coco.safetensors")
     assert all(
         torch.equal(got[name], value)

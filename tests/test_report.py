@@ -109,23 +109,28 @@ def test_page_of_a_sweep(tmp_path):
     assert "<h1>Grid</h1>" in (tmp_path / "report.html").read_text()
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
         config = compose("report", overrides=["sweep_dir=a", "submission=b.csv"])
-    with pytest.raises(InputError, match=r"^sweep=a submission=b\.csv: give one of the two$"):
+    given = r"^one of sweep and submission must be given, got sweep=a submission=b\.csv$"
+    with pytest.raises(InputError, match=given):
         report_sweep(config)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "submission=None predictions=None: give one of the two"),
+        (
+            [],
+            "one of submission and predictions must be given, got submission=null predictions=null",
+        ),
         (
             ["annotations=null"],
-            "annotations=null: give the truth, or sweep= in place of everything",
+            "annotations must be the ground truth, got null; sweep= stands in place of everything",
         ),
         (
             ["submission=a.csv", "predictions=b"],
-            "submission=a.csv predictions=b: give one of the two",
+            "one of submission and predictions must be given, got "
+            "submission='a.csv' predictions='b'",
         ),
-        (["submission=a.csv", "images=/no"], "images=/no: no such folder"),
+        (["submission=a.csv", "images=/no"], "images must be a folder, got /no: no such folder"),
         (
             ["submission=a.csv", "num_worst=-1"],
             "num_worst must be a whole number of at least 0, got -1",

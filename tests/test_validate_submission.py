@@ -67,7 +67,7 @@ def test_an_empty_file_is_invalid(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "these values have no default, give them: submission=..."),
+        ((), "these values have no default and must be given: submission=..."),
         (("submission=no.csv",), "submission=no.csv: no such file"),
         (("submission=s.csv", "sample_submission=no.csv"), "no.csv: no such file"),
         (("submission=s.csv", "images=no"), "images=no: no such folder"),

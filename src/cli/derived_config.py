@@ -112,14 +112,11 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     module = config.module
     store = datamodule.open_store()
     instances = store.instances_by_category()
-    is_given = (
-        module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in overridden_keys()
-    )
     source = str(datamodule.annotations)
     classes = classes_of_data(
         store.labels,
         instances,
-        num_classes=module.num_classes if is_given else None,
+        num_classes=module.num_classes if _is_num_classes_given(module) else None,
         category_ids=to_plain(module.category_ids),
         source=source,
     )
@@ -130,10 +127,7 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     log.info("the model's classes are the categories of %s: %s", source, classes)
     if empty := classes.only([key for key in category_ids if not instances.get(key)]):
         log.warning(
-            "no instance in %s, so nothing is learnt, of %d of them: %s",
-            source,
-            len(empty),
-            empty,
+            "no instance in %s, so nothing is learnt, of %d of them: %s", source, len(empty), empty
         )
     if others := ClassList.of(store.labels).only({*store.category_ids}.difference(category_ids)):
         log.warning("categories of %s that are no class of the model: %s", source, others)
@@ -167,14 +161,16 @@ def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
     """
     check_same_classes(paths)
     checkpoints = [load_checkpoint(path, only_notes=True) for path in paths]
-    given = _Given(config)
+    default, keys = compose_default("predict"), overridden_keys()
+    own_inference = _has_own_inference(config, default)
     module = config.module
-    classes = _classes(checkpoints, module, is_count_given=given.num_classes)
+    classes = _classes(checkpoints, module)
     module.num_classes, module.category_ids = len(classes), list(classes.category_ids)
     sizes = [_sizes(checkpoint) for checkpoint in checkpoints]
     known = next((found for found in sizes if found), {})
     for key, value in known.items():
-        if not given.is_given(f"datamodule.{key}"):
+        is_given = {f"datamodule.{key}", "datamodule"} & keys
+        if not is_given and config.datamodule[key] == default.datamodule[key]:
             config.datamodule[key] = value
     others = [path for path, found in zip(paths, sizes, strict=True) if found and found != known]
     if others:
@@ -184,15 +180,13 @@ def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
         classes,
         " x ".join(str(config.datamodule[key]) for key in PREDICTION_SIZES),
     )
-    return Carried(classes=classes, own_inference=not given.inference)
+    return Carried(classes=classes, own_inference=own_inference)
 
 
-def _classes(
-    checkpoints: Sequence[Checkpoint], module: DictConfig, *, is_count_given: bool
-) -> ClassList:
+def _classes(checkpoints: Sequence[Checkpoint], module: DictConfig) -> ClassList:
     named = {one.path: one.classes for one in checkpoints if one.classes is not None}
     category_ids = to_plain(module.category_ids)
-    count = module.num_classes if is_count_given else None
+    count = module.num_classes if _is_num_classes_given(module) else None
     if not named:
         return _classes_of_weights(checkpoints[0], category_ids, count)
     path, classes = next(iter(named.items()))
@@ -241,25 +235,16 @@ def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
     return found if len(found) == len(PREDICTION_SIZES) else {}
 
 
-class _Given:
-    """Keys given on the command line, directly or through its options and experiments."""
+def _has_own_inference(config: DictConfig, default: DictConfig) -> bool:
+    """Return whether the command line leaves to each model how it predicts."""
+    keys = overridden_keys()
+    detectors = [to_plain(one.module.detector) for one in (config, default)]
+    return not (
+        "module" in keys
+        or any(key.startswith("module.detector") for key in keys)
+        or any(detectors[0].get(key) != detectors[1].get(key) for key in INFERENCE_KEYS)
+    )
 
-    def __init__(self, config: DictConfig) -> None:
-        self._keys = overridden_keys()
-        self._config = config
-        self._default = compose_default("predict")
-        self.num_classes = (
-            config.module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in self._keys
-        )
-        detectors = [to_plain(one.module.detector) for one in (config, self._default)]
-        self.inference = (
-            "module" in self._keys
-            or any(key.startswith("module.detector") for key in self._keys)
-            or any(detectors[0].get(key) != detectors[1].get(key) for key in INFERENCE_KEYS)
-        )
 
-    def is_given(self, key: str) -> bool:
-        group, _, name = key.partition(".")
-        return bool({key, group} & self._keys) or (
-            self._config[group][name] != self._default[group][name]
-        )
+def _is_num_classes_given(module: DictConfig) -> bool:
+    return module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in overridden_keys()

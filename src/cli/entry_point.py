@@ -48,12 +48,13 @@ def register_resolvers() -> None:
     ``${short_hash:text}``: eight digits and letters that stand for a text, as a folder's name.
     ``${name_of_files:a,b}``: a folder name for what is made of these files; null is none.
     """
-    OmegaConf.register_new_resolver("tuple", lambda *values: tuple(values), replace=True)
-    OmegaConf.register_new_resolver(
-        "wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True
-    )
-    OmegaConf.register_new_resolver("short_hash", short_hash, replace=True)
-    OmegaConf.register_new_resolver("name_of_files", name_of_files, replace=True)
+    for name, resolver in (
+        ("tuple", lambda *values: tuple(values)),
+        ("wandb_offline", lambda: not os.environ.get("WANDB_API_KEY")),
+        ("short_hash", short_hash),
+        ("name_of_files", name_of_files),
+    ):
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 def short_hash(text: str) -> str:
@@ -79,9 +80,9 @@ def check_missing(config: DictConfig) -> None:
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        wanted = " ".join(f"{key}=..." for key in missing)
+        missing_keys = " ".join(f"{key}=..." for key in missing)
         raise InputError(
-            f"these values have no default, give them: {wanted} (--help explains each)"
+            f"these values have no default and must be given: {missing_keys} (--help explains each)"
         )
 
 
@@ -151,8 +152,7 @@ def composition_mistake(error: Exception, config_name: str) -> InputError:
     found = re.match(r"Could not override '([^']+)'", str(error))
     if found is None or "No match in the defaults list" in str(error):
         return InputError(" ".join(str(error).split()))
-    with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-        config = hydra.compose(config_name)
+    config = compose_default(config_name)
     old = find_renamed(found[1])
     if old is not None and ("." in old or RENAMED_KEYS[old] in set(config)):
         return describe_renamed(old, find_file(old, config_directories(sys.argv)))

@@ -21,7 +21,7 @@ from typing import Any
 from src.cli import signals
 from src.errors import InputError, naming_disk_errors
 from src.io import fitting_name, make_directory, partial_path, printable
-from src.processes import is_process_alive, process_identity
+from src.processes import is_first_process, is_process_alive, process_identity
 
 LOCK_NAME = ".lock"
 HEARTBEAT_S = 15.0
@@ -58,7 +58,7 @@ def writing(output: str | Path, *, key: str) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path, named: str) -> Iterator[None]:
     path = path.absolute()
-    if not signals.is_first_process() or path in _held:
+    if not is_first_process() or path in _held:
         yield
         return
     made = [folder for folder in path.parents if not folder.exists()]

@@ -13,7 +13,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
@@ -21,12 +20,13 @@ from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import working_in, writing
 from src.cli.scores import (
     check_metric,
+    identity_of,
     inputs_of,
     interval_of,
     score_summary,
     score_tables,
 )
-from src.console import PlainConsole, say_once
+from src.console import PlainConsole, progress_bar, say_once
 from src.errors import InputError
 from src.io import check_writable
 from src.metrics.scoring import write_scores
@@ -56,50 +56,48 @@ def output_path(output: str, output_dir: str) -> Path:
     """
     if is_sweep() and Path(output).is_absolute():
         raise InputError(
-            f"output={output}: in a multirun each job writes its own file; give a relative path"
+            "output must be a relative path in a multirun, where each job writes its own file, got "
+            f"{output}"
         )
     return Path(output_dir) / output
 
 
-def in_words(
+def describe(
     output: Path, submitted: Submitted, settings: PostprocessSettings, session: Session
 ) -> Text:
     """Return what was written and what the user should know about it, a line each."""
     report = submitted.report
     violations = None if submitted.findings is None else submitted.findings.violations
     text = Text(
-        f"{output}: {report.objects} objects in {report.images - report.empty_images} of "
+        f"{output}: {report.objects} detections in {report.images - report.empty_images} of "
         f"{report.images} images{', a valid submission' if violations == () else ''}\n"
         f"{submitted.steps}"
     )
-    for warning in submitted.steps.warnings(
-        settings, session.categories, session.store.category_ids
-    ):
-        text.append(f"\nwarning: {warning}", "yellow")
+    warnings = submitted.steps.warnings(settings, session.categories, session.store.category_ids)
+    lines = [f"warning: {warning}" for warning in warnings]
     if violations is None:
         text.append(
             "\nnote: the categories are not the competition's, so this is no submission to it: "
-            "an image without an object has a row that names it alone, not the filler"
+            "an image without a detection has a row that names it alone, not the filler"
         )
     elif report.overlapping_images:
-        text.append(
-            f"\nnote: in {report.overlapping_images} images masks of one class overlap, and the "
+        lines.append(
+            f"note: in {report.overlapping_images} images masks of one class overlap, and the "
             "competition refuses such a file; postprocess.suppress_overlaps=true takes the "
-            "overlaps away",
-            "yellow",
+            "overlaps away"
         )
     elif violations:
-        text.append(f"\nnote: not a valid submission: {violations[0]}", "yellow")
+        lines.append(f"note: not a valid submission: {violations[0]}")
     if report.inexact_images:
-        text.append(
-            f"\nnote: in {report.inexact_images} images the store lacks (box, class) pairs above "
+        lines.append(
+            f"note: in {report.inexact_images} images the store lacks (box, class) pairs above "
             f"score_threshold={settings.score_threshold:g}, so the model itself may give other "
-            "objects; raise the threshold, or predict with a lower module.min_score or a higher "
-            "module.max_candidates",
-            "yellow",
+            "detections; raise the threshold, or predict with a lower module.min_score or a "
+            "higher module.max_candidates"
         )
-    for note in session.notes:
-        text.append(f"\nnote: {note}", "yellow")
+    lines += [f"note: {note}" for note in session.notes]
+    for line in lines:
+        text.append(f"\n{line}", "yellow")
     return text
 
 
@@ -108,11 +106,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     output = output_path(config.output, config.output_dir)
     check_writable(output)
     written_as = format_named(config.format)
-    terminal = PlainConsole(stderr=True)
-    with (
-        Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
-        contextlib.ExitStack() as opened,
-    ):
+    with progress_bar() as progress, contextlib.ExitStack() as opened:
         session = (
             shared_session(inputs, written_as, progress=progress)
             if is_sweep()
@@ -142,7 +136,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         for note in session.notes:
             say_once(f"note: {note}")
     else:
-        console.print(in_words(output, submitted, settings, session))
+        console.print(describe(output, submitted, settings, session))
     score, findings = submitted.score, submitted.findings
     violations = None if findings is None else len(findings.violations)
     counts = asdict(submitted.report) | {
@@ -172,7 +166,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
 
 def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:
     """Return the result of a sweep's job in one line."""
-    remarks = [f"{result['objects']} objects", folder.name]
+    remarks = [f"{result['objects']} detections", folder.name]
     if result.get("violations"):
         remarks.append("not a valid submission")
     if result.get("took_most"):
@@ -193,10 +187,10 @@ def lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
 
 @entry_point("postprocess", lock=lock)
 def main(config: DictConfig) -> float | None:
-    """Hydra's task: write the submission, and where the truth is known show its score.
+    """Hydra's task: write the submission, and where the ground truth is known show its score.
 
     Returns:
-        The score, None without truth.
+        The score, None without ground truth.
     """
     values = plain_settings(to_plain(config.postprocess))
     check_metric(config)
@@ -207,12 +201,7 @@ def main(config: DictConfig) -> float | None:
         score: float | None = run(config, inputs, console)["competition_map"]
         return score
     keys = ("format", "averaging", "num_resamples", "confidence", "seed")
-    identity = {
-        **inputs.fingerprint(),
-        **{key: config[key] for key in keys},
-        "postprocess": values,
-        **({"partial": True} if inputs.partial else {}),
-    }
+    identity = identity_of(inputs, config, keys, postprocess=values)
     folder = Path(config.output_dir)
     dashboard = open_dashboard(
         config.get("logger"),

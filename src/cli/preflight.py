@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 import signal
 import warnings
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, ListConfig
 
 from src.datamodules.loading import explain_loader_failure, messages_behind
 from src.errors import InputError
+from src.processes import die_with_parent
 
 # gloo and NCCL, when the process at the other end is gone:
 # https://github.com/pytorch/gloo/blob/main/gloo/transport/tcp/pair.cc
@@ -132,7 +134,7 @@ _WARNINGS = (
 )
 
 
-def leave_out_irrelevant_messages() -> None:
+def silence_lightning() -> None:
     """Silence messages of Lightning that do not concern the user; calling it twice does nothing."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(_is_relevant)
@@ -177,6 +179,21 @@ def local_devices(trainer: DictConfig) -> int:
     return int(devices)
 
 
+def start_process(config: DictConfig) -> None:
+    """Set up this process of a run by its configuration, once devices and precision are checked.
+
+    Raises:
+        InputError: see ``check_devices`` and ``check_precision``.
+    """
+    silence_lightning()
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        die_with_parent()  # so that a device is free again when the first process is killed
+    if config.num_torch_threads is not None:
+        torch.set_num_threads(config.num_torch_threads)
+    check_devices(config.trainer)
+    check_precision(config.trainer)
+
+
 def check_devices(trainer: DictConfig) -> None:
     """Refuse devices that are not there, and several on the CPU where nobody asked for the CPU.
 
@@ -189,18 +206,18 @@ def check_devices(trainer: DictConfig) -> None:
     if gpus == 0 and not torch.accelerator.is_available():
         if trainer.accelerator != "auto":
             raise InputError(
-                f"trainer.accelerator={trainer.accelerator}: this machine has no GPU; legal here "
-                "is trainer.accelerator=cpu"
+                "trainer.accelerator must be cpu on this machine, which has no GPU, got "
+                f"{trainer.accelerator}"
             )
         if wanted > 1:
             raise InputError(
-                f"trainer.devices={trainer.devices}: this machine has no GPU; legal is 1, or "
-                f"trainer.accelerator=cpu for {wanted} processes on the CPU"
+                "trainer.devices must be 1 on this machine, which has no GPU, got "
+                f"{trainer.devices}; trainer.accelerator=cpu is for several processes on the CPU"
             )
     if 0 < gpus < wanted:
         raise InputError(
-            f"trainer.devices={trainer.devices}: this machine has {gpus} GPU(s); legal is 1 to "
-            f"{gpus}, or auto for all"
+            f"trainer.devices must be 1 to {gpus}, the GPUs of this machine, or auto for all, got "
+            f"{trainer.devices}"
         )
 
 
@@ -259,8 +276,8 @@ def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, An
         stops = str(node.get("_target_")).endswith("EarlyStopping")
         if stops and monitor in scores and trainer.get("limit_val_batches") == 0:
             raise InputError(
-                f"callbacks.{name}.monitor={monitor} needs a validation, got "
-                "trainer.limit_val_batches=0"
+                "trainer.limit_val_batches must leave a validation, which "
+                f"callbacks.{name}.monitor={monitor} needs, got 0"
             )
 
 
@@ -295,10 +312,6 @@ def build_trainer(config: DictConfig, *, callbacks: list[Callback], loggers: lis
         trainer: Trainer = instantiate(config, callbacks=callbacks, logger=loggers)
     except InstantiationException as error:
         if isinstance(error.__cause__, MisconfigurationException | ValueError):
-            raise InputError(f"trainer: {_in_one_line(error.__cause__)}") from error
+            raise InputError(f"trainer: {' '.join(str(error.__cause__).split())}") from error
         raise
     return trainer
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -36,77 +36,46 @@ log = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
 BEST_LINK = "best.ckpt"
+MAX_SHOWN = 5
 # What makes the run another one, and what of it does not.
 SAME_KEYS = (
-    "seed",
-    "module",
-    "optimizer",
-    "scheduler",
-    "datamodule",
-    "trainer.overfit_batches",
-    "trainer.limit_train_batches",
+    *("seed", "module", "optimizer", "scheduler", "datamodule"),
+    *("trainer.overfit_batches", "trainer.limit_train_batches"),
 )
 FREE_KEYS = (
     # places; the images trained on are compared by themselves, when the data is read
-    "datamodule.annotations",
-    "datamodule.images",
-    "datamodule.label_descriptions",
-    "datamodule.cache_dir",
-    "datamodule.split_file",
-    "datamodule.num_validation_images",
-    "datamodule.split_seed",
-    "datamodule.on_bad_rows",
-    "datamodule.duplicates",
+    *("datamodule.annotations", "datamodule.images", "datamodule.label_descriptions"),
+    *("datamodule.cache_dir", "datamodule.split_file", "datamodule.num_validation_images"),
+    *("datamodule.split_seed", "datamodule.on_bad_rows", "datamodule.duplicates"),
     # speed and memory
-    "datamodule.batch_size",
-    "datamodule.num_workers",
-    "datamodule.prefetch_factor",
-    "datamodule.persistent_workers",
+    *("datamodule.batch_size", "datamodule.num_workers"),
+    *("datamodule.prefetch_factor", "datamodule.persistent_workers"),
     # prediction
-    "datamodule.test_images",
-    "datamodule.sample_submission",
-    "datamodule.predict_",
-    "module.min_score",
-    "module.max_candidates",
-    "module.mask_stages",
+    *("datamodule.test_images", "datamodule.sample_submission", "datamodule.predict_"),
+    *("module.min_score", "module.max_candidates", "module.mask_stages"),
 )
+EVALUATOR = "callbacks.evaluator"
 # What a score of the validation depends on, by the beginning of its name.
 SCORE_KEYS = {
-    "validation/competition": (
-        "callbacks.evaluator.settings",
-        "callbacks.evaluator.metrics.competition_score",
-    ),
-    "validation/coco": ("callbacks.evaluator.metrics.coco_average_precision",),
+    "validation/competition": (f"{EVALUATOR}.settings", f"{EVALUATOR}.metrics.competition_score"),
+    "validation/coco": (f"{EVALUATOR}.metrics.coco_average_precision",),
     "": (
-        "callbacks.best_checkpoint.monitor",
-        "callbacks.best_checkpoint.mode",
-        "module.min_score",
-        "module.max_candidates",
-        "module.mask_stages",
-        "datamodule.predict_short_edge_px",
-        "datamodule.predict_long_edge_px",
+        *("callbacks.best_checkpoint.monitor", "callbacks.best_checkpoint.mode"),
+        *("module.min_score", "module.max_candidates", "module.mask_stages"),
+        *("datamodule.predict_short_edge_px", "datamodule.predict_long_edge_px"),
     ),
 }
 # Changed without a word: the run's folder may move, and nothing is trained or kept by these.
-EVALUATOR = "callbacks.evaluator"
 UNSAID_KEYS = (
-    "trainer.default_root_dir",
-    "callbacks.run_checkpoint.dirpath",
-    "callbacks.best_checkpoint.dirpath",
-    "callbacks.evaluator.class_table_dir",
-    "callbacks.evaluator.num_images",
-    "callbacks.progress",
-    "callbacks.progress_log",
-    "callbacks.learning_rate",
-    "callbacks.training_speed",
-    "trainer.plugins",  # how files are written
+    *("callbacks.run_checkpoint.dirpath", "callbacks.best_checkpoint.dirpath"),
+    *(f"{EVALUATOR}.class_table_dir", f"{EVALUATOR}.num_images", "callbacks.progress"),
+    *("callbacks.progress_log", "callbacks.learning_rate", "callbacks.training_speed"),
+    *("trainer.default_root_dir", "trainer.plugins"),  # the latter: how files are written
 )
 # The callbacks of earlier versions in place of callbacks.evaluator.
 EARLIER_SCORERS = (
-    "callbacks.competition_score",
-    "callbacks.coco_average_precision",
-    "callbacks.class_table",
-    "callbacks.validation_pictures",
+    *("callbacks.competition_score", "callbacks.coco_average_precision"),
+    *("callbacks.class_table", "callbacks.validation_pictures"),
 )
 # Trials, which a real run takes nothing of: keys of ``trainer``.
 TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")
@@ -166,7 +135,7 @@ class FoundCheckpoint:
 def choose_checkpoint(
     *, resume: str, directory: Path, trainer: Mapping[str, Any] | None = None
 ) -> FoundCheckpoint | None:
-    """Return the checkpoint to resume from, or None to start anew.
+    """Return the checkpoint to resume from, or None to start from the beginning.
 
     Args:
         resume: ``auto`` (the newest whole checkpoint in the folder, if there is one), ``never``, or
@@ -184,7 +153,9 @@ def choose_checkpoint(
     if resume != "auto":
         path = Path(resume)
         if not path.exists():
-            raise InputError(f"resume={resume}: no such file; legal: auto, never, or a checkpoint")
+            raise InputError(
+                f"resume must be auto, never or a checkpoint file, got {resume}: no such file"
+            )
         return _read(path)
     return _newest_whole(directory, trial_limits(trainer or {}))
 
@@ -200,8 +171,8 @@ def describe_next_start(*, resume: str, directory: Path) -> str:
     if resume == "auto":
         if has_own:
             return f"the same command resumes from the last checkpoint in {directory}"
-        return "there is no checkpoint yet, so the same command starts anew"
-    again = "starts anew" if resume == "never" else f"starts again from {resume}"
+        return "there is no checkpoint yet, so the same command starts from the beginning"
+    again = "starts from the beginning" if resume == "never" else f"starts again from {resume}"
     last = f"; resume=auto resumes from the last checkpoint in {directory}" if has_own else ""
     return f"the same command {again}, because of resume={resume}{last}"
 
@@ -273,10 +244,10 @@ def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | N
     found = []
     for path in directory.glob("*.ckpt"):
         is_own = path.is_symlink() or read_run_id(path) == run_id
-        if SCORE_IN_NAME.search(path.name):
-            if not is_own or not (kept is None or path.name in kept):
-                found.append(path)
-        elif path.name == BEST_LINK and not is_own:  # a file in a folder that was copied
+        # A link that is a file lies in a folder that was copied.
+        has_score = SCORE_IN_NAME.search(path.name) is not None
+        is_worse = has_score and kept is not None and path.name not in kept
+        if is_worse or (not is_own and (has_score or path.name == BEST_LINK)):
             found.append(path)
     return found
 
@@ -305,11 +276,11 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
         listed = "; ".join(
             f"{printable(key)}: {printable(saved.get(key, missing))} then, "
             f"{now.get(key, missing)} now"
-            for key in others[:5]
+            for key in others[:MAX_SHOWN]
         )
-        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        more = f" and {len(others) - MAX_SHOWN} more" if len(others) > MAX_SHOWN else ""
         raise InputError(
-            f"{checkpoint.path} is of a run with other values: {listed}{more}. Go on with the "
+            f"{checkpoint.path} is of a run with other values: {listed}{more}. Resume with the "
             "values of then, or start another run with name=... (its weights may begin from these: "
             f"initial_weights={checkpoint.path})"
         )
@@ -455,14 +426,11 @@ def _peek(path: Path) -> Mapping[str, Any]:
 def _check_content(content: Mapping[str, Any], path: Path) -> None:
     """Refuse what Lightning's and our callbacks would take from a file without a look at it."""
     position, weights = content[POSITION_KEY], content["state_dict"]
+    epoch = _mapping(position).get("epoch")
     for key, legal, is_legal in (
         ("global_step", "a count of steps", _is_count(content["global_step"])),
         (POSITION_KEY, "a position in the data", isinstance(position, Mapping)),
-        (
-            f"{POSITION_KEY}.epoch",
-            "a count of epochs",
-            isinstance(position, Mapping) and _is_count(position.get("epoch")),
-        ),
+        (f"{POSITION_KEY}.epoch", "a count of epochs", _is_count(epoch)),
         (CONFIG_KEY, "a configuration", isinstance(content[CONFIG_KEY], Mapping)),
         ("callbacks", "states by name", _is_mapping_of(content["callbacks"], Mapping)),
         ("state_dict", "tensors by name", _is_mapping_of(weights, torch.Tensor)),

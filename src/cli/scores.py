@@ -15,13 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from src.annotations.categories import LabelDescriptions
-from src.console import PlainConsole
+from src.cli.entry_point import to_plain
+from src.console import say
 from src.datamodules.split import read_split
 from src.metrics.competition import THRESHOLDS, CompetitionScore, check_averaging
 from src.metrics.inputs import RasterObjects, class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.scoring import open_truth
-from src.tuning.session import Inputs
+from src.postprocess.category_names import named_settings, names_for
+from src.predictions.store import PredictionStore
+from src.reporting.stored_predictions import StoredObjects
+from src.tuning.session import Inputs, compare_categories
 
 
 def check_metric(config: DictConfig) -> None:
@@ -32,11 +36,6 @@ def check_metric(config: DictConfig) -> None:
     """
     check_averaging(config.averaging)
     check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
-
-
-def progress_bar() -> Progress:
-    """Return a progress bar on stderr that leaves no trace."""
-    return Progress(console=PlainConsole(stderr=True), transient=True)
 
 
 def open_ground_truth(
@@ -55,6 +54,32 @@ def open_ground_truth(
     )
 
 
+def open_stored(
+    config: DictConfig, truth: RasterObjects, *, predictions: str, postprocess: str, side: str = ""
+) -> StoredObjects:
+    """Open a prediction store as its detections are scored, and print its notes.
+
+    Args:
+        config: Of a command that scores: ``partial``, ``annotations``, ``use_attributes``.
+        truth: The ground truth.
+        predictions: The store's folder.
+        postprocess: Key of the settings.
+        side: Stands before a note: which of several stores it is about.
+    """
+    store = PredictionStore(predictions)
+    compare_categories(store, truth)
+    for note in store.check_whole(partial=config.partial):
+        say(f"note: {side}{note}")
+    categories = names_for(store, truth.store.labels, config.annotations)
+    return StoredObjects(
+        store,
+        named_settings(to_plain(config[postprocess]), categories),
+        categories=categories,
+        use_attributes=config.use_attributes,
+        ids=truth,
+    )
+
+
 def inputs_of(config: DictConfig) -> Inputs:
     """Return the files that a command with a prediction store reads."""
     return Inputs(
@@ -67,6 +92,14 @@ def inputs_of(config: DictConfig) -> Inputs:
         exif=config.exif,
         duplicates=config.duplicates,
     )
+
+
+def identity_of(
+    inputs: Inputs, config: DictConfig, keys: Sequence[str], **others: Any
+) -> dict[str, Any]:
+    """Return what a result is made of, as JSON: files, values of some keys, and others."""
+    identity = {**inputs.fingerprint(), **{key: config[key] for key in keys}, **others}
+    return identity | ({"partial": True} if inputs.partial else {})
 
 
 def chosen_images(config: DictConfig) -> tuple[str, ...] | None:
@@ -106,10 +139,7 @@ def score_summary(
 
 
 def score_tables(
-    score: CompetitionScore,
-    interval: Interval,
-    labels: LabelDescriptions,
-    notes: Sequence[str],
+    score: CompetitionScore, interval: Interval, labels: LabelDescriptions, notes: Sequence[str]
 ) -> RenderableType:
     """Lay out the result for a terminal."""
     classes = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))

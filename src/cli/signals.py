@@ -7,7 +7,7 @@ removed and what is done is kept. A thread is told of the signal even where the 
 the middle of a long call or a library has replaced the handler; it ends the process where that has
 not happened after ``GRACE_S``. Further signals do nothing.
 
-It imports the standard library alone.
+It imports nothing that takes long: the standard library and ``src.processes``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from src.processes import is_first_process
+
 GRACE_S = 1.2
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What the same command does after it was interrupted, by command.
 RESUMES = {
@@ -130,14 +131,6 @@ def leave(details: str | None = None) -> NoReturn:
             stream.flush()
     _end_children()
     os._exit(exit_code())
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the first of the ones that work on one run.
-
-    Lightning, torchrun and SLURM number them in the environment.
-    """
-    return all(os.environ.get(name, "0") in ("", "0") for name in RANK_VARIABLES)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

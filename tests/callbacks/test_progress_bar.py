@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from src.callbacks.loggers import ProgressBar
-from src.cli.console import StdoutHandler
+from src.console import StdoutHandler
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_average_precision_of_a_store_is_what_mmdet_reports(folder: Path, tmp_pa
     done = export(f"predictions={store.directory}", f"output={results}", f"annotations={truth}")
     assert done.returncode == 0, done.stderr
     count = sum(len(sample["pred_instances"]) for sample in samples.values())
-    assert done.stdout.splitlines()[0] == f"{results}: {count} objects in 3 images"
+    assert done.stdout.splitlines()[0] == f"{results}: {count} detections in 3 images"
     for kind in ("bbox", "segm"):
         found = average_precisions(truth, results, kind)
         names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
@@ -170,7 +170,9 @@ def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_pat
         }
     # two files of one name: without its folder, none of them is meant
     names = {"x/000.jpg": 7, "y/000.jpg": 8, "y/001.jpg": 9, "002.jpg": 5}
-    with pytest.raises(InputError, match=r"lacks 1 of the 3 images .* the first is '000\.jpg'"):
+    with pytest.raises(
+        InputError, match=r"all 3 images of .*which lacks 1; the first is '000\.jpg'"
+    ):
         number_images(store, write_coco(file, names))
 
 
@@ -178,26 +180,26 @@ def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_pat
     ("content", "message"),
     [
         (None, r"annotations=.*a\.json: no such file"),
-        ("{", r"annotations=.*a\.json: COCO JSON wanted, with images that have id and file_name"),
-        ('{"images": [{"id": 1}]}', r"COCO JSON wanted.*\(KeyError: 'file_name'\)"),
-        ("[]", r"COCO JSON wanted.*TypeError"),
+        ("{", r"must be COCO JSON with images that have id and file_name, got .*a\.json\)"),
+        ('{"images": [{"id": 1}]}', r"must be COCO JSON.* got KeyError: 'file_name' \("),
+        ("[]", r"must be COCO JSON.*TypeError"),
         (
             '{"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]}',
-            r"two images have one file_name",
+            r"file_name must be another one for each image, got one twice",
         ),
         (
             '{"images": [{"id": 1, "file_name": "x/a"}, {"id": 2, "file_name": ".\\\\x\\\\a"}]}',
-            r"two images have one file_name",
+            r"file_name must be another one for each image, got one twice",
         ),
         (
             '{"images": [{"id": 1, "file_name": "x/a"}, {"id": 1, "file_name": "y/a"}]}',
-            r"two images have one id",
+            r"id must be another one for each image, got one twice",
         ),
         ('{"images": [{"id": 1, "file_name": "../a"}]}', r"file_name must be a path relative"),
-        ('{"images": [7]}', r"COCO JSON wanted.*AttributeError"),
+        ('{"images": [7]}', r"must be COCO JSON.*AttributeError"),
         (
             '{"images": [{"id": 1, "file_name": "001.jpg"}]}',
-            r"lacks 1 of the 2 images of .*store, the first is '000\.jpg'",
+            r"all 2 images of .*store, got .*lacks 1; the first is '000\.jpg'",
         ),
     ],
 )

@@ -38,7 +38,7 @@ def test_submission_of_a_store(run: Any, store: Path, tmp_path: Path) -> None:
     ]
     assert rows[-1] == {"ImageId": "5.jpg", "EncodedPixels": "1 1", "ClassId": "23"}
     assert all(int(row["ClassId"]) > 12 for row in rows)
-    assert f"new/sub.csv: {len(rows) - 1} objects in 5 of 6 images" in shown
+    assert f"new/sub.csv: {len(rows) - 1} detections in 5 of 6 images" in shown
     assert shown.splitlines()[0].endswith(", a valid submission")
     assert "note:" not in shown
     assert [path.name for path in tmp_path.iterdir()] == ["new"]

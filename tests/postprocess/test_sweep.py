@@ -210,7 +210,9 @@ def test_one_job_cannot_write_anothers_file(
     refused: Any, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     error = refused(*arguments, f"output={tmp_path}/submission.csv")
-    assert "in a multirun each job writes its own file; give a relative path" in error
+    assert (
+        "output must be a relative path in a multirun, where each job writes its own file" in error
+    )
 
 
 def test_jobs_of_one_process_share_what_they_read(

@@ -125,7 +125,9 @@ def test_a_damaged_checkpoint_given_by_its_path_is_an_error(folder: Path) -> Non
 
 
 def test_a_missing_path_is_named(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"resume=no\.ckpt: no such file; legal: auto, never, or"):
+    with pytest.raises(
+        InputError, match=r"resume must be auto, never or a checkpoint file, got no\.ckpt: no such"
+    ):
         choose_checkpoint(resume="no.ckpt", directory=folder)
 
 
@@ -154,7 +156,7 @@ def test_a_copied_folder_without_links_is_understood(folder: Path) -> None:
     assert chosen(folder / "copy") == 10
 
 
-def test_later_checkpoints_are_set_aside(folder: Path) -> None:
+def test_later_checkpoints_are_archived(folder: Path) -> None:
     """A run that goes back leaves none that would be taken for its newest."""
     host = process_identity()["host"]
     (folder / f".step_00000012.ckpt.{host}-1-1.part").write_bytes(b"PK")
@@ -197,7 +199,7 @@ def compare(saved: dict, now: dict) -> None:
         (
             {"module": {"detector": {"depth": 18}}},
             {"module": {"detector": {"depth": 50}}},
-            r"module\.detector\.depth: 18 then, 50 now\. Go on .* name=\.\.\..*initial_weights",
+            r"module\.detector\.depth: 18 then, 50 now\. Resume .* name=\.\.\..*initial_weights",
         ),
         ({"optimizer": {"lr": 0.1}}, {"optimizer": {"lr": 0.2}}, r"optimizer\.lr: 0\.1 then, 0\.2"),
         ({"seed": 1}, {"seed": 2}, "seed: 1 then, 2 now"),

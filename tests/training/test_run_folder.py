@@ -51,7 +51,7 @@ def write(path: Path, *, run_id: str, step: int) -> None:
     AtomicCheckpointIO().save_checkpoint(content, path)
 
 
-def test_checkpoints_of_another_run_are_set_aside(
+def test_checkpoints_of_another_run_are_archived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "epoch_00.ckpt", run_id="old", step=3)
@@ -203,14 +203,14 @@ def test_scores_of_two_metrics_are_not_ranked_together(
     run(images, finished, *options)
     key = "callbacks.evaluator.metrics.competition_score.averaging"
     assert f"{key}: per_class in the checkpoint, pooled" in caplog.text
-    assert "the best checkpoints are ranked anew" in caplog.text
+    assert "the best checkpoints are ranked from now on" in caplog.text
     assert "none.pth (no such file) now: without effect" in caplog.text
     scored = [path.name[:13] for path in (finished / "checkpoints").glob("best_*")]
     assert scored == ["best_epoch_02"]
     assert str((finished / "checkpoints" / "best.ckpt").readlink()).startswith("best_epoch_02")
     caplog.clear()
     run(images, finished, "trainer.max_epochs=4", *options[1:2])
-    assert "ranked anew" not in caplog.text
+    assert "ranked from now on" not in caplog.text
     assert "initial_weights" not in caplog.text
 
 

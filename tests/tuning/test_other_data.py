@@ -174,7 +174,7 @@ def test_folds_deal_empty_images_out() -> None:
 
 def test_a_step_that_takes_everything_is_named(run: Any, inputs: tuple[str, ...]) -> None:
     shown = run(postprocess, *inputs, "postprocess=winner")
-    assert "0 objects in 0 of 16 images\n" in shown
+    assert "0 detections in 0 of 16 images\n" in shown
     assert "144 pairs: score took 76, nms 31, remove 37; 0 objects are left" in shown
     assert (
         "warning: remove took all 37 detections that reached it: postprocess.remove_categories "
@@ -193,12 +193,12 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
     run(report, inputs[0], *few, "postprocess=winner", "num_worst=1", "num_best=0")
     assert took in Path("report.html").read_text()
     shown = run(postprocess, "-m", *inputs, "postprocess=winner,winner_all_classes")
-    assert re.search(r"0 objects, [0-9a-f]{8}, remove took most detections\njob 2 of 2", shown)
+    assert re.search(r"0 detections, [0-9a-f]{8}, remove took most detections\njob 2 of 2", shown)
     errors: list[str] = []
     run(compare, f"a={store}", f"b={store}", "b_postprocess=winner", *few, errors=errors)
     assert f"warning: b: {took}" in errors[0]
     shown = run(export_coco, inputs[0], "output=o.json", "postprocess=winner", errors=errors)
-    assert "o.json: 0 objects in 16 images\n144 pairs: score took 76" in shown
+    assert "o.json: 0 detections in 16 images\n144 pairs: score took 76" in shown
     assert f"warning: {took}, 5, 9; " in errors[1]
 
 

@@ -199,7 +199,10 @@ def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
     [
         (["num_trials=0"], "num_trials must be a whole number of at least 1, got 0"),
         (["num_folds=1"], "num_folds must be a whole number of at least 2, got 1"),
-        (["num_folds=61"], "num_folds=61: only 60 images have predictions and truth"),
+        (
+            ["num_folds=61"],
+            "num_folds must be at most 60, the images with predictions and ground truth, got 61",
+        ),
         (["averaging=x"], "averaging must be one of per_class, pooled, got"),
         (["name=a/b"], "name=a/b: letters, digits, _ and - make a name"),
         (["space.nms_kind=[soft]"], "space.nms_kind: postprocess.nms_kind must be one of "),

@@ -98,7 +98,7 @@ def test_the_command_writes_a_store_that_says_what_made_it(
         (
             {},
             make_images(0, 6, count=3, size_hw=(9, 8)),
-            r"size of image 000\.jpg must be \(480, 360\), .*, got \(9, 8\) \(",
+            r"size of image 000\.jpg must be \(480, 360\) px .*, got \(9, 8\) \(",
         ),
     ],
 )

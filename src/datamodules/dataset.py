@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
@@ -140,6 +140,7 @@ def select_images(
     return list(image_ids), file_names
 
 
+@dataclass(kw_only=True, eq=False)
 class TrainingDataset(Dataset[Sample]):
     """Augmented images with their instances. Keys are the ``SampleKey`` of ``EpochSampler``.
 
@@ -160,33 +161,23 @@ class TrainingDataset(Dataset[Sample]):
         InputError: An instance's category has no label.
     """
 
-    def __init__(
-        self,
-        *,
-        store: AnnotationStore,
-        indices: npt.NDArray[np.int64],
-        images_directory: Path,
-        category_ids: Sequence[int],
-        short_edge_px: tuple[int, int],
-        long_edge_px: int,
-        flip_probability: float,
-        pixel_augmentation: PixelAugmentation,
-        seed: int,
-    ) -> None:
-        self.store = store
-        self.indices = indices
-        self.images_directory = images_directory
-        self.short_edge_px = short_edge_px
-        self.long_edge_px = long_edge_px
-        self.flip_probability = flip_probability
-        self.pixel_augmentation = pixel_augmentation
-        self.seed = seed
-        self._label_of = {category: label for label, category in enumerate(category_ids)}
+    store: AnnotationStore
+    indices: npt.NDArray[np.int64]
+    images_directory: Path
+    category_ids: Sequence[int]
+    short_edge_px: tuple[int, int]
+    long_edge_px: int
+    flip_probability: float
+    pixel_augmentation: PixelAugmentation
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._label_of = {category: label for label, category in enumerate(self.category_ids)}
         present = set().union(*self.category_sets())
         if unknown := sorted(present - self._label_of.keys()):
             raise InputError(
                 "category_ids must hold every category of the images to train on, "
-                f"{unknown[0]}, too, got {list(category_ids)}"
+                f"{unknown[0]}, too, got {list(self.category_ids)}"
             )
 
     def __len__(self) -> int:
@@ -242,6 +233,7 @@ class TrainingDataset(Dataset[Sample]):
         )
 
 
+@dataclass(kw_only=True, eq=False)
 class ImageDataset(Dataset[Sample]):
     """Images to predict, each resized by one rule, without instances. Keys are positions.
 
@@ -253,33 +245,23 @@ class ImageDataset(Dataset[Sample]):
         long_edge_px: Upper limit of the longer edge in pixels.
     """
 
-    def __init__(
-        self,
-        *,
-        images_directory: Path,
-        image_ids: Sequence[str],
-        file_names: Sequence[str],
-        short_edge_px: int,
-        long_edge_px: int,
-    ) -> None:
-        self.images_directory = images_directory
-        self.image_ids = image_ids
-        self.file_names = file_names
-        self.short_edge_px = short_edge_px
-        self.long_edge_px = long_edge_px
+    images_directory: Path
+    image_ids: Sequence[str]
+    file_names: Sequence[str]
+    short_edge_px: int
+    long_edge_px: int
 
     def take(self, positions: Sequence[int]) -> ImageDataset:
         """Return the images of these positions, in this order."""
-        part = copy.copy(self)
-        part.image_ids = tuple(self.image_ids[position] for position in positions)
-        part.file_names = tuple(self.file_names[position] for position in positions)
-        return part
+        return replace(
+            self,
+            image_ids=tuple(self.image_ids[position] for position in positions),
+            file_names=tuple(self.file_names[position] for position in positions),
+        )
 
     def at_scale(self, short_edge_px: int, long_edge_px: int) -> ImageDataset:
         """Return the images within other limits of the edges."""
-        scaled = copy.copy(self)
-        scaled.short_edge_px, scaled.long_edge_px = short_edge_px, long_edge_px
-        return scaled
+        return replace(self, short_edge_px=short_edge_px, long_edge_px=long_edge_px)
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -16,7 +16,8 @@ works, so that nothing is mapped and nothing rounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -30,9 +31,9 @@ from src.mmdet_bridge.cascade.passes import (
     ForwardPass,
     MaskStages,
     ViewTransform,
-    box_stages,
     group_by_padded_size,
-    mask_stages,
+    run_box_stages,
+    run_mask_stages,
     select_candidates,
     start_passes,
 )
@@ -86,19 +87,62 @@ def predict_candidates(
     Raises:
         InputError: An image does not fit into the device's memory, not even one view at a time.
     """
-    try:
-        return _predict(
-            models,
-            views,
-            category_ids=category_ids,
-            min_score=min_score,
-            max_candidates=max_candidates,
-            max_low_score_candidates=max_low_score_candidates,
-            stages=mask_stages,
-            weights=[1.0] * len(models) if model_weights is None else model_weights,
-            seed_proposals=seed_proposals,
-            kept=KeptFeatures(device_gb=feature_memory_gb, cpu_gb=feature_memory_cpu_gb),
+    weights = [1.0] * len(models) if model_weights is None else model_weights
+    kept = KeptFeatures(device_gb=feature_memory_gb, cpu_gb=feature_memory_cpu_gb)
+    alone = len(views) == 1
+    with _explained_shortage(views):
+        passes = [
+            run
+            for model, (detector, weight) in enumerate(zip(models, weights, strict=True))
+            for group in group_by_padded_size(views, detector.data_preprocessor.pad_size_divisor)
+            for run in start_passes(
+                detector, group, model=model, weight=weight, in_view=alone, kept=kept
+            )
+        ]
+        samples = views[0]["data_samples"]
+        proposals = [
+            merged_proposals(passes, image, seed_proposals) for image in range(len(samples))
+        ]
+        found = [run_box_stages(run, proposals) for run in passes]
+        boxes = _means_by_image(passes, [[boxes for boxes, _ in of_pass] for of_pass in found])
+        scores = _means_by_image(passes, [[scores for _, scores in of_pass] for of_pass in found])
+        pairs = [
+            select_candidates(
+                of_image[:, :-1],
+                min_score=min_score,
+                max_pairs=max_candidates,
+                max_low_score_candidates=max_low_score_candidates,
+            )
+            for of_image in scores
+        ]
+        masks = _means_by_image(
+            passes, (run_mask_stages(run, boxes, pairs, mask_stages) for run in passes)
         )
+        ids = torch.tensor(category_ids, dtype=torch.int16)
+        results = []
+        for image, (sample, chosen) in enumerate(zip(samples, pairs, strict=True)):
+            in_frame = boxes[image][chosen.proposals]
+            in_image = ViewTransform.of(sample.metainfo).to_image(in_frame) if alone else in_frame
+            results.append(
+                Candidates(
+                    image_id=str(sample.img_id),
+                    size_hw=(int(sample.ori_shape[0]), int(sample.ori_shape[1])),
+                    boxes_xyxy=in_image.cpu().numpy(),
+                    scores=scores[image][chosen.proposals, chosen.classes].cpu().numpy(),
+                    category_ids=ids[chosen.classes.cpu()].numpy(),
+                    mask_probabilities=masks[image].cpu().numpy(),
+                    complete_above_score=chosen.complete_above_score,
+                    nms_boxes_xyxy=in_frame.cpu().numpy() if alone else None,
+                )
+            )
+        return results
+
+
+@contextmanager
+def _explained_shortage(views: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Name the images whose views do not fit into the device's memory."""
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         images = ", ".join(str(sample.img_id) for sample in views[0]["data_samples"])
         sizes = ", ".join(str(tuple(view.shape[1:])) for v in views for view in v["inputs"])
@@ -106,63 +150,6 @@ def predict_candidates(
             f"{images}: views of {sizes} px do not fit into the device's memory, not even one by "
             "one; give smaller scales"
         ) from error
-
-
-def _predict(
-    models: Sequence[Detector],
-    views: Sequence[Mapping[str, Any]],
-    *,
-    category_ids: Sequence[int],
-    min_score: float,
-    max_candidates: int,
-    max_low_score_candidates: int | None,
-    stages: MaskStages,
-    weights: Sequence[float],
-    seed_proposals: SeedProposals,
-    kept: KeptFeatures,
-) -> list[Candidates]:
-    alone = len(views) == 1
-    passes = [
-        run
-        for model, (detector, weight) in enumerate(zip(models, weights, strict=True))
-        for group in group_by_padded_size(views, detector.data_preprocessor.pad_size_divisor)
-        for run in start_passes(
-            detector, group, model=model, weight=weight, in_view=alone, kept=kept
-        )
-    ]
-    samples = views[0]["data_samples"]
-    proposals = [merged_proposals(passes, image, seed_proposals) for image in range(len(samples))]
-    found = [box_stages(run, proposals) for run in passes]
-    boxes = _means_by_image(passes, [[boxes for boxes, _ in of_pass] for of_pass in found])
-    scores = _means_by_image(passes, [[scores for _, scores in of_pass] for of_pass in found])
-    pairs = [
-        select_candidates(
-            of_image[:, :-1],
-            min_score=min_score,
-            max_pairs=max_candidates,
-            max_low_score_candidates=max_low_score_candidates,
-        )
-        for of_image in scores
-    ]
-    masks = _means_by_image(passes, (mask_stages(run, boxes, pairs, stages) for run in passes))
-    ids = torch.tensor(category_ids, dtype=torch.int16)
-    results = []
-    for image, (sample, chosen) in enumerate(zip(samples, pairs, strict=True)):
-        in_frame = boxes[image][chosen.proposals]
-        in_image = ViewTransform.of(sample.metainfo).to_image(in_frame) if alone else in_frame
-        results.append(
-            Candidates(
-                image_id=str(sample.img_id),
-                size_hw=(int(sample.ori_shape[0]), int(sample.ori_shape[1])),
-                boxes_xyxy=in_image.cpu().numpy(),
-                scores=scores[image][chosen.proposals, chosen.classes].cpu().numpy(),
-                category_ids=ids[chosen.classes.cpu()].numpy(),
-                mask_probabilities=masks[image].cpu().numpy(),
-                complete_above_score=chosen.complete_above_score,
-                nms_boxes_xyxy=in_frame.cpu().numpy() if alone else None,
-            )
-        )
-    return results
 
 
 def merged_proposals(

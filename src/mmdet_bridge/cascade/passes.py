@@ -200,7 +200,7 @@ def _preprocess(detector: Detector, views: Views) -> dict[str, Any]:
     return preprocess(detector, batch, training=False)
 
 
-def box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def run_box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Run the box stages of one forward pass.
 
     Args:
@@ -242,7 +242,7 @@ def box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[Tens
     ]
 
 
-def mask_stages(
+def run_mask_stages(
     run: ForwardPass, boxes: Sequence[Tensor], pairs: Sequence[Pairs], stages: MaskStages
 ) -> list[Tensor]:
     """Run the mask stages of one forward pass; a proposal with several classes runs once.
@@ -281,7 +281,7 @@ def _masks_of_rois(
         rois: (R, 5): view's number, xyxy in its pixels.
         rows: (K,) RoI of each pair, ascending.
         classes: (K,) class of each pair.
-        stages: See ``mask_stages``.
+        stages: See ``run_mask_stages``.
 
     Returns:
         (K, h, w) float32 probabilities.

@@ -1,22 +1,17 @@
 """The competition's metric: match detections with ground truth, and score them.
 
-Which predicted object hit which true one, in one image.
-Source: the evaluation rule of iMaterialist (Fashion) 2019: a predicted object is a hit at threshold
-t when it matches one true object of the same class with an IoU strictly greater than t, on the
-512x512 raster.
-
-The competition's score: mean average precision over ten IoU thresholds, averaged over images.
-Source: the evaluation rule of iMaterialist (Fashion) 2019. For each threshold t a predicted object
-is a hit when it matches one true object of the same class with an IoU strictly greater than t;
+Mean average precision over ten IoU thresholds, averaged over images. Source: the evaluation rule of
+iMaterialist (Fashion) 2019. For each threshold t a detection is a true positive when it matches one
+ground-truth instance of the same class with an IoU strictly greater than t, on the 512x512 raster;
 value(t) = TP / (TP + FP + FN); an image's score is the mean over t; the result is the mean over
 images. Public sources disagree on one point:
 
-- ``per_class``: within an image, value(t) for each class in truth or prediction, then the mean over
-  those classes (the winner's own validation metric);
+- ``per_class``: within an image, value(t) for each class in ground truth or detections, then the
+  mean over those classes (the winner's own validation metric);
 - ``pooled``: TP, FP and FN summed over the image's classes, then one value (the competition page's
   wording).
 
-In both, an image with neither truth nor prediction scores 1, and what is on one side only scores 0.
+In both, an image with nothing on either side scores 1, and what is on one side only scores 0.
 """
 
 from __future__ import annotations
@@ -70,7 +65,7 @@ def no_objects(like: ImageObjects) -> ImageObjects:
 
 @dataclass(frozen=True, slots=True)
 class ImageCounts:
-    """True objects, predicted objects and hits of one image, K classes on either side."""
+    """Instances, detections and true positives of one image, K classes on either side."""
 
     class_keys: tuple[ClassKey, ...]  # K
     truth_objects: npt.NDArray[np.int64]  # (K,)
@@ -127,8 +122,8 @@ def match_objects(truth: ImageObjects, prediction: ImageObjects) -> ImageMatches
     Pairs of IoU 0.5 or less never match. Greedy matching at a threshold t is the beginning of
     greedy matching at 0.5, so one matching serves all thresholds. Where masks of a class are
     disjoint, as they must be in a submission, no object has two pairs above 0.5 and the matching is
-    the only one. Between equal IoUs the earlier true object goes first, then the earlier predicted
-    one. A mask without a pixel matches nothing.
+    the only one. Between equal IoUs the earlier instance goes first, then the earlier detection.
+    A mask without a pixel matches nothing.
     """
     index_of: dict[ClassKey, int] = {}
     for key in truth.class_keys + prediction.class_keys:
@@ -177,11 +172,7 @@ AVERAGINGS: tuple[str, ...] = get_args(Averaging)
 
 
 def check_averaging(averaging: str) -> None:
-    """Refuse what is no averaging.
-
-    Raises:
-        InputError: names the value and the legal ones.
-    """
+    """Raise ``InputError`` for what is no averaging, with the legal ones."""
     check_value("averaging", averaging, one_of(*AVERAGINGS))
 
 
@@ -284,7 +275,7 @@ def image_values(matches: ImageMatches, averaging: Averaging) -> npt.NDArray[np.
 
 
 def image_score(counts: ImageCounts, averaging: Averaging) -> float:
-    """Return the score of one image whose hits are counted, in [0, 1]."""
+    """Return the score of one image whose true positives are counted, in [0, 1]."""
     return float(_image_values(counts, counts.class_values(), averaging).mean())
 
 
@@ -328,7 +319,7 @@ class ScoreAccumulator:
         self.add_counts(image_id, matches.counts())
 
     def add_counts(self, image_id: str, counts: ImageCounts) -> None:
-        """Score one image whose hits are counted already."""
+        """Score one image whose true positives are counted already."""
         class_values = counts.class_values()
         self._image_ids.append(image_id)
         self._values.append(_image_values(counts, class_values, self.averaging))

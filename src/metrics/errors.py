@@ -1,21 +1,21 @@
 """TIDE-style error analysis: fix one type of error at a time, and score the images again.
 
 After TIDE (Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors"),
-adapted to this metric, which knows no confidences and counts every object. Each object that is not
-a hit at all ten thresholds belongs to one error:
+adapted to this metric, which knows no confidences and counts every detection. What is not a true
+positive at all ten thresholds belongs to one error:
 
-- ``poor mask``, by bands of IoU: a predicted object and the true one of its class that it means,
-  with an IoU above 0.1. Up to 0.5 it is no hit at all, above at some thresholds. Put right: the
-  mask becomes the true one.
-- ``wrong class``: a predicted object and an unmatched true one of another class with an IoU above
-  0.5. Put right: class and mask become the true ones.
-- ``duplicate``: a predicted object over a true one that another prediction has already found: of
-  its class (IoU above 0.1) or of another (above 0.5). Put right: it goes.
-- ``background``: any other predicted object, the filler row too. Put right: it goes.
-- ``missed``: a true object that no prediction means. Put right: it is found with its mask.
+- ``poor mask``, by bands of IoU: a detection and the ground-truth instance of its class that it
+  means, with an IoU above 0.1: a true positive at no threshold up to 0.5, above at some. The fix:
+  the mask becomes that of the ground truth.
+- ``wrong class``: a detection and an unmatched instance of another class with an IoU above 0.5.
+  The fix: class and mask become those of the ground truth.
+- ``duplicate``: a detection over an instance that another detection has already found: of its
+  class (IoU above 0.1) or of another (above 0.5). The fix: it goes.
+- ``background``: any other detection, the filler row too. The fix: it goes.
+- ``missed``: an instance that no detection means. The fix: it is found with its mask.
 
 Pairs are made by falling IoU, one to one; those that count as matches come first. With all errors
-put right the score is 1.
+fixed the score is 1.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ KINDS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, *BANDS)
 GROUPS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, POOR_MASK)  # with the bands together
 # By pixels of an object's mask on the 512x512 raster; COCO's bounds.
 SIZES = (("small", 32**2), ("medium", 96**2), ("large", 512 * 512 + 1))
-_MEANT = 0.1  # IoU above which a prediction means a true object of its class
+_MEANT = 0.1  # IoU above which a detection means an instance of its class
 _FOUND = THRESHOLDS[0]
 
 
@@ -61,9 +61,9 @@ class ObjectError:
     """One error of an image."""
 
     kind: str  # one of KINDS
-    class_key: ClassKey  # of the true object; of the predicted one where there is none
+    class_key: ClassKey  # of the ground-truth instance; of the detection where there is none
     area_px: int  # of the same object
-    # how counts change where it is put right: class, predicted objects, hits by threshold
+    # how its fix changes the counts: class, detections, true positives by threshold
     changes: tuple[tuple[ClassKey, int, npt.NDArray[np.int64]], ...]
 
     @property
@@ -80,13 +80,7 @@ class ObjectError:
 def find_errors(
     truth: ImageObjects, prediction: ImageObjects, matches: ImageMatches
 ) -> list[ObjectError]:
-    """Find the errors of one image.
-
-    Args:
-        truth: true objects.
-        prediction: predicted objects.
-        matches: of the two.
-    """
+    """Return the errors of one image, from both sides and their matches."""
     true_px, predicted_px = (
         truth.bitmasks.areas_px().tolist(),
         prediction.bitmasks.areas_px().tolist(),
@@ -126,7 +120,7 @@ def find_errors(
     return errors
 
 
-def counts_put_right(counts: ImageCounts, errors: Iterable[ObjectError]) -> ImageCounts:
+def fixed_counts(counts: ImageCounts, errors: Iterable[ObjectError]) -> ImageCounts:
     """Return the counts of an image with these errors fixed."""
     place = {key: number for number, key in enumerate(counts.class_keys)}
     predicted, hits = counts.predicted_objects.copy(), counts.hits.copy()
@@ -181,7 +175,7 @@ class ErrorAccumulator:
         self._scores.append(score)
 
         def gain(chosen: list[ObjectError]) -> float:
-            return image_score(counts_put_right(counts, chosen), self.averaging) - score
+            return image_score(fixed_counts(counts, chosen), self.averaging) - score
 
         of_kinds: dict[str, list[ObjectError]] = {kind: [] for kind in self._gains}
         of_class: dict[tuple[ClassKey, str], list[ObjectError]] = {}

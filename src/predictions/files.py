@@ -301,13 +301,8 @@ def _checksum(candidates: Candidates) -> int:
     """CRC-32 of everything stored; Arrow has no checksum of its own."""
     frame = (candidates.image_id, *candidates.size_hw, candidates.complete_above_score)
     value = zlib.crc32(repr(frame).encode())
-    for array in (
-        candidates.boxes_xyxy,
-        candidates.scores,
-        candidates.category_ids,
-        candidates.mask_probabilities,
-        candidates.nms_boxes_xyxy,
-    ):
+    for name in ("boxes_xyxy", "scores", "category_ids", "mask_probabilities", "nms_boxes_xyxy"):
+        array = getattr(candidates, name)
         if array is not None:
             value = zlib.crc32(np.ascontiguousarray(array).data, value)
     return value
@@ -323,7 +318,7 @@ def _box_list(boxes_xyxy: npt.NDArray[np.float32]) -> pa.Array:
 
 def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) -> pa.RecordBatch:
     """Return one image as a record batch of one row."""
-    nms_boxes_xyxy = candidates.nms_boxes_xyxy
+    nms_boxes = candidates.nms_boxes_xyxy
     stored = Candidates(
         image_id=candidates.image_id,
         size_hw=(int(candidates.size_hw[0]), int(candidates.size_hw[1])),
@@ -332,22 +327,15 @@ def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) 
         category_ids=np.ascontiguousarray(candidates.category_ids, np.int16),
         mask_probabilities=np.ascontiguousarray(candidates.mask_probabilities, mask_dtype),
         complete_above_score=float(candidates.complete_above_score),
-        nms_boxes_xyxy=None
-        if nms_boxes_xyxy is None
-        else np.ascontiguousarray(nms_boxes_xyxy, np.float32),
+        nms_boxes_xyxy=None if nms_boxes is None else np.ascontiguousarray(nms_boxes, np.float32),
     )
     mask_bytes = pa.FixedSizeBinaryArray.from_buffers(
         schema.field("mask_probabilities").type.value_type,
         len(stored),
         [None, pa.py_buffer(stored.mask_probabilities)],
     )
-    scalars = (
-        stored.image_id,
-        *stored.size_hw,
-        len(stored),
-        stored.complete_above_score,
-        _checksum(stored),
-    )
+    frame = (stored.image_id, *stored.size_hw, len(stored), stored.complete_above_score)
+    scalars = (*frame, _checksum(stored))
     columns = [
         *(pa.array([value], field.type) for value, field in zip(scalars, schema, strict=False)),
         _box_list(stored.boxes_xyxy),
@@ -384,11 +372,9 @@ def from_record_batch(
     mask_bytes = batch.column("mask_probabilities").flatten()
     dtype = np.dtype(mask_dtype)
     cells = mask_size_hw[0] * mask_size_hw[1]
+    count, offset = len(mask_bytes) * cells, mask_bytes.offset * cells * dtype.itemsize
     masks: npt.NDArray[np.float32] = np.frombuffer(
-        mask_bytes.buffers()[1] or b"",
-        dtype=dtype,
-        count=len(mask_bytes) * cells,
-        offset=mask_bytes.offset * cells * dtype.itemsize,
+        mask_bytes.buffers()[1] or b"", dtype, count, offset
     )
     nms_boxes = batch.column("nms_boxes")
     candidates = Candidates(

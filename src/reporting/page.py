@@ -177,16 +177,12 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
 
 def _card(example: Example) -> dict[str, Any]:
     drawn = example.drawn
+    truth = _count(len(drawn.truth), "ground-truth instance")
+    prediction = f"{_count(len(drawn.prediction), 'detection')}, {drawn.matched} matched"
     images = [
         ("image" if example.image_problem is None else "no image", example.image),
-        (
-            _count(len(drawn.truth), "ground-truth instance"),
-            draw_objects(example.image, drawn.truth),
-        ),
-        (
-            f"{_count(len(drawn.prediction), 'detection')}, {drawn.matched} matched",
-            draw_objects(example.image, drawn.prediction),
-        ),
+        (truth, draw_objects(example.image, drawn.truth)),
+        (prediction, draw_objects(example.image, drawn.prediction)),
     ]
     height, width = example.image.shape[:2]
     return {

@@ -230,20 +230,15 @@ class _Reader:
             lines = lines[1:]
         if self._places is None or not lines:
             return
-        numbers: list[int] = []
-        rows: list[dict[str, str]] = []
-        for number, line in lines:
-            self._rows += 1
-            row = self._fields(number, line)
-            if row is not None:
-                numbers.append(number)
-                rows.append(row)
-        for number, row in zip(numbers, rows, strict=True):
+        self._rows += len(lines)
+        fields = ((number, self._fields(number, line)) for number, line in lines)
+        rows = {number: row for number, row in fields if row is not None}
+        for number, row in rows.items():
             self._check_image_id(number, row["ImageId"])
             for reason in self._label_problems(*self._label(row)):
                 self._add(number, row["ImageId"], reason)
         if rows:
-            self._check_masks(numbers, rows)
+            self._check_masks(list(rows), list(rows.values()))
 
     def finish(self) -> Findings:
         """Check the file as a whole, and return everything that was found."""
@@ -337,11 +332,8 @@ class _Reader:
         for index in sorted(empty | problems.keys()):
             for reason in mask_problems(texts[index], sizes_hw[index]):
                 self._add(numbers[index], names[index], reason)
-        self._masks.add(
-            masks,
-            rows=numbers,
-            keys=[(row["ImageId"], self._category(*self._label(row))) for row in rows],
-        )
+        keys = [(row["ImageId"], self._category(*self._label(row))) for row in rows]
+        self._masks.add(masks, rows=numbers, keys=keys)
 
     def _category_of(self, *label: str) -> int:
         category, _ = self._format.edition.split_label(*label)

@@ -17,8 +17,8 @@ from src.metrics.errors import (
     POOR_MASK,
     WRONG_CLASS,
     ErrorAccumulator,
-    counts_put_right,
     find_errors,
+    fixed_counts,
 )
 from src.rle import Bitmasks
 from tests.helpers.plain_metric import image_values
@@ -191,7 +191,7 @@ def test_no_repair_lowers_the_score_and_all_together_make_it_one(averaging):
         errors = find_errors(truth, prediction, matches)
         score = image_score(matches.counts(), averaging)
         for error in errors:
-            assert image_score(counts_put_right(matches.counts(), [error]), averaging) >= score
-        right = counts_put_right(matches.counts(), errors)
+            assert image_score(fixed_counts(matches.counts(), [error]), averaging) >= score
+        right = fixed_counts(matches.counts(), errors)
         assert image_score(right, averaging) == 1
         assert set(right.class_keys) == set(truth.class_keys)

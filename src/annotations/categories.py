@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,8 @@ def _entries(entries: list[Any], where: str, key: str) -> list[tuple[int, str, s
 def label_descriptions_to_json(labels: LabelDescriptions) -> dict[str, list[dict[str, Any]]]:
     """Return the lists ``categories`` and ``attributes`` of label files and COCO files."""
     return {
-        "categories": [
-            {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory}
-            for entry in labels.categories
-        ],
-        "attributes": [
-            {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory}
-            for entry in labels.attributes
-        ],
+        "categories": [asdict(entry) for entry in labels.categories],
+        "attributes": [asdict(entry) for entry in labels.attributes],
     }
 
 

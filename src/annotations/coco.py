@@ -1,6 +1,6 @@
 """Read and write COCO annotation files.
 
-COCO JSON, Fashionpedia's dialect included: polygons, run lengths, attributes.
+COCO JSON, Fashionpedia's dialect included: polygons, RLE, attributes.
 Source: the COCO data format (cocodataset.org/#format-data, "Object detection"); Fashionpedia adds
 ``attribute_ids`` to annotations and a list ``attributes``. An image is known by its ``file_name``.
 Boxes and areas are computed from the masks; those of the file are compared with them.
@@ -351,7 +351,7 @@ def read_segmentations(
 
     Args:
         segmentations: N parsed JSON values, of any kinds.
-        sizes_hw: N heights and widths of their images in pixels. Run lengths may name them
+        sizes_hw: N heights and widths of their images in pixels. RLE may name them
             exchanged, see ``MaskHints``.
 
     Returns:

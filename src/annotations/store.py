@@ -7,7 +7,7 @@ A store is a folder, written whole or not at all by ``store_builder``:
 - ``instances.arrow``: a row an object, by image, then in the order of the source: image_index,
   category_id, attribute_ids, box_xyxy, area_px, is_crowd, runs_row.
 - ``runs.arrow``: a row an object in the order of the source (its number is ``runs_row``), in record
-  batches: the run lengths.
+  batches: the runs of its RLE.
 - ``store.json``: format version, source, fingerprint, labels, notes of the reader, and the size and
   checksum of each file; it carries a checksum of its own.
 
@@ -184,7 +184,7 @@ class AnnotationStore:
         Args:
             index: Position in ``images``, 0 to len - 1.
         """
-        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        rows = self._rows_of(index)
         return Instances(
             category_ids=self._categories[rows],
             attribute_ids=tuple(map(tuple, self.table["attribute_ids"][rows].to_pylist())),
@@ -195,7 +195,7 @@ class AnnotationStore:
 
     def is_crowd(self, index: int) -> npt.NDArray[np.bool_]:
         """Return whether each instance of an image is a COCO crowd region, shape (N,) bool."""
-        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        rows = self._rows_of(index)
         return self._crowd[rows].astype(bool)
 
     def instances_by_category(self) -> dict[int, int]:
@@ -215,7 +215,7 @@ class AnnotationStore:
             largest_area_px: A mask of less is small.
             longest_edge_px: A box whose shorter edge is less is narrow.
         """
-        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        rows = self._rows_of(index)
         areas, boxes = self._areas[rows], self._boxes[rows]
         edges = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.iinfo(np.int32).max)
         is_small = (areas < largest_area_px) | (edges < longest_edge_px)
@@ -223,11 +223,14 @@ class AnnotationStore:
 
     def instance_count(self, index: int) -> int:
         """Return the number of instances of an image."""
-        return int(self._first_instance[index + 1] - self._first_instance[index])
+        return int(self.instance_counts[index])
+
+    def _rows_of(self, index: int) -> slice:
+        return slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
 
     def counts_without_mask(self, index: int) -> tuple[int, int]:
         """Return how many instances of an image are crowd regions, and how many others empty."""
-        rows = slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
+        rows = self._rows_of(index)
         crowd = self._crowd[rows].astype(bool)
         return int(crowd.sum()), int(((self._areas[rows] == 0) & ~crowd).sum())
 
@@ -237,15 +240,12 @@ class AnnotationStore:
         Args:
             to_train_on: Whether to leave out crowd regions and objects without a pixel.
         """
+        is_counted = np.ones(len(self._categories), dtype=np.bool_)
         if to_train_on:
             is_counted = (self._crowd == 0) & (self._areas > 0)
-            before = np.concatenate([[0], np.cumsum(is_counted)])
-            categories, starts = (
-                self._categories[is_counted].tolist(),
-                before[self._first_instance].tolist(),
-            )
-        else:
-            categories, starts = self._categories.tolist(), self._first_instance.tolist()
+        before = np.concatenate([[0], np.cumsum(is_counted)])
+        categories = self._categories[is_counted].tolist()
+        starts = before[self._first_instance].tolist()
         return [frozenset(categories[start:end]) for start, end in itertools.pairwise(starts)]
 
     def _runs(self, rows: npt.NDArray[np.int64]) -> Iterator[Runs]:

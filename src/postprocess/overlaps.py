@@ -18,7 +18,7 @@ def suppress_overlaps(
 
     Args:
         category_ids: Shape (N,).
-        packed: Shape (N, B) uint8, packed masks, by falling score.
+        packed: Shape (N, B) uint8, bits of masks, by falling score.
 
     Returns:
         Shape (N, B) uint8; masks may have become empty.

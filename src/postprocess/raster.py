@@ -3,7 +3,7 @@
 mmdet pastes each 28 x 28 mask into a bitmap of the image's size (``_do_paste_mask``); the
 submission then keeps 512 x 512 of its pixels (nearest resizing: source index = floor(i * size /
 512)). Here the probabilities are computed at those pixels alone: the same masks, no bitmap. COCO's
-metric takes all pixels of the image; they are computed within each box and kept as run lengths.
+metric takes all pixels of the image; they are computed within each box and kept as RLE.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def sample_masks(
         raster_hw: Height and width of the raster; together a multiple of 8.
 
     Returns:
-        Shape (N, H * W / 8) uint8: packed masks of the raster (``src.rle.bitmasks``).
+        Shape (N, H * W / 8) uint8: bits of the raster (``src.rle.Bitmasks``).
     """
     thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
     result: npt.NDArray[np.uint8] = _drawn(
@@ -122,7 +122,7 @@ def _drawn(
     thresholds: npt.NDArray[np.float32],
     raster_hw: tuple[int, int],
 ) -> npt.NDArray[np.uint8]:
-    """Packed masks at ``thresholds``, shape (T, N). Shape (T, N, H * W / 8)."""
+    """Draw bits at ``thresholds``, shape (T, N). Shape (T, N, H * W / 8)."""
     height, width = raster_hw
     packed = np.zeros((*thresholds.shape, height * width // 8), dtype=np.uint8)
     for index, columns, rows, probabilities in _windows(

@@ -176,7 +176,9 @@ def decode_resized(
         Shape (grid height, grid width) bool.
     """
     bitmap = np.zeros(grid_hw, dtype=np.bool_)
-    _draw(*resized_intervals(RleBatch.of([mask]), grid_hw, flip_horizontal), bitmap)
+    offsets, sizes_hw = np.array([0, len(mask.runs)]), np.array([mask.size_hw])
+    batch = RleBatch(mask.runs, offsets, sizes_hw)
+    _draw(*resized_intervals(batch, grid_hw, flip_horizontal), bitmap)
     return bitmap
 
 
@@ -229,9 +231,10 @@ def resized_intervals(
     """
     (height, width), (grid_height, grid_width) = masks.size_hw, grid_hw
     # Side by side the masks are one mask of an image N times as wide.
-    starts = masks.runs[:, 0] + (np.arange(len(masks)) * (height * width)).repeat(masks.num_runs)
+    counts = masks.num_runs
+    starts = masks.runs[:, 0] + (np.arange(len(masks)) * (height * width)).repeat(counts)
     ends = starts + masks.runs[:, 1]
-    filled = np.flatnonzero(masks.num_runs)
+    filled = np.flatnonzero(counts)
     first, last = masks.offsets[filled], masks.offsets[filled + 1] - 1
     # The grid columns whose source column floor(x * width / grid_width) lies between the first and
     # last one of a mask.

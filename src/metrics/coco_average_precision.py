@@ -1,8 +1,8 @@
 """COCO's average precision of masks and boxes, from the objects of all images together.
 
 Source: the COCO API (Lin et al., ECCV 2014; cocodataset.org, "Detection Evaluation"): precision at
-101 recalls, averaged over ten IoU thresholds and over the classes that the truth has; the 100 best
-predictions of an image and class; crowd regions are neither hit nor missed. Computed by
+101 recalls, averaged over ten IoU thresholds and over the classes of the ground truth; the 100 best
+predictions of an image and class; crowd regions are neither found nor missed. Computed by
 faster-coco-eval, equal to pycocotools.
 """
 
@@ -31,7 +31,7 @@ ALL_AREAS, SMALL, MEDIUM, LARGE = range(4)
 
 @dataclass(frozen=True, slots=True)
 class AveragePrecision:
-    """Average precisions, each in [0, 1]; None where the truth has no such object."""
+    """Average precisions, each in [0, 1]; None where the ground truth has no such object."""
 
     map: float | None  # mean over IoU thresholds 0.50, 0.55, ..., 0.95
     map_50: float | None
@@ -58,7 +58,7 @@ class CocoScore:
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """True and predicted objects of one image, in COCO's form; plain values."""
+    """Instances and detections of one image, in COCO's form; plain values."""
 
     number: int  # COCO's id of the image, the ``image_id`` of the objects
     size_hw: tuple[int, int]  # of all masks
@@ -79,7 +79,7 @@ def coco_annotations(
     One whose mask has no pixel is none that could be found, and is left out.
 
     Args:
-        store: the truth.
+        store: the ground truth.
         image_id: an image of it.
         size_hw: height and width of the image that was predicted. Where the annotated size is
             another (the store says so when it is built), masks are resized by nearest.

@@ -368,8 +368,8 @@ def score_images(
     at a time, so both may be made as they are asked for.
 
     Args:
-        truth: true objects of each image; every image counts, those without objects too.
-        prediction: predicted objects by image id. Ids that the truth lacks are not looked at.
+        truth: Instances of each image; every image counts, those without objects too.
+        prediction: Detections by image id. Ids that the ground truth lacks are not looked at.
         averaging: ``per_class`` or ``pooled``; see the module's docstring.
 
     Raises:

@@ -119,7 +119,7 @@ class Comparison:
 
     @property
     def labels(self) -> LabelDescriptions:
-        """The categories and attributes of the truth."""
+        """The categories and attributes of the ground truth."""
         return self.truth.store.labels
 
     @property
@@ -168,7 +168,7 @@ def open_truth(
     ids: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[RasterObjects]:
-    """Read the truth; it is there while the context lasts.
+    """Read the ground truth; it is there while the context lasts.
 
     Args:
         annotations: any annotation format, or a store folder.
@@ -177,11 +177,11 @@ def open_truth(
             changes nothing.
         exif: as for ``build_store``, like the next.
         duplicates: ``keep`` or ``drop``.
-        label_descriptions: the legal categories and attributes; where None, those that the truth
-            carries, else those of 2019.
-        cache_dir: where the store made of the truth is kept for the next time; where None,
+        label_descriptions: the legal categories and attributes; None: those of the
+            ground truth, else those of 2019.
+        cache_dir: where the store made of the ground truth is kept for the next time; where None,
             it is made in a temporary folder.
-        ids: image ids by file name that count instead of the truth's; see ``RasterObjects``.
+        ids: image ids by file name that count instead of the ground truth's; see ``RasterObjects``.
         progress: where reading shows how far it is.
 
     Raises:
@@ -212,14 +212,14 @@ def open_truth(
 def open_submission(
     submission: str | Path, truth: RasterObjects, *, progress: Progress | None = None
 ) -> Iterator[RasterObjects]:
-    """Read a submission as the truth is read; it is there while the context lasts.
+    """Read a submission as the ground truth is read; it is there while the context lasts.
 
     Args:
         submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; with the column
             ``AttributesIds`` (2020) on the raster whose long edge has 1024 pixels, of the shape of
-            the truth's image; or any annotation format with sizes.
+            the ground truth's image; or any annotation format with sizes.
         truth: whose categories and attributes are the legal ones. Images go by its ids: ``a`` is
-            ``a.jpg`` where the truth says so.
+            ``a.jpg`` where the ground truth says so.
         progress: where reading shows how far it is.
 
     Raises:
@@ -265,20 +265,20 @@ def compare(
     prediction_name: str,
     image_ids: Collection[str] | None = None,
 ) -> Comparison:
-    """Put predictions beside their truth.
+    """Put predictions beside their ground truth.
 
-    Images of the truth without a prediction count as having no predicted object. Predicted images
-    that are not compared (the truth lacks them, or ``image_ids`` does) are not looked at. Notes say
+    Images of the ground truth without a prediction count as having no detection. Predicted images
+    that are not compared (not in the ground truth, or not in ``image_ids``) do not count. Notes say
     how many there are of both.
 
     Args:
-        truth: true objects.
-        prediction: predicted objects by image id.
+        truth: Ground-truth instances.
+        prediction: Detections by image id.
         prediction_name: what messages call the prediction.
-        image_ids: which images of the truth to compare; all where None.
+        image_ids: which images of the ground truth to compare; all where None.
 
     Raises:
-        InputError: an id of ``image_ids`` is not in the truth, or no predicted image is compared.
+        InputError: an id of ``image_ids`` is unknown, or no predicted image is compared.
     """
     compared = tuple(truth)
     if image_ids is not None:
@@ -343,7 +343,7 @@ def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
 
 
 def _check_categories(prediction: RasterObjects, labels: LabelDescriptions) -> None:
-    """Refuse objects of categories that the truth lacks.
+    """Refuse objects of categories that the ground truth lacks.
 
     Raises:
         InputError: names the first image that has one.

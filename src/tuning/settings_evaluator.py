@@ -22,8 +22,7 @@ from src.metrics.competition import (
 from src.postprocess.detections import Detections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
-from src.tuning.evaluated_image import EvaluatedImage
-from src.tuning.raster_cache import RasterCache
+from src.tuning.evaluated_image import EvaluatedImage, RasterCache
 
 RASTER_ROOM_BYTES = 1 << 30
 CANDIDATE_ROOM_BYTES = 2 << 30

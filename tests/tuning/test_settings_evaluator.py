@@ -15,8 +15,7 @@ from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.steps.nms import NMS_KINDS
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.tuning.evaluated_image import EvaluatedImage
-from src.tuning.raster_cache import RasterCache
+from src.tuning.evaluated_image import EvaluatedImage, RasterCache
 from src.tuning.settings_evaluator import SettingsEvaluator
 from src.tuning.submitted import as_submitted
 from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings

@@ -46,7 +46,7 @@ def run(
         overrides: of its configuration.
         size_hw: of the image and its two views, one of them mirrored.
         models: of the same configuration.
-        images: whose detections are fused, of 3 members.
+        images: whose detections are fused, of 3 models.
 
     Returns:
         CPU seconds an image of prediction both ways, milliseconds an image of fusion both ways, and
@@ -56,15 +56,15 @@ def run(
         RuntimeError: the plain way fuses otherwise.
     """
     torch.set_num_threads(1)
-    members = [make_detector(module, overrides, seed=seed) for seed in range(models)]
+    detectors = [make_detector(module, overrides, seed=seed) for seed in range(models)]
     image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     view = view_of(image)
     batch = {"views": [view], "failures": {}}
     seconds, passes = {}, {}
     for name, late in (("cascade", None), ("late", SETTINGS)):
         ensemble = CascadeEnsemble(
-            members,
-            category_ids=range(members[0].roi_head.bbox_head[-1].num_classes),
+            detectors,
+            category_ids=range(detectors[0].roi_head.bbox_head[-1].num_classes),
             min_score=SETTINGS.score_threshold,
             max_candidates=300,
             flip=True,
@@ -72,10 +72,10 @@ def run(
         ).eval()
         counted: list[int] = []
         hooks = [
-            member.backbone.register_forward_pre_hook(
+            detector.backbone.register_forward_pre_hook(
                 lambda _, inputs: counted.append(len(inputs[0]))  # noqa: B023
             )
-            for member in members
+            for detector in detectors
         ]
         _, seconds[name] = _timed(partial(ensemble.predict_step, batch, 0))
         for hook in hooks:
@@ -96,15 +96,15 @@ def run(
 def _fusion_alone(images: int) -> dict[str, Any]:
     made = [make_members(seed) for seed in range(images)]
     weights = [1.0] * len(made[0])
-    ours, seconds = _timed(lambda: [fuse(members, SETTINGS) for members in made])
+    ours, seconds = _timed(lambda: [fuse(candidates, SETTINGS) for candidates in made])
     plain, plain_seconds = _timed(
         lambda: [
             weighted_boxes_fusion(
-                [own_detections(member, SETTINGS) for member in members],
+                [own_detections(one, SETTINGS) for one in candidates],
                 weights,
                 SETTINGS.iou_threshold,
             )
-            for members in made
+            for candidates in made
         ]
     )
     for found, expected in zip(ours, plain, strict=True):

@@ -59,8 +59,8 @@ def run(
     if not gpu and not overrides:
         overrides = SMALL
     scales = scales or (S10_SCALES if gpu else SMALL_SCALES)
-    members = [make_detector(module, overrides, seed=seed).to(device) for seed in range(MODELS)]
-    classes = members[0].roi_head.bbox_head[-1].num_classes
+    detectors = [make_detector(module, overrides, seed=seed).to(device) for seed in range(MODELS)]
+    classes = detectors[0].roi_head.bbox_head[-1].num_classes
     image = np.random.default_rng(0).integers(0, 256, (*image_hw, 3), dtype=np.uint8)
     plain = []
     for short, long in scales:
@@ -78,19 +78,19 @@ def run(
         )
 
     def one_by_one() -> None:
-        for member in members:
+        for detector in detectors:
             for view in views:
-                predict([member], [view])
+                predict([detector], [view])
 
     one_by_one()  # what a device does once: cuDNN's choice of kernels, memory pools
     singles = _fastest(one_by_one, rounds=rounds)
     if gpu:
         torch.cuda.reset_peak_memory_stats()
-    ensemble = _fastest(lambda: predict(members, views), rounds=rounds)
+    ensemble = _fastest(lambda: predict(detectors, views), rounds=rounds)
     return {
         "module": module,
         "device": torch.cuda.get_device_name() if gpu else "cpu",
-        "models_x_views": f"{len(members)}x{len(views)}",
+        "models_x_views": f"{len(detectors)}x{len(views)}",
         "views_px": ", ".join(str(tuple(view["inputs"][0].shape[1:])) for view in plain),
         "candidates": max_candidates,
         "ensemble_s": round(ensemble, 3),

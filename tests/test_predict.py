@@ -37,18 +37,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected(folder: Path, seeds: tuple[int, ...], scales: list[list[int]]) -> Candidates:
     """Candidates of ``a.jpg``, an image of 120x90 px, under flip TTA."""
-    members = []
+    models = []
     for seed in seeds:
         content = torch.load(checkpoint(folder, seed), weights_only=True)
         detector = build_detector(content["hyper_parameters"]["detector"])
         names = {k.removeprefix("detector."): v for k, v in content["state_dict"].items()}
         detector.load_state_dict(names)
-        members.append(detector.eval())
+        models.append(detector.eval())
     image = np.asarray(Image.open(folder / "test" / "a.jpg"))
     sizes_hw = [(round(120 * short / 90), short) for short, _ in scales]
     views = [make_view(image, size, flip=flip) for flip in (False, True) for size in sizes_hw]
     (candidates,) = predict_candidates(
-        members, views, category_ids=range(CLASSES), min_score=0.25, max_candidates=1000
+        models, views, category_ids=range(CLASSES), min_score=0.25, max_candidates=1000
     )
     return candidates
 

@@ -36,9 +36,9 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     original = src.modules.ensemble.predict_candidates
 
-    def watched(members: Any, views: Any, **rest: Any) -> Any:
+    def watched(models: Any, views: Any, **rest: Any) -> Any:
         seen.extend(str(sample.img_id) for sample in views[0]["data_samples"])
-        return original(members, views, **rest)
+        return original(models, views, **rest)
 
     monkeypatch.setattr(src.modules.ensemble, "predict_candidates", watched)
     return seen
@@ -93,10 +93,10 @@ def test_an_error_keeps_what_was_predicted_before_it(
     given = [f"checkpoint={checkpoint(folder, 0)}"]
     watched = src.modules.ensemble.predict_candidates
 
-    def breaks(*members: Any, **rest: Any) -> Any:
+    def breaks(*models: Any, **rest: Any) -> Any:
         if len(predicted) == 2:
             raise RuntimeError("the cable was pulled")
-        return watched(*members, **rest)
+        return watched(*models, **rest)
 
     monkeypatch.setattr(src.modules.ensemble, "predict_candidates", breaks)
     with pytest.raises(RuntimeError, match="the cable was pulled"):

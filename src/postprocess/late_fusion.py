@@ -69,20 +69,20 @@ class LateFusion(CheckedModel):
 
 
 def fuse(
-    members: Sequence[Candidates],
+    models: Sequence[Candidates],
     settings: LateFusion,
     *,
     weights: Sequence[float] | None = None,
     category_ids: Sequence[int] | None = None,
 ) -> Candidates:
-    """Fuse the detections of N members in one image.
+    """Fuse the detections of N models in one image.
 
     What comes out is, for post-processing, candidates: no two of a class overlap much, and their
-    scores may lie anywhere above 0. ``complete_above_score`` is 0 where every member had all pairs
+    scores may lie anywhere above 0. ``complete_above_score`` is 0 where every model had all pairs
     that its detections are made of; where one lacks some, nothing is certain, and it is 1.
 
     Args:
-        members: N models' (or views') pairs before NMS, of one image.
+        models: N models' (or views') pairs before NMS, of one image.
         settings: thresholds.
         weights: N weights above 0; None: equal.
         category_ids: see ``postprocess``.
@@ -91,21 +91,21 @@ def fuse(
         By falling score; float32 masks.
 
     Raises:
-        ValueError: the members are of different images, or their masks of different sizes.
+        ValueError: the models are of different images, or their masks of different sizes.
     """
-    _check_same_image(members)
-    weights = [1.0] * len(members) if weights is None else weights
+    _check_same_image(models)
+    weights = [1.0] * len(models) if weights is None else weights
     parts, is_exact = [], True
-    for member, weight in zip(members, weights, strict=True):
-        detected = run_steps(select_all(member, category_ids), settings.own_steps)
+    for model, weight in zip(models, weights, strict=True):
+        detected = run_steps(select_all(model, category_ids), settings.own_steps)
         kept = detected.indices
         is_exact &= detected.is_exact
         parts.append(
             _Boxes(
-                corners=member.boxes_xyxy[kept].astype(np.float64),
-                weights=member.scores[kept].astype(np.float64) * weight,
-                category_ids=member.category_ids[kept],
-                masks=member.mask_probabilities[kept].astype(np.float32),
+                corners=model.boxes_xyxy[kept].astype(np.float64),
+                weights=model.scores[kept].astype(np.float64) * weight,
+                category_ids=model.category_ids[kept],
+                masks=model.mask_probabilities[kept].astype(np.float32),
             )
         )
     boxes = _Boxes.joined(parts)
@@ -113,19 +113,19 @@ def fuse(
     fused = [_fused_box(boxes, cluster) for cluster in clusters]
     scores = np.array(
         [
-            boxes.weights[cluster].mean() * min(len(cluster), len(members)) / sum(weights)
+            boxes.weights[cluster].mean() * min(len(cluster), len(models)) / sum(weights)
             for cluster in clusters
         ]
     )
     order = np.argsort(-scores, kind="stable")
-    height, width = members[0].mask_probabilities.shape[1:]
+    height, width = models[0].mask_probabilities.shape[1:]
     masks = np.zeros((len(order), height, width), dtype=np.float32)
     for place, chosen in enumerate(order):
         masks[place] = _fused_mask(boxes, clusters[chosen], fused[chosen])
     first = [clusters[chosen][0] for chosen in order]
     return Candidates(
-        image_id=members[0].image_id,
-        size_hw=members[0].size_hw,
+        image_id=models[0].image_id,
+        size_hw=models[0].size_hw,
         boxes_xyxy=np.array([fused[chosen] for chosen in order], np.float32).reshape(-1, 4),
         scores=scores[order].astype(np.float32),
         category_ids=boxes.category_ids[first],
@@ -136,16 +136,16 @@ def fuse(
 
 @dataclass(frozen=True, slots=True)
 class _Boxes:
-    """The detections of all members, D of them."""
+    """The detections of all models, D of them."""
 
     corners: Floats  # (D, 4) xyxy image pixels
-    weights: Floats  # (D,) weight of the member times score
+    weights: Floats  # (D,) weight of the model times score
     category_ids: npt.NDArray[np.int16]  # (D,)
     masks: npt.NDArray[np.float32]  # (D, h, w) in [0, 1]
 
     @classmethod
     def joined(cls, parts: Sequence[_Boxes]) -> _Boxes:
-        """All together, by falling weight; among equals in an order that no member's place sets."""
+        """All together, by falling weight; among equals in an order that no model's place sets."""
         corners = np.concatenate([part.corners for part in parts])
         weights = np.concatenate([part.weights for part in parts])
         category_ids = np.concatenate([part.category_ids for part in parts])
@@ -154,9 +154,9 @@ class _Boxes:
         return cls(corners[order], weights[order], category_ids[order], masks[order])
 
 
-def _check_same_image(members: Sequence[Candidates]) -> None:
-    first = members[0]
-    for other in members[1:]:
+def _check_same_image(models: Sequence[Candidates]) -> None:
+    first = models[0]
+    for other in models[1:]:
         for name, of_first, of_other in (
             ("image_id", first.image_id, other.image_id),
             ("size_hw", tuple(first.size_hw), tuple(other.size_hw)),
@@ -164,7 +164,7 @@ def _check_same_image(members: Sequence[Candidates]) -> None:
         ):
             if of_first != of_other:
                 raise ValueError(
-                    f"{first.image_id}: members differ in {name}: {of_first} and {of_other}"
+                    f"{first.image_id}: models differ in {name}: {of_first} and {of_other}"
                 )
 
 
@@ -222,11 +222,11 @@ def _fused_mask(boxes: _Boxes, cluster: Sequence[int], fused_xyxy: Floats) -> Fl
 
 
 def _cell_weights(low: float, high: float, own_low: float, own_high: float, cells: int) -> Floats:
-    """How the cells of the fused box mix a member's, along one axis; shape (cells, cells)."""
+    """How the cells of the fused box mix a model's, along one axis; shape (cells, cells)."""
     if own_high <= own_low:  # without extent; the fused box is it, or nearly so
         return np.eye(cells)
     centres = low + (np.arange(cells) + 0.5) * (high - low) / cells
-    # rounded, so that a member whose box is the fused one keeps its mask to the bit
+    # rounded, so that a model whose box is the fused one keeps its mask to the bit
     places = np.round((centres - own_low) / (own_high - own_low) * cells - 0.5, 9)
     weights: Floats = np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0)
     return weights

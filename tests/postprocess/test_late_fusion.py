@@ -149,8 +149,8 @@ def test_bad_weights_are_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": "b.jpg"}, r"image\.jpg: members differ in image_id: image\.jpg and b\.jpg"),
-        ({"size_hw": (4, 5)}, r"members differ in size_hw: \(480, 360\) and \(4, 5\)"),
+        ({"image_id": "b.jpg"}, r"image\.jpg: models differ in image_id: image\.jpg and b\.jpg"),
+        ({"size_hw": (4, 5)}, r"models differ in size_hw: \(480, 360\) and \(4, 5\)"),
     ],
 )
 def test_members_of_other_images(changes: dict[str, Any], message: str) -> None:

@@ -232,7 +232,7 @@ def test_what_multirun_allows(
         (["trainer.max_epochs=[1"], "no viable alternative at input"),
         (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px must be one or two who"),
         (["datamodule.batch_size=14"], "training images with instances, got 14"),
-        (["datamodule.num_validation_images=16"], "num_validation_images=16"),
+        (["datamodule.num_validation_images=16"], "num_validation_images must be from 1 to 15, "),
         (["resume=no.ckpt"], "got no.ckpt: no such file"),
         (
             ["initial_weights=no.pth"],

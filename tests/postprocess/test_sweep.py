@@ -53,7 +53,7 @@ def test_each_job_has_a_short_folder_and_its_overrides_in_it(
     lines = shown.splitlines()
     scored = r"0\.\d{4} \(0\.\d{4} to 0\.\d{4}\)"
     for number, threshold in enumerate(("0.3", "0.6"), start=1):
-        wanted = rf"job {number} of 2  {scored}  score_threshold={threshold}  \d+ objects, "
+        wanted = rf"job {number} of 2  {scored}  score_threshold={threshold}  \d+ detections, "
         wanted += "[0-9a-f]{8}(, remove took most detections)?"
         assert re.fullmatch(wanted, lines[number - 1])
     assert len(lines) == 5  # two jobs, the table, the best, and its command
@@ -161,7 +161,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     gone.unlink()  # as a killed job leaves its folder
     time_before = stays.stat().st_mtime_ns
     shown = run(*arguments[:-2], "postprocess.score_threshold=0.3,0.6,0.9", arguments[-1])
-    assert shown.count("objects, ") == 3
+    assert len(re.findall(r"\d detections, ", shown)) == 3
     assert shown.count(", done before\n") == 1
     assert shown.count(" of 3  0.") == 3
     assert stays.stat().st_mtime_ns == time_before

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from src.metrics.competition import THRESHOLDS
 from src.metrics.intervals import bootstrap_interval
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
 from src.rle import encode, format_rle
 
 IMAGE_HW = (4000, 3000)
@@ -41,10 +41,10 @@ def ellipse(size_hw: tuple[int, int], place: npt.NDArray[np.float64]) -> npt.NDA
 
 
 def write_files(folder: Path, images: int) -> tuple[Path, Path]:
-    """A truth at image size, and a submission that finds most of it more or less well."""
+    """A ground truth at image size, and a submission that finds most of it more or less well."""
     generator = np.random.default_rng(0)
-    truth, submission = folder / "train.csv", folder / "submission.csv"
-    with truth.open("w") as true_file, submission.open("w") as predicted_file:
+    ground_truth, submission = folder / "train.csv", folder / "submission.csv"
+    with ground_truth.open("w") as true_file, submission.open("w") as predicted_file:
         true_file.write("ImageId,EncodedPixels,Height,Width,ClassId\n")
         predicted_file.write("ImageId,EncodedPixels,ClassId\n")
         for number in range(images):
@@ -57,30 +57,30 @@ def write_files(folder: Path, images: int) -> tuple[Path, Path]:
                 found = place * generator.normal(1, [0.02, 0.02, 0.05])
                 text = format_rle([encode(ellipse(RASTER_HW, found))])[0]
                 predicted_file.write(f"{name},{text},{category}\n")
-    return submission, truth
+    return submission, ground_truth
 
 
 def score_files(submission: Path, truth_file: Path) -> float:
     """This project's way."""
     with (
-        open_truth(truth_file) as truth,
-        open_submission(submission, truth) as prediction,
+        open_ground_truth(truth_file) as ground_truth,
+        open_submission(submission, ground_truth) as prediction,
     ):
-        comparison = compare(truth, prediction, prediction_name=submission.name)
+        comparison = compare(ground_truth, prediction, prediction_name=submission.name)
         return score_comparison(comparison).competition_map
 
 
 def brute_force(submission: Path, truth_file: Path) -> float:
     """The plain way, mean over classes."""
-    truth, prediction = _bitmaps(truth_file), _bitmaps(submission)
+    ground_truth, prediction = _bitmaps(truth_file), _bitmaps(submission)
     scores = []
-    for image_id, true_objects in truth.items():
-        predicted_objects = prediction.get(image_id, [])
-        categories = {name for name, _ in true_objects + predicted_objects}
+    for image_id, ground_truth_instances in ground_truth.items():
+        num_detections = prediction.get(image_id, [])
+        categories = {name for name, _ in ground_truth_instances + num_detections}
         values = [
             class_value(
-                [mask for name, mask in true_objects if name == category],
-                [mask for name, mask in predicted_objects if name == category],
+                [mask for name, mask in ground_truth_instances if name == category],
+                [mask for name, mask in num_detections if name == category],
             )
             for category in categories
         ]
@@ -108,11 +108,11 @@ def _bitmaps(path: Path) -> Objects:
 
 
 def class_value(
-    truth: list[npt.NDArray[np.bool_]], prediction: list[npt.NDArray[np.bool_]]
+    ground_truth: list[npt.NDArray[np.bool_]], prediction: list[npt.NDArray[np.bool_]]
 ) -> float:
     """Mean over thresholds of TP / (TP + FP + FN)."""
     pairs = []
-    for i, true_mask in enumerate(truth):
+    for i, true_mask in enumerate(ground_truth):
         for j, predicted_mask in enumerate(prediction):
             either = np.logical_or(true_mask, predicted_mask).sum()
             iou = np.logical_and(true_mask, predicted_mask).sum() / either if either else 0.0
@@ -125,8 +125,8 @@ def class_value(
             if -negative_iou > threshold and i not in used_truth and j not in used_prediction:
                 used_truth.add(i)
                 used_prediction.add(j)
-        hits = len(used_truth)
-        values.append(hits / (len(truth) + len(prediction) - hits))
+        true_positives = len(used_truth)
+        values.append(true_positives / (len(ground_truth) + len(prediction) - true_positives))
     return float(np.mean(values))
 
 
@@ -137,14 +137,14 @@ def run(images: int = 300, rounds: int = 5) -> dict[str, Any]:
         AssertionError: the two ways disagree.
     """
     with tempfile.TemporaryDirectory() as folder:
-        submission, truth = write_files(Path(folder), images)
+        submission, ground_truth = write_files(Path(folder), images)
         start = time.process_time()
-        expected = brute_force(submission, truth)
+        expected = brute_force(submission, ground_truth)
         brute_seconds = time.process_time() - start
         seconds = []
         for _ in range(rounds):
             start = time.process_time()
-            score = score_files(submission, truth)
+            score = score_files(submission, ground_truth)
             seconds.append(time.process_time() - start)
     if abs(score - expected) > 1e-12:
         raise AssertionError(f"the two ways disagree: {score} and {expected}")

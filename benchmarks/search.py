@@ -25,17 +25,17 @@ import torch
 from benchmarks.postprocess import SETTINGS
 from benchmarks.threshold_grid import make_store, plain_score
 from src.annotations.instances import RASTER_HW
-from src.metrics.competition import ImageObjects
+from src.metrics.competition import ImageInstances
 from src.rle import format_rle
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def write_truth(path: Path, truth: Sequence[ImageObjects]) -> None:
-    """Write true objects as train.csv of images of the raster's size."""
+def write_truth(path: Path, ground_truth: Sequence[ImageInstances]) -> None:
+    """Write ground-truth instances as train.csv of images of the raster's size."""
     with path.open("w") as file:
         file.write("ImageId,EncodedPixels,Height,Width,ClassId\n")
-        for objects in truth:
+        for objects in ground_truth:
             texts = format_rle(objects.bitmasks.to_rle())
             for text, category in zip(texts, objects.class_keys, strict=True):
                 height, width = RASTER_HW
@@ -75,12 +75,12 @@ def run(
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store, truth = make_store(folder / "store", images, candidates)
+        store, ground_truth = make_store(folder / "store", images, candidates)
         start = time.process_time()
         for number in range(plain_images):
-            plain_score(store.candidates(number), truth[number], SETTINGS)
+            plain_score(store.candidates(number), ground_truth[number], SETTINGS)
         plain_seconds = (time.process_time() - start) / plain_images
-        write_truth(folder / "truth.csv", truth)
+        write_truth(folder / "truth.csv", ground_truth)
         files = (
             f"predictions={folder / 'store'}",
             f"annotations={folder / 'truth.csv'}",

@@ -28,7 +28,7 @@ from benchmarks.postprocess import SETTINGS, make_image, plain_objects
 from benchmarks.score import class_value
 from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.annotations.instances import RASTER_HW
-from src.metrics.competition import ImageObjects
+from src.metrics.competition import ImageInstances
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
@@ -46,8 +46,8 @@ TRUE_SETTINGS = SETTINGS.replace(score_threshold=0.6, mask_threshold=0.55)
 
 
 def make_store(folder: Path, images: int, candidates: int) -> tuple[PredictionStore, list[Any]]:
-    """Candidates in a store, and as true objects what other settings make of shifted ones."""
-    truth = []
+    """Candidates in a store; the ground truth is what other settings make of shifted ones."""
+    ground_truth = []
     with PredictionStoreWriter(folder, category_ids=range(46), settings={}) as writer:
         for number in range(images):
             image = make_image(number, objects=10, candidates=candidates)
@@ -55,24 +55,26 @@ def make_store(folder: Path, images: int, candidates: int) -> tuple[PredictionSt
             writer.add(image)
             shift = np.random.default_rng(number).normal(0, 25, (candidates, 4))
             moved = replace(image, boxes_xyxy=(image.boxes_xyxy + shift).astype(np.float32))
-            truth.append(as_submitted(postprocess(moved, TRUE_SETTINGS), with_filler=True))
-    return PredictionStore(folder), truth
+            ground_truth.append(as_submitted(postprocess(moved, TRUE_SETTINGS), with_filler=True))
+    return PredictionStore(folder), ground_truth
 
 
-def plain_score(image: Candidates, truth: ImageObjects, settings: PostprocessSettings) -> float:
+def plain_score(
+    image: Candidates, ground_truth: ImageInstances, settings: PostprocessSettings
+) -> float:
     """An image's score, mean over classes, from bitmaps."""
     found = plain_objects(image, settings)
     if not found:
         corner = np.zeros(RASTER_HW, dtype=bool)
         corner[0, 0] = True
         found = [(corner, FILLER_CATEGORY)]
-    true_masks = truth.bitmasks.unpack()
-    categories = {category for _, category in found} | set(truth.class_keys)
+    true_masks = ground_truth.bitmasks.unpack()
+    categories = {category for _, category in found} | set(ground_truth.class_keys)
     return float(
         np.mean(
             [
                 class_value(
-                    _of(category, zip(true_masks, truth.class_keys, strict=True)),
+                    _of(category, zip(true_masks, ground_truth.class_keys, strict=True)),
                     _of(category, found),
                 )
                 for category in categories
@@ -101,17 +103,19 @@ def run(
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        store, true_objects = make_store(Path(folder) / "store", images, candidates)
-        truth = {objects.image_id: objects for objects in true_objects}
+        store, ground_truth_instances = make_store(Path(folder) / "store", images, candidates)
+        ground_truth = {objects.image_id: objects for objects in ground_truth_instances}
         wall, cpu = time.perf_counter(), time.process_time()
-        scores = SettingsEvaluator(store, truth, store.image_ids, with_filler=True).score_grid(GRID)
+        scores = SettingsEvaluator(
+            store, ground_truth, store.image_ids, with_filler=True
+        ).score_grid(GRID)
         seconds, wall_seconds = time.process_time() - cpu, time.perf_counter() - wall
         chosen: Sequence[int] = range(0, len(GRID), plain_every)
         cpu = time.process_time()
         for number in range(plain_images):
             image = store.candidates(number)
             for setting in chosen:
-                plain = plain_score(image, true_objects[number], GRID[setting])
+                plain = plain_score(image, ground_truth_instances[number], GRID[setting])
                 ours = scores[setting].per_image[number]
                 if abs(plain - ours) > 1e-12:
                     raise AssertionError(f"the two ways disagree: {ours} and {plain}")

@@ -31,7 +31,7 @@ from experiments.tables import Conditions, Measured, command_block, rewrite, tab
 from src.errors import InputError
 from src.metrics.competition import Averaging, CompetitionScore
 from src.metrics.intervals import bootstrap_interval, paired_bootstrap_interval
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
 
 AVERAGING: Averaging = "per_class"
 
@@ -57,11 +57,11 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 def score_rungs(rungs: Iterable[Rung], directory: Path) -> dict[Rung, CompetitionScore]:
     """Score the submissions of rungs; attributes count, as on the leaderboard."""
     scores = {}
-    with open_truth(directory / TRUTH, use_attributes=True) as truth:
+    with open_ground_truth(directory / TRUTH, use_attributes=True) as ground_truth:
         for rung in rungs:
             path = directory / rung.submission
-            with open_submission(path, truth) as submission:
-                comparison = compare(truth, submission, prediction_name=str(path))
+            with open_submission(path, ground_truth) as submission:
+                comparison = compare(ground_truth, submission, prediction_name=str(path))
                 scores[rung] = score_comparison(comparison, averaging=AVERAGING)
     return scores
 

@@ -39,7 +39,7 @@ class Conditions:
     averaging: str
 
 
-def in_words(gain: PairedInterval, images: int) -> str:
+def describe(gain: PairedInterval, images: int) -> str:
     """What the interval of a difference says, and no more than that."""
     difference = gain.difference
     if difference.low > 0:
@@ -73,7 +73,7 @@ def table_row(measured: Measured) -> str:
         _with_interval(measured.score, ".3f"),
         NONE if gain is None else _with_interval(gain.difference, "+.4f"),
         NONE if gain is None else f"{gain.probability_better:.3f}",
-        NONE if gain is None else in_words(gain, measured.images),
+        NONE if gain is None else describe(gain, measured.images),
     )
 
 

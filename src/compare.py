@@ -15,11 +15,11 @@ from rich.progress import Progress
 
 from src.annotations.image_names import match_ids
 from src.cli.entry_point import entry_point, to_plain
-from src.cli.scores import check_metric, chosen_images, interval_of, open_ground_truth, open_stored
+from src.cli.scores import check_metric, chosen_images, ground_truth_of, interval_of, open_stored
 from src.console import progress_bar, say, say_once
 from src.errors import InputError
-from src.metrics.competition import ImageObjects
-from src.metrics.inputs import RasterObjects
+from src.metrics.competition import ImageInstances
+from src.metrics.inputs import RasterInstances
 from src.metrics.intervals import check_same_images, paired_bootstrap_interval
 from src.metrics.scoring import (
     compare,
@@ -28,7 +28,7 @@ from src.metrics.scoring import (
     read_scores,
     score_comparison,
 )
-from src.reporting.stored_predictions import StoredObjects
+from src.reporting.stored_predictions import StoredDetections
 from src.tuning.in_sample import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.sweeps import RESULT_NAME, job_file
 
@@ -47,7 +47,7 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
     """Return the score of each image of one side.
 
     Raises:
-        InputError: a file is missing or wrong, or a score file is of another averaging.
+        InputError: A file is missing or wrong, or a score file is of another averaging.
     """
     path = job_file(config[side], "score.json", "submission.csv")
     if not path.exists():
@@ -71,18 +71,20 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
         raise InputError(f"annotations must be the ground truth to score {side}={path}, got null")
     key = f"{side}_postprocess"
     with ExitStack() as opened:
-        truth = opened.enter_context(open_ground_truth(config, progress))
-        prediction: Mapping[str, ImageObjects] = (
-            open_stored(config, truth, predictions=config[side], postprocess=key, side=f"{side}=")
+        ground_truth = opened.enter_context(ground_truth_of(config, progress))
+        prediction: Mapping[str, ImageInstances] = (
+            open_stored(
+                config, ground_truth, predictions=config[side], postprocess=key, side=f"{side}="
+            )
             if path.is_dir()
-            else opened.enter_context(open_submission(path, truth, progress=progress))
+            else opened.enter_context(open_submission(path, ground_truth, progress=progress))
         )
-        scores_by_id = _score(truth, prediction, wanted, side, config, progress)
-        if isinstance(prediction, StoredObjects):
+        scores_by_id = _score(ground_truth, prediction, wanted, side, config, progress)
+        if isinstance(prediction, StoredDetections):
             for warning in prediction.step_warnings:
                 say(f"warning: {side}: {warning}")
         in_sample = (
-            find_in_sample(to_plain(config[key]), truth, scores_by_id, where=key)
+            find_in_sample(to_plain(config[key]), ground_truth, scores_by_id, where=key)
             if path.is_dir()
             else read_beside(path)
         )
@@ -90,8 +92,8 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
 
 
 def _score(
-    truth: RasterObjects,
-    prediction: Mapping[str, ImageObjects],
+    ground_truth: RasterInstances,
+    prediction: Mapping[str, ImageInstances],
     wanted: Sequence[str] | None,
     side: str,
     config: DictConfig,
@@ -99,11 +101,13 @@ def _score(
 ) -> Mapping[str, float]:
     """Score the images that both sides have and that are wanted."""
     name = f"{side}={config[side]}"
-    names = set(truth if wanted is None else match_ids(wanted, truth))
-    image_ids = [image_id for image_id in truth if image_id in prediction and image_id in names]
+    names = set(ground_truth if wanted is None else match_ids(wanted, ground_truth))
+    image_ids = [
+        image_id for image_id in ground_truth if image_id in prediction and image_id in names
+    ]
     if not image_ids:
         raise InputError(f"{name}: has none of the images of {config.annotations} to be compared")
-    comparison = compare(truth, prediction, prediction_name=name, image_ids=image_ids)
+    comparison = compare(ground_truth, prediction, prediction_name=name, image_ids=image_ids)
     score = score_comparison(comparison, averaging=config.averaging, progress=progress)
     for note in comparison.notes:
         say_once(f"note: {note}")

@@ -50,15 +50,15 @@ def print_report(report: ConversionReport, *, output: str) -> None:
     console.print(f"{report.objects} instances on {report.images} images")
     if report.labels_file is not None:
         console.print(f"categories and attributes: {report.labels_file}")
-    if report.crowd_objects and report.output_format.startswith("imaterialist"):
-        console.print(f"{report.crowd_objects} crowd regions are plain instances in a CSV")
+    if report.crowd_regions and report.output_format.startswith("imaterialist"):
+        console.print(f"{report.crowd_regions} crowd regions are plain instances in a CSV")
     read = report.read
     if read is None:
         return
-    if read.images_without_objects:
-        console.print(f"{read.images_without_objects} images have no instance")
-    if read.crowd_objects:
-        console.print(f"{read.crowd_objects} instances are crowd regions, on which nothing trains")
+    if read.images_without_instances:
+        console.print(f"{read.images_without_instances} images have no instance")
+    if read.crowd_regions:
+        console.print(f"{read.crowd_regions} instances are crowd regions, on which nothing trains")
     if read.empty_masks:
         console.print(f"{read.empty_masks} instances have an empty mask, on which nothing trains")
     for note in read.notes:

@@ -29,7 +29,7 @@ def read_image_numbers(path: Path) -> dict[str, int]:
     """Read COCO's id of each image by file name from a file of COCO annotations.
 
     Raises:
-        InputError: no such file, no such JSON, a file name that leads out of the image folder, or
+        InputError: No such file, no such JSON, a file name that leads out of the image folder, or
             a file name or a number that stands twice.
     """
     refuse_special_file(path)
@@ -62,7 +62,7 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
     name, or one without its suffix, or with folders left out where no other file is called so.
 
     Raises:
-        InputError: the file lacks an image of the store.
+        InputError: The file lacks an image of the store.
     """
     if annotations is None:
         return {image_id: place for place, image_id in enumerate(store.image_ids, start=1)}
@@ -90,7 +90,7 @@ def compare_categories(store: PredictionStore, path: Path) -> None:
     """Compare the store's classes with the categories of a COCO file, where it lists any.
 
     Raises:
-        InputError: they contradict each other, see ``check_categories``.
+        InputError: They contradict each other, see ``check_categories``.
     """
     parts = {
         name: value

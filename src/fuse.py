@@ -29,14 +29,14 @@ def open_stores(
     """Open stores that fit together.
 
     Args:
-        directories: of the stores.
-        partial: whether stores that lack images suffice.
+        directories: Of the stores.
+        partial: Whether stores that lack images suffice.
 
     Returns:
         The stores, and what the user should know about images that they lack.
 
     Raises:
-        InputError: no store, one that cannot be read, or two of other classes, images or masks.
+        InputError: No store, one that cannot be read, or two of other classes, images or masks.
     """
     if isinstance(directories, str) or not directories:
         raise InputError(

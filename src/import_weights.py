@@ -121,7 +121,7 @@ def _category_ids(module: Mapping[str, Any], known: ClassList | None, source: Pa
     """Return the category of each of the model's classes.
 
     Raises:
-        InputError: the file has ids, of another number of classes, and none are given.
+        InputError: The file has ids, of another number of classes, and none are given.
     """
     if module["category_ids"] is not None:
         return list(module["category_ids"])

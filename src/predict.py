@@ -67,7 +67,7 @@ def late_fusion_of(config: DictConfig) -> LateFusion | None:
     """Return the settings of ``fusion=late``; None for ``fusion=cascade``.
 
     Raises:
-        InputError: a value that is not legal; names its key.
+        InputError: A value that is not legal; names its key.
     """
     values = to_plain(config.fusion)
     kind = values.pop("kind")
@@ -137,7 +137,7 @@ def check_data(
     """Compare the models' classes with the categories of the annotated images.
 
     Raises:
-        InputError: they contradict each other, see ``check_categories``.
+        InputError: They contradict each other, see ``check_categories``.
     """
     store = datamodule.open_store()
     for note in check_categories(
@@ -154,7 +154,7 @@ def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float)
     """Compare the store with the images, and name those that failed.
 
     Raises:
-        InputError: the store lacks an image that did not fail, or has not one candidate.
+        InputError: The store lacks an image that did not fail, or has not one candidate.
     """
     store = PredictionStore(directory)
     lost = sorted({*image_ids}.difference(store.image_ids, store.failed))

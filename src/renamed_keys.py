@@ -77,7 +77,7 @@ def check_renamed_keys(config: Any, directories: Iterable[Path] = ()) -> None:
         directories: Where YAML files of the configuration lie, to name the one with the key.
 
     Raises:
-        InputError: names the old key, the new one and the file.
+        InputError: Names the old key, the new one and the file.
     """
     for key in _flat_keys(config):
         if (old := find_renamed(key)) is not None:

@@ -11,19 +11,19 @@ from omegaconf import DictConfig
 from rich.progress import Progress
 
 from src.cli.entry_point import entry_point, to_plain
-from src.cli.scores import check_metric, chosen_images, interval_of, open_ground_truth, open_stored
+from src.cli.scores import check_metric, chosen_images, ground_truth_of, interval_of, open_stored
 from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, write_text
-from src.metrics.competition import ImageObjects
+from src.metrics.competition import ImageInstances
 from src.metrics.errors import ErrorAccumulator
-from src.metrics.inputs import RasterObjects
+from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import compare, open_submission, score_comparison
 from src.postprocess.category_names import plain_settings
 from src.postprocess.settings import SEARCHED_KEY
 from src.reporting.examples import choose_examples, load_examples, write_drawings
 from src.reporting.page import Report, render_sweep, write_report
-from src.reporting.stored_predictions import StoredObjects
+from src.reporting.stored_predictions import StoredDetections
 from src.tuning.in_sample import find_in_sample, read_beside
 from src.tuning.sweeps import job_file, read_results, score_in_words
 from src.validation import Count, check_values, shown
@@ -52,7 +52,7 @@ def check_config(config: DictConfig) -> None:
     """Refuse before anything is read what cannot work.
 
     Raises:
-        InputError: names the key, its value and what is legal.
+        InputError: Names the key, its value and what is legal.
     """
     if config.annotations is None:
         raise InputError(
@@ -72,27 +72,27 @@ def check_config(config: DictConfig) -> None:
 
 @contextlib.contextmanager
 def open_predictions(
-    config: DictConfig, truth: RasterObjects, progress: Progress
-) -> Iterator[Mapping[str, ImageObjects]]:
+    config: DictConfig, ground_truth: RasterInstances, progress: Progress
+) -> Iterator[Mapping[str, ImageInstances]]:
     """Open the submission, or the prediction store under ``postprocess``."""
     if config.submission is not None:
         path = job_file(config.submission, "submission.csv")
-        with open_submission(path, truth, progress=progress) as submission:
+        with open_submission(path, ground_truth, progress=progress) as submission:
             yield submission
     else:
         predictions = config.predictions
-        yield open_stored(config, truth, predictions=predictions, postprocess="postprocess")
+        yield open_stored(config, ground_truth, predictions=predictions, postprocess="postprocess")
 
 
 def make_report(config: DictConfig, progress: Progress) -> Report:
     """Score, choose the images and draw them."""
     image_ids = chosen_images(config)
     with (
-        open_ground_truth(config, progress) as truth,
-        open_predictions(config, truth, progress) as prediction,
+        ground_truth_of(config, progress) as ground_truth,
+        open_predictions(config, ground_truth, progress) as prediction,
     ):
         comparison = compare(
-            truth,
+            ground_truth,
             prediction,
             prediction_name=config.submission or config.predictions,
             image_ids=image_ids,
@@ -115,7 +115,7 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             notes=(
                 *comparison.notes,
                 *step_notes(prediction),
-                *in_sample_notes(config, truth, score.image_ids),
+                *in_sample_notes(config, ground_truth, score.image_ids),
             ),
             settings=run_settings(config),
             worst=worst,
@@ -123,17 +123,17 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         )
 
 
-def step_notes(prediction: Mapping[str, ImageObjects]) -> list[str]:
+def step_notes(prediction: Mapping[str, ImageInstances]) -> list[str]:
     """Return a sentence for each post-processing step that removed most detections."""
-    return prediction.step_warnings if isinstance(prediction, StoredObjects) else []
+    return prediction.step_warnings if isinstance(prediction, StoredDetections) else []
 
 
 def in_sample_notes(
-    config: DictConfig, truth: RasterObjects, image_ids: Sequence[str]
+    config: DictConfig, ground_truth: RasterInstances, image_ids: Sequence[str]
 ) -> list[str]:
     """Return a sentence where the settings were searched on images of the report."""
     found = (
-        find_in_sample(to_plain(config.postprocess), truth, image_ids, where="postprocess")
+        find_in_sample(to_plain(config.postprocess), ground_truth, image_ids, where="postprocess")
         if config.submission is None
         else read_beside(job_file(config.submission, "submission.csv"))
     )
@@ -145,7 +145,7 @@ def report_sweep(config: DictConfig) -> None:
     """Write the page of a sweep.
 
     Raises:
-        InputError: the folder is that of no sweep, or something else is to be reported as well.
+        InputError: The folder is that of no sweep, or something else is to be reported as well.
     """
     for key in ("submission", "predictions"):
         if config[key] is not None:

@@ -12,8 +12,8 @@ from src.cli.entry_point import entry_point
 from src.cli.scores import (
     check_metric,
     chosen_images,
+    ground_truth_of,
     interval_of,
-    open_ground_truth,
     score_summary,
     score_tables,
 )
@@ -32,13 +32,13 @@ def main(config: DictConfig) -> None:
     image_ids = chosen_images(config)
     with (
         progress_bar() as progress,
-        open_ground_truth(config, progress) as truth,
+        ground_truth_of(config, progress) as ground_truth,
         open_submission(
-            job_file(config.submission, "submission.csv"), truth, progress=progress
+            job_file(config.submission, "submission.csv"), ground_truth, progress=progress
         ) as prediction,
     ):
         comparison = compare(
-            truth, prediction, prediction_name=config.submission, image_ids=image_ids
+            ground_truth, prediction, prediction_name=config.submission, image_ids=image_ids
         )
         score = score_comparison(comparison, averaging=config.averaging, progress=progress)
         labels, notes = comparison.labels, comparison.notes

@@ -23,7 +23,7 @@ from src.io import check_writable, read_json_object, write_json
 from src.postprocess.category_names import named_settings, plain_settings
 from src.postprocess.settings import PostprocessSettings
 from src.submission.formats import FORMATS
-from src.tuning.cross_validation import Chooser, Scores, cross_validate
+from src.tuning.cross_validation import Scores, Selector, cross_validate
 from src.tuning.dashboard import Dashboard, open_dashboard
 from src.tuning.in_sample import Searched, searched_images
 from src.tuning.search_results import (
@@ -49,7 +49,7 @@ def check_config(config: DictConfig) -> None:
     """Refuse before anything is read what cannot work.
 
     Raises:
-        InputError: names the key, its value and what is legal.
+        InputError: Names the key, its value and what is legal.
     """
     check_metric(config)
     kinds = {"num_trials": whole(1), "num_random_trials": Count, "num_folds": whole(2)}
@@ -65,7 +65,7 @@ def run(
         The scores, what was found, and the digests of the images that chose it.
 
     Raises:
-        InputError: a file is missing or wrong, or there are too few images.
+        InputError: A file is missing or wrong, or there are too few images.
     """
     values = {key: plain_settings(to_plain(config[key])) for key in GROUPS}
     inputs = inputs_of(config)
@@ -84,8 +84,10 @@ def run(
             inputs, FORMATS["imaterialist_2019"], remember=True, progress=progress
         ) as session,
     ):
-        truth_notes = session.comparison.truth.store.notes if session.comparison else ()
-        for note in (*session.notes, *truth_notes):
+        ground_truth_notes = (
+            session.comparison.ground_truth.store.notes if session.comparison else ()
+        )
+        for note in (*session.notes, *ground_truth_notes):
             console.print(f"note: {note}")
         base, *baselines = (named_settings(values[key], session.categories) for key in GROUPS)
         space = SearchSpace(space_values, base)
@@ -113,7 +115,7 @@ def run(
         choices = progress.add_task(
             "choosing, held-out images", total=(config.num_folds + 1) * len(space.per_class)
         )
-        chooser = Chooser(
+        selector = Selector(
             session.lab,
             score=score,
             per_class=space.per_class,
@@ -121,8 +123,8 @@ def run(
             on_step=lambda: progress.advance(choices),
         )
         candidates = [(settings, score(settings)) for settings in baselines]
-        found = cross_validate(search, chooser, baselines=candidates, folds=folds, score=score)
-        images = searched_images(session.truth, session.lab.scored_image_ids)
+        found = cross_validate(search, selector, baselines=candidates, folds=folds, score=score)
+        images = searched_images(session.ground_truth, session.lab.scored_image_ids)
         for note in () if session.comparison is None else session.comparison.notes:
             console.print(f"note: {note}")
     result = compare_results(
@@ -155,7 +157,7 @@ class _Rows:
         self._dashboard = dashboard
         self._path = directory / ROWS_NAME
         shown = _shown(self._path)
-        console.print(dashboard.in_words)
+        console.print(dashboard.location)
         for trial in trials[shown:]:
             self.show(trial)
 
@@ -204,7 +206,7 @@ def _folds(session: Session, config: DictConfig) -> Any:
             f"num_folds must be at most {len(image_ids)}, the images with predictions and ground "
             f"truth, got {config.num_folds}"
         )
-    sets = [set(session.truth[image_id].class_keys) for image_id in image_ids]
+    sets = [set(session.ground_truth[image_id].class_keys) for image_id in image_ids]
     return stratified_folds(sets, folds=config.num_folds, seed=config.seed)  # type: ignore[arg-type]
 
 

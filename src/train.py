@@ -155,7 +155,7 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
     """Give a module its first weights.
 
     Raises:
-        InputError: the file is missing, damaged, or another model's.
+        InputError: The file is missing, damaged, or another model's.
     """
     if initial_weights is None:
         fixed = sum(not parameter.requires_grad for parameter in module.parameters())

@@ -110,7 +110,7 @@ def check_values(kinds: Mapping[str, Any], values: Mapping[str, Any], *, prefix:
         prefix: Of the keys' names in messages, as ``datamodule.``.
 
     Raises:
-        InputError: names each key whose value is not legal, the value and what is legal.
+        InputError: Names each key whose value is not legal, the value and what is legal.
     """
     found: list[str] = []
     for key, kind in kinds.items():
@@ -131,7 +131,7 @@ def check_weights(key: str, weights: Sequence[float], count: int, *, of: str = "
     """Check one weight for each of some models or checkpoints.
 
     Raises:
-        InputError: another number of them, or one that is not above 0.
+        InputError: Another number of them, or one that is not above 0.
     """
     if len(weights) != count:
         raise InputError(f"{key} must be {count} numbers, one for each {of}, got {list(weights)}")
@@ -143,7 +143,7 @@ class CheckedModel(BaseModel):
     """Values with names that are checked where they are put together, and do not change.
 
     Raises:
-        InputError: names each key whose value is not legal, the value and what is legal.
+        InputError: Names each key whose value is not legal, the value and what is legal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

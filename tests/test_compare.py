@@ -12,7 +12,7 @@ import pytest
 from src.compare import check_same_images, main
 from src.errors import InputError
 from src.metrics.intervals import paired_bootstrap_interval
-from src.metrics.scoring import open_truth, read_scores
+from src.metrics.scoring import open_ground_truth, read_scores
 from src.predictions.store import PredictionStore
 from src.score import main as score
 from src.tuning.settings_evaluator import SettingsEvaluator
@@ -92,11 +92,11 @@ def test_score_files_need_no_truth(run, tmp_path):
 
 
 def test_two_settings_on_one_store(run, tmp_path):
-    store, truth = write_lab_data(tmp_path / "lab", images=5)
-    names = (f"a={store}", f"b={store}", f"annotations={truth}")
+    store, ground_truth = write_lab_data(tmp_path / "lab", images=5)
+    names = (f"a={store}", f"b={store}", f"annotations={ground_truth}")
     result = json.loads(run(*names, "a_postprocess=default").splitlines()[-1])
     changed = run(*names, "a_postprocess=default", "a_postprocess.score_threshold=0.9")
-    with open_truth(truth) as objects:
+    with open_ground_truth(ground_truth) as objects:
         opened = PredictionStore(store)
         lab = SettingsEvaluator(opened, objects, opened.image_ids)
         winner = make_settings(**WINNER | {"remove_categories": []})

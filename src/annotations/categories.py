@@ -162,7 +162,7 @@ CATEGORY_INSTANCES: dict[int, int] = {
 """Training instances by category id, for frequencies; versions of the data differ in them."""
 
 CLASS_NAMES_KEY = "class_names"  # in a checkpoint's hyper-parameters and a store's settings
-LISTED = 5
+MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,8 @@ class ClassList:
 
     def __str__(self) -> str:
         entries = [f"{key} {printable(name)}".strip() for key, name in self.by_id.items()]
-        shown = ", ".join(entries[:LISTED])
-        return shown if len(entries) <= LISTED else f"{shown}, ... ({len(entries)} in all)"
+        shown = ", ".join(entries[:MAX_SHOWN])
+        return shown if len(entries) <= MAX_SHOWN else f"{shown}, ... ({len(entries)} in all)"
 
 
 def classes_of_data(

@@ -24,7 +24,7 @@ from src.annotations.instances import ImageRecord
 from src.annotations.json_stream import iterate_members
 from src.annotations.polygons import MIN_COORDINATES, from_polygons
 from src.annotations.rows import (
-    NO_OBJECT,
+    NO_INSTANCE,
     BadRow,
     MaskHints,
     ProgressCallback,
@@ -154,7 +154,7 @@ class _Images:
             mask_field="segmentation",
             numbers=numbers,
             images=records,
-            category_ids=[NO_OBJECT] * len(records),
+            category_ids=[NO_INSTANCE] * len(records),
             attribute_ids=[()] * len(records),
             is_crowd=[False] * len(records),
             masks=ParsedRle(

@@ -24,7 +24,7 @@ import numpy as np
 from src.annotations.image_files import ImageHeader
 from src.annotations.instances import ImageRecord
 from src.annotations.polygons import from_polygons
-from src.annotations.rows import NO_OBJECT, RowBlock
+from src.annotations.rows import NO_INSTANCE, RowBlock
 from src.errors import InputError
 from src.rle import ParsedRle, Rle, RleBatch, RleError
 from src.rle.raster import SIDEWAYS, edges_between_columns, turn, turn_points
@@ -176,7 +176,7 @@ class ExifReadings:
             for index, frame in enumerate(frames)
             if isinstance(frame, Frame)
             and (frame.grids or _names_other_size(block, index, frame))
-            and block.category_ids[index] != NO_OBJECT
+            and block.category_ids[index] != NO_INSTANCE
             and index not in block.masks.problems
         }
         if not rows:

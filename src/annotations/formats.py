@@ -17,7 +17,7 @@ from src.annotations.sources import (
     labels_beside,
     skipped_beside,
 )
-from src.annotations.store import STORE, AnnotationStore, images_without_objects, iterate_blocks
+from src.annotations.store import STORE, AnnotationStore, images_without_instances, iterate_blocks
 from src.annotations.store_builder import BuildReport, build_store, check_store_duplicates
 from src.annotations.store_checks import check_store_sizes, open_store
 from src.errors import InputError
@@ -38,7 +38,7 @@ class ConversionReport:
     read: BuildReport | None  # None where the input was a store
     images: int
     objects: int
-    crowd_objects: int  # objects marked iscrowd, a mark that a CSV cannot carry
+    crowd_regions: int  # objects marked iscrowd, a mark that a CSV cannot carry
     labels_file: Path | None  # categories and attributes beside a CSV that cannot carry them
 
 
@@ -118,7 +118,7 @@ def convert(
         read=report,
         images=len(store),
         objects=store.object_count,
-        crowd_objects=store.crowd_count,
+        crowd_regions=store.crowd_count,
         labels_file=labels_file,
     )
 
@@ -137,7 +137,7 @@ def write_annotations(store: AnnotationStore, path: Path, output_format: str) ->
         else:
             write_csv(
                 iterate_blocks(store),
-                images_without_objects(store),
+                images_without_instances(store),
                 edition=CSV_EDITIONS[output_format],
                 file=file,
             )

@@ -24,7 +24,7 @@ from src.annotations.image_names import ImageIds
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import (
     BLOCK_BYTES,
-    NO_OBJECT,
+    NO_INSTANCE,
     BadRow,
     Lines,
     ProgressCallback,
@@ -185,7 +185,7 @@ class _RowParser:
         def parse_label(*texts: bytes) -> tuple[int, tuple[int, ...]]:
             category, attribute_texts = edition.split_label(*(text.decode() for text in texts))
             if not category and not attribute_texts:
-                return NO_OBJECT, ()
+                return NO_INSTANCE, ()
             return parse_category(category, categories), parse_attributes(
                 attribute_texts, attributes
             )
@@ -221,7 +221,7 @@ class _RowParser:
                     for column in (self.runs_at, *self.label_at):
                         fields[column] = b""
                 label = self.parse_label(*(fields[i] for i in self.label_at))
-                if label[0] == NO_OBJECT and fields[self.runs_at].strip():
+                if label[0] == NO_INSTANCE and fields[self.runs_at].strip():
                     raise RowError(
                         "the category must be given where EncodedPixels is, got an empty one"
                     )
@@ -276,7 +276,7 @@ def _shown(data: bytes) -> str:
 
 def write_csv(
     blocks: Iterable[StoredBlock],
-    images_without_objects: Iterable[ImageRecord],
+    images_without_instances: Iterable[ImageRecord],
     *,
     edition: CsvEdition,
     file: IO[bytes],
@@ -299,7 +299,7 @@ def write_csv(
             ).encode()
         )
     empty_label = ("",) * len(edition.label_columns)
-    file.write("".join(line(image, "", empty_label) for image in images_without_objects).encode())
+    file.write("".join(line(image, "", empty_label) for image in images_without_instances).encode())
 
 
 def _quoted(text: str) -> str:

@@ -71,7 +71,7 @@ def _members(text: _Text, streamed: str) -> Iterator[tuple[str, int, Any]]:
             raise text.error("a comma or the closing } must follow a member")
         text.skip()
         if text.peek():
-            raise text.error("the file goes on after the closing }")
+            raise text.error("the file resumes after the closing }")
         return
 
 

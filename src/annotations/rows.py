@@ -100,7 +100,7 @@ def split_fields(line: bytes) -> list[bytes] | None:
 SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
 """Height and width in pixels of the image of an image id, where the file does not say them."""
 
-NO_OBJECT = -1
+NO_INSTANCE = -1
 """The category of a row that names an image and no object."""
 
 _LONGEST_LIST = 12  # of ids in a message

@@ -463,7 +463,7 @@ def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
                 )
 
 
-def images_without_objects(store: AnnotationStore) -> list[ImageRecord]:
+def images_without_instances(store: AnnotationStore) -> list[ImageRecord]:
     """Return the images without an instance, ascending by image_id."""
     return [
         image

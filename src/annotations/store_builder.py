@@ -53,9 +53,9 @@ class BuildReport:
     kind: str  # imaterialist_2019, imaterialist_2020 or coco
     images: int
     objects: int
-    images_without_objects: int
+    images_without_instances: int
     empty_masks: int  # objects whose mask has no pixel; they are kept
-    crowd_objects: int  # objects marked iscrowd
+    crowd_regions: int  # objects marked iscrowd
     skipped_rows: int
     skipped_file: Path | None  # where the skipped rows are, None where there are none
     size_findings: tuple[SizeFinding, ...]
@@ -175,9 +175,9 @@ def build_store(
             kind=opened.kind,
             images=writer.images,
             objects=writer.objects,
-            images_without_objects=writer.images_without_objects,
+            images_without_instances=writer.images_without_instances,
             empty_masks=writer.empty_masks,
-            crowd_objects=writer.crowd_objects,
+            crowd_regions=writer.crowd_regions,
             skipped_rows=bad_rows.count,
             skipped_file=bad_rows.skipped_file if bad_rows.count else None,
             size_findings=findings,

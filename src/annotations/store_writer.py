@@ -15,7 +15,7 @@ import pyarrow as pa
 from src.annotations.exif import ExifReadings, Frame
 from src.annotations.image_sizes import HintComparison, ImageSizes
 from src.annotations.instances import ImageRecord
-from src.annotations.rows import NO_OBJECT, BadRow, BadRowHandler, RowBlock, Source
+from src.annotations.rows import NO_INSTANCE, BadRow, BadRowHandler, RowBlock, Source
 from src.annotations.store import (
     IMAGES_SCHEMA,
     INSTANCES_SCHEMA,
@@ -65,8 +65,8 @@ class StoreWriter:
         self._seen: set[Hashable] = set()
         self.duplicates = 0
         self.runs_batch_starts: list[int] = []
-        self.images = self.objects = self.images_without_objects = 0
-        self.empty_masks = self.crowd_objects = 0
+        self.images = self.objects = self.images_without_instances = 0
+        self.empty_masks = self.crowd_regions = 0
 
     def write(self, directory: Path) -> None:
         """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``.
@@ -111,7 +111,7 @@ class StoreWriter:
             if index in problems:
                 continue
             record = self._records.setdefault(image, len(self._records))
-            if block.category_ids[index] == NO_OBJECT:
+            if block.category_ids[index] == NO_INSTANCE:
                 place = block.place_format.format(block.numbers[index])
                 self._naming_rows.append((block.numbers[index], record, place))
                 continue
@@ -280,8 +280,8 @@ class StoreWriter:
         rank = np.full(len(records), -1, dtype=np.int32)
         rank[belongs] = np.arange(len(belongs), dtype=np.int32)
         self.images, self.objects = len(images), len(record_of_row)
-        self.images_without_objects = int((objects[belongs] == 0).sum())
-        self.crowd_objects = int(self._column("is_crowd", np.uint8).sum())
+        self.images_without_instances = int((objects[belongs] == 0).sum())
+        self.crowd_regions = int(self._column("is_crowd", np.uint8).sum())
         self.empty_masks = int((self._column("area_px", np.int64) == 0).sum())
 
         order = np.argsort(rank[record_of_row], kind="stable")

@@ -148,6 +148,6 @@ def write_submission(
     return write_rows(
         path,
         itertools.chain(drawn.values(), map(no_detections, absent)),
-        written_as=submission_format,
+        submission_format=submission_format,
         competition=is_competition_submission(store, categories, sample),
     )

@@ -15,13 +15,13 @@ from src.errors import InputError
 from src.io import atomic_path
 from src.postprocess.detections import Detections
 from src.reporting.drawing import (
-    DrawnObject,
+    DrawnInstance,
     class_colours,
-    draw_objects,
+    draw_instances,
     draw_side_by_side,
     fit,
 )
-from src.reporting.examples import compare_objects, short_name
+from src.reporting.examples import compare_instances, short_name
 from src.tuning.submitted import as_submitted
 
 
@@ -62,26 +62,28 @@ def draw(
     """
     pixels = image if isinstance(image, np.ndarray) else read_image_rgb(image)
     if annotations is not None:
-        truth = annotations.named_as([detections.image_id])
-        if detections.image_id not in truth:
-            raise InputError(f"{truth.source}: no image has the id {detections.image_id!r}")
-        drawn = compare_objects(
-            truth[detections.image_id],
+        ground_truth = annotations.named_as([detections.image_id])
+        if detections.image_id not in ground_truth:
+            raise InputError(f"{ground_truth.source}: no image has the id {detections.image_id!r}")
+        drawn = compare_instances(
+            ground_truth[detections.image_id],
             as_submitted(
                 detections, with_filler=False, use_attributes=annotations.objects.use_attributes
             ),
             category_names or annotations.category_names,
         )
-        picture = draw_side_by_side(pixels, drawn.truth, drawn.prediction, edge_px=edge_px)
+        picture = draw_side_by_side(pixels, drawn.ground_truth, drawn.prediction, edge_px=edge_px)
     else:
         categories = detections.category_ids.tolist()
         colours = class_colours(categories)
         names = {number: short_name(name) for number, name in (category_names or {}).items()}
         columns = (detections.masks, categories, detections.scores.tolist())
-        picture = draw_objects(
+        picture = draw_instances(
             fit(pixels, edge_px),
             [
-                DrawnObject(mask, f"{names.get(category, category)} {value:.2f}", colours[category])
+                DrawnInstance(
+                    mask, f"{names.get(category, category)} {value:.2f}", colours[category]
+                )
                 for mask, category, value in zip(*columns, strict=True)
             ],
         )

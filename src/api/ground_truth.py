@@ -13,8 +13,8 @@ from src.annotations.exif import AUTO
 from src.annotations.image_names import file_name_of, find_image, match_ids
 from src.annotations.instances import Instances, box_columns
 from src.errors import InputError
-from src.metrics.inputs import RasterObjects
-from src.metrics.scoring import open_truth
+from src.metrics.inputs import RasterInstances
+from src.metrics.scoring import open_ground_truth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ class Annotations:
         self.close = weakref.finalize(self, opened.close)
         self.images = None if images is None else Path(images)
         self.objects = opened.enter_context(
-            open_truth(
+            open_ground_truth(
                 path,
                 use_attributes=use_attributes,
                 images_directory=images,
@@ -110,9 +110,9 @@ class Annotations:
             frames.append(pd.DataFrame(columns))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
-    def named_as(self, image_ids: Iterable[str]) -> RasterObjects:
+    def named_as(self, image_ids: Iterable[str]) -> RasterInstances:
         """Return the objects by these image ids, where they name an image in another spelling."""
-        return RasterObjects(
+        return RasterInstances(
             self.objects.store,
             use_attributes=self.objects.use_attributes,
             ids={file_name_of(image_id): image_id for image_id in image_ids},

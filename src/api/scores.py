@@ -84,10 +84,10 @@ def score(
     """
     with contextlib.ExitStack() as opened:
         if isinstance(detections, str | Path):
-            truth = annotations.objects
-            prediction = opened.enter_context(open_submission(detections, truth))
+            ground_truth = annotations.objects
+            prediction = opened.enter_context(open_submission(detections, ground_truth))
             comparison = put_beside(
-                truth, prediction, prediction_name=str(detections), image_ids=image_ids
+                ground_truth, prediction, prediction_name=str(detections), image_ids=image_ids
             )
         else:
             comparison = _compared(detections, annotations, image_ids)
@@ -99,9 +99,9 @@ def _compared(
     detections: DetectionsById, annotations: Annotations, image_ids: Collection[str] | None
 ) -> Comparison:
     """Put detections beside the ground truth, the images in the order of the detections."""
-    truth = annotations.named_as(detections)
+    ground_truth = annotations.named_as(detections)
     if isinstance(detections, StoreDetections):
-        compare_categories(detections.store, truth)
+        compare_categories(detections.store, ground_truth)
     wanted: Iterable[str] = detections
     if image_ids is not None:
         chosen = set(match_ids(image_ids, detections))
@@ -111,9 +111,9 @@ def _compared(
     prediction = SubmittedObjects(
         detections,
         with_filler=is_competition(annotations.category_names),
-        use_attributes=truth.use_attributes,
+        use_attributes=ground_truth.use_attributes,
     )
-    return replace(beside_truth(truth, tuple(wanted)), prediction=prediction)
+    return replace(beside_truth(ground_truth, tuple(wanted)), prediction=prediction)
 
 
 def compare(
@@ -204,23 +204,25 @@ def _scores_of_both(
     averaging: Averaging,
 ) -> dict[str, float]:
     """Score the images that have annotations and predictions, in the order of the annotations."""
-    truth = annotations.objects
-    wanted = set(truth if image_ids is None else match_ids(image_ids, truth))
+    ground_truth = annotations.objects
+    wanted = set(ground_truth if image_ids is None else match_ids(image_ids, ground_truth))
     with contextlib.ExitStack() as opened:
         prediction = (
-            opened.enter_context(open_submission(side, truth))
+            opened.enter_context(open_submission(side, ground_truth))
             if isinstance(side, str | Path)
             else SubmittedObjects(
                 side,
                 with_filler=is_competition(annotations.category_names),
-                use_attributes=truth.use_attributes,
-                ids=truth,
+                use_attributes=ground_truth.use_attributes,
+                ids=ground_truth,
             )
         )
-        both = [name for name in truth if name in prediction and name in wanted]
+        both = [name for name in ground_truth if name in prediction and name in wanted]
         if not both:
-            raise InputError(f"{truth.source}: has none of the images to be compared")
-        comparison = put_beside(truth, prediction, prediction_name="predictions", image_ids=both)
+            raise InputError(f"{ground_truth.source}: has none of the images to be compared")
+        comparison = put_beside(
+            ground_truth, prediction, prediction_name="predictions", image_ids=both
+        )
         result = score_comparison(comparison, averaging)
     return dict(zip(result.image_ids, result.per_image.tolist(), strict=True))
 
@@ -284,10 +286,12 @@ def sweep(
     if not candidates:
         raise InputError(f"grid must have one or more values for each key, got {dict(grid)}")
     comparison = _compared(candidates[0], annotations, image_ids)
-    truth = {image_id: comparison.truth[image_id] for image_id in comparison.image_ids}
+    ground_truth = {
+        image_id: comparison.ground_truth[image_id] for image_id in comparison.image_ids
+    }
     lab = SettingsEvaluator(
         store,
-        truth,
+        ground_truth,
         comparison.image_ids,
         with_filler=is_competition(annotations.category_names),
     )

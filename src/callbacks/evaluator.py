@@ -18,13 +18,13 @@ from src.callbacks.loggers import log_images, log_table
 from src.callbacks.validation_metrics import Metric, MetricResult, ValidationImage
 from src.errors import InputError
 from src.io import atomic_path
-from src.metrics.competition import ImageObjects
-from src.metrics.inputs import RasterObjects
+from src.metrics.competition import ImageInstances
+from src.metrics.inputs import RasterInstances
 from src.modules.cascade import CascadeModule
 from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
 from src.predictions.candidates import Candidates
 from src.reporting.drawing import draw_side_by_side
-from src.reporting.examples import compare_objects
+from src.reporting.examples import compare_instances
 
 Part = TypeVar("Part")
 
@@ -73,7 +73,7 @@ class Evaluator(Callback):
         self.image_edge_px = image_edge_px
         self.results: dict[str, MetricResult] = {}  # of the last validation, by metric
         self._file_names: dict[str, str] = {}  # of the images that are drawn, by id
-        self._drawn: dict[str, ImageObjects] = {}
+        self._drawn: dict[str, ImageInstances] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Resolve the categories that settings name, before anything is trained.
@@ -109,7 +109,7 @@ class Evaluator(Callback):
     ) -> None:
         """Update the metrics with the images of one batch."""
         assert isinstance(pl_module, CascadeModule)
-        ground_truth = RasterObjects(trainer.datamodule.store)  # type: ignore[attr-defined]
+        ground_truth = RasterInstances(trainer.datamodule.store)  # type: ignore[attr-defined]
         predicted: Sequence[Candidates] = outputs
         for candidates in predicted:
             image = ValidationImage(
@@ -170,17 +170,17 @@ class Evaluator(Callback):
             csv.writer(file).writerows([columns, *rows])
         log_table(trainer, "validation/classes", columns, rows)
 
-    def _log_images(self, trainer: Trainer, drawn: Mapping[str, ImageObjects]) -> None:
+    def _log_images(self, trainer: Trainer, drawn: Mapping[str, ImageInstances]) -> None:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        ground_truth = RasterObjects(datamodule.store)
+        ground_truth = RasterInstances(datamodule.store)
         names = datamodule.store.labels.category_names
         directory = datamodule.validation_dataset.images_directory
         images = {}
         for image_id, submitted in sorted(drawn.items()):
-            sides = compare_objects(ground_truth[image_id], submitted, names)
+            sides = compare_instances(ground_truth[image_id], submitted, names)
             images[image_id] = draw_side_by_side(
                 read_image_rgb(find_image(directory, self._file_names[image_id])),
-                sides.truth,
+                sides.ground_truth,
                 sides.prediction,
                 edge_px=self.image_edge_px,
             )

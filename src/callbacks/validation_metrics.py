@@ -22,13 +22,13 @@ from src.metrics.coco_average_precision import (
 from src.metrics.competition import (
     Averaging,
     ImageCounts,
-    ImageObjects,
+    ImageInstances,
     ScoreAccumulator,
     check_averaging,
-    match_objects,
+    match_instances,
     split_key,
 )
-from src.metrics.inputs import RasterObjects
+from src.metrics.inputs import RasterInstances
 from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
@@ -54,7 +54,7 @@ class ValidationImage:
         self,
         candidates: Candidates,
         *,
-        ground_truth: RasterObjects,
+        ground_truth: RasterInstances,
         settings: PostprocessSettings,
         category_ids: Sequence[int],
         with_filler: bool,
@@ -68,12 +68,12 @@ class ValidationImage:
         self._with_filler = with_filler
 
     @cached_property
-    def ground_truth(self) -> ImageObjects:
+    def ground_truth(self) -> ImageInstances:
         """The instances on the 512x512 raster."""
         return self._ground_truth[self.image_id]
 
     @cached_property
-    def submitted(self) -> ImageObjects:
+    def submitted(self) -> ImageInstances:
         """The detections on the 512x512 raster as a submission has them."""
         detections = postprocess(self.candidates, self._settings, category_ids=self.category_ids)
         return as_submitted(detections, with_filler=self._with_filler)
@@ -147,7 +147,7 @@ class CompetitionScoreMetric(Metric[ImageCounts]):
 
     def update(self, image: ValidationImage) -> None:
         """Keep counts of true positives."""
-        self.kept[image.image_id] = match_objects(image.ground_truth, image.submitted).counts()
+        self.kept[image.image_id] = match_instances(image.ground_truth, image.submitted).counts()
 
     def compute(self, store: AnnotationStore) -> MetricResult:
         """Return ``validation/competition_map``."""
@@ -159,8 +159,8 @@ class CompetitionScoreMetric(Metric[ImageCounts]):
             values={"validation/competition_map": score.competition_map},
             by_class={
                 split_key(key)[0]: {
-                    "true_objects": result.truth_objects,
-                    "predicted_objects": result.predicted_objects,
+                    "true_objects": result.num_ground_truth,
+                    "predicted_objects": result.num_detections,
                     "competition_score": result.value,
                 }
                 for key, result in score.classes.items()

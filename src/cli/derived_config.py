@@ -36,11 +36,11 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
     no use, and the folder of the data may be read-only.
 
     Args:
-        config: the composed configuration of training, or of predicting annotated images.
-        run_directory: of the run that has made the split, or is about to.
+        config: The composed configuration of training, or of predicting annotated images.
+        run_directory: Of the run that has made the split, or is about to.
 
     Raises:
-        InputError: one of the two is missing.
+        InputError: One of the two is missing.
     """
     annotations, images, datamodule = config.annotations, config.images, config.datamodule
     keys = overridden_keys()
@@ -107,7 +107,7 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     resolve ``${...}`` in them.
 
     Raises:
-        InputError: what the user gives contradicts the data.
+        InputError: What the user gives contradicts the data.
     """
     module = config.module
     store = datamodule.open_store()
@@ -142,8 +142,8 @@ class Carried:
     """Values that prediction takes from its checkpoints.
 
     Attributes:
-        classes: the models' classes.
-        own_inference: whether each model's own configuration holds for inference, too.
+        classes: The models' classes.
+        own_inference: Whether each model's own configuration holds for inference, too.
     """
 
     classes: ClassList
@@ -157,7 +157,7 @@ def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
     in the composed configuration, unless the command line gives them.
 
     Raises:
-        InputError: the checkpoints contradict one another, or the command line contradicts them.
+        InputError: The checkpoints contradict one another, or the command line contradicts them.
     """
     check_same_classes(paths)
     checkpoints = [load_checkpoint(path, only_notes=True) for path in paths]

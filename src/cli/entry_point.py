@@ -76,7 +76,7 @@ def check_missing(config: DictConfig) -> None:
     """Refuse a config with mandatory values left open.
 
     Raises:
-        InputError: names every key that is still ``???``.
+        InputError: Names every key that is still ``???``.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:

@@ -52,7 +52,7 @@ def output_path(output: str, output_dir: str) -> Path:
     """Return the path of the submission.
 
     Raises:
-        InputError: a multirun whose jobs would all write one file.
+        InputError: A multirun whose jobs would all write one file.
     """
     if is_sweep() and Path(output).is_absolute():
         raise InputError(
@@ -105,25 +105,25 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     """Write the files of one job and say what they are. Returns the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
     check_writable(output)
-    written_as = format_named(config.format)
+    submission_format = format_named(config.format)
     with progress_bar() as progress, contextlib.ExitStack() as opened:
         session = (
-            shared_session(inputs, written_as, progress=progress)
+            shared_session(inputs, submission_format, progress=progress)
             if is_sweep()
-            else opened.enter_context(open_session(inputs, written_as, progress=progress))
+            else opened.enter_context(open_session(inputs, submission_format, progress=progress))
         )
         settings = named_settings(to_plain(config.postprocess), session.categories)
         submitted = submit(
             output,
             session,
             settings,
-            written_as=written_as,
+            submission_format=submission_format,
             averaging=config.averaging,
             track=lambda images: progress.track(images, total=len(session.image_ids)),
         )
         in_sample = find_in_sample(
             to_plain(config.postprocess),
-            session.truth,
+            session.ground_truth,
             session.lab.scored_image_ids,
             where="postprocess",
         )
@@ -220,7 +220,7 @@ def main(config: DictConfig) -> float | None:
     if dashboard is not None:
         name = job_settings_in_words() or folder.name
         if HydraConfig.get().job.num == 0:
-            console.print(dashboard.in_words)
+            console.print(dashboard.location)
         dashboard.add_once(name, config={"postprocess": values}, summary=result)
     score = result["competition_map"]
     return score

@@ -59,9 +59,9 @@ def describe_ended_rank(rank: int, pid: int, code: int) -> str:
     """Return what is known of a rank that ended: a signal with its likely cause, or its exit code.
 
     Args:
-        rank: of the process, on this machine.
-        pid: its process id.
-        code: as ``subprocess`` has it: an exit code, or minus the number of a signal.
+        rank: Of the process, on this machine.
+        pid: Its process id.
+        code: As ``subprocess`` has it: an exit code, or minus the number of a signal.
     """
     if code >= 0:
         return f"rank {rank} (process {pid}) ended with exit code {code}; its message stands above"
@@ -183,7 +183,7 @@ def start_process(config: DictConfig) -> None:
     """Set up this process of a run by its configuration, once devices and precision are checked.
 
     Raises:
-        InputError: see ``check_devices`` and ``check_precision``.
+        InputError: See ``check_devices`` and ``check_precision``.
     """
     silence_lightning()
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -198,7 +198,7 @@ def check_devices(trainer: DictConfig) -> None:
     """Refuse devices that are not there, and several on the CPU where nobody asked for the CPU.
 
     Raises:
-        InputError: names what this machine has.
+        InputError: Names what this machine has.
     """
     if trainer.accelerator not in ("auto", "gpu", "cuda"):
         return
@@ -228,7 +228,7 @@ def check_precision(trainer: DictConfig) -> None:
     weights are all of another type ends in a mismatch of types.
 
     Raises:
-        InputError: names the legal ones.
+        InputError: Names the legal ones.
     """
     precision = "32-true" if trainer.precision is None else str(trainer.precision)
     if precision not in LEGAL_PRECISIONS:
@@ -288,7 +288,7 @@ def check_multirun(trainer: DictConfig) -> None:
     it each of them would start every job.
 
     Raises:
-        InputError: see the message.
+        InputError: See the message.
     """
     hydra = HydraConfig.get()
     launcher = str(hydra.launcher._target_)
@@ -306,7 +306,7 @@ def build_trainer(config: DictConfig, *, callbacks: list[Callback], loggers: lis
     """Build Lightning's trainer.
 
     Raises:
-        InputError: devices that are not there, or another value that Lightning refuses.
+        InputError: Devices that are not there, or another value that Lightning refuses.
     """
     try:
         trainer: Trainer = instantiate(config, callbacks=callbacks, logger=loggers)

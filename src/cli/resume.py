@@ -86,8 +86,8 @@ class FoundCheckpoint:
     """A whole checkpoint of a run.
 
     Attributes:
-        path: its file.
-        content: what Lightning saved, and ``RunCheckpoint`` and ``RunRecord`` with it.
+        path: Its file.
+        content: What Lightning saved, and ``RunCheckpoint`` and ``RunRecord`` with it.
     """
 
     path: Path
@@ -140,12 +140,12 @@ def choose_checkpoint(
     Args:
         resume: ``auto`` (the newest whole checkpoint in the folder, if there is one), ``never``, or
             a path.
-        directory: the run's checkpoints.
+        directory: The run's checkpoints.
         trainer: The configuration of the trainer. Checkpoints of a trial with other limits are left
             out by ``auto``.
 
     Raises:
-        InputError: the path names no file, or a file that is damaged or no checkpoint of a run; a
+        InputError: The path names no file, or a file that is damaged or no checkpoint of a run; a
             trial would begin in the folder of a run that is none.
     """
     if resume == "never":
@@ -266,7 +266,7 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     """Compare the composed configuration with that of the checkpoint.
 
     Raises:
-        InputError: a difference that would be without effect, or make the run another one.
+        InputError: A difference that would be without effect, or make the run another one.
     """
     saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
     missing = "nothing"

@@ -19,12 +19,12 @@ from src.cli.entry_point import to_plain
 from src.console import say
 from src.datamodules.split import read_split
 from src.metrics.competition import THRESHOLDS, CompetitionScore, check_averaging
-from src.metrics.inputs import RasterObjects, class_key_name, class_key_text
+from src.metrics.inputs import RasterInstances, class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
-from src.metrics.scoring import open_truth
+from src.metrics.scoring import open_ground_truth
 from src.postprocess.category_names import named_settings, names_for
 from src.predictions.store import PredictionStore
-from src.reporting.stored_predictions import StoredObjects
+from src.reporting.stored_predictions import StoredDetections
 from src.tuning.session import Inputs, compare_categories
 
 
@@ -32,17 +32,17 @@ def check_metric(config: DictConfig) -> None:
     """Check the averaging and the settings of the bootstrap.
 
     Raises:
-        InputError: names the key, its value and what is legal.
+        InputError: Names the key, its value and what is legal.
     """
     check_averaging(config.averaging)
     check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
 
 
-def open_ground_truth(
+def ground_truth_of(
     config: DictConfig, progress: Progress
-) -> contextlib.AbstractContextManager[RasterObjects]:
-    """Open the annotations of a command as its configuration says; see ``open_truth``."""
-    return open_truth(
+) -> contextlib.AbstractContextManager[RasterInstances]:
+    """Open the annotations of a command as its configuration says; see ``open_ground_truth``."""
+    return open_ground_truth(
         config.annotations,
         use_attributes=config.use_attributes,
         images_directory=config.images,
@@ -55,28 +55,33 @@ def open_ground_truth(
 
 
 def open_stored(
-    config: DictConfig, truth: RasterObjects, *, predictions: str, postprocess: str, side: str = ""
-) -> StoredObjects:
+    config: DictConfig,
+    ground_truth: RasterInstances,
+    *,
+    predictions: str,
+    postprocess: str,
+    side: str = "",
+) -> StoredDetections:
     """Open a prediction store as its detections are scored, and print its notes.
 
     Args:
         config: Of a command that scores: ``partial``, ``annotations``, ``use_attributes``.
-        truth: The ground truth.
+        ground truth: The ground truth.
         predictions: The store's folder.
         postprocess: Key of the settings.
         side: Stands before a note: which of several stores it is about.
     """
     store = PredictionStore(predictions)
-    compare_categories(store, truth)
+    compare_categories(store, ground_truth)
     for note in store.check_whole(partial=config.partial):
         say(f"note: {side}{note}")
-    categories = names_for(store, truth.store.labels, config.annotations)
-    return StoredObjects(
+    categories = names_for(store, ground_truth.store.labels, config.annotations)
+    return StoredDetections(
         store,
         named_settings(to_plain(config[postprocess]), categories),
         categories=categories,
         use_attributes=config.use_attributes,
-        ids=truth,
+        ids=ground_truth,
     )
 
 
@@ -146,13 +151,13 @@ def score_tables(
     classes.add_column("class")
     for heading in ("images", "true", "predicted", "value"):
         classes.add_column(heading, justify="right")
-    ordered = sorted(score.classes.items(), key=lambda item: -item[1].truth_objects)
+    ordered = sorted(score.classes.items(), key=lambda item: -item[1].num_ground_truth)
     for key, result in ordered:
         classes.add_row(
             Text(class_key_name(key, labels)),
             str(result.images),
-            str(result.truth_objects),
-            str(result.predicted_objects),
+            str(result.num_ground_truth),
+            str(result.num_detections),
             f"{result.value:.4f}",
         )
     thresholds = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))

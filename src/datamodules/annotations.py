@@ -215,8 +215,8 @@ def indices_wide_enough(
 def log_report(report: BuildReport) -> None:
     """Log the annotations' numbers, sizes that disagree with the images, rows left out."""
     log.info("%s: %d instances on %d images", report.source, report.objects, report.images)
-    if report.crowd_objects:
-        log.info("%d of them are crowd regions (iscrowd)", report.crowd_objects)
+    if report.crowd_regions:
+        log.info("%d of them are crowd regions (iscrowd)", report.crowd_regions)
     if report.empty_masks:
         log.warning("%d of them have a mask without a pixel", report.empty_masks)
     for finding in report.size_findings[:MOST_FINDINGS]:

@@ -65,7 +65,7 @@ class EpochSampler(DistributedSampler[Any]):
             an epoch; see ``repeat_factors``.
         first_epoch: The first epoch of the run. It is set here because Lightning makes the first
             iterator, and so its workers begin, before it calls ``set_epoch``:
-            https://github.com/Lightning-AI/pytorch-lightning/issues/21938
+            https://github.com/Lightning-AI/pytorch-lightning/issues/21938.
         batches_done: Number of this process's batches of that epoch to skip; all of them: the run
             resumes with the next epoch. ``len`` counts them, as Lightning expects.
 

@@ -79,9 +79,9 @@ def coco_annotations(
     One whose mask has no pixel is none that could be found, and is left out.
 
     Args:
-        store: the ground truth.
-        image_id: an image of it.
-        size_hw: height and width of the image that was predicted. Where the annotated size is
+        store: The ground truth.
+        image_id: An image of it.
+        size_hw: Height and width of the image that was predicted. Where the annotated size is
             another (the store says so when it is built), masks are resized by nearest.
     """
     index = store.index_of(image_id)
@@ -117,16 +117,16 @@ def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> C
     """Score all images together.
 
     Args:
-        images: each image once; those without objects count too.
-        category_ids: the categories that are scored; objects of others are not looked at.
+        images: Each image once; those without objects count too.
+        category_ids: The categories that are scored; objects of others are not looked at.
 
     Raises:
-        InputError: there is no image.
+        InputError: There is no image.
     """
     images = list(images)
     if not images:
         raise InputError("there is no image to score")
-    truth = {
+    ground_truth = {
         "images": [
             {"id": image.number, "height": image.size_hw[0], "width": image.size_hw[1]}
             for image in images
@@ -141,8 +141,8 @@ def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> C
         ],
     }
     results = [result for image in images for result in image.results]
-    masks = _precision(truth, results, kind="segm")
-    boxes = _precision(truth, results, kind="bbox")
+    masks = _precision(ground_truth, results, kind="segm")
+    boxes = _precision(ground_truth, results, kind="bbox")
     order = sorted(category_ids)
     return CocoScore(
         images=len(images),
@@ -154,7 +154,7 @@ def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> C
 
 
 def _precision(
-    truth: dict[str, Any], results: Sequence[Mapping[str, Any]], *, kind: str
+    ground_truth: dict[str, Any], results: Sequence[Mapping[str, Any]], *, kind: str
 ) -> npt.NDArray[np.float64]:
     """Return the interpolated precision, shape (10 IoUs, 101 recalls, K categories, 4 areas).
 
@@ -163,7 +163,9 @@ def _precision(
     """
     geometry = "bbox" if kind == "bbox" else "segmentation"
     keys = ("image_id", "category_id", "score", geometry)
-    reference = COCO({**truth, "annotations": [dict(entry) for entry in truth["annotations"]]})
+    reference = COCO(
+        {**ground_truth, "annotations": [dict(entry) for entry in ground_truth["annotations"]]}
+    )
     found = reference.loadRes([{key: result[key] for key in keys} for result in results])
     evaluation = COCOeval_faster(reference, found, kind, print_function=log.debug)
     evaluation.evaluate()

@@ -47,7 +47,7 @@ def split_key(key: ClassKey) -> tuple[int, tuple[int, ...]]:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageObjects:
+class ImageInstances:
     """The objects of one image on the raster, N of them, true or predicted."""
 
     image_id: str
@@ -58,9 +58,9 @@ class ImageObjects:
         return len(self.class_keys)
 
 
-def no_objects(like: ImageObjects) -> ImageObjects:
+def no_instances(like: ImageInstances) -> ImageInstances:
     """Return an image without objects: the other side of ``like`` where nothing was found."""
-    return ImageObjects(image_id=like.image_id, class_keys=(), bitmasks=like.bitmasks[:0])
+    return ImageInstances(image_id=like.image_id, class_keys=(), bitmasks=like.bitmasks[:0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +68,30 @@ class ImageCounts:
     """Instances, detections and true positives of one image, K classes on either side."""
 
     class_keys: tuple[ClassKey, ...]  # K
-    truth_objects: npt.NDArray[np.int64]  # (K,)
-    predicted_objects: npt.NDArray[np.int64]  # (K,)
-    hits: npt.NDArray[np.int64]  # (K, 10) TP by class and threshold
+    num_ground_truth: npt.NDArray[np.int64]  # (K,)
+    num_detections: npt.NDArray[np.int64]  # (K,)
+    true_positives: npt.NDArray[np.int64]  # (K, 10) TP by class and threshold
 
     def class_values(self) -> npt.NDArray[np.float64]:
         """Return TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
-        return self.hits / ((self.truth_objects + self.predicted_objects)[:, None] - self.hits)
+        return self.true_positives / (
+            (self.num_ground_truth + self.num_detections)[:, None] - self.true_positives
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ImageMatches:
     """Matches of one image: T ground-truth instances, P detections, K classes on either side."""
 
-    class_keys: tuple[ClassKey, ...]  # K, in order of appearance: truth first
-    truth_classes: npt.NDArray[np.int64]  # (T,) indices into class_keys
+    class_keys: tuple[ClassKey, ...]  # K, in order of appearance: ground truth first
+    ground_truth_classes: npt.NDArray[np.int64]  # (T,) indices into class_keys
     prediction_classes: npt.NDArray[np.int64]  # (P,)
-    truth_iou: npt.NDArray[np.float64]  # (T,) IoU of the match in (0.5, 1]; 0 where there is none
+    ground_truth_iou: npt.NDArray[
+        np.float64
+    ]  # (T,) IoU of the match in (0.5, 1]; 0 where there is none
     prediction_iou: npt.NDArray[np.float64]  # (P,)
 
-    def hits(self) -> npt.NDArray[np.int64]:
+    def true_positives(self) -> npt.NDArray[np.int64]:
         """Return the true positives by class and threshold. Shape (K, 10)."""
         # an IoU passes the first so many thresholds, those below it
         passed = np.searchsorted(_THRESHOLD_ARRAY, self.prediction_iou)
@@ -97,18 +101,18 @@ class ImageMatches:
         ).reshape(-1, steps)
         return np.cumsum(counts[:, :0:-1], axis=1)[:, ::-1]
 
-    def truth_objects(self) -> npt.NDArray[np.int64]:
+    def num_ground_truth(self) -> npt.NDArray[np.int64]:
         """Return the number of ground-truth instances by class. Shape (K,)."""
-        return np.bincount(self.truth_classes, minlength=len(self.class_keys))
+        return np.bincount(self.ground_truth_classes, minlength=len(self.class_keys))
 
-    def predicted_objects(self) -> npt.NDArray[np.int64]:
+    def num_detections(self) -> npt.NDArray[np.int64]:
         """Return the number of detections by class. Shape (K,)."""
         return np.bincount(self.prediction_classes, minlength=len(self.class_keys))
 
     def counts(self) -> ImageCounts:
         """Return the counts that the score is made of."""
         return ImageCounts(
-            self.class_keys, self.truth_objects(), self.predicted_objects(), self.hits()
+            self.class_keys, self.num_ground_truth(), self.num_detections(), self.true_positives()
         )
 
     def class_values(self) -> npt.NDArray[np.float64]:
@@ -116,7 +120,7 @@ class ImageMatches:
         return self.counts().class_values()
 
 
-def match_objects(truth: ImageObjects, prediction: ImageObjects) -> ImageMatches:
+def match_instances(ground_truth: ImageInstances, prediction: ImageInstances) -> ImageMatches:
     """Match objects of equal class greedily by falling IoU, one to one.
 
     Pairs of IoU 0.5 or less never match. Greedy matching at a threshold t is the beginning of
@@ -126,43 +130,51 @@ def match_objects(truth: ImageObjects, prediction: ImageObjects) -> ImageMatches
     A mask without a pixel matches nothing.
     """
     index_of: dict[ClassKey, int] = {}
-    for key in truth.class_keys + prediction.class_keys:
+    for key in ground_truth.class_keys + prediction.class_keys:
         index_of.setdefault(key, len(index_of))
-    truth_classes = np.array([index_of[key] for key in truth.class_keys], dtype=np.int64)
+    ground_truth_classes = np.array(
+        [index_of[key] for key in ground_truth.class_keys], dtype=np.int64
+    )
     prediction_classes = np.array([index_of[key] for key in prediction.class_keys], dtype=np.int64)
-    truth_iou = np.zeros(len(truth))
+    ground_truth_iou = np.zeros(len(ground_truth))
     prediction_iou = np.zeros(len(prediction))
-    rows, columns, ious = _pairs_above_half(truth, prediction, truth_classes, prediction_classes)
+    rows, columns, ious = _pairs_above_half(
+        ground_truth, prediction, ground_truth_classes, prediction_classes
+    )
     for pair in np.argsort(-ious, kind="stable").tolist():
         row, column = rows[pair], columns[pair]
-        if truth_iou[row] == 0 and prediction_iou[column] == 0:
-            truth_iou[row] = prediction_iou[column] = ious[pair]
+        if ground_truth_iou[row] == 0 and prediction_iou[column] == 0:
+            ground_truth_iou[row] = prediction_iou[column] = ious[pair]
     return ImageMatches(
         class_keys=tuple(index_of),
-        truth_classes=truth_classes,
+        ground_truth_classes=ground_truth_classes,
         prediction_classes=prediction_classes,
-        truth_iou=truth_iou,
+        ground_truth_iou=ground_truth_iou,
         prediction_iou=prediction_iou,
     )
 
 
 def _pairs_above_half(
-    truth: ImageObjects,
-    prediction: ImageObjects,
-    truth_classes: npt.NDArray[np.int64],
+    ground_truth: ImageInstances,
+    prediction: ImageInstances,
+    ground_truth_classes: npt.NDArray[np.int64],
     prediction_classes: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Return both indices and the IoU of same-class pairs with IoU > 0.5, in row-major order."""
-    rows, columns = np.nonzero(truth_classes[:, None] == prediction_classes[None])
-    truth_px, prediction_px = (
-        truth.bitmasks.areas_px()[rows],
+    rows, columns = np.nonzero(ground_truth_classes[:, None] == prediction_classes[None])
+    ground_truth_px, prediction_px = (
+        ground_truth.bitmasks.areas_px()[rows],
         prediction.bitmasks.areas_px()[columns],
     )
     # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
-    possible = 2 * np.minimum(truth_px, prediction_px) > np.maximum(truth_px, prediction_px)
+    possible = 2 * np.minimum(ground_truth_px, prediction_px) > np.maximum(
+        ground_truth_px, prediction_px
+    )
     rows, columns = rows[possible], columns[possible]
-    intersections = truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
-    ious = intersections / (truth_px[possible] + prediction_px[possible] - intersections)
+    intersections = ground_truth.bitmasks.paired_intersections_px(
+        prediction.bitmasks, rows, columns
+    )
+    ious = intersections / (ground_truth_px[possible] + prediction_px[possible] - intersections)
     above = ious > THRESHOLDS[0]
     return rows[above], columns[above], ious[above]
 
@@ -181,8 +193,8 @@ class ClassResult:
     """Result of one class over the images that have it in the ground truth or the prediction."""
 
     images: int = 0
-    truth_objects: int = 0
-    predicted_objects: int = 0
+    num_ground_truth: int = 0
+    num_detections: int = 0
     value_sum: float = 0.0
 
     @property
@@ -207,7 +219,7 @@ class CompetitionScore:
     averaging: Averaging
     image_ids: tuple[str, ...]  # M
     values: npt.NDArray[np.float64]  # (M, 10) value(t) of each image
-    classes: Mapping[ClassKey, ClassResult]  # every class that occurs in truth or prediction
+    classes: Mapping[ClassKey, ClassResult]  # every class that occurs in ground truth or prediction
     category_names: Mapping[int, str] = field(default_factory=dict)  # where they are known
     notes: tuple[str, ...] = ()  # sentences on images and masks that do not count
 
@@ -235,7 +247,7 @@ class CompetitionScore:
 
     @property
     def per_class(self) -> dict[ClassKey, float]:
-        """Return each class's mean value over the images that have it in truth or prediction."""
+        """Return each class's mean value over the images that have it on either side."""
         return {key: result.value for key, result in self.classes.items()}
 
     def interval(
@@ -261,9 +273,9 @@ class CompetitionScore:
             }
             if isinstance(key, tuple):
                 row["attribute_ids"] = attributes
-            counts = {"images": result.images, "ground_truth": result.truth_objects}
+            counts = {"images": result.images, "ground_truth": result.num_ground_truth}
             rows.append(
-                {**row, **counts, "detections": result.predicted_objects, "score": result.value}
+                {**row, **counts, "detections": result.num_detections, "score": result.value}
             )
         return pd.DataFrame(rows)
 
@@ -287,8 +299,10 @@ def _image_values(
     if averaging == "per_class":
         values: npt.NDArray[np.float64] = class_values.mean(axis=0)
         return values
-    hits = counts.hits.sum(axis=0)
-    values = hits / (counts.truth_objects.sum() + counts.predicted_objects.sum() - hits)
+    true_positives = counts.true_positives.sum(axis=0)
+    values = true_positives / (
+        counts.num_ground_truth.sum() + counts.num_detections.sum() - true_positives
+    )
     return values
 
 
@@ -297,7 +311,7 @@ class ScoreAccumulator:
     """Running score: keeps ten numbers of each image, so that memory does not depend on masks.
 
     Raises:
-        InputError: an unknown ``averaging``.
+        InputError: An unknown ``averaging``.
     """
 
     averaging: Averaging = "per_class"
@@ -308,10 +322,10 @@ class ScoreAccumulator:
     def __post_init__(self) -> None:
         check_averaging(self.averaging)
 
-    def add(self, truth: ImageObjects, prediction: ImageObjects) -> ImageMatches:
+    def add(self, ground_truth: ImageInstances, prediction: ImageInstances) -> ImageMatches:
         """Score one image and return its matches."""
-        matches = match_objects(truth, prediction)
-        self.add_matches(truth.image_id, matches)
+        matches = match_instances(ground_truth, prediction)
+        self.add_matches(ground_truth.image_id, matches)
         return matches
 
     def add_matches(self, image_id: str, matches: ImageMatches) -> None:
@@ -325,22 +339,22 @@ class ScoreAccumulator:
         self._values.append(_image_values(counts, class_values, self.averaging))
         columns = (
             counts.class_keys,
-            counts.truth_objects.tolist(),
-            counts.predicted_objects.tolist(),
+            counts.num_ground_truth.tolist(),
+            counts.num_detections.tolist(),
             class_values.mean(axis=1).tolist(),
         )
-        for key, truth_objects, predicted_objects, value in zip(*columns, strict=True):
+        for key, num_ground_truth, num_detections, value in zip(*columns, strict=True):
             result = self._classes.setdefault(key, ClassResult())
             result.images += 1
-            result.truth_objects += truth_objects
-            result.predicted_objects += predicted_objects
+            result.num_ground_truth += num_ground_truth
+            result.num_detections += num_detections
             result.value_sum += value
 
     def result(self) -> CompetitionScore:
         """Return the score of the images so far.
 
         Raises:
-            InputError: there is no image.
+            InputError: There is no image.
         """
         if not self._image_ids:
             raise InputError("there is no image to score")
@@ -358,27 +372,27 @@ def _class_order(item: tuple[ClassKey, ClassResult]) -> tuple[int, ...]:
 
 
 def score_images(
-    truth: Iterable[ImageObjects],
-    prediction: Mapping[str, ImageObjects],
+    ground_truth: Iterable[ImageInstances],
+    prediction: Mapping[str, ImageInstances],
     averaging: Averaging = "per_class",
 ) -> CompetitionScore:
-    """Score the images of ``truth``.
+    """Score the images of ``ground_truth``.
 
     One that ``prediction`` lacks counts as having no detection. Only one image of each side is held
     at a time, so both may be made as they are asked for.
 
     Args:
-        truth: Instances of each image; every image counts, those without objects too.
+        ground truth: Instances of each image; every image counts, those without objects too.
         prediction: Detections by image id. Ids that the ground truth lacks are not looked at.
         averaging: ``per_class`` or ``pooled``; see the module's docstring.
 
     Raises:
-        InputError: unknown averaging, or no image at all.
+        InputError: Unknown averaging, or no image at all.
     """
     accumulator = ScoreAccumulator(averaging=averaging)
-    for true_objects in truth:
-        predicted_objects = prediction.get(true_objects.image_id)
-        if predicted_objects is None:
-            predicted_objects = no_objects(true_objects)
-        accumulator.add(true_objects, predicted_objects)
+    for ground_truth_instances in ground_truth:
+        num_detections = prediction.get(ground_truth_instances.image_id)
+        if num_detections is None:
+            num_detections = no_instances(ground_truth_instances)
+        accumulator.add(ground_truth_instances, num_detections)
     return accumulator.result()

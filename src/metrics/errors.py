@@ -32,8 +32,8 @@ from src.metrics.competition import (
     Averaging,
     ClassKey,
     ImageCounts,
+    ImageInstances,
     ImageMatches,
-    ImageObjects,
     image_score,
 )
 
@@ -78,62 +78,69 @@ class ObjectError:
 
 
 def find_errors(
-    truth: ImageObjects, prediction: ImageObjects, matches: ImageMatches
+    ground_truth: ImageInstances, prediction: ImageInstances, matches: ImageMatches
 ) -> list[ObjectError]:
     """Return the errors of one image, from both sides and their matches."""
     true_px, predicted_px = (
-        truth.bitmasks.areas_px().tolist(),
+        ground_truth.bitmasks.areas_px().tolist(),
         prediction.bitmasks.areas_px().tolist(),
     )
-    free_truth = matches.truth_iou == 0
+    free_ground_truth = matches.ground_truth_iou == 0
     free_prediction = matches.prediction_iou == 0
     errors = [
         ObjectError(
             _band(iou),
-            truth.class_keys[row],
+            ground_truth.class_keys[row],
             true_px[row],
-            ((truth.class_keys[row], 0, _hits(1.0) - _hits(iou)),),
+            ((ground_truth.class_keys[row], 0, _true_positives(1.0) - _true_positives(iou)),),
         )
-        for row, iou in enumerate(matches.truth_iou.tolist())
+        for row, iou in enumerate(matches.ground_truth_iou.tolist())
         if 0 < iou <= THRESHOLDS[-1]
     ]
-    rows, columns, ious = _overlaps(truth, prediction, free_prediction)
+    rows, columns, ious = _overlaps(ground_truth, prediction, free_prediction)
     for pair in np.argsort(-ious, kind="stable").tolist():
         row, column, iou = int(rows[pair]), int(columns[pair]), float(ious[pair])
-        if not (free_truth[row] and free_prediction[column]):
+        if not (free_ground_truth[row] and free_prediction[column]):
             continue
-        free_truth[row] = free_prediction[column] = False
-        key = truth.class_keys[row]
+        free_ground_truth[row] = free_prediction[column] = False
+        key = ground_truth.class_keys[row]
         if key == prediction.class_keys[column]:  # 0.5 at most, or it were a match
-            errors.append(ObjectError(_band(iou), key, true_px[row], ((key, 0, _hits(1.0)),)))
+            errors.append(
+                ObjectError(_band(iou), key, true_px[row], ((key, 0, _true_positives(1.0)),))
+            )
             continue
-        changes = ((prediction.class_keys[column], -1, _hits(0.0)), (key, 1, _hits(1.0)))
+        changes = (
+            (prediction.class_keys[column], -1, _true_positives(0.0)),
+            (key, 1, _true_positives(1.0)),
+        )
         errors.append(ObjectError(WRONG_CLASS, key, true_px[row], changes))
-    over_truth = set(columns.tolist())
+    over_ground_truth = set(columns.tolist())
     for column in np.flatnonzero(free_prediction).tolist():
         key = prediction.class_keys[column]
-        kind = DUPLICATE if column in over_truth else BACKGROUND
-        errors.append(ObjectError(kind, key, predicted_px[column], ((key, -1, _hits(0.0)),)))
-    for row in np.flatnonzero(free_truth).tolist():
-        key = truth.class_keys[row]
-        errors.append(ObjectError(MISSED, key, true_px[row], ((key, 1, _hits(1.0)),)))
+        kind = DUPLICATE if column in over_ground_truth else BACKGROUND
+        errors.append(
+            ObjectError(kind, key, predicted_px[column], ((key, -1, _true_positives(0.0)),))
+        )
+    for row in np.flatnonzero(free_ground_truth).tolist():
+        key = ground_truth.class_keys[row]
+        errors.append(ObjectError(MISSED, key, true_px[row], ((key, 1, _true_positives(1.0)),)))
     return errors
 
 
 def fixed_counts(counts: ImageCounts, errors: Iterable[ObjectError]) -> ImageCounts:
     """Return the counts of an image with these errors fixed."""
     place = {key: number for number, key in enumerate(counts.class_keys)}
-    predicted, hits = counts.predicted_objects.copy(), counts.hits.copy()
+    predicted, true_positives = counts.num_detections.copy(), counts.true_positives.copy()
     for error in errors:
-        for key, objects, more_hits in error.changes:
+        for key, objects, more_true_positives in error.changes:
             predicted[place[key]] += objects
-            hits[place[key]] += more_hits
-    left = counts.truth_objects + predicted > 0
+            true_positives[place[key]] += more_true_positives
+    left = counts.num_ground_truth + predicted > 0
     return ImageCounts(
         class_keys=tuple(key for key, keep in zip(counts.class_keys, left, strict=True) if keep),
-        truth_objects=counts.truth_objects[left],
-        predicted_objects=predicted[left],
-        hits=hits[left],
+        num_ground_truth=counts.num_ground_truth[left],
+        num_detections=predicted[left],
+        true_positives=true_positives[left],
     )
 
 
@@ -167,11 +174,13 @@ class ErrorAccumulator:
         default_factory=lambda: {name: Counter() for name, _ in SIZES}
     )
 
-    def add(self, truth: ImageObjects, prediction: ImageObjects, matches: ImageMatches) -> None:
+    def add(
+        self, ground_truth: ImageInstances, prediction: ImageInstances, matches: ImageMatches
+    ) -> None:
         """Take one image."""
         counts = matches.counts()
         score = image_score(counts, self.averaging)
-        errors = find_errors(truth, prediction, matches)
+        errors = find_errors(ground_truth, prediction, matches)
         self._scores.append(score)
 
         def gain(chosen: list[ObjectError]) -> float:
@@ -212,26 +221,31 @@ class ErrorAccumulator:
 
 
 def _overlaps(
-    truth: ImageObjects, prediction: ImageObjects, free_prediction: npt.NDArray[np.bool_]
+    ground_truth: ImageInstances, prediction: ImageInstances, free_prediction: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Return both indices and the IoU of the pairs that an error is told from.
 
     They are of one class with an IoU above 0.1, or of two with one above 0.5.
     """
     same = np.array(
-        [[key == other for other in prediction.class_keys] for key in truth.class_keys], dtype=bool
-    ).reshape(len(truth), len(prediction))
+        [[key == other for other in prediction.class_keys] for key in ground_truth.class_keys],
+        dtype=bool,
+    ).reshape(len(ground_truth), len(prediction))
     rows, columns = np.nonzero(np.broadcast_to(free_prediction, same.shape))
-    intersections = truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
+    intersections = ground_truth.bitmasks.paired_intersections_px(
+        prediction.bitmasks, rows, columns
+    )
     either = (
-        truth.bitmasks.areas_px()[rows] + prediction.bitmasks.areas_px()[columns] - intersections
+        ground_truth.bitmasks.areas_px()[rows]
+        + prediction.bitmasks.areas_px()[columns]
+        - intersections
     )
     ious = intersections / np.maximum(either, 1)
     meant = ious > np.where(same[rows, columns], _MEANT, _FOUND)
     return rows[meant], columns[meant], ious[meant]
 
 
-def _hits(iou: float) -> npt.NDArray[np.int64]:
+def _true_positives(iou: float) -> npt.NDArray[np.int64]:
     """Return whether an IoU is a true positive, by threshold. Shape (10,)."""
     return (iou > np.array(THRESHOLDS)).astype(np.int64)
 

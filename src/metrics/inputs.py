@@ -1,18 +1,20 @@
 """From annotation files to objects on the raster, an image at a time.
 
 A submission is read as what it is: an annotation file whose masks lie on the 512x512 raster, or, in
-the format of 2020, on one whose long edge has 1024 pixels. The latter is resized, as the truth is;
-so is a file with the columns Height and Width or a COCO file, which are at image size.
+the format of 2020, on one whose long edge has 1024 pixels. The latter is resized, as the ground
+truth is; so is a file with the columns Height and Width or a COCO file, which are at image size.
 
 What counts as an object:
 
 - An object that loses its last pixel in resizing is left out, on both sides: on the raster it does
-  not exist, and nothing could match it. So a truth scored against itself gives 1.
-- A true object without a pixel is none that could be found, and is left out. A prediction whose
+  not exist, and nothing could match it. So a ground truth scored against itself gives 1.
+- A ground-truth instance without a pixel is none that could be found, and is left out. A prediction
+whose
   mask is empty in the file itself stays, and matches nothing: the competition counts it as wrong.
-  Beside each true object that is left out one empty prediction of its class is left out, too.
+  Beside each ground-truth instance that is left out one empty prediction of its class is left out,
+  too.
 - The filler ``1 1`` of class 23 is a prediction like any other in the competition, which counts it
-  as one. Where the truth is of other data it is no prediction, and is left out.
+  as one. Where the ground truth is of other data it is no prediction, and is left out.
 """
 
 from __future__ import annotations
@@ -30,27 +32,28 @@ from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.store import AnnotationStore
 from src.io import printable
-from src.metrics.competition import ClassKey, ImageObjects, split_key
+from src.metrics.competition import ClassKey, ImageInstances, split_key
 from src.rle import Bitmasks, format_rle
 
 
-class RasterObjects(Mapping[str, ImageObjects]):
+class RasterInstances(Mapping[str, ImageInstances]):
     """The objects of a store by image id, put on the raster when they are asked for.
 
     Args:
-        store: masks of any size.
-        use_attributes: the class of an object is its category with its set of attributes, not its
+        store: Masks of any size.
+        use_attributes: The class of an object is its category with its set of attributes, not its
             category alone.
-        ids: image ids by file name; an image that is named here goes by this id instead of the
+        ids: Image ids by file name; an image that is named here goes by this id instead of the
             store's.
-        images_directory: the images beside which the store was read; what is compared with it is
+        images_directory: The images beside which the store was read; what is compared with it is
             read beside them, too.
-        exif: as for ``build_store``.
-        raster_hw: height and width of the raster.
-        without_filler: the competition's filler rows are left out.
-        truth: of predictions, what they are compared with. Their objects whose mask is empty in the
-            file stay, but for those that the truth has as well. None: this is the truth, and all of
-            them are left out.
+        exif: As for ``build_store``.
+        raster_hw: Height and width of the raster.
+        without_filler: The competition's filler rows are left out.
+        ground truth: of predictions, what they are compared with. Their objects whose mask is empty
+        in the
+            file stay, but for those that the ground truth has as well. None: this is the ground
+            truth, and all of them are left out.
     """
 
     def __init__(
@@ -63,14 +66,14 @@ class RasterObjects(Mapping[str, ImageObjects]):
         exif: str = AUTO,
         raster_hw: tuple[int, int] = RASTER_HW,
         without_filler: bool = False,
-        truth: RasterObjects | None = None,
+        ground_truth: RasterInstances | None = None,
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
         self.images_directory, self.exif = images_directory, exif
         self.raster_hw = raster_hw
         self.without_filler = without_filler
-        self.truth = truth
+        self.ground_truth = ground_truth
         self._vanished: dict[str, int] = {}
         self._empty: dict[str, int] = {}
         self._fillers: set[str] = set()
@@ -85,7 +88,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._index_of
 
-    def __getitem__(self, image_id: str) -> ImageObjects:
+    def __getitem__(self, image_id: str) -> ImageInstances:
         index = self._index_of[image_id]
         instances = self.store.instances(index)
         masks = Bitmasks.of(instances.masks, self.raster_hw)
@@ -101,7 +104,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         left_out = self._empty_to_leave_out(image_id, is_empty, keys)
         self._empty[image_id] = len(left_out)
         kept[left_out] = False
-        return ImageObjects(
+        return ImageInstances(
             image_id=image_id,
             class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
             bitmasks=masks if kept.all() else masks[kept],
@@ -112,13 +115,15 @@ class RasterObjects(Mapping[str, ImageObjects]):
     ) -> list[int]:
         """Return the positions of objects without a pixel that do not count."""
         empty = np.flatnonzero(is_empty).tolist()
-        if self.truth is None or not empty:
+        if self.ground_truth is None or not empty:
             return empty
-        of_truth = self.truth.empty_keys(image_id) if image_id in self.truth else Counter()
+        of_ground_truth = (
+            self.ground_truth.empty_keys(image_id) if image_id in self.ground_truth else Counter()
+        )
         left_out = []
         for position in empty:
-            if of_truth[keys[position]]:
-                of_truth[keys[position]] -= 1
+            if of_ground_truth[keys[position]]:
+                of_ground_truth[keys[position]] -= 1
                 left_out.append(position)
         return left_out
 
@@ -138,7 +143,7 @@ class RasterObjects(Mapping[str, ImageObjects]):
         instances = self.store.instances(self._index_of[image_id])
         if self.without_filler and len(instances) == 1 and _is_filler(instances):
             return set()
-        counted = instances.areas_px > 0 if self.truth is None else slice(None)
+        counted = instances.areas_px > 0 if self.ground_truth is None else slice(None)
         return set(instances.category_ids[counted].tolist())
 
     @property

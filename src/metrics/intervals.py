@@ -88,13 +88,13 @@ def bootstrap_interval(
 
     Args:
         per_image: (M,) scores of the images.
-        num_resamples: how many times M images are drawn with replacement.
-        confidence: coverage asked for, in (0, 1). What simulation gives at 450 images is within a
+        num_resamples: How many times M images are drawn with replacement.
+        confidence: Coverage asked for, in (0, 1). What simulation gives at 450 images is within a
             percent of it; with a few tens of images percentile intervals are somewhat narrow.
-        seed: of the draws; the same seed gives the same interval.
+        seed: Of the draws; the same seed gives the same interval.
 
     Raises:
-        InputError: no image, a value that is not a number, or a setting out of range.
+        InputError: No image, a value that is not a number, or a setting out of range.
     """
     scores = _checked(per_image, num_resamples=num_resamples, confidence=confidence)
     return _interval(
@@ -112,7 +112,7 @@ def paired_bootstrap_interval(
     """Return the mean of ``b - a`` over the same images, its interval, and how often b is better.
 
     Raises:
-        InputError: as ``bootstrap_interval``; or the two differ in length.
+        InputError: As ``bootstrap_interval``; or the two differ in length.
     """
     a, b = (
         _checked(scores, num_resamples=num_resamples, confidence=confidence)
@@ -139,9 +139,9 @@ def bootstrap_bands(
 
     Args:
         values: (M, C) values of each image.
-        num_resamples: see ``bootstrap_interval``.
-        confidence: see ``bootstrap_interval``.
-        seed: see ``bootstrap_interval``.
+        num_resamples: See ``bootstrap_interval``.
+        confidence: See ``bootstrap_interval``.
+        seed: See ``bootstrap_interval``.
 
     Returns:
         (C, 2) lower and upper end of each column's interval.
@@ -169,7 +169,7 @@ def check_settings(*, num_resamples: int, confidence: float) -> None:
     """Refuse settings of a bootstrap that mean nothing.
 
     Raises:
-        InputError: names the setting and what is legal.
+        InputError: Names the setting and what is legal.
     """
     kinds = {
         "num_resamples": whole(1),

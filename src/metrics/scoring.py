@@ -38,12 +38,12 @@ from src.io import (
 from src.metrics.competition import (
     Averaging,
     CompetitionScore,
-    ImageObjects,
+    ImageInstances,
     ScoreAccumulator,
-    no_objects,
+    no_instances,
 )
 from src.metrics.errors import ErrorAccumulator
-from src.metrics.inputs import RasterObjects
+from src.metrics.inputs import RasterInstances
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def read_scores(path: Path) -> ImageScores:
     """Read what ``write_scores`` has written.
 
     Raises:
-        InputError: the file is damaged, has no scores of images, or one is no number.
+        InputError: The file is damaged, has no scores of images, or one is no number.
     """
     try:
         content = read_json_object(path)
@@ -112,22 +112,22 @@ def read_scores(path: Path) -> ImageScores:
 class Comparison:
     """Predictions beside their truth."""
 
-    truth: RasterObjects
-    prediction: Mapping[str, ImageObjects]
+    ground_truth: RasterInstances
+    prediction: Mapping[str, ImageInstances]
     image_ids: tuple[str, ...]  # those that are compared, ascending
     coverage_notes: tuple[str, ...]  # which images are on one side only
 
     @property
     def labels(self) -> LabelDescriptions:
         """The categories and attributes of the ground truth."""
-        return self.truth.store.labels
+        return self.ground_truth.store.labels
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the score should know, a sentence each, after scoring."""
         notes = list(self.coverage_notes)
-        for side, objects in (("true", self.truth), ("predicted", self.prediction)):
-            if not isinstance(objects, RasterObjects):
+        for side, objects in (("true", self.ground_truth), ("predicted", self.prediction)):
+            if not isinstance(objects, RasterInstances):
                 continue
             notes += [f"{Path(objects.source).name}: {note}" for note in objects.store.notes]
             if objects.empty:
@@ -137,26 +137,26 @@ class Comparison:
                     f"{side} objects without a pixel left on the 512x512 raster, left out: "
                     f"{objects.vanished}"
                 )
-        if isinstance(self.prediction, RasterObjects) and self.prediction.fillers:
+        if isinstance(self.prediction, RasterInstances) and self.prediction.fillers:
             notes.append(describe_fillers(self.prediction.fillers))
         compared = set(self.image_ids)
-        exchanged = [name for name in self.truth.exchanged_sizes if name in compared]
+        exchanged = [name for name in self.ground_truth.exchanged_sizes if name in compared]
         if exchanged:
             notes.append(
-                "images of the truth with Height and Width exchanged, repaired: "
+                "images of the ground truth with Height and Width exchanged, repaired: "
                 f"{len(exchanged)} (the first: {exchanged[0]})"
             )
         return tuple(notes)
 
-    def pair(self, image_id: str) -> tuple[ImageObjects, ImageObjects]:
+    def pair(self, image_id: str) -> tuple[ImageInstances, ImageInstances]:
         """Return ground truth and detections of an image; none where it has no prediction."""
-        truth = self.truth[image_id]
+        ground_truth = self.ground_truth[image_id]
         prediction = self.prediction.get(image_id)
-        return truth, no_objects(truth) if prediction is None else prediction
+        return ground_truth, no_instances(ground_truth) if prediction is None else prediction
 
 
 @contextlib.contextmanager
-def open_truth(
+def open_ground_truth(
     annotations: str | Path,
     *,
     use_attributes: bool = False,
@@ -167,25 +167,26 @@ def open_truth(
     cache_dir: str | Path | None = None,
     ids: Mapping[str, str] | None = None,
     progress: Progress | None = None,
-) -> Iterator[RasterObjects]:
+) -> Iterator[RasterInstances]:
     """Read the ground truth; it is there while the context lasts.
 
     Args:
-        annotations: any annotation format, or a store folder.
-        use_attributes: see ``RasterObjects``.
-        images_directory: the images, to read masks as ``build_store`` does; one that is missing
+        annotations: Any annotation format, or a store folder.
+        use_attributes: See ``RasterInstances``.
+        images_directory: The images, to read masks as ``build_store`` does; one that is missing
             changes nothing.
-        exif: as for ``build_store``, like the next.
+        exif: As for ``build_store``, like the next.
         duplicates: ``keep`` or ``drop``.
-        label_descriptions: the legal categories and attributes; None: those of the
+        label_descriptions: The legal categories and attributes; None: those of the
             ground truth, else those of 2019.
-        cache_dir: where the store made of the ground truth is kept for the next time; where None,
+        cache_dir: Where the store made of the ground truth is kept for the next time; where None,
             it is made in a temporary folder.
-        ids: image ids by file name that count instead of the ground truth's; see ``RasterObjects``.
-        progress: where reading shows how far it is.
+        ids: Image ids by file name that count instead of the ground truth's; see
+            ``RasterInstances``.
+        progress: Where reading shows how far it is.
 
     Raises:
-        InputError: the file is wrong; it names file, row, image and value.
+        InputError: The file is wrong; it names file, row, image and value.
     """
     with temporary_directory("truth") as temporary:
         store = open_or_build(
@@ -199,7 +200,7 @@ def open_truth(
             label_descriptions=label_descriptions,
             on_progress=_bytes_read(progress, annotations),
         )
-        yield RasterObjects(
+        yield RasterInstances(
             store,
             use_attributes=use_attributes,
             ids=ids,
@@ -210,26 +211,27 @@ def open_truth(
 
 @contextlib.contextmanager
 def open_submission(
-    submission: str | Path, truth: RasterObjects, *, progress: Progress | None = None
-) -> Iterator[RasterObjects]:
+    submission: str | Path, ground_truth: RasterInstances, *, progress: Progress | None = None
+) -> Iterator[RasterInstances]:
     """Read a submission as the ground truth is read; it is there while the context lasts.
 
     Args:
         submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; with the column
             ``AttributesIds`` (2020) on the raster whose long edge has 1024 pixels, of the shape of
             the ground truth's image; or any annotation format with sizes.
-        truth: whose categories and attributes are the legal ones. Images go by its ids: ``a`` is
+        ground truth: whose categories and attributes are the legal ones. Images go by its ids:
+        ``a`` is
             ``a.jpg`` where the ground truth says so.
-        progress: where reading shows how far it is.
+        progress: Where reading shows how far it is.
 
     Raises:
-        InputError: the file is wrong; it names file, row, image and value.
+        InputError: The file is wrong; it names file, row, image and value.
     """
     with temporary_directory("submission") as temporary:
         labels_file = temporary / "labels.json"
-        labels = truth.store.labels
+        labels = ground_truth.store.labels
         write_label_descriptions(labels, labels_file)
-        ids = {record.file_name: record.image_id for record in truth.store.images}
+        ids = {record.file_name: record.image_id for record in ground_truth.store.images}
         kind = detect_format(submission)
         directory = Path(submission)
         if kind != STORE:
@@ -239,19 +241,21 @@ def open_submission(
                 submission,
                 directory,
                 # masks on a raster are of the image as displayed, as those of a model are
-                images_directory=truth.images_directory if sized else None,
-                exif_undecided=AS_DISPLAYED if truth.exif == AUTO else truth.exif,
+                images_directory=ground_truth.images_directory if sized else None,
+                exif_undecided=AS_DISPLAYED if ground_truth.exif == AUTO else ground_truth.exif,
                 missing_images="keep",
                 label_descriptions=labels_file,
-                size_hw=_long_edge(truth, ids) if kind == IMATERIALIST_2020.name else RASTER_HW,
+                size_hw=_long_edge(ground_truth, ids)
+                if kind == IMATERIALIST_2020.name
+                else RASTER_HW,
                 on_progress=_bytes_read(progress, submission),
             )
-        objects = RasterObjects(
+        objects = RasterInstances(
             open_store(directory) if kind == STORE else AnnotationStore(directory),
-            use_attributes=truth.use_attributes,
+            use_attributes=ground_truth.use_attributes,
             ids=ids,
             without_filler=not is_competition(labels.category_names),
-            truth=truth,
+            ground_truth=ground_truth,
         )
         if kind == STORE:  # whose labels are its own
             _check_categories(objects, labels)
@@ -259,8 +263,8 @@ def open_submission(
 
 
 def compare(
-    truth: RasterObjects,
-    prediction: Mapping[str, ImageObjects],
+    ground_truth: RasterInstances,
+    prediction: Mapping[str, ImageInstances],
     *,
     prediction_name: str,
     image_ids: Collection[str] | None = None,
@@ -272,26 +276,26 @@ def compare(
     how many there are of both.
 
     Args:
-        truth: Ground-truth instances.
+        ground truth: Ground-truth instances.
         prediction: Detections by image id.
-        prediction_name: what messages call the prediction.
-        image_ids: which images of the ground truth to compare; all where None.
+        prediction_name: What messages call the prediction.
+        image_ids: Which images of the ground truth to compare; all where None.
 
     Raises:
-        InputError: an id of ``image_ids`` is unknown, or no predicted image is compared.
+        InputError: An id of ``image_ids`` is unknown, or no predicted image is compared.
     """
-    compared = tuple(truth)
+    compared = tuple(ground_truth)
     if image_ids is not None:
         wanted = set(match_ids(image_ids, compared))
         unknown = sorted(wanted - set(compared))
         if unknown:
             raise InputError(
-                f"{truth.source}: no image has the id {unknown[0]!r}, nor has any that of "
+                f"{ground_truth.source}: no image has the id {unknown[0]!r}, nor has any that of "
                 f"{len(unknown) - 1} others to be scored"
             )
         compared = tuple(image_id for image_id in compared if image_id in wanted)
     return Comparison(
-        truth=truth,
+        ground_truth=ground_truth,
         prediction=prediction,
         image_ids=compared,
         coverage_notes=_coverage_notes(compared, prediction, prediction_name),
@@ -307,29 +311,29 @@ def score_comparison(
     """Score the compared images one by one; only one is on the raster at a time.
 
     Args:
-        comparison: predictions beside their truth.
+        comparison: Predictions beside their truth.
         averaging: ``per_class`` or ``pooled``.
-        progress: where it shows how far it is.
-        errors: takes each image as well.
+        progress: Where it shows how far it is.
+        errors: Takes each image as well.
 
     Raises:
-        InputError: unknown averaging.
+        InputError: Unknown averaging.
     """
     accumulator = ScoreAccumulator(averaging=averaging)
     task = (
         None if progress is None else progress.add_task("scoring", total=len(comparison.image_ids))
     )
     for image_id in comparison.image_ids:
-        truth, prediction = comparison.pair(image_id)
-        matches = accumulator.add(truth, prediction)
+        ground_truth, prediction = comparison.pair(image_id)
+        matches = accumulator.add(ground_truth, prediction)
         if errors is not None:
-            errors.add(truth, prediction, matches)
+            errors.add(ground_truth, prediction, matches)
         if progress is not None and task is not None:
             progress.advance(task)
     return accumulator.result()
 
 
-def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
+def _long_edge(ground_truth: RasterInstances, ids: Mapping[str, str]) -> SizeOf:
     """Return the raster of the 2020 competition for each image.
 
     One that the ground truth lacks is not scored, so it gets the largest raster.
@@ -337,16 +341,20 @@ def _long_edge(truth: RasterObjects, ids: Mapping[str, str]) -> SizeOf:
 
     def size_of(image_id: str) -> tuple[int, int]:
         known = ids.get(file_name_of(image_id))
-        return (LONG_EDGE_PX,) * 2 if known is None else long_edge_1024(truth.record(known).size_hw)
+        return (
+            (LONG_EDGE_PX,) * 2
+            if known is None
+            else long_edge_1024(ground_truth.record(known).size_hw)
+        )
 
     return size_of
 
 
-def _check_categories(prediction: RasterObjects, labels: LabelDescriptions) -> None:
+def _check_categories(prediction: RasterInstances, labels: LabelDescriptions) -> None:
     """Refuse objects of categories that the ground truth lacks.
 
     Raises:
-        InputError: names the first image that has one.
+        InputError: Names the first image that has one.
     """
     known = labels.category_names
     for image_id in prediction:
@@ -358,7 +366,7 @@ def _check_categories(prediction: RasterObjects, labels: LabelDescriptions) -> N
 
 
 def _coverage_notes(
-    compared: tuple[str, ...], prediction: Mapping[str, ImageObjects], name: str
+    compared: tuple[str, ...], prediction: Mapping[str, ImageInstances], name: str
 ) -> tuple[str, ...]:
     missing = [image_id for image_id in compared if image_id not in prediction]
     if len(missing) == len(compared):
@@ -369,7 +377,7 @@ def _coverage_notes(
     notes = []
     if missing:
         notes.append(
-            f"images not in {name}, which count as having no predicted object: {len(missing)} of "
+            f"images not in {name}, which count as having no detection: {len(missing)} of "
             f"{len(compared)} (the first: {missing[0]})"
         )
     others = sorted(set(prediction) - set(compared))

@@ -51,7 +51,7 @@ class CategoryNames:
             name: As given.
 
         Raises:
-            InputError: no category has the name, or several have it.
+            InputError: No category has the name, or several have it.
         """
         if not self.names:
             raise InputError(
@@ -90,19 +90,19 @@ class CategoryNames:
 
 
 def names_for(
-    store: PredictionStore, truth: LabelDescriptions | None, source: str
+    store: PredictionStore, ground_truth: LabelDescriptions | None, source: str
 ) -> CategoryNames:
-    """Return the names of a store's categories: the truth's, the store's own, or the competition's.
+    """Return the category names of the ground truth, of the store itself, or of the competition.
 
     The competition's are taken where nothing else is known and the ids are among its 46 with 23.
 
     Args:
         store: The predictions.
-        truth: The labels of the ground truth; None where none is given.
+        ground truth: The labels of the ground truth; None where none is given.
         source: The ground truth, for messages.
     """
-    if truth is not None:
-        return CategoryNames(truth.category_names, source)
+    if ground_truth is not None:
+        return CategoryNames(ground_truth.category_names, source)
     if store.classes.names:
         return CategoryNames(store.classes.by_id, str(store.directory))
     if FILLER_CATEGORY in store.category_ids and set(store.category_ids) <= _COMPETITION.keys():
@@ -119,7 +119,7 @@ def named_settings(values: Mapping[str, Any], categories: CategoryNames) -> Post
         categories: Of the predictions.
 
     Raises:
-        InputError: a value is not legal, a name is unknown or ambiguous, or a group stands for
+        InputError: A value is not legal, a name is unknown or ambiguous, or a group stands for
             categories that the data does not have.
     """
     settings = PostprocessSettings.from_config(values, categories.id_of)
@@ -139,7 +139,7 @@ def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Check all of the settings but names of categories, and return them as plain JSON values.
 
     Raises:
-        InputError: as for ``PostprocessSettings``.
+        InputError: As for ``PostprocessSettings``.
     """
     return PostprocessSettings.from_config(values, lambda _key, name: name).to_dict()
 

@@ -83,15 +83,15 @@ def fuse(
 
     Args:
         models: N models' (or views') pairs before NMS, of one image.
-        settings: thresholds.
+        settings: Thresholds.
         weights: N weights above 0; None: equal.
-        category_ids: see ``postprocess``.
+        category_ids: See ``postprocess``.
 
     Returns:
         By falling score; float32 masks.
 
     Raises:
-        ValueError: the models are of different images, or their masks of different sizes.
+        ValueError: The models are of different images, or their masks of different sizes.
     """
     _check_same_image(models)
     weights = [1.0] * len(models) if weights is None else weights

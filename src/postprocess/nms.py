@@ -44,7 +44,7 @@ def suppress_boxes(
         iou_threshold: Compared as float32, as mmcv's kernel does (torchvision's: as float64).
         max_selected: Pairs kept at most, the best; None: all.
         class_agnostic: Whether pairs of different classes suppress each other. (mmcv forgets this
-            from 10,000 pairs on, where it goes class by class all the same.)
+            from 10,000 pairs on, where it goes class by class all the same.).
 
     Returns:
         Shape (K,) int64: indices into the arguments, by falling score.

@@ -14,7 +14,7 @@ def suppress_overlaps(
     The winner's hard suppression (S13). The order given decides: masks stand by falling score, and
     equal scores as NMS leaves them, the earlier (proposal, class) pair first. Afterwards masks of a
     class are disjoint and together cover what they covered; each class's first is untouched. Masks
-    of different classes may overlap, as in the truth (a pocket in a jacket).
+    of different classes may overlap, as in the ground truth (a pocket in a jacket).
 
     Args:
         category_ids: Shape (N,).

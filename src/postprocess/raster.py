@@ -51,7 +51,7 @@ def sample_masks(
     Bilinear sampling with zeros outside (``grid_sample`` with ``align_corners=False``) at pixel
     centres; a pixel belongs to the mask where the probability is at least ``mask_threshold``, and
     within the box grown to whole pixels and by one more, where mmdet stops on the CPU
-    (``skip_empty``; on a GPU it goes on, and with a threshold t below 0.5 a sure mask reaches 0.5 -
+    (``skip_empty``; on a GPU it resumes, and with a threshold t below 0.5 a sure mask reaches 0.5 -
     t of its 28th part beyond its box). Coordinates are rounded as torch rounds them, so a pixel can
     differ only where its probability is within 1e-6 of the threshold.
 

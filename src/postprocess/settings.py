@@ -32,7 +32,7 @@ class PostprocessSettings:
             COCO defaults (S8), which are the preset ``default``.
 
     Raises:
-        InputError: names the key, the bad value and what is legal.
+        InputError: Names the key, the bad value and what is legal.
 
     Example:
         >>> from src import PostprocessSettings
@@ -49,7 +49,7 @@ class PostprocessSettings:
         """Return the settings of an option of the group: ``default``, ``winner``, or an own file.
 
         Raises:
-            InputError: there is none of this name, or its values are not legal.
+            InputError: There is none of this name, or its values are not legal.
         """
         return cls(**_preset_values(name))
 
@@ -66,7 +66,7 @@ class PostprocessSettings:
             find_category: The id of a category that a key names; None: names are not legal.
 
         Raises:
-            InputError: a key is unknown or missing, or a value is not legal.
+            InputError: A key is unknown or missing, or a value is not legal.
         """
         made = cls.__new__(cls)
         made._set(values, find_category)
@@ -130,7 +130,7 @@ class PostprocessSettings:
         """Return settings with other values of some keys.
 
         Raises:
-            InputError: as for the constructor.
+            InputError: As for the constructor.
         """
         return type(self)(**{**self.to_dict(), **values})
 

@@ -118,7 +118,7 @@ class PredictionStoreWriter:
             folder takes one set.
         rank: Number of this process.
         mask_size_hw: Size of the probabilities of each mask.
-        mask_dtype: float16 or float32.
+        mask_dtype: Float16 or float32.
         min_score: Pairs at or below it are not in the store; recorded.
         max_candidates: Cap on the pairs of an image, None for no cap; recorded.
         images_per_shard: Images after which a shard is closed.

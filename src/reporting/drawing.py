@@ -75,7 +75,7 @@ _MARGIN_RGB = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnObject:
+class DrawnInstance:
     """One object to draw."""
 
     mask: npt.NDArray[np.bool_]  # (h, w) of any size: it is stretched over the image
@@ -96,12 +96,12 @@ def fit(image_rgb: RgbImage, edge_px: int) -> RgbImage:
     return np.asarray(cv2.resize(image_rgb, size, interpolation=how), dtype=np.uint8)
 
 
-def draw_objects(image_rgb: RgbImage, objects: Sequence[DrawnObject]) -> RgbImage:
+def draw_instances(image_rgb: RgbImage, objects: Sequence[DrawnInstance]) -> RgbImage:
     """Draw masks over an image: filled, outlined, with their labels; large ones below small ones.
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB.
-        objects: whose masks cover the image's frame, whatever their own size. Empty ones are left
+        objects: Whose masks cover the image's frame, whatever their own size. Empty ones are left
             out.
 
     Returns:
@@ -127,8 +127,8 @@ def draw_objects(image_rgb: RgbImage, objects: Sequence[DrawnObject]) -> RgbImag
 
 def draw_side_by_side(
     image_rgb: RgbImage,
-    truth: Sequence[DrawnObject],
-    prediction: Sequence[DrawnObject],
+    ground_truth: Sequence[DrawnInstance],
+    prediction: Sequence[DrawnInstance],
     *,
     edge_px: int = 640,
 ) -> RgbImage:
@@ -136,16 +136,16 @@ def draw_side_by_side(
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB, of any size.
-        truth: Ground-truth instances.
+        ground truth: Ground-truth instances.
         prediction: Detections.
-        edge_px: longer edge of each of the three images.
+        edge_px: Longer edge of each of the three images.
 
     Returns:
         (h, 3 w + 20, 3) uint8, RGB, burnt in: nothing depends on a viewer's overlays.
     """
     resized = fit(image_rgb, edge_px)
     margin = np.full((resized.shape[0], _MARGIN_PX, 3), _MARGIN_RGB, dtype=np.uint8)
-    drawn = [draw_objects(resized, objects) for objects in (truth, prediction)]
+    drawn = [draw_instances(resized, objects) for objects in (ground_truth, prediction)]
     return np.concatenate([resized, margin, drawn[0], margin, drawn[1]], axis=1)
 
 
@@ -155,7 +155,9 @@ def _cover(mask: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[
     return np.asarray(cover, dtype=np.float32)
 
 
-def _draw_outline(canvas_rgb: RgbImage, cover: npt.NDArray[np.float32], drawn: DrawnObject) -> None:
+def _draw_outline(
+    canvas_rgb: RgbImage, cover: npt.NDArray[np.float32], drawn: DrawnInstance
+) -> None:
     inside = (cover > 0.5).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     lines = [np.asarray(contour, dtype=np.int32).reshape(-1, 2) for contour in contours]
@@ -174,7 +176,7 @@ def _dashes(line: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
 
 
 def _draw_labels(
-    canvas_rgb: RgbImage, objects: Sequence[tuple[DrawnObject, npt.NDArray[np.float32]]]
+    canvas_rgb: RgbImage, objects: Sequence[tuple[DrawnInstance, npt.NDArray[np.float32]]]
 ) -> RgbImage:
     """Write the labels, in their masks where there is room, else beside them.
 

@@ -20,12 +20,19 @@ from src.io import write_bytes
 from src.metrics.competition import (
     ClassKey,
     CompetitionScore,
-    ImageObjects,
-    match_objects,
+    ImageInstances,
+    match_instances,
     split_key,
 )
 from src.metrics.scoring import Comparison
-from src.reporting.drawing import DrawnObject, Rgb, RgbImage, class_colours, draw_side_by_side, fit
+from src.reporting.drawing import (
+    DrawnInstance,
+    Rgb,
+    RgbImage,
+    class_colours,
+    draw_side_by_side,
+    fit,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +42,8 @@ class ClassInImage:
     name: str  # short
     attributes: tuple[int, ...]  # where they are part of the class
     colour: Rgb
-    truth_objects: int
-    predicted_objects: int
+    num_ground_truth: int
+    num_detections: int
     value: float  # mean over thresholds of TP / (TP + FP + FN), in [0, 1]
 
 
@@ -44,8 +51,8 @@ class ClassInImage:
 class DrawnComparison:
     """Ground truth and detections of one image, ready to be drawn."""
 
-    truth: tuple[DrawnObject, ...]
-    prediction: tuple[DrawnObject, ...]
+    ground_truth: tuple[DrawnInstance, ...]
+    prediction: tuple[DrawnInstance, ...]
     classes: tuple[ClassInImage, ...]
     matched: int  # pairs with IoU > 0.5
 
@@ -66,21 +73,21 @@ def choose_examples(
     return [(name, value) for value, name in low], [(name, value) for value, name in rest[:best]]
 
 
-def compare_objects(
-    truth: ImageObjects, prediction: ImageObjects, category_names: Mapping[int, str]
+def compare_instances(
+    ground_truth: ImageInstances, prediction: ImageInstances, category_names: Mapping[int, str]
 ) -> DrawnComparison:
     """Match the objects of one image and give each its label, colour and outline.
 
     A class has the same colour on both sides. A detection's label ends with the IoU of its match;
     objects without a match get a dashed outline.
     """
-    matches = match_objects(truth, prediction)
+    matches = match_instances(ground_truth, prediction)
     colours = class_colours(matches.class_keys)
     names = {key: short_name(category_names[split_key(key)[0]]) for key in matches.class_keys}
-    counts = (matches.truth_objects(), matches.predicted_objects())
+    counts = (matches.num_ground_truth(), matches.num_detections())
     columns = (*counts, matches.class_values().mean(axis=1))
     return DrawnComparison(
-        truth=_drawn(truth, matches.truth_iou, colours, names, show_iou=False),
+        ground_truth=_drawn(ground_truth, matches.ground_truth_iou, colours, names, show_iou=False),
         prediction=_drawn(prediction, matches.prediction_iou, colours, names, show_iou=True),
         classes=tuple(
             ClassInImage(names[key], split_key(key)[1], colours[key], true, predicted, value)
@@ -88,7 +95,7 @@ def compare_objects(
                 matches.class_keys, *(column.tolist() for column in columns), strict=True
             )
         ),
-        matched=int(np.count_nonzero(matches.truth_iou)),
+        matched=int(np.count_nonzero(matches.ground_truth_iou)),
     )
 
 
@@ -98,14 +105,14 @@ def short_name(name: str) -> str:
 
 
 def _drawn(
-    objects: ImageObjects,
+    objects: ImageInstances,
     ious: npt.NDArray[np.float64],
     colours: Mapping[ClassKey, Rgb],
     names: Mapping[ClassKey, str],
     show_iou: bool,
-) -> tuple[DrawnObject, ...]:
+) -> tuple[DrawnInstance, ...]:
     return tuple(
-        DrawnObject(
+        DrawnInstance(
             mask=mask,
             label=f"{names[key]} {iou:.2f}" if show_iou and iou else names[key],
             colour=colours[key],
@@ -144,14 +151,14 @@ def load_examples(
     An image that is missing or damaged is replaced by a gray canvas, and the example says why.
 
     Args:
-        comparison: truth and prediction.
+        comparison: Ground truth and prediction.
         chosen: (image id, score) of each image.
-        images_directory: the images; None where there are none.
+        images_directory: The images; None where there are none.
     """
     examples = []
     for image_id, score in chosen:
-        truth, prediction = comparison.pair(image_id)
-        record = comparison.truth.record(image_id)
+        ground_truth, prediction = comparison.pair(image_id)
+        record = comparison.ground_truth.record(image_id)
         image, problem = blank_canvas(record.size_hw), None
         if images_directory is not None:
             try:
@@ -159,7 +166,7 @@ def load_examples(
                 image = fit(read_image_rgb(path), IMAGE_EDGE_PX)
             except InputError as error:
                 problem = str(error)
-        drawn = compare_objects(truth, prediction, comparison.labels.category_names)
+        drawn = compare_instances(ground_truth, prediction, comparison.labels.category_names)
         examples.append(Example(image_id, score, image, problem, drawn))
     return examples
 
@@ -174,7 +181,9 @@ def write_drawings(examples: Sequence[Example], directory: str | Path) -> list[P
     written: list[Path] = []
     for example in examples:
         path = directory / _drawing_name(example, taken={path.name for path in written})
-        image_rgb = draw_side_by_side(example.image, example.drawn.truth, example.drawn.prediction)
+        image_rgb = draw_side_by_side(
+            example.image, example.drawn.ground_truth, example.drawn.prediction
+        )
         write_bytes(path, _jpeg(image_rgb))
         written.append(path)
     return written

@@ -25,7 +25,7 @@ from src.reporting.charts import (
     score_histogram,
     threshold_curve,
 )
-from src.reporting.drawing import css_colour, draw_objects
+from src.reporting.drawing import css_colour, draw_instances
 from src.reporting.examples import Example, jpeg_data_uri
 from src.tuning.sweeps import TABLE_NAMES, SweepResults
 
@@ -129,8 +129,8 @@ def render(report: Report) -> str:
         errors=error_section(report.errors, interval, report.labels),
         classes=_class_rows(report),
         totals={
-            "truth": sum(result.truth_objects for result in score.classes.values()),
-            "predicted": sum(result.predicted_objects for result in score.classes.values()),
+            "truth": sum(result.num_ground_truth for result in score.classes.values()),
+            "predicted": sum(result.num_detections for result in score.classes.values()),
         },
         example_groups=[
             ("Worst images", "lowest score first", [_card(example) for example in report.worst]),
@@ -166,8 +166,8 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
                 "id": category,
                 "name": names[category],
                 "attributes": ", ".join(map(str, attributes)),
-                "truth": result.truth_objects,
-                "predicted": result.predicted_objects,
+                "truth": result.num_ground_truth,
+                "predicted": result.num_detections,
                 "share": result.images / report.score.images,
                 "value": result.value,
             }
@@ -177,12 +177,12 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
 
 def _card(example: Example) -> dict[str, Any]:
     drawn = example.drawn
-    truth = _count(len(drawn.truth), "ground-truth instance")
+    ground_truth = _count(len(drawn.ground_truth), "ground-truth instance")
     prediction = f"{_count(len(drawn.prediction), 'detection')}, {drawn.matched} matched"
     images = [
         ("image" if example.image_problem is None else "no image", example.image),
-        (truth, draw_objects(example.image, drawn.truth)),
-        (prediction, draw_objects(example.image, drawn.prediction)),
+        (ground_truth, draw_instances(example.image, drawn.ground_truth)),
+        (prediction, draw_instances(example.image, drawn.prediction)),
     ]
     height, width = example.image.shape[:2]
     return {
@@ -196,8 +196,8 @@ def _card(example: Example) -> dict[str, Any]:
                 "colour": css_colour(entry.colour),
                 "name": entry.name,
                 "attributes": ", ".join(map(str, entry.attributes)),
-                "truth": entry.truth_objects,
-                "predicted": entry.predicted_objects,
+                "truth": entry.num_ground_truth,
+                "predicted": entry.num_detections,
                 "value": entry.value,
             }
             for entry in drawn.classes
@@ -221,7 +221,7 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
         directory: The sweep's folder, as the reader should see it.
 
     Raises:
-        InputError: no job has a score.
+        InputError: No job has a score.
     """
     rows = [row for row in results.rows if row["competition_map"] is not None]
     if not rows:

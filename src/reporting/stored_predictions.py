@@ -11,7 +11,7 @@ from src.predictions.store import PredictionStore
 from src.tuning.submitted import SubmittedObjects
 
 
-class StoredObjects(SubmittedObjects):
+class StoredDetections(SubmittedObjects):
     """The detections of a prediction store as they are scored, post-processed when asked for.
 
     Args:

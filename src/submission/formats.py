@@ -69,7 +69,7 @@ def format_named(name: str) -> SubmissionFormat:
     """Return the format of this name.
 
     Raises:
-        InputError: there is none.
+        InputError: There is none.
     """
     if name not in FORMATS:
         raise InputError(f"format={name}: legal are {', '.join(FORMATS)}")

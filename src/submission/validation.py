@@ -157,7 +157,7 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class ValidationReport:
     """Result of a validation: what was read, and every broken rule."""
 
     rows: int
@@ -169,11 +169,11 @@ class Findings:
 def check_submission(
     path: str | Path,
     *,
-    written_as: SubmissionFormat,
+    submission_format: SubmissionFormat,
     image_ids: Collection[str] | None,
     labels: LabelDescriptions,
     sizes_hw: Mapping[str, tuple[int, int]] | None = None,
-) -> Findings:
+) -> ValidationReport:
     """Check a whole file.
 
     Args:
@@ -185,10 +185,10 @@ def check_submission(
             is missing, a raster of that kind has its largest size.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: The file cannot be read.
     """
     path = Path(path)
-    reader = _Reader(written_as, image_ids, labels, sizes_hw or {})
+    reader = _Reader(submission_format, image_ids, labels, sizes_hw or {})
     for lines in iterate_lines(path):
         reader.read(lines)
     return reader.finish()
@@ -199,12 +199,12 @@ class _Reader:
 
     def __init__(
         self,
-        written_as: SubmissionFormat,
+        submission_format: SubmissionFormat,
         image_ids: Collection[str] | None,
         labels: LabelDescriptions,
         sizes_hw: Mapping[str, tuple[int, int]],
     ) -> None:
-        self._format = written_as
+        self._format = submission_format
         self._legal_ids = None if image_ids is None else frozenset(image_ids)
         self._names = ImageIds(key="ImageId", add_suffix=True)
         for name in image_ids or ():
@@ -240,7 +240,7 @@ class _Reader:
         if rows:
             self._check_masks(list(rows), list(rows.values()))
 
-    def finish(self) -> Findings:
+    def finish(self) -> ValidationReport:
         """Check the file as a whole, and return everything that was found."""
         if self._places is None and not self._violations:
             self._add(0, "", f"it is empty; the header {self._header()} is wanted")
@@ -255,7 +255,9 @@ class _Reader:
         if self._legal_ids is not None and self._places is not None:
             for name in sorted(self._legal_ids - self._seen.keys()):
                 self._add(0, name, "it is in the sample and has no row")
-        return Findings(self._rows, len(self._seen), tuple(self._violations), self._format.name)
+        return ValidationReport(
+            self._rows, len(self._seen), tuple(self._violations), self._format.name
+        )
 
     def _add(self, row: int, image_id: str, reason: str) -> None:
         self._violations.append(Violation(row, image_id, reason))
@@ -375,7 +377,7 @@ def validate_submission(
     images: str | Path | None = None,
     format: str = "auto",
     label_descriptions: str | Path | None = None,
-) -> Findings:
+) -> ValidationReport:
     r"""Check a submission file against every rule of the competition.
 
     Args:
@@ -409,7 +411,7 @@ def validate_submission(
     image_ids = None if sample_submission is None else list(read_image_ids(sample_submission))
     return check_submission(
         path,
-        written_as=submission_format,
+        submission_format=submission_format,
         image_ids=image_ids,
         labels=default_labels(submission_format.name)
         if label_descriptions is None

@@ -31,7 +31,7 @@ def write_submission(
     path: str | Path,
     detections: Iterable[Detections],
     *,
-    written_as: SubmissionFormat = FORMATS[IMATERIALIST_2019.name],
+    submission_format: SubmissionFormat = FORMATS[IMATERIALIST_2019.name],
     competition: bool = True,
 ) -> SubmissionReport:
     """Write the objects of each image, in the order given; the file appears whole or not at all.
@@ -47,27 +47,27 @@ def write_submission(
             and an image without an object has a row that names it and nothing else.
 
     Raises:
-        InputError: a category outside 0 to 45 in the competition's submission.
-        WriteError: the file cannot be written.
+        InputError: A category outside 0 to 45 in the competition's submission.
+        WriteError: The file cannot be written.
     """
     report = SubmissionReport()
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(written_as.header)
+        rows.writerow(submission_format.header)
         for objects in detections:
             _add(report, objects)
-            rows.writerows(_rows(objects, written_as, competition))
+            rows.writerows(_rows(objects, submission_format, competition))
     return report
 
 
 def _rows(
-    objects: Detections, written_as: SubmissionFormat, competition: bool
+    objects: Detections, submission_format: SubmissionFormat, competition: bool
 ) -> list[tuple[str, ...]]:
-    name = written_as.image_id(objects.image_id)
+    name = submission_format.image_id(objects.image_id)
     if not len(objects):
         if competition:
-            return [(name, FILLER_TEXT, *written_as.label(FILLER_CATEGORY))]
-        return [(name, "", *("" for _ in written_as.edition.label_columns))]
+            return [(name, FILLER_TEXT, *submission_format.label(FILLER_CATEGORY))]
+        return [(name, "", *("" for _ in submission_format.edition.label_columns))]
     categories = objects.category_ids.tolist()
     illegal = [category for category in categories if category not in LEGAL_CATEGORIES]
     if competition and illegal:
@@ -76,7 +76,7 @@ def _rows(
         )
     texts = format_rle(objects.bitmasks.to_rle())
     return [
-        (name, text, *written_as.label(category))
+        (name, text, *submission_format.label(category))
         for text, category in zip(texts, categories, strict=True)
     ]
 

@@ -33,17 +33,17 @@ class ClassTable:
     key: str  # score_threshold_per_class or mask_threshold_per_class
     values: tuple[float, ...]  # V, the first is the one of all classes
     categories: tuple[ClassKey, ...]  # C
-    truth: npt.NDArray[np.int16]  # (M, C)
+    ground_truth: npt.NDArray[np.int16]  # (M, C)
     predicted: npt.NDArray[np.int16]  # (V, M, C)
-    hits: npt.NDArray[np.int16]  # (V, M, C, 10)
+    true_positives: npt.NDArray[np.int16]  # (V, M, C, 10)
     with_filler: bool  # whether an image without an object has the competition's filler row
 
     def scores(self, chosen: npt.NDArray[np.int64], averaging: Averaging) -> Scores:
         """Return the images' scores where class c has value number ``chosen[c]``. Shape (M,)."""
         classes = np.arange(len(self.categories))
         predicted = self.predicted[chosen, :, classes].T
-        hits = self.hits[chosen, :, classes].swapaxes(0, 1)
-        state = _State(self, predicted, hits, averaging)
+        true_positives = self.true_positives[chosen, :, classes].swapaxes(0, 1)
+        state = _State(self, predicted, true_positives, averaging)
         result: Scores = state.scores_without(None)[0]
         return result
 
@@ -62,11 +62,11 @@ class ClassTable:
         """
         table = replace(
             self,
-            truth=self.truth[images],
+            ground_truth=self.ground_truth[images],
             predicted=self.predicted[:, images],
-            hits=self.hits[:, images],
+            true_positives=self.true_positives[:, images],
         )
-        state = _State(table, table.predicted[0].copy(), table.hits[0].copy(), averaging)
+        state = _State(table, table.predicted[0].copy(), table.true_positives[0].copy(), averaging)
         chosen = np.zeros(len(self.categories), dtype=np.int64)
         for _ in range(_ROUNDS):
             before = chosen.copy()
@@ -98,21 +98,21 @@ class _State:
         self,
         table: ClassTable,
         predicted: npt.NDArray[np.int16],
-        hits: npt.NDArray[np.int16],
+        true_positives: npt.NDArray[np.int16],
         averaging: Averaging,
     ) -> None:
         self._table = table
         self._predicted = predicted
-        self._hits = hits
+        self._true_positives = true_positives
         self._averaging = averaging
         filler = [key == FILLER_CATEGORY for key in table.categories]
-        # the filler adds a class to the mean where the truth has none of its objects
-        self._filler_is_new = ~table.truth[:, filler].any(axis=1)
+        # the filler adds a class to the mean where the ground truth has none of its objects
+        self._filler_is_new = ~table.ground_truth[:, filler].any(axis=1)
 
     def move(self, column: int, value: int) -> None:
         """Give a class another value."""
         self._predicted[:, column] = self._table.predicted[value, :, column]
-        self._hits[:, column] = self._table.hits[value, :, column]
+        self._true_positives[:, column] = self._table.true_positives[value, :, column]
 
     def scores_without(self, column: int | None) -> Scores:
         """Return the scores at each value of one class, the others unchanged; shape (V, M).
@@ -121,13 +121,21 @@ class _State:
         """
         rest = np.arange(len(self._table.categories)) != (-1 if column is None else column)
         of_rest = self._sums(
-            self._table.truth[:, rest], self._predicted[:, rest], self._hits[:, rest]
+            self._table.ground_truth[:, rest],
+            self._predicted[:, rest],
+            self._true_positives[:, rest],
         )
         if column is None:
             return self._score(*(part[None] for part in of_rest))
         own = [
-            self._sums(self._table.truth[:, [column]], predicted[:, [column]], hits[:, [column]])
-            for predicted, hits in zip(self._table.predicted, self._table.hits, strict=True)
+            self._sums(
+                self._table.ground_truth[:, [column]],
+                predicted[:, [column]],
+                true_positives[:, [column]],
+            )
+            for predicted, true_positives in zip(
+                self._table.predicted, self._table.true_positives, strict=True
+            )
         ]
         return self._score(
             *(
@@ -138,17 +146,22 @@ class _State:
 
     def _sums(
         self,
-        truth: npt.NDArray[np.int16],
+        ground_truth: npt.NDArray[np.int16],
         predicted: npt.NDArray[np.int16],
-        hits: npt.NDArray[np.int16],
+        true_positives: npt.NDArray[np.int16],
     ) -> tuple[Scores, Scores, Scores]:
         """Return numerator and denominator (M, 10) and the detections (M,) of some classes."""
-        either = (truth + predicted)[..., None] - hits
+        either = (ground_truth + predicted)[..., None] - true_positives
         if self._averaging == "pooled":
-            top, bottom = hits.sum(axis=1, dtype=np.float64), either.sum(axis=1, dtype=np.float64)
+            top, bottom = (
+                true_positives.sum(axis=1, dtype=np.float64),
+                either.sum(axis=1, dtype=np.float64),
+            )
         else:
             there = either > 0
-            value = np.divide(hits, either, out=np.zeros(hits.shape), where=there)
+            value = np.divide(
+                true_positives, either, out=np.zeros(true_positives.shape), where=there
+            )
             top, bottom = value.sum(axis=1), there.sum(axis=1, dtype=np.float64)
         return top, bottom, predicted.sum(axis=1, dtype=np.float64)
 
@@ -157,7 +170,7 @@ class _State:
         if self._table.with_filler:
             adds = True if self._averaging == "pooled" else self._filler_is_new
             bottom = bottom + ((predicted == 0) & adds)[..., None]
-        # an image with neither true nor predicted objects scores 1
+        # an image with neither true nor detections scores 1
         values = np.divide(top, bottom, out=np.ones(bottom.shape), where=bottom > 0)
         mean: Scores = values.mean(axis=-1)
         return mean
@@ -182,20 +195,22 @@ def count_classes(
     categories = sorted({key for image in images for counts in image for key in counts.class_keys})
     column = {category: number for number, category in enumerate(categories)}
     shape = (len(tried), len(images), len(categories))
-    truth = np.zeros(shape[1:], dtype=np.int16)
+    ground_truth = np.zeros(shape[1:], dtype=np.int16)
     predicted = np.zeros(shape, dtype=np.int16)
-    hits = np.zeros((*shape, len(THRESHOLDS)), dtype=np.int16)
+    true_positives = np.zeros((*shape, len(THRESHOLDS)), dtype=np.int16)
     for row, image in enumerate(images):
         for number, counts in enumerate(image):
             columns = [column[key] for key in counts.class_keys]
-            truth[row, columns] = counts.truth_objects
-            predicted[number, row, columns] = counts.predicted_objects
-            hits[number, row, columns] = counts.hits
-    return ClassTable(key, tried, tuple(categories), truth, predicted, hits, lab.with_filler)
+            ground_truth[row, columns] = counts.num_ground_truth
+            predicted[number, row, columns] = counts.num_detections
+            true_positives[number, row, columns] = counts.true_positives
+    return ClassTable(
+        key, tried, tuple(categories), ground_truth, predicted, true_positives, lab.with_filler
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class FoundSettings:
     """Settings that a search found."""
 
     settings: PostprocessSettings  # chosen by all images
@@ -204,7 +219,7 @@ class Found:
     held_out_common: Scores  # (M,) the same before classes got thresholds of their own
 
 
-class Chooser:
+class Selector:
     """Chooses settings by some of the images: the best candidate, then thresholds of classes.
 
     Args:
@@ -266,12 +281,12 @@ class Chooser:
 
 def cross_validate(
     search: SettingsSearch,
-    chooser: Chooser,
+    selector: Selector,
     *,
     baselines: Sequence[tuple[PostprocessSettings, Scores]],
     folds: npt.NDArray[np.int64],
     score: Callable[[PostprocessSettings], Scores],
-) -> Found:
+) -> FoundSettings:
     """Choose for each fold by the images outside it, and at last by all images.
 
     Args:
@@ -286,9 +301,9 @@ def cross_validate(
         own = folds == fold
         trials = search.choices_of(fold)
         candidates = [*baselines, *((trial.settings, trial.per_image) for trial in trials)]
-        common, settings = chooser.choose(candidates, ~own)
+        common, settings = selector.choose(candidates, ~own)
         held_out_common[own] = score(common)[own]
         held_out[own] = score(settings)[own]
     candidates = [*baselines, *((trial.settings, trial.per_image) for trial in search.trials)]
-    _, settings = chooser.choose(candidates, np.ones(len(folds), dtype=bool))
-    return Found(settings, score(settings), held_out, held_out_common)
+    _, settings = selector.choose(candidates, np.ones(len(folds), dtype=bool))
+    return FoundSettings(settings, score(settings), held_out, held_out_common)

@@ -37,7 +37,7 @@ class Dashboard:
         self._offline = offline
 
     @property
-    def in_words(self) -> str:
+    def location(self) -> str:
         """Return a line that says where the rows go."""
         if self._offline:
             runs = self._shown / "wandb" / "offline-run-*"
@@ -98,7 +98,7 @@ def open_dashboard(
         shown: See ``Dashboard``.
 
     Raises:
-        InputError: it asks for loggers, but not for W&B.
+        InputError: It asks for loggers, but not for W&B.
     """
     if not logger:
         return None

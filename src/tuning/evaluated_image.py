@@ -13,9 +13,9 @@ from src.metrics.competition import (
     THRESHOLDS,
     ClassKey,
     ImageCounts,
-    ImageObjects,
-    match_objects,
-    no_objects,
+    ImageInstances,
+    match_instances,
+    no_instances,
 )
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import Sampler, detect, draw_bitmasks, sampler_of, select
@@ -140,7 +140,8 @@ class EvaluatedImage:
 
     Args:
         candidates: Before NMS.
-        truth: Ground-truth instances, class keys being categories; None where they are not known.
+        ground truth: Ground-truth instances, class keys being categories; None where they are not
+        known.
         category_ids: See ``postprocess``.
         rasters: Where masks are kept.
     """
@@ -149,16 +150,16 @@ class EvaluatedImage:
         self,
         candidates: Candidates,
         *,
-        truth: ImageObjects | None,
+        ground_truth: ImageInstances | None,
         category_ids: Sequence[int],
         rasters: RasterCache,
     ) -> None:
         self._candidates = candidates
-        self._truth = truth
+        self._ground_truth = ground_truth
         self._category_ids = category_ids
         self._rasters = rasters
         self._sampler = rasters.sampler(candidates.image_id, sampler_of(candidates))
-        self._truth_of_category = {} if truth is None else _by_category(truth)
+        self._truth_of_category = {} if ground_truth is None else _by_category(ground_truth)
         self._selections: dict[Hashable, tuple[Selection, list[CategorySelection]]] = {}
         self._matches: dict[Hashable, CategoryMatches] = {}
         self._filler_counts: ImageCounts | None = None
@@ -208,14 +209,14 @@ class EvaluatedImage:
             with_filler: Whether an image without a detection has the competition's filler row.
 
         Raises:
-            ValueError: the ground truth is not known.
+            ValueError: The ground truth is not known.
         """
-        if self._truth is None:
-            raise ValueError(f"{self._candidates.image_id}: its truth is not known")
+        if self._ground_truth is None:
+            raise ValueError(f"{self._candidates.image_id}: its ground truth is not known")
         if not settings.is_per_category:
             detections = self.detections(settings, SCORED_RASTER)
             submitted = as_submitted(detections, with_filler=with_filler)
-            return match_objects(self._truth, submitted).counts()
+            return match_instances(self._ground_truth, submitted).counts()
         selection, categories = self._select(settings)
         found: dict[ClassKey, CategoryMatches] = {}
         firsts: dict[ClassKey, int] = {}
@@ -226,23 +227,24 @@ class EvaluatedImage:
                 firsts[own.category] = own.places[matches.first]
         if not found and with_filler:
             if self._filler_counts is None:
-                submitted = filler(self._truth.image_id)
-                self._filler_counts = match_objects(self._truth, submitted).counts()
+                submitted = filler(self._ground_truth.image_id)
+                self._filler_counts = match_instances(self._ground_truth, submitted).counts()
             return self._filler_counts
-        # the order of matching a whole image: classes of the truth, then those that are predicted
+        # the order of matching a whole image: classes of the ground truth, then those that are
+        # predicted
         predicted = sorted(found, key=firsts.__getitem__)
         class_keys = tuple(dict.fromkeys((*self._truth_of_category, *predicted)))
         of_keys = [found.get(key, _NOTHING) for key in class_keys]
         return ImageCounts(
             class_keys=class_keys,
-            truth_objects=np.array(
+            num_ground_truth=np.array(
                 [len(self._truth_of_category.get(key, ())) for key in class_keys], dtype=np.int64
             ),
-            predicted_objects=np.array([own.detections for own in of_keys], dtype=np.int64),
+            num_detections=np.array([own.detections for own in of_keys], dtype=np.int64),
             # an image with neither side's instances has no class, and still ten thresholds
-            hits=np.array([own.true_positives for own in of_keys], dtype=np.int64).reshape(
-                -1, len(THRESHOLDS)
-            ),
+            true_positives=np.array(
+                [own.true_positives for own in of_keys], dtype=np.int64
+            ).reshape(-1, len(THRESHOLDS)),
         )
 
     def _select(self, settings: PostprocessSettings) -> tuple[Selection, list[CategorySelection]]:
@@ -278,26 +280,26 @@ class EvaluatedImage:
             if not len(left):
                 self._matches[key] = _NOTHING
                 return _NOTHING
-            predicted = ImageObjects(
+            predicted = ImageInstances(
                 image_id=self._candidates.image_id,
                 class_keys=(category,) * len(left),
                 bitmasks=bitmasks,
             )
-            truth = self._truth_of_category.get(category, no_objects(predicted))
+            ground_truth = self._truth_of_category.get(category, no_instances(predicted))
             self._matches[key] = CategoryMatches(
                 detections=len(predicted),
                 first=int(np.flatnonzero(selected.indices == left.indices[0])[0]),
-                true_positives=match_objects(truth, predicted).hits()[0],
+                true_positives=match_instances(ground_truth, predicted).true_positives()[0],
             )
         return self._matches[key]
 
 
-def _by_category(objects: ImageObjects) -> dict[ClassKey, ImageObjects]:
+def _by_category(objects: ImageInstances) -> dict[ClassKey, ImageInstances]:
     """Return the instances of each category, in the order of the first of each."""
     places: dict[ClassKey, list[int]] = {}
     for place, key in enumerate(objects.class_keys):
         places.setdefault(key, []).append(place)
     return {
-        key: ImageObjects(objects.image_id, (key,) * len(at), objects.bitmasks[at])
+        key: ImageInstances(objects.image_id, (key,) * len(at), objects.bitmasks[at])
         for key, at in places.items()
     }

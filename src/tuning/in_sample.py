@@ -1,8 +1,8 @@
 """Settings that a search found, and the images that chose them: scored there, they are flattered.
 
 A search writes which images it used into the option that it writes, by their content: a digest of
-the true objects of each. So they are known again whatever the file of the truth is called, and
-however the images are named.
+the ground-truth instances of each. So they are known again whatever the file of the ground truth is
+called, and however the images are named.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from src.errors import InputError
 from src.io import printable
-from src.metrics.competition import ImageObjects, split_key
+from src.metrics.competition import ImageInstances, split_key
 from src.metrics.intervals import Interval
 from src.metrics.scoring import is_score_file, read_scores
 from src.postprocess.settings import SEARCHED_KEY
@@ -85,26 +85,26 @@ class InSample:
         )
 
 
-def image_digest(truth: ImageObjects) -> bytes:
-    """Return what tells an image by its true objects: their categories and masks, in any order.
+def image_digest(ground_truth: ImageInstances) -> bytes:
+    """Return a fingerprint of an image's instances: categories and masks, in any order.
 
     An image without an object is told by its id.
     """
     objects = sorted(
         str(split_key(key)[0]).encode() + mask.tobytes()
-        for key, mask in zip(truth.class_keys, truth.bitmasks.bits, strict=True)
+        for key, mask in zip(ground_truth.class_keys, ground_truth.bitmasks.bits, strict=True)
     )
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in objects or [truth.image_id.encode()]:
+    for part in objects or [ground_truth.image_id.encode()]:
         digest.update(part)
     return digest.digest()
 
 
 def searched_images(
-    truth: Mapping[str, ImageObjects], image_ids: Iterable[str]
+    ground_truth: Mapping[str, ImageInstances], image_ids: Iterable[str]
 ) -> frozenset[bytes]:
     """Return the digests of these images."""
-    return frozenset(image_digest(truth[image_id]) for image_id in image_ids)
+    return frozenset(image_digest(ground_truth[image_id]) for image_id in image_ids)
 
 
 def read_searched(values: Mapping[str, Any], where: str) -> Searched | None:
@@ -115,7 +115,7 @@ def read_searched(values: Mapping[str, Any], where: str) -> Searched | None:
         where: What messages call them.
 
     Raises:
-        InputError: the key holds something else than a search wrote.
+        InputError: The key holds something else than a search wrote.
     """
     content = values.get(SEARCHED_KEY)
     if content is None:
@@ -143,7 +143,7 @@ def read_searched(values: Mapping[str, Any], where: str) -> Searched | None:
 
 def find_in_sample(
     values: Mapping[str, Any],
-    truth: Mapping[str, ImageObjects],
+    ground_truth: Mapping[str, ImageInstances],
     image_ids: Iterable[str],
     where: str,
 ) -> InSample | None:
@@ -151,18 +151,20 @@ def find_in_sample(
 
     Args:
         values: Of the group ``postprocess``.
-        truth: True objects by image id.
+        ground truth: Ground-truth instances by image id.
         image_ids: The images that are scored.
         where: What messages call the group.
 
     Raises:
-        InputError: as for ``read_searched``.
+        InputError: As for ``read_searched``.
     """
     searched = read_searched(values, where)
     if searched is None:
         return None
     found = frozenset(
-        image_id for image_id in image_ids if image_digest(truth[image_id]) in searched.images
+        image_id
+        for image_id in image_ids
+        if image_digest(ground_truth[image_id]) in searched.images
     )
     return InSample(searched, found) if found else None
 
@@ -173,7 +175,7 @@ def read_beside(submission: Path) -> InSample | None:
     A file that was changed since then, or written by something else, is not what it speaks of.
 
     Raises:
-        InputError: the score file is damaged.
+        InputError: The score file is damaged.
     """
     path = submission.with_name("score.json")
     if not is_score_file(path):
@@ -190,7 +192,7 @@ def read_in_sample(content: Mapping[str, Any], where: str) -> InSample | None:
     """Return what ``InSample.to_plain`` has written under ``searched``; None where it is not there.
 
     Raises:
-        InputError: as for ``read_searched``.
+        InputError: As for ``read_searched``.
     """
     searched = read_searched(content, where)
     if searched is None:

@@ -20,7 +20,7 @@ from src.metrics.intervals import (
     paired_bootstrap_interval,
 )
 from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
-from src.tuning.cross_validation import Found, Scores
+from src.tuning.cross_validation import FoundSettings, Scores
 from src.tuning.in_sample import Searched
 
 ORIGIN_CHARACTERS = 10_000  # of a comment; a line end in a path would start a key
@@ -31,7 +31,7 @@ def option_path(config_directory: Path, name: str) -> Path:
     """Return the path of the option of this name: ``postprocess/NAME.yaml``.
 
     Raises:
-        InputError: the name is none for an option, or a file that no search wrote is there.
+        InputError: The name is none for an option, or a file that no search wrote is there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
         raise InputError(f"name={name}: letters, digits, _ and - make a name")
@@ -178,7 +178,7 @@ def compare_results(
     *,
     default: Scores,
     winner: Scores,
-    found: Found,
+    found: FoundSettings,
     folds: int,
     trials: int,
     averaging: str,

@@ -48,7 +48,7 @@ class SearchSpace:
         base: The settings.
 
     Raises:
-        InputError: a key cannot be searched, or a value is not legal.
+        InputError: A key cannot be searched, or a value is not legal.
     """
 
     def __init__(self, space: Mapping[str, Any], base: PostprocessSettings) -> None:

@@ -15,9 +15,9 @@ from src.annotations.categories import check_categories
 from src.annotations.exif import AUTO
 from src.annotations.image_names import file_name_of, match_ids, read_image_ids
 from src.errors import InputError
-from src.metrics.competition import ImageObjects
-from src.metrics.inputs import RasterObjects
-from src.metrics.scoring import Comparison, open_truth
+from src.metrics.competition import ImageInstances
+from src.metrics.inputs import RasterInstances
+from src.metrics.scoring import Comparison, open_ground_truth
 from src.postprocess.category_names import CategoryNames, names_for
 from src.predictions.store import PredictionStore, find_store
 from src.submission.formats import LEGAL_CATEGORIES, SubmissionFormat
@@ -25,7 +25,7 @@ from src.tuning.settings_evaluator import SettingsEvaluator
 
 log = logging.getLogger(__name__)
 
-TRUTH_ROOM_BYTES = 1 << 30
+GROUND_TRUTH_ROOM_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Inputs:
         """Return a JSON fingerprint of the input files; it changes whenever one of them does.
 
         Raises:
-            InputError: one is missing.
+            InputError: One is missing.
         """
         files = {
             key: _fingerprint(key, getattr(self, key))
@@ -57,26 +57,26 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An opened store, its images to be written, and their truth where it is given."""
+    """An opened store, its images to be written, and their ground truth where it is given."""
 
     store: PredictionStore
     image_ids: Sequence[str]  # those that are in the store
     absent: Sequence[str]  # those of the sample that are not: only of a store that is partial
     notes: Sequence[str]  # what the user should know about images that are not in the store
-    truth: Mapping[str, ImageObjects]  # by image id; empty where none is given
+    ground_truth: Mapping[str, ImageInstances]  # by image id; empty where none is given
     categories: CategoryNames
     competition: bool  # whether the competition's submission is written, filler rows and all
-    comparison: Comparison | None  # None where no truth is given
+    comparison: Comparison | None  # None where no ground truth is given
     lab: SettingsEvaluator
 
 
-class _Remembered(Mapping[str, ImageObjects]):
-    """True objects, kept once they are read as long as there is room for them."""
+class _Remembered(Mapping[str, ImageInstances]):
+    """Ground-truth instances, kept once they are read as long as there is room for them."""
 
-    def __init__(self, objects: RasterObjects, room_bytes: int) -> None:
+    def __init__(self, objects: RasterInstances, room_bytes: int) -> None:
         self._objects = objects
         self._room_bytes = room_bytes
-        self._kept: dict[str, ImageObjects] = {}
+        self._kept: dict[str, ImageInstances] = {}
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -87,7 +87,7 @@ class _Remembered(Mapping[str, ImageObjects]):
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._objects
 
-    def __getitem__(self, image_id: str) -> ImageObjects:
+    def __getitem__(self, image_id: str) -> ImageInstances:
         if image_id in self._kept:
             return self._kept[image_id]
         objects = self._objects[image_id]
@@ -100,7 +100,7 @@ class _Remembered(Mapping[str, ImageObjects]):
 @contextlib.contextmanager
 def open_session(
     inputs: Inputs,
-    written_as: SubmissionFormat,
+    submission_format: SubmissionFormat,
     *,
     remember: bool = False,
     progress: Progress | None = None,
@@ -110,11 +110,12 @@ def open_session(
     Args:
         inputs: The files.
         written_as: How the sample spells image ids.
-        remember: Whether candidates, truth and masks are kept in memory for the next settings.
-        progress: Where reading the truth shows how far it is.
+        remember: Whether candidates, ground truth and masks are kept in memory for the next
+            settings.
+        progress: Where reading the ground truth shows how far it is.
 
     Raises:
-        InputError: a file is missing or wrong, the store lacks an image of the sample, or none of
+        InputError: A file is missing or wrong, the store lacks an image of the sample, or none of
             the images has a truth.
     """
     store = PredictionStore(inputs.predictions)
@@ -126,11 +127,11 @@ def open_session(
             f"{inputs.sample_submission} have no predictions: written as images without an object"
         )
     with contextlib.ExitStack() as opened:
-        truth: Mapping[str, ImageObjects] = {}
+        ground_truth: Mapping[str, ImageInstances] = {}
         comparison = None
         if inputs.annotations is not None:
             objects = opened.enter_context(
-                open_truth(
+                open_ground_truth(
                     inputs.annotations,
                     images_directory=inputs.images,
                     exif=inputs.exif,
@@ -142,19 +143,21 @@ def open_session(
             )
             compare_categories(store, objects)
             comparison = beside_truth(objects, image_ids)
-            truth = _Remembered(objects, room_bytes=TRUTH_ROOM_BYTES if remember else 0)
+            ground_truth = _Remembered(
+                objects, room_bytes=GROUND_TRUTH_ROOM_BYTES if remember else 0
+            )
         categories = names_for(
             store, None if comparison is None else comparison.labels, str(inputs.annotations)
         )
         room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
         with_filler = comparison is not None and categories.is_competition
-        lab = SettingsEvaluator(store, truth, image_ids, with_filler=with_filler, **room)
+        lab = SettingsEvaluator(store, ground_truth, image_ids, with_filler=with_filler, **room)
         yield Session(
             store=store,
             image_ids=image_ids,
             absent=absent,
             notes=notes,
-            truth=truth,
+            ground_truth=ground_truth,
             categories=categories,
             competition=is_competition_submission(store, categories, inputs.sample_submission),
             comparison=comparison,
@@ -162,18 +165,18 @@ def open_session(
         )
 
 
-def compare_categories(store: PredictionStore, truth: RasterObjects) -> None:
-    """Compare the classes of predictions with the truth's categories; log what should be known.
+def compare_categories(store: PredictionStore, ground_truth: RasterInstances) -> None:
+    """Compare the classes of predictions with the ground truth's categories, and log problems.
 
     Raises:
-        InputError: they contradict each other, see ``check_categories``.
+        InputError: They contradict each other, see ``check_categories``.
     """
     notes = check_categories(
         store.classes,
-        truth.store.labels,
-        instances=truth.store.instances_by_category(),
+        ground_truth.store.labels,
+        instances=ground_truth.store.instances_by_category(),
         model=f"predictions={store.directory}",
-        data=truth.source,
+        data=ground_truth.source,
     )
     for note in notes:
         log.warning(note)
@@ -183,23 +186,23 @@ _LAST: dict[str, Any] = {}  # the session of the job before, its key, and what c
 
 
 def shared_session(
-    inputs: Inputs, written_as: SubmissionFormat, *, progress: Progress | None = None
+    inputs: Inputs, submission_format: SubmissionFormat, *, progress: Progress | None = None
 ) -> Session:
     """Return the session of the job before where its files are unchanged, or a new one.
 
     It stays open until another takes its place, or the process ends.
 
     Raises:
-        InputError: as for ``open_session``.
+        InputError: As for ``open_session``.
     """
-    key = (inputs, written_as.name, repr(inputs.fingerprint()))
+    key = (inputs, submission_format.name, repr(inputs.fingerprint()))
     if _LAST.get("key") != key:
         if _LAST:
             _LAST.pop("opened").close()
             _LAST.clear()
         opened = contextlib.ExitStack()
         session = opened.enter_context(
-            open_session(inputs, written_as, remember=True, progress=progress)
+            open_session(inputs, submission_format, remember=True, progress=progress)
         )
         _LAST.update(key=key, opened=opened, session=session)
     found: Session = _LAST["session"]
@@ -240,20 +243,27 @@ def is_competition_submission(
     )
 
 
-def beside_truth(truth: RasterObjects, image_ids: Sequence[str]) -> Comparison:
+def beside_truth(ground_truth: RasterInstances, image_ids: Sequence[str]) -> Comparison:
     """Return the written images that have ground truth, and notes on those of one side only."""
-    known = tuple(image_id for image_id in image_ids if image_id in truth)
+    known = tuple(image_id for image_id in image_ids if image_id in ground_truth)
     if not known:
         raise InputError(
-            f"{truth.source}: has none of the {len(image_ids)} images that are written; its first "
-            f"is {next(iter(truth), None)!r}, the first written {image_ids[0]!r}"
+            f"{ground_truth.source}: has none of the {len(image_ids)} images that are written; its "
+            f"first is {next(iter(ground_truth), None)!r}, the first written {image_ids[0]!r}"
         )
     notes = []
     if len(known) < len(image_ids):
-        notes.append(f"{len(image_ids) - len(known)} written images have no truth: not scored")
-    if len(known) < len(truth):
-        notes.append(f"{len(truth) - len(known)} images of the truth are not written: not scored")
-    return Comparison(truth=truth, prediction={}, image_ids=known, coverage_notes=tuple(notes))
+        notes.append(
+            f"{len(image_ids) - len(known)} written images have no ground truth: not scored"
+        )
+    if len(known) < len(ground_truth):
+        notes.append(
+            f"{len(ground_truth) - len(known)} images of the ground truth are not written, so not "
+            "scored"
+        )
+    return Comparison(
+        ground_truth=ground_truth, prediction={}, image_ids=known, coverage_notes=tuple(notes)
+    )
 
 
 def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:

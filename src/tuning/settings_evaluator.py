@@ -16,7 +16,7 @@ from src.metrics.competition import (
     Averaging,
     CompetitionScore,
     ImageCounts,
-    ImageObjects,
+    ImageInstances,
     ScoreAccumulator,
 )
 from src.postprocess.detections import Detections
@@ -36,7 +36,8 @@ class SettingsEvaluator:
 
     Args:
         store: Candidates before NMS.
-        truth: Objects by image id; class keys are categories. Images without truth are not scored.
+        ground truth: Objects by image id; class keys are categories. Images without ground truth
+        are not scored.
         image_ids: The images, in the order of a submission; each in the store.
         with_filler: Whether an image without an object has the competition's filler row, which is
             scored as a prediction; see ``src.annotations.imaterialist_2019``.
@@ -47,7 +48,7 @@ class SettingsEvaluator:
     def __init__(
         self,
         store: PredictionStore,
-        truth: Mapping[str, ImageObjects],
+        ground_truth: Mapping[str, ImageInstances],
         image_ids: Iterable[str],
         *,
         with_filler: bool = False,
@@ -57,7 +58,7 @@ class SettingsEvaluator:
         self.image_ids = tuple(image_ids)
         self.with_filler = with_filler
         self._store = store
-        self._truth = truth
+        self._ground_truth = ground_truth
         self._rasters = RasterCache(room_bytes=raster_room_bytes)
         self._images: OrderedDict[str, EvaluatedImage] = OrderedDict()
         self._room_bytes = candidate_room_bytes
@@ -65,7 +66,7 @@ class SettingsEvaluator:
     @property
     def scored_image_ids(self) -> tuple[str, ...]:
         """Those of the images whose ground truth is known."""
-        return tuple(image_id for image_id in self.image_ids if image_id in self._truth)
+        return tuple(image_id for image_id in self.image_ids if image_id in self._ground_truth)
 
     def score(
         self, settings: PostprocessSettings, averaging: Averaging = "per_class"
@@ -73,7 +74,7 @@ class SettingsEvaluator:
         """Return the score of the images with ground truth, as scoring their submission gives it.
 
         Raises:
-            InputError: there is none, the store is damaged, or an unknown averaging.
+            InputError: There is none, the store is damaged, or an unknown averaging.
         """
         return self.score_grid([settings], averaging)[0]
 
@@ -83,7 +84,7 @@ class SettingsEvaluator:
         """Return the scores of many settings, as ``score`` gives them; masks are drawn once.
 
         Raises:
-            InputError: as for ``score``.
+            InputError: As for ``score``.
         """
         accumulators = [ScoreAccumulator(averaging=averaging) for _ in grid]
         for image_id, counts in self.counts(grid):
@@ -101,12 +102,12 @@ class SettingsEvaluator:
             with_filler: In place of the evaluator's own; None: as it has it.
 
         Raises:
-            InputError: the store is damaged.
+            InputError: The store is damaged.
         """
         if with_filler is None:
             with_filler = self.with_filler
         for image_id in self.image_ids:
-            if image_id in self._truth:
+            if image_id in self._ground_truth:
                 image = self._image(image_id)
                 image.prepare(grid)
                 yield (
@@ -127,7 +128,7 @@ class SettingsEvaluator:
             return self._images[image_id]
         image = EvaluatedImage(
             self._store.candidates(self._store.index_of(image_id)),
-            truth=self._truth.get(image_id),
+            ground_truth=self._ground_truth.get(image_id),
             category_ids=self._store.category_ids,
             rasters=self._rasters,
         )

@@ -69,7 +69,7 @@ class SettingsSearch:
         random_trials: How many are drawn at random.
 
     Raises:
-        InputError: the file holds a search with another identity.
+        InputError: The file holds a search with another identity.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ def _set_damaged_aside(storage: Path) -> None:
     """Rename a file that is no whole database, so that the search starts again without it.
 
     Raises:
-        InputError: it is no regular file.
+        InputError: It is no regular file.
     """
     if not storage.exists():
         return

@@ -13,7 +13,7 @@ from src.postprocess.detections import Detections, no_detections
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.step_counts import StepCounts
 from src.submission.formats import SubmissionFormat
-from src.submission.validation import Findings, check_submission
+from src.submission.validation import ValidationReport, check_submission
 from src.submission.writing import SubmissionReport, write_submission
 from src.tuning.session import Session
 from src.tuning.submitted import as_submitted
@@ -27,8 +27,8 @@ class Submitted:
 
     report: SubmissionReport
     # of the written file, against the competition's rules; None where it is of other data
-    findings: Findings | None
-    score: CompetitionScore | None  # None where no truth is known
+    findings: ValidationReport | None
+    score: CompetitionScore | None  # None where no ground truth is known
     steps: StepCounts
 
 
@@ -37,11 +37,11 @@ def submit(
     session: Session,
     settings: PostprocessSettings,
     *,
-    written_as: SubmissionFormat,
+    submission_format: SubmissionFormat,
     averaging: Averaging,
     track: Callable[[Iterable[Detections]], Iterable[Detections]],
 ) -> Submitted:
-    """Write a submission, check the file, and score the images whose truth is known.
+    """Write a submission, check the file, and score the images whose ground truth is known.
 
     Args:
         output: The file to write.
@@ -52,17 +52,19 @@ def submit(
         track: Passes images through and shows how far it is.
 
     Raises:
-        InputError: the file cannot be written, or the store is damaged.
+        InputError: The file cannot be written, or the store is damaged.
     """
     accumulator = ScoreAccumulator(averaging=averaging)
-    objects: Iterable[Detections] = session.lab.detections(settings, raster=written_as.raster)
-    is_scored_raster = written_as.raster == SCORED_RASTER
+    objects: Iterable[Detections] = session.lab.detections(
+        settings, raster=submission_format.raster
+    )
+    is_scored_raster = submission_format.raster == SCORED_RASTER
     if is_scored_raster:
         objects = _scored(objects, session, accumulator)
     steps = StepCounts()
     objects = itertools.chain(track(_counted(objects, steps)), map(no_detections, session.absent))
     report = write_submission(
-        output, objects, written_as=written_as, competition=session.competition
+        output, objects, submission_format=submission_format, competition=session.competition
     )
     score = None
     if session.comparison is not None:
@@ -71,7 +73,7 @@ def submit(
             if is_scored_raster
             else session.lab.score(settings, averaging=averaging)
         )
-    findings = _check(output, session, written_as) if session.competition else None
+    findings = _check(output, session, submission_format) if session.competition else None
     return Submitted(report, findings, score, steps)
 
 
@@ -85,22 +87,22 @@ def _counted(detections: Iterable[Detections], steps: StepCounts) -> Iterator[De
 def _scored(
     detections: Iterable[Detections], session: Session, accumulator: ScoreAccumulator
 ) -> Iterator[Detections]:
-    """Pass detections through, and score those whose truth is known."""
+    """Pass detections through, and score those whose ground truth is known."""
     for objects in detections:
-        if objects.image_id in session.truth:
+        if objects.image_id in session.ground_truth:
             predicted = as_submitted(objects, with_filler=session.lab.with_filler)
-            accumulator.add(session.truth[objects.image_id], predicted)
+            accumulator.add(session.ground_truth[objects.image_id], predicted)
         yield objects
 
 
-def _check(output: Path, session: Session, written_as: SubmissionFormat) -> Findings:
-    names = {written_as.image_id(image_id): image_id for image_id in session.image_ids}
-    absent = map(written_as.image_id, session.absent)
+def _check(output: Path, session: Session, submission_format: SubmissionFormat) -> ValidationReport:
+    names = {submission_format.image_id(image_id): image_id for image_id in session.image_ids}
+    absent = map(submission_format.image_id, session.absent)
     return check_submission(
         output,
-        written_as=written_as,
+        submission_format=submission_format,
         image_ids=[*names, *absent],
-        labels=default_labels(written_as.name),
+        labels=default_labels(submission_format.name),
         sizes_hw={
             name: session.store.size_hw(session.store.index_of(image_id))
             for name, image_id in names.items()

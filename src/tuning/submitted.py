@@ -8,7 +8,7 @@ from dataclasses import replace
 from src.annotations.image_names import match_ids
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW
-from src.metrics.competition import ImageObjects
+from src.metrics.competition import ImageInstances
 from src.metrics.inputs import class_keys
 from src.postprocess.detections import Detections
 from src.postprocess.step_counts import StepCounts
@@ -19,7 +19,7 @@ _FILLER_MASK = Bitmasks.of(parse_rle([FILLER_TEXT], RASTER_HW).masks, RASTER_HW)
 
 def as_submitted(
     detections: Detections, *, with_filler: bool, use_attributes: bool = False
-) -> ImageObjects:
+) -> ImageInstances:
     """Return the detections of an image as they are scored.
 
     Args:
@@ -41,16 +41,16 @@ def as_submitted(
         return filler(detections.image_id, use_attributes=use_attributes)
     categories = detections.category_ids.tolist()
     keys = class_keys(categories, [()] * len(categories), use_attributes)
-    return ImageObjects(detections.image_id, tuple(keys), detections.bitmasks)
+    return ImageInstances(detections.image_id, tuple(keys), detections.bitmasks)
 
 
-def filler(image_id: str, *, use_attributes: bool = False) -> ImageObjects:
+def filler(image_id: str, *, use_attributes: bool = False) -> ImageInstances:
     """Return the filler row of an image without a detection."""
     keys = class_keys([FILLER_CATEGORY], [()], use_attributes)
-    return ImageObjects(image_id, tuple(keys), _FILLER_MASK)
+    return ImageInstances(image_id, tuple(keys), _FILLER_MASK)
 
 
-class SubmittedObjects(Mapping[str, ImageObjects]):
+class SubmittedObjects(Mapping[str, ImageInstances]):
     """Detections by image id as they are scored, made when they are asked for.
 
     Args:
@@ -82,7 +82,7 @@ class SubmittedObjects(Mapping[str, ImageObjects]):
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._own_id
 
-    def __getitem__(self, image_id: str) -> ImageObjects:
+    def __getitem__(self, image_id: str) -> ImageInstances:
         detections = self.detections[self._own_id[image_id]]
         self._left[image_id] = len(detections), detections.taken
         return replace(

@@ -59,7 +59,7 @@ def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
         identity: What a result is made of: settings and files.
 
     Raises:
-        InputError: the result that lies there was made of something else.
+        InputError: The result that lies there was made of something else.
     """
     path = folder / RESULT_NAME
     if not path.exists():
@@ -135,7 +135,7 @@ def read_job_overrides(folder: Path) -> list[str]:
     """Return the overrides of a job as they were typed; none where its file is not there.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: The file is damaged.
     """
     path = folder / OVERRIDES_NAME
     if not path.exists():
@@ -180,7 +180,7 @@ def read_results(sweep_directory: str | Path) -> SweepResults:
     override that some jobs lack has there the value that their settings had.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: There is none, or one is damaged.
     """
     directory = Path(sweep_directory)
     files = sorted(directory.glob(f"*/{RESULT_NAME}"))
@@ -220,7 +220,7 @@ def write_table(sweep_directory: str | Path) -> tuple[Path, Path]:
     """Write all results as CSV and Parquet, the best first; each file whole or not at all.
 
     Raises:
-        InputError: as for ``read_results``.
+        InputError: As for ``read_results``.
     """
     directory = Path(sweep_directory)
     rows = read_results(directory).rows

@@ -87,7 +87,7 @@ def test_masks_of_all_kinds(tmp_path, content):
     assert_array_equal(decode(c.masks[0]), noise(30, 9))
     assert len(c.masks[1].runs) == 0
     assert (report.kind, report.images, report.objects, report.empty_masks) == ("coco", 3, 5, 1)
-    assert report.images_without_objects == 1
+    assert report.images_without_instances == 1
     assert report.notes == (
         "1 annotation ids had occurred before; objects are numbered anew when written",
     )

@@ -13,7 +13,7 @@ from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store, open_or_build
 from src.annotations.store_checks import open_store
 from src.errors import InputError
-from src.metrics.scoring import open_truth
+from src.metrics.scoring import open_ground_truth
 from tests.helpers.annotation_files import HEADER_2019, write_lines
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]
@@ -69,7 +69,7 @@ def test_polygons_and_run_lengths_of_one_mask_are_duplicates(tmp_path):
         json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )
     report = build_store(path, tmp_path / "a.store", duplicates="drop")
-    assert (report.objects, report.crowd_objects) == (2, 1)
+    assert (report.objects, report.crowd_regions) == (2, 1)
 
 
 def test_each_choice_has_a_cache_of_its_own(tmp_path, source):
@@ -78,8 +78,8 @@ def test_each_choice_has_a_cache_of_its_own(tmp_path, source):
         for duplicates in ("keep", "drop", "keep")
     ]
     assert counts == [9, 7, 9]
-    with open_truth(source, duplicates="drop", cache_dir=tmp_path / "cache") as truth:
-        assert truth.store.object_count == 7
+    with open_ground_truth(source, duplicates="drop", cache_dir=tmp_path / "cache") as ground_truth:
+        assert ground_truth.store.object_count == 7
 
 
 def test_duplicates_of_a_store_that_has_them_are_not_dropped_silently(tmp_path, source):

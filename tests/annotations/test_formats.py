@@ -184,7 +184,7 @@ def test_crowds_survive_coco_and_are_counted_for_a_csv(tmp_path, csv_2019):
     )
     convert(tmp_path / "o.json", tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "o.json").read_bytes()
-    assert convert(tmp_path / "o.json", tmp_path / "o.csv").crowd_objects == 2
+    assert convert(tmp_path / "o.json", tmp_path / "o.csv").crowd_regions == 2
 
 
 def test_refused_outputs(tmp_path, csv_2019):

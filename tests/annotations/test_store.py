@@ -49,7 +49,7 @@ def test_store_holds_what_the_rows_say(tmp_path, source):
     assert [image.image_id for image in store.images] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     assert [image.size_hw for image in store.images] == [(3, 3), (5, 4), (2, 3), (9, 8)]
     assert (len(store), store.object_count, report.objects, report.images) == (4, 6, 6, 4)
-    assert (report.images_without_objects, report.empty_masks, report.skipped_rows) == (1, 1, 0)
+    assert (report.images_without_instances, report.empty_masks, report.skipped_rows) == (1, 1, 0)
     assert store.category_sets() == [{31, 32}, {6, 0}, {45}, set()]
     assert store.labels == IMATERIALIST_2019_LABELS
     assert store.category_ids == tuple(range(46))

@@ -118,7 +118,7 @@ def test_score_of_detections_is_that_of_src_postprocess(
     assert table.category[table.category_id == 23].tolist() == ["shoe"]
     written = json.loads(Path("score.json").read_text())["per_image"]
     assert dict(found.to_frame("image").itertuples(index=False)) == written
-    assert "1 written images have no truth: not scored" in found.notes
+    assert "1 written images have no ground truth: not scored" in found.notes
     # and the same from a plain dictionary
     again = score(dict(detections), annotations, averaging=averaging)
     assert again.competition_map == found.competition_map

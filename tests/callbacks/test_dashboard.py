@@ -141,14 +141,14 @@ def test_wandb_has_the_images_with_the_truth_burnt_in(run: Run, data: Data) -> N
         height, width = data.images[image_id].image.shape[:2]
         scale = 480 / max(height, width)
         width = round(width * scale)
-        image, truth = shown[:, :width], shown[:, width + 10 : 2 * width + 10]
+        image, ground_truth = shown[:, :width], shown[:, width + 10 : 2 * width + 10]
         ys, xs = np.mgrid[: image.shape[0], : image.shape[1]]
         inside = np.zeros(image.shape[:2], dtype=bool)
         for _, mask in data.images[image_id].objects:
             rows = (ys / scale).astype(int).clip(0, mask.shape[0] - 1)
             columns = (xs / scale).astype(int).clip(0, mask.shape[1] - 1)
             inside |= mask[rows, columns]
-        changed = np.abs(image - truth).sum(axis=2)
+        changed = np.abs(image - ground_truth).sum(axis=2)
         assert changed[inside].mean() > 3 * changed[~inside & (ys < round(height * scale))].mean()
 
 
@@ -202,9 +202,9 @@ def test_files_have_series_classes_and_commit(run: Run, data: Data) -> None:
         classes = list(csv.DictReader(file))
     assert list(classes[0]) == COLUMNS
     split = json.loads((run.folder / "split.json").read_text())
-    truth = [c for image_id in split["validation"] for c, _ in data.images[image_id].objects]
+    ground_truth = [c for image_id in split["validation"] for c, _ in data.images[image_id].objects]
     for row in classes:
-        expected = truth.count(int(row["category"]))
+        expected = ground_truth.count(int(row["category"]))
         assert int(row["true_objects"] or 0) == expected
         assert (row["mask_ap"] != "") == (expected > 0)
     (start,) = json.loads((run.folder / "run.json").read_text())

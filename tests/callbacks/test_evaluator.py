@@ -22,7 +22,7 @@ from src.callbacks.validation_metrics import CompetitionScoreMetric
 from src.errors import InputError
 from src.metrics.coco_average_precision import CocoImage, coco_annotations, image_number
 from src.metrics.competition import score_images
-from src.metrics.inputs import RasterObjects
+from src.metrics.inputs import RasterInstances
 from src.modules.cascade import CascadeModule
 from src.postprocess.coco_results import coco_results
 from src.postprocess.pipeline import postprocess
@@ -36,7 +36,10 @@ from tests.helpers.trainers import CATEGORY_IDS, compose_training
 
 
 def guesses(image: DrawnImage) -> Candidates:
-    """What a trained cascade might find: the true objects roughly, some twice, some as others."""
+    """What a trained cascade might find.
+
+    The ground-truth instances roughly, some twice, some as others.
+    """
     random = np.random.default_rng(zlib.crc32(image.image_id.encode()))
     boxes, categories, masks = [], [], []
     for category, mask in image.objects:
@@ -134,8 +137,8 @@ def test_competition_score_is_that_of_all_images(
     for image_id in datamodule.split.validation:
         found = postprocess(guesses(data.images[image_id]), settings)
         predictions[image_id] = as_submitted(found, with_filler=True)
-    truth = RasterObjects(datamodule.store)
-    expected = score_images([truth[image_id] for image_id in predictions], predictions)
+    ground_truth = RasterInstances(datamodule.store)
+    expected = score_images([ground_truth[image_id] for image_id in predictions], predictions)
     found = scores["validation/competition_map"]
     assert found == expected.competition_map
     assert 0.1 < found < 0.9

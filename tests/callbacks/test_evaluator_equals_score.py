@@ -23,8 +23,8 @@ from src.callbacks.validation_metrics import (
     ValidationImage,
 )
 from src.metrics.competition import CompetitionScore, split_key
-from src.metrics.inputs import RasterObjects
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.metrics.inputs import RasterInstances
+from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
@@ -88,14 +88,14 @@ class Case:
         (folder / "truth.json").write_text(json.dumps(source))
 
     def _candidates(
-        self, random: np.random.Generator, name: str, count: int, truth: np.ndarray
+        self, random: np.random.Generator, name: str, count: int, ground_truth: np.ndarray
     ) -> Candidates:
         """Some where instances are, some anywhere; a score of 0.2 to 1."""
         boxes = _boxes(random, count).astype(np.float32)
         masks = make_masks(random, count)
-        for place in range(min(count, len(truth))):
+        for place in range(min(count, len(ground_truth))):
             if random.random() < 0.7:
-                boxes[place] = truth[place]
+                boxes[place] = ground_truth[place]
                 masks[place] = 0.9
         return Candidates(
             image_id=name,
@@ -133,7 +133,7 @@ def in_training(
     for index in range(len(predictions)):
         image = ValidationImage(
             predictions.candidates(index),
-            ground_truth=RasterObjects(store),
+            ground_truth=RasterInstances(store),
             settings=rules,
             category_ids=predictions.category_ids,
             with_filler=categories.is_competition,
@@ -148,7 +148,7 @@ def in_training(
 
 def submitted(folder: Path, rules: PostprocessSettings) -> Path:
     """Write the submission as ``src.postprocess`` does."""
-    written_as = format_named("imaterialist_2019")
+    submission_format = format_named("imaterialist_2019")
     inputs = Inputs(
         predictions=str(folder / "predictions"),
         annotations=str(folder / "truth.json"),
@@ -157,9 +157,14 @@ def submitted(folder: Path, rules: PostprocessSettings) -> Path:
         cache_dir=str(folder / "cache"),
     )
     output = folder / "submission.csv"
-    with open_session(inputs, written_as) as session:
+    with open_session(inputs, submission_format) as session:
         submit(
-            output, session, rules, written_as=written_as, averaging="per_class", track=lambda x: x
+            output,
+            session,
+            rules,
+            submission_format=submission_format,
+            averaging="per_class",
+            track=lambda x: x,
         )
     return output
 
@@ -167,10 +172,10 @@ def submitted(folder: Path, rules: PostprocessSettings) -> Path:
 def scored(folder: Path, averaging: Any) -> CompetitionScore:
     """Score the submission as ``src.score`` does."""
     with (
-        open_truth(folder / "truth.json", cache_dir=folder / "cache") as truth,
-        open_submission(folder / "submission.csv", truth) as prediction,
+        open_ground_truth(folder / "truth.json", cache_dir=folder / "cache") as ground_truth,
+        open_submission(folder / "submission.csv", ground_truth) as prediction,
     ):
-        comparison = compare(truth, prediction, prediction_name="submission.csv")
+        comparison = compare(ground_truth, prediction, prediction_name="submission.csv")
         return score_comparison(comparison, averaging=averaging)
 
 
@@ -206,8 +211,8 @@ def test_the_score_of_training_is_that_of_the_submission(
     assert found.values == {"validation/competition_map": expected.competition_map}
     assert found.by_class == {
         split_key(key)[0]: {
-            "true_objects": result.truth_objects,
-            "predicted_objects": result.predicted_objects,
+            "true_objects": result.num_ground_truth,
+            "predicted_objects": result.num_detections,
             "competition_score": result.value,
         }
         for key, result in expected.classes.items()
@@ -221,8 +226,8 @@ def test_an_image_with_neither_side_has_the_filler_in_the_competition_only(
     """Images: a perfect detection, instances alone, neither."""
     case = Case(seed=4, names=names, instances=(1, 1, 0), candidates=(0, 0, 0), crowd=0.0)
     case.write(tmp_path)
-    truth = json.loads((tmp_path / "truth.json").read_text())
-    instance = truth["annotations"][0]
+    ground_truth = json.loads((tmp_path / "truth.json").read_text())
+    instance = ground_truth["annotations"][0]
     x, y, width, height = instance["bbox"]
     with PredictionStoreWriter(
         tmp_path / "perfect", category_ids=sorted(names), settings={}

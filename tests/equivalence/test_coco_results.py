@@ -53,7 +53,7 @@ def candidates(detector: Any) -> list[Candidates]:
 
 @pytest.fixture(scope="module")
 def metric(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> CocoMetric:
-    """mmdet's evaluator, fed with mmdet's predictions; the truth is some of them, moved."""
+    """mmdet's evaluator, fed with mmdet's predictions; the ground truth is some of them, moved."""
     folder = tmp_path_factory.mktemp("truth")
     predictions = predict_with_mmdet(detector, 0.001, 0.5, 0.5)
     annotations: list[dict[str, Any]] = []
@@ -66,12 +66,12 @@ def metric(detector: Any, tmp_path_factory: pytest.TempPathFactory) -> CocoMetri
             if moved.any():
                 annotations.append(annotation(moved, number, predicted.labels[place]))
                 annotations[-1]["id"] = len(annotations)
-    truth = {
+    ground_truth = {
         "images": images,
         "annotations": annotations,
         "categories": [{"id": category, "name": str(category)} for category in CATEGORY_IDS],
     }
-    (folder / "truth.json").write_text(json.dumps(truth))
+    (folder / "truth.json").write_text(json.dumps(ground_truth))
     metric = CocoMetric(ann_file=str(folder / "truth.json"), metric=["bbox", "segm"])
     metric.dataset_meta = {"classes": tuple(map(str, CATEGORY_IDS))}
     metric.cat_ids = list(CATEGORY_IDS)
@@ -136,12 +136,12 @@ def test_results_are_those_that_mmdet_writes(
 
 def test_average_precision_is_mmdets(candidates: list[Candidates], metric: CocoMetric) -> None:
     expected = metric.compute_metrics(metric.results)
-    truth = metric._coco_api
+    ground_truth = metric._coco_api
     images = [
         CocoImage(
             number=number,
             size_hw=image.size_hw,
-            annotations=truth.loadAnns(truth.getAnnIds(imgIds=[number])),
+            annotations=ground_truth.loadAnns(ground_truth.getAnnIds(imgIds=[number])),
             results=results,
         )
         for number, image, results in zip(NUMBERS, candidates, results_of(candidates), strict=True)

@@ -91,10 +91,10 @@ def truth_near(samples: dict[str, Any]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def average_precisions(truth: Path, results: Path, kind: str) -> np.ndarray:
+def average_precisions(ground_truth: Path, results: Path, kind: str) -> np.ndarray:
     """pycocotools: AP, AP50, AP75, APs, APm, APl."""
     with contextlib.redirect_stdout(io.StringIO()):
-        reference = COCO(str(truth))
+        reference = COCO(str(ground_truth))
         entries = json.loads(results.read_text())
         if kind == "segm":  # as mmdet does: else areas would be the boxes'
             entries = [{k: v for k, v in entry.items() if k != "bbox"} for entry in entries]
@@ -126,19 +126,21 @@ def test_average_precision_of_a_store_is_what_mmdet_reports(folder: Path, tmp_pa
         "max_low_score_candidates=null",
     )
     samples = predicted_by_mmdet(folder)
-    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
-    truth.write_text(json.dumps(truth_near(samples)))
-    metric = CocoMetric(ann_file=str(truth), metric=["bbox", "segm"])
+    ground_truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    ground_truth.write_text(json.dumps(truth_near(samples)))
+    metric = CocoMetric(ann_file=str(ground_truth), metric=["bbox", "segm"])
     metric.dataset_meta = {"classes": tuple(str(number) for number in range(CLASSES))}
     metric.process({}, list(samples.values()))
     reported = metric.evaluate(size=len(samples))
 
-    done = export(f"predictions={store.directory}", f"output={results}", f"annotations={truth}")
+    done = export(
+        f"predictions={store.directory}", f"output={results}", f"annotations={ground_truth}"
+    )
     assert done.returncode == 0, done.stderr
     count = sum(len(sample["pred_instances"]) for sample in samples.values())
     assert done.stdout.splitlines()[0] == f"{results}: {count} detections in 3 images"
     for kind in ("bbox", "segm"):
-        found = average_precisions(truth, results, kind)
+        found = average_precisions(ground_truth, results, kind)
         names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
         # mmdet rounds to three places
         assert [round(float(value), 3) for value in found] == [

@@ -12,7 +12,7 @@ from experiments.tables import (
     Conditions,
     Measured,
     command_block,
-    in_words,
+    describe,
     leaderboard_gain,
     rewrite,
     table,
@@ -75,13 +75,13 @@ def test_table_as_it_was_read_and_found_right() -> None:
     ],
 )
 def test_words_say_what_the_interval_says(figures: tuple[float, float, float], words: str) -> None:
-    assert in_words(gain(*figures), images=120) == words
+    assert describe(gain(*figures), images=120) == words
 
 
 def test_one_image_that_differs_is_not_none() -> None:
     before, after = np.full(120, 0.5), np.full(120, 0.5)
     after[7] = 0.6
-    words = in_words(paired_bootstrap_interval(before, after), images=120)
+    words = describe(paired_bootstrap_interval(before, after), images=120)
     assert words == "no gain that 120 images can show"
 
 

@@ -21,7 +21,7 @@ from src.compare import scores_of
 from src.errors import InputError
 from src.export_coco import compare_categories
 from src.import_weights import import_checkpoint
-from src.metrics.scoring import open_truth
+from src.metrics.scoring import open_ground_truth
 from src.mmdet_bridge.checkpoints.reading import find_checkpoint, load_checkpoint
 from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore, PredictionStoreWriter
@@ -151,15 +151,19 @@ CONTRADICTIONS = [
 def test_stores_of_other_categories_than_the_truth(
     tmp_path: Path, category_ids: list[int], names: list[str] | None, message: str
 ) -> None:
-    truth = write_data(tmp_path, {1: "coat", 5: "hat", 9: "shoe"}, [1, 5, 9])
+    ground_truth = write_data(tmp_path, {1: "coat", 5: "hat", 9: "shoe"}, [1, 5, 9])
     store = write_store(tmp_path / "store", category_ids, names)
     with pytest.raises(InputError, match=message):
-        compare_categories(PredictionStore(store), truth)
-    common = [f"annotations={truth}", f"cache_dir={tmp_path}/cache"]
+        compare_categories(PredictionStore(store), ground_truth)
+    common = [f"annotations={ground_truth}", f"cache_dir={tmp_path}/cache"]
     config = compose_config("compare", [*common, f"a={store}", f"b={store}"])
     with pytest.raises(InputError, match=message):
         scores_of(config, "a", Progress(disable=True))
-    values = {"predictions": str(store), "annotations": str(truth), "sample_submission": None}
+    values = {
+        "predictions": str(store),
+        "annotations": str(ground_truth),
+        "sample_submission": None,
+    }
     inputs = Inputs(**values, images=None, cache_dir=f"{tmp_path}/cache")
     with (  # of postprocess and search
         pytest.raises(InputError, match=message),
@@ -168,7 +172,7 @@ def test_stores_of_other_categories_than_the_truth(
         pass
     report = compose_config("report", [*common, f"predictions={store}", "output=r.html"])
     with (
-        open_truth(truth, cache_dir=tmp_path / "cache") as objects,
+        open_ground_truth(ground_truth, cache_dir=tmp_path / "cache") as objects,
         pytest.raises(InputError, match=message),
         open_predictions(report, objects, Progress(disable=True)),
     ):

@@ -17,7 +17,7 @@ from src.annotations.store import TABLES, AnnotationStore, describe_files
 from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
 from src.io import read_json_object, seal, write_json
-from src.metrics.scoring import open_submission, open_truth
+from src.metrics.scoring import open_ground_truth, open_submission
 from tests.helpers.annotation_files import HEADER_2019, objects_of, write_lines
 
 FILES = ("store.json", *TABLES)
@@ -175,12 +175,12 @@ def test_a_store_of_somebody_else_is_checked_as_files_are(
         open_or_build(directory, tmp_path / "cache")
     with pytest.raises(InputError, match=message):
         convert(directory, tmp_path / "out.json")
-    with pytest.raises(InputError, match=message), open_truth(directory):
+    with pytest.raises(InputError, match=message), open_ground_truth(directory):
         pass
     with (
-        open_truth(tmp_path / "whole.store") as truth,
+        open_ground_truth(tmp_path / "whole.store") as ground_truth,
         pytest.raises(InputError, match=message),
-        open_submission(directory, truth),
+        open_submission(directory, ground_truth),
     ):
         pass
     assert not (tmp_path / "out.json").exists()

@@ -24,7 +24,7 @@ from src.export_coco import main as export_coco
 from src.fuse import main as fuse
 from src.import_weights import main as import_weights
 from src.io import check_writable
-from src.metrics.scoring import open_truth
+from src.metrics.scoring import open_ground_truth
 from src.predict import main as predict
 from src.report import main as report
 from src.score import main as score
@@ -165,8 +165,8 @@ def test_tools_keep_the_truth_in_the_users_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     lock(data)
-    with open_truth(data / "train.csv", cache_dir=data / ".cache") as truth:
-        assert len(truth) == 4
+    with open_ground_truth(data / "train.csv", cache_dir=data / ".cache") as ground_truth:
+        assert len(ground_truth) == 4
     assert len(list((tmp_path / "home" / "instance-cascade").glob("train-*.store"))) == 1
 
 

@@ -69,7 +69,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(call_program: Any) -> Any:
-    """Run a program in an empty folder with a truth; gives its exit code, stdout and stderr."""
+    """Run a program in an empty folder with a ground truth.
+
+    Gives its exit code, stdout and stderr.
+    """
     with Path("truth.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])

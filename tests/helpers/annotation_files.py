@@ -106,14 +106,14 @@ def circles(
 ) -> tuple[list[tuple[str, np.ndarray, str]], list[tuple[str, np.ndarray, str]]]:
     """Truth at image size and a submission that finds it more or less well."""
     generator = np.random.default_rng(seed)
-    truth, prediction = [], []
+    ground_truth, prediction = [], []
     for number in range(images):
         image_id = f"{number:032x}.jpg"
         for _ in range(objects):
             y, x = generator.uniform(0.1, 0.9, 2)
             radius = generator.uniform(0.02, 0.12)
             category = str(generator.integers(0, 5))
-            truth.append(
+            ground_truth.append(
                 (image_id, circle(sizes_hw[number % len(sizes_hw)], y, x, radius), category)
             )
             if generator.random() < 0.9:
@@ -123,7 +123,7 @@ def circles(
                     radius * generator.uniform(0.9, 1.1),
                 )
                 prediction.append((image_id, circle((512, 512), y, x, radius), category))
-    return truth, prediction
+    return ground_truth, prediction
 
 
 def write_data(

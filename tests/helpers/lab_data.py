@@ -53,13 +53,13 @@ def make_image(number: int, objects: int = 6) -> tuple[Candidates, Candidates]:
 
 
 def write_lab_data(folder: Path, images: int) -> tuple[Path, Path]:
-    """A store and its truth as a train.csv."""
+    """A store and its ground truth as a train.csv."""
     everything = make_settings(score_threshold=0.0, nms_iou_threshold=1.0)
     folder.mkdir(parents=True, exist_ok=True)
-    store, truth = folder / "store", folder / "train.csv"
+    store, ground_truth = folder / "store", folder / "train.csv"
     with (
         PredictionStoreWriter(store, category_ids=range(46), settings={}) as writer,
-        truth.open("w", newline="") as file,
+        ground_truth.open("w", newline="") as file,
     ):
         rows = csv.writer(file)
         rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])
@@ -72,7 +72,7 @@ def write_lab_data(folder: Path, images: int) -> tuple[Path, Path]:
                 rows.writerow([real.image_id, text, 512, 512, int(category)])
             if not len(found):
                 rows.writerow([real.image_id, "1 300", 512, 512, 31])
-    return store, truth
+    return store, ground_truth
 
 
 OWN_NAMES = {1: "cat", 5: "dog", 9: "wild dog"}
@@ -80,11 +80,11 @@ _OWN_IDS = dict(zip(CATEGORIES, OWN_NAMES, strict=True))
 
 
 def write_own_data(folder: Path, images: int, empty: int = 0) -> tuple[Path, Path]:
-    """A store of other data than the competition's and its truth as a COCO file.
+    """A store of other data than the competition's and its ground truth as a COCO file.
 
     Args:
         folder: Of both.
-        images: With true objects and candidates.
+        images: With ground-truth instances and candidates.
         empty: Further images with neither.
     """
     everything = make_settings(score_threshold=0.0, nms_iou_threshold=1.0)
@@ -108,7 +108,7 @@ def write_own_data(folder: Path, images: int, empty: int = 0) -> tuple[Path, Pat
             found = coco_results(real, everything, image_number=number + 1)
             annotations += [{**one, "iscrowd": 0} for one in found]
     height, width = SIZE_HW
-    truth = {
+    ground_truth = {
         "images": [
             {"id": n + 1, "file_name": f"{n:03d}.jpg", "height": height, "width": width}
             for n in range(images + empty)
@@ -116,5 +116,5 @@ def write_own_data(folder: Path, images: int, empty: int = 0) -> tuple[Path, Pat
         "categories": [{"id": number, "name": name} for number, name in OWN_NAMES.items()],
         "annotations": [{"id": n, "area": 1, **one} for n, one in enumerate(annotations, start=1)],
     }
-    (folder / "truth.json").write_text(json.dumps(truth))
+    (folder / "truth.json").write_text(json.dumps(ground_truth))
     return folder / "store", folder / "truth.json"

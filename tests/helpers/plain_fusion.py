@@ -29,11 +29,11 @@ def make_fusion(**changes: Any) -> LateFusion:
 def make_members(seed: int, count: int = 3) -> list[Candidates]:
     """Models that see the same objects, each a little otherwise."""
     random = np.random.default_rng(seed)
-    truth = make_candidates(seed, count=60, categories=3, size_hw=SIZE_HW)
+    ground_truth = make_candidates(seed, count=60, categories=3, size_hw=SIZE_HW)
     members = []
     for _ in range(count):
         seen = np.flatnonzero(random.random(60) < 0.8)
-        boxes = truth.boxes_xyxy[seen] + random.normal(0, 4, (len(seen), 4))
+        boxes = ground_truth.boxes_xyxy[seen] + random.normal(0, 4, (len(seen), 4))
         boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
         members.append(
             Candidates(
@@ -41,7 +41,7 @@ def make_members(seed: int, count: int = 3) -> list[Candidates]:
                 size_hw=SIZE_HW,
                 boxes_xyxy=boxes.astype(np.float32),
                 scores=random.uniform(0.02, 1, len(seen)).astype(np.float32),
-                category_ids=truth.category_ids[seen],
+                category_ids=ground_truth.category_ids[seen],
                 mask_probabilities=make_masks(random, len(seen)),
                 complete_above_score=0.02,
             )

@@ -28,10 +28,12 @@ def decode(text: str, height: int, width: int) -> np.ndarray:
     return pixels.reshape(width, height).T
 
 
-def hits(truth: list[np.ndarray], prediction: list[np.ndarray], twentieths: int) -> int:
+def true_positives(
+    ground_truth: list[np.ndarray], prediction: list[np.ndarray], twentieths: int
+) -> int:
     """TP of one class at one threshold: greedy by falling IoU, one to one, IoU > threshold."""
     pairs = []
-    for i, true_mask in enumerate(truth):
+    for i, true_mask in enumerate(ground_truth):
         for j, predicted_mask in enumerate(prediction):
             common = int(np.logical_and(true_mask, predicted_mask).sum())
             either = int(np.logical_or(true_mask, predicted_mask).sum())
@@ -45,18 +47,18 @@ def hits(truth: list[np.ndarray], prediction: list[np.ndarray], twentieths: int)
     return len(used_truth)
 
 
-def image_values(truth: Objects, prediction: Objects, averaging: str) -> list[float]:
+def image_values(ground_truth: Objects, prediction: Objects, averaging: str) -> list[float]:
     """value(t) of one image at the ten thresholds."""
-    classes = {key for key, _ in truth} | {key for key, _ in prediction}
+    classes = {key for key, _ in ground_truth} | {key for key, _ in prediction}
     if not classes:
         return [1.0] * len(TWENTIETHS)
     values = []
     for twentieths in TWENTIETHS:
         counts = []
         for key in classes:
-            true_masks = [mask for its_key, mask in truth if its_key == key]
+            true_masks = [mask for its_key, mask in ground_truth if its_key == key]
             predicted_masks = [mask for its_key, mask in prediction if its_key == key]
-            tp = hits(true_masks, predicted_masks, twentieths)
+            tp = true_positives(true_masks, predicted_masks, twentieths)
             counts.append((tp, len(predicted_masks) - tp, len(true_masks) - tp))
         if averaging == "per_class":
             values.append(sum(tp / (tp + fp + fn) for tp, fp, fn in counts) / len(counts))
@@ -75,9 +77,9 @@ def score(images: list[tuple[Objects, Objects]], averaging: str) -> float:
 def per_class(images: list[tuple[Objects, Objects]]) -> dict[object, float]:
     """For each class the mean of its value over the images that have it on either side."""
     values: dict[object, list[float]] = {}
-    for truth, prediction in images:
-        for key in {key for key, _ in truth + prediction}:
-            own = [[pair for pair in side if pair[0] == key] for side in (truth, prediction)]
+    for ground_truth, prediction in images:
+        for key in {key for key, _ in ground_truth + prediction}:
+            own = [[pair for pair in side if pair[0] == key] for side in (ground_truth, prediction)]
             of_class = image_values(own[0], own[1], "per_class")
             values.setdefault(key, []).append(sum(of_class) / len(of_class))
     return {key: sum(of_key) / len(of_key) for key, of_key in values.items()}

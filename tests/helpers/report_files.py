@@ -1,4 +1,4 @@
-"""A small data set of images, truth and submission in a folder, for tests of the report."""
+"""A small data set of images, ground truth and submission in a folder, for tests of the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_data(folder: Path, images: int = 6, size_hw=(120, 80)) -> Path:
     """
     (folder / "train").mkdir(parents=True)
     generator = np.random.default_rng(0)
-    truth, submission = [], []
+    ground_truth, submission = [], []
     for number in range(images):
         name = EVIL_NAME if number == 0 else f"{number:032x}.jpg"
         noise = generator.integers(0, 255, (*size_hw, 3), dtype=np.uint8)
@@ -30,11 +30,11 @@ def make_data(folder: Path, images: int = 6, size_hw=(120, 80)) -> Path:
         for place, category in enumerate(("4", "31", "31", "23_9")):
             y, x, radius = 0.2 + 0.2 * place, 0.5, 0.09
             mask = circle(size_hw, y, x, radius)
-            truth.append((name, run_text(mask), *size_hw, category))
+            ground_truth.append((name, run_text(mask), *size_hw, category))
             if number or place:
                 shifted = circle((512, 512), y + shift, x, radius)
                 submission.append((name, run_text(shifted), category.split("_")[0]))
-    write_csv(folder / "train.csv", "ImageId,EncodedPixels,Height,Width,ClassId", truth)
+    write_csv(folder / "train.csv", "ImageId,EncodedPixels,Height,Width,ClassId", ground_truth)
     write_csv(folder / "submission.csv", "ImageId,EncodedPixels,ClassId", submission)
     return folder
 

@@ -14,16 +14,16 @@ from pycocotools.cocoeval import COCOeval
 from src.metrics.coco_average_precision import (
     CocoImage,
 )
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
 
 
 def score_files(submission, ground_truth, averaging="per_class", image_ids=None, **options):
     with (
-        open_truth(ground_truth, **options) as truth,
-        open_submission(submission, truth) as prediction,
+        open_ground_truth(ground_truth, **options) as ground_truth,
+        open_submission(submission, ground_truth) as prediction,
     ):
         comparison = compare(
-            truth, prediction, prediction_name=Path(submission).name, image_ids=image_ids
+            ground_truth, prediction, prediction_name=Path(submission).name, image_ids=image_ids
         )
         score = score_comparison(comparison, averaging=averaging)
         return score, comparison.notes
@@ -35,8 +35,8 @@ CATEGORIES = [2, 3, 5, 8, 13, 21]  # 21 is never drawn
 def by_pycocotools(
     images: list[CocoImage], kind: str, *, categories: Sequence[int] = CATEGORIES
 ) -> COCOeval:
-    truth = COCO()
-    truth.dataset = {
+    ground_truth = COCO()
+    ground_truth.dataset = {
         "images": [
             {"id": image.number, "height": image.size_hw[0], "width": image.size_hw[1]}
             for image in images
@@ -48,7 +48,7 @@ def by_pycocotools(
         ],
     }
     with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
+        ground_truth.createIndex()
         # as mmdet does: masks without the box, whose area pycocotools would take
         unwanted = "bbox" if kind == "segm" else "segmentation"
         results = [
@@ -56,7 +56,7 @@ def by_pycocotools(
             for image in images
             for result in image.results
         ]
-        evaluation = COCOeval(truth, truth.loadRes(results), kind)
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -33,7 +33,7 @@ def draw_rectangle(random: np.random.Generator, size_hw: tuple[int, int]) -> np.
 
 
 def full_image(*, crowds: bool) -> CocoImage:
-    """An image with several true objects and predictions."""
+    """An image with several ground-truth instances and predictions."""
     random = np.random.default_rng(3)
     while True:
         image = random_image(random, 4, crowds=crowds)
@@ -49,7 +49,7 @@ def box_of(mask: np.ndarray) -> list[float]:
 
 
 def random_image(random: np.random.Generator, number: int, *, crowds: bool = True) -> CocoImage:
-    """Up to 6 true objects, predictions near and far from them, equal scores among them."""
+    """Up to 6 instances, predictions near and far from them, equal scores among them."""
     size_hw = (int(random.integers(150, 260)), int(random.integers(150, 260)))
     annotations, results = [], []
     for _ in range(random.integers(0, 7)):
@@ -112,7 +112,7 @@ def test_equal_to_pycocotools_on_random_images(seed: int) -> None:
         assert result.map is not None
         assert 0.05 < result.map < 0.9
         assert None not in (result.map_small, result.map_medium, result.map_large)
-        assert by_class[13].map is None  # predicted, but nowhere in the truth
+        assert by_class[13].map is None  # predicted, but nowhere in the ground truth
         assert by_class[21].map is None
 
 

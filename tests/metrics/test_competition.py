@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from src.errors import InputError
 from src.metrics.competition import (
     THRESHOLDS,
-    ImageObjects,
+    ImageInstances,
     ScoreAccumulator,
     image_values,
-    match_objects,
+    match_instances,
     score_images,
 )
 from src.rle import Bitmasks
@@ -24,9 +24,9 @@ from tests.helpers import plain_metric as brute_force
 AVERAGINGS = ("per_class", "pooled")
 
 
-def image_objects(objects, image_id="a", size_hw=(16, 16)) -> ImageObjects:
+def image_objects(objects, image_id="a", size_hw=(16, 16)) -> ImageInstances:
     bitmaps = np.array([mask for _, mask in objects], dtype=bool).reshape(-1, *size_hw)
-    return ImageObjects(image_id, tuple(key for key, _ in objects), Bitmasks.pack(bitmaps))
+    return ImageInstances(image_id, tuple(key for key, _ in objects), Bitmasks.pack(bitmaps))
 
 
 def rectangle(y0, x0, y1, x1, size_hw=(16, 16)) -> np.ndarray:
@@ -61,10 +61,10 @@ def masks(draw) -> np.ndarray:
 @st.composite
 def images(draw) -> tuple[brute_force.Objects, brute_force.Objects]:
     keys = st.sampled_from([3, 23, (6, 13, 24)])
-    truth = draw(st.lists(st.tuples(keys, masks()), max_size=6))
+    ground_truth = draw(st.lists(st.tuples(keys, masks()), max_size=6))
     prediction = draw(st.lists(st.tuples(keys, masks()), max_size=4))
     # Predictions that lie near a true mask: the same, a part of it (nested), or a bit off.
-    for key, mask in truth:
+    for key, mask in ground_truth:
         change = draw(st.sampled_from(["none", "same", "part", "shifted", "wrong class"]))
         if change == "same":
             prediction.append((key, mask))
@@ -76,15 +76,15 @@ def images(draw) -> tuple[brute_force.Objects, brute_force.Objects]:
             prediction.append((key, np.roll(mask, draw(st.integers(-3, 3)), axis=0)))
         elif change == "wrong class":
             prediction.append((draw(keys), mask))
-    return truth, draw(st.permutations(prediction))
+    return ground_truth, draw(st.permutations(prediction))
 
 
 @given(st.lists(images(), min_size=1, max_size=4), st.sampled_from(AVERAGINGS))
 @settings(max_examples=120, deadline=None)
 def test_score_equals_brute_force(cases, averaging):
-    truth = [image_objects(pair[0], str(number)) for number, pair in enumerate(cases)]
+    ground_truth = [image_objects(pair[0], str(number)) for number, pair in enumerate(cases)]
     prediction = {str(number): image_objects(pair[1]) for number, pair in enumerate(cases)}
-    result = score_images(truth, prediction, averaging=averaging)
+    result = score_images(ground_truth, prediction, averaging=averaging)
     values = np.array([brute_force.image_values(*pair, averaging) for pair in cases])
     np.testing.assert_allclose(result.values, values, rtol=0, atol=1e-12)
     assert result.competition_map == pytest.approx(brute_force.score(cases, averaging), abs=1e-12)
@@ -96,17 +96,19 @@ def test_score_equals_brute_force(cases, averaging):
 @given(images())
 @settings(max_examples=150, deadline=None)
 def test_hits_equal_brute_force(case):
-    truth, prediction = case
-    matches = match_objects(image_objects(truth), image_objects(prediction))
+    ground_truth, prediction = case
+    matches = match_instances(image_objects(ground_truth), image_objects(prediction))
     expected = [
         [
-            brute_force.hits(*[[m for k, m in side if k == key] for side in case], twentieths)
+            brute_force.true_positives(
+                *[[m for k, m in side if k == key] for side in case], twentieths
+            )
             for twentieths in brute_force.TWENTIETHS
         ]
         for key in matches.class_keys
     ]
-    assert matches.hits().tolist() == expected
-    assert sorted(matches.truth_iou[matches.truth_iou > 0]) == sorted(
+    assert matches.true_positives().tolist() == expected
+    assert sorted(matches.ground_truth_iou[matches.ground_truth_iou > 0]) == sorted(
         matches.prediction_iou[matches.prediction_iou > 0]
     )
 
@@ -114,15 +116,17 @@ def test_hits_equal_brute_force(case):
 @given(images(), st.sampled_from(AVERAGINGS))
 @settings(max_examples=100, deadline=None)
 def test_prediction_equal_to_truth_scores_one_where_no_mask_is_empty(case, averaging):
-    truth = image_objects([(key, mask) for key, mask in case[0] if mask.any()])
-    assert image_values(match_objects(truth, truth), averaging).tolist() == [1.0] * 10
+    ground_truth = image_objects([(key, mask) for key, mask in case[0] if mask.any()])
+    assert (
+        image_values(match_instances(ground_truth, ground_truth), averaging).tolist() == [1.0] * 10
+    )
 
 
 @given(images())
 @settings(max_examples=100, deadline=None)
 def test_both_averagings_agree_on_an_image_of_one_class(case):
-    truth, prediction = ([(7, mask) for _, mask in side] for side in case)
-    matches = match_objects(image_objects(truth), image_objects(prediction))
+    ground_truth, prediction = ([(7, mask) for _, mask in side] for side in case)
+    matches = match_instances(image_objects(ground_truth), image_objects(prediction))
     assert image_values(matches, "per_class").tolist() == image_values(matches, "pooled").tolist()
 
 
@@ -133,10 +137,10 @@ def test_thresholds_are_the_ten_literals():
 @pytest.mark.parametrize("threshold", range(10))
 def test_iou_equal_to_a_threshold_is_no_hit_there(threshold):
     """20 true pixels, of which 10, 11, ... 19 are predicted: IoU is exactly the threshold."""
-    truth = image_objects([(0, row_of(20))])
+    ground_truth = image_objects([(0, row_of(20))])
     prediction = image_objects([(0, row_of(10 + threshold))])
-    hits = match_objects(truth, prediction).hits()[0]
-    assert hits.tolist() == [1] * threshold + [0] * (10 - threshold)
+    true_positives = match_instances(ground_truth, prediction).true_positives()[0]
+    assert true_positives.tolist() == [1] * threshold + [0] * (10 - threshold)
 
 
 def test_every_exact_ratio_up_to_400_pixels_is_compared_as_whole_numbers_would():
@@ -153,7 +157,7 @@ def test_every_exact_ratio_up_to_400_pixels_is_compared_as_whole_numbers_would()
     [
         pytest.param([], [], 1.0, 1.0, id="neither"),
         pytest.param([(1, row_of(9))], [], 0.0, 0.0, id="truth only"),
-        pytest.param([], [(23, row_of(1))], 0.0, 0.0, id="a filler where there is no truth"),
+        pytest.param([], [(23, row_of(1))], 0.0, 0.0, id="a filler where there is no ground truth"),
         pytest.param([(1, row_of(9))], [(2, row_of(9))], 0.0, 0.0, id="wrong class"),
         pytest.param([(1, row_of(9))], [(1, row_of(9))], 1.0, 1.0, id="identical"),
         pytest.param(
@@ -182,26 +186,26 @@ def test_every_exact_ratio_up_to_400_pixels_is_compared_as_whole_numbers_would()
         pytest.param([(1, row_of(256))], [(1, row_of(256))], 1.0, 1.0, id="frame-filling"),
     ],
 )
-def test_cases_worked_out_by_hand(truth, prediction, per_class, pooled):
-    matches = match_objects(image_objects(truth), image_objects(prediction))
+def test_cases_worked_out_by_hand(ground_truth, prediction, per_class, pooled):
+    matches = match_instances(image_objects(ground_truth), image_objects(prediction))
     assert image_values(matches, "per_class").mean() == pytest.approx(per_class, abs=1e-15)
     assert image_values(matches, "pooled").mean() == pytest.approx(pooled, abs=1e-15)
 
 
 def test_overlapping_masks_match_greedily_by_falling_iou():
     """The first prediction fits both true masks, the better one takes it."""
-    truth = image_objects([(1, row_of(12)), (1, row_of(10))])
+    ground_truth = image_objects([(1, row_of(12)), (1, row_of(10))])
     prediction = image_objects([(1, row_of(10)), (1, row_of(8))])
-    matches = match_objects(truth, prediction)
-    assert matches.truth_iou.tolist() == [8 / 12, 1.0]
+    matches = match_instances(ground_truth, prediction)
+    assert matches.ground_truth_iou.tolist() == [8 / 12, 1.0]
     assert matches.prediction_iou.tolist() == [1.0, 8 / 12]
 
 
 def test_ties_go_to_the_earlier_true_object_then_to_the_earlier_prediction():
-    truth = image_objects([(1, row_of(10)), (1, row_of(10))])
+    ground_truth = image_objects([(1, row_of(10)), (1, row_of(10))])
     prediction = image_objects([(1, row_of(8)), (1, row_of(8)), (1, row_of(8))])
-    matches = match_objects(truth, prediction)
-    assert matches.truth_iou.tolist() == [0.8, 0.8]
+    matches = match_instances(ground_truth, prediction)
+    assert matches.ground_truth_iou.tolist() == [0.8, 0.8]
     assert matches.prediction_iou.tolist() == [0.8, 0.8, 0.0]
 
 
@@ -224,8 +228,8 @@ def test_order_of_images_and_of_disjoint_objects_does_not_matter(averaging):
 
 
 def test_image_missing_from_the_prediction_counts_as_no_prediction():
-    truth = [image_objects([(1, row_of(9))], "a"), image_objects([(1, row_of(9))], "b")]
-    result = score_images(truth, {"b": image_objects([(1, row_of(9))], "b")})
+    ground_truth = [image_objects([(1, row_of(9))], "a"), image_objects([(1, row_of(9))], "b")]
+    result = score_images(ground_truth, {"b": image_objects([(1, row_of(9))], "b")})
     assert result.image_ids == ("a", "b")
     assert result.per_image.tolist() == [0.0, 1.0]
     assert result.competition_map == 0.5
@@ -238,8 +242,8 @@ def test_class_results_count_objects_and_images():
     accumulator.add(image_objects([(2, row_of(9))]), image_objects([(2, row_of(9))]))
     result = accumulator.result()
     one, two = result.classes[1], result.classes[2]
-    assert (one.images, one.truth_objects, one.predicted_objects, one.value) == (2, 2, 1, 0.0)
-    assert (two.images, two.truth_objects, two.predicted_objects, two.value) == (2, 1, 2, 0.5)
+    assert (one.images, one.num_ground_truth, one.num_detections, one.value) == (2, 2, 1, 0.0)
+    assert (two.images, two.num_ground_truth, two.num_detections, two.value) == (2, 1, 2, 0.5)
 
 
 def test_images_are_taken_one_by_one():
@@ -251,12 +255,12 @@ def test_images_are_taken_one_by_one():
             log.append(f"prediction {image_id}")
             return default
 
-    def truth():
+    def ground_truth():
         for image_id in ("a", "b"):
             log.append(f"truth {image_id}")
             yield image_objects([], image_id)
 
-    score_images(truth(), Prediction())
+    score_images(ground_truth(), Prediction())
     assert log == ["truth a", "prediction a", "truth b", "prediction b"]
 
 
@@ -277,17 +281,20 @@ def test_full_raster_equals_brute_force(averaging):
     rows, columns = np.mgrid[:512, :512]
     cases = []
     for _ in range(3):
-        truth, prediction = [], []
+        ground_truth, prediction = [], []
         for _ in range(7):
             y, x, radius = generator.integers([60, 60, 5], [450, 450, 60])
             key = int(generator.integers(3))
-            truth.append((key, (rows - y) ** 2 + (columns - x) ** 2 < radius**2))
+            ground_truth.append((key, (rows - y) ** 2 + (columns - x) ** 2 < radius**2))
             shift, grown = generator.integers(-4, 5, size=2)
             mask = (rows - y - shift) ** 2 + (columns - x) ** 2 < (radius + grown) ** 2
             prediction.append((key, mask))
-        cases.append((truth, prediction))
+        cases.append((ground_truth, prediction))
     result = score_images(
-        [image_objects(truth, str(i), (512, 512)) for i, (truth, _) in enumerate(cases)],
+        [
+            image_objects(ground_truth, str(i), (512, 512))
+            for i, (ground_truth, _) in enumerate(cases)
+        ],
         {
             str(i): image_objects(objects, str(i), (512, 512))
             for i, (_, objects) in enumerate(cases)

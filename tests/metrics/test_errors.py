@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.metrics.competition import AVERAGINGS, ImageObjects, image_score, match_objects
+from src.metrics.competition import AVERAGINGS, ImageInstances, image_score, match_instances
 from src.metrics.errors import (
     BACKGROUND,
     BANDS,
@@ -35,13 +35,13 @@ def strip(start, stop, row=0):
 
 def make_objects(objects):
     masks = np.array([mask for _, mask in objects], dtype=bool).reshape(-1, *SIZE_HW)
-    return ImageObjects("a", tuple(key for key, _ in objects), Bitmasks.pack(masks))
+    return ImageInstances("a", tuple(key for key, _ in objects), Bitmasks.pack(masks))
 
 
-def make_report(truth, prediction, averaging="pooled"):
+def make_report(ground_truth, prediction, averaging="pooled"):
     accumulator = ErrorAccumulator(averaging=averaging)
-    sides = make_objects(truth), make_objects(prediction)
-    accumulator.add(*sides, match_objects(*sides))
+    sides = make_objects(ground_truth), make_objects(prediction)
+    accumulator.add(*sides, match_instances(*sides))
     return accumulator.result()
 
 
@@ -50,7 +50,7 @@ BAG = (24, strip(30, 50))
 # what is wrong with the shoe, the bag being right, and by how much its repair raises the score
 CASES = {
     MISSED: ([BAG], {MISSED: 1 / 2}),
-    # a bag over the shoe: put right, all is right
+    # a bag over the shoe: fixed, all is right
     WRONG_CLASS: ([(9, strip(0, 20)), BAG], {WRONG_CLASS: 2 / 3}),
     # 9 of 20 pixels of the shoe again, where it is found
     DUPLICATE: ([SHOE, (23, strip(0, 9)), BAG], {DUPLICATE: 1 / 3}),
@@ -100,38 +100,38 @@ def test_an_image_without_objects_and_one_without_errors():
 def random_sides(seed):
     """Blobs of a few classes: true ones of a class disjoint, predictions near them or anywhere."""
     random = np.random.default_rng(seed)
-    truth, prediction = [], []
+    ground_truth, prediction = [], []
     taken = {key: np.zeros(SIZE_HW, dtype=bool) for key in range(3)}
     for _ in range(random.integers(0, 6)):
         key, start = int(random.integers(3)), int(random.integers(0, 40))
         mask = strip(start, start + int(random.integers(4, 24)), row=int(random.integers(2)))
         if not (mask & taken[key]).any():
             taken[key] |= mask
-            truth.append((key, mask))
+            ground_truth.append((key, mask))
     for _ in range(random.integers(0, 8)):
         key, start = int(random.integers(3)), int(random.integers(0, 40))
         mask = strip(start, start + int(random.integers(4, 24)), row=int(random.integers(2)))
-        if truth and random.random() < 0.8:
-            near, true_mask = truth[random.integers(len(truth))]
+        if ground_truth and random.random() < 0.8:
+            near, true_mask = ground_truth[random.integers(len(ground_truth))]
             mask = np.roll(true_mask, int(random.integers(-5, 6)), axis=1)
             key = near if random.random() < 0.7 else key
         prediction.append((key, mask))
-    return truth, prediction
+    return ground_truth, prediction
 
 
-def plain_errors(truth, prediction):
+def plain_errors(ground_truth, prediction):
     """(kind, true index, predicted index), written from the definitions with bitmaps."""
     iou = [
         [(true & guess).sum() / (true | guess).sum() for _, guess in prediction]
-        for _, true in truth
+        for _, true in ground_truth
     ]
     pairs = [
         (-iou[i][j], i, j)
-        for i, (true_key, _) in enumerate(truth)
+        for i, (true_key, _) in enumerate(ground_truth)
         for j, (key, _) in enumerate(prediction)
         if iou[i][j] > (0.1 if key == true_key else 0.5)
     ]
-    is_match = [truth[i][0] == prediction[j][0] and -value > 0.5 for value, i, j in pairs]
+    is_match = [ground_truth[i][0] == prediction[j][0] and -value > 0.5 for value, i, j in pairs]
     errors, used_truth, used_prediction = [], set(), set()
     for wanted in (True, False):
         for value, i, j in sorted(
@@ -141,28 +141,28 @@ def plain_errors(truth, prediction):
                 continue
             used_truth.add(i)
             used_prediction.add(j)
-            if truth[i][0] != prediction[j][0]:
+            if ground_truth[i][0] != prediction[j][0]:
                 errors.append((WRONG_CLASS, i, j))
             for band, (low, high) in zip(BANDS, MASK_BANDS, strict=True):
-                if truth[i][0] == prediction[j][0] and low < -value <= high:
+                if ground_truth[i][0] == prediction[j][0] and low < -value <= high:
                     errors.append((band, i, j))
     for j in set(range(len(prediction))) - used_prediction:
         over = any(j == other for _, _, other in pairs)
         errors.append((DUPLICATE if over else BACKGROUND, None, j))
-    errors += [(MISSED, i, None) for i in set(range(len(truth))) - used_truth]
+    errors += [(MISSED, i, None) for i in set(range(len(ground_truth))) - used_truth]
     return errors
 
 
-def put_right(truth, prediction, errors):
+def put_right(ground_truth, prediction, errors):
     """The submission without these errors."""
     objects = dict(enumerate(prediction))
     for kind, i, j in errors:
         if kind in (DUPLICATE, BACKGROUND):
             del objects[j]
         elif kind == MISSED:
-            objects[f"new {i}"] = truth[i]
+            objects[f"new {i}"] = ground_truth[i]
         else:
-            objects[j] = truth[i]
+            objects[j] = ground_truth[i]
     return list(objects.values())
 
 
@@ -170,13 +170,15 @@ def put_right(truth, prediction, errors):
 def test_gains_equal_scoring_the_repaired_submission(averaging):
     seen = set()
     for seed in range(60):
-        truth, prediction = random_sides(seed)
-        report = make_report(truth, prediction, averaging)
-        errors = plain_errors(truth, prediction)
-        before = np.mean(image_values(truth, prediction, averaging))
+        ground_truth, prediction = random_sides(seed)
+        report = make_report(ground_truth, prediction, averaging)
+        errors = plain_errors(ground_truth, prediction)
+        before = np.mean(image_values(ground_truth, prediction, averaging))
         for kind in KINDS:
             own = [error for error in errors if error[0] == kind]
-            after = np.mean(image_values(truth, put_right(truth, prediction, own), averaging))
+            after = np.mean(
+                image_values(ground_truth, put_right(ground_truth, prediction, own), averaging)
+            )
             assert report.counts[kind] == len(own)
             assert report.gain(kind) == pytest.approx(after - before, abs=1e-12), (seed, kind)
             seen |= {kind} if own else set()
@@ -186,12 +188,12 @@ def test_gains_equal_scoring_the_repaired_submission(averaging):
 @pytest.mark.parametrize("averaging", AVERAGINGS)
 def test_no_repair_lowers_the_score_and_all_together_make_it_one(averaging):
     for seed in range(60):
-        truth, prediction = (make_objects(side) for side in random_sides(seed))
-        matches = match_objects(truth, prediction)
-        errors = find_errors(truth, prediction, matches)
+        ground_truth, prediction = (make_objects(side) for side in random_sides(seed))
+        matches = match_instances(ground_truth, prediction)
+        errors = find_errors(ground_truth, prediction, matches)
         score = image_score(matches.counts(), averaging)
         for error in errors:
             assert image_score(fixed_counts(matches.counts(), [error]), averaging) >= score
         right = fixed_counts(matches.counts(), errors)
         assert image_score(right, averaging) == 1
-        assert set(right.class_keys) == set(truth.class_keys)
+        assert set(right.class_keys) == set(ground_truth.class_keys)

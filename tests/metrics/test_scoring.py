@@ -14,7 +14,7 @@ import benchmarks.score
 from src.errors import InputError
 from src.metrics.coco_average_precision import coco_annotations
 from src.metrics.inputs import class_key_text
-from src.metrics.scoring import open_truth
+from src.metrics.scoring import open_ground_truth
 from tests.helpers import annotation_files as files
 from tests.helpers import plain_metric as brute_force
 from tests.helpers.real_data import real_data
@@ -37,9 +37,9 @@ def brute_force_objects(path, use_attributes=False):
 
 
 def brute_force_score(submission, ground_truth, averaging, use_attributes=False):
-    truth = brute_force_objects(ground_truth, use_attributes)
+    ground_truth = brute_force_objects(ground_truth, use_attributes)
     prediction = brute_force_objects(submission, use_attributes)
-    pairs = [(objects, prediction.get(image_id, [])) for image_id, objects in truth.items()]
+    pairs = [(objects, prediction.get(image_id, [])) for image_id, objects in ground_truth.items()]
     return brute_force.score(pairs, averaging)
 
 
@@ -70,13 +70,13 @@ def test_vanishing_masks_score_as_by_brute_force(
     tmp_path_factory, size_hw, objects, averaging, use_attributes
 ):
     folder = tmp_path_factory.mktemp("vanishing")
-    truth, prediction = [], []
+    true_rows, prediction = [], []
     for number, ((y, x, length, thickness), class_id) in enumerate(objects):
         mask = np.zeros(size_hw, dtype=bool)
         mask[y : y + length, x : x + thickness] = True
-        truth.append((f"{number % 2}.jpg", mask, class_id))
+        true_rows.append((f"{number % 2}.jpg", mask, class_id))
         prediction.append((f"{number % 2}.jpg", np.roll(mask, 1, axis=0), class_id))
-    ground_truth = files.write_truth(folder / "train.csv", truth)
+    ground_truth = files.write_truth(folder / "train.csv", true_rows)
     submission = files.write_truth(folder / "submission.csv", prediction)
     score, _ = score_files(
         submission, ground_truth, averaging=averaging, use_attributes=use_attributes
@@ -86,7 +86,7 @@ def test_vanishing_masks_score_as_by_brute_force(
     itself, _ = score_files(
         ground_truth, ground_truth, averaging=averaging, use_attributes=use_attributes
     )
-    if not overlapping(truth):
+    if not overlapping(true_rows):
         assert itself.competition_map == 1.0
 
 
@@ -104,13 +104,13 @@ def test_vanished_objects_are_left_out_and_counted(tmp_path):
     speck, blob = np.zeros((2, 2048, 2048), dtype=bool)
     speck[1, 1] = True  # the raster keeps rows and columns 0, 4, 8, ...
     blob[100:200, 100:200] = True
-    truth = files.write_truth(tmp_path / "t.csv", [("a", speck, "1"), ("a", blob, "2")])
-    score, notes = score_files(truth, truth)
+    ground_truth = files.write_truth(tmp_path / "t.csv", [("a", speck, "1"), ("a", blob, "2")])
+    score, notes = score_files(ground_truth, ground_truth)
     assert score.competition_map == 1.0
     assert list(score.per_class) == [2]
     assert notes == (
-        "true objects without a pixel left on the 512x512 raster, left out: 1",
-        "predicted objects without a pixel left on the 512x512 raster, left out: 1",
+        "ground-truth instances without a pixel left on the 512x512 raster, left out: 1",
+        "detections without a pixel left on the 512x512 raster, left out: 1",
     )
 
 
@@ -118,41 +118,44 @@ def test_image_whose_every_object_vanished_scores_one_without_prediction(tmp_pat
     speck, blob = np.zeros((2, 2048, 2048), dtype=bool)
     speck[1, 1] = True
     blob[:, :] = True
-    truth = files.write_truth(tmp_path / "t.csv", [("a", speck, "1"), ("b", blob, "2")])
+    ground_truth = files.write_truth(tmp_path / "t.csv", [("a", speck, "1"), ("b", blob, "2")])
     submission = files.write_submission(tmp_path / "s.csv", [("b", np.ones((512, 512)), "2")])
-    score, _ = score_files(submission, truth)
+    score, _ = score_files(submission, ground_truth)
     assert score.per_image.tolist() == [1.0, 1.0]
 
 
 def test_filler_and_empty_mask_are_wrong_predictions(tmp_path):
     blob = np.zeros((512, 512), dtype=bool)
     blob[:100, :100] = True
-    truth = files.write_truth(tmp_path / "t.csv", [(name, blob, "1") for name in "abc"])
+    ground_truth = files.write_truth(tmp_path / "t.csv", [(name, blob, "1") for name in "abc"])
     header = "ImageId,EncodedPixels,ClassId"
     rows = [(name, files.run_text(blob), 1) for name in "abc"]
     rows += [("b", "1 1", 23), ("c", "", 1)]
-    score, _ = score_files(files.write_csv(tmp_path / "s.csv", header, rows), truth)
+    score, _ = score_files(files.write_csv(tmp_path / "s.csv", header, rows), ground_truth)
     assert score.per_image.tolist() == [1.0, 0.5, 0.5]
 
 
 def test_attributes_are_a_set(tmp_path):
     blob = np.zeros((512, 512), dtype=bool)
     blob[:100, :100] = True
-    truth = files.write_truth(
+    ground_truth = files.write_truth(
         tmp_path / "t.csv", [("a", blob, "6_13_24"), ("b", blob, "6_13_24"), ("c", blob, "6")]
     )
     submission = files.write_submission(
         tmp_path / "s.csv", [("a", blob, "6_24_13"), ("b", blob, "6_13"), ("c", blob, "6")]
     )
-    plain, _ = score_files(submission, truth)
+    plain, _ = score_files(submission, ground_truth)
     assert plain.per_image.tolist() == [1.0, 1.0, 1.0]
-    strict, _ = score_files(submission, truth, use_attributes=True)
+    strict, _ = score_files(submission, ground_truth, use_attributes=True)
     assert strict.per_image.tolist() == [1.0, 0.0, 1.0]
     assert [class_key_text(key) for key in strict.per_class] == ["6", "6_13", "6_13_24"]
 
 
 def test_submission_of_2020_lies_on_a_raster_of_the_images_shape(tmp_path):
-    """Its long edge has 1024 pixels; ids lack .jpg; what the truth lacks is not looked at."""
+    """Its long edge has 1024 pixels; ids lack .jpg.
+
+    What the ground truth lacks is not looked at.
+    """
     random = np.random.default_rng(0)
     true, found, small = [], [], []
     for number, size_hw in enumerate([(1200, 900), (300, 700)]):
@@ -165,9 +168,9 @@ def test_submission_of_2020_lies_on_a_raster_of_the_images_shape(tmp_path):
         small.append((f"{number}.jpg", brute_force.resize_nearest(noisy), "1"))
     found.append(("elsewhere", "1048576 1", 1, ""))
     header = "ImageId,EncodedPixels,ClassId,AttributesIds"
-    truth = files.write_truth(tmp_path / "t.csv", true)
-    score, notes = score_files(files.write_csv(tmp_path / "s.csv", header, found), truth)
-    wanted, _ = score_files(files.write_submission(tmp_path / "512.csv", small), truth)
+    ground_truth = files.write_truth(tmp_path / "t.csv", true)
+    score, notes = score_files(files.write_csv(tmp_path / "s.csv", header, found), ground_truth)
+    wanted, _ = score_files(files.write_submission(tmp_path / "512.csv", small), ground_truth)
     assert score.per_image.tolist() == wanted.per_image.tolist()
     assert ((score.per_image > 0.5) & (score.per_image < 1)).all()
     assert notes == ("images of s.csv that are not among those scored: 1 (the first: elsewhere)",)
@@ -176,15 +179,17 @@ def test_submission_of_2020_lies_on_a_raster_of_the_images_shape(tmp_path):
     with pytest.raises(
         InputError, match=r"row 2, image '1': .* 449536, the last of height 439 and width 1024"
     ):
-        score_files(beyond, truth)
+        score_files(beyond, ground_truth)
 
 
 def test_ids_with_and_without_jpg_are_one_image(tmp_path):
     blob = np.zeros((512, 512), dtype=bool)
     blob[:100, :100] = True
-    truth = files.write_truth(tmp_path / "t.csv", [("a.jpg", blob, "1"), ("b.jpg", blob, "1")])
+    ground_truth = files.write_truth(
+        tmp_path / "t.csv", [("a.jpg", blob, "1"), ("b.jpg", blob, "1")]
+    )
     rows = [("a", blob, "1"), ("b.jpg", blob, "1"), ("b", blob, "2")]
-    score, notes = score_files(files.write_submission(tmp_path / "s.csv", rows), truth)
+    score, notes = score_files(files.write_submission(tmp_path / "s.csv", rows), ground_truth)
     assert score.per_image.tolist() == [1.0, 0.5]  # class 2 of b is a prediction too many
     assert notes == (
         "s.csv: images spelled in more than one way, each taken as one: 1 "
@@ -193,16 +198,16 @@ def test_ids_with_and_without_jpg_are_one_image(tmp_path):
 
 
 def test_images_on_one_side_only(circles):
-    submission, truth = circles
+    submission, ground_truth = circles
     lines = submission.read_text().splitlines()
     kept = [line for line in lines if f"{1:032x}" not in line]
     stranger = "stranger.jpg,1 1,23"
     submission.write_text("\n".join([*kept, stranger]) + "\n")
-    score, notes = score_files(submission, truth)
+    score, notes = score_files(submission, ground_truth)
     assert score.per_image[1] == 0
     assert score.images == 4
     assert notes == (
-        "images not in submission.csv, which count as having no predicted object: 1 of 4 "
+        "images not in submission.csv, which count as having no detection: 1 of 4 "
         f"(the first: {1:032x}.jpg)",
         "images of submission.csv that are not among those scored: 1 (the first: stranger.jpg)",
     )
@@ -220,19 +225,22 @@ def test_exchanged_sizes_are_repaired_from_the_images(tmp_path):
     """An image of 60 x 90 whose row says 90 x 60: its run lengths are of the image."""
     mask = files.circle((60, 90), 0.4, 0.6, 0.25)
     rows = [("a.jpg", files.run_text(mask), 90, 60, "1")]
-    truth = files.write_csv(tmp_path / "t.csv", "ImageId,EncodedPixels,Height,Width,ClassId", rows)
+    ground_truth = files.write_csv(
+        tmp_path / "t.csv", "ImageId,EncodedPixels,Height,Width,ClassId", rows
+    )
     Image.new("RGB", (90, 60)).save(tmp_path / "a.jpg")
     submission = files.write_submission(
         tmp_path / "s.csv", [("a.jpg", brute_force.resize_nearest(mask), "1")]
     )
-    wrong, _ = score_files(submission, truth)
+    wrong, _ = score_files(submission, ground_truth)
     assert wrong.competition_map == 0
-    right, notes = score_files(submission, truth, images_directory=tmp_path)
+    right, notes = score_files(submission, ground_truth, images_directory=tmp_path)
     assert right.competition_map == 1
     assert notes == (
-        "images of the truth with Height and Width exchanged, repaired: 1 (the first: a.jpg)",
+        "images of the ground truth with Height and Width exchanged, repaired: 1 "
+        "(the first: a.jpg)",
     )
-    itself, _ = score_files(truth, truth, images_directory=tmp_path)
+    itself, _ = score_files(ground_truth, ground_truth, images_directory=tmp_path)
     assert itself.competition_map == 1
 
 
@@ -269,14 +277,14 @@ def test_a_true_object_without_a_pixel_is_none_that_could_be_missed(tmp_path):
     blob = np.zeros((512, 512), dtype=bool)
     blob[:100, :100] = True
     empty = np.zeros((512, 512), dtype=bool)
-    truth = files.write_truth(
+    ground_truth = files.write_truth(
         tmp_path / "t.csv", [("a.jpg", blob, "1"), ("a.jpg", empty, "2"), ("b.jpg", empty, "2")]
     )
     submission = files.write_submission(tmp_path / "s.csv", [("a.jpg", blob, "1")])
-    score, notes = score_files(submission, truth)
+    score, notes = score_files(submission, ground_truth)
     assert score.per_image.tolist()[0] == 1.0
-    assert "true objects whose mask has no pixel, left out: 2" in notes
-    with open_truth(truth) as objects:
+    assert "ground-truth instances whose mask has no pixel, left out: 2" in notes
+    with open_ground_truth(ground_truth) as objects:
         assert objects.category_ids("a.jpg") == {1}
         assert objects.category_ids("b.jpg") == set()
         assert coco_annotations(objects.store, "b.jpg", size_hw=(512, 512)) == []
@@ -289,13 +297,13 @@ def test_an_empty_prediction_is_wrong_unless_the_truth_has_one_of_its_class(tmp_
     blob[:100, :100] = True
     empty = np.zeros((512, 512), dtype=bool)
     rows = [("a.jpg", blob, "1"), ("a.jpg", empty, "2"), ("b.jpg", blob, "1")]
-    truth = files.write_truth(tmp_path / "t.csv", rows)
+    ground_truth = files.write_truth(tmp_path / "t.csv", rows)
     itself = files.write_submission(tmp_path / "itself.csv", rows)
-    score, notes = score_files(itself, truth)
+    score, notes = score_files(itself, ground_truth)
     assert score.per_image.tolist() == [1.0, 1.0]
-    assert "predicted objects whose mask has no pixel, left out: 1" in notes
+    assert "detections whose mask has no pixel, left out: 1" in notes
     more = files.write_submission(
         tmp_path / "more.csv", [*rows, ("a.jpg", empty, "2"), ("b.jpg", empty, "1")]
     )
-    score, _ = score_files(more, truth)
+    score, _ = score_files(more, ground_truth)
     assert score.per_image.tolist() == pytest.approx([0.5, 0.5])

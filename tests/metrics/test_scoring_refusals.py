@@ -51,10 +51,10 @@ from tests.helpers.scoring import score_files
     ],
 )
 def test_a_bad_submission_is_refused(tmp_path, header, row, message):
-    truth = files.write_truth(tmp_path / "t.csv", [("a", np.ones((9, 9)), "1")])
+    ground_truth = files.write_truth(tmp_path / "t.csv", [("a", np.ones((9, 9)), "1")])
     rows = [("a", "1 1", 1)[: len(row)], row]
     with pytest.raises(InputError, match=message):
-        score_files(files.write_csv(tmp_path / "s.csv", header, rows), truth)
+        score_files(files.write_csv(tmp_path / "s.csv", header, rows), ground_truth)
 
 
 def test_a_submission_of_other_images_is_refused(circles, tmp_path):
@@ -71,6 +71,6 @@ def test_unknown_ids_are_refused(circles):
 
 
 def test_missing_files_are_refused(circles, tmp_path):
-    for submission, truth in ((tmp_path / "no", circles[1]), (circles[0], tmp_path / "no")):
+    for submission, ground_truth in ((tmp_path / "no", circles[1]), (circles[0], tmp_path / "no")):
         with pytest.raises(InputError, match=r"no: cannot be read"):
-            score_files(submission, truth)
+            score_files(submission, ground_truth)

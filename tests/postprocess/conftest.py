@@ -1,4 +1,4 @@
-"""A store, its truth and a way to run the program, for the tests of the command and of sweeps."""
+"""A store, its ground truth and a way to run the program, for the command and for sweeps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+def ground_truth(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
     """A train.csv of the first three images and the last; and of one that the store lacks."""
     path = tmp_path_factory.mktemp("truth") / "train.csv"
     rules = make_settings(score_threshold=0.7, suppress_overlaps=True, mask_threshold=0.55)

@@ -28,8 +28,8 @@ def test_the_truths_names_come_first_then_the_stores_then_the_competitions(tmp_p
         category_ids=[23, 2],
         settings={"class_names": ["a", "b"]},
     )
-    truth = LabelDescriptions((Category(2, "c", ""), Category(23, "d", "")))
-    assert names_for(store, truth, "t.json") == CategoryNames({2: "c", 23: "d"}, "t.json")
+    ground_truth = LabelDescriptions((Category(2, "c", ""), Category(23, "d", "")))
+    assert names_for(store, ground_truth, "t.json") == CategoryNames({2: "c", 23: "d"}, "t.json")
     own = names_for(store, None, "")
     assert (own.names, own.source) == ({2: "b", 23: "a"}, str(tmp_path / "named"))
     assert not own.is_competition

@@ -46,11 +46,11 @@ def test_submission_of_a_store(run: Any, store: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("averaging", ["per_class", "pooled"])
 def test_score_is_that_of_src_score(
-    run: Any, store: Path, truth: Path, tmp_path: Path, averaging: str
+    run: Any, store: Path, ground_truth: Path, tmp_path: Path, averaging: str
 ) -> None:
     shown = run(
         f"predictions={store}",
-        f"annotations={truth}",
+        f"annotations={ground_truth}",
         f"averaging={averaging}",
         "postprocess=winner",
         "postprocess.remove_categories=[]",
@@ -60,10 +60,10 @@ def test_score_is_that_of_src_score(
     per_image = written.pop("per_image")
     assert summary == written
     assert np.mean(list(per_image.values())) == pytest.approx(summary["competition_map"])
-    assert "note: 2 written images have no truth: not scored" in shown
-    assert "note: 1 images of the truth are not written: not scored" in shown
+    assert "note: 2 written images have no ground truth: not scored" in shown
+    assert "note: 1 images of the ground truth are not written, so not scored" in shown
     known = tmp_path / "known.csv"
-    lines = truth.read_text().splitlines()
+    lines = ground_truth.read_text().splitlines()
     known.write_text("\n".join(lines[:-1]) + "\n")  # without the image that the store lacks
     wanted = run(
         "submission=submission.csv",
@@ -84,11 +84,11 @@ def test_default_settings_warn_of_what_the_competition_refuses(
     assert "note: in 6 images the store lacks (box, class) pairs above score_threshold=" in shown
 
 
-def test_submission_of_2020(run: Any, store: Path, truth: Path, tmp_path: Path) -> None:
+def test_submission_of_2020(run: Any, store: Path, ground_truth: Path, tmp_path: Path) -> None:
     """Masks of another raster, ids without .jpg; the score is that of the 512 x 512 raster."""
     sample = tmp_path / "sample.csv"
     sample.write_text("ImageId,EncodedPixels,ClassId,AttributesIds\n5,1 1,23,\n0,1 1,23,\n")
-    arguments = (f"predictions={store}", f"annotations={truth}", "postprocess=winner")
+    arguments = (f"predictions={store}", f"annotations={ground_truth}", "postprocess=winner")
     shown = run(*arguments, f"sample_submission={sample}", "format=imaterialist_2020")
     assert "of 2 images, a valid submission" in shown
     rows = read_rows(tmp_path / "submission.csv")

@@ -106,7 +106,7 @@ def test_the_evaluator_scores_it_as_the_pipeline_does(store: Path) -> None:
     opened = PredictionStore(store)
     loose = make_settings(score_threshold=0.5)
     ids = opened.category_ids
-    truth = {
+    ground_truth = {
         image_id: as_submitted(
             postprocess(opened.candidates(index), loose, category_ids=ids), with_filler=True
         )
@@ -117,12 +117,14 @@ def test_the_evaluator_scores_it_as_the_pipeline_does(store: Path) -> None:
         for order in (ORDER, [*DEFAULT_STEPS[:-1], "max_area", "min_area"])
         for area in (0, 4000, 9000, 20_000)
     ]
-    scores = SettingsEvaluator(opened, truth, opened.image_ids, with_filler=True).score_grid(grid)
+    scores = SettingsEvaluator(opened, ground_truth, opened.image_ids, with_filler=True).score_grid(
+        grid
+    )
     for found, settings in zip(scores, grid, strict=True):
         plain = ScoreAccumulator(averaging="per_class")
         for index, image_id in enumerate(opened.image_ids):
             detections = postprocess(opened.candidates(index), settings, category_ids=ids)
-            plain.add(truth[image_id], as_submitted(detections, with_filler=True))
+            plain.add(ground_truth[image_id], as_submitted(detections, with_filler=True))
         assert np.array_equal(found.values, plain.result().values)
     assert len({score.competition_map for score in scores}) == 4
 

@@ -26,8 +26,14 @@ GRID = ("postprocess.score_threshold=0.3,0.6", "postprocess.nms_iou_threshold=0.
 
 
 @pytest.fixture
-def arguments(store: Path, truth: Path) -> tuple[str, ...]:
-    return ("-m", f"predictions={store}", f"annotations={truth}", "postprocess=winner", *GRID)
+def arguments(store: Path, ground_truth: Path) -> tuple[str, ...]:
+    return (
+        "-m",
+        f"predictions={store}",
+        f"annotations={ground_truth}",
+        "postprocess=winner",
+        *GRID,
+    )
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -117,7 +123,7 @@ def test_one_row_for_settings_written_in_two_ways(
 
 
 def test_a_jobs_folder_is_taken_as_it_is(
-    run: Any, arguments: tuple[str, ...], truth: Path, tmp_path: Path
+    run: Any, arguments: tuple[str, ...], ground_truth: Path, tmp_path: Path
 ) -> None:
     run(*arguments)
     one, other = sorted(path.parent for path in tmp_path.rglob("result.json"))
@@ -128,7 +134,7 @@ def test_a_jobs_folder_is_taken_as_it_is(
         [summary["competition_map"] for summary in summaries]
     )
     known = tmp_path / "known.csv"
-    known.write_text("".join(truth.read_text().splitlines(keepends=True)[:-1]))
+    known.write_text("".join(ground_truth.read_text().splitlines(keepends=True)[:-1]))
     scored = run(f"submission={one}", f"annotations={known}", program=score)
     assert json.loads(scored.splitlines()[-1])["competition_map"] == pytest.approx(
         summaries[0]["competition_map"]
@@ -190,11 +196,11 @@ def test_other_inputs_lie_elsewhere_and_changed_ones_are_not_overwritten(
     run: Any,
     refused: Any,
     arguments: tuple[str, ...],
-    truth: Path,
+    ground_truth: Path,
     tmp_path: Path,
 ) -> None:
     copy = tmp_path / "truth.csv"
-    copy.write_bytes(truth.read_bytes())
+    copy.write_bytes(ground_truth.read_bytes())
     elsewhere = [*arguments[:2], f"annotations={copy}", *arguments[3:]]
     run(*arguments)
     run(*elsewhere)
@@ -236,7 +242,7 @@ def test_jobs_of_one_process_share_what_they_read(
     session._LAST.clear()
 
 
-def test_a_grid_from_a_file(run: Any, store: Path, truth: Path, tmp_path: Path) -> None:
+def test_a_grid_from_a_file(run: Any, store: Path, ground_truth: Path, tmp_path: Path) -> None:
     grid = tmp_path / "conf" / "sweep"
     grid.mkdir(parents=True)
     (grid / "small.yaml").write_text(
@@ -246,7 +252,7 @@ def test_a_grid_from_a_file(run: Any, store: Path, truth: Path, tmp_path: Path) 
     )
     run(
         f"predictions={store}",
-        f"annotations={truth}",
+        f"annotations={ground_truth}",
         "+sweep=small",
         f"hydra.searchpath=[file://{grid.parent}]",
     )
@@ -273,7 +279,7 @@ def test_long_overrides_make_short_folders(run: Any, store: Path, tmp_path: Path
 
 
 def test_joblib_runs_jobs_side_by_side(
-    store: Path, truth: Path, arguments: tuple[str, ...], tmp_path: Path
+    store: Path, ground_truth: Path, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "src.postprocess", *arguments, "hydra/launcher=joblib"]
     command += ["hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path}/sweep"]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from src.reporting.drawing import (
-    DrawnObject,
+    DrawnInstance,
     class_colours,
     css_colour,
-    draw_objects,
+    draw_instances,
     draw_side_by_side,
     fit,
     text_colour,
@@ -32,8 +32,8 @@ def box(y0, x0, y1, x1, size_hw=(120, 80)):
 def test_inside_is_tinted_and_outside_is_the_image_muted():
     image = np.zeros((120, 80, 3), dtype=np.uint8)
     image[:, :, 1] = 200
-    drawn = draw_objects(image, [DrawnObject(box(20, 20, 60, 60), "", RED)])
-    plain = draw_objects(image, [])
+    drawn = draw_instances(image, [DrawnInstance(box(20, 20, 60, 60), "", RED)])
+    plain = draw_instances(image, [])
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
     changed = (drawn != plain).any(axis=2)
@@ -47,8 +47,8 @@ def test_inside_is_tinted_and_outside_is_the_image_muted():
 
 
 def test_masks_of_any_size_are_stretched_over_the_image():
-    on_raster = DrawnObject(box(0, 0, 512, 256, (512, 512)), "", RED)
-    drawn = draw_objects(gray_image(), [on_raster])
+    on_raster = DrawnInstance(box(0, 0, 512, 256, (512, 512)), "", RED)
+    drawn = draw_instances(gray_image(), [on_raster])
     assert drawn[60, 20, 0] > drawn[60, 20, 2]
     assert drawn[60, 60, 0] == drawn[60, 60, 2]
 
@@ -56,18 +56,18 @@ def test_masks_of_any_size_are_stretched_over_the_image():
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_a_small_object_lies_over_a_large_one(order):
     objects = [
-        DrawnObject(box(10, 10, 110, 70), "", RED),
-        DrawnObject(box(40, 30, 60, 50), "", BLUE),
+        DrawnInstance(box(10, 10, 110, 70), "", RED),
+        DrawnInstance(box(40, 30, 60, 50), "", BLUE),
     ]
-    drawn = draw_objects(gray_image(), [objects[number] for number in order])
+    drawn = draw_instances(gray_image(), [objects[number] for number in order])
     assert drawn[50, 40, 2] > drawn[50, 40, 0]
     assert drawn[90, 40, 0] > drawn[90, 40, 2]
 
 
 def test_outline_of_an_object_without_match_is_dashed():
     def outlined(matched):
-        drawn = draw_objects(
-            gray_image(), [DrawnObject(box(20, 20, 100, 60), "", RED, matched=matched)]
+        drawn = draw_instances(
+            gray_image(), [DrawnInstance(box(20, 20, 100, 60), "", RED, matched=matched)]
         )
         edge = drawn[30:90, 19:22].astype(int)
         return (edge[:, :, 0] - edge[:, :, 1]).max(axis=1)
@@ -79,11 +79,11 @@ def test_outline_of_an_object_without_match_is_dashed():
 
 def test_empty_masks_and_masks_below_a_pixel_are_left_out():
     image = gray_image()
-    empty = DrawnObject(np.zeros((512, 512), dtype=bool), "nothing", RED)
-    assert (draw_objects(image, [empty]) == draw_objects(image, [])).all()
+    empty = DrawnInstance(np.zeros((512, 512), dtype=bool), "nothing", RED)
+    assert (draw_instances(image, [empty]) == draw_instances(image, [])).all()
     speck = np.zeros((512, 512), dtype=bool)
     speck[256, 256] = True
-    draw_objects(gray_image(40, 30), [DrawnObject(speck, "speck", RED)])
+    draw_instances(gray_image(40, 30), [DrawnInstance(speck, "speck", RED)])
 
 
 def test_labels_do_not_cover_each_other():
@@ -91,8 +91,8 @@ def test_labels_do_not_cover_each_other():
     image = gray_image(300, 300)
     colours = list(class_colours(range(10)).values())
     mask = box(140, 140, 160, 160, (300, 300))
-    objects = [DrawnObject(mask, f"label {number}", c) for number, c in enumerate(colours)]
-    drawn = draw_objects(image, objects)
+    objects = [DrawnInstance(mask, f"label {number}", c) for number, c in enumerate(colours)]
+    drawn = draw_instances(image, objects)
     boxes = []
     for colour in colours:
         exact = (drawn == np.array(colour)).all(axis=2).astype(np.uint8)
@@ -110,21 +110,21 @@ def test_labels_do_not_cover_each_other():
 def test_any_label_fits_any_image(label):
     for size in ((1, 1), (7, 300), (300, 7)):
         image = gray_image(*size)
-        drawn = draw_objects(image, [DrawnObject(np.ones((4, 4), dtype=bool), label, RED)])
+        drawn = draw_instances(image, [DrawnInstance(np.ones((4, 4), dtype=bool), label, RED)])
         assert drawn.shape == image.shape
 
 
 def test_side_by_side_is_image_truth_prediction():
     image = np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8)
-    truth = [DrawnObject(box(0, 0, 512, 256, (512, 512)), "", RED)]
-    prediction = [DrawnObject(box(0, 256, 512, 512, (512, 512)), "", BLUE)]
-    row = draw_side_by_side(image, truth, prediction, edge_px=150)
+    ground_truth = [DrawnInstance(box(0, 0, 512, 256, (512, 512)), "", RED)]
+    prediction = [DrawnInstance(box(0, 256, 512, 512, (512, 512)), "", BLUE)]
+    row = draw_side_by_side(image, ground_truth, prediction, edge_px=150)
     assert row.shape == (150, 3 * 100 + 20, 3)
     small = fit(image, 150)
     assert (row[:, :100] == small).all()
     assert (row[:, 100:110] == 255).all()
-    assert (row[:, 110:210] == draw_objects(small, truth)).all()
-    assert (row[:, 220:] == draw_objects(small, prediction)).all()
+    assert (row[:, 110:210] == draw_instances(small, ground_truth)).all()
+    assert (row[:, 220:] == draw_instances(small, prediction)).all()
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.metrics.competition import ImageObjects
-from src.reporting.examples import compare_objects
+from src.metrics.competition import ImageInstances
+from src.reporting.examples import compare_instances
 from src.rle import Bitmasks
 
 
 def test_labels_carry_iou_and_missing_matches_are_marked():
     packed = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")
     part = np.packbits(np.arange(512 * 512) < 800, bitorder="little")
-    truth = ImageObjects("a", (1, 2), Bitmasks(np.stack([packed, packed]), (512, 512)))
-    prediction = ImageObjects("a", (1, 3), Bitmasks(np.stack([part, packed]), (512, 512)))
-    drawn = compare_objects(truth, prediction, {1: "top", 2: "sweater", 3: "cardigan"})
-    assert [entry.label for entry in drawn.truth] == ["top", "sweater"]
+    ground_truth = ImageInstances("a", (1, 2), Bitmasks(np.stack([packed, packed]), (512, 512)))
+    prediction = ImageInstances("a", (1, 3), Bitmasks(np.stack([part, packed]), (512, 512)))
+    drawn = compare_instances(ground_truth, prediction, {1: "top", 2: "sweater", 3: "cardigan"})
+    assert [entry.label for entry in drawn.ground_truth] == ["top", "sweater"]
     assert [entry.label for entry in drawn.prediction] == ["top 0.80", "cardigan"]
-    assert [entry.matched for entry in drawn.truth] == [True, False]
+    assert [entry.matched for entry in drawn.ground_truth] == [True, False]
     assert [entry.matched for entry in drawn.prediction] == [True, False]
     assert drawn.matched == 1
-    assert drawn.truth[0].colour == drawn.prediction[0].colour
+    assert drawn.ground_truth[0].colour == drawn.prediction[0].colour
     assert [entry.name for entry in drawn.classes] == ["top", "sweater", "cardigan"]
     assert [entry.value for entry in drawn.classes] == pytest.approx([0.6, 0.0, 0.0])
 
@@ -30,11 +30,11 @@ def test_attributes_are_shown_beside_the_class_and_not_on_the_drawing():
     bits = np.packbits(np.arange(512 * 512) < 1000, bitorder="little")[None]
     packed = Bitmasks(bits, (512, 512))
     long_name = "headband, head covering, hair accessory"
-    truth = ImageObjects("a", ((15, 7, 9),), packed)
-    drawn = compare_objects(truth, ImageObjects("a", ((15,),), packed), {15: long_name})
-    assert [entry.label for entry in (*drawn.truth, *drawn.prediction)] == ["headband"] * 2
+    ground_truth = ImageInstances("a", ((15, 7, 9),), packed)
+    drawn = compare_instances(ground_truth, ImageInstances("a", ((15,),), packed), {15: long_name})
+    assert [entry.label for entry in (*drawn.ground_truth, *drawn.prediction)] == ["headband"] * 2
     assert [(entry.name, entry.attributes) for entry in drawn.classes] == [
         ("headband", (7, 9)),
         ("headband", ()),
     ]
-    assert drawn.truth[0].colour != drawn.prediction[0].colour
+    assert drawn.ground_truth[0].colour != drawn.prediction[0].colour

@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.metrics.errors import GROUPS, KINDS, MISSED, ErrorAccumulator
 from src.metrics.intervals import bootstrap_interval
-from src.metrics.scoring import compare, open_submission, open_truth, score_comparison
+from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
 from src.reporting.examples import choose_examples, load_examples, write_drawings
 from src.reporting.page import Report, render, write_report
 from tests.helpers.report_files import EVIL_NAME, make_data
@@ -59,12 +59,12 @@ def make_report(folder, *, images="train", worst=2, best=2, averaging="per_class
     labels = options.pop("label_descriptions", None)
     images_directory = None if images is None else folder / images
     with (
-        open_truth(
+        open_ground_truth(
             folder / "train.csv", label_descriptions=labels, images_directory=images_directory
-        ) as truth,
-        open_submission(folder / "submission.csv", truth) as prediction,
+        ) as ground_truth,
+        open_submission(folder / "submission.csv", ground_truth) as prediction,
     ):
-        comparison = compare(truth, prediction, prediction_name="submission.csv")
+        comparison = compare(ground_truth, prediction, prediction_name="submission.csv")
         errors = ErrorAccumulator(averaging=averaging)
         score = score_comparison(comparison, averaging=averaging, errors=errors)
         chosen = choose_examples(score, worst=worst, best=best)
@@ -106,7 +106,7 @@ def test_numbers_are_those_of_the_score(report, page):
     for key, name in ((4, "jacket"), (31, "sleeve"), (23, "shoe")):
         result = score.classes[key]
         assert (
-            f"{key} {name} {result.truth_objects} {result.predicted_objects} 100.0% "
+            f"{key} {name} {result.num_ground_truth} {result.num_detections} 100.0% "
             f"{result.value:.3f}"
         ) in text
     for example in (*report.worst, *report.best):
@@ -198,7 +198,7 @@ def test_notes_are_shown(folder, tmp_path):
         "\n".join(line for line in lines if f"{3:032x}" not in line) + "\n"
     )
     text = " ".join(Page(render(make_report(data))).text)
-    assert "images not in submission.csv, which count as having no predicted object: 1 of 6" in text
+    assert "images not in submission.csv, which count as having no detection: 1 of 6" in text
 
 
 @pytest.mark.parametrize("averaging", ["per_class", "pooled"])
@@ -229,7 +229,7 @@ def test_errors_are_shown_with_their_gains(report, page):
 
 
 def test_a_page_without_errors_has_an_empty_chart(folder, tmp_path):
-    """The truth against itself."""
+    """The ground truth against itself."""
     make_data(tmp_path / "data", images=2)
     submission = tmp_path / "data" / "submission.csv"
     submission.write_text((tmp_path / "data" / "train.csv").read_text())

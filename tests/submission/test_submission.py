@@ -140,7 +140,7 @@ def test_whatever_is_set_with_suppression_the_file_is_valid(
     size_hw: tuple[int, int],
     changes: dict[str, Any],
 ) -> None:
-    written_as = FORMATS[name]
+    submission_format = FORMATS[name]
     images = [
         make_candidates(
             seed + number,
@@ -153,12 +153,12 @@ def test_whatever_is_set_with_suppression_the_file_is_valid(
     ]
     rules = make_settings(**changes, suppress_overlaps=True)
     path = tmp_path_factory.mktemp("submission") / "submission.csv"
-    found = [postprocess(image, rules, raster=written_as.raster) for image in images]
-    report = write_submission(path, found, written_as=written_as)
-    names = [written_as.image_id(image.image_id) for image in images]
+    found = [postprocess(image, rules, raster=submission_format.raster) for image in images]
+    report = write_submission(path, found, submission_format=submission_format)
+    names = [submission_format.image_id(image.image_id) for image in images]
     findings = check_submission(
         path,
-        written_as=written_as,
+        submission_format=submission_format,
         image_ids=names,
         labels=default_labels(name),
         sizes_hw=dict.fromkeys(names, size_hw),
@@ -183,7 +183,7 @@ def test_golden_file_of_2020(tmp_path: Path) -> None:
     )
     path = tmp_path / "submission.csv"
     empty = make_detections("a.jpg", [], [])
-    write_submission(path, [made, empty], written_as=format_named("imaterialist_2020"))
+    write_submission(path, [made, empty], submission_format=format_named("imaterialist_2020"))
     assert path.read_text() == (
         "ImageId,EncodedPixels,ClassId,AttributesIds\nb,1023 3,33,\na,1 1,23,\n"
     )

@@ -14,7 +14,7 @@ from src.annotations.categories import LabelDescriptions
 from src.annotations.sources import default_labels
 from src.rle import encode, format_rle
 from src.submission.formats import FORMATS
-from src.submission.validation import Findings, check_submission
+from src.submission.validation import ValidationReport, check_submission
 
 HEADER_2019 = "ImageId,EncodedPixels,ClassId\n"
 HEADER_2020 = "ImageId,EncodedPixels,ClassId,AttributesIds\n"
@@ -23,14 +23,14 @@ LAST = 512 * 512
 
 def check(
     path: Path, text: str | bytes, *, year: int = 2019, ids: Any = None, **changes: Any
-) -> Findings:
+) -> ValidationReport:
     path = path / "submission.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    written_as = FORMATS[f"imaterialist_{year}"]
+    submission_format = FORMATS[f"imaterialist_{year}"]
     values: dict[str, Any] = {
-        "written_as": written_as,
+        "written_as": submission_format,
         "image_ids": ids,
-        "labels": default_labels(written_as.name),
+        "labels": default_labels(submission_format.name),
     }
     return check_submission(path, **(values | changes))
 
@@ -48,7 +48,7 @@ def test_a_valid_file_of_2019(tmp_path: Path) -> None:
         "c.jpg,1 2 3 4,6_13_24\n"  # runs may touch; attributes
     )
     findings = check(tmp_path, HEADER_2019 + rows, ids=["c.jpg", "b.jpg", "a.jpg"])
-    assert findings == Findings(rows=5, images=3, violations=())
+    assert findings == ValidationReport(rows=5, images=3, violations=())
     assert check(tmp_path, "\ufeff" + (HEADER_2019 + rows).replace("\n", "\r\n")).violations == ()
 
 

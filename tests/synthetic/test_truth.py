@@ -99,12 +99,12 @@ def test_masks_are_where_the_image_has_the_object() -> None:
         for piece in pieces:
             piece.marks.clear()  # they keep their own colours
         before = paint(np.random.default_rng(0), scene)
-        truth = [(kind, decode(mask)) for kind, _, mask in visible_objects(scene)]
-        parts = np.any([mask for kind, mask in truth if kind >= FIRST_PART], axis=0)
+        ground_truth = [(kind, decode(mask)) for kind, _, mask in visible_objects(scene)]
+        parts = np.any([mask for kind, mask in ground_truth if kind >= FIRST_PART], axis=0)
         if len(scene.figures) > 1:
             continue
         objects = scene.figures[0].drawing.objects
-        for kind, mask in truth:
+        for kind, mask in ground_truth:
             if kind >= FIRST_PART or [entry.kind for entry in objects].count(kind) != 1:
                 continue
             number = next(i for i, entry in enumerate(objects) if entry.kind == kind)

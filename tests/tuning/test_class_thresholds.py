@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.metrics.competition import AVERAGINGS
-from src.metrics.scoring import open_truth
+from src.metrics.scoring import open_ground_truth
 from src.predictions.store import PredictionStore
 from src.tuning.cross_validation import count_classes
 from src.tuning.settings_evaluator import SettingsEvaluator
@@ -21,8 +21,8 @@ SETTINGS = make_settings(score_threshold=0.5, nms_iou_threshold=0.5, suppress_ov
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    store, truth = write_lab_data(tmp_path_factory.mktemp("lab"), images=24)
-    with open_truth(truth) as objects:
+    store, ground_truth = write_lab_data(tmp_path_factory.mktemp("lab"), images=24)
+    with open_ground_truth(ground_truth) as objects:
         opened = PredictionStore(store)
         yield SettingsEvaluator(
             opened, {i: objects[i] for i in objects}, opened.image_ids, with_filler=True
@@ -63,7 +63,7 @@ def test_tuning_finds_each_class_its_own(lab, averaging):
 def test_images_that_are_kept_out_have_no_say(lab):
     table = count_classes(lab, SETTINGS, "score_threshold_per_class", VALUES)
     images = np.arange(24) < 12
-    other = replace(table, hits=np.where(images[:, None, None], table.hits, 0))
+    other = replace(table, true_positives=np.where(images[:, None, None], table.true_positives, 0))
     assert table.tune(images, "per_class") == other.tune(images, "per_class")
 
 
@@ -75,5 +75,7 @@ def test_a_gain_within_its_standard_error_moves_nothing(lab):
         table.scores(np.full(len(table.categories), value), "per_class")[one] for value in range(6)
     ]
     assert max(np.ptp(gains, axis=0)) > 0  # there is something to be gained
-    alike = replace(table, hits=table.hits[[0] * 6], predicted=table.predicted[[0] * 6])
+    alike = replace(
+        table, true_positives=table.true_positives[[0] * 6], predicted=table.predicted[[0] * 6]
+    )
     assert alike.tune(one, "per_class") == {}

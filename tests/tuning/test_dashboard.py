@@ -21,8 +21,8 @@ def data(tmp_path_factory):
 
 
 def test_each_job_is_a_row_of_one_group(run, data, tmp_path):
-    store, truth = data
-    sweep = ("-m", f"predictions={store}", f"annotations={truth}", "cache_dir=null")
+    store, ground_truth = data
+    sweep = ("-m", f"predictions={store}", f"annotations={ground_truth}", "cache_dir=null")
     run(main, *sweep, "postprocess.score_threshold=0.3")  # a job of an earlier start, without rows
     shown = run(main, *sweep, GRID, "logger=wandb")
     assert shown.count("W&B is offline (no WANDB_API_KEY); later: wandb sync") == 1
@@ -55,4 +55,4 @@ def test_online_it_says_where(tmp_path):
     logger = {"wandb": {"project": "p", "offline": False}}
     dashboard = open_dashboard(logger, group="sweep a", directory=tmp_path)
     assert dashboard is not None
-    assert dashboard.in_words == "W&B: project p, group sweep a"
+    assert dashboard.location == "W&B: project p, group sweep a"

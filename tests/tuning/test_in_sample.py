@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.errors import InputError
-from src.metrics.competition import ImageObjects
+from src.metrics.competition import ImageInstances
 from src.metrics.intervals import Interval
 from src.rle import Bitmasks
 from src.tuning.in_sample import (
@@ -22,10 +22,10 @@ from src.tuning.in_sample import (
 )
 
 
-def make_image(name: str, seed: int, objects: int = 3) -> ImageObjects:
+def make_image(name: str, seed: int, objects: int = 3) -> ImageInstances:
     random = np.random.default_rng(seed)
     masks = random.integers(0, 256, (objects, 64), dtype=np.uint8)
-    return ImageObjects(
+    return ImageInstances(
         name, tuple(random.integers(0, 9, objects).tolist()), Bitmasks(masks, (16, 32))
     )
 
@@ -45,7 +45,7 @@ def make_searched(**changes: Any) -> Searched:
 def test_an_image_is_known_by_its_objects() -> None:
     image = make_image("a.jpg", 0)
     order = [2, 0, 1]
-    other_order = ImageObjects(
+    other_order = ImageInstances(
         "train/a", tuple(image.class_keys[place] for place in order), image.bitmasks[order]
     )
     attributes = replace(image, class_keys=tuple((key, 3) for key in image.class_keys))
@@ -85,10 +85,12 @@ def test_what_no_search_wrote_is_refused(content: Any) -> None:
 
 
 def test_images_of_the_search_are_found_among_others() -> None:
-    truth = {name: make_image(name, seed) for seed, name in enumerate("abcdef")}
-    images = searched_images(truth, "abc")
+    ground_truth = {name: make_image(name, seed) for seed, name in enumerate("abcdef")}
+    images = searched_images(ground_truth, "abc")
     values = {"searched": make_searched(images=images).to_plain()}
-    renamed = {f"new/{name}": replace(truth[name], image_id=f"new/{name}") for name in "bcde"}
+    renamed = {
+        f"new/{name}": replace(ground_truth[name], image_id=f"new/{name}") for name in "bcde"
+    }
     found = find_in_sample(values, renamed, renamed, "postprocess")
     assert found is not None
     assert found.image_ids == {"new/b", "new/c"}
@@ -98,6 +100,6 @@ def test_images_of_the_search_are_found_among_others() -> None:
         "winner's settings is +0.0100 (90% interval -0.0200 to +0.0300, pooled): within noise"
     )
     assert found.sentence("a's settings", ["new/d"]) == ""
-    assert find_in_sample(values, truth, "def", "postprocess") is None
-    assert find_in_sample({}, truth, "abc", "postprocess") is None
+    assert find_in_sample(values, ground_truth, "def", "postprocess") is None
+    assert find_in_sample({}, ground_truth, "abc", "postprocess") is None
     assert InSample(make_searched(), frozenset()).sentence("a", "abc") == ""

@@ -16,9 +16,9 @@ from src.annotations.stratification import stratified_folds
 from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
 from src.export_coco import main as export_coco
-from src.metrics.competition import AVERAGINGS, ImageObjects, match_objects
+from src.metrics.competition import AVERAGINGS, ImageInstances, match_instances
 from src.metrics.errors import KINDS, ErrorAccumulator
-from src.metrics.scoring import open_truth
+from src.metrics.scoring import open_ground_truth
 from src.predictions.store import PredictionStore
 from src.report import main as report
 from src.rle import Bitmasks
@@ -40,8 +40,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def inputs(data: tuple[Path, Path]) -> tuple[str, str, str]:
-    store, truth = data
-    return f"predictions={store}", f"annotations={truth}", "cache_dir=null"
+    store, ground_truth = data
+    return f"predictions={store}", f"annotations={ground_truth}", "cache_dir=null"
 
 
 def last_line(shown: str) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def test_no_filler_is_written_or_scored(
 
 
 def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Path]) -> None:
-    _, truth = data
+    _, ground_truth = data
     lines = "".join(f"{n:03d}.jpg,1 1,23\n" for n in range(IMAGES + EMPTY))
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n" + lines)
-    arguments = ("submission=fillers.csv", f"annotations={truth}", "cache_dir=null")
+    arguments = ("submission=fillers.csv", f"annotations={ground_truth}", "cache_dir=null")
     shown = run(score, *arguments)
     assert "which are no predictions but in the competition, left out: 16" in " ".join(
         shown.split()
@@ -99,13 +99,13 @@ def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Pa
 def test_a_store_with_other_categories_is_no_submission(
     run: Any, data: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    _, truth = data
-    content = json.loads(truth.read_text())
+    _, ground_truth = data
+    content = json.loads(ground_truth.read_text())
     content["categories"].append({"id": 7, "name": "other"})
     content["annotations"][0]["category_id"] = 7
     (tmp_path / "other.json").write_text(json.dumps(content))
     build_store(tmp_path / "other.json", tmp_path / "other.store")
-    error = run(score, "submission=other.store", f"annotations={truth}", "cache_dir=null")
+    error = run(score, "submission=other.store", f"annotations={ground_truth}", "cache_dir=null")
     assert re.search(r"category must be 1, 5, 9, got 7 \(.*other\.store, image \S+\)$", error)
 
 
@@ -140,9 +140,9 @@ def test_search_with_empty_images(
 def test_class_thresholds_with_empty_images(
     data: tuple[Path, Path], averaging: Any, key: str
 ) -> None:
-    store, truth = data
+    store, ground_truth = data
     settings = make_settings(score_threshold=0.5, nms_iou_threshold=0.5, suppress_overlaps=True)
-    with open_truth(truth) as objects:
+    with open_ground_truth(ground_truth) as objects:
         opened = PredictionStore(store)
         lab = SettingsEvaluator(opened, objects, opened.image_ids)
         table = count_classes(lab, settings, key, (0.2, 0.8, 0.97))
@@ -157,9 +157,9 @@ def test_class_thresholds_with_empty_images(
 
 @pytest.mark.parametrize("averaging", AVERAGINGS)
 def test_errors_of_an_image_with_nothing(averaging: Any) -> None:
-    nothing = ImageObjects("a", (), Bitmasks.of([], (512, 512)))
+    nothing = ImageInstances("a", (), Bitmasks.of([], (512, 512)))
     errors = ErrorAccumulator(averaging=averaging)
-    errors.add(nothing, nothing, match_objects(nothing, nothing))
+    errors.add(nothing, nothing, match_instances(nothing, nothing))
     found = errors.result()
     assert found.score == 1.0
     assert {kind: found.gain(kind) for kind in KINDS} == dict.fromkeys(KINDS, 0.0)
@@ -207,19 +207,19 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
     [
         (
             "postprocess.remove_categories=[attribute_classes]",
-            "postprocess.remove_categories must be ids or names of categories of {truth}, got "
-            "attribute_classes: that stands for categories of iMaterialist (Fashion); its own are "
+            "postprocess.remove_categories must be ids or names of categories of "
+            "{ground_truth}, got attribute_classes: that stands for categories of iMaterialist (Fashion); its own are "
             "1 cat, 5 dog, 9 wild dog",
         ),
         (
             "postprocess.remove_categories=[dgo]",
-            "postprocess.remove_categories must be ids or names of categories of {truth}, got "
-            "'dgo'; near ones: 5 dog",
+            "postprocess.remove_categories must be ids or names of categories of "
+            "{ground_truth}, got 'dgo'; near ones: 5 dog",
         ),
         (
             "postprocess.score_threshold_per_class={zebra:0.5}",
-            "postprocess.score_threshold_per_class must be ids or names of categories of {truth}, "
-            "got 'zebra'; near ones: 1 cat, 5 dog, 9 wild dog",
+            "postprocess.score_threshold_per_class must be ids or names of categories of "
+            "{ground_truth}, got 'zebra'; near ones: 1 cat, 5 dog, 9 wild dog",
         ),
         (
             "postprocess.mask_threshold_per_class={Cat:0.5,1:0.4}",
@@ -235,12 +235,12 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
 def test_mistakes_about_categories_are_one_line(
     run: Any, data: tuple[Path, Path], inputs: tuple[str, ...], changes: str, message: str
 ) -> None:
-    assert run(postprocess, *inputs, changes) == f"error: {message.format(truth=data[1])}"
+    assert run(postprocess, *inputs, changes) == f"error: {message.format(ground_truth=data[1])}"
 
 
 def test_categories_are_named_in_every_command(run: Any, data: tuple[Path, Path]) -> None:
-    store, truth = data
-    inputs = (f"annotations={truth}", "cache_dir=null")
+    store, ground_truth = data
+    inputs = (f"annotations={ground_truth}", "cache_dir=null")
     named = ("remove_categories=[Dog]", "score_threshold_per_class={wild dog:0.9}")
     numbered = ("remove_categories=[5]", "score_threshold_per_class={9:0.9}")
     found = [
@@ -261,7 +261,7 @@ def test_categories_are_named_in_every_command(run: Any, data: tuple[Path, Path]
     arguments = (f"predictions={store}", *inputs, "num_resamples=100", "num_worst=1", "num_best=0")
     shown = run(report, *arguments, *(f"postprocess.{x}" for x in named))
     assert f"score {found[0]['competition_map']:.4f} " in shown
-    # without the truth, and without names in the store
+    # without the ground truth, and without names in the store
     error = run(export_coco, f"predictions={store}", "output=o.json", f"postprocess.{named[0]}")
     assert error == (
         "error: postprocess.remove_categories must be category ids here, got 'Dog': "

@@ -35,10 +35,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def arguments(data, tmp_path):
-    store, truth = data
+    store, ground_truth = data
     return (
         f"predictions={store}",
-        f"annotations={truth}",
+        f"annotations={ground_truth}",
         f"config_dir={tmp_path}/own",
         f"output_dir={tmp_path}/out",
         "num_trials=36",
@@ -77,18 +77,18 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     assert json.loads(json.dumps(settings.to_dict())) == result["settings"]
 
     # the next command takes it by its name, and scores as the search said
-    store, truth = data
+    store, ground_truth = data
     own = run(
         postprocess,
         f"predictions={store}",
-        f"annotations={truth}",
+        f"annotations={ground_truth}",
         "postprocess=mine",
         f"hydra.searchpath=[file://{tmp_path}/own]",
     )
     assert last_line(own)["competition_map"] == scores["in_sample"]
 
     # what compare would call better, on the images that chose it, under another name
-    Path("copy.csv").write_text(truth.read_text())
+    Path("copy.csv").write_text(ground_truth.read_text())
     search_path = f"hydra.searchpath=[file://{tmp_path}/own]"
     sides = (f"a={store}", f"b={store}", "b_postprocess=mine", "num_resamples=500")
     compared = run(compare, *sides, "annotations=copy.csv", search_path, "cache_dir=null")
@@ -107,7 +107,7 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     # the same from the score file, and from the submission beside it
     assert note.replace("b's", "the") in own
     for b in ("score.json", "submission.csv"):
-        pair = (f"a={b}", "b=score.json", f"annotations={truth}", "num_resamples=50")
+        pair = (f"a={b}", "b=score.json", f"annotations={ground_truth}", "num_resamples=50")
         compared = last_line(run(compare, *pair, "cache_dir=null"))
         assert set(compared["in_sample"]) == {"a", "b"}
         assert compared["verdict"] == "within noise, in-sample"

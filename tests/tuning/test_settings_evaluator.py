@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.metrics.competition import CompetitionScore, ImageObjects, ScoreAccumulator
+from src.metrics.competition import CompetitionScore, ImageInstances, ScoreAccumulator
 from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.steps.nms import NMS_KINDS
@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PredictionStore:
 
 
 @pytest.fixture(scope="module")
-def truth(store: PredictionStore) -> dict[str, ImageObjects]:
+def ground_truth(store: PredictionStore) -> dict[str, ImageInstances]:
     """What looser settings find; nothing is known of the third image, nothing is on the fourth."""
     loose = make_settings(score_threshold=0.4, mask_threshold=0.55, suppress_overlaps=True)
     found = {
@@ -56,21 +56,21 @@ def truth(store: PredictionStore) -> dict[str, ImageObjects]:
         for index in (0, 1, 3)
     }
     last = found["3.jpg"]
-    return found | {"3.jpg": ImageObjects("3.jpg", (), last.bitmasks[:0])}
+    return found | {"3.jpg": ImageInstances("3.jpg", (), last.bitmasks[:0])}
 
 
 def plainly(
     store: PredictionStore,
-    truth: dict[str, ImageObjects],
+    ground_truth: dict[str, ImageInstances],
     rules: PostprocessSettings,
     averaging: Any = "per_class",
     with_filler: bool = False,
 ) -> CompetitionScore:
     accumulator = ScoreAccumulator(averaging=averaging)
     for index, image_id in enumerate(store.image_ids):
-        if image_id in truth:
+        if image_id in ground_truth:
             objects = postprocess(store.candidates(index), rules, category_ids=LABELS)
-            accumulator.add(truth[image_id], as_submitted(objects, with_filler=with_filler))
+            accumulator.add(ground_truth[image_id], as_submitted(objects, with_filler=with_filler))
     return accumulator.result()
 
 
@@ -103,7 +103,7 @@ RULES = st.fixed_dictionaries(
 @given(grid=st.lists(RULES, min_size=1, max_size=4), orders=st.lists(st.sampled_from(ORDERS)))
 def test_a_grid_scores_as_each_of_its_settings_alone(
     store: PredictionStore,
-    truth: dict[str, ImageObjects],
+    ground_truth: dict[str, ImageInstances],
     grid: list[dict[str, Any]],
     orders: list[list[str]],
 ) -> None:
@@ -112,27 +112,27 @@ def test_a_grid_scores_as_each_of_its_settings_alone(
         make_settings(**changes, steps=order) for changes, order in zip(grid, steps, strict=False)
     ]
     with_filler = len(rules) % 2 == 0
-    lab = SettingsEvaluator(store, truth, store.image_ids, with_filler=with_filler)
+    lab = SettingsEvaluator(store, ground_truth, store.image_ids, with_filler=with_filler)
     for averaging in ("per_class", "pooled"):
         scores = lab.score_grid(rules, averaging)
         for found, own in zip(scores, rules, strict=True):
-            check_same(found, plainly(store, truth, own, averaging, with_filler))
+            check_same(found, plainly(store, ground_truth, own, averaging, with_filler))
             check_same(lab.score(own, averaging), found)
 
 
 @pytest.mark.parametrize("room_bytes", [0, 40_000])
 def test_little_room_changes_nothing(
-    store: PredictionStore, truth: dict[str, ImageObjects], room_bytes: int
+    store: PredictionStore, ground_truth: dict[str, ImageInstances], room_bytes: int
 ) -> None:
     lab = SettingsEvaluator(
         store,
-        truth,
+        ground_truth,
         store.image_ids,
         raster_room_bytes=room_bytes,
         candidate_room_bytes=room_bytes,
     )
     rules = make_settings(score_threshold=0.2, suppress_overlaps=True)
-    wanted = plainly(store, truth, rules)
+    wanted = plainly(store, ground_truth, rules)
     for _ in range(2):
         check_same(lab.score(rules), wanted)
         found = list(lab.detections(rules))
@@ -144,29 +144,29 @@ def test_little_room_changes_nothing(
 
 
 def test_forgetting_changes_nothing(
-    store: PredictionStore, truth: dict[str, ImageObjects], monkeypatch: pytest.MonkeyPatch
+    store: PredictionStore, ground_truth: dict[str, ImageInstances], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.tuning.evaluated_image._REMEMBERED", 2)
-    lab = SettingsEvaluator(store, truth, store.image_ids)
+    lab = SettingsEvaluator(store, ground_truth, store.image_ids)
     grid = [make_settings(score_threshold=score) for score in (0.1, 0.3, 0.5, 0.1)]
     for found, rules in zip(lab.score_grid(grid), grid, strict=True):
-        check_same(found, plainly(store, truth, rules))
+        check_same(found, plainly(store, ground_truth, rules))
 
 
 def test_what_cannot_be_scored_is_refused(
-    store: PredictionStore, truth: dict[str, ImageObjects]
+    store: PredictionStore, ground_truth: dict[str, ImageInstances]
 ) -> None:
     with pytest.raises(InputError, match="there is no image to score"):
         SettingsEvaluator(store, {}, store.image_ids).score(make_settings())
     with pytest.raises(InputError, match="averaging must be one of per_class, pooled, got"):
-        SettingsEvaluator(store, truth, store.image_ids).score(make_settings(), "mean")
+        SettingsEvaluator(store, ground_truth, store.image_ids).score(make_settings(), "mean")
     unknown = EvaluatedImage(
         store.candidates(2),
-        truth=None,
+        ground_truth=None,
         category_ids=LABELS,
         rasters=RasterCache(room_bytes=0),
     )
-    with pytest.raises(ValueError, match=r"2\.jpg: its truth is not known"):
+    with pytest.raises(ValueError, match=r"2\.jpg: its ground truth is not known"):
         unknown.counts(make_settings(), with_filler=False)
 
 

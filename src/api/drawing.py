@@ -43,7 +43,7 @@ def draw(
             detection's label ends with its IoU, and what has no match has a dashed outline.
         category_names: Name of each category, for the labels; None: those of the annotations, or
             the ids.
-        edge_px: Longer edge of each picture in pixels.
+        edge_px: Longer edge of each drawing in pixels.
         output: Image file to write as well, its format by the suffix; None: none.
 
     Returns:
@@ -72,13 +72,13 @@ def draw(
             ),
             category_names or annotations.category_names,
         )
-        picture = draw_side_by_side(pixels, drawn.ground_truth, drawn.prediction, edge_px=edge_px)
+        drawing = draw_side_by_side(pixels, drawn.ground_truth, drawn.prediction, edge_px=edge_px)
     else:
         categories = detections.category_ids.tolist()
         colours = class_colours(categories)
         names = {number: short_name(name) for number, name in (category_names or {}).items()}
         columns = (detections.masks, categories, detections.scores.tolist())
-        picture = draw_instances(
+        drawing = draw_instances(
             fit(pixels, edge_px),
             [
                 DrawnInstance(
@@ -88,14 +88,14 @@ def draw(
             ],
         )
     if output is not None:
-        _save(picture, Path(output))
-    return picture
+        _save(drawing, Path(output))
+    return drawing
 
 
-def _save(picture: npt.NDArray[np.uint8], path: Path) -> None:
+def _save(drawing: npt.NDArray[np.uint8], path: Path) -> None:
     legal = Image.registered_extensions()
     kind = legal.get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise InputError(f"output must be an image file such as a.png or a.jpg, got {path}")
     with atomic_path(path) as partial:
-        Image.fromarray(picture).save(partial, kind)
+        Image.fromarray(drawing).save(partial, kind)

@@ -1,4 +1,4 @@
-"""Overlapping masks of one class: the competition takes disjoint ones only (seed's row S13)."""
+"""Overlapping masks of one category: the competition takes disjoint ones only (S13)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ CHECKS = """
 import json
 names = ("torch", "torchvision", "lightning", "mmdet", "mmcv", "mmengine", "hydra")
 print([name for name in names if name in sys.modules])
-print(json.dumps([result.competition_map, picture.shape, masks.shape, len(coco), gain.verdict]))
+print(json.dumps([result.competition_map, drawing.shape, masks.shape, len(coco), gain.verdict]))
 """
 
 

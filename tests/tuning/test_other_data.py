@@ -208,8 +208,8 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
         (
             "postprocess.remove_categories=[attribute_classes]",
             "postprocess.remove_categories must be ids or names of categories of "
-            "{ground_truth}, got attribute_classes: that stands for categories of iMaterialist (Fashion); its own are "
-            "1 cat, 5 dog, 9 wild dog",
+            "{ground_truth}, got attribute_classes: that stands for categories of "
+            "iMaterialist (Fashion); its own are 1 cat, 5 dog, 9 wild dog",
         ),
         (
             "postprocess.remove_categories=[dgo]",

@@ -66,7 +66,7 @@ def open_stored(
 
     Args:
         config: Of a command that scores: ``partial``, ``annotations``, ``use_attributes``.
-        ground truth: The ground truth.
+        ground_truth: The ground truth.
         predictions: The store's folder.
         postprocess: Key of the settings.
         side: Stands before a note: which of several stores it is about.

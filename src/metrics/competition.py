@@ -382,7 +382,7 @@ def score_images(
     at a time, so both may be made as they are asked for.
 
     Args:
-        ground truth: Instances of each image; every image counts, those without objects too.
+        ground_truth: Instances of each image; every image counts, those without objects too.
         prediction: Detections by image id. Ids that the ground truth lacks are not looked at.
         averaging: ``per_class`` or ``pooled``; see the module's docstring.
 

@@ -50,7 +50,7 @@ class RasterInstances(Mapping[str, ImageInstances]):
         exif: As for ``build_store``.
         raster_hw: Height and width of the raster.
         without_filler: The competition's filler rows are left out.
-        ground truth: of predictions, what they are compared with. Their objects whose mask is empty
+        ground_truth: Of predictions, what they are compared with. Their objects whose mask is empty
         in the
             file stay, but for those that the ground truth has as well. None: this is the ground
             truth, and all of them are left out.

@@ -126,15 +126,18 @@ class Comparison:
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the score should know, a sentence each, after scoring."""
         notes = list(self.coverage_notes)
-        for side, objects in (("true", self.ground_truth), ("predicted", self.prediction)):
+        for side, objects in (
+            ("ground-truth instances", self.ground_truth),
+            ("detections", self.prediction),
+        ):
             if not isinstance(objects, RasterInstances):
                 continue
             notes += [f"{Path(objects.source).name}: {note}" for note in objects.store.notes]
             if objects.empty:
-                notes.append(f"{side} objects whose mask has no pixel, left out: {objects.empty}")
+                notes.append(f"{side} whose mask has no pixel, left out: {objects.empty}")
             if objects.vanished:
                 notes.append(
-                    f"{side} objects without a pixel left on the 512x512 raster, left out: "
+                    f"{side} without a pixel left on the 512x512 raster, left out: "
                     f"{objects.vanished}"
                 )
         if isinstance(self.prediction, RasterInstances) and self.prediction.fillers:
@@ -219,7 +222,7 @@ def open_submission(
         submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; with the column
             ``AttributesIds`` (2020) on the raster whose long edge has 1024 pixels, of the shape of
             the ground truth's image; or any annotation format with sizes.
-        ground truth: whose categories and attributes are the legal ones. Images go by its ids:
+        ground_truth: Whose categories and attributes are the legal ones. Images go by its ids:
         ``a`` is
             ``a.jpg`` where the ground truth says so.
         progress: Where reading shows how far it is.
@@ -276,7 +279,7 @@ def compare(
     how many there are of both.
 
     Args:
-        ground truth: Ground-truth instances.
+        ground_truth: Ground-truth instances.
         prediction: Detections by image id.
         prediction_name: What messages call the prediction.
         image_ids: Which images of the ground truth to compare; all where None.

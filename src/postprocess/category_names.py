@@ -98,7 +98,7 @@ def names_for(
 
     Args:
         store: The predictions.
-        ground truth: The labels of the ground truth; None where none is given.
+        ground_truth: The labels of the ground truth; None where none is given.
         source: The ground truth, for messages.
     """
     if ground_truth is not None:

@@ -136,7 +136,7 @@ def draw_side_by_side(
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB, of any size.
-        ground truth: Ground-truth instances.
+        ground_truth: Ground-truth instances.
         prediction: Detections.
         edge_px: Longer edge of each of the three images.
 

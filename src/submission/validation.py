@@ -178,7 +178,7 @@ def check_submission(
 
     Args:
         path: The submission.
-        written_as: Which competition's rules.
+        submission_format: Which competition's rules.
         image_ids: Those that must occur, and may; None: ids are not checked.
         labels: Legal attributes; where it lists none, any.
         sizes_hw: (height, width) of images by image id, for rasters that depend on them; where one

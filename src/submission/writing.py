@@ -41,7 +41,7 @@ def write_submission(
         detections: One of each image, with masks on the format's raster. Masks are written as they
             are; where some of one class overlap, the report counts the image, since the competition
             refuses such a file.
-        written_as: Columns and spelling of image ids.
+        submission_format: Columns and spelling of image ids.
         competition: Whether it is the competition's submission, where an image without an object
             has the filler row and categories are 0 to 45. Of other data any category is written,
             and an image without an object has a row that names it and nothing else.

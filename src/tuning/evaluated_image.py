@@ -140,7 +140,7 @@ class EvaluatedImage:
 
     Args:
         candidates: Before NMS.
-        ground truth: Ground-truth instances, class keys being categories; None where they are not
+        ground_truth: Ground-truth instances, class keys being categories; None where they are not
         known.
         category_ids: See ``postprocess``.
         rasters: Where masks are kept.

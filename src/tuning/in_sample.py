@@ -151,7 +151,7 @@ def find_in_sample(
 
     Args:
         values: Of the group ``postprocess``.
-        ground truth: Ground-truth instances by image id.
+        ground_truth: Ground-truth instances by image id.
         image_ids: The images that are scored.
         where: What messages call the group.
 

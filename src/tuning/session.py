@@ -109,7 +109,7 @@ def open_session(
 
     Args:
         inputs: The files.
-        written_as: How the sample spells image ids.
+        submission_format: How the sample spells image ids.
         remember: Whether candidates, ground truth and masks are kept in memory for the next
             settings.
         progress: Where reading the ground truth shows how far it is.

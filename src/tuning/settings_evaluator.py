@@ -36,7 +36,7 @@ class SettingsEvaluator:
 
     Args:
         store: Candidates before NMS.
-        ground truth: Objects by image id; class keys are categories. Images without ground truth
+        ground_truth: Objects by image id; class keys are categories. Images without ground truth
         are not scored.
         image_ids: The images, in the order of a submission; each in the store.
         with_filler: Whether an image without an object has the competition's filler row, which is

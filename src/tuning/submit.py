@@ -47,7 +47,7 @@ def submit(
         output: The file to write.
         session: Opened files.
         settings: Thresholds and rules.
-        written_as: The format.
+        submission_format: The format.
         averaging: ``per_class`` or ``pooled``.
         track: Passes images through and shows how far it is.
 

@@ -74,7 +74,7 @@ def test_same_split_whatever_the_order_of_rows(rows, tmp_path, capsys):
             "num_validation_images must be .* the annotations hold 2[0-9]+ images .* got 0",
         ),
         ("train.csv", 1000, "num_validation_images must be from 1 to 2[0-9]+, .* got 1000"),
-        ("empty.csv", 5, r"empty\.csv: "),
+        ("empty.csv", 5, r"empty\.csv"),
         ("none.csv", 5, r"none\.csv"),
     ],
 )

@@ -153,7 +153,7 @@ def test_every_exact_ratio_up_to_400_pixels_is_compared_as_whole_numbers_would()
 
 
 @pytest.mark.parametrize(
-    ("truth", "prediction", "per_class", "pooled"),
+    ("ground_truth", "prediction", "per_class", "pooled"),
     [
         pytest.param([], [], 1.0, 1.0, id="neither"),
         pytest.param([(1, row_of(9))], [], 0.0, 0.0, id="truth only"),

@@ -28,7 +28,7 @@ def check(
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     submission_format = FORMATS[f"imaterialist_{year}"]
     values: dict[str, Any] = {
-        "written_as": submission_format,
+        "submission_format": submission_format,
         "image_ids": ids,
         "labels": default_labels(submission_format.name),
     }

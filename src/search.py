@@ -22,7 +22,6 @@ from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
 from src.postprocess.category_names import named_settings, plain_settings
 from src.postprocess.settings import PostprocessSettings
-from src.submission.formats import FORMATS
 from src.tuning.cross_validation import Scores, Selector, cross_validate
 from src.tuning.dashboard import Dashboard, open_dashboard
 from src.tuning.in_sample import Searched, searched_images
@@ -80,9 +79,7 @@ def run(
     )
     with (
         progress_bar() as progress,
-        open_session(
-            inputs, FORMATS["imaterialist_2019"], remember=True, progress=progress
-        ) as session,
+        open_session(inputs, remember=True, progress=progress) as session,
     ):
         ground_truth_notes = (
             session.comparison.ground_truth.store.notes if session.comparison else ()

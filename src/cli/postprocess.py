@@ -108,9 +108,9 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     submission_format = format_named(config.format)
     with progress_bar() as progress, contextlib.ExitStack() as opened:
         session = (
-            shared_session(inputs, submission_format, progress=progress)
+            shared_session(inputs, progress=progress)
             if is_sweep()
-            else opened.enter_context(open_session(inputs, submission_format, progress=progress))
+            else opened.enter_context(open_session(inputs, progress=progress))
         )
         settings = named_settings(to_plain(config.postprocess), session.categories)
         submitted = submit(

@@ -20,7 +20,7 @@ from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import Comparison, open_ground_truth
 from src.postprocess.category_names import CategoryNames, names_for
 from src.predictions.store import PredictionStore, find_store
-from src.submission.formats import LEGAL_CATEGORIES, SubmissionFormat
+from src.submission.formats import LEGAL_CATEGORIES
 from src.tuning.settings_evaluator import SettingsEvaluator
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,6 @@ class _Remembered(Mapping[str, ImageInstances]):
 @contextlib.contextmanager
 def open_session(
     inputs: Inputs,
-    submission_format: SubmissionFormat,
     *,
     remember: bool = False,
     progress: Progress | None = None,
@@ -109,7 +108,6 @@ def open_session(
 
     Args:
         inputs: The files.
-        submission_format: How the sample spells image ids.
         remember: Whether candidates, ground truth and masks are kept in memory for the next
             settings.
         progress: Where reading the ground truth shows how far it is.
@@ -185,9 +183,7 @@ def compare_categories(store: PredictionStore, ground_truth: RasterInstances) ->
 _LAST: dict[str, Any] = {}  # the session of the job before, its key, and what closes it
 
 
-def shared_session(
-    inputs: Inputs, submission_format: SubmissionFormat, *, progress: Progress | None = None
-) -> Session:
+def shared_session(inputs: Inputs, *, progress: Progress | None = None) -> Session:
     """Return the session of the job before where its files are unchanged, or a new one.
 
     It stays open until another takes its place, or the process ends.
@@ -195,15 +191,13 @@ def shared_session(
     Raises:
         InputError: As for ``open_session``.
     """
-    key = (inputs, submission_format.name, repr(inputs.fingerprint()))
+    key = (inputs, repr(inputs.fingerprint()))
     if _LAST.get("key") != key:
         if _LAST:
             _LAST.pop("opened").close()
             _LAST.clear()
         opened = contextlib.ExitStack()
-        session = opened.enter_context(
-            open_session(inputs, submission_format, remember=True, progress=progress)
-        )
+        session = opened.enter_context(open_session(inputs, remember=True, progress=progress))
         _LAST.update(key=key, opened=opened, session=session)
     found: Session = _LAST["session"]
     return found

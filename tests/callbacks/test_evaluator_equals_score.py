@@ -157,7 +157,7 @@ def submitted(folder: Path, rules: PostprocessSettings) -> Path:
         cache_dir=str(folder / "cache"),
     )
     output = folder / "submission.csv"
-    with open_session(inputs, submission_format) as session:
+    with open_session(inputs) as session:
         submit(
             output,
             session,

@@ -26,7 +26,6 @@ from src.mmdet_bridge.checkpoints.reading import find_checkpoint, load_checkpoin
 from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.report import open_predictions
-from src.submission.formats import FORMATS
 from src.tuning.session import Inputs, open_session
 from tests.helpers.annotation_files import write_data
 from tests.helpers.candidates import make_candidates
@@ -167,7 +166,7 @@ def test_stores_of_other_categories_than_the_truth(
     inputs = Inputs(**values, images=None, cache_dir=f"{tmp_path}/cache")
     with (  # of postprocess and search
         pytest.raises(InputError, match=message),
-        open_session(inputs, FORMATS["imaterialist_2019"]),
+        open_session(inputs),
     ):
         pass
     report = compose_config("report", [*common, f"predictions={store}", "output=r.html"])

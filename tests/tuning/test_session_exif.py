@@ -8,7 +8,6 @@ from PIL import Image
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
-from src.submission.formats import FORMATS
 from src.tuning.session import Inputs, open_session
 from tests.helpers.lab_data import write_lab_data
 
@@ -24,7 +23,7 @@ def test_the_truth_is_read_by_the_key(tmp_path):
 
     def open_with(key):
         inputs = Inputs(str(predictions), sample_submission=None, exif=key, **options)
-        return open_session(inputs, FORMATS["imaterialist_2019"])
+        return open_session(inputs)
 
     message = "exif must be as_displayed or as_stored, got auto"
     with pytest.raises(InputError, match=message), open_with("auto"):

@@ -36,10 +36,10 @@ class StepCounts:
 
     def __str__(self) -> str:
         """``1,234 pairs: score took 1,000, nms 34; 200 objects are left``."""
-        took = [f"{step} {count:,}" for step, count in self.taken.items() if count]
-        if not took:
+        counts = [(step, f"{count:,}") for step, count in self.taken.items() if count]
+        if not counts:
             return f"{self.pairs:,} pairs: no step took any"
-        took[0] = took[0].replace(" ", " took ", 1)
+        took = [" took ".join(counts[0]), *map(" ".join, counts[1:])]
         return f"{self.pairs:,} pairs: {', '.join(took)}; {self.left:,} objects are left"
 
     @property

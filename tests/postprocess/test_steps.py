@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from src.errors import InputError
+from src.postprocess.step_counts import StepCounts
 from tests.helpers.candidates import DEFAULT_STEPS, make_settings
 
 
@@ -95,3 +96,9 @@ def test_a_rule_without_its_step_is_refused(changes: dict[str, Any], message: st
     whole = f"postprocess.steps must have {message}, got [nms, cap, masks]"
     with pytest.raises(InputError, match=f"^{re.escape(whole)}$"):
         make_settings(steps=["nms", "cap", "masks"], **changes)
+
+
+def test_the_first_step_that_took_some_has_the_verb_behind_its_whole_name() -> None:
+    counts = StepCounts()
+    counts.add(400, {"nms with cap": 800, "score": 1})
+    assert str(counts) == "1,201 pairs: nms with cap took 800, score 1; 400 objects are left"

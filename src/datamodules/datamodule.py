@@ -36,6 +36,7 @@ from src.datamodules.dataset import (
     positions_left,
     select_images,
 )
+from src.datamodules.geometry import GeometricAugmentation
 from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
 from src.datamodules.split import Split, choose_split_file, load_or_make_split
 from src.datamodules.transforms import PixelAugmentation, rgb_bytes
@@ -98,6 +99,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         predict_scales: Sequence[tuple[int, int]] | None = None,
         flip_probability: float = 0.5,
         pixel_augmentations: Mapping[str, albumentations.BasicTransform] | None = None,
+        geometric_augmentation: GeometricAugmentation | None = None,
         seed: int = 0,
         batch_size: int = 2,
         group_by_aspect_ratio: bool = True,
@@ -134,6 +136,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.predict_scales = predict_scales or [(predict_short_edge_px, predict_long_edge_px)]
         self.flip_probability = flip_probability
         self.pixel_augmentation = PixelAugmentation(pixel_augmentations or {})
+        self.geometric_augmentation = geometric_augmentation or GeometricAugmentation()
         self.seed = seed
         self.batch_size = batch_size
         self.group_by_aspect_ratio, self.repeat_factor = group_by_aspect_ratio, repeat_factor
@@ -312,6 +315,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             long_edge_px=self.train_long_edge_px,
             flip_probability=self.flip_probability,
             pixel_augmentation=self.pixel_augmentation,
+            geometric_augmentation=self.geometric_augmentation,
             seed=self.seed,
         )
 

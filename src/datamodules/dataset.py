@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
@@ -22,12 +22,21 @@ from src.annotations.image_names import (
     list_images,
     read_image_ids,
 )
+from src.annotations.instances import ImageRecord
 from src.annotations.store import AnnotationStore
+from src.datamodules.geometry import (
+    GeometricAugmentation,
+    LabelledImage,
+    crop,
+    rotate,
+    turn_and_flip,
+)
 from src.datamodules.loading import SampleKey
 from src.datamodules.transforms import (
     LEAST_VIEW_PX,
     PixelAugmentation,
     View,
+    draw_cropped_masks,
     draw_masks,
     draw_view,
     flip_image,
@@ -43,7 +52,7 @@ from src.mmdet_bridge.cascade.samples import (
     make_instances,
     make_sample,
 )
-from src.rle import resize_nearest
+from src.rle import RleBatch, resize_nearest
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +165,7 @@ class TrainingDataset(Dataset[Sample]):
         flip_probability: Probability of a flip, in [0, 1].
         pixel_augmentation: Applied to the resized image, before the flip.
         seed: 0 or above.
+        geometric_augmentation: Transforms that move instances.
 
     Raises:
         InputError: An instance's category has no label.
@@ -170,6 +180,7 @@ class TrainingDataset(Dataset[Sample]):
     flip_probability: float
     pixel_augmentation: PixelAugmentation
     seed: int
+    geometric_augmentation: GeometricAugmentation = field(default_factory=GeometricAugmentation)
 
     def __post_init__(self) -> None:
         self._label_of = {category: label for label, category in enumerate(self.category_ids)}
@@ -197,40 +208,94 @@ class TrainingDataset(Dataset[Sample]):
     def __getitem__(self, key: SampleKey | tuple[int, int] | int) -> Sample:
         """Make the sample of a key; a position alone (``overfit_batches``) is one of epoch 0."""
         epoch, position, repetition = SampleKey(*((0, key) if isinstance(key, int) else key))
+        generator = np.random.default_rng([self.seed, epoch, position, repetition])
         index = int(self.indices[position])
         record = self.store.images[index]
-        view = draw_view(
-            record.size_hw,
-            short_edge_px=self.short_edge_px,
-            long_edge_px=self.long_edge_px,
-            flip_probability=self.flip_probability,
-            generator=np.random.default_rng([self.seed, epoch, position, repetition]),
-        )
+        view = self._draw_view(record, generator)
         path = find_image(self.images_directory, record.file_name)
-        image = read_image(path, size_hw=view.size_hw)
-        image = self.pixel_augmentation(image, seed=view.pixel_seed)
+        augmentation = self.geometric_augmentation
+        if augmentation.is_off:
+            image = self.pixel_augmentation(
+                read_image(path, size_hw=view.size_hw), seed=view.pixel_seed
+            )
+            image = flip_image(image) if view.flip else image
+            instances = self._instances(index, view)
+        else:
+            drawn = self._labelled(index, path, view, generator)
+            if num_pasted := augmentation.draw_num_pasted(generator):
+                drawn = self._paste(drawn, position, generator, num_pasted)
+            image = drawn.image
+            instances = make_instances(
+                labels=drawn.labels, boxes_xyxy=drawn.boxes_xyxy(), masks=drawn.masks
+            )
         return make_sample(
-            image=flip_image(image) if view.flip else image,
+            image=image,
             image_id=record.image_id,
             image_path=str(path),
             original_hw=record.size_hw,
             flip=view.flip,
-            instances=self._instances(index, view),
+            instances=instances,
         )
 
-    def _instances(self, store_index: int, view: View) -> Instances:
-        """Return the instances with a pixel left, without COCO's crowd regions."""
+    def _draw_view(self, record: ImageRecord, generator: np.random.Generator) -> View:
+        return draw_view(
+            record.size_hw,
+            short_edge_px=self.short_edge_px,
+            long_edge_px=self.long_edge_px,
+            flip_probability=self.flip_probability,
+            generator=generator,
+        )
+
+    def _single(self, store_index: int) -> tuple[RleBatch, npt.NDArray[np.int64]]:
+        """Return the masks and labels of an image's instances, without COCO's crowd regions."""
         instances = self.store.instances(store_index)
         single = np.flatnonzero(~self.store.is_crowd(store_index))
-        masks = resize_nearest(instances.masks[single], view.size_hw, flip_horizontal=view.flip)
+        category_ids = instances.category_ids[single]
+        labels = np.array([self._label_of[int(c)] for c in category_ids], dtype=np.int64)
+        return instances.masks[single], labels
+
+    def _instances(self, store_index: int, view: View) -> Instances:
+        """Return the instances with a pixel left."""
+        masks, labels = self._single(store_index)
+        masks = resize_nearest(masks, view.size_hw, flip_horizontal=view.flip)
         visible = np.flatnonzero(masks.num_runs)
         masks = masks[visible]
-        category_ids = instances.category_ids[single[visible]]
         return make_instances(
-            labels=np.array([self._label_of[int(c)] for c in category_ids], dtype=np.int64),
+            labels=labels[visible],
             boxes_xyxy=masks.boxes_xyxy().astype(np.float32),
             masks=draw_masks(masks, view.size_hw),
         )
+
+    def _labelled(
+        self, store_index: int, path: Path, view: View, generator: np.random.Generator
+    ) -> LabelledImage:
+        """Read an image and move its instances."""
+        augmentation = self.geometric_augmentation
+        geometry = augmentation.draw(view.size_hw, least_edge_px=LEAST_VIEW_PX, generator=generator)
+        image = crop(read_image(path, size_hw=geometry.scaled_hw), geometry)
+        masks, labels = self._single(store_index)
+        masks = resize_nearest(masks, geometry.scaled_hw)
+        moved = LabelledImage(
+            self.pixel_augmentation(np.ascontiguousarray(image), seed=view.pixel_seed),
+            labels,
+            draw_cropped_masks(masks, geometry),
+        )
+        moved = rotate(moved, geometry.rotation_degrees)
+        moved = augmentation.keep_visible(moved, masks.areas_px().astype(np.float64))
+        return turn_and_flip(moved, geometry, flip=view.flip)
+
+    def _paste(
+        self, view: LabelledImage, position: int, generator: np.random.Generator, num: int
+    ) -> LabelledImage:
+        """Paste instances of another image that is drawn uniformly, where there is one."""
+        if len(self.indices) < 2:
+            return view
+        other = int(generator.integers(len(self.indices) - 1))
+        index = int(self.indices[other + (other >= position)])
+        record = self.store.images[index]
+        path = find_image(self.images_directory, record.file_name)
+        source = self._labelled(index, path, self._draw_view(record, generator), generator)
+        return self.geometric_augmentation.paste(view, source, generator=generator, num=num)
 
 
 @dataclass(kw_only=True, eq=False)

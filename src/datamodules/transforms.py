@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from src.datamodules.geometry import Geometry, crop
 from src.errors import InputError
 from src.rle import RleBatch, draw
 
@@ -146,3 +147,15 @@ def draw_masks(masks: RleBatch, size_hw: tuple[int, int]) -> npt.NDArray[np.uint
     for bitmap, mask in zip(bitmaps, masks, strict=True):
         draw(mask, bitmap)
     return bitmaps.view(np.uint8)
+
+
+def draw_cropped_masks(masks: RleBatch, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """Draw N masks of an image of ``geometry.scaled_hw``, cropped, uint8, 0 or 1."""
+    if geometry.scaled_hw == geometry.size_hw:
+        return draw_masks(masks, geometry.size_hw)
+    bitmaps = np.empty((len(masks), *geometry.size_hw), dtype=np.uint8)
+    for bitmap, mask in zip(bitmaps, masks, strict=True):
+        whole = np.zeros(geometry.scaled_hw, dtype=np.bool_)
+        draw(mask, whole)
+        bitmap[:] = crop(whole.view(np.uint8), geometry)
+    return bitmaps

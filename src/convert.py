@@ -10,6 +10,7 @@ from rich.table import Table
 
 from src.annotations.formats import ConversionReport, convert
 from src.annotations.image_sizes import SizeFinding, outcome_in_words
+from src.annotations.mask_settings import MaskImageSettings
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
 from src.console import PlainConsole, progress_bar
@@ -38,6 +39,7 @@ def main(config: DictConfig) -> None:
             skipped_file=keys["skipped_rows"],
             label_descriptions=keys["label_descriptions"],
             size_hw=keys["size_hw"],
+            mask_images=MaskImageSettings.from_config(keys["mask_images"]),
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     print_report(report, output=keys["output"])

@@ -9,7 +9,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
-from src.cli.entry_point import entry_point
+from src.annotations.mask_settings import MaskImageSettings
+from src.cli.entry_point import entry_point, to_plain
 from src.console import PlainConsole
 from src.datamodules.annotations import open_annotations
 from src.datamodules.split import (
@@ -58,6 +59,7 @@ def split_annotations(config: DictConfig) -> Split:
         label_descriptions=(
             None if config.label_descriptions is None else Path(config.label_descriptions)
         ),
+        mask_images=MaskImageSettings.from_config(to_plain(config.mask_images)),
     )
     image_ids = [record.image_id for record in store.images]
     category_sets = store.category_sets()

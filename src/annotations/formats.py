@@ -1,4 +1,4 @@
-"""Convert annotations between the CSV of 2019, the CSV of 2020, COCO JSON and the store."""
+"""Convert annotations: CSV of 2019 or 2020, COCO JSON, mask images, the store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from src.annotations.categories import write_label_descriptions
 from src.annotations.coco import COCO, write_coco
 from src.annotations.exif import AUTO
 from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020, write_csv
+from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import ProgressCallback
 from src.annotations.sources import (
     CSV_EDITIONS,
@@ -54,6 +55,7 @@ def convert(
     skipped_file: str | Path | None = None,
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | None = None,
+    mask_images: MaskImageSettings | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> ConversionReport:
     """Convert an annotation file of any format to any other.
@@ -64,7 +66,8 @@ def convert(
     attributes by them; in a 2020 CSV they are sorted. ``iscrowd`` is lost in a CSV.
 
     Args:
-        source: A 2019 or 2020 CSV, COCO JSON, or a store; told apart by content.
+        source: A 2019 or 2020 CSV, COCO JSON, a store, or a folder of mask images; told apart by
+            content.
         output: The file to write, or the folder of a store; replaced where it exists.
         output_format: One of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
             for a name in .store or a store that is there, a CSV for .csv and .txt, of 2020 if the
@@ -101,6 +104,7 @@ def convert(
                 skipped_file=skipped_file or skipped_beside(output),
                 label_descriptions=label_descriptions,
                 size_hw=size_hw,
+                mask_images=mask_images,
                 on_progress=on_progress,
             )
         store = open_store(source) if input_format == STORE else AnnotationStore(store_directory)

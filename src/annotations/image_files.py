@@ -31,8 +31,8 @@ _TAIL_BYTES = 4096
 LARGEST_MEGAPIXELS = 2147  # masks count pixels in 32 bits
 _BYTES_A_PIXEL = 7  # Pillow keeps four, and the array that is made of them takes three
 
-# Pillow's own limit would call a large image a "decompression bomb" and not say its size; _open
-# compares the size that the header names with the limit of max_image_megapixels instead.
+# Pillow's own limit would call a large image a "decompression bomb" and not say its size;
+# open_image compares the size that the header names with the limit of max_image_megapixels instead.
 Image.MAX_IMAGE_PIXELS = None
 _limit_megapixels = 179.0
 
@@ -53,7 +53,12 @@ def set_max_megapixels(value: float) -> None:
     _limit_megapixels = value
 
 
-def _check_pixels(path: Path, size_wh: tuple[int, int]) -> None:
+def check_num_pixels(path: Path, size_wh: tuple[int, int]) -> None:
+    """Refuse an image, by its width and height, that is larger than the limit.
+
+    Raises:
+        InputError: Names the file, its size, the limit and the memory that reading would take.
+    """
     megapixels = size_wh[0] * size_wh[1] / 1e6
     if megapixels > _limit_megapixels:
         raise InputError(
@@ -86,14 +91,14 @@ def read_header(path: str | Path) -> ImageHeader:
         InputError: The file is missing, is no image, or is truncated.
     """
     path = Path(path)
-    with _open(path) as image:
+    with open_image(path) as image:
         width, height = image.size
         orientation = _orientation(image)
         # of a TIFF, Pillow gives the size as it is displayed
         if image.format == "TIFF" and orientation in SIDEWAYS:
             width, height = height, width
         if not _has_end_mark(path, image.format or ""):
-            _load(image, path)
+            load_pixels(image, path)
     return ImageHeader(stored_hw=(height, width), orientation=orientation)
 
 
@@ -129,11 +134,11 @@ def read_image_rgb(
         InputError: The file is missing, is no image, or is truncated.
     """
     path = Path(path)
-    with _open(path) as image:
+    with open_image(path) as image:
         if at_least_hw is not None:
             sideways = _orientation(image) in SIDEWAYS
             image.draft(None, at_least_hw if sideways else at_least_hw[::-1])
-        _load(image, path)
+        load_pixels(image, path)
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):
             gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
@@ -155,7 +160,12 @@ def _pixels(rgb: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(padded, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """Open an image and read its header, for a ``with`` block.
+
+    Raises:
+        InputError: The file is missing, is no image, or is larger than the limit.
+    """
     refuse_special_file(path)
     try:
         image = Image.open(path)
@@ -164,14 +174,21 @@ def _open(path: Path) -> Image.Image:
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: not an image, or cut off in its header ({error})") from error
     try:
-        _check_pixels(path, image.size)
+        if image.format == "EPS":  # to draw it, Pillow would start Ghostscript: EPS is a program
+            raise InputError(f"{path}: not an image of pixels, got EPS")
+        check_num_pixels(path, image.size)
     except InputError:
         image.close()
         raise
     return image
 
 
-def _load(image: Image.Image, path: Path) -> None:
+def load_pixels(image: Image.Image, path: Path) -> None:
+    """Decode the pixels of an opened image.
+
+    Raises:
+        InputError: They are damaged or truncated.
+    """
     try:
         image.load()
     except (OSError, ValueError, SyntaxError, EOFError) as error:

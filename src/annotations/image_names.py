@@ -261,12 +261,14 @@ class ImageFolder:
         return f"{self.directory}: left out {'; '.join(parts)}"
 
 
-def list_images(directory: str | Path) -> ImageFolder:
+def list_images(
+    directory: str | Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> ImageFolder:
     """Find the images in a folder and in the folders below it.
 
-    A file counts by its suffix, one of ``IMAGE_SUFFIXES``. Left out are files of other suffixes,
-    hidden ones (``.DS_Store``, ``._a.jpg``), symbolic links that lead out of the folder or to other
-    folders, and names that no annotation could spell.
+    A file counts by its suffix in any case, one of ``suffixes``. Left out are files of other
+    suffixes, hidden ones (``.DS_Store``, ``._a.jpg``), symbolic links that lead out of the folder
+    or to other folders, and names that no annotation could spell.
 
     Raises:
         InputError: The folder cannot be read.
@@ -277,7 +279,7 @@ def list_images(directory: str | Path) -> ImageFolder:
     left_out: dict[str, list[str]] = {}
     try:
         for name, entry in _entries(directory):
-            reason = _reason(name, entry, root)
+            reason = _reason(name, entry, root, suffixes)
             (names if reason is None else left_out.setdefault(reason, [])).append(name)
     except OSError as error:
         raise InputError(f"{directory}: cannot be read ({error.strerror})") from error
@@ -299,7 +301,7 @@ def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                     yield name, entry
 
 
-def _reason(name: str, entry: os.DirEntry[str], root: str) -> str | None:
+def _reason(name: str, entry: os.DirEntry[str], root: str, suffixes: tuple[str, ...]) -> str | None:
     """Return why an entry of a folder is no image to read; None where it is one."""
     if entry.name.startswith("."):
         return "hidden"
@@ -309,8 +311,8 @@ def _reason(name: str, entry: os.DirEntry[str], root: str) -> str | None:
             return "symbolic links that leave the folder"
         if Path(real).is_dir():
             return "symbolic links to folders"
-    if not is_image_name(name):
-        return f"without an image suffix ({' '.join(IMAGE_SUFFIXES)})"
+    if not name.lower().endswith(suffixes):
+        return f"without an image suffix ({' '.join(suffixes)})"
     if not entry.is_file():
         return "that are no regular files"
     try:

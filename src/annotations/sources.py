@@ -13,6 +13,9 @@ from src.annotations.imaterialist_csv import (
     read_header,
     reread_lines,
 )
+from src.annotations.mask_folders import MASK_IMAGES
+from src.annotations.mask_images import open_mask_images
+from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import ProgressCallback, SizeOf, Source
 from src.annotations.store import STORE
 from src.errors import InputError
@@ -22,11 +25,12 @@ CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERI
 
 
 def detect_format(path: str | Path) -> str:
-    """Return the format of a file by its content, whatever its name.
+    """Return the format of a file or folder by its content, whatever its name.
 
     Returns:
         ``imaterialist_2019``, ``imaterialist_2020`` (a CSV with the column AttributesIds), ``coco``
-        (a JSON object), or ``store`` (a folder with a ``store.json``).
+        (a JSON object), ``store`` (a folder with a ``store.json``), or ``mask_images`` (any other
+        folder; reading says where it is none).
 
     Raises:
         InputError: No such file, an empty one, or none of these.
@@ -35,9 +39,7 @@ def detect_format(path: str | Path) -> str:
     if path.is_dir():
         if (path / "store.json").is_file():
             return STORE
-        raise InputError(
-            f"annotations must be a file or a store, got a folder without store.json ({path})"
-        )
+        return MASK_IMAGES
     refuse_special_file(path)
     try:
         with path.open("rb") as file:
@@ -73,25 +75,38 @@ def open_source(
     *,
     labels: LabelDescriptions | None = None,
     size_hw: tuple[int, int] | SizeOf | None = None,
+    mask_images: MaskImageSettings | None = None,
+    images_directory: Path | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Source:
     """Open an annotation file of any format; its rows are read when the blocks are asked for.
 
     Args:
-        path: A 2019 or 2020 CSV, or COCO JSON.
+        path: A 2019 or 2020 CSV, COCO JSON, or a folder of mask images.
         labels: The legal categories and attributes. Without: those a COCO file carries, or for a
             CSV the 46 categories of 2019 and, in 2019, its 92 attributes (2020's are not checked).
         size_hw: Size in pixels of all images, or of the image of an image id, for a CSV
             without Height and Width.
+        mask_images: How a folder of mask images is read; None: the defaults.
+        images_directory: The images that mask images are of, to find them by name.
         on_progress: Called with the number of bytes read and their total.
 
     Raises:
-        InputError: As ``detect_format``; a missing column; a COCO file without its lists.
+        InputError: As ``detect_format``; a missing column; a COCO file without its lists; as
+            ``open_mask_images``.
     """
     path = Path(path)
     kind = detect_format(path)
     if kind == COCO:
         return open_coco(path, labels=labels, on_progress=on_progress)
+    if kind == MASK_IMAGES:
+        return open_mask_images(
+            path,
+            mask_images or MaskImageSettings(),
+            labels=labels,
+            images_directory=images_directory,
+            on_progress=on_progress,
+        )
     if kind == STORE:
         raise InputError(
             f"annotations must be a CSV or COCO JSON, got an annotation store ({path})"

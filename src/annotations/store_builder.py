@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache as remember
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from src.annotations.image_files import (
     write_image_files,
 )
 from src.annotations.image_sizes import ImageSizes, SizeFinding
+from src.annotations.mask_folders import MASK_IMAGES, fingerprint
+from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import BadRowHandler, ProgressCallback, SizeOf, Source
 from src.annotations.sources import detect_format, labels_beside, open_source, skipped_beside
 from src.annotations.store import (
@@ -50,7 +53,7 @@ class BuildReport:
     """What was read from a source."""
 
     source: Path
-    kind: str  # imaterialist_2019, imaterialist_2020 or coco
+    kind: str  # imaterialist_2019, imaterialist_2020, coco or mask_images
     images: int
     objects: int
     images_without_instances: int
@@ -75,12 +78,13 @@ def build_store(
     skipped_file: str | Path | None = None,
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | SizeOf | None = None,
+    mask_images: MaskImageSettings | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> BuildReport:
     """Read an annotation file of any format into a store folder.
 
     Args:
-        source: A 2019 or 2020 CSV, or COCO JSON; told apart by content.
+        source: A 2019 or 2020 CSV, COCO JSON, or a folder of mask images; told apart by content.
         directory: The folder to make; a store that stands there is replaced.
         images_directory: The images, to compare sizes with and to repair transposed ones.
         exif: Which image masks were made on where an EXIF orientation turns it: ``as_displayed``,
@@ -97,6 +101,7 @@ def build_store(
             ``<source>.label_descriptions.json``, what a COCO source carries, those of 2019.
         size_hw: Size in pixels of all images, or of the image of an image id, for a CSV
             without Height and Width.
+        mask_images: How a folder of mask images is read; None: the defaults.
         on_progress: Called with the number of bytes read and their total.
 
     Raises:
@@ -114,7 +119,16 @@ def build_store(
         )
     label_descriptions = _label_file(source, label_descriptions)
     labels = None if label_descriptions is None else read_label_descriptions(label_descriptions)
-    opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
+    open_again = partial(
+        open_source,
+        source,
+        labels=labels,
+        size_hw=size_hw,
+        mask_images=mask_images,
+        images_directory=None if images_directory is None else Path(images_directory),
+        on_progress=on_progress,
+    )
+    opened = open_again()
     sizes = ImageSizes(
         images_directory, name_key=opened.name_key, missing_are_kept=missing_images == "keep"
     )
@@ -130,6 +144,7 @@ def build_store(
             duplicates=duplicates,
             label_descriptions=label_descriptions,
             size_hw=size_hw,
+            mask_images=mask_images,
         ),
     }
 
@@ -190,8 +205,7 @@ def build_store(
             report = write(new, opened, ExifReadings(exif, undecided=exif_undecided))
         except ReadOtherwiseError as found:
             new = work / "again"
-            opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
-            report = write(new, opened, ExifReadings(exif, decided=found.readings))
+            report = write(new, open_again(), ExifReadings(exif, decided=found.readings))
         if directory.exists():
             directory.replace(work / "old")
         new.replace(directory)
@@ -211,6 +225,7 @@ def open_or_build(
     duplicates: str = "keep",
     label_descriptions: str | Path | None = None,
     size_hw: tuple[int, int] | None = None,
+    mask_images: MaskImageSettings | None = None,
     on_progress: ProgressCallback | None = None,
     on_built: Callable[[BuildReport], None] | None = None,
 ) -> AnnotationStore:
@@ -218,10 +233,11 @@ def open_or_build(
 
     It is built again, too, where a file of it is damaged.
 
-    What counts as a change: path, size and time of change of the source and of the label file, the
-    image folder's path, and the other arguments; the folder's time of change, too, where rows were
-    left out. An image whose size has changed since is an error. Processes that ask at the same
-    time (the ranks of a training) wait for the one that builds.
+    What counts as a change: path, size and time of change of the source (of a folder of mask
+    images, name, size and time of each file) and of the label file, the image folder's path, and
+    the other arguments; the folder's time of change, too, where rows were left out. An image whose
+    size has changed since is an error. Processes that ask at the same time (the ranks of a
+    training) wait for the one that builds.
 
     Args:
         source: An annotation file of any format, or a store folder, which is opened as it is.
@@ -236,7 +252,8 @@ def open_or_build(
         InputError: As ``build_store``; an image has another size than when the store was built.
     """
     source, cache = Path(source), Path(cache_dir)
-    if detect_format(source) == STORE:
+    kind = detect_format(source)
+    if kind == STORE:
         given = open_store(source)
         check_store_sizes(given, images_directory, exif=exif)
         check_store_duplicates(given, duplicates)
@@ -250,6 +267,8 @@ def open_or_build(
         "label_descriptions": _label_file(source, label_descriptions),
         "size_hw": size_hw,
     }
+    if kind == MASK_IMAGES:
+        options["mask_images"] = mask_images or MaskImageSettings()
     made_from = _made_from(source=source, **options)
     key = hashlib.sha256(repr((source.resolve(), options)).encode()).hexdigest()[:12]
     name = fitting_name(source.stem, f"-{key}.store")
@@ -389,9 +408,10 @@ def _made_from(
     duplicates: str,
     label_descriptions: str | Path | None,
     size_hw: tuple[int, int] | SizeOf | None,
+    mask_images: MaskImageSettings | None = None,
 ) -> dict[str, Any]:
     """Return everything a store depends on, as JSON would give it back."""
-    return {
+    made_from = {
         "source": _fingerprint(source),
         "images": None if images_directory is None else _fingerprint(Path(images_directory)),
         "labels": None if label_descriptions is None else _fingerprint(Path(label_descriptions)),
@@ -401,6 +421,10 @@ def _made_from(
         "duplicates": duplicates,
         "size_hw": "of each image" if callable(size_hw) else size_hw and list(size_hw),
     }
+    if source.is_dir():
+        settings = mask_images or MaskImageSettings()
+        made_from |= {"source": [str(source.resolve()), fingerprint(source), repr(settings)]}
+    return made_from
 
 
 def _fingerprint(path: Path) -> list[Any]:

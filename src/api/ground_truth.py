@@ -7,11 +7,12 @@ import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.annotations.exif import AUTO
 from src.annotations.image_names import file_name_of, find_image, match_ids
 from src.annotations.instances import Instances, box_columns
+from src.annotations.mask_settings import MaskImageSettings
 from src.errors import InputError
 from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import open_ground_truth
@@ -43,6 +44,7 @@ class Annotations:
         exif: str,
         duplicates: str,
         label_descriptions: str | Path | None,
+        mask_images: Mapping[str, Any] | None,
         cache_dir: str | Path | None,
     ) -> None:
         opened = contextlib.ExitStack()
@@ -56,6 +58,7 @@ class Annotations:
                 exif=exif,
                 duplicates=duplicates,
                 label_descriptions=label_descriptions,
+                mask_images=MaskImageSettings.from_config(mask_images),
                 cache_dir=cache_dir,
             )
         )
@@ -135,18 +138,21 @@ def open_annotations(
     exif: str = AUTO,
     duplicates: str = "keep",
     label_descriptions: str | Path | None = None,
+    mask_images: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
 ) -> Annotations:
-    """Open an annotation file of any format: CSV of 2019 or 2020, COCO JSON, annotation store.
+    """Open annotations of any format: CSV, COCO JSON, annotation store, mask images.
 
     Args:
-        annotations: The file, or the folder of a store.
+        annotations: The file, or the folder of a store or of mask images.
         images: Folder of the images: to draw them, and to repair sizes and rotations.
         use_attributes: Whether a class is a category with its attributes, in scores.
         exif: Image that the masks were made on where its EXIF orientation turns it:
             ``as_displayed``, ``as_stored``, or ``auto``.
         duplicates: ``keep`` or ``drop`` exact duplicates of instances.
         label_descriptions: JSON with the legal categories; None: those of the file, or of 2019.
+        mask_images: How a folder of mask images is read, by the keys of ``conf/mask_images``:
+            ``{"layout": "label_maps", "classes": {1: "shirt"}}``.
         cache_dir: Folder in which the file is kept in its fast form for the next time; None: it is
             read anew each time.
 
@@ -172,5 +178,6 @@ def open_annotations(
         exif=exif,
         duplicates=duplicates,
         label_descriptions=label_descriptions,
+        mask_images=mask_images,
         cache_dir=cache_dir,
     )

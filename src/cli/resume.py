@@ -45,6 +45,7 @@ SAME_KEYS = (
 FREE_KEYS = (
     # places; the images trained on are compared by themselves, when the data is read
     *("datamodule.annotations", "datamodule.images", "datamodule.label_descriptions"),
+    "datamodule.mask_images",
     *("datamodule.cache_dir", "datamodule.split_file", "datamodule.num_validation_images"),
     *("datamodule.split_seed", "datamodule.on_bad_rows", "datamodule.duplicates"),
     # speed and memory

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.annotations.categories import LabelDescriptions
+from src.annotations.mask_settings import MaskImageSettings
 from src.cli.entry_point import to_plain
 from src.console import say
 from src.datamodules.split import read_split
@@ -49,6 +50,7 @@ def ground_truth_of(
         exif=config.exif,
         duplicates=config.duplicates,
         label_descriptions=config.label_descriptions,
+        mask_images=mask_settings(config),
         cache_dir=config.cache_dir,
         progress=progress,
     )
@@ -96,7 +98,13 @@ def inputs_of(config: DictConfig) -> Inputs:
         partial=config.partial,
         exif=config.exif,
         duplicates=config.duplicates,
+        mask_images=mask_settings(config),
     )
+
+
+def mask_settings(config: DictConfig) -> MaskImageSettings:
+    """Return how a folder of mask images is read."""
+    return MaskImageSettings.from_config(to_plain(config.mask_images))
 
 
 def identity_of(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.annotations.image_sizes import outcome_in_words
+from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
 from src.console import PlainConsole
@@ -137,6 +138,7 @@ def open_annotations(
     on_bad_rows: str,
     duplicates: str,
     label_descriptions: Path | None,
+    mask_images: MaskImageSettings | None = None,
 ) -> AnnotationStore:
     """Open the store of an annotation file, see ``open_or_build``, and log its notes once.
 
@@ -158,6 +160,7 @@ def open_annotations(
             on_bad_rows=on_bad_rows,
             duplicates=duplicates,
             label_descriptions=label_descriptions,
+            mask_images=mask_images,
             on_progress=lambda done, total: progress.update(
                 task, completed=done, total=total, visible=True
             ),

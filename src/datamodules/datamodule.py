@@ -13,6 +13,7 @@ import lightning
 from torch.utils.data import DataLoader, Dataset
 
 from src.annotations.exif import EXIF_CHOICES
+from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import DUPLICATES
 from src.datamodules.annotations import (
@@ -87,6 +88,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         test_images: str | None = None,
         sample_submission: str | None = None,
         label_descriptions: str | None = None,
+        mask_images: Mapping[str, Any] | None = None,
         exif: str = "auto",
         on_bad_rows: str = "error",
         duplicates: str = "keep",
@@ -125,6 +127,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         self.test_images = None if test_images is None else Path(test_images)
         self.sample_submission = None if sample_submission is None else Path(sample_submission)
         self.label_descriptions = None if label_descriptions is None else Path(label_descriptions)
+        self.mask_images = MaskImageSettings.from_config(mask_images)
         self.exif = exif
         self.on_bad_rows, self.duplicates = on_bad_rows, duplicates
         self.category_ids = category_ids
@@ -275,6 +278,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
             on_bad_rows=self.on_bad_rows,
             duplicates=self.duplicates,
             label_descriptions=self.label_descriptions,
+            mask_images=self.mask_images,
         )
 
     def _load_or_make_split(self, store: AnnotationStore) -> Split:

@@ -22,6 +22,8 @@ from src.annotations.imaterialist_csv import (
     read_header,
 )
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
+from src.annotations.mask_folders import MASK_IMAGES
+from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import ProgressCallback, SizeOf, describe_ids
 from src.annotations.sources import detect_format
 from src.annotations.store import STORE, AnnotationStore
@@ -167,6 +169,7 @@ def open_ground_truth(
     exif: str = AUTO,
     duplicates: str = "keep",
     label_descriptions: str | Path | None = None,
+    mask_images: MaskImageSettings | None = None,
     cache_dir: str | Path | None = None,
     ids: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -174,7 +177,7 @@ def open_ground_truth(
     """Read the ground truth; it is there while the context lasts.
 
     Args:
-        annotations: Any annotation format, or a store folder.
+        annotations: Any annotation format, a store folder, or a folder of mask images.
         use_attributes: See ``RasterInstances``.
         images_directory: The images, to read masks as ``build_store`` does; one that is missing
             changes nothing.
@@ -182,6 +185,7 @@ def open_ground_truth(
         duplicates: ``keep`` or ``drop``.
         label_descriptions: The legal categories and attributes; None: those of the
             ground truth, else those of 2019.
+        mask_images: How a folder of mask images is read; None: the defaults.
         cache_dir: Where the store made of the ground truth is kept for the next time; where None,
             it is made in a temporary folder.
         ids: Image ids by file name that count instead of the ground truth's; see
@@ -201,6 +205,7 @@ def open_ground_truth(
             missing_images="keep",
             duplicates=duplicates,
             label_descriptions=label_descriptions,
+            mask_images=mask_images,
             on_progress=_bytes_read(progress, annotations),
         )
         yield RasterInstances(
@@ -236,6 +241,11 @@ def open_submission(
         write_label_descriptions(labels, labels_file)
         ids = {record.file_name: record.image_id for record in ground_truth.store.images}
         kind = detect_format(submission)
+        if kind == MASK_IMAGES:
+            raise InputError(
+                "submission must be a file or an annotation store, got a folder without "
+                f"store.json ({submission})"
+            )
         directory = Path(submission)
         if kind != STORE:
             directory = temporary / "store"

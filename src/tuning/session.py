@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from rich.progress import Progress
 from src.annotations.categories import check_categories
 from src.annotations.exif import AUTO
 from src.annotations.image_names import file_name_of, match_ids, read_image_ids
+from src.annotations.mask_folders import MASK_IMAGES, fingerprint
+from src.annotations.mask_settings import MaskImageSettings
+from src.annotations.sources import detect_format
 from src.errors import InputError
 from src.metrics.competition import ImageInstances
 from src.metrics.inputs import RasterInstances
@@ -40,6 +43,7 @@ class Inputs:
     partial: bool = False  # whether a store that lacks images suffices
     exif: str = AUTO
     duplicates: str = "keep"
+    mask_images: MaskImageSettings = field(default_factory=MaskImageSettings)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return a JSON fingerprint of the input files; it changes whenever one of them does.
@@ -52,6 +56,7 @@ class Inputs:
             for key in ("predictions", "annotations", "sample_submission")
         }
         choices = {"exif": (self.exif, AUTO), "duplicates": (self.duplicates, "keep")}
+        choices["mask_images"] = (repr(self.mask_images), repr(MaskImageSettings()))
         return files | {key: value for key, (value, usual) in choices.items() if value != usual}
 
 
@@ -134,6 +139,7 @@ def open_session(
                     images_directory=inputs.images,
                     exif=inputs.exif,
                     duplicates=inputs.duplicates,
+                    mask_images=inputs.mask_images,
                     cache_dir=inputs.cache_dir,
                     ids={file_name_of(image_id): image_id for image_id in store.image_ids},
                     progress=progress,
@@ -265,6 +271,8 @@ def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:
     if path is None:
         return None
     place = find_store(Path(path)).resolve()
+    if key == "annotations" and place.is_dir() and detect_format(place) == MASK_IMAGES:
+        return {"path": str(place), "files": fingerprint(place)}
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     try:
         stats = {file.name: file.stat() for file in files if not file.name.startswith(".")}

@@ -245,7 +245,7 @@ def test_files_that_hold_no_rows(tmp_path, content, message):
 def test_missing_file_and_folders(tmp_path):
     with pytest.raises(InputError, match=r"gone\.csv: cannot be read \(No such file"):
         build_store(tmp_path / "gone.csv", tmp_path / "a.store")
-    with pytest.raises(InputError, match=r"must be a file or a store, got a folder without store"):
+    with pytest.raises(InputError, match=r"or a folder of mask images, got a folder with neither"):
         build_store(tmp_path, tmp_path / "a.store")
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD)
     (tmp_path / "mine").mkdir()

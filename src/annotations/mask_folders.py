@@ -32,6 +32,7 @@ MASK_IMAGES = "mask_images"
 
 _SUFFIXES = (*IMAGE_SUFFIXES, MAT_SUFFIX)
 _IMAGES, _MASKS = "images", "masks"
+_NO_DATA = (".", "__MACOSX")  # so begin folders of systems, the latter in archives
 _LINKS = "symbolic links"  # so begin the reasons to leave out a link
 
 
@@ -167,7 +168,7 @@ def _owners_of_masks(root: Path) -> set[str]:
     """Return the folders ID of all ID/masks, relative to the root; links count as none."""
     owners = set()
     for folder, below, _ in os.walk(root):
-        below[:] = [name for name in below if not name.startswith(".")]
+        below[:] = [name for name in below if not name.startswith(_NO_DATA)]
         if _MASKS in below and not os.path.islink(os.path.join(folder, _MASKS)):  # noqa: PTH114, PTH118
             owners.add(Path(folder).relative_to(root).as_posix())
     return owners - {"."}

@@ -40,6 +40,8 @@ def read_mask_values(path: Path, *, mat_variable: str | None = None) -> npt.NDAr
     if path.name.lower().endswith(MAT_SUFFIX):
         return _whole_numbers(read_mat_array(path, mat_variable))
     with open_image(path) as image:
+        if (num_pages := _num_pages(image)) > 1:
+            raise RowError(f"must hold one image, got {num_pages} pages or frames")
         stored = _stored_as(image)
         load_pixels(image, path)
         values = np.asarray(image)
@@ -61,6 +63,13 @@ def read_mask_values(path: Path, *, mat_variable: str | None = None) -> npt.NDAr
     if not has_palette and stored in _SPREAD:
         return np.asarray(values // _SPREAD[stored], dtype=np.uint8)
     return _whole_numbers(values)
+
+
+def _num_pages(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except (OSError, ValueError, SyntaxError, EOFError):
+        return 1  # damaged; decoding says so
 
 
 def _stored_as(image: Image.Image) -> str:

@@ -85,6 +85,13 @@ def test_colours_are_named_with_their_place(tmp_path):
         read_mask_values(tmp_path / "c.tif")
 
 
+def test_a_stack_of_pages_is_refused(tmp_path):
+    pages = [Image.new("L", (4, 3), number) for number in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(RowError, match="must hold one image, got 3 pages or frames"):
+        read_mask_values(tmp_path / "a.tif")
+
+
 def test_numbers_with_a_fraction_are_named(tmp_path):
     values = np.zeros((3, 4), dtype=np.float32)
     Image.fromarray(values + 7).save(tmp_path / "whole.tif")

@@ -138,9 +138,12 @@ def test_files_that_are_no_masks_are_counted_with_examples(dsb):
     (dsb / "abc" / "masks" / ".DS_Store").write_text("x")
     save(np.zeros(SIZE_HW, dtype=np.uint8), dsb / "abc" / "preview.png")
     os.mkfifo(dsb / "abc" / "masks" / "pipe.png")
+    archived = dsb / "__MACOSX" / "abc" / "masks"  # of a zip that macOS made
+    archived.mkdir(parents=True)
+    (archived / "._0.png").write_bytes(b"Mac OS X")
     (note,) = read(dsb).read.notes
     for part in (
-        "1 hidden ('abc/masks/.DS_Store')",
+        "2 hidden ('__MACOSX/abc/masks/._0.png', 'abc/masks/.DS_Store')",
         "1 without an image suffix (",
         "'abc/masks/Thumbs.db'",
         "1 that are in no folder ID/images or ID/masks ('abc/preview.png')",

@@ -31,7 +31,14 @@ setup: .venv/.installed  ## make the environment in .venv from the pinned, hashe
 requirements: setup  ## resolve the pinned requirements anew
 	@uv=$$(command -v uv || echo .make/uv/bin/uv); \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --override requirements/overrides.txt --group dev pyproject.toml --output-file requirements/requirements.txt
+	  --override requirements/overrides.txt --group dev pyproject.toml --output-file requirements/requirements.txt; \
+	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --constraint requirements/requirements.txt --group pyproject.toml:mmpretrain --output-file requirements/mmpretrain.txt
+
+.PHONY: mmpretrain
+mmpretrain: setup  ## add mmpretrain, an optional package: module=htc_convnext_tiny
+	@uv=$$(command -v uv || echo .make/uv/bin/uv); \
+	"$$uv" pip install --quiet --require-hashes --python $(PY) -r requirements/mmpretrain.txt
 
 .PHONY: lint
 lint: setup  ## ruff, mypy and the import contract

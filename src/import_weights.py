@@ -17,8 +17,10 @@ from src.cli.entry_point import entry_point, overridden_keys, to_plain
 from src.console import PlainConsole
 from src.errors import InputError
 from src.io import check_writable
+from src.mmdet_bridge.checkpoints.backbone_import import BackboneImport, import_backbone
 from src.mmdet_bridge.checkpoints.category_map import read_category_map, source_class_names
 from src.mmdet_bridge.checkpoints.reading import (
+    Checkpoint,
     check_finite,
     check_weights_path,
     class_notes,
@@ -34,6 +36,9 @@ from src.mmdet_bridge.checkpoints.weight_import import (
     map_by_id,
 )
 
+SCOPES = ("detector", "backbone")
+# Keys of the configuration that are for whole detectors, with the value that says nothing.
+DETECTOR_KEYS = {"layout": "auto", "class_layers": "reset", "category_map": None}
 OLD_GEOMETRY = (
     "before 2.0 mmdetection pooled RoIs without a half-pixel offset, with 2x2 samples a bin; "
     "training gets used to today's way. To pool as then, give to training and prediction:\n"
@@ -41,15 +46,52 @@ OLD_GEOMETRY = (
 )
 
 
-def import_checkpoint(config: DictConfig) -> WeightImport:
+def import_checkpoint(config: DictConfig) -> WeightImport | BackboneImport:
     """Import what the config describes, write it, and show what became of every weight."""
     keys = _with_number_of_ids(config)
+    if keys["scope"] not in SCOPES:
+        raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {keys['scope']}")
     source, output = Path(keys["source"]), check_weights_path(keys["output"])
     check_writable(output)
     if keys["trusted"]:
         print(f"trusted=true: code in {source} may run", file=sys.stderr)
     checkpoint = load_checkpoint(source, trusted=keys["trusted"])
     check_finite(checkpoint.weights, source)
+    if keys["scope"] == "backbone":
+        return _import_backbone(keys, checkpoint, output)
+    return _import_detector(keys, checkpoint, output)
+
+
+def _import_backbone(
+    keys: Mapping[str, Any], checkpoint: Checkpoint, output: Path
+) -> BackboneImport:
+    """Write the backbone's weights alone, and account for each tensor."""
+    for key, legal in DETECTOR_KEYS.items():
+        if keys[key] != legal:
+            shown = "null" if legal is None else legal
+            raise InputError(f"{key} must be {shown} with scope=backbone, got {keys[key]}")
+    found = import_backbone(
+        checkpoint, keys["module"]["detector"], reset=keys["reset"], drop=keys["drop"]
+    )
+    source = checkpoint.path
+    notes = {"source": source.name, "source_sha256": file_sha256(source), "scope": "backbone"}
+    save_weights(found.weights, output, notes=notes)
+    console = PlainConsole(file=sys.stdout, soft_wrap=True)
+    console.print(f"{source}: a {found.family}, named as in {found.library}")
+    console.print(account_table(found.records))
+    counts = Counter(record.action for record in found.records)
+    console.print(
+        f"{len(found.weights)} tensors of the backbone are from the file, "
+        f"{counts['random'] + counts['reset']} are left to the seed of the training, "
+        f"{counts['missing']} follow from the model; {counts['left out']} of the file are left out"
+    )
+    console.print(f"wrote {output}: the backbone alone; training draws everything else")
+    return found
+
+
+def _import_detector(keys: Mapping[str, Any], checkpoint: Checkpoint, output: Path) -> WeightImport:
+    """Write every weight of a detector, and account for each tensor."""
+    source = checkpoint.path
     by_id = keys["class_layers"] == "slice" and keys["category_map"] is None
     known = checkpoint.classes if by_id else None
     category_ids = _category_ids(keys["module"], known, source)

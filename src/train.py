@@ -39,8 +39,10 @@ from src.cli.resume import (
 )
 from src.errors import InputError
 from src.io import check_writable
+from src.mmdet_bridge.checkpoints.backbone_import import is_backbone_only, load_backbone
 from src.mmdet_bridge.checkpoints.reading import (
     CONFIG_KEY,
+    Checkpoint,
     check_finite,
     find_checkpoint,
     load_checkpoint,
@@ -50,6 +52,11 @@ from src.modules.cascade import CascadeModule
 from src.tuning.sweeps import finish_job, is_sweep
 
 log = logging.getLogger(__name__)
+
+BACKBONE_CURE = (
+    "`make weights` gets those of MobileNetV2, `python -m src.import_weights scope=backbone` makes "
+    "others; module.backbone_weights=null for none"
+)
 
 
 def train(config: DictConfig) -> float | None:
@@ -157,9 +164,22 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
     Raises:
         InputError: The file is missing, damaged, or another model's.
     """
+    backbone = module.backbone_weights
+    if initial_weights is None and backbone is not None and Path(backbone).exists():
+        checkpoint = load_checkpoint(backbone)
+        _start_backbone_from(module, checkpoint, key="module.backbone_weights")
+        return
     if initial_weights is None:
         fixed = sum(not parameter.requires_grad for parameter in module.parameters())
-        if fixed:
+        if backbone is not None:
+            log.warning(
+                "module.backbone_weights=%s: no such file, so the backbone starts from random "
+                "weights, %d parameters of it stay so; %s",
+                backbone,
+                fixed,
+                BACKBONE_CURE,
+            )
+        elif fixed:
             log.warning(
                 "initial_weights=null: %d parameters of the frozen stages stay random", fixed
             )
@@ -174,6 +194,9 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
         ) from error
     checkpoint = load_checkpoint(path)
     check_finite(checkpoint.weights, path)
+    if is_backbone_only(checkpoint.weights):
+        _start_backbone_from(module, checkpoint, key="initial_weights")
+        return
     weights, given = checkpoint.weights, checkpoint.classes
     if given is not None:
         names = module.hparams.get(CLASS_NAMES_KEY)
@@ -185,6 +208,33 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
         if given.category_ids != wanted.category_ids:
             log.info("initial_weights=%s: classes are put into the model's order", initial_weights)
     module.load_weights(weights)
+    log.info(
+        "initial_weights=%s: %d tensors of the model came from the file, 0 are random",
+        path,
+        len(module.detector.state_dict()),
+    )
+
+
+def _start_backbone_from(module: CascadeModule, checkpoint: Checkpoint, *, key: str) -> None:
+    """Give a module's backbone its first weights, and say how many tensors they are.
+
+    Raises:
+        InputError: The file is damaged, or another backbone's.
+    """
+    check_finite(checkpoint.weights, checkpoint.path)
+    if not is_backbone_only(checkpoint.weights):
+        raise InputError(
+            f"{key} must be a file of python -m src.import_weights scope=backbone, whose names "
+            f"start with backbone., got {checkpoint.path}"
+        )
+    loaded, others = load_backbone(module.detector, checkpoint)
+    log.info(
+        "%s=%s: %d tensors of the model came from the file, %d are random, drawn from the seed",
+        key,
+        checkpoint.path,
+        loaded,
+        others,
+    )
 
 
 def best_score(trainer: lightning.Trainer) -> float | None:

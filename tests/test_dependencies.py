@@ -36,6 +36,10 @@ TOOLS = {"import-linter", "mypy", "pytest-timeout", "pytest-xdist", "ruff"}
 def declared(*, dev: bool) -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     lines = project["dependency-groups"]["dev"] if dev else project["project"]["dependencies"]
+    return names_of(lines)
+
+
+def names_of(lines: list[str]) -> set[str]:
     return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines}
 
 
@@ -89,10 +93,25 @@ def test_no_dependency_is_both_of_run_time_and_of_development() -> None:
     assert declared(dev=False) & declared(dev=True) == set()
 
 
-def test_every_pin_has_a_hash_and_no_address() -> None:
-    text = (ROOT / "requirements" / "requirements.txt").read_text()
-    entries = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
-    pins = {entry.split("==")[0].lower() for entry in entries}
-    assert [entry.split("\n")[0] for entry in entries if "--hash=sha256:" not in entry] == []
-    assert (declared(dev=False) | declared(dev=True)) - pins == set()
+def pins(file: str) -> dict[str, str]:
+    """The lines of each pin by its name, its first line first."""
+    text = (ROOT / "requirements" / file).read_text()
     assert re.findall(r"https?://|--index|--extra-index|--find-links", text) == []
+    entries = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
+    assert [entry.split("\n")[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    return {entry.split(" \\\n")[0].lower(): entry for entry in entries}
+
+
+def test_every_pin_has_a_hash_and_no_address() -> None:
+    found = {pin.split("==")[0] for pin in pins("requirements.txt")}
+    assert (declared(dev=False) | declared(dev=True)) - found == set()
+
+
+def test_pins_of_an_optional_group_are_those_of_the_environment() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    ours, optional = pins("requirements.txt"), pins("mmpretrain.txt")
+    there = {pin.split("==")[0] for pin in ours}
+    assert {pin for pin in optional if pin.split("==")[0] in there} <= ours.keys()
+    assert names_of(project["dependency-groups"]["mmpretrain"]) <= {
+        pin.split("==")[0] for pin in optional
+    }

@@ -54,6 +54,8 @@ FREE_KEYS = (
     # prediction
     *("datamodule.test_images", "datamodule.sample_submission", "datamodule.predict_"),
     *("module.min_score", "module.max_candidates", "module.mask_stages"),
+    # of a run's first step
+    "module.backbone_weights",
 )
 EVALUATOR = "callbacks.evaluator"
 # What a score of the validation depends on, by the beginning of its name.

@@ -55,6 +55,8 @@ class CascadeModule(LightningModule):
         mask_stages: See ``predict_candidates``.
         init_weights: See ``build_detector``.
         class_names: See ``name_classes``.
+        backbone_weights: File that a training takes the backbone's first weights from, where it is
+            given none for the whole detector. Nothing here reads it.
 
     Attributes:
         loss_terms: Terms of the last training loss by name, scalars without gradient.
@@ -77,11 +79,15 @@ class CascadeModule(LightningModule):
         mask_stages: MaskStages = "all",
         init_weights: bool = True,
         class_names: Sequence[str] | None = None,
+        backbone_weights: str | None = None,
     ) -> None:
         super().__init__()
         # Plain values only: the checkpoint stays readable with `weights_only=True`. The loggers get
         # the whole configuration from src/callbacks/run_record.py.
-        self.save_hyperparameters(ignore=["optimizer", "scheduler", "init_weights"], logger=False)
+        self.save_hyperparameters(
+            ignore=["optimizer", "scheduler", "init_weights", "backbone_weights"], logger=False
+        )
+        self.backbone_weights = backbone_weights
         self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
         check_candidates(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
         self.min_score = min_score

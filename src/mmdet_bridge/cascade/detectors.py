@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib.util
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,13 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
             "and download no files; fetch the weights yourself, then: python -m src.import_weights "
             "source=FILE output=start.safetensors, and train with initial_weights=start.safetensors"
         )
+    if importlib.util.find_spec("mmpretrain") is None:
+        for path, value in nodes(model):
+            if path[-1:] == ("type",) and str(value).startswith("mmpretrain."):
+                raise InputError(
+                    f"{_dotted(path)}={printable(value)} needs the package onedl-mmpretrain, "
+                    "which is not installed: make mmpretrain"
+                )
     # Parts of mmengine look types up in the process's default scope, which may be another's.
     with DefaultScope.overwrite_default_scope("mmdet"):
         try:
@@ -66,22 +74,31 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
         except Exception as error:  # mmdet's constructors raise anything
             raise _explained(error, model) from error
         if init_weights:
-            with _only_warnings():
+            with _only_errors():
                 detector.init_weights()
             # mmdet draws the offsets like any convolution; they start at zero (Dai et al., 2017).
             for layer in detector.modules():
                 if isinstance(layer, DeformConv2dPack | ModulatedDeformConv2dPack):
                     layer.init_offset()
+    # MobileNetV2 ends in a convolution for the classifier. A parameter that trains and gets no
+    # gradient would stop training on several devices.
+    backbone: Any = getattr(detector, "backbone", None)
+    if type(backbone).__name__ == "MobileNetV2" and backbone.layers[-1] == "conv2":
+        backbone.conv2.requires_grad_(len(backbone.layers) - 1 in backbone.out_indices)
     # `norm_eval` acts when the mode is set, and Lightning leaves the mode as it finds it.
     return detector.train()
 
 
 @contextmanager
-def _only_warnings() -> Iterator[None]:
-    """Silence mmengine's line for each parameter that it initialises."""
+def _only_errors() -> Iterator[None]:
+    """Silence mmengine's line for each parameter that it initialises.
+
+    And Swin's warning that its weights are not pretrained: they are loaded later, or training says
+    that they are random.
+    """
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
@@ -91,7 +108,7 @@ def _only_warnings() -> Iterator[None]:
 def _explained(error: Exception, model: Mapping[str, Any]) -> InputError:
     """Return an error that names the key of the configuration that mmdet complains about."""
     text = str(error.args[0]) if error.args else str(error)
-    if unknown := re.match(r"(\w+) is not in the", text):
+    if unknown := re.match(r"([\w.]+) is not in the", text):
         name = unknown[1]
         keys = [_dotted(path) for path, value in nodes(model) if value == name]
         known = sorted({*MODELS.module_dict, *TASK_UTILS.module_dict})

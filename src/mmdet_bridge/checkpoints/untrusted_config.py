@@ -42,7 +42,7 @@ _PADDING = _names("zero reflect replicate")
 _BACKBONES = _names(
     "ResNet ResNetV1d ResNeXt ResNeSt Res2Net RegNet HRNet DetectoRS_ResNet DetectoRS_ResNeXt "
     "TridentResNet SwinTransformer PyramidVisionTransformer PyramidVisionTransformerV2 "
-    "EfficientNet MobileNetV2 CSPDarknet CSPNeXt Darknet HourglassNet"
+    "EfficientNet MobileNetV2 CSPDarknet CSPNeXt Darknet HourglassNet mmpretrain.ConvNeXt"
 )
 _ROI_EXTRACTORS = _names("Float32RoIExtractor SingleRoIExtractor GenericRoIExtractor")
 _SAMPLERS = _names(
@@ -52,7 +52,8 @@ _SAMPLERS = _names(
 _INITIALISERS = _names("Constant Xavier Normal TruncNormal Uniform Kaiming Caffe2Xavier")
 
 # Key whose value has the `type` -> the names that are legal there. All but Float32RoIExtractor,
-# which is ours, are in mmdet's registry: classes of mmdet, layers of mmcv and torch.nn.
+# which is ours, and mmpretrain's are in mmdet's registry: classes of mmdet, layers of mmcv and
+# torch.nn.
 LEGAL_TYPES: dict[str, frozenset[str]] = {
     DETECTOR_ROLE: _names("HybridTaskCascade CascadeRCNN"),
     "data_preprocessor": _names("DetDataPreprocessor"),

@@ -167,7 +167,7 @@ def _check_rows(entries: list[Entry], path: Path, layout: str) -> None:
             )
 
 
-Action = Literal["loaded", "renamed", "sliced", "reset", "dropped", "missing"]
+Action = Literal["loaded", "renamed", "sliced", "reset", "dropped", "missing", "left out", "random"]
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
         if backbone is not None:
             log.warning(
                 "module.backbone_weights=%s: no such file, so the backbone starts from random "
-                "weights, %d parameters of it stay so; %s",
+                "weights, and the %d frozen ones of it stay so; %s",
                 backbone,
                 fixed,
                 BACKBONE_CURE,

@@ -44,7 +44,19 @@ def test_entry_point_composes_and_has_help(name: str) -> None:
     assert config.hydra.job.name == name
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=str)
+LARGE = ("swin_large", "resnext101")  # their modules are built in tests/modules/test_backbones.py
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(
+            one, marks=[pytest.mark.slow] * one.stem.removeprefix("htc_").startswith(LARGE)
+        )
+        for one in OPTIONS
+    ],
+    ids=str,
+)
 def test_option_composes_and_builds(option: Path, tmp_path: Path) -> None:
     group, name = "/".join(option.parts[:-1]), option.stem
     if group == "sweep":  # of thresholds

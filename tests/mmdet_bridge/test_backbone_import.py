@@ -250,9 +250,8 @@ def test_a_detectors_or_a_classifiers_backbone(backbone: dict[str, Any], library
 
 @needs_mmpretrain
 def test_mmpretrains_names_are_mmpretrains() -> None:
-    from mmpretrain.models import ConvNeXt, MobileNetV2
-
-    theirs = MobileNetV2()
+    mmpretrain = pytest.importorskip("mmpretrain.models")
+    theirs = mmpretrain.MobileNetV2()
     randomize(theirs)
     own = build_backbone(backbone_config(MOBILE_NET, CHANNELS["MobileNetV2"]))
     found = imported({f"backbone.{k}": v for k, v in theirs.state_dict().items()}, MOBILE_NET)
@@ -260,7 +259,7 @@ def test_mmpretrains_names_are_mmpretrains() -> None:
     image = random_image(*SMALL)
     with torch.no_grad():
         torch.testing.assert_close(own(image)[-1], theirs(image)[-1])
-    convnext = ConvNeXt("tiny")  # as a classifier: one normalisation
+    convnext = mmpretrain.ConvNeXt("tiny")  # as a classifier: one normalisation
     found = imported(convnext.state_dict(), CONVNEXT)
     assert Counter(record.action for record in found.records) == {"loaded": 180, "random": 6}
 

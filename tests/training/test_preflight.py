@@ -386,3 +386,41 @@ def test_advertisements_are_left_out() -> None:
         silence_lightning()
         warnings.warn("Checkpoint directory /x/checkpoints exists and is not empty.", stacklevel=1)
     assert caught == []
+
+
+def test_first_weights_of_a_backbone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "backbone.safetensors"
+    overrides = (*SMALL, f"module.backbone_weights={path}")
+    module = instantiate(compose_module("htc_tiny", *overrides).module)
+    with caplog.at_level(logging.INFO):
+        entry.start_from(module, None)
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith(f"module.backbone_weights={path}: no such file, so the backbone starts")
+    assert "`make weights`" in line
+    own = {name: v.clone() for name, v in module.detector.state_dict().items()}
+    given = {name: v + 1 for name, v in own.items() if name.startswith("backbone.")}
+    save_weights(given, path)
+    for initial_weights, name in (
+        (None, "module.backbone_weights"),
+        (str(path), "initial_weights"),
+    ):
+        caplog.clear()
+        module.detector.load_state_dict(own)
+        with caplog.at_level(logging.INFO):
+            entry.start_from(module, initial_weights)
+        counts = (
+            f"{len(given)} tensors of the model came from the file, {len(own) - len(given)} are"
+        )
+        assert [record.message for record in caplog.records] == [
+            f"{name}={path}: {counts} random, drawn from the seed"
+        ]
+        now = module.detector.state_dict()
+        assert all(torch.equal(now[name], given.get(name, value)) for name, value in own.items())
+    save_weights(given | {"backbone.conv1.weight": torch.zeros(3, 3, 3, 3)}, path)
+    with pytest.raises(InputError, match=r"is backbone\.conv1\.weight, \(3, 3, 3, 3\) in the file"):
+        entry.start_from(module, None)
+    save_weights(own, path)
+    with pytest.raises(
+        InputError, match=r"module\.backbone_weights must be a file of .*scope=back"
+    ):
+        entry.start_from(module, None)

@@ -29,7 +29,7 @@ from src.mmdet_bridge.checkpoints.backbone_names import (
     reorder_merged,
 )
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
-from src.mmdet_bridge.checkpoints.weight_import import COUNTER, Entry, Record
+from src.mmdet_bridge.checkpoints.weight_import import COUNTER, Action, Entry, Record
 from src.mmdet_bridge.checkpoints.weight_names import unwrap
 
 BACKBONE = "backbone."
@@ -129,9 +129,11 @@ def load_backbone(detector: Detector, checkpoint: Checkpoint) -> tuple[int, int]
         InputError: The file is another backbone's.
     """
     own: dict[str, Tensor] = detector.backbone.state_dict()
-    given = {name.removeprefix(BACKBONE): value for name, value in checkpoint.weights.items()}
     weights, _ = _fit(
-        [Entry(name, name, value) for name, value in given.items()],
+        [
+            Entry(name, name.removeprefix(BACKBONE), value)
+            for name, value in checkpoint.weights.items()
+        ],
         own,
         checkpoint=checkpoint,
         class_name=type(detector.backbone).__name__,
@@ -249,7 +251,7 @@ def _fit(
             records.append(Record("reset", entry.source, name, "as reset= asks"))
         else:
             weights[name] = value.to(own[name].dtype)
-            action = "loaded" if name == entry.source else "renamed"
+            action: Action = "loaded" if name == entry.source else "renamed"
             records.append(Record(action, entry.source, name, entry.note))
     for name in (name for name in own if name not in seen):
         if reason := _reason(name, COMPUTED):

@@ -122,6 +122,12 @@ def _detect_layout(listed: ImageFolder) -> str:
     raise InputError(
         f"mask_images.layout must be {INSTANCE_IDS} or {LABEL_MAPS} for a folder without "
         f"ID/{_MASKS}/, got {AUTO} ({listed.directory}): names do not tell one from the other"
+        + (
+            f"; annotations={listed.directory / _MASKS} images={listed.directory / _IMAGES} takes "
+            "the folders in it"
+            if (listed.directory / _MASKS).is_dir()
+            else ""
+        )
     )
 
 

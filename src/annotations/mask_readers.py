@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from src.annotations.rows import RowError, describe_ids
 from src.errors import InputError
 from src.rle import Rle, RleBatch, decode, encode
 from src.rle.labels import encode_labels
+
+_MOST_BAD_VALUES = 10  # of a file, one by one: an image in place of a map has hundreds
 
 Size = tuple[int, int]
 Values = npt.NDArray[np.integer]
@@ -52,6 +54,13 @@ class MasksOfImage:
         self.category_ids += [category_id] * count
         self.is_crowd += [is_crowd] * count
         self.places += [place] * count
+
+    def refuse_values(self, name: str, reasons: Mapping[int, str]) -> None:
+        """Take what is wrong with values of a file, by value: the first ones, and the number."""
+        listed = list(reasons.items())[:_MOST_BAD_VALUES]
+        self.bad += [(f"{name}, value {value}", reason) for value, reason in listed]
+        if len(reasons) > len(listed):
+            self.bad.append((name, f"{len(reasons)} values are no class, {len(listed)} are named"))
 
     def note(self, what: str, example: str, count: int = 1) -> None:
         """Count what a user should know."""
@@ -181,41 +190,39 @@ class _InstanceIds:
         labels = _read_single(root, image, self._settings, found)
         if labels is None:
             return
-        values, masks = encode_labels(labels)
-        for value, mask in zip(values.tolist(), masks, strict=True):
-            if self._divisor is None:
-                if value < 0:
-                    found.bad.append(
-                        (f"{name}, value {value}", f"id must be 0 or more, got {value}")
-                    )
-                elif value:
-                    found.add([mask], name, self._one.category_id)
-                continue
-            self._add(value, mask, name, found)
+        bad: dict[int, str] = {}
+        for value, mask in _each_label(labels):
+            if self._divisor is not None:
+                if reason := self._add(value, mask, name, self._divisor, found):
+                    bad[value] = reason
+            elif value < 0:
+                bad[value] = f"id must be 0 or more, got {value}"
+            elif value:
+                found.add([mask], name, self._one.category_id)
+        found.refuse_values(name, bad)
 
-    def _add(self, value: int, mask: Rle, name: str, found: MasksOfImage) -> None:
-        assert self._divisor is not None
-        if 0 <= value < self._divisor:  # a region: of a class that is not told apart, or of stuff
+    def _add(
+        self, value: int, mask: Rle, name: str, divisor: int, found: MasksOfImage
+    ) -> str | None:
+        """Take the pixels of an id; return what is wrong with it."""
+        if 0 <= value < divisor:  # a region: of a class that is not told apart, or of stuff
             if (one := self._class_of.get(value)) is not None:
                 found.add([mask], name, one.category_id, is_crowd=True)
             elif value:
-                what = f"regions of ids below {self._divisor} that are no class, left out"
+                what = f"regions of ids below {divisor} that are no class, left out"
                 found.note(what, f"{name}, value {value}")
-            return
-        number = value // self._divisor
+            return None
+        number = value // divisor
         if (one := self._class_of.get(number)) is not None:
             found.add([mask], name, one.category_id)
         elif self._settings.ignored_values is None:
             found.note("instances of ids that are no class, left out", f"{name}, value {value}")
         elif number not in self._settings.ignored_values:
-            legal = describe_ids({key: one.name for key, one in self._class_of.items()})
-            found.bad.append(
-                (
-                    f"{name}, value {value}",
-                    f"class must be {legal} (or one of mask_images.ignored_values), got {value} // "
-                    f"{self._divisor} = {number}",
-                )
+            return (
+                f"class must be {_legal(self._class_of)} (or one of mask_images.ignored_values), "
+                f"got {value} // {divisor} = {number}"
             )
+        return None
 
 
 class _LabelMaps:
@@ -237,25 +244,20 @@ class _LabelMaps:
         if labels is None:
             return
         by_category: dict[int, list[tuple[int, Rle]]] = {}
-        for value, mask in zip(*_encode_each(labels), strict=True):
+        bad: dict[int, str] = {}
+        for value, mask in _each_label(labels):
             one = self._class_of.get(value)
             if one is not None:
                 by_category.setdefault(one.category_id, []).append((value, mask))
-            elif self._settings.ignored_values is None and value == 0:
-                continue  # background is no class that was left out
             elif self._settings.ignored_values is None:
-                found.note(
-                    "regions of labels that are no class, left out", f"{name}, value {value}"
-                )
+                what = "regions of labels that are no class, left out"
+                found.note(what, f"{name}, value {value}", count=int(value != 0))
             elif value not in self._settings.ignored_values:
-                legal = describe_ids({key: one.name for key, one in self._class_of.items()})
-                found.bad.append(
-                    (
-                        f"{name}, value {value}",
-                        f"label must be {legal} (or one of mask_images.ignored_values), got "
-                        f"{value} in {mask.area_px} pixels",
-                    )
+                bad[value] = (
+                    f"label must be {_legal(self._class_of)} (or one of "
+                    f"mask_images.ignored_values), got {value} in {mask.area_px} pixels"
                 )
+        found.refuse_values(name, bad)
         for one in self._settings.classes:
             if one.category_id in by_category:
                 instances = self._instances(one, by_category[one.category_id], labels)
@@ -281,13 +283,16 @@ class _LabelMaps:
             window = np.asarray(cv2.connectedComponents(window, connectivity=connectivity)[1])
         whole = np.zeros(labels.shape, dtype=window.dtype)
         whole[top:bottom, left:right] = window
-        values, masks = encode_labels(whole)
-        return [mask for value, mask in zip(values.tolist(), masks, strict=True) if value]
+        return [mask for value, mask in _each_label(whole) if value]
 
 
-def _encode_each(labels: Values) -> tuple[list[int], RleBatch]:
+def _each_label(labels: Values) -> Iterator[tuple[int, Rle]]:
     values, masks = encode_labels(labels)
-    return values.tolist(), masks
+    yield from zip(values.tolist(), masks, strict=True)
+
+
+def _legal(class_of: Mapping[int, MaskClass]) -> str:
+    return describe_ids({value: one.name for value, one in class_of.items()})
 
 
 def _box_around(masks: RleBatch) -> tuple[int, int, int, int]:

@@ -45,7 +45,9 @@ def _parse_classes(value: Any) -> tuple[MaskClass, ...]:
             f"{_PREFIX}classes must be null or names by category id ({{1: nucleus}}), got "
             f"{shown(value)}"
         )
-    classes = tuple(_parse_class(key, entry) for key, entry in value.items())
+    # 24 of the command line stands for "24" of a file, which was there before
+    by_id = {one.category_id: one for one in (_parse_class(*item) for item in value.items())}
+    classes = tuple(by_id.values())
     owner: dict[int, str] = {}
     for one in classes:
         for number in one.values:

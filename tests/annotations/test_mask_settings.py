@@ -35,6 +35,15 @@ def test_the_command_line_gives_the_classes(command):
     assert MaskImageSettings.from_config(default) == MaskImageSettings()
 
 
+def test_the_command_line_changes_single_classes_of_an_option():
+    changes = ["~mask_images.classes.31", "+mask_images.classes={24:human}"]
+    changes += ["mask_images.classes.26=auto"]
+    config = compose_config("convert", ["mask_images=cityscapes", *changes])
+    names = MaskImageSettings.from_config(to_plain(config.mask_images)).labels().category_names
+    assert list(names) == [24, 25, 26, 27, 28, 32, 33]
+    assert (names[24], names[26]) == ("human", "auto")
+
+
 @pytest.mark.parametrize("command", ["convert", "compare", "postprocess", "report", "train"])
 def test_cityscapes_is_an_option_of_every_command(command):
     config = compose_config(command, ["mask_images=cityscapes", "mask_images.image_suffix=.jpg"])

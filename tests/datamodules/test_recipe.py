@@ -16,7 +16,7 @@ def build(option: str) -> CompetitionDataModule:
     with initialize_config_dir(config_dir=str(CONFIG_DIRECTORY), version_base="1.3"):
         group = compose(f"datamodule/{option}").datamodule
     paths = {"data_dir": "data", "cache_dir": "cache"}
-    config = OmegaConf.create({"datamodule": group, "paths": paths, "seed": 3})
+    config = OmegaConf.create({"datamodule": group, "paths": paths, "seed": 3, "mask_images": {}})
     return instantiate(config.datamodule)
 
 

@@ -184,6 +184,22 @@ def test_a_label_without_a_class_is_named_and_left_out_alone(maps):
     )
 
 
+def test_a_map_of_many_wrong_values_is_summed_up(maps):
+    save(np.arange(600, dtype=np.uint16).reshape(SIZE_HW), maps / "b.png")
+    report = read(maps, images=maps.parent / "images", on_bad_rows="skip", **LABELS)
+    assert report.read.skipped_rows == 11
+    rows = list(csv.DictReader(report.read.skipped_file.open()))
+    assert rows[-1]["place"] == "b.png"
+    assert rows[-1]["reason"] == "597 values are no class, 10 are named"
+
+
+def test_folders_of_images_and_masks_side_by_side_are_taken_apart(maps):
+    maps.rename(maps.parent / "masks")
+    message = f"; annotations={maps.parent}/masks images={maps.parent}/images takes the folders"
+    with pytest.raises(InputError, match=re.escape(message)):
+        read(maps.parent)
+
+
 def test_an_id_without_a_class_is_named(maps):
     save(np.full(SIZE_HW, 31, dtype=np.uint16), maps / "b.png")
     message = (

@@ -197,7 +197,7 @@ class _InstanceIds:
                     bad[value] = reason
             elif value < 0:
                 bad[value] = f"id must be 0 or more, got {value}"
-            elif value:
+            elif value and value not in (self._settings.ignored_values or ()):
                 found.add([mask], name, self._one.category_id)
         found.refuse_values(name, bad)
 
@@ -233,7 +233,7 @@ class _LabelMaps:
         if not settings.classes:
             raise InputError(
                 f"mask_images.classes must name the classes for mask_images.layout={LABEL_MAPS}, "
-                "got null: mask_images.classes={1:shirt,2:{name:shoe,instances:components}}"
+                "got null: 'mask_images.classes={1:shirt,2:{name:shoe,instances:components}}'"
             )
         self._class_of = {value: one for one in settings.classes for value in one.values}
 

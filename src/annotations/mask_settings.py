@@ -42,8 +42,8 @@ def _parse_classes(value: Any) -> tuple[MaskClass, ...]:
         return ()
     if not isinstance(value, Mapping) or not value:
         raise InputError(
-            f"{_PREFIX}classes must be null or names by category id ({{1: nucleus}}), got "
-            f"{shown(value)}"
+            f"{_PREFIX}classes must be null or names by category id, in quotes on a command line "
+            f"('{_PREFIX}classes={{1:nucleus}}'), got {shown(value)}"
         )
     # 24 of the command line stands for "24" of a file, which was there before
     by_id = {one.category_id: one for one in (_parse_class(*item) for item in value.items())}

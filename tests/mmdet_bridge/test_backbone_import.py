@@ -248,6 +248,28 @@ def test_a_detectors_or_a_classifiers_backbone(backbone: dict[str, Any], library
     assert (left_out.source, left_out.target) == (others[library], None)
 
 
+def test_torchvisions_first_names_of_mobilenet() -> None:
+    """Of ``make weights``: convolution, normalisation and activation stand in one row."""
+    weights_of_torchvision = torchvision.models.mobilenet_v2().state_dict()
+
+    def old(name: str) -> str:
+        match = re.fullmatch(r"(features\.(\d+)\.conv)\.(\d)(?:\.([01]))?\.(\w+)", name)
+        if match is None:
+            return name
+        last = 1 if match[2] == "1" else 2
+        place, is_norm = int(match[3]), match[4] == "1"
+        if match[4] is None:
+            place, is_norm = last, place > last
+        return f"{match[1]}.{3 * place + is_norm}.{match[5]}"
+
+    given = {old(name): value for name, value in weights_of_torchvision.items()}
+    assert given.keys() >= {"features.1.conv.4.bias", "features.17.conv.7.running_var"}
+    ours, theirs = imported(given, MOBILE_NET), imported(weights_of_torchvision, MOBILE_NET)
+    assert len(ours.weights) == 312
+    assert ours.weights.keys() == theirs.weights.keys()
+    assert all(torch.equal(value, theirs.weights[name]) for name, value in ours.weights.items())
+
+
 @needs_mmpretrain
 def test_mmpretrains_names_are_mmpretrains() -> None:
     mmpretrain = pytest.importorskip("mmpretrain.models")

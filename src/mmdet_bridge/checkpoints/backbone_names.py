@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -74,6 +75,7 @@ LAYOUTS: dict[str, tuple[NameLayout, ...]] = {
     ),
     "MobileNetV2": (
         NameLayout("torchvision", r"features\.1\.conv\.0\.0\.weight"),
+        NameLayout("torchvision before 0.4", r"features\.1\.conv\.3\.weight"),
         NameLayout("timm", r"blocks\.0\.0\.conv_dw\.weight"),
         NameLayout("mmpretrain", r"layer1\.0\.conv\.0\.conv\.weight"),
         NameLayout("mmdet", r"layer1\.0\.depthwise_conv\.conv\.weight"),
@@ -220,7 +222,7 @@ def _parts(block: str, own: Collection[str]) -> list[str]:
     return parts if f"{block}.expand_conv.conv.weight" in own else parts[1:]
 
 
-def _mobile_net_of_torchvision(name: str, own: Collection[str]) -> str:
+def _mobile_net_of_torchvision(name: str, own: Collection[str], *, is_flat: bool = False) -> str:
     found = re.fullmatch(r"features\.(\d+)\.(.+)", name)
     if found is None:
         return name
@@ -233,6 +235,10 @@ def _mobile_net_of_torchvision(name: str, own: Collection[str]) -> str:
         return name
     block = blocks[number - 1]
     parts, place = _parts(block, own), int(inner[1])
+    if is_flat:  # convolution, normalisation, activation; convolution, ...
+        if place // 3 >= len(parts) or place % 3 == 2:
+            return name
+        return f"{block}.{parts[place // 3]}.{('conv', 'bn')[place % 3]}.{inner[3]}"
     # The last convolution and its normalisation stand beside the others, not in a layer of theirs.
     is_norm = inner[2] == "1" or place == len(parts)
     part = parts[min(place, len(parts) - 1)]
@@ -272,6 +278,7 @@ def _mobile_net_of_mmpretrain(name: str, own: Collection[str]) -> str:
 
 _MOBILE_NET: dict[str, Callable[[str, Collection[str]], str]] = {
     "torchvision": _mobile_net_of_torchvision,
+    "torchvision before 0.4": partial(_mobile_net_of_torchvision, is_flat=True),
     "timm": _mobile_net_of_timm,
     "mmpretrain": _mobile_net_of_mmpretrain,
     "mmdet": lambda name, _own: name,

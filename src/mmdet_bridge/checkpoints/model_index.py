@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ def find_address(name: str) -> str:
         near = sorted(one for one in index if name.lower() in one.lower())
         close = difflib.get_close_matches(name, index, n=10, cutoff=0.4)
         # The method stands first in a name, and is seldom what is mistyped.
-        near += sorted(close, key=lambda one: -len(os.path.commonprefix([name, one])))
+        method = name.partition("_")[0]
+        near += sorted(close, key=lambda one: one.partition("_")[0] != method)
         hint = f"; near it: {', '.join([*dict.fromkeys(near)][:NEAR])}" if near else ""
         raise InputError(
             "source must be a file, an address, or the name of a checkpoint in mmdetection's model "

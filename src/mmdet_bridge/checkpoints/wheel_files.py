@@ -97,7 +97,9 @@ def _find_pip() -> Sequence[str]:
         InputError: There is none.
     """
     base = getattr(sys, "_base_executable", sys.executable)
-    commands = [(python, "-m", "pip") for python in dict.fromkeys([sys.executable, base])]
+    commands: list[Sequence[str]] = [
+        (python, "-m", "pip") for python in dict.fromkeys([sys.executable, base])
+    ]
     for uv in (shutil.which("uv"), str(Path(".make/uv/bin/uv").absolute())):
         if uv is not None:
             commands.append((uv, "run", "--quiet", "--no-project", "--with", "pip", "pip"))

@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from src.errors import InputError
 from src.io import check_input_file, printable
 
 _HEADER_BYTES = 128
+_BYTE_ORDERS = {b"IM": "<", b"MI": ">"}  # a number, as each order writes it
 _MATRIX, _COMPRESSED = 14, 15
 _UINT32, _INT32, _INT8 = 6, 5, 1
 _NUMBERS = {  # types of stored numbers
@@ -44,7 +46,7 @@ class _DamagedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    """A variable as its header describes it, and its bytes, compressed as they are or not."""
+    """A variable as its header describes it, and where its bytes lie in the file."""
 
     name: str
     kind: str
@@ -52,7 +54,7 @@ class _Variable:
     shape: tuple[int, ...]
     values_at: int  # where the numbers stand in the expanded bytes
     byte_order: str
-    data: bytes
+    place: slice
     is_compressed: bool
 
 
@@ -71,11 +73,13 @@ def read_mat_array(path: Path, variable: str | None = None) -> npt.NDArray[np.ge
     """
     check_input_file(path)
     try:
-        found = list(_variables(path.read_bytes()))
-        chosen = _choose(found, variable, path)
-        height, width = chosen.shape
-        check_num_pixels(path, (width, height))
-        return _values(chosen)
+        with path.open("rb") as file:
+            order = _byte_order(file.read(_HEADER_BYTES), path)
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                chosen = _choose(list(_variables(data, order)), variable, path)
+                height, width = chosen.shape
+                check_num_pixels(path, (width, height))
+                return _values(chosen, data)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (_DamagedError, struct.error, zlib.error) as error:
@@ -93,36 +97,39 @@ def _choose(found: list[_Variable], name: str | None, path: Path) -> _Variable:
     )
     what = f"the matrix {name!r:.60}" if name else "one matrix of real numbers"
     raise InputError(
-        f"{path}: must hold {what}, got {has or 'no variable'}"
+        f"{path}: must hold {what}, got {printable(has, limit=300) or 'no variable'}"
         + ("; mask_images.mat_variable=NAME chooses" if not name and len(wanted) > 1 else "")
     )
 
 
-def _variables(data: bytes) -> Iterator[_Variable]:
+def _byte_order(header: bytes, path: Path) -> str:
+    """Return the byte order that the header of a file names."""
+    if header[:10] != b"MATLAB 7.3" and header[126:] in _BYTE_ORDERS:
+        return _BYTE_ORDERS[header[126:]]
+    got = "level 7.3" if header.startswith((b"MATLAB 7.3", b"\x89HDF")) else "other bytes"
+    raise InputError(f"{path}: must be a MAT-file as save -v6 and -v7 write it, got {got}")
+
+
+def _variables(data: mmap, order: str) -> Iterator[_Variable]:
     """Yield the variables of a file by their headers."""
-    if data[:8] == b"\x89HDF\r\n\x1a\n" or data[:10] == b"MATLAB 7.3":
-        raise _DamagedError("must be of level 5, got level 7.3: save -v7 in MATLAB writes level 5")
-    mark = data[126:_HEADER_BYTES]
-    if mark not in (b"IM", b"MI"):
-        raise _DamagedError("must begin with the header of level 5, got other bytes")
-    order = "<" if mark == b"IM" else ">"
     at = _HEADER_BYTES
     while at + 8 <= len(data):
         kind, num_bytes = struct.unpack_from(f"{order}II", data, at)
         at += 8
         if num_bytes > len(data) - at:
             raise _DamagedError(f"an element of {num_bytes} bytes, got {len(data) - at}")
-        body = data[at : at + num_bytes]
+        place = slice(at, at + num_bytes)
+        start = data[at : min(place.stop, at + 2 * _START_BYTES)]
         at += num_bytes
         if kind == _COMPRESSED:
-            start = zlib.decompressobj().decompress(body, 8 + _START_BYTES)
+            start = zlib.decompressobj().decompress(start, 8 + _START_BYTES)
             if struct.unpack_from(f"{order}I", start)[0] == _MATRIX:
-                yield _describe(start, 8, order, body, is_compressed=True)
+                yield _describe(start, 8, order, place, is_compressed=True)
         elif kind == _MATRIX:
-            yield _describe(body[:_START_BYTES], 0, order, body, is_compressed=False)
+            yield _describe(start, 0, order, place, is_compressed=False)
 
 
-def _describe(start: bytes, at: int, order: str, body: bytes, *, is_compressed: bool) -> _Variable:
+def _describe(start: bytes, at: int, order: str, place: slice, *, is_compressed: bool) -> _Variable:
     flags, at = _element(start, at, order, _UINT32)
     dimensions, at = _element(start, at, order, _INT32)
     name, at = _element(start, at, order, _INT8)
@@ -140,7 +147,7 @@ def _describe(start: bytes, at: int, order: str, body: bytes, *, is_compressed: 
         shape=shape,
         values_at=at,
         byte_order=order,
-        data=body,
+        place=place,
         is_compressed=is_compressed,
     )
 
@@ -163,13 +170,20 @@ def _element(data: bytes, at: int, order: str, wanted: int) -> tuple[bytes, int]
     return data[begin : begin + num_bytes], end
 
 
-def _values(variable: _Variable) -> npt.NDArray[np.generic]:
+def _first_bytes(variable: _Variable, file: mmap, most: int) -> bytes:
+    """Return the bytes of a variable as they are stored, at most so many."""
+    return file[variable.place.start : min(variable.place.stop, variable.place.start + most)]
+
+
+def _values(variable: _Variable, file: mmap) -> npt.NDArray[np.generic]:
     count = math.prod(variable.shape)
-    data = variable.data
-    if (
-        variable.is_compressed
-    ):  # eight bytes are the widest number, sixteen the tag with its padding
-        data = zlib.decompressobj().decompress(data, variable.values_at + 16 + 8 * count)
+    # eight bytes are the widest number, sixteen the tag with its padding
+    most = variable.values_at + 16 + 8 * count
+    if variable.is_compressed:  # what does not compress is longer by a thousandth at most
+        packed = _first_bytes(variable, file, most + most // 1000 + 1024)
+        data = zlib.decompressobj().decompress(packed, most)
+    else:
+        data = _first_bytes(variable, file, most)
     kind, num_bytes, begin = _tag(data, variable.values_at, variable.byte_order)
     if kind not in _NUMBERS:
         raise _DamagedError(f"numbers of type {kind}")

@@ -126,6 +126,24 @@ def test_a_mat_file_gives_its_matrix(tmp_path, kind, compressed):
         assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_whole_doubles_are_stored_as_bytes_by_matlab_in_either_byte_order(tmp_path, order):
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(f"{order}II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    wanted = VALUES % 200
+    matrix = (
+        element(6, struct.pack(f"{order}II", 6, 0))  # of class double
+        + element(5, struct.pack(f"{order}ii", 7, 5))
+        + struct.pack(f"{order}I", 2 << 16 | 1)
+        + b"gt\0\0"  # a short name lies in its tag
+        + element(2, wanted.astype(np.uint8).tobytes(order="F"))  # numbers of type uint8
+    )
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}HH", 0x0100, 0x4D49)
+    (tmp_path / "a.mat").write_bytes(head + element(14, matrix))
+    assert_array_equal(read_mask_values(tmp_path / "a.mat", mat_variable="gt"), wanted)
+
+
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
@@ -155,10 +173,14 @@ def test_what_is_no_matrix_is_named(tmp_path, content, name, message):
 def test_other_levels_are_named(tmp_path):
     path = tmp_path / "a.mat"
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(600))
-    with pytest.raises(InputError, match=r"must be of level 5, got level 7\.3: save -v7"):
+    with pytest.raises(
+        InputError, match=r"a MAT-file as save -v6 and -v7 write it, got level 7\.3"
+    ):
         read_mask_values(path)
     scipy.io.savemat(path, {"a": np.eye(2)}, format="4")
-    with pytest.raises(InputError, match="must begin with the header of level 5"):
+    with pytest.raises(
+        InputError, match="a MAT-file as save -v6 and -v7 write it, got other bytes"
+    ):
         read_mask_values(path)
 
 

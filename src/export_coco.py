@@ -43,6 +43,11 @@ def read_image_numbers(path: Path) -> dict[str, int]:
             numbers[image_path(str(name), key=key)] = int(image["id"])
     except FileNotFoundError:
         raise InputError(f"annotations={path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"annotations must be the COCO JSON whose image ids to use, got the folder {path}; "
+            "python -m src.convert makes COCO JSON of a store or of mask images"
+        ) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             "annotations must be COCO JSON with images that have id and file_name, got "

@@ -224,3 +224,10 @@ def test_images_that_failed_are_one_line(tmp_path: Path) -> None:
         "images that are there\n"
     )
     assert not (tmp_path / "results.json").exists()
+
+
+def test_a_folder_of_annotations_is_told_how_to_become_a_file(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", make_images(0, 2, count=1))
+    message = r"must be the COCO JSON whose image ids to use, got the folder .*python -m src\.conv"
+    with pytest.raises(InputError, match=message):
+        number_images(PredictionStore(tmp_path / "store"), str(tmp_path))

@@ -193,4 +193,5 @@ class _Block:
             masks=ParsedRle(RleBatch.of(self._masks), {}),
             original=lambda index: places[index],
             bad_rows=self._bad_rows,
+            places=places,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -147,6 +147,13 @@ class RowBlock:
     original: Callable[[int], str]  # text of the source by position in this block
     bad_rows: list[BadRow] = field(default_factory=list)  # refused by the reader, not among the N
     hints: MaskHints | None = None
+    places: Sequence[str] | None = None  # names in place of ``place_format``, of N rows
+
+    def place(self, index: int) -> str:
+        """Return where a row stands in the source, by its position in this block."""
+        if self.places is not None:
+            return self.places[index]
+        return self.place_format.format(self.numbers[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +242,7 @@ def check_attributes(numbers: Iterable[int], known: dict[int, str]) -> None:
 def describe_ids(known: dict[int, str]) -> str:
     """Return the legal ids in a few words."""
     ids = sorted(known)
-    if ids == list(range(ids[0], ids[-1] + 1)):
+    if len(ids) > 1 and ids == list(range(ids[0], ids[-1] + 1)):
         return f"{ids[0]} to {ids[-1]}"
     if len(ids) <= _LONGEST_LIST:
         return ", ".join(map(str, ids))

@@ -98,7 +98,7 @@ class StoreWriter:
         refused = [
             BadRow(
                 number=block.numbers[index],
-                place=block.place_format.format(block.numbers[index]),
+                place=block.place(index),
                 image_id=block.images[index].image_id,
                 reason=reason,
                 original=block.original(index),
@@ -112,8 +112,7 @@ class StoreWriter:
                 continue
             record = self._records.setdefault(image, len(self._records))
             if block.category_ids[index] == NO_INSTANCE:
-                place = block.place_format.format(block.numbers[index])
-                self._naming_rows.append((block.numbers[index], record, place))
+                self._naming_rows.append((block.numbers[index], record, block.place(index)))
                 continue
             keep.append(index)
             records.append(record)

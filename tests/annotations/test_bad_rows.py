@@ -7,6 +7,7 @@ import re
 import pytest
 
 from src.annotations.formats import convert
+from src.annotations.rows import describe_ids
 from src.annotations.store import TABLES, AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
@@ -262,3 +263,9 @@ def test_missing_file_and_folders(tmp_path):
         InputError, match=r"size_hw must be height and width in pixels, got \[0, 4\]"
     ):
         build_store(source, tmp_path / "a.store", size_hw=(0, 4))
+
+
+def test_a_single_legal_id_is_no_range():
+    assert describe_ids({5: "a"}) == "5"
+    assert describe_ids({5: "a", 6: "b"}) == "5 to 6"
+    assert describe_ids({5: "a", 7: "b"}) == "5, 7"

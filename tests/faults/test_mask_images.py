@@ -231,6 +231,13 @@ def test_a_map_of_another_size_or_without_its_image_is_named(maps):
         read(maps, images=images, **LABELS)
 
 
+def test_a_missing_image_is_named_with_the_file_of_its_masks(maps):
+    (maps.parent / "images" / "b.jpg").unlink()
+    message = f"{maps}, b.png, image 'b.jpg': {maps.parent}/images/b.jpg: the image file is missing"
+    with pytest.raises(InputError, match=re.escape(message)):
+        read(maps, images=maps.parent / "images", image_suffix=".jpg", **LABELS)
+
+
 def test_two_maps_of_an_image_are_refused(maps):
     scipy.io.savemat(maps / "a.mat", {"x": np.zeros(SIZE_HW)})
     message = "a.mat: must be the one mask image of 'a.jpg', got 2"

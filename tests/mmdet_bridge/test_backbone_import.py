@@ -281,6 +281,14 @@ def test_mmpretrains_names_are_mmpretrains() -> None:
     image = random_image(*SMALL)
     with torch.no_grad():
         torch.testing.assert_close(own(image)[-1], theirs(image)[-1])
+    swin = mmpretrain.SwinTransformer("tiny")
+    randomize(swin)
+    own = build_backbone(backbone_config(SWIN, CHANNELS["SwinTransformer"]))
+    found = imported(swin.state_dict(), SWIN)
+    own.load_state_dict({k.removeprefix("backbone."): v for k, v in found.weights.items()}, False)
+    image = random_image(*LARGE)
+    with torch.no_grad():
+        torch.testing.assert_close(own(image)[-1], swin(image)[-1])
     convnext = mmpretrain.ConvNeXt("tiny")  # as a classifier: one normalisation
     found = imported(convnext.state_dict(), CONVNEXT)
     assert Counter(record.action for record in found.records) == {"loaded": 180, "random": 6}

@@ -36,6 +36,7 @@ from src.mmdet_bridge.checkpoints.weight_import import (
     import_weights,
     map_by_id,
 )
+from src.mmdet_bridge.checkpoints.weight_names import examples
 
 SCOPES = ("detector", "backbone")
 # Keys of the configuration that are for whole detectors, with the value that says nothing.
@@ -82,10 +83,12 @@ def _import_backbone(
     console.print(f"{source}: a {found.family}, named as in {found.library}")
     console.print(account_table(found.records))
     counts = Counter(record.action for record in found.records)
+    left_out = [record.source or "" for record in found.records if record.action == "left out"]
+    random = counts["random"] + counts["reset"]
     console.print(
-        f"{len(found.weights)} tensors of the backbone are from the file, "
-        f"{counts['random'] + counts['reset']} are left to the seed of the training, "
-        f"{counts['missing']} follow from the model; {counts['left out']} of the file are left out"
+        f"{len(found.weights)} tensors of the backbone loaded, {random} random (drawn from the "
+        f"training's seed), {counts['missing']} computed by the model; {len(left_out)} of the file "
+        f"left out{': ' * bool(left_out)}{examples(left_out)}"
     )
     console.print(f"wrote {output}: the backbone alone; training draws everything else")
     return found

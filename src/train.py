@@ -209,7 +209,7 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
             log.info("initial_weights=%s: classes are put into the model's order", initial_weights)
     module.load_weights(weights)
     log.info(
-        "initial_weights=%s: %d tensors of the model came from the file, 0 are random",
+        "initial_weights=%s: all %d tensors of the model came from the file",
         path,
         len(module.detector.state_dict()),
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
+import torchvision
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
@@ -269,3 +270,35 @@ def test_the_winning_model_itself(
             assert torch.equal(got[name], value), name
     with pytest.raises(InputError, match=r"another model's: \d+ of another shape .*; \d+ that the"):
         import_checkpoint(compose_tool("import_weights", *common, "module=htc_r50"))
+
+
+def test_a_backbone_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / "resnet18.pth", tmp_path / "backbone.safetensors"
+    given = torchvision.models.resnet18().state_dict()
+    torch.save(given, source)
+    backbone = ("module=htc_r50", "module.detector.backbone.depth=18")
+    neck = "module.detector.neck.in_channels=[64,128,256,512]"
+    keys = (f"source={source}", f"output={output}", "scope=backbone", *backbone, neck)
+    import_checkpoint(compose_tool("import_weights", *keys))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{source}: a ResNet, named as in torchvision, timm, mmdet or mmpretrain"
+    assert ("left out", "2", "fc.*", "", "the classifier's head") in cells(lines)
+    assert lines[-2] == (
+        "120 tensors of the backbone loaded, 0 random (drawn from the training's seed), 0 computed "
+        "by the model; 2 of the file left out: fc.weight, fc.bias"
+    )
+    assert lines[-1] == f"wrote {output}: the backbone alone; training draws everything else"
+    written = output.read_bytes()
+    found = load_state_dict(output)
+    assert found.keys() == {f"backbone.{name}" for name in given if not name.startswith("fc.")}
+    assert torch.equal(found["backbone.conv1.weight"], given["conv1.weight"])
+    import_checkpoint(compose_tool("import_weights", *keys))
+    assert output.read_bytes() == written
+    for key, message in (
+        ("scope=head", "scope must be one of detector, backbone, got head"),
+        ("class_layers=slice", "class_layers must be reset with scope=backbone, got slice"),
+        ("category_map=a.yaml", "category_map must be null with scope=backbone, got a.yaml"),
+        ("layout=v2", "layout must be auto with scope=backbone, got v2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            import_checkpoint(compose_tool("import_weights", *keys, key))

@@ -319,6 +319,11 @@ def test_other_spellings_are_read() -> None:
     swin = timm.create_model("swin_tiny_patch4_window7_224", features_only=True)
     found = imported(swin.state_dict(), SWIN)
     assert Counter(record.action for record in found.records)["random"] == 8
+    mobile_net = timm.create_model("mobilenetv2_100", features_only=True)
+    found = imported(mobile_net.state_dict(), MOBILE_NET)
+    fresh = [record.target for record in found.records if record.action == "random"]
+    assert len(fresh) == 5
+    assert {str(name).partition(".")[0] for name in fresh} == {"conv2"}
     without_counters = {k: v for k, v in own.items() if not k.endswith("num_batches_tracked")}
     found = imported(without_counters, RESNET)
     assert Counter(record.action for record in found.records) == {"loaded": 100, "missing": 20}

@@ -40,6 +40,7 @@ MASK = ".attn_mask"  # of Swin's shifted windows, for one size of image
 FRESH = (
     (r"norm\d\.(weight|bias)", "normalises an output of the backbone, which a classifier lacks"),
     (r".*\.conv_offset\.(weight|bias)", "offsets of a deformable convolution start at zero"),
+    (r"conv2\.(conv|bn)\..+", "MobileNetV2's last convolution, which models of features lack"),
 )
 COMPUTED = (
     (r".*" + re.escape(COUNTER), "a counter that nothing reads, set to 0"),

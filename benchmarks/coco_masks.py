@@ -23,8 +23,7 @@ from pycocotools import mask as coco_mask
 import src.mmdet_bridge.kernels  # noqa: F401  # before mmdet and mmcv, which need their operators
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask  # isort: skip
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import select
+from src.postprocess.pipeline import coco_results, select
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from tests.helpers.candidates import make_boxes, make_masks

@@ -19,9 +19,9 @@ from src.cli.entry_point import entry_point, to_plain
 from src.console import PlainConsole, say
 from src.errors import InputError
 from src.io import check_writable, refuse_special_file, write_text
-from src.postprocess.category_names import named_settings, names_for, plain_settings
-from src.postprocess.coco_results import coco_results
-from src.postprocess.step_counts import StepCounts
+from src.postprocess.category_names import names_for
+from src.postprocess.pipeline import StepCounts, coco_results
+from src.postprocess.settings import named_settings, plain_settings
 from src.predictions.store import PredictionStore
 
 

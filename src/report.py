@@ -19,8 +19,7 @@ from src.metrics.competition import ImageInstances
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import compare, open_submission, score_comparison
-from src.postprocess.category_names import plain_settings
-from src.postprocess.settings import SEARCHED_KEY
+from src.postprocess.settings import SEARCHED_KEY, plain_settings
 from src.reporting.examples import choose_examples, load_examples, write_drawings
 from src.reporting.page import Report, render_sweep, write_report
 from src.reporting.stored_predictions import StoredDetections

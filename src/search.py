@@ -20,8 +20,7 @@ from src.cli.scores import check_metric, identity_of, inputs_of
 from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
-from src.postprocess.category_names import named_settings, plain_settings
-from src.postprocess.settings import PostprocessSettings
+from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
 from src.tuning.cross_validation import Scores, Selector, cross_validate
 from src.tuning.dashboard import Dashboard, open_dashboard
 from src.tuning.in_sample import Searched, searched_images

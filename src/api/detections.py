@@ -9,10 +9,10 @@ from typing import overload
 
 from src.annotations.image_names import match_ids, read_image_ids
 from src.postprocess import pipeline
-from src.postprocess.category_names import named_settings, names_for
+from src.postprocess.category_names import names_for
 from src.postprocess.detections import Detections, no_detections
 from src.postprocess.pipeline import StoreDetections
-from src.postprocess.settings import PostprocessSettings, read_values
+from src.postprocess.settings import PostprocessSettings, named_settings, read_values
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
 from src.submission.formats import format_named

@@ -21,7 +21,8 @@ from src.io import atomic_path
 from src.metrics.competition import ImageInstances
 from src.metrics.inputs import RasterInstances
 from src.modules.cascade import CascadeModule
-from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
+from src.postprocess.category_names import CategoryNames
+from src.postprocess.settings import named_settings, plain_settings
 from src.predictions.candidates import Candidates
 from src.reporting.drawing import draw_side_by_side
 from src.reporting.examples import compare_instances

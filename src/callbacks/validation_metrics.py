@@ -29,10 +29,9 @@ from src.metrics.competition import (
     split_key,
 )
 from src.metrics.inputs import RasterInstances
-from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import postprocess
-from src.postprocess.settings import PostprocessSettings
+from src.postprocess.category_names import CategoryNames
+from src.postprocess.pipeline import coco_results, postprocess
+from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
 from src.predictions.candidates import Candidates
 from src.tuning.submitted import as_submitted
 

@@ -30,8 +30,12 @@ from src.console import PlainConsole, progress_bar, say_once
 from src.errors import InputError
 from src.io import check_writable
 from src.metrics.scoring import write_scores
-from src.postprocess.category_names import named_settings, plain_settings
-from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
+from src.postprocess.settings import (
+    SEARCHED_KEY,
+    PostprocessSettings,
+    named_settings,
+    plain_settings,
+)
 from src.submission.formats import format_named
 from src.tuning.dashboard import open_dashboard
 from src.tuning.in_sample import find_in_sample

@@ -22,7 +22,8 @@ from src.metrics.competition import THRESHOLDS, CompetitionScore, check_averagin
 from src.metrics.inputs import RasterInstances, class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.scoring import open_ground_truth
-from src.postprocess.category_names import named_settings, names_for
+from src.postprocess.category_names import names_for
+from src.postprocess.settings import named_settings
 from src.predictions.store import PredictionStore
 from src.reporting.stored_predictions import StoredDetections
 from src.tuning.session import Inputs, compare_categories

@@ -1,22 +1,95 @@
-"""Categories by name in the settings of post-processing: ``shoe`` in place of 23."""
+"""Categories in the settings of post-processing: kinds of settings, and names in place of ids."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationInfo
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, is_competition
 from src.errors import InputError
 from src.io import printable
-from src.postprocess.setting_types import CategoryIds
-from src.postprocess.settings import PostprocessSettings, keys_of_kind
 from src.predictions.store import PredictionStore
+from src.validation import Legal, PositiveShare, Share, shown
 
 SHOWN = 6
 _COMPETITION = IMATERIALIST_2019_LABELS.category_names
+# Groups of categories that a list takes by name. The winner removed the classes that carry
+# attributes (S12), which were not predicted, and, at first, the garment parts with a few attributes
+# that are noise.
+CATEGORY_GROUPS: Mapping[str, tuple[int, ...]] = {
+    "attribute_classes": tuple(range(13)),
+    "attribute_classes_and_parts": (*range(13), 27, 28, 33),
+}
+FindCategory = Callable[[str, str], Any]
+"""The id of the category that a key names. Given to pydantic as the context of a check."""
+
+
+class ByCategory:
+    """Annotation of a setting: values of single categories."""
+
+
+class CategoryIds:
+    """Annotation of a setting: a list of categories."""
+
+
+def _id_of(entry: Any, info: ValidationInfo) -> Any:
+    find: FindCategory | None = info.context
+    if isinstance(entry, str) and entry.strip().isdecimal():
+        return int(entry)  # as a command line has it
+    if isinstance(entry, str) and find is not None:
+        return find(str(info.field_name), entry)
+    if isinstance(entry, bool) or not isinstance(entry, int) or entry < 0:
+        raise InputError(
+            f"postprocess.{info.field_name} must be category ids (0, 1, 2, ...), got {shown(entry)}"
+        )
+    return entry
+
+
+def _ids_of_keys(values: Any, info: ValidationInfo) -> Any:
+    if not isinstance(values, Mapping):
+        return {} if values is None else values
+    found: dict[Any, Any] = {}
+    names: dict[Any, Any] = {}
+    for entry, value in values.items():
+        category = _id_of(entry, info)
+        if category in found:
+            raise InputError(
+                f"postprocess.{info.field_name} must have a category once, got "
+                f"{names[category]!r} and {entry!r}"
+            )
+        found[category], names[category] = value, entry
+    return found
+
+
+def _ids_of_entries(values: Any, info: ValidationInfo) -> Any:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise InputError(
+            f"postprocess.{info.field_name} must be a list of categories, as [0,1,2], got "
+            f"{shown(values)}"
+        )
+    is_group = [isinstance(entry, str) and entry in CATEGORY_GROUPS for entry in values]
+    return [
+        entry if stays else _id_of(entry, info)
+        for entry, stays in zip(values, is_group, strict=True)
+    ]
+
+
+_THRESHOLDS = Legal("a threshold by category, as {23: 0.6, 10: 0.4}, or null for none")
+ShareByCategory = Annotated[
+    dict[Any, Share], _THRESHOLDS, BeforeValidator(_ids_of_keys), ByCategory()
+]
+"""Numbers from 0 to 1 by category id."""
+PositiveShareByCategory = Annotated[
+    dict[Any, PositiveShare], _THRESHOLDS, BeforeValidator(_ids_of_keys), ByCategory()
+]
+"""Numbers above 0, at most 1, by category id."""
+Categories = Annotated[list[Any], BeforeValidator(_ids_of_entries), CategoryIds()]
+"""Category ids, and names of groups of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,39 +182,6 @@ def names_for(
         names = {number: _COMPETITION[number] for number in store.category_ids}
         return CategoryNames(names, "iMaterialist (Fashion) 2019")
     return CategoryNames({}, str(store.directory))
-
-
-def named_settings(values: Mapping[str, Any], categories: CategoryNames) -> PostprocessSettings:
-    """Return settings whose categories may be named as well as numbered.
-
-    Args:
-        values: Of the configuration group ``postprocess``.
-        categories: Of the predictions.
-
-    Raises:
-        InputError: A value is not legal, a name is unknown or ambiguous, or a group stands for
-            categories that the data does not have.
-    """
-    settings = PostprocessSettings.from_config(values, categories.id_of)
-    is_competition = categories.is_competition or categories.has_only_competition_names
-    for key in keys_of_kind(CategoryIds):
-        groups = [entry for entry in getattr(settings, key) if isinstance(entry, str)]
-        if groups and not is_competition:
-            raise InputError(
-                f"postprocess.{key} must be ids or names of categories of {categories.source}, got "
-                f"{groups[0]}: that stands for categories of iMaterialist (Fashion); its own are "
-                f"{categories.describe(sorted(categories.names))}"
-            )
-    return settings
-
-
-def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check all of the settings but names of categories, and return them as plain JSON values.
-
-    Raises:
-        InputError: As for ``PostprocessSettings``.
-    """
-    return PostprocessSettings.from_config(values, lambda _key, name: name).to_dict()
 
 
 def _same(one: str, other: str) -> bool:

@@ -28,7 +28,7 @@ from pydantic import model_validator
 
 from src.errors import InputError
 from src.postprocess.selection import select_all
-from src.postprocess.step import Step, bind, run_steps
+from src.postprocess.steps import Step, bind, run_steps
 from src.postprocess.steps.cap import Cap
 from src.postprocess.steps.nms import Nms
 from src.postprocess.steps.score import Score

@@ -10,8 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.overlaps import suppress_overlaps
-from src.postprocess.raster import RASTERS
+from src.postprocess.raster import RASTERS, suppress_overlaps
 from src.predictions.candidates import Candidates
 from src.rle import Rle, RleBatch, resize_nearest, subtract, union
 from src.rle.bitmasks import Bits, areas_px

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from src.errors import InputError
 from src.io import check_input_file, printable
-from src.postprocess.setting_types import FindCategory
-from src.postprocess.step import Step, bind
-from src.postprocess.steps import STEPS, check_steps
+from src.postprocess.category_names import CategoryIds, CategoryNames, FindCategory
+from src.postprocess.steps import STEPS, Step, bind, check_steps
 from src.postprocess.steps.masks import Masks
 from src.validation import problems, shown
 
@@ -162,6 +161,39 @@ class PostprocessSettings:
                 (step.name, step.category_key(category)) for step in self.from_masks
             )
         return self._category_keys[category]
+
+
+def named_settings(values: Mapping[str, Any], categories: CategoryNames) -> PostprocessSettings:
+    """Return settings whose categories may be named as well as numbered.
+
+    Args:
+        values: Of the configuration group ``postprocess``.
+        categories: Of the predictions.
+
+    Raises:
+        InputError: A value is not legal, a name is unknown or ambiguous, or a group stands for
+            categories that the data does not have.
+    """
+    settings = PostprocessSettings.from_config(values, categories.id_of)
+    is_competition = categories.is_competition or categories.has_only_competition_names
+    for key in keys_of_kind(CategoryIds):
+        groups = [entry for entry in getattr(settings, key) if isinstance(entry, str)]
+        if groups and not is_competition:
+            raise InputError(
+                f"postprocess.{key} must be ids or names of categories of {categories.source}, got "
+                f"{groups[0]}: that stands for categories of iMaterialist (Fashion); its own are "
+                f"{categories.describe(sorted(categories.names))}"
+            )
+    return settings
+
+
+def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check all of the settings but names of categories, and return them as plain JSON values.
+
+    Raises:
+        InputError: As for ``PostprocessSettings``.
+    """
+    return PostprocessSettings.from_config(values, lambda _key, name: name).to_dict()
 
 
 def _make_steps(values: Mapping[str, Any], find_category: FindCategory | None) -> dict[str, Step]:

@@ -11,7 +11,7 @@ from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT, IMATE
 from src.errors import InputError
 from src.io import atomic_path
 from src.postprocess.detections import Detections
-from src.postprocess.overlaps import has_overlaps
+from src.postprocess.raster import has_overlaps
 from src.rle import format_rle
 from src.submission.formats import FORMATS, LEGAL_CATEGORIES, SubmissionFormat
 

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from src.errors import InputError
-from src.postprocess.setting_types import ByCategory
+from src.postprocess.category_names import ByCategory
 from src.postprocess.settings import PostprocessSettings, conditions, keys_of_kind, setting_fields
 from src.validation import shown
 

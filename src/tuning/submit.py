@@ -10,8 +10,8 @@ from pathlib import Path
 from src.annotations.sources import default_labels
 from src.metrics.competition import Averaging, CompetitionScore, ScoreAccumulator
 from src.postprocess.detections import Detections, no_detections
+from src.postprocess.pipeline import StepCounts
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.step_counts import StepCounts
 from src.submission.formats import SubmissionFormat
 from src.submission.validation import ValidationReport, check_submission
 from src.submission.writing import SubmissionReport, write_submission

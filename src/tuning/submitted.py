@@ -11,7 +11,7 @@ from src.annotations.instances import RASTER_HW
 from src.metrics.competition import ImageInstances
 from src.metrics.inputs import class_keys
 from src.postprocess.detections import Detections
-from src.postprocess.step_counts import StepCounts
+from src.postprocess.pipeline import StepCounts
 from src.rle import Bitmasks, parse_rle
 
 _FILLER_MASK = Bitmasks.of(parse_rle([FILLER_TEXT], RASTER_HW).masks, RASTER_HW)

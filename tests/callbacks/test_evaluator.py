@@ -24,8 +24,7 @@ from src.metrics.coco_average_precision import CocoImage, coco_annotations, imag
 from src.metrics.competition import score_images
 from src.metrics.inputs import RasterInstances
 from src.modules.cascade import CascadeModule
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import postprocess
+from src.postprocess.pipeline import coco_results, postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.tuning.submitted import as_submitted

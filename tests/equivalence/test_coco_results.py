@@ -17,9 +17,8 @@ from pycocotools import mask as coco_mask
 from benchmarks.coco_masks import run
 from src.metrics.coco_average_precision import CocoImage, coco_score
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.postprocess.coco_results import coco_results
 from src.postprocess.detections import CocoResult
-from src.postprocess.pipeline import postprocess
+from src.postprocess.pipeline import coco_results, postprocess
 from src.postprocess.raster import sample_runs
 from src.predictions.candidates import Candidates
 from src.rle import decode, from_coco

@@ -14,9 +14,7 @@ import pytest
 from src.errors import InputError
 from src.metrics.competition import ScoreAccumulator
 from src.postprocess import steps
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import postprocess
-from src.postprocess.step_counts import StepCounts
+from src.postprocess.pipeline import StepCounts, coco_results, postprocess
 from src.predictions.store import PredictionStore
 from src.tuning.search_space import SearchSpace
 from src.tuning.settings_evaluator import SettingsEvaluator
@@ -27,7 +25,7 @@ STEP = '''
 """A step that no file of the repository names."""
 
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Count
 
 

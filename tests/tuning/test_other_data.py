@@ -175,7 +175,7 @@ def test_folds_deal_empty_images_out() -> None:
 def test_a_step_that_takes_everything_is_named(run: Any, inputs: tuple[str, ...]) -> None:
     shown = run(postprocess, *inputs, "postprocess=winner")
     assert "0 detections in 0 of 16 images\n" in shown
-    assert "144 pairs: score took 76, nms 31, remove 37; 0 objects are left" in shown
+    assert "144 candidates: score took 76, nms 31, remove 37; 0 detections are left" in shown
     assert (
         "warning: remove took all 37 detections that reached it: postprocess.remove_categories "
         "removes 1 cat, 5 dog, 9 wild dog; of the predictions' categories none is kept"
@@ -198,7 +198,7 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
     run(compare, f"a={store}", f"b={store}", "b_postprocess=winner", *few, errors=errors)
     assert f"warning: b: {took}" in errors[0]
     shown = run(export_coco, inputs[0], "output=o.json", "postprocess=winner", errors=errors)
-    assert "o.json: 0 detections in 16 images\n144 pairs: score took 76" in shown
+    assert "o.json: 0 detections in 16 images\n144 candidates: score took 76" in shown
     assert f"warning: {took}, 5, 9; " in errors[1]
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from pydantic import Field
 
+from src.postprocess.category_names import PositiveShareByCategory
 from src.postprocess.selection import Selection, by_category
-from src.postprocess.setting_types import PositiveShareByCategory
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import PositiveShare
 
 

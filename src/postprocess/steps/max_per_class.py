@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Cap
 
 

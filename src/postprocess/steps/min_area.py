@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from src.postprocess.raster import RASTERS
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Count, Legal
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from src.postprocess.detections import NMS_AND_CAP
 from src.postprocess.nms import select_by_soft_nms, suppress_boxes
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Legal, Positive, Share
 
 NMS_KINDS = ("class_wise", "class_agnostic", "soft_linear", "soft_gaussian")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.postprocess.category_names import CATEGORY_GROUPS, Categories
 from src.postprocess.selection import Selection
-from src.postprocess.setting_types import CATEGORY_GROUPS, Categories
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 
 
 class Remove(Step):

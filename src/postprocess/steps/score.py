@@ -7,9 +7,9 @@ from collections.abc import Hashable
 import numpy as np
 from pydantic import Field
 
+from src.postprocess.category_names import ShareByCategory
 from src.postprocess.selection import Selection, by_category
-from src.postprocess.setting_types import ShareByCategory
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Share
 
 

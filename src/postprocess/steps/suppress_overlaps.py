@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Flag
 
 

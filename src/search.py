@@ -112,7 +112,7 @@ def run(
             "choosing, held-out images", total=(config.num_folds + 1) * len(space.per_class)
         )
         selector = Selector(
-            session.lab,
+            session.evaluator,
             score=score,
             per_class=space.per_class,
             averaging=config.averaging,
@@ -120,7 +120,7 @@ def run(
         )
         candidates = [(settings, score(settings)) for settings in baselines]
         found = cross_validate(search, selector, baselines=candidates, folds=folds, score=score)
-        images = searched_images(session.ground_truth, session.lab.scored_image_ids)
+        images = searched_images(session.ground_truth, session.evaluator.scored_image_ids)
         for note in () if session.comparison is None else session.comparison.notes:
             console.print(f"note: {note}")
     result = compare_results(
@@ -188,7 +188,7 @@ def _scorer(session: Session, averaging: Any) -> Any:
     def score(settings: PostprocessSettings) -> Scores:
         name = repr(settings)
         if name not in known:
-            known[name] = session.lab.score(settings, averaging).per_image
+            known[name] = session.evaluator.score(settings, averaging).per_image
         return known[name]
 
     return score

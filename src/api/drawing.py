@@ -22,7 +22,7 @@ from src.reporting.drawing import (
     fit,
 )
 from src.reporting.examples import compare_instances, short_name
-from src.tuning.submitted import as_submitted
+from src.tuning.evaluated_image import as_submitted
 
 
 def draw(

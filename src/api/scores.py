@@ -33,9 +33,9 @@ from src.postprocess.detections import Detections
 from src.postprocess.pipeline import StoreDetections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
+from src.tuning.evaluated_image import SubmittedDetections
 from src.tuning.session import beside_truth, compare_categories
 from src.tuning.settings_evaluator import SettingsEvaluator
-from src.tuning.submitted import SubmittedObjects
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +108,7 @@ def _compared(
         wanted = [image_id for image_id in detections if image_id in chosen]
     if not wanted:
         raise InputError("detections must have one or more of the images to be scored, got none")
-    prediction = SubmittedObjects(
+    prediction = SubmittedDetections(
         detections,
         with_filler=is_competition(annotations.category_names),
         use_attributes=ground_truth.use_attributes,
@@ -210,7 +210,7 @@ def _scores_of_both(
         prediction = (
             opened.enter_context(open_submission(side, ground_truth))
             if isinstance(side, str | Path)
-            else SubmittedObjects(
+            else SubmittedDetections(
                 side,
                 with_filler=is_competition(annotations.category_names),
                 use_attributes=ground_truth.use_attributes,

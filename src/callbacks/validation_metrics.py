@@ -33,7 +33,7 @@ from src.postprocess.category_names import CategoryNames
 from src.postprocess.pipeline import coco_results, postprocess
 from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
 from src.predictions.candidates import Candidates
-from src.tuning.submitted import as_submitted
+from src.tuning.evaluated_image import as_submitted
 
 Kept = TypeVar("Kept")
 

@@ -39,8 +39,14 @@ from src.postprocess.settings import (
 from src.submission.formats import format_named
 from src.tuning.dashboard import open_dashboard
 from src.tuning.in_sample import find_in_sample
-from src.tuning.session import Inputs, Session, open_session, shared_session
-from src.tuning.submit import Submitted, submit
+from src.tuning.session import (
+    Inputs,
+    Session,
+    Submitted,
+    open_session,
+    shared_session,
+    submit,
+)
 from src.tuning.sweeps import (
     finished_result,
     is_sweep,
@@ -71,7 +77,7 @@ def describe(
 ) -> Text:
     """Return what was written and what the user should know about it, a line each."""
     report = submitted.report
-    violations = None if submitted.findings is None else submitted.findings.violations
+    violations = None if submitted.validation is None else submitted.validation.violations
     text = Text(
         f"{output}: {report.objects} detections in {report.images - report.empty_images} of "
         f"{report.images} images{', a valid submission' if violations == () else ''}\n"
@@ -128,7 +134,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         in_sample = find_in_sample(
             to_plain(config.postprocess),
             session.ground_truth,
-            session.lab.scored_image_ids,
+            session.evaluator.scored_image_ids,
             where="postprocess",
         )
         labels, notes = (
@@ -141,8 +147,8 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
             say_once(f"note: {note}")
     else:
         console.print(describe(output, submitted, settings, session))
-    score, findings = submitted.score, submitted.findings
-    violations = None if findings is None else len(findings.violations)
+    score, validation = submitted.score, submitted.validation
+    violations = None if validation is None else len(validation.violations)
     counts = asdict(submitted.report) | {
         "violations": violations,
         "took_most": ", ".join(submitted.steps.took_most) or None,  # names of steps

@@ -8,10 +8,10 @@ from src.postprocess.category_names import CategoryNames
 from src.postprocess.pipeline import StoreDetections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
-from src.tuning.submitted import SubmittedObjects
+from src.tuning.evaluated_image import SubmittedDetections
 
 
-class StoredDetections(SubmittedObjects):
+class StoredDetections(SubmittedDetections):
     """The detections of a prediction store as they are scored, post-processed when asked for.
 
     Args:
@@ -19,7 +19,7 @@ class StoredDetections(SubmittedObjects):
         settings: Thresholds and rules.
         categories: Of the store. Where they are the competition's, an image without a detection has
             its filler row, which is scored as a prediction.
-        use_attributes: See ``SubmittedObjects``, like the next.
+        use_attributes: See ``SubmittedDetections``, like the next.
         ids: Image ids to use where they name an image of the store in another spelling.
     """
 

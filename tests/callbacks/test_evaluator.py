@@ -27,7 +27,7 @@ from src.modules.cascade import CascadeModule
 from src.postprocess.pipeline import coco_results, postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
-from src.tuning.submitted import as_submitted
+from src.tuning.evaluated_image import as_submitted
 from tests.helpers.candidates import DEFAULT
 from tests.helpers.images import Data, DrawnImage
 from tests.helpers.scoring import by_pycocotools, defined

@@ -30,8 +30,7 @@ from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.submission.formats import format_named
-from src.tuning.session import Inputs, open_session
-from src.tuning.submit import submit
+from src.tuning.session import Inputs, open_session, submit
 from tests.helpers.candidates import make_masks, make_settings
 
 SIZE_HW = (48, 64)

@@ -29,10 +29,8 @@ from typing import TYPE_CHECKING, Any
 from src.cli import signals
 
 if TYPE_CHECKING:
-    from src.api.detections import postprocess, read_settings, write_submission
-    from src.api.drawing import draw
-    from src.api.ground_truth import Annotations, open_annotations
-    from src.api.scores import compare, score, sweep
+    from src.api.detections import draw, postprocess, read_settings, write_submission
+    from src.api.scores import Annotations, compare, open_annotations, score, sweep
     from src.errors import InputError
     from src.example import write_example
     from src.metrics.competition import CompetitionScore
@@ -75,10 +73,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "src.api.detections": "postprocess read_settings write_submission",
-    "src.api.drawing": "draw",
-    "src.api.ground_truth": "Annotations open_annotations",
-    "src.api.scores": "compare score sweep",
+    "src.api.detections": "draw postprocess read_settings write_submission",
+    "src.api.scores": "Annotations compare open_annotations score sweep",
     "src.errors": "InputError",
     "src.example": "write_example",
     "src.metrics.competition": "CompetitionScore",

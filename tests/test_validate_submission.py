@@ -73,7 +73,7 @@ def test_an_empty_file_is_invalid(run: Any, tmp_path: Path) -> None:
         (("submission=s.csv", "images=no"), "images=no: no such folder"),
         (
             ("submission=s.csv", "format=coco"),
-            "format=coco: legal are imaterialist_2019, imaterialist_2020",
+            "format must be one of imaterialist_2019, imaterialist_2020, got 'coco'",
         ),
         (("submission=s.csv", "label_descriptions=no.json"), "no.json: cannot read"),
     ],

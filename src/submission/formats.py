@@ -16,7 +16,7 @@ from src.annotations.imaterialist_csv import (
     SIZE_COLUMNS,
     CsvEdition,
 )
-from src.errors import InputError
+from src.validation import check_value, one_of
 
 LEGAL_CATEGORIES = range(46)
 
@@ -71,6 +71,5 @@ def format_named(name: str) -> SubmissionFormat:
     Raises:
         InputError: There is none.
     """
-    if name not in FORMATS:
-        raise InputError(f"format={name}: legal are {', '.join(FORMATS)}")
+    check_value("format", name, one_of(*FORMATS))
     return FORMATS[name]

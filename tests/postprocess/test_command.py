@@ -143,7 +143,7 @@ def test_sample_submission_chooses_images_and_order(
             "postprocess.min_area_px must be given, got nothing; postprocess=default",
         ),
         (["postprocess.steps=[score,nms]"], "postprocess.steps must have masks"),
-        (["format=coco"], "format=coco: legal are imaterialist_2019, imaterialist_2020"),
+        (["format=coco"], "format must be one of imaterialist_2019, imaterialist_2020, got 'coco'"),
         (["averaging=mean"], "averaging must be one of per_class, pooled, got"),
         (["annotations=none.csv"], "none.csv"),
         (["sample_submission=none.csv"], "none.csv: no such file"),

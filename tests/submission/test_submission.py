@@ -187,7 +187,7 @@ def test_golden_file_of_2020(tmp_path: Path) -> None:
     assert path.read_text() == (
         "ImageId,EncodedPixels,ClassId,AttributesIds\nb,1023 3,33,\na,1 1,23,\n"
     )
-    with pytest.raises(InputError, match="format=2020: legal are imaterialist_2019, imaterialist_"):
+    with pytest.raises(InputError, match="format must be one of imaterialist_2019, imaterialist_2"):
         format_named("2020")
 
 

@@ -69,11 +69,7 @@ class Pairs:
 
 
 def select_candidates(
-    scores: Tensor,
-    *,
-    min_score: float,
-    max_pairs: int,
-    max_low_score_candidates: int | None = None,
+    scores: Tensor, *, min_score: float, max_pairs: int, max_low_score_candidates: int | None = None
 ) -> Pairs:
     """Return the pairs with a score above ``min_score``, at most the best ``max_pairs``.
 

@@ -121,7 +121,4 @@ def flip_batch(batch: Batch) -> Batch:
         samples.append(
             DetDataSample(metainfo={**sample.metainfo, "flip": flip, "flip_direction": direction})
         )
-    return {
-        "inputs": [view.flip(-1) for view in batch["inputs"]],
-        "data_samples": samples,
-    }
+    return {"inputs": [view.flip(-1) for view in batch["inputs"]], "data_samples": samples}

@@ -167,7 +167,9 @@ def write_submission(
         itertools.chain(drawn.values(), map(no_detections, absent)),
         submission_format=submission_format,
         competition=is_competition_submission(
-            store, names_for(store, None, source=""), sample_submission and str(sample_submission)
+            store,
+            names_for(store, None, source=""),
+            None if sample_submission is None else str(sample_submission),
         ),
     )
 

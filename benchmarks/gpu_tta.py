@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.tta import make_detector, view_of
 from src.datamodules.transforms import resized_hw
+from src.mmdet_bridge.cascade.detectors import flip_batch
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.mmdet_bridge.cascade.samples import flip_batch
 from src.predictions.candidates import Candidates
 from tests.helpers.cascades import SMALL
 

@@ -27,7 +27,7 @@ from PIL import Image
 from src.annotations.store_builder import open_or_build
 from src.datamodules.dataset import TrainingDataset
 from src.datamodules.transforms import PixelAugmentation
-from src.mmdet_bridge.cascade.samples import Sample
+from src.mmdet_bridge.cascade.detectors import Sample
 from src.rle import RleBatch, encode, format_rle, to_coco
 
 IMAGE_SIZES_HW = {"12_megapixels": (4000, 3000), "24_megapixels": (6000, 4000)}

@@ -19,10 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.mmdet_bridge.cascade.detectors import Detector, build_detector, preprocess
+from src.mmdet_bridge.cascade.detectors import (
+    Batch,
+    Detector,
+    build_detector,
+    collate,
+    flip_batch,
+    make_sample,
+    preprocess,
+)
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import ViewTransform, select_candidates
-from src.mmdet_bridge.cascade.samples import Batch, collate, flip_batch, make_sample
 from tests.helpers.cascades import detector_config, spread_scores
 
 # After src.mmdet_bridge, which gives mmcv its operators.

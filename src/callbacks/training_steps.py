@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.errors import InputError
 from src.io import printable
-from src.mmdet_bridge.cascade.samples import Batch
+from src.mmdet_bridge.cascade.detectors import Batch
 
 log = logging.getLogger(__name__)
 

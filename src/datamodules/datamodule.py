@@ -40,7 +40,7 @@ from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
 from src.datamodules.split import Split, choose_split_file, load_or_make_split
 from src.datamodules.transforms import PixelAugmentation, rgb_bytes
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import Sample
+from src.mmdet_bridge.cascade.detectors import Sample
 from src.validation import Count, PositiveShare, Share, check_values, nullable, one_of, whole
 
 log = logging.getLogger(__name__)

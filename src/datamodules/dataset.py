@@ -35,7 +35,7 @@ from src.datamodules.transforms import (
     resized_hw,
 )
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import (
+from src.mmdet_bridge.cascade.detectors import (
     Batch,
     Instances,
     Sample,

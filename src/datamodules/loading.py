@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import collate
+from src.mmdet_bridge.cascade.detectors import collate
 from src.processes import die_with_parent
 
 SHARED_MEMORY = Path("/dev/shm")

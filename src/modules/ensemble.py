@@ -20,6 +20,7 @@ from src.mmdet_bridge.cascade.detectors import (
     build_detector,
     check_detector,
     check_ensemble,
+    flip_batch,
     load_weights,
 )
 from src.mmdet_bridge.cascade.inference import (
@@ -29,7 +30,6 @@ from src.mmdet_bridge.cascade.inference import (
     predict_candidates,
 )
 from src.mmdet_bridge.cascade.passes import MaskStages
-from src.mmdet_bridge.cascade.samples import flip_batch
 from src.mmdet_bridge.checkpoints.reading import (
     Checkpoint,
     check_checkpoint_file,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from src.datamodules.dataset import ImageDataset
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import Sample
+from src.mmdet_bridge.cascade.detectors import Sample
 from tests.helpers.datasets import CATEGORY_IDS, competition, training_dataset
 from tests.helpers.images import COLOURS, Data, DrawnImage, save_image, write_rows
 

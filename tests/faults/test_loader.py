@@ -21,7 +21,7 @@ from src.cli.preflight import describe_ended_rank, explain_failure
 from src.datamodules import loading
 from src.datamodules.loading import check_shared_memory, explain_loader_failure, make_loader
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import make_sample
+from src.mmdet_bridge.cascade.detectors import make_sample
 
 
 class Images(Dataset[Any]):

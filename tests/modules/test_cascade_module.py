@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import collate, make_instances, make_sample
+from src.mmdet_bridge.cascade.detectors import collate, make_instances, make_sample
 from src.modules.cascade import CascadeModule
 from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
 

@@ -26,7 +26,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from src.cli import signals
+from src.processes import command_of, take_over_signals
 
 if TYPE_CHECKING:
     from src.api.detections import draw, postprocess, read_settings, write_submission
@@ -111,5 +111,5 @@ sys.modules[__name__].__class__ = _Package
 
 # While `python -m src.NAME` imports this package, before its own module. Its imports take seconds,
 # and Ctrl-C has to end them well.
-if sys.argv[:1] == ["-m"] and (_command := signals.command_of(sys.orig_argv)) is not None:
-    signals.install(_command)
+if sys.argv[:1] == ["-m"] and (_command := command_of(sys.orig_argv)) is not None:
+    take_over_signals(_command)

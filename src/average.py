@@ -18,7 +18,7 @@ from src.mmdet_bridge.checkpoints.reading import (
     load_checkpoint,
     save_weights,
 )
-from src.mmdet_bridge.checkpoints.weight_names import detector_names
+from src.mmdet_bridge.checkpoints.weight_files import detector_names
 
 
 def average(config: DictConfig) -> None:

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList, check_categories
 from src.callbacks.prediction_writer import PredictionWriter
-from src.cli import signals
 from src.cli.derived_config import Carried, take_from_checkpoints, use_own_data
 from src.cli.entry_point import entry_point, instantiate_all, overridden_keys, to_plain
 from src.cli.locks import working_in
@@ -26,6 +25,7 @@ from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_models
 from src.postprocess.late_fusion import LateFusion
 from src.predictions.files import META_NAME, StoreMeta
 from src.predictions.store import PredictionStore, claim_folder
+from src.processes import RESUMES
 from src.tuning.sweeps import finish_job, is_sweep
 from src.validation import shown
 
@@ -218,7 +218,7 @@ def predict(config: DictConfig) -> Path:
     except Exception as error:  # a worker's end can come out of any line
         if (failure := explain_failure(error, trainer)) is None:
             raise
-        raise InputError(f"{failure}; {signals.RESUMES['predict']}") from error
+        raise InputError(f"{failure}; {RESUMES['predict']}") from error
     if trainer.is_global_zero:
         image_ids = datamodule.images_to_predict.image_ids
         check_predicted(directory, image_ids, ensemble.min_score)

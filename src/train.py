@@ -14,11 +14,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
+from src import processes
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.callbacks.loggers import begin_at_step
 from src.callbacks.run_record import DataFingerprint, RunFolder, RunRecord, finishing, new_run_id
 from src.callbacks.training_steps import MemoryAdvice
-from src.cli import signals
 from src.cli.derived_config import take_classes, use_own_data
 from src.cli.entry_point import entry_point, instantiate_all, to_plain
 from src.cli.locks import working_in
@@ -145,9 +145,9 @@ def train(config: DictConfig) -> float | None:
             raise
         raise InputError(f"{failure}; {next_start()}") from error
     except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
-        if signals.received() is None and not isinstance(error, SIGTERMException):
+        if processes.received_signal() is None and not isinstance(error, SIGTERMException):
             raise
-        signals.leave(f"stopped at step {trainer.global_step}; {next_start()}")
+        processes.leave(f"stopped at step {trainer.global_step}; {next_start()}")
     return best_score(trainer)
 
 

@@ -24,10 +24,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from src.annotations.image_files import set_max_megapixels
-from src.cli import signals
 from src.cli.arguments import prepare_arguments
 from src.console import escape_log_records, say
 from src.errors import InputError, describe_disk_error, find_disk_error
+from src.processes import at_work, leave, received_signal
 from src.renamed_keys import (
     RENAMED_KEYS,
     check_renamed_keys,
@@ -178,8 +178,8 @@ def _end_by(error: Exception, config: DictConfig | None = None) -> None:
     if isinstance(error, BrokenPipeError):  # the reader of our output ended, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         sys.exit(128 + signal.SIGPIPE)
-    if signals.received() is not None:  # what a library makes of Ctrl-C, or of a worker's end
-        signals.leave()
+    if received_signal() is not None:  # what a library makes of Ctrl-C, or of a worker's end
+        leave()
     mistake = users_mistake(error)
     if mistake is None and config is not None and isinstance(error, InstantiationException):
         mistake = unknown_argument(error, config)
@@ -265,7 +265,7 @@ def entry_point(
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.raiseExceptions = False  # a full disk is said once, not by every log line
             try:
-                with signals.at_work():
+                with at_work():
                     sys.argv[1:] = prepare_arguments(
                         sys.argv[1:],
                         renamed,

@@ -18,10 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src.cli import signals
 from src.errors import InputError, naming_disk_errors
 from src.io import fitting_name, make_directory, partial_path, printable
-from src.processes import is_first_process, is_process_alive, process_identity
+from src.processes import (
+    is_first_process,
+    is_process_alive,
+    process_identity,
+    running_command,
+)
 
 LOCK_NAME = ".lock"
 HEARTBEAT_S = 15.0
@@ -93,7 +97,7 @@ def _take(path: Path, named: str) -> int:
             owner = _read(descriptor)
             if is_free is False or _is_at_work(owner, path, is_locked=is_free is None):
                 raise InputError(_refusal(owner, path, named))
-            content = {**process_identity(), "boot": _boot(), "command": signals.command()}
+            content = {**process_identity(), "boot": _boot(), "command": running_command()}
             content["since"] = datetime.now().isoformat(" ", timespec="seconds")
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(content).encode(), 0)

@@ -100,7 +100,7 @@ _LINES = (
     "`Trainer(limit_val_batches=1.0)` was configured so 100% of the batches will be used",
     "`Trainer(limit_predict_batches=1.0)` was configured so 100% of the batches will be used",
     "TPU available: False, using: 0 TPU cores",
-    # src.cli.signals says it, once
+    # src.processes says it, once
     "\nDetected KeyboardInterrupt, attempting graceful shutdown",
     # src.cli.resume says which file, and from which step
     "Restoring states from the checkpoint path at ",

@@ -35,7 +35,7 @@ from torch import Tensor
 from src.errors import InputError
 from src.io import printable
 from src.mmdet_bridge.checkpoints.untrusted_config import find_reader, nodes
-from src.mmdet_bridge.checkpoints.weight_names import misfits, unwrap
+from src.mmdet_bridge.checkpoints.weight_files import misfits, unwrap
 
 log = logging.getLogger(__name__)
 

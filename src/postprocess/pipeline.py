@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import EMPTY, NMS_AND_CAP, CocoResult, Detections, coco_entries
-from src.postprocess.raster import RASTERS, sample_masks, sample_runs
+from src.postprocess.raster import RASTERS, sample_masks, sample_rles
 from src.postprocess.selection import (
     DrawMasks,
     ImageMasks,
@@ -88,7 +88,7 @@ def coco_results(
     """
 
     def draw_masks(indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32]) -> MaskSet:
-        rles = sample_runs(
+        rles = sample_rles(
             candidates.mask_probabilities[indices],
             candidates.boxes_xyxy[indices],
             candidates.size_hw,

@@ -19,7 +19,7 @@ from src.metrics.coco_average_precision import CocoImage, coco_score
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.postprocess.detections import CocoResult
 from src.postprocess.pipeline import coco_results, postprocess
-from src.postprocess.raster import sample_runs
+from src.postprocess.raster import sample_rles
 from src.predictions.candidates import Candidates
 from src.rle import decode, from_coco
 from tests.helpers.candidates import make_boxes, make_candidates, make_masks, make_settings
@@ -176,7 +176,7 @@ def test_masks_at_image_size_are_those_that_mmdet_pastes(
     boxes = make_boxes(random, 10, size_hw, relative_size=0.6)
     boxes[0] = np.array([-0.1, -0.1, 1.1, 1.1]) * np.tile(size_hw[::-1], 2)  # all of the image
     boxes[1] = -80, -90, size_hw[1] / 2, size_hw[0] / 2
-    runs = sample_runs(masks, boxes, size_hw, mask_threshold=threshold)
+    runs = sample_rles(masks, boxes, size_hw, mask_threshold=threshold)
     assert runs[0].runs.tolist() == [[0, size_hw[0] * size_hw[1]]]
     for mask, box, found in zip(masks, boxes, runs, strict=True):
         probabilities = paste(mask, box, size_hw)

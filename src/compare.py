@@ -29,7 +29,7 @@ from src.metrics.scoring import (
     score_comparison,
 )
 from src.reporting.stored_predictions import StoredDetections
-from src.tuning.in_sample import InSample, find_in_sample, read_beside, read_in_sample
+from src.tuning.search_results import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.sweeps import RESULT_NAME, job_file
 
 SIDES = ("a", "b")

@@ -23,7 +23,7 @@ from src.postprocess.settings import SEARCHED_KEY, plain_settings
 from src.reporting.examples import choose_examples, load_examples, write_drawings
 from src.reporting.page import Report, render_sweep, write_report
 from src.reporting.stored_predictions import StoredDetections
-from src.tuning.in_sample import find_in_sample, read_beside
+from src.tuning.search_results import find_in_sample, read_beside
 from src.tuning.sweeps import job_file, read_results, score_in_words
 from src.validation import Count, check_values, shown
 

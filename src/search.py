@@ -21,19 +21,20 @@ from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
 from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
-from src.tuning.cross_validation import Scores, Selector, cross_validate
+from src.tuning.cross_validation import Selector, cross_validate
 from src.tuning.dashboard import Dashboard, open_dashboard
-from src.tuning.in_sample import Searched, searched_images
 from src.tuning.search_results import (
     HELD_OUT,
+    Searched,
     SearchResult,
     compare_results,
     option_path,
+    searched_images,
     write_option,
 )
-from src.tuning.search_space import SearchSpace
 from src.tuning.session import Session, open_session
-from src.tuning.settings_search import SettingsSearch, Trial
+from src.tuning.settings_evaluator import Scores
+from src.tuning.settings_search import SearchSpace, SettingsSearch, Trial
 from src.validation import Count, check_values, whole
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def run(
             space=space,
             folds=folds,
             seed=config.seed,
-            random_trials=config.num_random_trials,
+            num_random_trials=config.num_random_trials,
         )
         if search.trials:
             console.print(f"{directory / STORAGE_NAME}: resumes after {len(search.trials)} trials")
@@ -119,7 +120,7 @@ def run(
             on_step=lambda: progress.advance(choices),
         )
         candidates = [(settings, score(settings)) for settings in baselines]
-        found = cross_validate(search, selector, baselines=candidates, folds=folds, score=score)
+        found = cross_validate(search, selector, baselines=candidates, folds=folds)
         images = searched_images(session.ground_truth, session.evaluator.scored_image_ids)
         for note in () if session.comparison is None else session.comparison.notes:
             console.print(f"note: {note}")

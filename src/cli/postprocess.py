@@ -38,7 +38,7 @@ from src.postprocess.settings import (
 )
 from src.submission.formats import format_named
 from src.tuning.dashboard import open_dashboard
-from src.tuning.in_sample import find_in_sample
+from src.tuning.search_results import find_in_sample
 from src.tuning.session import (
     Inputs,
     Session,

@@ -58,7 +58,7 @@ class PostprocessSettings:
     ) -> Self:
         """Return the settings of a configuration, which must have all required keys.
 
-        The key ``searched`` (see ``src.tuning.in_sample``) is ignored.
+        The key ``searched`` (see ``src.tuning.search_results``) is ignored.
 
         Args:
             values: Plain values of the group.

@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from src.metrics.competition import (
     Averaging,
     CompetitionScore,
@@ -23,6 +26,9 @@ from src.postprocess.detections import Detections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
 from src.tuning.evaluated_image import SCORED_RASTER, EvaluatedImage, RasterCache
+
+Scores = npt.NDArray[np.float64]
+"""Scores of images, shape (M,) where nothing else is said."""
 
 MAX_RASTER_BYTES = 1 << 30
 MAX_CANDIDATE_BYTES = 2 << 30

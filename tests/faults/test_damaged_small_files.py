@@ -22,8 +22,7 @@ from src.predictions.store import PredictionStore
 from src.search import _shown
 from src.synthetic import synthesize
 from src.tuning.search_results import option_path
-from src.tuning.search_space import SearchSpace
-from src.tuning.settings_search import SettingsSearch
+from src.tuning.settings_search import SearchSpace, SettingsSearch
 from src.tuning.sweeps import finished_result, write_result
 from tests.helpers.candidates import make_settings
 from tests.helpers.stores import make_images, write_store
@@ -80,7 +79,7 @@ def test_a_damaged_search_starts_again(tmp_path: Path, caplog: pytest.LogCapture
             space=SearchSpace({"score_threshold": [0.1, 0.2, 0.3]}, make_settings()),
             folds=np.array([0, 1]),
             seed=0,
-            random_trials=2,
+            num_random_trials=2,
         )
 
     def score(settings: PostprocessSettings) -> np.ndarray:

@@ -10,8 +10,7 @@ import pytest
 
 from src.annotations.stratification import stratified_folds
 from src.errors import InputError
-from src.tuning.search_space import SearchSpace
-from src.tuning.settings_search import ALL, RANDOM, SettingsSearch
+from src.tuning.settings_search import ALL, RANDOM, SearchSpace, SettingsSearch
 from tests.helpers.candidates import make_settings
 
 IMAGES, FOLDS = 20, 4
@@ -33,7 +32,7 @@ def make_search(path, *, identity=None, seed=3):
         space=SPACE,
         folds=FOLD_OF,
         seed=seed,
-        random_trials=6,
+        num_random_trials=6,
     )
 
 

@@ -21,9 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from src.annotations.formats import convert
 from src.annotations.store import masks_of
-from src.annotations.store_builder import build_store
+from src.annotations.store_builder import build_store, convert
 from src.annotations.store_writer import masks_as_arrow
 from src.rle import Rle, format_rle, parse_rle, to_coco
 

@@ -24,6 +24,7 @@ from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from PIL import Image
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.store_builder import open_or_build
 from src.datamodules.dataset import TrainingDataset
 from src.datamodules.transforms import PixelAugmentation
@@ -183,7 +184,9 @@ def _write_data(
 
 
 def _training_dataset(folder: Path, *, seed: int) -> TrainingDataset:
-    store = open_or_build(folder / "train.csv", folder / "cache", images_directory=folder / "train")
+    store = open_or_build(
+        folder / "train.csv", folder / "cache", ReadingOptions(images_directory=folder / "train")
+    )
     return TrainingDataset(
         store=store,
         indices=np.arange(len(store)),

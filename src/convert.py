@@ -8,8 +8,9 @@ from omegaconf import DictConfig
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from src.annotations.formats import ConversionReport, convert
-from src.annotations.image_sizes import SizeFinding, outcome_in_words
+from src.annotations.formats import ReadingOptions
+from src.annotations.image_files import SizeFinding, outcome_in_words
+from src.annotations.store_builder import ConversionReport, convert
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
 from src.console import PlainConsole, progress_bar
@@ -30,14 +31,16 @@ def main(config: DictConfig) -> None:
         report = convert(
             keys["annotations"],
             keys["output"],
+            ReadingOptions(
+                images_directory=keys["images"],
+                exif=keys["exif"],
+                on_bad_rows=keys["on_bad_rows"],
+                duplicates=keys["duplicates"],
+                label_descriptions=keys["label_descriptions"],
+                size_hw=keys["size_hw"],
+            ),
             output_format=keys["output_format"],
-            images_directory=keys["images"],
-            exif=keys["exif"],
-            on_bad_rows=keys["on_bad_rows"],
-            duplicates=keys["duplicates"],
             skipped_file=keys["skipped_rows"],
-            label_descriptions=keys["label_descriptions"],
-            size_hw=keys["size_hw"],
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     print_report(report, output=keys["output"])
@@ -47,7 +50,7 @@ def print_report(report: ConversionReport, *, output: str) -> None:
     """Print a conversion's figures, and the images whose sizes were not those of their images."""
     console = PlainConsole(soft_wrap=True)
     console.print(f"{report.input_format} -> {report.output_format}: {output}")
-    console.print(f"{report.objects} instances on {report.images} images")
+    console.print(f"{report.instances} instances on {report.images} images")
     if report.labels_file is not None:
         console.print(f"categories and attributes: {report.labels_file}")
     if report.crowd_regions and report.output_format.startswith("imaterialist"):

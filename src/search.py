@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from src.annotations.stratification import stratified_folds
+from src.annotations.categories import stratified_folds
 from src.cli.arguments import quote
 from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, to_plain
 from src.cli.locks import working_in

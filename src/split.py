@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
+from src.annotations.formats import ReadingOptions
 from src.cli.entry_point import entry_point
 from src.console import PlainConsole
 from src.datamodules.annotations import open_annotations
@@ -50,14 +51,14 @@ def split_annotations(config: DictConfig) -> Split:
     store = open_annotations(
         annotations,
         Path(config.cache_dir or annotations.parent / ".cache"),
-        fallback_directory=user_cache_directory(),
-        images_directory=None if config.images is None else Path(config.images),
-        exif=config.exif,
-        on_bad_rows=config.on_bad_rows,
-        duplicates=config.duplicates,
-        label_descriptions=(
-            None if config.label_descriptions is None else Path(config.label_descriptions)
+        ReadingOptions(
+            images_directory=config.images,
+            exif=config.exif,
+            on_bad_rows=config.on_bad_rows,
+            duplicates=config.duplicates,
+            label_descriptions=config.label_descriptions,
         ),
+        fallback_directory=user_cache_directory(),
     )
     image_ids = [record.image_id for record in store.images]
     category_sets = store.category_sets()

@@ -22,7 +22,6 @@ from src.annotations.categories import (
 from src.annotations.image_names import ImageIds, image_path
 from src.annotations.instances import ImageRecord
 from src.annotations.json_stream import iterate_members
-from src.annotations.polygons import MIN_COORDINATES, from_polygons
 from src.annotations.rows import (
     NO_INSTANCE,
     BadRow,
@@ -31,13 +30,14 @@ from src.annotations.rows import (
     RowBlock,
     RowError,
     Source,
+    StoredBlock,
     check_attributes,
     check_size,
     describe_ids,
 )
-from src.annotations.store import StoredBlock
 from src.errors import InputError
 from src.rle import ParsedRle, RleBatch, RleError, Runs, from_coco, from_coco_counts, to_coco
+from src.rle.coco import MIN_COORDINATES, from_polygons
 from src.rle.masks import NO_RUNS
 
 COCO = "coco"

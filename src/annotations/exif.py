@@ -16,22 +16,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from src.annotations.image_files import ImageHeader
-from src.annotations.instances import ImageRecord
-from src.annotations.polygons import from_polygons
+from src.annotations.image_files import AS_DISPLAYED, AS_STORED, AUTO, TURNED_FILE, Frame
 from src.annotations.rows import NO_INSTANCE, RowBlock
 from src.errors import InputError
 from src.rle import ParsedRle, Rle, RleBatch, RleError
-from src.rle.raster import SIDEWAYS, edges_between_columns, turn, turn_points
-
-AUTO, AS_DISPLAYED, AS_STORED = "auto", "as_displayed", "as_stored"
-EXIF_CHOICES = (AUTO, AS_DISPLAYED, AS_STORED)
-_SIDEWAYS_FILE = "turned"  # made on an image that lay on its side, and nothing says on which
+from src.rle.coco import from_polygons
+from src.rle.raster import edges_between_columns, turn, turn_box, turn_points
 
 # A wrong height has at least so many times the edges between columns: where all runs are counted,
 # also in proportion to the height (a band over full columns has the fewer the lower the image is);
@@ -44,40 +40,6 @@ _FRAME_TOLERANCE = 0.01  # of the longer edge: polygons are drawn a little over 
 Size: TypeAlias = tuple[int, int]
 Polygons: TypeAlias = Sequence[Sequence[float]]
 Group: TypeAlias = tuple[str, bool]  # image id, and whether its masks are polygons
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An annotated image beside its file."""
-
-    record: ImageRecord  # with the size that it is displayed with
-    annotated_hw: Size
-    orientation: int = 1  # EXIF
-    # height and width of the grid that masks lie on, by reading; empty where there is one only
-    grids: Mapping[str, Size] = field(default_factory=dict)
-
-
-def make_frame(image: ImageRecord, header: ImageHeader) -> Frame:
-    """Put an image as annotated beside its file.
-
-    Where the annotation has the size of the displayed image with height and width exchanged, the
-    image's counts. One of another size altogether (the masks of the 2020 edition are smaller than
-    its images) keeps it, lying or standing as the image is displayed.
-    """
-    annotated, displayed = image.size_hw, header.displayed_hw
-    exchanged = annotated != displayed and annotated == displayed[::-1]
-    sideways = header.orientation in SIDEWAYS
-    if header.orientation == 1 and not exchanged:
-        return Frame(image, annotated)
-    lies_otherwise = (annotated[0] - annotated[1]) * (displayed[0] - displayed[1]) < 0
-    upright = annotated[::-1] if exchanged or (sideways and lies_otherwise) else annotated
-    grids = {AS_DISPLAYED: upright}
-    if header.orientation != 1:
-        grids[AS_STORED] = upright[::-1] if sideways else upright
-    if exchanged and not sideways:
-        grids[_SIDEWAYS_FILE] = annotated
-    record = replace(image, height_px=upright[0], width_px=upright[1])
-    return Frame(record, annotated, header.orientation, grids)
 
 
 @dataclass(slots=True)
@@ -104,7 +66,7 @@ class _Evidence:
         most = min(self.excess_px[name] for name in fits) + tolerance
         fits = {name for name in fits if self.excess_px[name] <= most}
         if len(fits) > 1:
-            fits.discard(_SIDEWAYS_FILE)
+            fits.discard(TURNED_FILE)
         return fits
 
     def _is_sheared(self, name: str, beside: str) -> bool:
@@ -141,9 +103,6 @@ class ExifReadings:
         choice: ``auto``, ``as_displayed`` or ``as_stored``.
         decided: What ``ReadOtherwiseError`` carried, in a second pass.
         undecided: What ``auto`` takes where nothing decides; None: that is refused.
-
-    Raises:
-        InputError: ``choice`` is none of them.
     """
 
     def __init__(
@@ -153,8 +112,6 @@ class ExifReadings:
         decided: Mapping[Group, str] | None = None,
         undecided: str | None = None,
     ) -> None:
-        if choice not in EXIF_CHOICES:
-            raise InputError(f"exif must be one of {', '.join(EXIF_CHOICES)}, got {choice!r:.60}")
         self.choice = choice
         self.decided = decided
         self.undecided = undecided
@@ -202,7 +159,7 @@ class ExifReadings:
         group = (frame.record.image_id, polygons is not None)
         self._seen[group] = frame.orientation
         reading = self.reading(*group)
-        if reading == _SIDEWAYS_FILE:
+        if reading == TURNED_FILE:
             raise RleError(_describe_sideways(frame))
         if self.decided is None:
             self._note(block, index, frame, mask)
@@ -392,3 +349,95 @@ def _describe_sideways(frame: Frame) -> str:
         f"fits height {height} and width {width}, which the image has exchanged: it was made on "
         "the image turned by a quarter, and no EXIF orientation says which way"
     )
+
+
+class HintComparison:
+    """Counts the boxes and areas of a file that are not those of the masks.
+
+    They are not used, but where they differ the masks are not what the file's author saw: read in
+    another unit or on another image.
+
+    Args:
+        readings: How the masks are read; a box of a mask that is turned is turned, too.
+    """
+
+    def __init__(self, readings: ExifReadings) -> None:
+        self._readings = readings
+        self._compared = {"bbox": 0, "area": 0}
+        self._differing = {"bbox": 0, "area": 0}
+        self._first: dict[str, str] = {}
+
+    def add(
+        self,
+        block: RowBlock,
+        rows: Sequence[int],
+        frames: Sequence[Frame | str],
+        *,
+        boxes_xyxy: npt.NDArray[np.int32],
+        areas_px: npt.NDArray[np.int64],
+        num_runs: npt.NDArray[np.int64],
+    ) -> None:
+        """Compare some rows of a block; an empty list of polygons has nothing to compare with.
+
+        Args:
+            block: The rows.
+            rows: N positions in it.
+            frames: Of all rows of the block.
+            boxes_xyxy: Shape (N, 4), of the masks that were read.
+            areas_px: Shape (N,).
+            num_runs: Shape (N,).
+        """
+        hints = block.hints
+        if hints is None:
+            return
+        outlines_px = 2 * (num_runs + boxes_xyxy[:, 3] - boxes_xyxy[:, 1])  # at least
+        columns = boxes_xyxy.tolist(), areas_px.tolist(), outlines_px.tolist()
+        for index, of_mask, area_of_mask, outline_px in zip(rows, *columns, strict=True):
+            frame, polygons = frames[index], hints.polygons[index]
+            if polygons == [] or isinstance(frame, str):
+                continue
+            box, area = hints.boxes_xywh[index], hints.areas_px[index]
+            place = block.place_format, block.numbers[index], frame.record.image_id
+            if box is not None:
+                box = self._displayed(box, frame, is_polygon=polygons is not None)
+                self._compared["bbox"] += 1
+                if box_distance_px(box, of_mask) > BOX_TOLERANCE_PX:
+                    x, y, right, bottom = of_mask
+                    self._differ("bbox", place, [*box], [x, y, right - x, bottom - y])
+            if area is not None:
+                self._compared["area"] += 1
+                if abs(area - area_of_mask) > BOX_TOLERANCE_PX * outline_px:
+                    self._differ("area", place, area, area_of_mask)
+
+    def notes(self) -> list[str]:
+        """Say how many differ, a sentence each."""
+        sentences = {
+            "bbox": "is more than 2 px from the box of the mask",
+            "area": "differs from the mask's by more than 2 px along its outline",
+        }
+        return [
+            f"{key} {sentence}: {self._differing[key]} of {self._compared[key]} annotations "
+            f"(the first: {self._first[key]})"
+            for key, sentence in sentences.items()
+            if self._differing[key]
+        ]
+
+    def _displayed(
+        self, box_xywh: tuple[float, ...], frame: Frame, *, is_polygon: bool
+    ) -> tuple[float, ...]:
+        """Return a box of the file as it lies on the displayed image."""
+        reading = self._readings.reading(frame.record.image_id, is_polygon)
+        if reading != AS_STORED or AS_STORED not in frame.grids:
+            return box_xywh
+        x, y, width, height = box_xywh
+        stored = (x, y, x + width, y + height)
+        x, y, right, bottom = turn_box(stored, frame.grids[AS_STORED], frame.orientation)
+        return x, y, right - x, bottom - y
+
+    def _differ(self, key: str, place: tuple[str, int, str], named: object, found: object) -> None:
+        place_format, number, image_id = place
+        self._differing[key] += 1
+        self._first.setdefault(
+            key,
+            f"{place_format.format(number)}, image {image_id!r:.120}: {named}, the mask's {found}",
+        )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -21,8 +21,10 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from src.annotations.image_names import find_image
+from src.annotations.instances import ImageRecord
 from src.errors import InputError
 from src.io import check_seal, printable, read_json_object, refuse_special_file, seal, write_json
+from src.rle.masks import Size
 from src.rle.raster import SIDEWAYS
 
 _ORIENTATION_TAG = 0x0112
@@ -53,7 +55,7 @@ def set_max_megapixels(value: float) -> None:
     _limit_megapixels = value
 
 
-def _check_pixels(path: Path, size_wh: tuple[int, int]) -> None:
+def _check_pixels(path: Path, size_wh: Size) -> None:
     megapixels = size_wh[0] * size_wh[1] / 1e6
     if megapixels > _limit_megapixels:
         raise InputError(
@@ -67,11 +69,11 @@ def _check_pixels(path: Path, size_wh: tuple[int, int]) -> None:
 class ImageHeader:
     """Size of an image as its file stores it, and how a viewer turns it."""
 
-    stored_hw: tuple[int, int]  # pixels
+    stored_hw: Size  # pixels
     orientation: int  # EXIF, 1 to 8; 1: displayed as stored
 
     @property
-    def displayed_hw(self) -> tuple[int, int]:
+    def displayed_hw(self) -> Size:
         """Height and width in pixels, EXIF orientation applied."""
         return self.stored_hw[::-1] if self.orientation in SIDEWAYS else self.stored_hw
 
@@ -97,7 +99,7 @@ def read_header(path: str | Path) -> ImageHeader:
     return ImageHeader(stored_hw=(height, width), orientation=orientation)
 
 
-def read_size_hw(path: str | Path) -> tuple[int, int]:
+def read_size_hw(path: str | Path) -> Size:
     """Read the size of an image as it is displayed, as ``read_header`` does.
 
     Returns:
@@ -109,9 +111,7 @@ def read_size_hw(path: str | Path) -> tuple[int, int]:
     return read_header(path).displayed_hw
 
 
-def read_image_rgb(
-    path: str | Path, *, at_least_hw: tuple[int, int] | None = None
-) -> npt.NDArray[np.uint8]:
+def read_image_rgb(path: str | Path, *, at_least_hw: Size | None = None) -> npt.NDArray[np.uint8]:
     """Read the pixels of an image as it is displayed.
 
     Grayscale is repeated in the three channels, CMYK and palettes are converted, transparency is
@@ -210,7 +210,7 @@ class ImageFile:
     orientation: int  # EXIF, 1 to 8
 
     @property
-    def size_hw(self) -> tuple[int, int]:
+    def size_hw(self) -> Size:
         """(height, width) in pixels."""
         return self.height_px, self.width_px
 
@@ -316,3 +316,148 @@ def read_image_files(path: Path) -> dict[str, ImageFile]:
         return {str(name): ImageFile(*map(int, file)) for name, file in content["files"].items()}
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error!r:.100})") from error
+
+
+AUTO, AS_DISPLAYED, AS_STORED = "auto", "as_displayed", "as_stored"
+EXIF_CHOICES = (AUTO, AS_DISPLAYED, AS_STORED)
+TURNED_FILE = "turned"  # made on an image that lay on its side, and nothing says on which
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An annotated image beside its file."""
+
+    record: ImageRecord  # with the size that it is displayed with
+    annotated_hw: Size
+    orientation: int = 1  # EXIF
+    # height and width of the grid that masks lie on, by reading; empty where there is one only
+    grids: Mapping[str, Size] = field(default_factory=dict)
+
+
+def make_frame(image: ImageRecord, header: ImageHeader) -> Frame:
+    """Put an image as annotated beside its file.
+
+    Where the annotation has the size of the displayed image with height and width exchanged, the
+    image's counts. One of another size altogether (the masks of the 2020 edition are smaller than
+    its images) keeps it, lying or standing as the image is displayed.
+    """
+    annotated, displayed = image.size_hw, header.displayed_hw
+    exchanged = annotated != displayed and annotated == displayed[::-1]
+    sideways = header.orientation in SIDEWAYS
+    if header.orientation == 1 and not exchanged:
+        return Frame(image, annotated)
+    lies_otherwise = (annotated[0] - annotated[1]) * (displayed[0] - displayed[1]) < 0
+    upright = annotated[::-1] if exchanged or (sideways and lies_otherwise) else annotated
+    grids = {AS_DISPLAYED: upright}
+    if header.orientation != 1:
+        grids[AS_STORED] = upright[::-1] if sideways else upright
+    if exchanged and not sideways:
+        grids[TURNED_FILE] = annotated
+    record = replace(image, height_px=upright[0], width_px=upright[1])
+    return Frame(record, annotated, header.orientation, grids)
+
+
+@dataclass(frozen=True, slots=True)
+class SizeFinding:
+    """An image whose annotated size is not that of its image, or whose masks were turned."""
+
+    image_id: str
+    annotated_hw: Size  # pixels
+    image_hw: Size  # pixels, EXIF rotation applied
+    repaired: bool  # Height and Width were exchanged; otherwise the annotated size was kept
+    reading: str = AS_DISPLAYED  # which image the masks were made on, as_displayed or as_stored
+
+
+def outcome_in_words(finding: SizeFinding, *, repaired: str) -> str:
+    """Say what was done about a finding; ``repaired`` says it of exchanged sizes."""
+    if finding.reading == AS_STORED:
+        return "masks of the stored image, turned"
+    return repaired if finding.repaired else "kept as annotated"
+
+
+class ImageSizes:
+    """Compares annotated sizes with image headers, each image once.
+
+    How the annotated size and the image's go together: ``exif_readings.make_frame``.
+
+    Args:
+        images_directory: Where the images are, or None to take every size as annotated.
+        name_key: The key or column in which the source names images, for messages.
+        missing_are_kept: Take the size as annotated, too, where an image is missing or damaged.
+
+    Raises:
+        InputError: No such folder.
+    """
+
+    def __init__(
+        self,
+        images_directory: str | Path | None,
+        *,
+        name_key: str = "file_name",
+        missing_are_kept: bool = False,
+    ) -> None:
+        self._name_key, self._missing_are_kept = name_key, missing_are_kept
+        self._directory = None if images_directory is None else Path(images_directory)
+        if self._directory is not None and not self._directory.is_dir():
+            raise InputError(f"{self._directory}: no such image folder")
+        self._images: dict[str, ImageHeader | str] = {}
+        self._settled: dict[ImageRecord, Frame | str] = {}
+
+    def resolve_sizes(self, images: Sequence[ImageRecord]) -> list[Frame | str]:
+        """Return the frame of each image's masks, with the record of the size that is right for it.
+
+        Returns:
+            As many entries; a text where the image is missing or damaged, saying so.
+        """
+        new = dict.fromkeys(image for image in images if image not in self._settled)
+        if new and self._directory is not None:
+            with ThreadPoolExecutor(_READERS) as pool:
+                found = pool.map(self._read_header, [image.file_name for image in new])
+                for image, header in zip(new, found, strict=True):
+                    self._images[image.image_id] = header
+        for image in new:
+            found_header = self._images.get(image.image_id)
+            if isinstance(found_header, ImageHeader):
+                self._settled[image] = make_frame(image, found_header)
+            elif found_header is None or self._missing_are_kept:
+                self._settled[image] = Frame(image, image.size_hw)
+            else:
+                self._settled[image] = found_header
+        return [self._settled[image] for image in images]
+
+    def image_hw(self, image_id: str) -> Size | None:
+        """Return the size of the image as displayed, in pixels; None where it was not read."""
+        header = self._images.get(image_id)
+        return header.displayed_hw if isinstance(header, ImageHeader) else None
+
+    @property
+    def num_missing(self) -> int:
+        """Number of images, of those settled so far, whose image is missing or damaged."""
+        return sum(isinstance(header, str) for header in self._images.values())
+
+    def findings(self, readings: Mapping[str, str]) -> list[SizeFinding]:
+        """Return the images of which a user should know, in the order in which they came.
+
+        Args:
+            readings: ``as_displayed`` or ``as_stored`` by image id.
+        """
+        findings = []
+        for frame in self._settled.values():
+            if isinstance(frame, str):
+                continue
+            image_id = frame.record.image_id
+            reading = readings.get(image_id, AS_DISPLAYED)
+            image_hw = self.image_hw(image_id) or frame.annotated_hw
+            if image_hw != frame.annotated_hw or reading == AS_STORED:
+                repaired = reading != AS_STORED and frame.record.size_hw != frame.annotated_hw
+                findings.append(
+                    SizeFinding(image_id, frame.annotated_hw, image_hw, repaired, reading)
+                )
+        return findings
+
+    def _read_header(self, file_name: str) -> ImageHeader | str:
+        assert self._directory is not None
+        try:
+            return read_header(find_image(self._directory, file_name, key=self._name_key))
+        except InputError as error:
+            return str(error)

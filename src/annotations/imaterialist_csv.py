@@ -31,13 +31,13 @@ from src.annotations.rows import (
     RowBlock,
     RowError,
     SizeOf,
+    StoredBlock,
     check_size,
     iterate_lines,
     parse_attributes,
     parse_category,
     split_fields,
 )
-from src.annotations.store import StoredBlock
 from src.errors import InputError
 from src.rle import format_rle, parse_rle
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from src.annotations.categories import LARGEST_ID, LabelDescriptions
 from src.annotations.instances import ImageRecord
 from src.errors import InputError, naming_disk_errors
 from src.io import check_output_file, partial_path, refuse_special_file, remove_partial_files
-from src.rle import ParsedRle
+from src.rle import ParsedRle, RleBatch
 
 BLOCK_BYTES = 1 << 20  # about a hundred rows: their arrays fit in a core's cache
 LONGEST_LINE_BYTES = 8 << 20  # a mask of half a million runs
@@ -150,6 +153,20 @@ class RowBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """N instances, in the order of the source."""
+
+    images: list[ImageRecord]  # N, the image of each object
+    image_indices: list[int]  # N, its position in the store's ``images``
+    category_ids: list[int]  # N
+    attribute_ids: list[tuple[int, ...]]  # N
+    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open
+    areas_px: npt.NDArray[np.int64]  # (N,)
+    is_crowd: list[bool]  # N
+    masks: RleBatch  # N
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """An annotation file that is open for reading, once."""
 
@@ -242,7 +259,6 @@ def describe_ids(known: dict[int, str]) -> str:
     return f"{len(ids)} ids between {ids[0]} and {ids[-1]} with gaps"
 
 
-ON_BAD_ROWS = ("error", "skip")
 _COLUMNS = ("place", "image", "reason", "original")
 
 
@@ -251,21 +267,13 @@ class BadRowHandler:
 
     Args:
         source: The file, for messages.
-        on_bad_rows: ``error`` stops at the first bad row, ``skip`` writes each to ``skipped_file``.
+        skip: Whether to write each bad row to ``skipped_file``; the first is an error otherwise.
         skipped_file: A CSV with the columns place, image, reason, original. Written only where a
             row was skipped; one left by an earlier run is removed otherwise.
-
-    Raises:
-        InputError: ``on_bad_rows`` is neither.
     """
 
-    def __init__(self, *, source: Path, on_bad_rows: str, skipped_file: Path) -> None:
-        if on_bad_rows not in ON_BAD_ROWS:
-            raise InputError(
-                f"on_bad_rows must be {' or '.join(ON_BAD_ROWS)}, got {on_bad_rows!r:.60}"
-            )
-        self._source = source
-        self._skip = on_bad_rows == "skip"
+    def __init__(self, *, source: Path, skip: bool, skipped_file: Path) -> None:
+        self._source, self._skip = source, skip
         self.skipped_file = skipped_file
         self._partial = partial_path(skipped_file)
         self._file: IO[str] | None = None
@@ -276,7 +284,7 @@ class BadRowHandler:
         """Write or refuse bad rows, lowest first.
 
         Raises:
-            InputError: ``on_bad_rows`` is ``error`` and there is one; it names file, row, image.
+            InputError: Bad rows are not skipped and there is one; it names file, row, image.
         """
         for row in sorted(rows, key=lambda row: row.number):
             if not self._skip:

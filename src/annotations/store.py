@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from src.annotations.categories import LabelDescriptions, label_descriptions_from_json
+from src.annotations.categories import LARGEST_ID, LabelDescriptions, label_descriptions_from_json
 from src.annotations.image_files import IMAGE_FILES, ImageFile, read_image_files
+from src.annotations.image_names import image_path
 from src.annotations.instances import ImageRecord, Instances
+from src.annotations.rows import RowError, check_size, describe_ids
 from src.errors import InputError
 from src.io import check_input_file, check_seal, printable, read_json_object, refuse_special_file
 from src.rle import RleBatch, Runs
@@ -128,12 +129,12 @@ class AnnotationStore:
         return self._images
 
     @property
-    def object_count(self) -> int:
+    def num_instances(self) -> int:
         """Number of instances on all images."""
         return len(self._categories)
 
     @cached_property
-    def crowd_count(self) -> int:
+    def num_crowd_regions(self) -> int:
         """Number of instances that are COCO crowd regions."""
         return int(self._crowd.sum())
 
@@ -419,54 +420,123 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: damaged annotation store, build it anew ({error})")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBlock:
-    """N instances, in the order of the source."""
+def open_store(directory: str | Path) -> AnnotationStore:
+    """Open a store that a user gives, and check all of it.
 
-    images: list[ImageRecord]  # N, the image of each object
-    image_indices: list[int]  # N, its position in the store's ``images``
-    category_ids: list[int]  # N
-    attribute_ids: list[tuple[int, ...]]  # N
-    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open
-    areas_px: npt.NDArray[np.int64]  # (N,)
-    is_crowd: list[bool]  # N
-    masks: RleBatch  # N
+    Its checksums say that it is as it was written; whoever wrote it can have written anything.
 
-
-def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
-    """Read all instances once, in the order of the source.
-
-    Reads ``runs.arrow`` as an ordinary file and not through the mapping, so that the memory of a
-    conversion does not grow with the pages touched.
+    Raises:
+        InputError: Not a store, damaged, or with a value that no annotation file may have; the
+            message names file, row and value.
     """
-    with pa.memory_map(str(store.directory / "instances.arrow")) as file:
-        table = pa.ipc.open_file(file).get_batch(0)
-        in_source_order = np.argsort(table["runs_row"].to_numpy())
-        first = 0
-        with pa.OSFile(str(store.directory / "runs.arrow")) as runs_file:
-            reader = pa.ipc.open_file(runs_file)
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                rows = table.take(pa.array(in_source_order[first : first + batch.num_rows]))
-                first += batch.num_rows
-                image_indices = rows["image_index"].to_pylist()
-                images = [store.images[index] for index in image_indices]
-                yield StoredBlock(
-                    images=images,
-                    image_indices=image_indices,
-                    category_ids=rows["category_id"].to_pylist(),
-                    attribute_ids=[tuple(ids) for ids in rows["attribute_ids"].to_pylist()],
-                    boxes_xyxy=rows["box_xyxy"].flatten().to_numpy().reshape(-1, 4),
-                    areas_px=rows["area_px"].to_numpy(),
-                    is_crowd=[bool(flag) for flag in rows["is_crowd"].to_pylist()],
-                    masks=masks_of(batch, [image.size_hw for image in images]),
+    store = AnnotationStore(directory)
+    _check_images(store)
+    _check_instances(store)
+    _check_runs(store)
+    return store
+
+
+def _check_images(store: AnnotationStore) -> None:
+    path = store.directory / "images.arrow"
+    previous = ""
+    for row, image in enumerate(store.images, start=1):
+        try:
+            for key in ("image_id", "file_name"):
+                text = getattr(image, key)
+                if image_path(text, key=key) != text:
+                    raise RowError(f"{key} must be in its one spelling, got {text!r:.120}")
+            check_size(str(image.height_px), str(image.width_px), ("height_px", "width_px"))
+        except RowError as error:
+            raise InputError(f"{error} ({path}, row {row})") from error
+        if row > 1 and image.image_id <= previous:
+            raise InputError(
+                f"image_id must ascend, got {image.image_id!r:.120} after {previous!r:.120} "
+                f"({path}, row {row})"
+            )
+        previous = image.image_id
+    if (store.instance_counts < 0).any():
+        raise InputError(f"instances must be 0 or more, got a count below 0 ({path})")
+
+
+def _check_instances(store: AnnotationStore) -> None:
+    """Check each object's labels, and that the objects lie in the order of the images."""
+    path = store.directory / "instances.arrow"
+    table = store.table
+    index = view(table["image_index"], np.int32)
+    wanted = np.repeat(np.arange(len(store)), store.instance_counts)
+    if not np.array_equal(index, wanted):
+        raise InputError(f"{path}: image_index must go with the counts in images.arrow")
+    labels = store.labels
+    categories = view(table["category_id"], np.int16)
+    _check_known("category_id", categories, labels.category_names, path)
+    attributes = table["attribute_ids"].flatten().to_numpy(zero_copy_only=False)
+    known = labels.attribute_names or dict.fromkeys(range(LARGEST_ID + 1), "")
+    _check_known("attribute_ids", attributes, known, path)
+    if not np.isin(view(table["is_crowd"], np.uint8), (0, 1)).all():
+        raise InputError(f"is_crowd must be 0 or 1, got another value ({path})")
+    rows = np.sort(view(table["runs_row"], np.int64))
+    if not np.array_equal(rows, np.arange(len(rows))):
+        raise InputError(f"{path}: runs_row must name each row of runs.arrow once")
+
+
+def _check_known(
+    key: str, values: npt.NDArray[np.integer], known: dict[int, str], path: Path
+) -> None:
+    unknown = np.setdiff1d(values, list(known))
+    if len(unknown):
+        raise InputError(f"{key} must be {describe_ids(known)}, got {unknown[0]} ({path})")
+
+
+def _check_runs(store: AnnotationStore) -> None:
+    """Check each mask against its image's size, and its object's box and area against the mask."""
+    path = store.directory / "runs.arrow"
+    rows = view(store.table["runs_row"], np.int64)
+    in_source_order = np.argsort(rows)
+    sizes_hw = np.array([image.size_hw for image in store.images], np.int64).reshape(-1, 2)
+    sizes_hw = np.repeat(sizes_hw, store.instance_counts, axis=0)[in_source_order]
+    boxes = view(store.table["box_xyxy"].values, np.int32).reshape(-1, 4)[in_source_order]
+    areas = view(store.table["area_px"], np.int64)[in_source_order]
+    reader, first, starts = open_table(path), 0, []
+    digests = [np.zeros(0, np.uint32)]
+    for number in range(reader.num_record_batches):
+        try:
+            batch = reader.get_batch(number)
+            check_batch(batch)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise InputError(f"{path}: damaged at record batch {number} ({error})") from error
+        starts.append(first)
+        chosen = slice(first, first + batch.num_rows)
+        if chosen.stop > len(rows):
+            break
+        masks = masks_of(batch, sizes_hw[chosen])
+        if wrong := masks.problems():
+            row = min(wrong)
+            raise InputError(f"runs: {wrong[row]} ({path}, row {first + row + 1})")
+        for key, stored, of_masks in (
+            ("box_xyxy", boxes, masks.boxes_xyxy()),
+            ("area_px", areas, masks.areas_px()),
+        ):
+            differs = np.flatnonzero((stored[chosen] != of_masks).reshape(len(of_masks), -1).any(1))
+            if len(differs):
+                row = int(differs[0])
+                raise InputError(
+                    f"{key} must be that of the mask, {of_masks[row].tolist()}, got "
+                    f"{stored[chosen][row].tolist()} ({path.with_name('instances.arrow')}, "
+                    f"runs_row {first + row})"
                 )
-
-
-def images_without_instances(store: AnnotationStore) -> list[ImageRecord]:
-    """Return the images without an instance, ascending by image_id."""
-    return [
-        image
-        for image, categories in zip(store.images, store.category_sets(), strict=True)
-        if not categories
-    ]
+        digests.append(mask_digests(masks))
+        first += batch.num_rows
+    if first != len(rows) or starts != list(store.description["runs_batch_starts"]):
+        raise InputError(f"{path}: must hold a row for each of the {len(rows)} objects")
+    digest = image_digests(
+        store.images,
+        store.instance_counts,
+        [
+            view(store.table["category_id"], np.int16),
+            view(store.table["is_crowd"], np.uint8),
+            np.concatenate(digests)[rows],
+        ],
+        store.table["attribute_ids"].to_pylist(),
+    )
+    if not np.array_equal(digest, store.digests):
+        raise InputError(f"{path.with_name('images.arrow')}: digest must be that of the objects")

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from src.annotations.exif import ExifReadings, Frame
-from src.annotations.image_sizes import HintComparison, ImageSizes
+from src.annotations.exif import ExifReadings, HintComparison
+from src.annotations.image_files import Frame, ImageSizes
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import NO_INSTANCE, BadRow, BadRowHandler, RowBlock, Source
 from src.annotations.store import (
@@ -65,7 +65,7 @@ class StoreWriter:
         self._seen: set[Hashable] = set()
         self.duplicates = 0
         self.runs_batch_starts: list[int] = []
-        self.images = self.objects = self.images_without_instances = 0
+        self.images = self.instances = self.images_without_instances = 0
         self.empty_masks = self.crowd_regions = 0
 
     def write(self, directory: Path) -> None:
@@ -279,7 +279,7 @@ class StoreWriter:
         images = [records[index] for index in belongs]
         rank = np.full(len(records), -1, dtype=np.int32)
         rank[belongs] = np.arange(len(belongs), dtype=np.int32)
-        self.images, self.objects = len(images), len(record_of_row)
+        self.images, self.instances = len(images), len(record_of_row)
         self.images_without_instances = int((objects[belongs] == 0).sum())
         self.crowd_regions = int(self._column("is_crowd", np.uint8).sum())
         self.empty_masks = int((self._column("area_px", np.int64) == 0).sum())

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.annotations.exif import AUTO
+from src.annotations.image_files import AUTO
 from src.annotations.image_names import file_name_of, find_image, match_ids
 from src.annotations.imaterialist_csv import is_competition
 from src.annotations.instances import Instances, box_columns

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from src.annotations.image_sizes import outcome_in_words
+from src.annotations.formats import ReadingOptions
+from src.annotations.image_files import outcome_in_words
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
 from src.console import PlainConsole
@@ -128,15 +129,7 @@ def _count_vanishing(
 
 
 def open_annotations(
-    source: Path,
-    cache_dir: Path,
-    *,
-    fallback_directory: Path | None,
-    images_directory: Path | None,
-    exif: str,
-    on_bad_rows: str,
-    duplicates: str,
-    label_descriptions: Path | None,
+    source: Path, cache_dir: Path, options: ReadingOptions, *, fallback_directory: Path | None
 ) -> AnnotationStore:
     """Open the store of an annotation file, see ``open_or_build``, and log its notes once.
 
@@ -152,12 +145,8 @@ def open_annotations(
         store = open_or_build(
             source,
             cache_dir,
+            options,
             fallback_directory=fallback_directory,
-            images_directory=images_directory,
-            exif=exif,
-            on_bad_rows=on_bad_rows,
-            duplicates=duplicates,
-            label_descriptions=label_descriptions,
             on_progress=lambda done, total: progress.update(
                 task, completed=done, total=total, visible=True
             ),
@@ -214,7 +203,7 @@ def indices_wide_enough(
 
 def log_report(report: BuildReport) -> None:
     """Log the annotations' numbers, sizes that disagree with the images, rows left out."""
-    log.info("%s: %d instances on %d images", report.source, report.objects, report.images)
+    log.info("%s: %d instances on %d images", report.source, report.instances, report.images)
     if report.crowd_regions:
         log.info("%d of them are crowd regions (iscrowd)", report.crowd_regions)
     if report.empty_masks:

@@ -12,9 +12,9 @@ import albumentations
 import lightning
 from torch.utils.data import DataLoader, Dataset
 
-from src.annotations.exif import EXIF_CHOICES
+from src.annotations.formats import DUPLICATES, ReadingOptions
+from src.annotations.image_files import EXIF_CHOICES
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import DUPLICATES
 from src.datamodules.annotations import (
     indices_to_train_on,
     indices_wide_enough,
@@ -266,12 +266,14 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return open_annotations(
             Path(self.annotations),
             self.cache_dir,
+            ReadingOptions(
+                images_directory=check_directory("datamodule.images", self.images),
+                exif=self.exif,
+                on_bad_rows=self.on_bad_rows,
+                duplicates=self.duplicates,
+                label_descriptions=self.label_descriptions,
+            ),
             fallback_directory=self.fallback_directory and self.fallback_directory / ".cache",
-            images_directory=check_directory("datamodule.images", self.images),
-            exif=self.exif,
-            on_bad_rows=self.on_bad_rows,
-            duplicates=self.duplicates,
-            label_descriptions=self.label_descriptions,
         )
 
     def _load_or_make_split(self, store: AnnotationStore) -> Split:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.categories import class_membership, stratified_folds
 from src.annotations.image_names import match_ids
-from src.annotations.stratification import class_membership, stratified_folds
 from src.errors import InputError
 from src.io import read_json_object, write_json, writing_problem
 

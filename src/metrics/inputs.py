@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.categories import LabelDescriptions
-from src.annotations.exif import AUTO
+from src.annotations.image_files import AUTO
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
 from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.store import AnnotationStore

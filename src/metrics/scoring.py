@@ -12,7 +12,8 @@ from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.coco import COCO
-from src.annotations.exif import AS_DISPLAYED, AUTO
+from src.annotations.formats import ReadingOptions, detect_format
+from src.annotations.image_files import AS_DISPLAYED, AUTO
 from src.annotations.image_names import file_name_of, match_ids
 from src.annotations.imaterialist_csv import (
     IMATERIALIST_2020,
@@ -23,10 +24,8 @@ from src.annotations.imaterialist_csv import (
 )
 from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
 from src.annotations.rows import ProgressCallback, SizeOf, describe_ids
-from src.annotations.sources import detect_format
-from src.annotations.store import STORE, AnnotationStore
+from src.annotations.store import STORE, AnnotationStore, open_store
 from src.annotations.store_builder import build_store, open_or_build
-from src.annotations.store_checks import open_store
 from src.errors import InputError
 from src.io import (
     read_json_object,
@@ -195,12 +194,14 @@ def open_ground_truth(
         store = open_or_build(
             annotations,
             cache_dir or temporary,
+            ReadingOptions(
+                images_directory=images_directory,
+                exif=exif,
+                missing_images="keep",
+                duplicates=duplicates,
+                label_descriptions=label_descriptions,
+            ),
             fallback_directory=user_cache_directory(),
-            images_directory=images_directory,
-            exif=exif,
-            missing_images="keep",
-            duplicates=duplicates,
-            label_descriptions=label_descriptions,
             on_progress=_bytes_read(progress, annotations),
         )
         yield RasterInstances(
@@ -243,14 +244,16 @@ def open_submission(
             build_store(
                 submission,
                 directory,
-                # masks on a raster are of the image as displayed, as those of a model are
-                images_directory=ground_truth.images_directory if sized else None,
-                exif_undecided=AS_DISPLAYED if ground_truth.exif == AUTO else ground_truth.exif,
-                missing_images="keep",
-                label_descriptions=labels_file,
-                size_hw=_long_edge(ground_truth, ids)
-                if kind == IMATERIALIST_2020.name
-                else RASTER_HW,
+                ReadingOptions(
+                    # masks on a raster are of the image as displayed, as those of a model are
+                    images_directory=ground_truth.images_directory if sized else None,
+                    exif_undecided=AS_DISPLAYED if ground_truth.exif == AUTO else ground_truth.exif,
+                    missing_images="keep",
+                    label_descriptions=labels_file,
+                    size_hw=_long_edge(ground_truth, ids)
+                    if kind == IMATERIALIST_2020.name
+                    else RASTER_HW,
+                ),
                 on_progress=_bytes_read(progress, submission),
             )
         objects = RasterInstances(

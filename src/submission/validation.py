@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.categories import LabelDescriptions, read_label_descriptions
+from src.annotations.formats import default_labels, detect_format
 from src.annotations.image_files import read_size_hw
 from src.annotations.image_names import ImageIds, file_name_of, find_image, read_image_ids
 from src.annotations.imaterialist_csv import IMATERIALIST_2019
 from src.annotations.instances import LONG_EDGE_PX
 from src.annotations.rows import Lines, RowError, describe_ids, iterate_lines, split_fields
-from src.annotations.sources import default_labels, detect_format
 from src.errors import InputError
 from src.io import refuse_special_file
 from src.postprocess.raster import RASTERS

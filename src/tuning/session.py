@@ -13,9 +13,9 @@ from typing import Any
 from rich.progress import Progress
 
 from src.annotations.categories import check_categories
-from src.annotations.exif import AUTO
+from src.annotations.formats import default_labels
+from src.annotations.image_files import AUTO
 from src.annotations.image_names import file_name_of, match_ids, read_image_ids
-from src.annotations.sources import default_labels
 from src.errors import InputError
 from src.metrics.competition import Averaging, CompetitionScore, ImageInstances, ScoreAccumulator
 from src.metrics.inputs import RasterInstances

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.image_names import find_image, image_path, is_image_name
 from src.annotations.rows import RowError
 from src.annotations.store import AnnotationStore
@@ -33,7 +34,7 @@ def write_coco(path, images, annotated=None):
 
 
 def build(source, **options):
-    report = build_store(source, source.with_suffix(".store"), **options)
+    report = build_store(source, source.with_suffix(".store"), ReadingOptions(**options))
     store = AnnotationStore(source.with_suffix(".store"))
     found = {image.image_id: len(store.instances(at)) for at, image in enumerate(store.images)}
     return found, store, report

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from src.annotations.categories import read_label_descriptions
-from src.annotations.formats import convert
+from src.annotations.store_builder import convert
 from src.callbacks.run_record import RunRecord
 from src.datamodules.split import read_split
 from src.errors import InputError

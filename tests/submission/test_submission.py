@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.sources import default_labels
+from src.annotations.formats import default_labels
 from src.errors import InputError
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess

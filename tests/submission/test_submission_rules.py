@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.annotations.categories import LabelDescriptions
-from src.annotations.sources import default_labels
+from src.annotations.formats import default_labels
 from src.rle import encode, format_rle
 from src.submission.formats import FORMATS
 from src.submission.validation import ValidationReport, check_submission

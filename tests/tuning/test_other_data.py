@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from src.annotations.categories import stratified_folds
 from src.annotations.store_builder import build_store
-from src.annotations.stratification import stratified_folds
 from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
 from src.export_coco import main as export_coco

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from src.annotations.stratification import stratified_folds
+from src.annotations.categories import stratified_folds
 from src.errors import InputError
 from src.tuning.settings_search import ALL, RANDOM, SearchSpace, SettingsSearch
 from tests.helpers.candidates import make_settings

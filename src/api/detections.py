@@ -30,8 +30,7 @@ from src.reporting.drawing import (
     fit,
 )
 from src.reporting.examples import compare_instances, short_name
-from src.submission.formats import format_named
-from src.submission.writing import SubmissionReport
+from src.submission.writing import SubmissionReport, format_named
 from src.submission.writing import write_submission as write_rows
 from src.tuning.evaluated_image import as_submitted
 from src.tuning.session import is_competition_submission
@@ -148,7 +147,7 @@ def write_submission(
         >>> store = PredictionStore("example/predictions_validation")
         >>> detections = postprocess(store, PostprocessSettings.preset("winner_all_classes"))
         >>> report = write_submission("submission.csv", detections)
-        >>> report.images, report.objects, validate_submission("submission.csv").violations
+        >>> report.images, report.num_detections, validate_submission("submission.csv").violations
         (3, 5, ())
     """
     submission_format = format_named(format)

@@ -36,7 +36,7 @@ from src.postprocess.settings import (
     named_settings,
     plain_settings,
 )
-from src.submission.formats import format_named
+from src.submission.writing import format_named
 from src.tuning.dashboard import open_dashboard
 from src.tuning.search_results import find_in_sample
 from src.tuning.session import (
@@ -79,7 +79,7 @@ def describe(
     report = submitted.report
     violations = None if submitted.validation is None else submitted.validation.violations
     text = Text(
-        f"{output}: {report.objects} detections in {report.images - report.empty_images} of "
+        f"{output}: {report.num_detections} detections in {report.images - report.empty_images} of "
         f"{report.images} images{', a valid submission' if violations == () else ''}\n"
         f"{submitted.steps}"
     )
@@ -176,7 +176,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
 
 def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:
     """Return the result of a sweep's job in one line."""
-    remarks = [f"{result['objects']} detections", folder.name]
+    remarks = [f"{result['num_detections']} detections", folder.name]
     if result.get("violations"):
         remarks.append("not a valid submission")
     if result.get("took_most"):

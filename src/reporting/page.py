@@ -255,7 +255,7 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
                 "values": [row[key] for key in swept],
                 "score": row["competition_map"],
                 "interval": f"{row['low']:.4f} to {row['high']:.4f}" if _has_interval(row) else "",
-                "objects": row.get("objects"),
+                "detections": row.get("num_detections"),
             }
             for row in rows[:SHOWN_JOBS]
         ],

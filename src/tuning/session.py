@@ -25,9 +25,13 @@ from src.postprocess.detections import Detections, no_detections
 from src.postprocess.pipeline import StepCounts
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore, find_store
-from src.submission.formats import LEGAL_CATEGORIES, SubmissionFormat
 from src.submission.validation import ValidationReport, check_submission
-from src.submission.writing import SubmissionReport, write_submission
+from src.submission.writing import (
+    LEGAL_CATEGORIES,
+    SubmissionFormat,
+    SubmissionReport,
+    write_submission,
+)
 from src.tuning.evaluated_image import SCORED_RASTER, as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
 

@@ -79,7 +79,7 @@ def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
             f"{path}: the result of other settings or files lies there, and it is not overwritten; "
             "give another hydra.sweep.dir, or delete it. Different: " + "; ".join(difference[:5])
         )
-    return content
+    return {**content, "result": _upgrade_result(content["result"])}
 
 
 def write_result(
@@ -173,6 +173,11 @@ class SweepResults:
         )
 
 
+def _upgrade_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's result with the column of the number of detections as it is called now."""
+    return {"num_detections" if key == "objects" else key: value for key, value in result.items()}
+
+
 def read_results(sweep_directory: str | Path) -> SweepResults:
     """Read the finished jobs of a sweep: each one's overrides, then its result, then its folder.
 
@@ -195,6 +200,7 @@ def read_results(sweep_directory: str | Path) -> SweepResults:
         if not all(isinstance(content.get(key), dict) for key in ("overrides", "result")):
             raise InputError(f"{path}: overrides or result are missing; the file is damaged")
         content["identity"] = upgrade_keys(content.get("identity"))
+        content["result"] = _upgrade_result(content["result"])
         content["overrides"] = {
             RENAMED_KEYS.get(key, key): value for key, value in content["overrides"].items()
         }

@@ -29,7 +29,7 @@ from src.postprocess.category_names import CategoryNames
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.submission.formats import format_named
+from src.submission.writing import format_named
 from src.tuning.session import Inputs, open_session, submit
 from tests.helpers.candidates import make_masks, make_settings
 

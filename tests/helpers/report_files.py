@@ -57,7 +57,7 @@ def write_sweep(folder: Path, *, scored: bool = True) -> None:
                 "high": value and value + 0.03,
                 "averaging": "per_class",
                 "scored_images": 40,
-                "objects": 100 + number,
+                "num_detections": 100 + number,
             },
         }
         (folder / str(number) / "result.json").write_text(json.dumps(content))

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.table import Table
 
 from src.annotations.formats import ReadingOptions
-from src.annotations.image_files import SizeFinding, outcome_in_words
+from src.annotations.image_files import SizeFinding, describe_outcome
 from src.annotations.store_builder import ConversionReport, convert
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
@@ -84,7 +84,7 @@ def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
             finding.image_id,
             "{} x {}".format(*finding.annotated_hw),
             "{} x {}".format(*finding.image_hw),
-            outcome_in_words(finding, repaired="repaired: exchanged"),
+            describe_outcome(finding, repaired="repaired: exchanged"),
         )
     if len(ordered) > _MOST_FINDINGS:
         table.add_row(f"and {len(ordered) - _MOST_FINDINGS} more", "", "", "")

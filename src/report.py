@@ -24,7 +24,7 @@ from src.reporting.examples import choose_examples, load_examples, write_drawing
 from src.reporting.page import Report, render_sweep, write_report
 from src.reporting.stored_predictions import StoredDetections
 from src.tuning.search_results import find_in_sample, read_beside
-from src.tuning.sweeps import job_file, read_results, score_in_words
+from src.tuning.sweeps import describe_score, job_file, read_results
 from src.validation import Count, check_values, shown
 
 
@@ -157,7 +157,7 @@ def report_sweep(config: DictConfig) -> None:
     write_text(config.output, page)
     best = results.rows[0]
     print(
-        f"wrote {config.output}: best of {len(results.rows)} jobs {score_in_words(best)}, "
+        f"wrote {config.output}: best of {len(results.rows)} jobs {describe_score(best)}, "
         f"{best['folder']}"
     )
 

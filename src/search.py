@@ -22,7 +22,6 @@ from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
 from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
 from src.tuning.cross_validation import Selector, cross_validate
-from src.tuning.dashboard import Dashboard, open_dashboard
 from src.tuning.search_results import (
     HELD_OUT,
     Searched,
@@ -35,6 +34,7 @@ from src.tuning.search_results import (
 from src.tuning.session import Session, open_session
 from src.tuning.settings_evaluator import Scores
 from src.tuning.settings_search import SearchSpace, SettingsSearch, Trial
+from src.tuning.sweeps import Dashboard, open_dashboard
 from src.validation import Count, check_values, whole
 
 log = logging.getLogger(__name__)

@@ -368,8 +368,8 @@ class SizeFinding:
     reading: str = AS_DISPLAYED  # which image the masks were made on, as_displayed or as_stored
 
 
-def outcome_in_words(finding: SizeFinding, *, repaired: str) -> str:
-    """Say what was done about a finding; ``repaired`` says it of exchanged sizes."""
+def describe_outcome(finding: SizeFinding, *, repaired: str) -> str:
+    """Return what was done about a finding: ``repaired`` where the sizes were exchanged."""
     if finding.reading == AS_STORED:
         return "masks of the stored image, turned"
     return repaired if finding.repaired else "kept as annotated"

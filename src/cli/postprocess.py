@@ -37,7 +37,6 @@ from src.postprocess.settings import (
     plain_settings,
 )
 from src.submission.writing import format_named
-from src.tuning.dashboard import open_dashboard
 from src.tuning.search_results import find_in_sample
 from src.tuning.session import (
     Inputs,
@@ -48,12 +47,13 @@ from src.tuning.session import (
     submit,
 )
 from src.tuning.sweeps import (
+    describe_job,
+    describe_job_settings,
+    describe_score,
     finished_result,
     is_sweep,
-    job_in_words,
     job_overrides,
-    job_settings_in_words,
-    score_in_words,
+    open_dashboard,
     write_result,
 )
 
@@ -183,7 +183,7 @@ def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bo
         remarks.append(f"{result['took_most']} took most detections")
     if is_done_before:
         remarks.append("done before")
-    return f"{job_in_words()}  {score_in_words(result)}  {job_settings_in_words()}  " + ", ".join(
+    return f"{describe_job()}  {describe_score(result)}  {describe_job_settings()}  " + ", ".join(
         remarks
     )
 
@@ -228,7 +228,7 @@ def main(config: DictConfig) -> float | None:
         result = done["result"]
     console.print(job_in_a_line(result, folder, is_done_before=done is not None), markup=False)
     if dashboard is not None:
-        name = job_settings_in_words() or folder.name
+        name = describe_job_settings() or folder.name
         if HydraConfig.get().job.num == 0:
             console.print(dashboard.location)
         dashboard.add_once(name, config={"postprocess": values}, summary=result)

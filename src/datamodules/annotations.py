@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.annotations.formats import ReadingOptions
-from src.annotations.image_files import outcome_in_words
+from src.annotations.image_files import describe_outcome
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
 from src.console import PlainConsole
@@ -214,7 +214,7 @@ def log_report(report: BuildReport) -> None:
             finding.image_id,
             *finding.annotated_hw,
             *finding.image_hw,
-            outcome_in_words(finding, repaired="exchanged, repaired"),
+            describe_outcome(finding, repaired="exchanged, repaired"),
         )
     if len(report.size_findings) > MOST_FINDINGS:
         log.warning("and %d more such images", len(report.size_findings) - MOST_FINDINGS)

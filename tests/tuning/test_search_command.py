@@ -206,7 +206,7 @@ def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
         (["averaging=x"], "averaging must be one of per_class, pooled, got"),
         (["name=a/b"], "name must be made of letters, digits, _ and -, got 'a/b'"),
         (["space.nms_kind=[soft]"], "space.nms_kind: postprocess.nms_kind must be one of "),
-        (["logger=default"], "logger: csv, tensorboard cannot show rows; give wandb"),
+        (["logger=default"], "logger must include wandb to show rows, got csv, tensorboard"),
         (
             ["name=winner", "config_dir=null"],
             "name must be a new one or that of an earlier search, got 'winner' "

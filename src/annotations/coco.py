@@ -1,6 +1,5 @@
-"""Read and write COCO annotation files.
+"""Read and write COCO annotation files: polygons, RLE, attributes, Fashionpedia's dialect included.
 
-COCO JSON, Fashionpedia's dialect included: polygons, RLE, attributes.
 Source: the COCO data format (cocodataset.org/#format-data, "Object detection"); Fashionpedia adds
 ``attribute_ids`` to annotations and a list ``attributes``. An image is known by its ``file_name``.
 Boxes and areas are computed from the masks; those of the file are compared with them.
@@ -8,6 +7,7 @@ Boxes and areas are computed from the masks; those of the file are compared with
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -62,11 +62,8 @@ def open_coco(
         InputError: Not a JSON object with the lists images, annotations and categories, or these
             are malformed.
     """
-    parts: dict[str, Any] = {}
-    for name, position, value in iterate_members(path, streamed="annotations"):
-        if name == "annotations" and position >= 0:
-            continue
-        parts[name] = value
+    members = iterate_members(path, streamed="annotations")
+    parts = {name: value for name, position, value in members if position < 0}
     for name in ("images", "annotations"):
         if not isinstance(parts.get(name), list):
             raise InputError(f"{name} must be a list in COCO annotations, got none ({path})")
@@ -96,10 +93,9 @@ def _read_blocks(
     notes += images.notes()
     reader = _AnnotationReader(images=images, labels=labels)
     rows: list[tuple[int, Any]] = []
-    for name, position, value in iterate_members(
-        path, streamed="annotations", on_progress=on_progress
-    ):
-        if name == "annotations" and position >= 0:
+    members = iterate_members(path, streamed="annotations", on_progress=on_progress)
+    for _, position, value in members:
+        if position >= 0:
             rows.append((position, value))
             if len(rows) == _BLOCK_ROWS:
                 yield reader.block(rows)
@@ -114,7 +110,7 @@ def _read_blocks(
     if reader.repeated_ids:
         notes.append(
             f"{reader.repeated_ids} annotation ids had occurred before; "
-            "objects are numbered anew when written"
+            "instances are numbered again when written"
         )
 
 
@@ -136,19 +132,17 @@ class _Images:
             try:
                 record = self._record(entry)
             except RowError as error:
-                name = name_of_image(entry)[1] if isinstance(entry, dict) else None
+                name = str(name_of_image(entry)[1] or "") if isinstance(entry, dict) else ""
                 if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
-                    self.bad_ids.setdefault(entry["id"], str(name or ""))
-                bad_rows.append(
-                    BadRow(
-                        number, f"images[{number}]", str(name or ""), str(error), json.dumps(entry)
-                    )
-                )
+                    self.bad_ids.setdefault(entry["id"], name)
+                place, original = f"images[{number}]", json.dumps(entry)
+                bad_rows.append(BadRow(number, place, name, str(error), original))
                 continue
             self._repeated += entry["id"] in self.by_id
             self.by_id[entry["id"]] = record
             numbers.append(number)
             records.append(record)
+        runs = [NO_RUNS] * len(records)
         return RowBlock(
             place_format="images[{}]",
             mask_field="segmentation",
@@ -157,9 +151,7 @@ class _Images:
             category_ids=[NO_INSTANCE] * len(records),
             attribute_ids=[()] * len(records),
             is_crowd=[False] * len(records),
-            masks=ParsedRle(
-                RleBatch.join([NO_RUNS] * len(records), [image.size_hw for image in records]), {}
-            ),
+            masks=ParsedRle(RleBatch.join(runs, [image.size_hw for image in records]), {}),
             original=lambda index: json.dumps(entries[numbers[index]]),
             bad_rows=bad_rows,
         )
@@ -179,10 +171,12 @@ class _Images:
             if not isinstance(number, int | str) or isinstance(number, bool):
                 continue
             name = name_of_image(entry)[1]
-            same = (_one_spelling(name), entry.get("height"), entry.get("width"))
-            if first.setdefault(number, same) != same:
-                names = " and ".join(map(_described, (first[number], same)))
-                self.ambiguous.setdefault(number, names)
+            with contextlib.suppress(RowError):
+                name = image_path(name, key="file_name") if isinstance(name, str) else repr(name)
+            image = name, entry.get("height"), entry.get("width")
+            if first.setdefault(number, image) != image:
+                both = "{!r:.120} of {!r:.20} x {!r:.20} px and {!r:.120} of {!r:.20} x {!r:.20} px"
+                self.ambiguous.setdefault(number, both.format(*first[number], *image))
 
     def _record(self, entry: Any) -> ImageRecord:
         if not isinstance(entry, dict):
@@ -200,10 +194,8 @@ class _Images:
         if not isinstance(name, str):
             raise RowError(f"file_name must be a text, got {name!r:.60}")
         image_id, file_name = self._names.identify(name, key=key)
-        height_px, width_px = check_size(
-            str(entry.get("height")), str(entry.get("width")), ("height", "width")
-        )
-        return ImageRecord(image_id, file_name, height_px, width_px)
+        texts = str(entry.get("height")), str(entry.get("width"))
+        return ImageRecord(image_id, file_name, *check_size(*texts, ("height", "width")))
 
 
 def name_of_image(entry: dict[str, Any]) -> tuple[str, Any]:
@@ -215,18 +207,6 @@ def name_of_image(entry: dict[str, Any]) -> tuple[str, Any]:
     if entry.get("file_name") is None and isinstance(url, str):
         return "coco_url", "/".join(url.partition("?")[0].split("/")[-2:])
     return "file_name", entry.get("file_name")
-
-
-def _described(image: tuple[Any, Any, Any]) -> str:
-    name, height, width = image
-    return f"{name!r:.120} of {height!r:.20} x {width!r:.20} px"
-
-
-def _one_spelling(name: Any) -> Any:
-    try:
-        return image_path(name, key="file_name") if isinstance(name, str) else repr(name)
-    except RowError:
-        return name
 
 
 class _AnnotationReader:
@@ -245,37 +225,29 @@ class _AnnotationReader:
             try:
                 kept.append((number, entry, self._check(entry)))
             except RowError as error:
-                bad_rows.append(
-                    BadRow(
-                        number=number,
-                        place=f"annotations[{number}]",
-                        image_id=self._image_name(entry),
-                        reason=str(error),
-                        original=json.dumps(entry),
-                    )
-                )
-        masks = read_segmentations(
-            [entry.get("segmentation") for _, entry, _ in kept],
-            [image.size_hw for _, _, image in kept],
-        )
+                place, image_id = f"annotations[{number}]", self._image_name(entry)
+                bad_rows.append(BadRow(number, place, image_id, str(error), json.dumps(entry)))
+        entries, images = [entry for _, entry, _ in kept], [image for _, _, image in kept]
+        segmentations = [entry.get("segmentation") for entry in entries]
+        masks = read_segmentations(segmentations, [image.size_hw for image in images])
         self.short_polygons += sum(
             len(part) < MIN_COORDINATES
-            for at, (_, entry, _) in enumerate(kept)
-            if at not in masks.problems and isinstance(entry.get("segmentation"), list)
-            for part in entry["segmentation"]
+            for at, segmentation in enumerate(segmentations)
+            if at not in masks.problems and isinstance(segmentation, list)
+            for part in segmentation
         )
         return RowBlock(
             place_format="annotations[{}]",
             mask_field="segmentation",
             numbers=[number for number, _, _ in kept],
-            images=[image for _, _, image in kept],
-            category_ids=[entry["category_id"] for _, entry, _ in kept],
-            attribute_ids=[tuple(entry.get("attribute_ids") or ()) for _, entry, _ in kept],
-            is_crowd=[bool(entry.get("iscrowd")) for _, entry, _ in kept],
+            images=images,
+            category_ids=[entry["category_id"] for entry in entries],
+            attribute_ids=[tuple(entry.get("attribute_ids") or ()) for entry in entries],
+            is_crowd=[bool(entry.get("iscrowd")) for entry in entries],
             masks=masks,
-            original=lambda index: json.dumps(kept[index][1]),
+            original=lambda index: json.dumps(entries[index]),
             bad_rows=bad_rows,
-            hints=_hints([entry for _, entry, _ in kept]),
+            hints=_hints(entries, segmentations),
         )
 
     def _image_name(self, entry: Any) -> str:
@@ -319,15 +291,11 @@ class _AnnotationReader:
         return self._images.by_id[image_id]
 
 
-def _hints(entries: list[dict[str, Any]]) -> MaskHints:
-    """Return what annotations say of their masks beside the masks."""
-    segmentations = [entry.get("segmentation") for entry in entries]
+def _hints(entries: list[dict[str, Any]], segmentations: list[Any]) -> MaskHints:
     return MaskHints(
         polygons=[value if isinstance(value, list) else None for value in segmentations],
         sizes_hw=[
-            (value["size"][0], value["size"][1])
-            if isinstance(value, dict) and _numbers(value.get("size"), 2)
-            else None
+            _numbers(value.get("size"), 2) if isinstance(value, dict) else None
             for value in segmentations
         ],
         boxes_xywh=[_numbers(entry.get("bbox"), 4) for entry in entries],
@@ -335,7 +303,7 @@ def _hints(entries: list[dict[str, Any]]) -> MaskHints:
     )
 
 
-def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+def _numbers(value: Any, count: int) -> tuple[Any, ...] | None:
     """Return a list of so many finite numbers as a tuple; None for anything else."""
     if not isinstance(value, list) or len(value) != count:
         return None
@@ -355,7 +323,7 @@ def read_segmentations(
             exchanged, see ``MaskHints``.
 
     Returns:
-        N masks; ``problems`` names those that are anything else, or of another size.
+        N masks; ``problems`` names those that are neither, or of another size.
     """
     masks: list[Runs] = [NO_RUNS] * len(segmentations)
     problems: dict[int, str] = {}
@@ -372,9 +340,8 @@ def read_segmentations(
                 masks[index] = from_coco_counts(counts, size_hw).runs
         except RleError as error:
             problems[index] = str(error)
-    expanded, faults = from_coco(
-        list(compressed.values()), [sizes_hw[index] for index in compressed]
-    )
+    compressed_hw = [sizes_hw[index] for index in compressed]
+    expanded, faults = from_coco(list(compressed.values()), compressed_hw)
     for position, index in enumerate(compressed):
         masks[index] = expanded[position].runs
         if position in faults:
@@ -406,27 +373,21 @@ def write_coco(
     """Write a COCO JSON file: images numbered from 1 in their order, annotations in theirs.
 
     Args:
-        images: All images, those without objects included.
-        blocks: The objects, ``image_indices`` counting in ``images``.
+        images: All images, including those without an instance.
+        blocks: The instances, ``image_indices`` counting in ``images``.
         labels: The categories and attributes.
-        file: Where to.
+        file: Open for writing.
     """
-    descriptions = label_descriptions_to_json(labels)
-    file.write(b'{"info": {"description": "converted annotations", "version": "1.0"},\n"images": [')
-    entries = (
-        json.dumps(
-            {
-                "id": number,
-                "file_name": image.file_name,
-                "height": image.height_px,
-                "width": image.width_px,
-            },
-            ensure_ascii=False,
-        )
-        for number, image in enumerate(images, start=1)
+    file.write(
+        b'{"info": {"description": "converted annotations", "version": "1.0"},\n"images": [\n'
     )
-    file.write(("\n" + ",\n".join(entries)).encode())
-    for name, value in descriptions.items():
+    entries = (
+        {"id": number, "file_name": image.file_name, "height": height, "width": width}
+        for number, image in enumerate(images, start=1)
+        for height, width in (image.size_hw,)
+    )
+    file.write(",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries).encode())
+    for name, value in label_descriptions_to_json(labels).items():
         file.write(f'],\n"{name}": [\n'.encode())
         file.write(",\n".join(json.dumps(entry, ensure_ascii=False) for entry in value).encode())
     file.write(b'],\n"annotations": [')
@@ -441,32 +402,22 @@ def write_coco(
 def _annotations(block: StoredBlock, first_number: int) -> list[str]:
     boxes_xywh = block.boxes_xyxy.copy()
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    columns = zip(
+        block.image_indices,
+        block.category_ids,
+        block.attribute_ids,
+        block.masks.sizes_hw.tolist(),
+        to_coco(block.masks),
+        block.areas_px.tolist(),
+        boxes_xywh.tolist(),
+        block.is_crowd,
+        strict=True,
+    )
     return [
         f'{{"id": {number}, "image_id": {image + 1}, "category_id": {category}, '
-        f'"attribute_ids": {list(attributes)}, "segmentation": {{"size": [{height}, {width}], '
-        f'"counts": {json.dumps(text)}}}, "area": {area}, '
-        f'"bbox": {box}, "iscrowd": {int(crowd)}}}'
-        for number, (
-            image,
-            category,
-            attributes,
-            (height, width),
-            text,
-            area,
-            box,
-            crowd,
-        ) in enumerate(
-            zip(
-                block.image_indices,
-                block.category_ids,
-                block.attribute_ids,
-                block.masks.sizes_hw.tolist(),
-                to_coco(block.masks),
-                block.areas_px.tolist(),
-                boxes_xywh.tolist(),
-                block.is_crowd,
-                strict=True,
-            ),
-            start=first_number,
+        f'"attribute_ids": {list(attributes)}, "segmentation": {{"size": {size}, '
+        f'"counts": {json.dumps(text)}}}, "area": {area}, "bbox": {box}, "iscrowd": {int(crowd)}}}'
+        for number, (image, category, attributes, size, text, area, box, crowd) in enumerate(
+            columns, start=first_number
         )
     ]

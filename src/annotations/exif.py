@@ -1,15 +1,15 @@
 """EXIF orientations: tell whether masks were made on the displayed or on the stored image.
 
 An image with an EXIF orientation is stored turned. Some tools draw on what viewers display, others
-on the file's own rows and columns, and the size that an annotation file names may be either's, or
-have height and width exchanged. What a mask says decides:
+on the file's own rows and columns, and the size that an annotation file names may be that of
+either, or have height and width exchanged. The masks themselves decide:
 
 - RLE read with another height than they were written with are sheared, so that hardly a
   column continues the one before; and a box that the file has beside them does not fit.
 - Polygons that leave the one frame lie in the other.
 
 Orientations 2 to 4 keep the size and give no such evidence: the other images of the file decide,
-those whose size is named alike before all others. Where nothing does, a key has to.
+first those whose size is named alike. Where nothing decides, a key has to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from src.annotations.image_files import AS_DISPLAYED, AS_STORED, AUTO, TURNED_FILE, Frame
 from src.annotations.rows import NO_INSTANCE, RowBlock
@@ -29,9 +28,9 @@ from src.rle import ParsedRle, Rle, RleBatch, RleError
 from src.rle.coco import from_polygons
 from src.rle.raster import edges_between_columns, turn, turn_box, turn_points
 
-# A wrong height has at least so many times the edges between columns: where all runs are counted,
-# also in proportion to the height (a band over full columns has the fewer the lower the image is);
-# where only short ones are, as they are.
+# A wrong height has at least so many times the edges between columns. Where all runs are counted,
+# it has them also in proportion to the height (a band over full columns has the fewer edges the
+# lower the image is); where only short ones are, as they are.
 _CLEAR_FACTOR, _CLEAR_FACTOR_SHORT = 1.2, 1.5
 _CLEAR_EDGES_PX = 8
 BOX_TOLERANCE_PX = 2.0
@@ -44,7 +43,7 @@ Group: TypeAlias = tuple[str, bool]  # image id, and whether its masks are polyg
 
 @dataclass(slots=True)
 class _Evidence:
-    """What the masks of one kind on one image say."""
+    """Evidence of the masks of one kind on one image."""
 
     frame: Frame
     declared_hw: Size  # that the file names for these masks
@@ -70,7 +69,7 @@ class _Evidence:
         return fits
 
     def _is_sheared(self, name: str, beside: str) -> bool:
-        """Tell whether columns continue each other far less in one reading than in another."""
+        """Return whether columns continue each other far less in one reading than in another."""
         edges, fewer = self.edges_px[name], self.edges_px[beside]
         heights = self.frame.grids[name][0] / self.frame.grids[beside][0]
         if edges > fewer + _CLEAR_EDGES_PX and edges > _CLEAR_FACTOR * fewer * max(1, heights):
@@ -112,9 +111,7 @@ class ExifReadings:
         decided: Mapping[Group, str] | None = None,
         undecided: str | None = None,
     ) -> None:
-        self.choice = choice
-        self.decided = decided
-        self.undecided = undecided
+        self.choice, self.decided, self.undecided = choice, decided, undecided
         self._evidence: dict[Group, _Evidence] = {}
         self._seen: dict[Group, int] = {}  # EXIF orientation
 
@@ -160,7 +157,11 @@ class ExifReadings:
         self._seen[group] = frame.orientation
         reading = self.reading(*group)
         if reading == TURNED_FILE:
-            raise RleError(_describe_sideways(frame))
+            height, width = frame.annotated_hw
+            raise RleError(
+                f"fits height {height} and width {width}, which the image has exchanged: it was "
+                "made on the image turned by a quarter, and no EXIF orientation says which way"
+            )
         if self.decided is None:
             self._note(block, index, frame, mask)
         if reading not in frame.grids:  # nothing to turn: as stored is as displayed
@@ -195,11 +196,8 @@ class ExifReadings:
     def settle(self, source: str) -> None:
         """Choose the reading of each image and kind of mask by all that a first pass saw.
 
-        Args:
-            source: The annotation file, for the message.
-
         Raises:
-            ReadOtherwiseError: Some are to be read otherwise than the pass did.
+            ReadOtherwiseError: Some are to be read otherwise than in this pass.
             InputError: Both readings fit, they differ, and ``auto`` is to choose.
         """
         if self.choice != AUTO or self.decided is not None:
@@ -209,13 +207,20 @@ class ExifReadings:
         for group, fits in fitting.items():
             pool.add(self._evidence[group], fits)
         readings: dict[Group, str] = {}
+        undecided: list[Group] = []
         for group, fits in fitting.items():
-            reading = pool.choose(self._evidence[group], fits) or self.undecided
-            if reading is not None:
+            if reading := pool.choose(self._evidence[group], fits) or self.undecided:
                 readings[group] = reading
-        undecided = [group for group in fitting if group not in readings]
+            else:
+                undecided.append(group)
         if undecided:
-            raise InputError(self._describe_undecided(undecided, source))
+            image_id, others = undecided[0][0], len({image_id for image_id, _ in undecided}) - 1
+            raise InputError(
+                f"exif must be as_displayed or as_stored, got auto ({source}, image "
+                f"{image_id!r:.120}{f' and {others} more' if others else ''}): its EXIF orientation "
+                f"is {self._evidence[undecided[0]].frame.orientation}, and the masks fit the image "
+                "both as it is displayed and as it is stored"
+            )
         if any(readings[group] != self.reading(*group) for group in readings):
             raise ReadOtherwiseError(readings)
 
@@ -227,28 +232,18 @@ class ExifReadings:
         }
 
     def notes(self) -> list[str]:
-        """Say which reading was taken how often, a sentence each."""
+        """Return how often each reading was taken, a sentence each."""
         turned = {group[0] for group, orientation in self._seen.items() if orientation != 1}
         readings = Counter(name for image, name in self.by_image().items() if image in turned)
         notes = []
         if readings:
-            counts = ", ".join(
-                f"{readings[name]} {name.replace('_', ' ')}" for name in sorted(readings)
-            )
+            words = (f"{readings[name]} {name.replace('_', ' ')}" for name in sorted(readings))
+            counts = ", ".join(words)
             notes.append(
                 f"exif={self.choice}: {len(turned)} images with an EXIF orientation, whose masks "
                 f"are read as made on the image: {counts}"
             )
-        if contradicted := self.contradicted():
-            notes.append(
-                f"exif={self.choice}, though the masks of {len(contradicted)} images fit them only "
-                f"otherwise (the first: {contradicted[0]})"
-            )
-        return notes
-
-    def contradicted(self) -> list[str]:
-        """Return the images whose masks fit them only otherwise than ``choice`` has it."""
-        return [
+        contradicted = [
             image_id
             for (image_id, _), evidence in self._evidence.items()
             if self.choice != AUTO
@@ -256,16 +251,12 @@ class ExifReadings:
             and self.choice in evidence.frame.grids
             and self.choice not in evidence.fitting()
         ]
-
-    def _describe_undecided(self, undecided: list[Group], source: str) -> str:
-        image_ids = list(dict.fromkeys(image_id for image_id, _ in undecided))
-        orientation = self._evidence[undecided[0]].frame.orientation
-        others = f" and {len(image_ids) - 1} more" if len(image_ids) > 1 else ""
-        return (
-            f"exif must be as_displayed or as_stored, got auto ({source}, image "
-            f"{image_ids[0]!r:.120}{others}): its EXIF orientation is {orientation}, and the masks "
-            "fit the image both as it is displayed and as it is stored"
-        )
+        if contradicted:
+            notes.append(
+                f"exif={self.choice}, though the masks of {len(contradicted)} images fit them only "
+                f"otherwise (the first: {contradicted[0]})"
+            )
+        return notes
 
 
 class _Pool:
@@ -301,24 +292,16 @@ class _Pool:
 
 
 def _mask_on(frame: Frame, reading: str, mask: Rle, polygons: Polygons | None) -> Rle:
-    """Return a mask as it lies on the displayed image if this reading of it is right.
-
-    Raises:
-        RleError: It is no mask of such an image.
-    """
+    """Return a mask as it lies on the displayed image if this reading of it is right."""
     grid_hw = frame.grids[reading]
     if polygons is not None:
         if reading == AS_STORED:
-            polygons = [_turn_polygon(part, grid_hw, frame.orientation) for part in polygons]
+            points = (np.reshape(part[: len(part) // 2 * 2], (-1, 2)) for part in polygons)
+            turned = (turn_points(xy.astype(float), grid_hw, frame.orientation) for xy in points)
+            polygons = [xy.ravel().tolist() for xy in turned]
         return from_polygons(polygons, frame.record.size_hw)
     mask = Rle(mask.runs, grid_hw)
     return turn(mask, frame.orientation) if reading == AS_STORED else mask
-
-
-def _turn_polygon(part: Sequence[float], stored_hw: Size, orientation: int) -> list[float]:
-    points_xy = np.asarray(part[: len(part) // 2 * 2], dtype=np.float64).reshape(-1, 2)
-    turned: list[float] = turn_points(points_xy, stored_hw, orientation).ravel().tolist()
-    return turned
 
 
 def _excess_px(polygons: Polygons, size_hw: Size) -> float:
@@ -336,26 +319,18 @@ def box_distance_px(box_xywh: Sequence[float], box_xyxy: Sequence[float]) -> flo
 
 
 def _names_other_size(block: RowBlock, index: int, frame: Frame) -> str:
-    """Say that an RLE names another size than its image has; nothing where it does not."""
+    """Return the problem of an RLE that names another size than its image has; empty for none."""
     size_hw = block.hints.sizes_hw[index] if block.hints else None
     if size_hw is None or size_hw == frame.annotated_hw:
         return ""
     return f"size must be that of the image, {list(frame.annotated_hw)}, got {list(size_hw)}"
 
 
-def _describe_sideways(frame: Frame) -> str:
-    height, width = frame.annotated_hw
-    return (
-        f"fits height {height} and width {width}, which the image has exchanged: it was made on "
-        "the image turned by a quarter, and no EXIF orientation says which way"
-    )
-
-
 class HintComparison:
     """Counts the boxes and areas of a file that are not those of the masks.
 
-    They are not used, but where they differ the masks are not what the file's author saw: read in
-    another unit or on another image.
+    They are not used, but where they differ the masks are not those that the file's author saw:
+    they were read in another unit or on another image.
 
     Args:
         readings: How the masks are read; a box of a mask that is turned is turned, too.
@@ -372,10 +347,7 @@ class HintComparison:
         block: RowBlock,
         rows: Sequence[int],
         frames: Sequence[Frame | str],
-        *,
-        boxes_xyxy: npt.NDArray[np.int32],
-        areas_px: npt.NDArray[np.int64],
-        num_runs: npt.NDArray[np.int64],
+        masks: RleBatch,
     ) -> None:
         """Compare some rows of a block; an empty list of polygons has nothing to compare with.
 
@@ -383,34 +355,32 @@ class HintComparison:
             block: The rows.
             rows: N positions in it.
             frames: Of all rows of the block.
-            boxes_xyxy: Shape (N, 4), of the masks that were read.
-            areas_px: Shape (N,).
-            num_runs: Shape (N,).
+            masks: N, as they were read.
         """
         hints = block.hints
         if hints is None:
             return
-        outlines_px = 2 * (num_runs + boxes_xyxy[:, 3] - boxes_xyxy[:, 1])  # at least
+        boxes_xyxy, areas_px = masks.boxes_xyxy(), masks.areas_px()
+        outlines_px = 2 * (masks.num_runs + boxes_xyxy[:, 3] - boxes_xyxy[:, 1])  # at least
         columns = boxes_xyxy.tolist(), areas_px.tolist(), outlines_px.tolist()
         for index, of_mask, area_of_mask, outline_px in zip(rows, *columns, strict=True):
             frame, polygons = frames[index], hints.polygons[index]
             if polygons == [] or isinstance(frame, str):
                 continue
             box, area = hints.boxes_xywh[index], hints.areas_px[index]
-            place = block.place_format, block.numbers[index], frame.record.image_id
             if box is not None:
                 box = self._displayed(box, frame, is_polygon=polygons is not None)
                 self._compared["bbox"] += 1
                 if box_distance_px(box, of_mask) > BOX_TOLERANCE_PX:
                     x, y, right, bottom = of_mask
-                    self._differ("bbox", place, [*box], [x, y, right - x, bottom - y])
+                    self._differ("bbox", block, index, [*box], [x, y, right - x, bottom - y])
             if area is not None:
                 self._compared["area"] += 1
                 if abs(area - area_of_mask) > BOX_TOLERANCE_PX * outline_px:
-                    self._differ("area", place, area, area_of_mask)
+                    self._differ("area", block, index, area, area_of_mask)
 
     def notes(self) -> list[str]:
-        """Say how many differ, a sentence each."""
+        """Return how many differ, a sentence each."""
         sentences = {
             "bbox": "is more than 2 px from the box of the mask",
             "area": "differs from the mask's by more than 2 px along its outline",
@@ -434,10 +404,7 @@ class HintComparison:
         x, y, right, bottom = turn_box(stored, frame.grids[AS_STORED], frame.orientation)
         return x, y, right - x, bottom - y
 
-    def _differ(self, key: str, place: tuple[str, int, str], named: object, found: object) -> None:
-        place_format, number, image_id = place
+    def _differ(self, key: str, block: RowBlock, index: int, named: object, found: object) -> None:
         self._differing[key] += 1
-        self._first.setdefault(
-            key,
-            f"{place_format.format(number)}, image {image_id!r:.120}: {named}, the mask's {found}",
-        )
+        place = f"{block.place(index)}, image {block.images[index].image_id!r:.120}"
+        self._first.setdefault(key, f"{place}: {named}, the mask's {found}")

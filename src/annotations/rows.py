@@ -104,7 +104,7 @@ SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
 """Height and width in pixels of the image of an image id, where the file does not say them."""
 
 NO_INSTANCE = -1
-"""The category of a row that names an image and no object."""
+"""The category of a row that names an image and no instance."""
 
 _LONGEST_LIST = 12  # of ids in a message
 _LARGEST_IMAGE_PX = 2**31 - 1  # starts and lengths of runs are int32
@@ -143,7 +143,7 @@ class RowBlock:
     mask_field: str  # where the source keeps the mask, for messages
     numbers: list[int]
     images: list[ImageRecord]
-    category_ids: list[int]  # NO_OBJECT where the row only names its image
+    category_ids: list[int]  # NO_INSTANCE where the row only names its image
     attribute_ids: list[tuple[int, ...]]
     is_crowd: list[bool]
     masks: ParsedRle  # N masks; ``problems`` names those that could not be read
@@ -151,12 +151,21 @@ class RowBlock:
     bad_rows: list[BadRow] = field(default_factory=list)  # refused by the reader, not among the N
     hints: MaskHints | None = None
 
+    def place(self, index: int) -> str:
+        """Return the name of a row in the source, by its position in the block."""
+        return self.place_format.format(self.numbers[index])
+
+    def refuse(self, index: int, reason: str) -> BadRow:
+        """Return a row, by its position in the block, as one that is refused."""
+        number, image_id = self.numbers[index], self.images[index].image_id
+        return BadRow(number, self.place(index), image_id, reason, self.original(index))
+
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
     """N instances, in the order of the source."""
 
-    images: list[ImageRecord]  # N, the image of each object
+    images: list[ImageRecord]  # N, the image of each instance
     image_indices: list[int]  # N, its position in the store's ``images``
     category_ids: list[int]  # N
     attribute_ids: list[tuple[int, ...]]  # N

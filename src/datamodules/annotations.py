@@ -92,7 +92,7 @@ def indices_to_train_on(
         left_out.crowd += crowd
         left_out.without_mask += without_mask
         left_out.too_small += too_small
-        if store.instance_count(index) > crowd + without_mask + too_small:
+        if store.instance_counts[index] > crowd + without_mask + too_small:
             kept.append(index)
         else:
             left_out.images.append(image_id)
@@ -118,7 +118,7 @@ def _count_vanishing(
     scale = min(view_hw[0] / size_hw[0], view_hw[1] / size_hw[1])
     if scale >= 1:  # by nearest, every pixel of the image has one in the view
         return 0
-    small = store.small_objects(
+    small = store.small_instances(
         index, largest_area_px=_SMALL_AREA_PX / scale**2, longest_edge_px=_NARROW_BOX_PX / scale
     )
     if not len(small):

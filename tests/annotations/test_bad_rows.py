@@ -169,7 +169,7 @@ def test_image_that_lost_all_its_rows_is_left_out(tmp_path):
 def test_rows_of_an_image_must_agree_on_its_size(tmp_path):
     lines = ["a.jpg,1 2,50,40,6", *GOOD, "b.jpg,1 1,1,1,1"]
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *lines)
-    message = "row 2, image 'a.jpg': Height and Width are 50 and 40, in other rows of the image 5 a"
+    message = "row 2, image 'a.jpg': Height and Width must be 5 and 4 as in"
     with pytest.raises(InputError, match=re.escape(message)):
         build_store(source, tmp_path / "a.store")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]

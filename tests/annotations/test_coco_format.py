@@ -89,7 +89,7 @@ def test_masks_of_all_kinds(tmp_path, content):
     assert (report.kind, report.images, report.instances, report.empty_masks) == ("coco", 3, 5, 1)
     assert report.images_without_instances == 1
     assert report.notes == (
-        "1 annotation ids had occurred before; objects are numbered anew when written",
+        "1 annotation ids had occurred before; instances are numbered again when written",
     )
 
 

@@ -204,7 +204,7 @@ def test_unknown_image_and_damaged_stores(tmp_path, source):
     with pytest.raises(InputError, match=r"gone: not an annotation store"):
         AnnotationStore(tmp_path / "gone")
     (tmp_path / "a.store" / "images.arrow").write_bytes(b"")
-    with pytest.raises(InputError, match=r"images\.arrow: damaged annotation store"):
+    with pytest.raises(InputError, match=r"images\.arrow: damaged \(.*\); build the store again"):
         AnnotationStore(tmp_path / "a.store")
     description = tmp_path / "a.store" / "store.json"
     description.write_text(description.read_text().replace('"format_version": 2', '"x": 1'))

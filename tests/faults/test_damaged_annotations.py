@@ -197,7 +197,7 @@ def test_labels_and_columns_of_a_store_are_checked(source: Path, tmp_path: Path)
     for changes, message in (
         ({"source": ["a"]}, r"store\.json: key 'source' must hold a str, got list"),
         ({"runs_batch_starts": ["x"]}, r"'runs_batch_starts' must hold a list of row numbers"),
-        ({"runs_batch_starts": [1]}, r"runs\.arrow: must hold a row for each of the 40 objects"),
+        ({"runs_batch_starts": [1]}, r"runs\.arrow: must hold a row for each of the 40 instances"),
     ):
         build_store(source, directory)
         seal_again(directory, **changes)

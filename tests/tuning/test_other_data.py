@@ -265,5 +265,5 @@ def test_categories_are_named_in_every_command(run: Any, data: tuple[Path, Path]
     error = run(export_coco, f"predictions={store}", "output=o.json", f"postprocess.{named[0]}")
     assert error == (
         "error: postprocess.remove_categories must be category ids here, got 'Dog': "
-        f"{store} has no names; annotations=... brings them"
+        f"{store} has no names; annotations=... provides them"
     )

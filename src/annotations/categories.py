@@ -20,7 +20,7 @@ LARGEST_ID = 32767  # ids are stored as int16
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A class of objects. ``id`` is the data's own (0 to 32767), not a model's label index."""
+    """A category of instances; ``id`` (0 to 32767) is the data set's, not a model's label index."""
 
     id: int
     name: str
@@ -29,7 +29,7 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A property an object may have. ``id`` is the data's own; ids may have gaps."""
+    """A property that an instance may have; ``id`` is the data set's, and ids may have gaps."""
 
     id: int
     name: str
@@ -40,7 +40,7 @@ class Attribute:
 class LabelDescriptions:
     """The categories and attributes of a data set, each in ascending order of id.
 
-    ``attributes`` may be empty: the data set names none, and attribute ids are then not checked.
+    Where the data set names no attributes, their ids are not checked.
     """
 
     categories: tuple[Category, ...]
@@ -67,27 +67,26 @@ def label_descriptions_from_json(content: Any, where: str) -> LabelDescriptions:
 
     Args:
         content: Parsed JSON object with a list ``categories`` and, optionally, a list
-            ``attributes``; each entry has an integer ``id`` (0 to 32767), a text ``name``, and
-            optionally a text ``supercategory``.
+            ``attributes``; each entry has an integer ``id``, a text ``name``, and optionally a text
+            ``supercategory``.
         where: The file, for messages.
 
     Raises:
         InputError: A list is missing or empty, or an entry is malformed or repeats an id.
     """
-    if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
+    categories = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(categories, list):
         raise InputError(
             f"categories must be a list of every category with id and name, got none ({where})"
         )
-    if not content["categories"]:
+    if not categories:
         raise InputError(f"categories must hold at least one category, got an empty list ({where})")
     attributes = content.get("attributes") or []
     if not isinstance(attributes, list):
         raise InputError(f"attributes must be a list, got {attributes!r:.60} ({where})")
     return LabelDescriptions(
-        categories=tuple(
-            Category(*entry) for entry in _entries(content["categories"], where, "categories")
-        ),
-        attributes=tuple(Attribute(*entry) for entry in _entries(attributes, where, "attributes")),
+        tuple(Category(*entry) for entry in _entries(categories, where, "categories")),
+        tuple(Attribute(*entry) for entry in _entries(attributes, where, "attributes")),
     )
 
 
@@ -108,9 +107,9 @@ def _entries(entries: list[Any], where: str, key: str) -> list[tuple[int, str, s
         if not isinstance(name, str) or not name:
             raise InputError(f"{place}: name must be a text, got {name!r:.60} ({where})")
         if number in found:
+            other = f"{found[number][1]!r}"
             raise InputError(
-                f"{place}: id must be another than that of {found[number][1]!r}, got {number} "
-                f"({where})"
+                f"{place}: id must differ from that of {other}, got {number} ({where})"
             )
         found[number] = (number, name, str(entry.get("supercategory") or ""))
     return [found[number] for number in sorted(found)]
@@ -187,7 +186,7 @@ class ClassList:
 
     @classmethod
     def from_plain(cls, category_ids: Sequence[int], names: Any) -> ClassList:
-        """Return classes as a file has them; names that are no text for each are as if unknown."""
+        """Return the classes of a file; names that are not a text for each count as unknown."""
         is_known = isinstance(names, list | tuple) and len(names) == len(category_ids)
         is_known = is_known and all(isinstance(name, str) for name in names)
         return cls(tuple(category_ids), tuple(names) if is_known else None)
@@ -198,18 +197,18 @@ class ClassList:
         return dict(zip(self.category_ids, self.names or [""] * len(self), strict=True))
 
     def only(self, category_ids: Collection[int]) -> ClassList:
-        """Return those of the classes that are among some categories."""
+        """Return the classes that are among some categories."""
         kept = {key: name for key, name in self.by_id.items() if key in category_ids}
         return ClassList(tuple(kept), tuple(kept.values()) if self.names else None)
 
     def difference(self, other: ClassList) -> str | None:
-        """Say where another list of classes differs from this one; None where it does not."""
+        """Return the first difference to another list of classes in words; None for none."""
         if len(self) != len(other):
             return f"{len(self)} classes ({self}) there, {len(other)} here ({other})"
         pairs = zip(self.by_id.items(), other.by_id.items(), strict=True)
         for place, ((one, name), (two, other_name)) in enumerate(pairs):
             if one != two or (name and other_name and name != other_name):
-                there, here = (f"{one} {printable(name)}", f"{two} {printable(other_name)}")
+                there, here = f"{one} {printable(name)}", f"{two} {printable(other_name)}"
                 return f"class {place} is category {there.strip()} there, {here.strip()} here"
         return None
 
@@ -232,19 +231,19 @@ def classes_of_data(
 ) -> ClassList:
     """Return the classes of a model that learns from a data set.
 
-    They are the categories that the file lists, in ascending order of id, whether or not one has
-    an instance: so all files of a data set give the same classes. A number of classes that is that
-    of the categories with instances leaves the others out (the root category of some exports).
+    They are all categories that the file lists, ascending by id, so that all files of a data set
+    give the same classes. Where the number of classes given is that of the categories with
+    instances, the others are left out (the root category of some exports).
 
     Args:
         labels: The data's categories.
-        instances: How many instances each category has, by id.
-        num_classes: As given; None: the data says.
-        category_ids: As given, in the model's order; None: the data says.
+        instances: Number of instances by category id.
+        num_classes: As given; None: the data's.
+        category_ids: As given, in the model's order; None: the data's.
         source: The annotation file, for messages.
 
     Raises:
-        InputError: What is given contradicts the data; names the key and both values.
+        InputError: A given value contradicts the data; names the key and both values.
     """
     names = labels.category_names
     listed = ClassList.of(labels)
@@ -290,12 +289,12 @@ def check_categories(
         classes: The model's.
         labels: The data's categories. Names of 2019 stand for names that a file does not have, so
             they are not compared.
-        instances: How many instances each category of the data has, by id.
-        model: What messages call the model or its predictions.
-        data: What messages call the data.
+        instances: Number of instances by category id of the data.
+        model: Name of the model or its predictions in messages.
+        data: Name of the data in messages.
 
     Returns:
-        What a user should know, a sentence each.
+        Notes for the user, a sentence each.
 
     Raises:
         InputError: A class is no category of the data, or has there the name of another class.
@@ -311,8 +310,7 @@ def check_categories(
     notes = []
     if classes.names and labels.categories != IMATERIALIST_2019_CATEGORIES:
         renamed = [category for category in own if own[category] != names[category]]
-        if exchanged := [c for c in renamed if own[c] in names.values()]:
-            category = exchanged[0]
+        for category in (c for c in renamed if own[c] in names.values()):
             raise InputError(
                 f"the categories of {model} must be those of {data}, got category {category} "
                 f"named {printable(own[category])}, which is {printable(names[category])} in {data}"

@@ -217,9 +217,9 @@ class ExifReadings:
             image_id, others = undecided[0][0], len({image_id for image_id, _ in undecided}) - 1
             raise InputError(
                 f"exif must be as_displayed or as_stored, got auto ({source}, image "
-                f"{image_id!r:.120}{f' and {others} more' if others else ''}): its EXIF orientation "
-                f"is {self._evidence[undecided[0]].frame.orientation}, and the masks fit the image "
-                "both as it is displayed and as it is stored"
+                f"{image_id!r:.120}{f' and {others} more' if others else ''}): its EXIF "
+                f"orientation is {self._evidence[undecided[0]].frame.orientation}, and the masks "
+                "fit the image both as it is displayed and as it is stored"
             )
         if any(readings[group] != self.reading(*group) for group in readings):
             raise ReadOtherwiseError(readings)

@@ -1,8 +1,8 @@
-"""Image files: headers, pixels, and the folders that hold them.
+"""Image files: headers, pixels, and their sizes beside those of the annotations.
 
-The image files of a store: what they were when its annotations were read, and what they are now.
-Masks belong to an image of a size. The size on the disk and the time of change of each file are
-compared at every start, and the header is read again where one of them is another.
+Masks belong to an image of a size. What the files of a store were when its annotations were read is
+recorded: size on the disk and time of change are compared at every start, and the header is read
+again where one of them is another.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _TAIL_BYTES = 4096
 LARGEST_MEGAPIXELS = 2147  # masks count pixels in 32 bits
 _BYTES_A_PIXEL = 7  # Pillow keeps four, and the array that is made of them takes three
 
-# Pillow's own limit would call a large image a "decompression bomb" and not say its size; _open
-# compares the size that the header names with the limit of max_image_megapixels instead.
+# Pillow's own limit would call a large image a "decompression bomb" and not name its size; _open
+# compares the size in the header with max_image_megapixels instead.
 Image.MAX_IMAGE_PIXELS = None
 _limit_megapixels = 179.0
 
@@ -53,16 +53,6 @@ def set_max_megapixels(value: float) -> None:
             f"{LARGEST_MEGAPIXELS}, got {value!r:.60}"
         )
     _limit_megapixels = value
-
-
-def _check_pixels(path: Path, size_wh: Size) -> None:
-    megapixels = size_wh[0] * size_wh[1] / 1e6
-    if megapixels > _limit_megapixels:
-        raise InputError(
-            f"{path}: max_image_megapixels must be {math.ceil(megapixels)} or more for this image "
-            f"of {size_wh[0]} x {size_wh[1]} px (width x height), got {_limit_megapixels:g}; "
-            f"reading it takes about {megapixels * _BYTES_A_PIXEL / 1000:.1f} GB of memory"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +90,7 @@ def read_header(path: str | Path) -> ImageHeader:
 
 
 def read_size_hw(path: str | Path) -> Size:
-    """Read the size of an image as it is displayed, as ``read_header`` does.
-
-    Returns:
-        (height, width) in pixels, EXIF orientation applied.
-
-    Raises:
-        InputError: The file is missing, is no image, or is truncated.
-    """
+    """Read height and width of an image as it is displayed, as ``read_header`` does."""
     return read_header(path).displayed_hw
 
 
@@ -144,8 +127,8 @@ def read_image_rgb(path: str | Path, *, at_least_hw: Size | None = None) -> npt.
 def _pixels(rgb: Image.Image) -> npt.NDArray[np.uint8]:
     """Copy the pixels of an RGB image, shape (H, W, 3).
 
-    Pillow keeps four bytes a pixel. Arrow shows them as they are where the rows lie together, which
-    Pillow sees to up to 16 MB: in a fifth of the time of Pillow's own export.
+    Pillow keeps four bytes a pixel. Where the rows lie together (up to 16 MB), Arrow views them
+    without a copy, in a fifth of the time of Pillow's own export.
     """
     try:
         values = pa.array(rgb).values
@@ -163,11 +146,14 @@ def _open(path: Path) -> Image.Image:
         raise InputError(f"{path}: the image file is missing") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: not an image, or cut off in its header ({error})") from error
-    try:
-        _check_pixels(path, image.size)
-    except InputError:
+    megapixels = image.width * image.height / 1e6
+    if megapixels > _limit_megapixels:
         image.close()
-        raise
+        raise InputError(
+            f"{path}: max_image_megapixels must be {math.ceil(megapixels)} or more for this image "
+            f"of {image.width} x {image.height} px (width x height), got {_limit_megapixels:g}; "
+            f"reading it takes about {megapixels * _BYTES_A_PIXEL / 1000:.1f} GB of memory"
+        )
     return image
 
 
@@ -187,8 +173,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _has_end_mark(path: Path, image_format: str) -> bool:
-    mark = _END_MARKS.get(image_format)
-    if mark is None:
+    if (mark := _END_MARKS.get(image_format)) is None:
         return False
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
@@ -196,7 +181,7 @@ def _has_end_mark(path: Path, image_format: str) -> bool:
 
 
 IMAGE_FILES = "image_files.json"
-_READERS = 16  # side by side, because a cold disk answers in milliseconds
+_READERS = 16  # headers are read side by side, because a cold disk answers in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,19 +201,19 @@ class ImageFile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """What masks depend on: height, width and orientation."""
+        """Height, width and orientation: all that masks depend on."""
         return self.height_px, self.width_px, self.orientation
 
 
 def look_at_images(
     directory: Path, file_names: Iterable[str], known: Mapping[str, ImageFile]
 ) -> dict[str, ImageFile]:
-    """Return what the files of a folder are, by name; those that cannot be read are left out.
+    """Look at the files of a folder, by name; those that cannot be read are left out.
 
     Args:
         directory: The image folder.
         file_names: Relative to it.
-        known: What files were before; of those unchanged on the disk no header is read.
+        known: The files as they were before; headers of those unchanged on the disk are not read.
     """
 
     def look(name: str) -> ImageFile | None:
@@ -262,16 +247,16 @@ def check_image_files(
 ) -> bool:
     """Refuse images that have another size than when a store's annotations were read.
 
-    What is new of a file that was touched is recorded for the next time.
+    The new state of a file that was touched is recorded for the next time.
 
     Args:
-        store_directory: Of a store in a cache.
+        store_directory: A store in a cache.
         images_directory: The folder of its images.
-        file_names: Of its images.
+        file_names: Names of its images.
         record: Whether the store may be written to.
 
     Returns:
-        Whether there is no image that was missing when the annotations were read.
+        False where an image has come that was missing when the annotations were read.
 
     Raises:
         InputError: Names the first image with both sizes, and counts them.
@@ -298,17 +283,13 @@ def check_image_files(
 
 
 def write_image_files(path: Path, files: Mapping[str, ImageFile]) -> None:
-    """Write what image files are, with a checksum."""
+    """Write the record of image files, with a checksum."""
     content = {"files": {name: list(astuple(file)) for name, file in files.items()}}
     write_json(path, seal(content), indent=None)
 
 
 def read_image_files(path: Path) -> dict[str, ImageFile]:
-    """Read what ``write_image_files`` wrote; empty where there is no such file.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """Read the record of ``write_image_files``; empty where there is none."""
     if not path.exists():
         return {}
     content = check_seal(read_json_object(path), path)
@@ -359,7 +340,7 @@ def make_frame(image: ImageRecord, header: ImageHeader) -> Frame:
 
 @dataclass(frozen=True, slots=True)
 class SizeFinding:
-    """An image whose annotated size is not that of its image, or whose masks were turned."""
+    """An image whose annotated size is not that of its file, or whose masks were turned."""
 
     image_id: str
     annotated_hw: Size  # pixels
@@ -378,7 +359,7 @@ def describe_outcome(finding: SizeFinding, *, repaired: str) -> str:
 class ImageSizes:
     """Compares annotated sizes with image headers, each image once.
 
-    How the annotated size and the image's go together: ``exif_readings.make_frame``.
+    How the annotated size and the image's go together: ``make_frame``.
 
     Args:
         images_directory: Where the images are, or None to take every size as annotated.
@@ -404,25 +385,20 @@ class ImageSizes:
         self._settled: dict[ImageRecord, Frame | str] = {}
 
     def resolve_sizes(self, images: Sequence[ImageRecord]) -> list[Frame | str]:
-        """Return the frame of each image's masks, with the record of the size that is right for it.
-
-        Returns:
-            As many entries; a text where the image is missing or damaged, saying so.
-        """
+        """Return the frame of each image's masks; a text if the image is missing or damaged."""
         new = dict.fromkeys(image for image in images if image not in self._settled)
         if new and self._directory is not None:
             with ThreadPoolExecutor(_READERS) as pool:
                 found = pool.map(self._read_header, [image.file_name for image in new])
-                for image, header in zip(new, found, strict=True):
-                    self._images[image.image_id] = header
+                self._images |= zip((image.image_id for image in new), found, strict=True)
         for image in new:
-            found_header = self._images.get(image.image_id)
-            if isinstance(found_header, ImageHeader):
-                self._settled[image] = make_frame(image, found_header)
-            elif found_header is None or self._missing_are_kept:
+            header = self._images.get(image.image_id)
+            if isinstance(header, ImageHeader):
+                self._settled[image] = make_frame(image, header)
+            elif header is None or self._missing_are_kept:
                 self._settled[image] = Frame(image, image.size_hw)
             else:
-                self._settled[image] = found_header
+                self._settled[image] = header
         return [self._settled[image] for image in images]
 
     def image_hw(self, image_id: str) -> Size | None:
@@ -432,15 +408,11 @@ class ImageSizes:
 
     @property
     def num_missing(self) -> int:
-        """Number of images, of those settled so far, whose image is missing or damaged."""
+        """Number of images, of those settled so far, that are missing or damaged."""
         return sum(isinstance(header, str) for header in self._images.values())
 
     def findings(self, readings: Mapping[str, str]) -> list[SizeFinding]:
-        """Return the images of which a user should know, in the order in which they came.
-
-        Args:
-            readings: ``as_displayed`` or ``as_stored`` by image id.
-        """
+        """Return the images that a user should know of, with the ``readings`` by image id."""
         findings = []
         for frame in self._settled.values():
             if isinstance(frame, str):

@@ -15,7 +15,7 @@ from src.errors import InputError
 from src.io import check_input_file, printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""Of the files that count as images, in lower case; one list for every folder that is read."""
+"""Suffixes of the files that count as images, in lower case, wherever a folder is read."""
 
 _SCHEME_OR_DRIVE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:/")
 # Control characters, half characters, line and paragraph separators.
@@ -47,22 +47,19 @@ def image_path(text: str, *, key: str) -> str:
     parts: list[str] = []
     path = text.rstrip().lstrip(_LEADING_SPACE).replace("\\", "/")
     legal = f"{key} must be a path relative to the image folder and inside it, got {text!r:.120}"
-    if path.startswith("/") or _SCHEME_OR_DRIVE.match(path):
-        raise RowError(legal)
+    is_absolute = path.startswith("/") or _SCHEME_OR_DRIVE.match(path)
     for part in path.split("/"):
+        if is_absolute or (part == ".." and not parts):
+            raise RowError(legal)
         if part == "..":
-            if not parts:
-                raise RowError(legal)
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
     if not parts or path.endswith("/"):
         raise RowError(f"{key} must name an image, got {text!r:.120}")
     for character in "" if path.isprintable() else path:
-        if (
-            character in _REFUSED_CHARACTERS
-            or unicodedata.category(character) in _REFUSED_CATEGORIES
-        ):
+        is_refused = unicodedata.category(character) in _REFUSED_CATEGORIES
+        if is_refused or character in _REFUSED_CHARACTERS:
             raise RowError(
                 f"{key} must be free of control characters, got {character!r} in {text!r:.120}"
             )
@@ -75,11 +72,11 @@ def file_name_of(image_id: str) -> str:
 
 
 def find_image(directory: str | Path, file_name: str, *, key: str = "file_name") -> Path:
-    """Return where an image lies. Nothing is opened, and the file may be missing.
+    """Return the path of an image. Nothing is opened, and the file may be missing.
 
     An export often names images from its own root (``images/a.jpg``, ``train2017/a.jpg``) while the
-    folder that is given is the one that holds them: where the path leads to no file and begins with
-    the names that the folder's own path ends with, these are taken off.
+    given folder is the one that holds them: if the path leads to no file and begins with the names
+    that the folder's own path ends with, these are dropped.
 
     Args:
         directory: The image folder; it may itself be a symbolic link.
@@ -142,9 +139,8 @@ def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
 class ImageIds:
     r"""Gives every image of an annotation file one id, however its rows spell it.
 
-    Two rows that spell an image ``abc`` and ``abc.jpg``, ``x/a.jpg`` and ``x\a.jpg``, or ``a.jpg``
-    with and without a space behind it, mean one file, so they are one image: it has the id of the
-    row that comes first.
+    Rows that spell an image ``abc`` and ``abc.jpg``, ``x/a.jpg`` and ``x\a.jpg``, or ``a.jpg`` with
+    and without a space behind it mean one image; it has the id of the row that comes first.
 
     Args:
         key: The key or column of the names, for messages.
@@ -178,7 +174,7 @@ class ImageIds:
         return self._id_of_file.setdefault(file_name, image_id), file_name
 
     def notes(self) -> list[str]:
-        """Return what was made of the spellings, a sentence each."""
+        """Return notes on the spellings, a sentence each."""
         notes = []
         if self._padded:
             notes.append(
@@ -219,25 +215,26 @@ def read_image_ids(path: str | Path) -> tuple[str, ...]:
         try:
             fields = [field.decode("utf-8") for field in split_fields(line) or []]
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}, row {number}: not UTF-8 text ({error})") from None
+            raise InputError(
+                f"a row must be UTF-8 text, got {error} ({path}, row {number})"
+            ) from None
         if column is None:
             names = [name.strip() for name in fields]
             if _COLUMN not in names:
-                raise InputError(
-                    f"{path}: the column {_COLUMN} is missing, found {printable(', '.join(names))}"
-                )
+                got = printable(", ".join(names))
+                raise InputError(f"columns must have {_COLUMN}, got {got} ({path}, row {number})")
             column = names.index(_COLUMN)
             continue
-        if len(fields) <= column:
-            raise InputError(f"{path}, row {number}: has no value in the column {_COLUMN}")
         try:
+            if len(fields) <= column:
+                raise RowError(f"{_COLUMN} must be given, got a row of {len(fields)} values")
             found.setdefault(ids.identify(fields[column])[0])
         except RowError as error:
-            raise InputError(f"{path}, row {number}: {error}") from None
+            raise InputError(f"{error} ({path}, row {number})") from None
     if column is None:
-        raise InputError(f"{path}: the column {_COLUMN} is missing, the file is empty")
+        raise InputError(f"columns must have {_COLUMN}, got an empty file ({path})")
     if not found:
-        raise InputError(f"{path}: holds no rows")
+        raise InputError(f"the file must have one row or more, got only a header ({path})")
     return tuple(found)
 
 
@@ -250,7 +247,7 @@ class ImageFolder:
     left_out: Mapping[str, Sequence[str]]  # other files, by why they are left out
 
     def describe_left_out(self) -> str | None:
-        """Return what is left out in one line, with counts and examples; None for nothing."""
+        """Return in one line what is left out, with counts and examples; None for nothing."""
         if not self.left_out:
             return None
         parts = [
@@ -300,7 +297,7 @@ def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def _reason(name: str, entry: os.DirEntry[str], root: str) -> str | None:
-    """Return why an entry of a folder is no image to read; None where it is one."""
+    """Return why a file is left out of the images of a folder; None where it is not."""
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_symlink():

@@ -72,7 +72,7 @@ def test_label_file_comes_back_equal(tmp_path):
         ({"categories": [{"id": 1}]}, r"categories\[0\]: name must be a text, got None"),
         (
             {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
-            r"categories\[1\]: id must be another than that of 'a', got 1",
+            r"categories\[1\]: id must differ from that of 'a', got 1",
         ),
         (
             {"categories": [{"id": 1, "name": "a"}], "attributes": {"id": 1}},

@@ -16,7 +16,9 @@ from src.metrics.scoring import open_ground_truth
 from tests.helpers.annotation_files import HEADER_2019, write_lines
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]
-NOTE = "of earlier instances (same image, category, attributes and mask), duplicates"
+NOTE = (
+    "exact duplicates of earlier instances (same image, category, attributes and mask), duplicates"
+)
 ROWS = [
     "a.jpg,1 2,5,4,6",
     "a.jpg,1 2,5,4,6",

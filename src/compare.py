@@ -28,7 +28,7 @@ from src.metrics.scoring import (
     read_scores,
     score_comparison,
 )
-from src.reporting.stored_predictions import StoredDetections
+from src.tuning.evaluated_image import StoredDetections
 from src.tuning.search_results import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.sweeps import RESULT_NAME, job_file
 

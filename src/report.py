@@ -20,9 +20,15 @@ from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import compare, open_submission, score_comparison
 from src.postprocess.settings import SEARCHED_KEY, plain_settings
-from src.reporting.examples import choose_examples, load_examples, write_drawings
-from src.reporting.page import Report, render_sweep, write_report
-from src.reporting.stored_predictions import StoredDetections
+from src.reporting.page import (
+    Report,
+    choose_examples,
+    load_examples,
+    render_sweep,
+    write_drawings,
+    write_report,
+)
+from src.tuning.evaluated_image import StoredDetections
 from src.tuning.search_results import find_in_sample, read_beside
 from src.tuning.sweeps import describe_score, job_file, read_results
 from src.validation import Count, check_values, shown

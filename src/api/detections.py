@@ -25,11 +25,12 @@ from src.predictions.store import PredictionStore
 from src.reporting.drawing import (
     DrawnInstance,
     class_colours,
+    compare_instances,
     draw_instances,
     draw_side_by_side,
     fit,
+    short_name,
 )
-from src.reporting.examples import compare_instances, short_name
 from src.submission.writing import SubmissionReport, format_named
 from src.submission.writing import write_submission as write_rows
 from src.tuning.evaluated_image import as_submitted

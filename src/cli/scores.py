@@ -25,7 +25,7 @@ from src.metrics.scoring import open_ground_truth
 from src.postprocess.category_names import names_for
 from src.postprocess.settings import named_settings
 from src.predictions.store import PredictionStore
-from src.reporting.stored_predictions import StoredDetections
+from src.tuning.evaluated_image import StoredDetections
 from src.tuning.session import Inputs, compare_categories
 
 

@@ -1,4 +1,4 @@
-"""Annotations of the data module: opening them, and selecting the images to train on."""
+"""Annotations of the data module: open them, and select the images to train on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from src.rle import resize_nearest
 
 log = logging.getLogger(__name__)
 
-# A mask with a larger area and a wider box, on the resized image, is hit by some of its pixels.
+# A mask with a larger area and a wider box keeps a pixel on the resized image.
 _SMALL_AREA_PX = 64.0
 _NARROW_BOX_PX = 4.0
 MOST_FINDINGS = 20
@@ -70,7 +70,6 @@ def indices_to_train_on(
     of the resized image do not count.
 
     Args:
-        store: The annotations.
         image_ids: Images of the training part.
         short_edge_px: Least and greatest shorter edge of a resized image, in pixels.
         long_edge_px: Upper limit of its longer edge, in pixels.
@@ -83,12 +82,11 @@ def indices_to_train_on(
         InputError: No image keeps an instance; the message says why each was left out.
     """
     left_out, kept = LeftOut(), []
+    limits = {"short_edge_px": short_edge_px[-1], "long_edge_px": long_edge_px}
     for image_id in image_ids:
         index = store.index_of(image_id)
         crowd, without_mask = store.counts_without_mask(index)
-        too_small = _count_vanishing(
-            store, index, short_edge_px=short_edge_px[-1], long_edge_px=long_edge_px
-        )
+        too_small = _count_vanishing(store, index, **limits)
         left_out.crowd += crowd
         left_out.without_mask += without_mask
         left_out.too_small += too_small
@@ -96,9 +94,8 @@ def indices_to_train_on(
             kept.append(index)
         else:
             left_out.images.append(image_id)
-    line = left_out.describe(
-        f"datamodule.train_short_edge_px={short_edge_px[-1]}, train_long_edge_px={long_edge_px}"
-    )
+    scale = ", train_".join(f"{key}={limit}" for key, limit in limits.items())
+    line = left_out.describe(f"datamodule.train_{scale}")
     if not kept:
         raise InputError(
             f"{annotations}: at least one training image must keep an instance to train on, got "
@@ -109,14 +106,12 @@ def indices_to_train_on(
     return np.array(kept, dtype=np.int64)
 
 
-def _count_vanishing(
-    store: AnnotationStore, index: int, *, short_edge_px: int, long_edge_px: int
-) -> int:
+def _count_vanishing(store: AnnotationStore, index: int, **limits: int) -> int:
     """Count the instances, without crowd regions, that resizing leaves no pixel of."""
     size_hw = store.images[index].size_hw
-    view_hw = resized_hw(size_hw, short_edge_px=short_edge_px, long_edge_px=long_edge_px)
+    view_hw = resized_hw(size_hw, **limits)
     scale = min(view_hw[0] / size_hw[0], view_hw[1] / size_hw[1])
-    if scale >= 1:  # by nearest, every pixel of the image has one in the view
+    if scale >= 1:  # nearest neighbour: every pixel of the image has one in the view
         return 0
     small = store.small_instances(
         index, largest_area_px=_SMALL_AREA_PX / scale**2, longest_edge_px=_NARROW_BOX_PX / scale
@@ -176,7 +171,6 @@ def indices_wide_enough(
     proposals lies inside it. Prediction refuses such images by the same rule.
 
     Args:
-        store: The annotations.
         indices: Positions in ``store.images``.
         short_edge_px: Least and greatest shorter edge of a view, in pixels.
         long_edge_px: Upper limit of its longer edge, in pixels.
@@ -202,7 +196,7 @@ def indices_wide_enough(
 
 
 def log_report(report: BuildReport) -> None:
-    """Log the annotations' numbers, sizes that disagree with the images, rows left out."""
+    """Log the number of instances, sizes that disagree with the images, and rows left out."""
     log.info("%s: %d instances on %d images", report.source, report.instances, report.images)
     if report.crowd_regions:
         log.info("%d of them are crowd regions (iscrowd)", report.crowd_regions)

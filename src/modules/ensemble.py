@@ -48,7 +48,6 @@ from src.validation import Flag, check_value, check_values, check_weights, numbe
 log = logging.getLogger(__name__)
 
 SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)(?:-v\d+)?\.ckpt$")
-SCORE_TYPES = (int, float, torch.Tensor)
 LAST_CHECKPOINT = "last.ckpt"  # has the states of the callbacks that kept the best
 INFERENCE_KEYS = ("test_cfg", "sizes")  # taken from the configuration, not from a checkpoint
 DIFFERENCES_SHOWN = 3
@@ -63,13 +62,12 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
         directory: A run's folder of checkpoints.
 
     Raises:
-        InputError: None given, given in both ways, or no such file.
+        InputError: Checkpoints are given in neither way or in both, or a file does not exist.
     """
     if best is not None:
         if checkpoint is not None:
-            raise InputError(
-                f"checkpoint must be null with ensemble.num_best={best}, got {checkpoint}"
-            )
+            key = f"ensemble.num_best={best}"
+            raise InputError(f"checkpoint must be null with {key}, got {checkpoint}")
         return best_checkpoints(directory, best)
     names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
     if not names:
@@ -86,11 +84,11 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
 def best_checkpoints(directory: Path, count: int) -> list[Path]:
     """Return a run's checkpoints with the highest scores, best first, equal ones by name.
 
-    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); where no name has one, they are
-    read from the state of the ``ModelCheckpoint`` callbacks in ``last.ckpt``.
+    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); if no name has one, they are read
+    from the state of the ``ModelCheckpoint`` callbacks in ``last.ckpt``.
 
     Raises:
-        InputError: There are fewer; says how many, and where.
+        InputError: There are fewer; the message says how many.
     """
     named = [(SCORE_IN_NAME.search(path.name), path) for path in directory.glob("*.ckpt")]
     of_runs = {path: read_run_id(path) for found, path in named if found}
@@ -125,9 +123,8 @@ def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
             best = state.get("best_k_models")
             for name, score in best.items() if isinstance(best, Mapping) else ():
                 path = directory / Path(str(name)).name
-                if not path.is_file() or read_run_id(path) != run_id:
-                    continue
-                if isinstance(score, SCORE_TYPES):
+                is_own = path.is_file() and read_run_id(path) == run_id
+                if is_own and isinstance(score, int | float | torch.Tensor):
                     scores[path] = float(score)
     return scores
 
@@ -146,14 +143,12 @@ def load_models(
     ``INFERENCE_KEYS`` are taken from ``detector``, unless ``own_inference``.
 
     Args:
-        paths: The checkpoints.
         detector: mmdet's configuration for weights without one.
-        num_classes: Required number of classes.
         category_ids: Required ids of the classes; None: 0, 1, 2, ...
         own_inference: Whether a checkpoint's own configuration holds for inference, too.
 
     Raises:
-        InputError: Names the checkpoint, and what does not fit, or one that is given twice.
+        InputError: A checkpoint does not fit or is given twice; the message names it.
     """
     models: list[Detector] = []
     known: dict[str, Path] = {}
@@ -185,14 +180,11 @@ def _configuration(
     if own_inference:
         return dict(own)
     used = {**own, **{key: detector[key] for key in INFERENCE_KEYS if key in detector}}
-    differences = describe_difference(used, dict(detector))
-    if differences:
-        shown = "; ".join(differences[:DIFFERENCES_SHOWN])
+    if differences := describe_difference(used, dict(detector)):
+        more = " ..." if len(differences) > DIFFERENCES_SHOWN else ""
         log.info(
             "%s is built as it was trained, which differs from module.detector: %s%s",
-            path,
-            shown,
-            " ..." if len(differences) > DIFFERENCES_SHOWN else "",
+            *(path, "; ".join(differences[:DIFFERENCES_SHOWN]), more),
         )
     return used
 
@@ -228,18 +220,13 @@ _GIGABYTES = number(least=0, legal="a number of GB, 0 or more")
 class CascadeEnsemble(LightningModule):
     """Ensemble that predicts inside the cascade; all models are on the device.
 
+    Arguments that are not listed here are those of ``predict_candidates``.
+
     Args:
         models: M detectors that fit together, see ``check_ensemble``.
         category_ids: Category id of each class in the models' order.
-        min_score: See ``predict_candidates``.
-        max_candidates: See ``predict_candidates``.
-        mask_stages: See ``predict_candidates``.
         model_weights: M weights above 0 of the averages; None: equal.
         flip: Whether each view is also predicted flipped.
-        seed_proposals: See ``predict_candidates``.
-        feature_memory_gb: See ``KeptFeatures``.
-        feature_memory_cpu_gb: See ``KeptFeatures``.
-        max_low_score_candidates: See ``predict_candidates``.
         late_fusion: Settings that fuse the detections of each model on each view; None: models and
             views meet inside the cascade.
 
@@ -281,10 +268,8 @@ class CascadeEnsemble(LightningModule):
         check_value("tta.flip", flip, Flag)
         self.failures: dict[str, str] = {}
         self.models = nn.ModuleList(models)
-        self.min_score = min_score
-        self.model_weights = model_weights
-        self.flip = flip
-        self.late_fusion = late_fusion
+        self.min_score, self.flip = min_score, flip
+        self.model_weights, self.late_fusion = model_weights, late_fusion
         self._predict = partial(
             predict_candidates,
             category_ids=self.category_ids,
@@ -301,9 +286,7 @@ class CascadeEnsemble(LightningModule):
         """Predict the candidates of the batch's images, in their order, without failed ones.
 
         Args:
-            batch: ``views``, for each scale a batch of the same images, and ``failures``, see
-                ``ViewsBatch``.
-            batch_index: Unused.
+            batch: A ``ViewsBatch``: for each scale a batch of the same images, and failures.
         """
         self.failures |= batch["failures"]
         views = list(batch["views"])
@@ -319,9 +302,7 @@ class CascadeEnsemble(LightningModule):
             self.failures |= {sample.img_id: str(error) for sample in views[0]["data_samples"]}
             return []
 
-    def _fused_late(
-        self, views: Sequence[Mapping[str, Any]], settings: LateFusion
-    ) -> list[Candidates]:
+    def _fused_late(self, views: list[Mapping[str, Any]], settings: LateFusion) -> list[Candidates]:
         """Fuse the detections of each model on each view."""
         found, weights = [], []
         for place, model in enumerate(self.models):

@@ -21,12 +21,22 @@ from src.metrics.competition import (
     no_instances,
 )
 from src.metrics.inputs import class_keys
+from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import Detections
-from src.postprocess.pipeline import Sampler, StepCounts, detect, draw_bitmasks, sampler_of, select
+from src.postprocess.pipeline import (
+    Sampler,
+    StepCounts,
+    StoreDetections,
+    detect,
+    draw_bitmasks,
+    sampler_of,
+    select,
+)
 from src.postprocess.raster import sample_masks_at
 from src.postprocess.selection import Selection
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStore
 from src.rle import Bitmasks, parse_rle
 from src.rle.bitmasks import Bits
 
@@ -111,6 +121,40 @@ class SubmittedDetections(Mapping[str, ImageInstances]):
         for left, taken in self._left.values():
             steps.add(left, taken)
         return steps
+
+
+class StoredDetections(SubmittedDetections):
+    """Detections of a prediction store as the competition scores them.
+
+    Args:
+        store: Candidates before NMS.
+        settings: Thresholds and rules.
+        categories: The store's; those of the competition imply its filler rows.
+        use_attributes: As for ``as_submitted``.
+        ids: As for ``SubmittedDetections``.
+    """
+
+    def __init__(
+        self,
+        store: PredictionStore,
+        settings: PostprocessSettings,
+        *,
+        categories: CategoryNames,
+        use_attributes: bool,
+        ids: Iterable[str],
+    ) -> None:
+        self.store, self.settings, self.categories = store, settings, categories
+        super().__init__(
+            StoreDetections(store, settings),
+            with_filler=categories.is_competition,
+            use_attributes=use_attributes,
+            ids=ids,
+        )
+
+    @property
+    def step_warnings(self) -> list[str]:
+        """Sentences on steps that took all or most detections of the images asked for so far."""
+        return self.step_counts.warnings(self.settings, self.categories, self.store.category_ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

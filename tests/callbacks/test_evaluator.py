@@ -204,7 +204,7 @@ def test_crowd_regions_of_the_truth_stay_crowds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [-1, 2.5])
 def test_a_number_of_images_that_is_not_legal(number: Any) -> None:
     with pytest.raises(
-        InputError, match=rf"num_images must be a whole number of 0 or more, got {number}$"
+        InputError, match=rf"num_images must be a whole number of at least 0, got {number}$"
     ):
         Evaluator(settings=DEFAULT, metrics=None, num_images=number)
 

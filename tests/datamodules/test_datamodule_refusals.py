@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from src.datamodules.checks import check_images
+from src.datamodules.datamodule import check_images
 from src.errors import InputError
 from tests.helpers.images import Data
 

@@ -14,8 +14,14 @@ from PIL import Image
 from src.metrics.errors import GROUPS, KINDS, MISSED, ErrorAccumulator
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
-from src.reporting.examples import choose_examples, load_examples, write_drawings
-from src.reporting.page import Report, render, write_report
+from src.reporting.page import (
+    Report,
+    choose_examples,
+    load_examples,
+    render,
+    write_drawings,
+    write_report,
+)
 from tests.helpers.report_files import EVIL_NAME, make_data
 
 EVIL_TEXT = "</style><script>alert('x')</script>{{ 7 * 7 }}&amp;"

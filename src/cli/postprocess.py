@@ -62,7 +62,7 @@ def output_path(output: str, output_dir: str) -> Path:
     """Return the path of the submission.
 
     Raises:
-        InputError: A multirun whose jobs would all write one file.
+        InputError: All jobs of a multirun would write one file.
     """
     if is_sweep() and Path(output).is_absolute():
         raise InputError(
@@ -75,7 +75,7 @@ def output_path(output: str, output_dir: str) -> Path:
 def describe(
     output: Path, submitted: Submitted, settings: PostprocessSettings, session: Session
 ) -> Text:
-    """Return what was written and what the user should know about it, a line each."""
+    """Return what was written and warnings about it, a line each."""
     report = submitted.report
     violations = None if submitted.validation is None else submitted.validation.violations
     text = Text(
@@ -112,7 +112,7 @@ def describe(
 
 
 def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
-    """Write the files of one job and say what they are. Returns the row of the sweep's table."""
+    """Write the files of one job, print what they are, and return the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
     check_writable(output)
     submission_format = format_named(config.format)
@@ -154,7 +154,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         "took_most": ", ".join(submitted.steps.took_most) or None,  # names of steps
     }
     if score is None:
-        return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
+        return dict.fromkeys(("competition_map", "low", "high", "averaging")) | counts
     interval = interval_of(score.per_image, config)
     summary = score_summary(score, interval, use_attributes=False)
     origin: dict[str, Any] = {}
@@ -165,17 +165,12 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     if not is_sweep():
         console.print(score_tables(score, interval, labels, notes))
         print(json.dumps(summary))
-    return {
-        "competition_map": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "averaging": score.averaging,
-        "scored_images": score.images,
-    } | counts
+    row = {"competition_map": interval.estimate, "low": interval.low, "high": interval.high}
+    return row | {"averaging": score.averaging, "scored_images": score.images} | counts
 
 
 def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:
-    """Return the result of a sweep's job in one line."""
+    """Return the result of a job of a sweep in one line."""
     remarks = [f"{result['num_detections']} detections", folder.name]
     if result.get("violations"):
         remarks.append("not a valid submission")
@@ -183,13 +178,12 @@ def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bo
         remarks.append(f"{result['took_most']} took most detections")
     if is_done_before:
         remarks.append("done before")
-    return f"{describe_job()}  {describe_score(result)}  {describe_job_settings()}  " + ", ".join(
-        remarks
-    )
+    columns = (describe_job(), describe_score(result), describe_job_settings(), ", ".join(remarks))
+    return "  ".join(columns)
 
 
 def lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
-    """Return the lock of the job's folder in a multirun, else of the file that is written."""
+    """Return the lock of the job's folder in a multirun, else of the output file."""
     if is_sweep():
         return working_in(config.output_dir, key="hydra.sweep.dir")
     return writing(output_path(config.output, config.output_dir), key="output")
@@ -197,11 +191,7 @@ def lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
 
 @entry_point("postprocess", lock=lock)
 def main(config: DictConfig) -> float | None:
-    """Hydra's task: write the submission, and where the ground truth is known show its score.
-
-    Returns:
-        The score, None without ground truth.
-    """
+    """Write the submission, show its score and return it; None without ground truth."""
     values = plain_settings(to_plain(config.postprocess))
     check_metric(config)
     format_named(config.format)

@@ -37,13 +37,13 @@ log = logging.getLogger(__name__)
 SUPERSEDED = "superseded"
 BEST_LINK = "best.ckpt"
 MAX_SHOWN = 5
-# What makes the run another one, and what of it does not.
+# A change of these makes the run another one; of those below, not.
 SAME_KEYS = (
     *("seed", "module", "optimizer", "scheduler", "datamodule"),
     *("trainer.overfit_batches", "trainer.limit_train_batches"),
 )
 FREE_KEYS = (
-    # places; the images trained on are compared by themselves, when the data is read
+    # places; the images to train on are compared when the data is read
     *("datamodule.annotations", "datamodule.images", "datamodule.label_descriptions"),
     *("datamodule.cache_dir", "datamodule.split_file", "datamodule.num_validation_images"),
     *("datamodule.split_seed", "datamodule.on_bad_rows", "datamodule.duplicates"),
@@ -55,7 +55,7 @@ FREE_KEYS = (
     *("module.min_score", "module.max_candidates", "module.mask_stages"),
 )
 EVALUATOR = "callbacks.evaluator"
-# What a score of the validation depends on, by the beginning of its name.
+# Keys that a validation score depends on, by the beginning of its name.
 SCORE_KEYS = {
     "validation/competition": (f"{EVALUATOR}.settings", f"{EVALUATOR}.metrics.competition_score"),
     "validation/coco": (f"{EVALUATOR}.metrics.coco_average_precision",),
@@ -65,33 +65,28 @@ SCORE_KEYS = {
         *("datamodule.predict_short_edge_px", "datamodule.predict_long_edge_px"),
     ),
 }
-# Changed without a word: the run's folder may move, and nothing is trained or kept by these.
+# Changes without a warning: the run's folder may move, and these train and keep nothing.
 UNSAID_KEYS = (
     *("callbacks.run_checkpoint.dirpath", "callbacks.best_checkpoint.dirpath"),
     *(f"{EVALUATOR}.class_table_dir", f"{EVALUATOR}.num_images", "callbacks.progress"),
     *("callbacks.progress_log", "callbacks.learning_rate", "callbacks.training_speed"),
-    *("trainer.default_root_dir", "trainer.plugins"),  # the latter: how files are written
+    *("trainer.default_root_dir", "trainer.plugins"),  # plugins: how files are written
 )
-# The callbacks of earlier versions in place of callbacks.evaluator.
+# Callbacks of earlier versions, in place of callbacks.evaluator.
 EARLIER_SCORERS = (
     *("callbacks.competition_score", "callbacks.coco_average_precision"),
     *("callbacks.class_table", "callbacks.validation_pictures"),
 )
-# Trials, which a real run takes nothing of: keys of ``trainer``.
+# Keys of ``trainer`` that make a run a trial; a real run resumes from none.
 TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")
 
 
 @dataclass(frozen=True)
 class FoundCheckpoint:
-    """A whole checkpoint of a run.
-
-    Attributes:
-        path: Its file.
-        content: What Lightning saved, and ``RunCheckpoint`` and ``RunRecord`` with it.
-    """
+    """A whole checkpoint of a run."""
 
     path: Path
-    content: Mapping[str, Any]
+    content: Mapping[str, Any]  # saved by Lightning, ``RunCheckpoint`` and ``RunRecord``
 
     @property
     def step(self) -> int:
@@ -111,9 +106,9 @@ class FoundCheckpoint:
         )
 
     def describe_end(self, config: Mapping[str, Any]) -> str | None:
-        """Say why training has nothing left to do by the configuration of now; None where it has.
+        """Return why the configuration leaves nothing to train; None if it does.
 
-        An early stopping ends the run only as long as it is configured as it was.
+        An early stopping ends the run only as long as its configuration is unchanged.
         """
         limits = config["trainer"]
         if self.is_at_the_end(max_epochs=limits["max_epochs"], max_steps=limits["max_steps"]):
@@ -127,7 +122,7 @@ class FoundCheckpoint:
         return None
 
     def best_score(self) -> float | None:
-        """Return the best score that a ``ModelCheckpoint`` of the run knew."""
+        """Return the best score of the run's checkpoints."""
         scores = [state.get("best_model_score") for state in self.content["callbacks"].values()]
         return next((float(score) for score in scores if score is not None), None)
 
@@ -141,8 +136,8 @@ def choose_checkpoint(
         resume: ``auto`` (the newest whole checkpoint in the folder, if there is one), ``never``, or
             a path.
         directory: The run's checkpoints.
-        trainer: The configuration of the trainer. Checkpoints of a trial with other limits are left
-            out by ``auto``.
+        trainer: Configuration of the trainer; ``auto`` skips checkpoints of a trial with other
+            limits.
 
     Raises:
         InputError: The path names no file, or a file that is damaged or no checkpoint of a run; a
@@ -161,12 +156,7 @@ def choose_checkpoint(
 
 
 def describe_next_start(*, resume: str, directory: Path) -> str:
-    """Return what the same command does after a start that ended before the run did.
-
-    Args:
-        resume: As of ``choose_checkpoint``.
-        directory: The run's checkpoints.
-    """
+    """Return what the same command does after an interruption; see ``choose_checkpoint``."""
     has_own = bool(_files(directory))
     if resume == "auto":
         if has_own:
@@ -178,9 +168,9 @@ def describe_next_start(*, resume: str, directory: Path) -> str:
 
 
 def trial_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes a run a trial, which trains or validates on a part of the data.
+    """Return the limits of a trial, which trains or validates on a part of the data.
 
-    ``limit_val_batches=0`` is none: it turns validation off.
+    ``limit_val_batches=0``, which turns validation off, is none.
     """
     limits = {key: trainer.get(key) for key in TRIAL_KEYS}
     return {
@@ -199,16 +189,16 @@ def archive_later_checkpoints(
     run_id: str | None = None,
     best: Collection[Path] | None = None,
 ) -> None:
-    """Move the checkpoints that a run is not about to resume from out of its way.
+    """Move the checkpoints that a run does not resume from to a folder of their own.
 
     So the newest in the folder is always the one to resume from. Damaged ones are moved, too, and
-    what a killed run left unfinished is removed.
+    unfinished files of a killed run are removed.
 
     Args:
         directory: The run's checkpoints.
-        after_step: Steps after this one are about to be done again.
-        run_id: Checkpoints of other runs are moved; None: of none.
-        best: The checkpoints of this run with a score in their names that stay; None: all.
+        after_step: Checkpoints of later steps are moved.
+        run_id: Checkpoints of other runs are moved; None: they stay.
+        best: Checkpoints of this run, with a score in their names, that stay; None: all.
     """
     remove_all_partial_files(directory)
     last, moved = directory / LAST_FILE, []
@@ -239,7 +229,7 @@ def archive_later_checkpoints(
 
 
 def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | None) -> list[Path]:
-    """Return the checkpoints with a score that are another run's, or none of the best any more."""
+    """Return the checkpoints with a score that are another run's, or no longer of the best."""
     kept = None if best is None else {path.name for path in best}
     found = []
     for path in directory.glob("*.ckpt"):
@@ -290,7 +280,7 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     for key in changed:
         if not key.startswith(("trainer.", "callbacks.")) or _is_below(key, unsaid):
             continue
-        # a class of this project that has another name now
+        # a class of this project that was renamed
         if not (key.endswith("._target_") and str(saved.get(key)).startswith("src.")):
             log.warning(
                 "%s: %s in the checkpoint, %s now",
@@ -309,9 +299,9 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
 
 
 def score_changes(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> list[str]:
-    """Return the keys that make the best checkpoints' scores of then and now two metrics.
+    """Return the changed keys that make the best checkpoints' scores incomparable.
 
-    Empty where none of them is kept by its score.
+    Empty if no checkpoint is kept by its score.
     """
     saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
     monitor = now.get("callbacks.best_checkpoint.monitor")
@@ -325,7 +315,7 @@ def score_changes(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> lis
 
 
 def _is_of_earlier_version(saved: Mapping[str, Any]) -> bool:
-    """Return whether a score was made without the filler row, by a callback of its own."""
+    """Return whether a callback of its own made the score, without the filler row."""
     return any(_is_below(key, EARLIER_SCORERS) for key in saved)
 
 
@@ -339,12 +329,12 @@ def _early_stopping(config: Mapping[str, Any]) -> list[Any]:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return a part of a configuration, empty where it is none: a file can hold anything."""
+    """Return a part of a configuration; empty if it is none, for a file can hold anything."""
     return value if isinstance(value, Mapping) else {}
 
 
 def _is_below(key: str, nodes: Collection[str]) -> bool:
-    """Return whether a key is one of these, or lies below one."""
+    """Return whether a key is one of ``nodes``, or lies below one."""
     return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
@@ -385,7 +375,7 @@ def _listed(limits: Mapping[str, Any]) -> str:
 
 
 def _files(directory: Path) -> list[Path]:
-    """Return a run's checkpoints; ``last.ckpt`` only where it is a file of its own."""
+    """Return a run's checkpoints; ``last.ckpt`` only if it is a file of its own."""
     files = sorted([*directory.glob(EPOCH_FILES), *directory.glob(STEP_FILES)])
     files += sorted(directory.parent.glob(REQUEUE_FILES))
     last = directory / LAST_FILE
@@ -403,7 +393,7 @@ def _read(path: Path) -> FoundCheckpoint:
 
 
 def _peek(path: Path) -> Mapping[str, Any]:
-    """Read all but the tensors, which stay on the disk; checksums are not compared."""
+    """Read all but the tensors, which stay on the disk, without comparing checksums."""
     check_checkpoint_file(path)
     check_archive(path, checksums=False)
     try:
@@ -424,7 +414,7 @@ def _peek(path: Path) -> Mapping[str, Any]:
 
 
 def _check_content(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse what Lightning's and our callbacks would take from a file without a look at it."""
+    """Refuse content that Lightning's and our callbacks would take from a file unchecked."""
     position, weights = content[POSITION_KEY], content["state_dict"]
     epoch = _mapping(position).get("epoch")
     for key, legal, is_legal in (
@@ -441,7 +431,7 @@ def _check_content(content: Mapping[str, Any], path: Path) -> None:
     for name, state in content["callbacks"].items():
         best = state.get("best_k_models")
         paths = [value for key, value in state.items() if str(key).endswith("_path")]
-        # Files that Lightning removes when a better one comes: nothing outside the run's folder.
+        # Lightning removes these files for a better one: nothing outside the run's folder.
         for value in [*paths, *(best if isinstance(best, Mapping) else ())]:
             if "://" in str(value) or "::" in str(value) or ".." in Path(str(value)).parts:
                 raise InputError(

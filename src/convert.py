@@ -21,7 +21,7 @@ _MOST_FINDINGS = 50
 
 @entry_point("convert", lock=lambda config: writing(config.output, key="output"))
 def main(config: DictConfig) -> None:
-    """Convert, with a progress bar, and print what was done."""
+    """Convert, with a progress bar, and print a report."""
     keys = to_plain(config)
     output = Path(keys["output"])
     check_writable(output / "store.json" if output.is_dir() else output)
@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
 
 
 def print_report(report: ConversionReport, *, output: str) -> None:
-    """Print a conversion's figures, and the images whose sizes were not those of their images."""
+    """Print counts of a conversion, and the images that were annotated with another size."""
     console = PlainConsole(soft_wrap=True)
     console.print(f"{report.input_format} -> {report.output_format}: {output}")
     console.print(f"{report.instances} instances on {report.images} images")
@@ -73,7 +73,7 @@ def print_report(report: ConversionReport, *, output: str) -> None:
 
 
 def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
-    """Return the findings as a table, repaired ones first, at most ``_MOST_FINDINGS`` of them."""
+    """Lay out the first ``_MOST_FINDINGS`` findings, repaired ones first."""
     title = f"{len(findings)} images are annotated with another size than their images have"
     if any(finding.annotated_hw == finding.image_hw for finding in findings):
         title += ", or turned"

@@ -1,4 +1,4 @@
-"""Weights to start from: ``python -m src.import_weights source=X.pth output=Y.safetensors``."""
+"""Import weights: ``python -m src.import_weights source=X.pth output=Y.safetensors``."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ OLD_GEOMETRY = (
 )
 
 
-def import_checkpoint(config: DictConfig) -> WeightImport:
-    """Import what the config describes, write it, and show what became of every weight."""
+def import_checkpoint(config: DictConfig) -> None:
+    """Import weights, write them, and show what became of each."""
     keys = _with_number_of_ids(config)
     source, output = Path(keys["source"]), check_weights_path(keys["output"])
     check_writable(output)
@@ -101,11 +101,10 @@ def import_checkpoint(config: DictConfig) -> WeightImport:
     if found.layout in OLD_LAYOUTS:
         console.print(OLD_GEOMETRY)
     console.print(f"wrote {output}")
-    return found
 
 
 def _with_number_of_ids(config: DictConfig) -> Any:
-    """Return the configuration as plain values; ids alone say how many classes there are."""
+    """Return the configuration as plain values; category ids alone give the number of classes."""
     module = config.module
     if module.category_ids is not None and len(module.category_ids) != module.num_classes:
         if "module.num_classes" in overridden_keys():
@@ -121,7 +120,7 @@ def _category_ids(module: Mapping[str, Any], known: ClassList | None, source: Pa
     """Return the category of each of the model's classes.
 
     Raises:
-        InputError: The file has ids, of another number of classes, and none are given.
+        InputError: None are given, and the file has those of another number of classes.
     """
     if module["category_ids"] is not None:
         return list(module["category_ids"])
@@ -151,7 +150,7 @@ def account_table(records: Sequence[Record]) -> Table:
 
 def _patterns(source: str | None, target: str | None) -> tuple[str, str]:
     if source == target and source is not None:
-        part = f"{source.split('.')[0]}.*"  # as it is in both: which part of the model says enough
+        part = f"{source.split('.')[0]}.*"  # of the same name in both: the part of the model
         return part, part
     # A layer's weight and bias, or the four numbers of a normalisation, go together.
     source, target = (
@@ -167,7 +166,7 @@ def class_lines(
     category_names: Mapping[int, str],
     source_names: Sequence[str] | None,
 ) -> list[str]:
-    """Say which class of the checkpoint each of the model's starts from."""
+    """Return lines on the class of the checkpoint that each of the model's starts from."""
     classes = len(found.class_map)
     kept = [(row, source) for row, source in enumerate(found.class_map) if source is not None]
     if not kept and found.source_classes == classes:
@@ -178,17 +177,12 @@ def class_lines(
     lines = [f"{len(kept)} classes kept, {classes - len(kept)} initialized"]
     for row, source in kept:
         own = f"{category_ids[row]} {category_names.get(category_ids[row], '')}".strip()
-        lines.append(
-            f"  {own}: from {source} {source_names[source] if source_names else ''}".rstrip()
-        )
+        name = source_names[source] if source_names else ""
+        lines.append(f"  {own}: from {source} {name}".rstrip())
     return lines
 
 
-@entry_point("import_weights")
-def main(config: DictConfig) -> None:
-    """Hydra's task: import weights."""
-    import_checkpoint(config)
-
+main = entry_point("import_weights")(import_checkpoint)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""File primitives: atomic writes, JSON that may be damaged, and text that comes from a file."""
+"""File primitives: atomic writes, JSON that may be damaged, and text from a file."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def atomic_path(
     killed processes left for the same ``path`` are removed first.
 
     Args:
-        path: File to write; its directory is created where it is missing.
+        path: File to write; its directory is created if it is missing.
         sync: Whether to flush the file and its directory to the disk (fsync), so that a power cut
             cannot leave an empty file under the final name.
-        num_bytes: Size of the file where it is known beforehand, for the message of a full disk.
-        clean: Whether to remove the temporary files; it lists the directory, so who writes
-            thousands of files into one calls ``remove_all_partial_files`` once instead.
+        num_bytes: Size of the file, if it is known beforehand, for the message of a full disk.
+        clean: Whether to remove the temporary files, which lists the directory; for thousands of
+            files in one, call ``remove_all_partial_files`` once instead.
 
     Raises:
         InputError: ``path`` exists and is not a regular file (a directory, a device, a pipe).
@@ -75,7 +75,7 @@ def atomic_path(
 
 @contextmanager
 def working_directory(*, next_to: Path) -> Iterator[Path]:
-    """Yield a hidden directory on the file system of ``next_to``, removed with all that is in it.
+    """Yield a hidden directory beside ``next_to``, removed with its content.
 
     Those that killed processes left for the same ``next_to`` are removed first.
 
@@ -95,12 +95,12 @@ def working_directory(*, next_to: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_directory(name: str) -> Iterator[Path]:
-    """Yield a directory in the folder for temporary files, removed with all that is in it.
+    """Yield a directory in the folder for temporary files, removed with its content.
 
     Those that killed processes left under the same name are removed first.
 
     Args:
-        name: What it is for, ``submission``; part of its name.
+        name: Its purpose, such as ``submission``; part of its name.
 
     Raises:
         WriteError: It cannot be made, or the disk is full.
@@ -120,10 +120,10 @@ def temporary_directory(name: str) -> Iterator[Path]:
 def partial_path(path: Path, *, unique: bool = False) -> Path:
     """Return the name under which this process writes ``path``: ``.NAME.HOST-PID-START.part``.
 
-    The name is cut where it would exceed the 255 bytes that a file system takes.
+    The name is cut to the 255 bytes that a file system takes.
 
     Args:
-        path: What is written.
+        path: The file to write.
         unique: Whether each call gives another name, with random letters in it.
     """
     owner = ".{host}-{pid}-{start}".format(**process_identity())
@@ -135,7 +135,7 @@ def partial_path(path: Path, *, unique: bool = False) -> Path:
 
 
 def fitting_name(stem: str, suffix: str) -> str:
-    """Return ``stem + suffix``, with a hash for the end of a stem that a file name cannot hold."""
+    """Return ``stem + suffix``; a hash replaces the end of a stem too long for a file name."""
     name = stem + suffix
     if len(os.fsencode(name)) <= MAX_NAME_BYTES:
         return name
@@ -145,17 +145,17 @@ def fitting_name(stem: str, suffix: str) -> str:
 
 
 def remove_partial_files(path: Path) -> None:
-    """Remove what killed processes left of ``path`` under temporary names, files and directories.
+    """Remove temporary files and directories that killed processes left of ``path``.
 
-    One is removed where its process has ended on this host, and of other hosts where nothing was
-    written to it for a day.
+    One is removed if its process has ended on this host or, for other hosts, if nothing was written
+    to it for a day.
     """
-    # The end of a long name may be missing in what is left.
+    # The end of a long name may be missing in the name of the file.
     remove_all_partial_files(path.parent, start="." + path.name[:NUM_COMPARED_CHARACTERS])
 
 
 def remove_all_partial_files(directory: Path, *, start: str = ".") -> None:
-    """Remove what killed processes left in a directory, as ``remove_partial_files``."""
+    """Remove temporary files of killed processes in a directory; see ``remove_partial_files``."""
     pattern = re.compile(r"\..*\.(?P<host>\w+)-(?P<pid>\d+)-(?P<start>\d+)\.part")
     try:
         names = [entry.name for entry in directory.iterdir()]
@@ -210,10 +210,10 @@ def read_json(path: str | Path, *, missing: str = "no such file") -> Any:
 
     Args:
         path: Regular file of at most ``MAX_JSON_BYTES`` bytes.
-        missing: What the error says where there is no such file.
+        missing: The error's words if there is no such file.
 
     Returns:
-        What the file holds: dict, list, str, int, float, bool or None. The caller checks the type.
+        The content: dict, list, str, int, float, bool or None. The caller checks the type.
 
     Raises:
         InputError: The file is missing, not a regular file, too large, not UTF-8, not JSON, or
@@ -258,12 +258,12 @@ def describe_difference(there: Any, here: Any, key: str = "") -> list[str]:
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``content`` with its checksum under the key ``sha256``, to be written as JSON."""
+    """Return ``content`` with its checksum under the key ``sha256``, for ``write_json``."""
     return {**content, SEAL_KEY: _digest(content)}
 
 
 def check_seal(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return what ``seal`` was given, as JSON gave it back.
+    """Return the content that ``seal`` was given.
 
     Raises:
         InputError: The checksum is missing or another one; the message names the file.
@@ -293,9 +293,9 @@ def check_input_file(path: Path) -> None:
 
 
 def refuse_special_file(path: str | Path) -> None:
-    """Refuse a pipe, socket or device; a missing file and a directory are left to the caller.
+    """Refuse a pipe, socket or device: opening a pipe would wait for ever.
 
-    For readers that have their own words for those: opening a pipe would wait for ever.
+    A missing file and a directory are left to readers with their own words for those.
 
     Raises:
         InputError: ``path`` is a pipe, socket or device, or a link to one.
@@ -309,7 +309,7 @@ def refuse_special_file(path: str | Path) -> None:
 
 
 def check_output_file(path: Path) -> None:
-    """Refuse an output that exists and is not a regular file, so that a device is not replaced.
+    """Refuse an output that exists and is not a regular file: a device is not replaced.
 
     Raises:
         InputError: ``path`` is a directory, pipe, socket or device.
@@ -326,7 +326,7 @@ def check_output_file(path: Path) -> None:
 def check_writable(path: str | Path) -> None:
     """Check that a file can be written, before the work whose result it is.
 
-    Writes and removes a small file on the same disk. Nothing is left behind, not even a directory.
+    Writes and removes a small file on the same disk, and leaves nothing, not even a directory.
 
     Raises:
         InputError: ``path`` exists and is not a regular file, or a directory of it is a file.
@@ -351,7 +351,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def writing_problem(directory: Path) -> str | None:
-    """Return why nothing can be written to a directory that is there or to be made; None: it can.
+    """Return why nothing can be written to a directory, there or to be made; None if it can.
 
     Raises:
         InputError: It is a file, or lies below one.
@@ -364,7 +364,7 @@ def writing_problem(directory: Path) -> str | None:
 
 
 def user_cache_directory() -> Path:
-    """Return where this user's caches lie, for tools that have no directory of their own."""
+    """Return the folder of this user's caches, for tools without a directory of their own."""
     given = os.environ.get("XDG_CACHE_HOME")
     try:
         cache = Path(given) if given else Path.home() / ".cache"
@@ -380,7 +380,7 @@ def _check_regular(path: str | Path, mode: int, purpose: str = "") -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those that it lies in, where they are missing.
+    """Make a directory and its parents, if they are missing.
 
     Raises:
         InputError: There is a file of that name.
@@ -402,11 +402,11 @@ def fsync(path: Path) -> None:
 
 
 def printable(text: object, *, limit: int = 200) -> str:
-    r"""Return text that a file supplied in a form that is safe to print.
+    r"""Return text of a file in a form that is safe to print.
 
-    Control characters, escape sequences and line ends are written as ``\x1b`` and the like, and
-    what exceeds ``limit`` characters is cut. It does not escape rich markup or HTML: whoever prints
-    with rich passes ``markup=False`` or ``rich.markup.escape``.
+    Control characters, escape sequences and line ends are escaped, as ``\x1b``, and text beyond
+    ``limit`` characters is cut. Rich markup and HTML are not escaped: to print with rich, pass
+    ``markup=False`` or ``rich.markup.escape``.
     """
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -31,13 +31,13 @@ from src.validation import shown
 
 log = logging.getLogger(__name__)
 
-# of the datamodule: how samples are made, not what they are; a run may resume with others
+# Keys of the datamodule that do not change the samples; a run may resume with others.
 RUNTIME_KEYS = ("batch_size", "cache_dir", "num_workers", "persistent_workers", "prefetch_factor")
 MAX_SHOWN = 10
 
 
 def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) -> CascadeEnsemble:
-    """Build the models of the checkpoints, and what predicts with them."""
+    """Build the models of the checkpoints, and their ensemble."""
     module, late_fusion = config.module, late_fusion_of(config)
     floor = module.min_score
     models = load_models(
@@ -80,7 +80,7 @@ def late_fusion_of(config: DictConfig) -> LateFusion | None:
 
 
 def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) -> StoreMeta:
-    """Return what the store records about itself: everything that its content depends on."""
+    """Return the store's record of everything that its content depends on."""
     module = config.module
     fusion = to_plain(config.fusion)
     is_late = fusion["kind"] == "late"
@@ -98,7 +98,7 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
             "max_low_score_candidates": config.max_low_score_candidates,
             "precision": config.trainer.precision,
             "predict_split": config.predict_split,
-            # null: as each checkpoint has it
+            # null: each checkpoint's own
             "detector": None if carried.own_inference else to_plain(module.detector),
             "datamodule": {k: v for k, v in datamodule.items() if k not in RUNTIME_KEYS},
         },
@@ -110,12 +110,12 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
 
 
 def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
-    """Let ``images`` and ``annotations`` stand for the datamodule's keys, where they are given."""
+    """Copy ``images`` and ``annotations`` to the datamodule's keys, if they are given."""
     if config.predict_split == "validation":
         run = paths[0].parent
         use_own_data(config, run_directory=run.parent if run.name == "checkpoints" else run)
         if config.annotations is not None:
-            for key in ("num_validation_images", "split_seed"):  # as the split of the run has them
+            for key in ("num_validation_images", "split_seed"):  # those of the run's split
                 if f"datamodule.{key}" not in overridden_keys():
                     config.datamodule[key] = None
     elif config.images is not None:
@@ -154,7 +154,7 @@ def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float)
     """Compare the store with the images, and name those that failed.
 
     Raises:
-        InputError: The store lacks an image that did not fail, or has not one candidate.
+        InputError: The store lacks an image that did not fail, or has no candidate.
     """
     store = PredictionStore(directory)
     lost = sorted({*image_ids}.difference(store.image_ids, store.failed))
@@ -201,7 +201,7 @@ def predict(config: DictConfig) -> Path:
     if config.predict_split == "validation":
         check_data(datamodule, carried.classes, paths)
     ensemble = build_ensemble(config, paths, carried)
-    # every process asks before the first of them writes: they wait for one another to be connected
+    # Every process asks before the first of them writes: they wait until all are connected.
     datamodule.predicted_image_ids = claim_folder(directory, meta)
     if datamodule.predicted_image_ids:
         log.info("%s has %d images", directory, len(datamodule.predicted_image_ids))
@@ -215,7 +215,7 @@ def predict(config: DictConfig) -> Path:
         trainer.predict(ensemble, datamodule=datamodule, return_predictions=False)
     except InputError:
         raise
-    except Exception as error:  # a worker's end can come out of any line
+    except Exception as error:  # any line can raise the end of a worker
         if (failure := explain_failure(error, trainer)) is None:
             raise
         raise InputError(f"{failure}; {RESUMES['predict']}") from error
@@ -227,10 +227,10 @@ def predict(config: DictConfig) -> Path:
 
 @entry_point("predict", lock=lambda config: working_in(config.predictions, key="predictions"))
 def main(config: DictConfig) -> None:
-    """Hydra's task: predict. The exit code is 1 where images failed."""
+    """Predict; the exit code is 1 if images failed."""
     check_multirun(config.trainer)
     directory = predict(config)
-    # Lightning kills the first process when another ends with an error, so it alone says so
+    # Lightning kills the first process when another ends with an error, so it alone reports one.
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     if rank != 0:
         return

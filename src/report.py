@@ -35,7 +35,7 @@ from src.validation import Count, check_values, shown
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:
-    """Return the settings that the page shows, in words."""
+    """Return labels and texts of the settings, for the page."""
     settings = []
     if config.submission is not None:
         settings.append(("Submission", config.submission))
@@ -54,7 +54,7 @@ def run_settings(config: DictConfig) -> list[tuple[str, str]]:
 
 
 def check_config(config: DictConfig) -> None:
-    """Refuse before anything is read what cannot work.
+    """Check the configuration before anything is read.
 
     Raises:
         InputError: Names the key, its value and what is legal.
@@ -110,16 +110,15 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             load_examples(comparison, chosen, config.images)
             for chosen in choose_examples(score, worst=config.num_worst, best=config.num_best)
         )
-        interval = interval_of(score.per_image, config)
         return Report(
             title=config.title,
             score=score,
             errors=errors.result(),
-            interval=interval,
+            interval=interval_of(score.per_image, config),
             labels=comparison.labels,
             notes=(
                 *comparison.notes,
-                *step_notes(prediction),
+                *(prediction.step_warnings if isinstance(prediction, StoredDetections) else ()),
                 *in_sample_notes(config, ground_truth, score.image_ids),
             ),
             settings=run_settings(config),
@@ -128,15 +127,10 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         )
 
 
-def step_notes(prediction: Mapping[str, ImageInstances]) -> list[str]:
-    """Return a sentence for each post-processing step that removed most detections."""
-    return prediction.step_warnings if isinstance(prediction, StoredDetections) else []
-
-
 def in_sample_notes(
     config: DictConfig, ground_truth: RasterInstances, image_ids: Sequence[str]
 ) -> list[str]:
-    """Return a sentence where the settings were searched on images of the report."""
+    """Return a sentence if the settings were searched on images of the report."""
     found = (
         find_in_sample(to_plain(config.postprocess), ground_truth, image_ids, where="postprocess")
         if config.submission is None
@@ -150,7 +144,7 @@ def report_sweep(config: DictConfig) -> None:
     """Write the page of a sweep.
 
     Raises:
-        InputError: The folder is that of no sweep, or something else is to be reported as well.
+        InputError: The folder holds no sweep, or a submission or predictions are given as well.
     """
     for key in ("submission", "predictions"):
         if config[key] is not None:
@@ -170,7 +164,7 @@ def report_sweep(config: DictConfig) -> None:
 
 @entry_point("report", renamed={"sweep": "sweep_dir"})
 def main(config: DictConfig) -> None:
-    """Hydra's task: make the report, write the page and the drawings."""
+    """Make the report, and write the page and the drawings."""
     check_writable(config.output)
     if config.sweep_dir is not None:
         report_sweep(config)

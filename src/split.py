@@ -34,18 +34,17 @@ def shares_table(split: Split, shares: Sequence[ClassShare], names: dict[int, st
     for heading in ("images", "validation %", "training %", "deviation"):
         table.add_column(heading, justify="right")
     for share in shares:
+        shares_of_images = (share.validation_share, share.train_share, share.deviation)
         table.add_row(
             f"{share.category_id} {names.get(share.category_id, '')}".strip(),
             str(share.images),
-            f"{100 * share.validation_share:.2f}",
-            f"{100 * share.train_share:.2f}",
-            f"{100 * share.deviation:.2f}",
+            *(f"{100 * value:.2f}" for value in shares_of_images),
         )
     return table
 
 
 def split_annotations(config: DictConfig) -> Split:
-    """Make the split that the config describes, save it, show the shares."""
+    """Make the split, save it, and show the shares of the classes."""
     annotations = Path(config.annotations)
     check_writable(config.output)
     store = open_annotations(
@@ -77,11 +76,7 @@ def split_annotations(config: DictConfig) -> Split:
     return split
 
 
-@entry_point("split")
-def main(config: DictConfig) -> None:
-    """Hydra's task: split."""
-    split_annotations(config)
-
+main = entry_point("split")(split_annotations)
 
 if __name__ == "__main__":
     main()

@@ -61,7 +61,7 @@ def train(config: DictConfig) -> float | None:
     start_process(config)
     check_monitors(config.callbacks, config.trainer)
     if config.trainer.get("fast_dev_run"):
-        # A folder of its own, where it leaves nothing that a real run would take.
+        # A folder of its own, so that a real run takes nothing of it.
         config = config.copy()
         config.paths.output_dir = str(Path(config.paths.output_dir) / "fast_dev_run")
     checkpoints = Path(config.paths.output_dir) / "checkpoints"
@@ -81,7 +81,7 @@ def train(config: DictConfig) -> float | None:
         if (end := found.describe_end(plain_config)) is not None:
             log.info("finished already: %s", end)
             return found.best_score()
-        # What the run began with stays on record.
+        # The weights that the run began with stay on record.
         plain_config["initial_weights"] = found.content[CONFIG_KEY].get("initial_weights")
         log.info("resuming from %s, step %d", found.path, found.step)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -92,7 +92,7 @@ def train(config: DictConfig) -> float | None:
     loggers = instantiate_all(config.get("logger"))
     begin_at_step(loggers, 0 if found is None else found.step)
     callbacks = instantiate_all(config.callbacks)
-    if not loggers:  # Lightning refuses it, which would have nowhere to write
+    if not loggers:  # Lightning refuses this callback without a logger
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     advice = MemoryAdvice()
     run_id = new_run_id() if found is None else found.run_id
@@ -125,7 +125,7 @@ def train(config: DictConfig) -> float | None:
         ],
         loggers=loggers,
     )
-    if found is None:  # Lightning would take a checkpoint of a requeued SLURM job by itself
+    if found is None:  # Lightning would load a checkpoint of a requeued SLURM job by itself
         trainer._checkpoint_connector._user_managed = True
     next_start = partial(describe_next_start, resume=config.resume, directory=checkpoints)
     try:
@@ -140,11 +140,11 @@ def train(config: DictConfig) -> float | None:
         raise InputError(advice.message()) from error
     except InputError:
         raise
-    except Exception as error:  # a worker's end can come out of any line
+    except Exception as error:  # any line can raise the end of a worker
         if (failure := explain_failure(error, trainer)) is None:
             raise
         raise InputError(f"{failure}; {next_start()}") from error
-    except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
+    except SystemExit as error:  # Lightning's end at Ctrl-C and at SIGTERM
         if processes.received_signal() is None and not isinstance(error, SIGTERMException):
             raise
         processes.leave(f"stopped at step {trainer.global_step}; {next_start()}")
@@ -188,7 +188,7 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
 
 
 def best_score(trainer: lightning.Trainer) -> float | None:
-    """Return the best score that checkpoints were kept by, or the last one where none are kept."""
+    """Return the best score that checkpoints were kept by, or the last one if none are kept."""
     scores = [getattr(kept, "best_model_score", None) for kept in trainer.checkpoint_callbacks]
     scores.append(trainer.callback_metrics.get("validation/competition_map"))
     return next((float(score) for score in scores if score is not None), None)
@@ -196,7 +196,7 @@ def best_score(trainer: lightning.Trainer) -> float | None:
 
 @entry_point("train", lock=lambda config: working_in(config.paths.output_dir, key="hydra.run.dir"))
 def main(config: DictConfig) -> float | None:
-    """Hydra's task: train."""
+    """Train; the value returned is the score of a sweep's job."""
     check_multirun(config.trainer)
     score = train(config)
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from src.submission.validation import validate_submission
 
 @entry_point("validate_submission")
 def main(config: DictConfig) -> None:
-    """Hydra's task: list every violation, end with exit code 1 where there is one."""
+    """List every violation; the exit code is 1 if there is one."""
     report = validate_submission(
         config.submission,
         sample_submission=config.sample_submission,

@@ -22,7 +22,7 @@ from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
 from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
-from src.tuning.cross_validation import Selector, cross_validate
+from src.tuning.cross_validation import cross_validate
 from src.tuning.search_results import (
     HELD_OUT,
     Searched,
@@ -101,21 +101,22 @@ def run(
         choices = progress.add_task(
             "choosing, held-out images", total=(config.num_folds + 1) * len(space.per_class)
         )
-        selector = Selector(
+        found = cross_validate(
+            search,
             session.evaluator,
             score=score,
+            baselines=baselines,
             per_class=space.per_class,
             averaging=config.averaging,
+            folds=folds,
             on_step=lambda: progress.advance(choices),
         )
-        candidates = [(settings, score(settings)) for settings in baselines]
-        found = cross_validate(search, selector, baselines=candidates, folds=folds)
         images = searched_images(session.ground_truth, session.evaluator.scored_image_ids)
         for note in comparison.notes:
             console.print(f"note: {note}")
     result = compare_results(
-        default=candidates[0][1],
-        winner=candidates[1][1],
+        default=score(baselines[0]),
+        winner=score(baselines[1]),
         found=found,
         folds=config.num_folds,
         trials=len(search.trials),

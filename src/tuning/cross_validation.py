@@ -21,7 +21,7 @@ from src.metrics.competition import THRESHOLDS, Averaging, ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
 from src.tuning.search_results import FoundSettings
 from src.tuning.settings_evaluator import Scores, SettingsEvaluator
-from src.tuning.settings_search import SettingsSearch
+from src.tuning.settings_search import SettingsSearch, Trial
 
 _ROUNDS = 3
 
@@ -121,13 +121,9 @@ def _sums(
     true_positives: npt.NDArray[np.int16],
     averaging: Averaging,
 ) -> tuple[Scores, Scores, Scores]:
-    """Return numerator and denominator (..., M, 10) and detections (..., M) of some classes.
+    """Return numerators and denominators (..., M, 10) and detections (..., M) of C classes.
 
-    Args:
-        ground_truth: (M, C).
-        predicted: (..., M, C).
-        true_positives: (..., M, C, 10).
-        averaging: ``per_class`` or ``pooled``.
+    Shapes of the arguments: (M, C), (..., M, C) and (..., M, C, 10).
     """
     either = (ground_truth + predicted)[..., None] - true_positives
     top: npt.NDArray[Any] = true_positives
@@ -177,81 +173,55 @@ def count_classes(
     return ClassTable(key, tried, tuple(categories), *counts_of, evaluator.with_filler)
 
 
-class Selector:
-    """Selects settings on some of the images: the best candidate, then thresholds per class.
-
-    Args:
-        evaluator: The images.
-        score: Returns the score of each image, shape (M,).
-        per_class: Values to try by key, such as ``score_threshold_per_class``.
-        averaging: ``per_class`` or ``pooled``.
-        on_step: Called after each key of ``per_class`` in each call of ``select``.
-    """
-
-    def __init__(
-        self,
-        evaluator: SettingsEvaluator,
-        *,
-        score: Callable[[PostprocessSettings], Scores],
-        per_class: Mapping[str, Sequence[float]],
-        averaging: Averaging,
-        on_step: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.score = score
-        self._evaluator = evaluator
-        self._per_class = per_class
-        self._averaging = averaging
-        self._on_step = on_step
-        self._tables: dict[str, ClassTable] = {}
-
-    def select(
-        self,
-        candidates: Sequence[tuple[PostprocessSettings, Scores]],
-        images: npt.NDArray[np.bool_],
-    ) -> tuple[PostprocessSettings, PostprocessSettings]:
-        """Return the settings that are best for these images, without and with class thresholds.
-
-        Args:
-            candidates: Settings with their scores of all images, (M,).
-            images: (M,) the images to use.
-        """
-        means = [scores[images].mean() for _, scores in candidates]
-        common = settings = candidates[int(np.argmax(means))][0]
-        for key, values in self._per_class.items():
-            settings = settings.replace(**{key: {}})
-            name = f"{key} {settings}"
-            if name not in self._tables:  # folds often select the same candidate
-                self._tables[name] = count_classes(self._evaluator, settings, key, values)
-            own = self._tables[name].tune(images, self._averaging)
-            settings = settings.replace(**{key: own})
-            self._on_step()
-        return common, settings
-
-
 def cross_validate(
     search: SettingsSearch,
-    selector: Selector,
+    evaluator: SettingsEvaluator,
     *,
-    baselines: Sequence[tuple[PostprocessSettings, Scores]],
+    score: Callable[[PostprocessSettings], Scores],
+    baselines: Sequence[PostprocessSettings],
+    per_class: Mapping[str, Sequence[float]],
+    averaging: Averaging,
     folds: npt.NDArray[np.int64],
+    on_step: Callable[[], None] = lambda: None,
 ) -> FoundSettings:
     """Select settings for each fold on the images outside it, and finally on all images.
 
+    Each selection takes the best candidate, and then tunes its thresholds per class.
+
     Args:
-        search: Finished trials.
-        selector: Selects among them.
+        search: Finished trials, the candidates.
+        evaluator: The images.
+        score: Returns the score of each image, shape (M,).
         baselines: Further candidates, which these images have not shaped.
+        per_class: Values to try by key, such as ``score_threshold_per_class``.
+        averaging: ``per_class`` or ``pooled``.
         folds: (M,) the fold of each image.
+        on_step: Called after each key of ``per_class`` in each selection.
     """
-    score = selector.score
+    tables: dict[str, ClassTable] = {}
+
+    def select(
+        trials: Sequence[Trial], images: npt.NDArray[np.bool_]
+    ) -> tuple[PostprocessSettings, PostprocessSettings]:
+        """Return the best settings for these images, without and with thresholds per class."""
+        candidates = [(settings, score(settings)) for settings in baselines]
+        candidates += [(trial.settings, trial.per_image) for trial in trials]
+        means = [scores[images].mean() for _, scores in candidates]
+        common = settings = candidates[int(np.argmax(means))][0]
+        for key, values in per_class.items():
+            settings = settings.replace(**{key: {}})
+            name = f"{key} {settings}"
+            if name not in tables:  # folds often select the same candidate
+                tables[name] = count_classes(evaluator, settings, key, values)
+            settings = settings.replace(**{key: tables[name].tune(images, averaging)})
+            on_step()
+        return common, settings
+
     held_out, held_out_common = np.zeros(len(folds)), np.zeros(len(folds))
     for fold in range(int(folds.max()) + 1):
         own = folds == fold
-        trials = search.choices_of(fold)
-        candidates = [*baselines, *((trial.settings, trial.per_image) for trial in trials)]
-        common, settings = selector.select(candidates, ~own)
+        common, settings = select(search.choices_of(fold), ~own)
         held_out_common[own] = score(common)[own]
         held_out[own] = score(settings)[own]
-    candidates = [*baselines, *((trial.settings, trial.per_image) for trial in search.trials)]
-    _, settings = selector.select(candidates, np.ones(len(folds), dtype=bool))
+    _, settings = select(search.trials, np.ones(len(folds), dtype=bool))
     return FoundSettings(settings, score(settings), held_out, held_out_common)

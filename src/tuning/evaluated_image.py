@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,11 +78,8 @@ def as_submitted(
 class SubmittedDetections(Mapping[str, ImageInstances]):
     """Detections by image id as the competition scores them, each image made when asked for.
 
-    Args:
-        detections: By image id.
-        with_filler: As for ``as_submitted``.
-        use_attributes: As for ``as_submitted``.
-        ids: Image ids to use where they spell the name of an image differently.
+    Where ``ids`` spell the name of an image differently, theirs are used. The other arguments are
+    those of ``as_submitted``.
     """
 
     def __init__(
@@ -126,12 +124,8 @@ class SubmittedDetections(Mapping[str, ImageInstances]):
 class StoredDetections(SubmittedDetections):
     """Detections of a prediction store as the competition scores them.
 
-    Args:
-        store: Candidates before NMS.
-        settings: Thresholds and rules.
-        categories: The store's; those of the competition imply its filler rows.
-        use_attributes: As for ``as_submitted``.
-        ids: As for ``SubmittedDetections``.
+    Categories of the competition imply its filler rows. The arguments ``use_attributes`` and
+    ``ids`` are those of ``SubmittedDetections``.
     """
 
     def __init__(
@@ -157,8 +151,7 @@ class StoredDetections(SubmittedDetections):
         return self.step_counts.warnings(self.settings, self.categories, self.store.category_ids)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Window:
+class _Window(NamedTuple):
     """The part of a bitmask that is not zero."""
 
     first: int  # byte
@@ -192,13 +185,12 @@ class RasterCache:
             ]
             there = [self._windows.get(key) for key in keys]
             missing = np.array([window is None for window in there], dtype=bool)
-            if missing.any() or not keys:
+            if keys and there[0] is not None and not missing.any():
+                packed = np.zeros((len(keys), there[0].row_bytes), dtype=np.uint8)
+            else:
                 made = make(indices[missing], thresholds[missing], raster)
                 packed = np.zeros((len(keys), made.shape[1]), dtype=np.uint8)
                 packed[missing] = made
-            else:
-                assert there[0] is not None
-                packed = np.zeros((len(keys), there[0].row_bytes), dtype=np.uint8)
             for key, row, window in zip(keys, packed, there, strict=True):
                 if window is None:
                     self.add(key, row)
@@ -317,10 +309,6 @@ class EvaluatedImage:
     def counts(self, settings: PostprocessSettings, *, with_filler: bool) -> ImageCounts:
         """Return match counts of the submitted detections against the ground truth.
 
-        Args:
-            settings: Thresholds and rules.
-            with_filler: Whether an image without a detection has the competition's filler row.
-
         Raises:
             ValueError: There is no ground truth.
         """
@@ -333,13 +321,9 @@ class EvaluatedImage:
             return match_instances(ground_truth, submitted).counts()
         selection, categories = self._select(settings)
         matches = [(own, self._match(selection, own, settings)) for own in categories]
-        found: dict[ClassKey, CategoryMatches] = {
-            own.category: of_category
-            for own, of_category in sorted(
-                ((own, of_category) for own, of_category in matches if of_category.num_detections),
-                key=lambda pair: pair[0].places[pair[1].first],
-            )
-        }
+        matches = [(own, counts) for own, counts in matches if counts.num_detections]
+        matches.sort(key=lambda pair: pair[0].places[pair[1].first])
+        found: dict[ClassKey, CategoryMatches] = {own.category: counts for own, counts in matches}
         if not found and with_filler:
             if self._filler_counts is None:
                 submitted = ImageInstances(ground_truth.image_id, (FILLER_CATEGORY,), _FILLER_MASK)
@@ -403,7 +387,5 @@ def _by_category(instances: ImageInstances) -> dict[ClassKey, ImageInstances]:
     places: dict[ClassKey, list[int]] = {}
     for place, key in enumerate(instances.class_keys):
         places.setdefault(key, []).append(place)
-    return {
-        key: ImageInstances(instances.image_id, (key,) * len(at), instances.bitmasks[at])
-        for key, at in places.items()
-    }
+    name, bitmasks = instances.image_id, instances.bitmasks
+    return {key: ImageInstances(name, (key,) * len(at), bitmasks[at]) for key, at in places.items()}

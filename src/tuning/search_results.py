@@ -89,11 +89,9 @@ class InSample:
         }
 
     def sentence(self, subject: str, image_ids: Iterable[str]) -> str:
-        """Return a note for readers of a score; empty where none of its images is in-sample.
+        """Return a note on the score of these images; empty where none of them is in-sample.
 
-        Args:
-            subject: Names the settings, ``b's settings``.
-            image_ids: The images that are scored.
+        ``subject`` names the settings, such as ``b's settings``.
         """
         scored = set(image_ids)
         count = len(self.image_ids & scored)
@@ -134,9 +132,8 @@ def searched_images(
 def read_searched(values: Mapping[str, Any], where: str) -> Searched | None:
     """Return the record of the search that found some settings; None where no search did.
 
-    Args:
-        values: With the key ``searched``: a group ``postprocess``, or a score file.
-        where: Name of the values in messages.
+    It is in a group ``postprocess`` or a score file, under ``searched``; ``where`` names the values
+    in messages.
 
     Raises:
         InputError: The key holds something other than a search wrote.
@@ -170,13 +167,7 @@ def find_in_sample(
     image_ids: Iterable[str],
     where: str,
 ) -> InSample | None:
-    """Return the images of these that a search chose the settings on; None where there is none.
-
-    Args:
-        values: Of the group ``postprocess``.
-        ground_truth: Ground-truth instances by image id.
-        image_ids: The images that are scored.
-        where: Name of the group in messages.
+    """Return the images of these that chose the settings of a group; None where none did.
 
     Raises:
         InputError: As for ``read_searched``.
@@ -184,11 +175,8 @@ def find_in_sample(
     searched = read_searched(values, where)
     if searched is None:
         return None
-    found = frozenset(
-        image_id
-        for image_id in image_ids
-        if image_digest(ground_truth[image_id]) in searched.images
-    )
+    digests = {image_id: image_digest(ground_truth[image_id]) for image_id in image_ids}
+    found = frozenset(name for name, digest in digests.items() if digest in searched.images)
     return InSample(searched, found) if found else None
 
 
@@ -205,18 +193,13 @@ def read_beside(submission: Path) -> InSample | None:
         return None
     content = read_scores(path).content
     searched = content.get(SEARCHED_KEY)
-    if not isinstance(searched, Mapping):
-        return None
-    is_same_file = searched.get("submission_sha256") == _sha256(submission)
-    return read_in_sample(content, str(path)) if is_same_file else None
+    if isinstance(searched, Mapping) and searched.get("submission_sha256") == _sha256(submission):
+        return read_in_sample(content, str(path))
+    return None
 
 
 def read_in_sample(content: Mapping[str, Any], where: str) -> InSample | None:
-    """Return the record that ``InSample.to_plain`` wrote; None where there is none.
-
-    Args:
-        content: Of a score file.
-        where: Name of the file in messages.
+    """Return the record that ``InSample.to_plain`` wrote to a score file; None without one.
 
     Raises:
         InputError: The record is damaged.
@@ -269,11 +252,8 @@ def write_option(
 ) -> None:
     """Write an option of the group ``postprocess``, the file whole or not at all.
 
-    Args:
-        path: From ``option_path``.
-        settings: The values.
-        origin: Source and quality of the settings, a comment line each.
-        searched: The same for programs: the images that chose them.
+    ``origin`` says where the settings come from and how good they are, a comment line each;
+    ``searched`` says it for programs.
     """
     # null: no class has a threshold of its own
     values = {key: None if value == {} else value for key, value in settings.to_dict().items()}
@@ -365,16 +345,10 @@ class SearchResult:
 
     def summary(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
-        over_winner = {_JSON_KEYS[name]: asdict(pair) for name, pair in self.over_winner.items()}
-        return {
-            "scores": {_JSON_KEYS[name]: asdict(score) for name, score in self.scores.items()},
-            "over_winner": over_winner,
-            "verdict": self.verdict,
-            "images": self.images,
-            "folds": self.folds,
-            "trials": self.trials,
-            "averaging": self.averaging,
-        }
+        plain = asdict(self)
+        for key in ("scores", "over_winner"):
+            plain[key] = {_JSON_KEYS[name]: value for name, value in plain[key].items()}
+        return plain | {"verdict": self.verdict}
 
 
 def compare_results(
@@ -397,17 +371,11 @@ def compare_results(
         COMMON: found.held_out_common,
         IN_SAMPLE: found.in_sample,
     }
-    options: dict[str, Any] = {"num_resamples": num_resamples, "confidence": confidence}
-    options["seed"] = seed
-    return SearchResult(
-        scores={name: bootstrap_interval(own, **options) for name, own in per_image.items()},
-        over_winner={
-            name: paired_bootstrap_interval(winner, own, **options)
-            for name, own in per_image.items()
-            if name != WINNER
-        },
-        images=len(winner),
-        folds=folds,
-        trials=trials,
-        averaging=averaging,
-    )
+    options: Any = {"num_resamples": num_resamples, "confidence": confidence, "seed": seed}
+    scores = {name: bootstrap_interval(own, **options) for name, own in per_image.items()}
+    over_winner = {
+        name: paired_bootstrap_interval(winner, own, **options)
+        for name, own in per_image.items()
+        if name != WINNER
+    }
+    return SearchResult(scores, over_winner, len(winner), folds, trials, averaging)

@@ -308,13 +308,7 @@ def submit(
 ) -> Submitted:
     """Write a submission, validate the file, and score the images that have ground truth.
 
-    Args:
-        output: The file to write.
-        session: Opened files.
-        settings: Thresholds and rules.
-        submission_format: The format.
-        averaging: ``per_class`` or ``pooled``.
-        track: Passes images through and shows the progress.
+    ``track`` passes the images through and shows the progress.
 
     Raises:
         InputError: The file cannot be written, or the store is damaged.
@@ -339,12 +333,10 @@ def submit(
         competition=session.competition,
     )
     score = None
-    if session.comparison is not None:
-        score = (
-            accumulator.result()
-            if raster == SCORED_RASTER
-            else evaluator.score(settings, averaging=averaging)
-        )
+    if session.comparison is not None and raster == SCORED_RASTER:
+        score = accumulator.result()
+    elif session.comparison is not None:
+        score = evaluator.score(settings, averaging=averaging)
     validation = _validate(output, session, submission_format) if session.competition else None
     return Submitted(report, validation, score, steps)
 

@@ -77,17 +77,17 @@ class SettingsEvaluator:
     def score(
         self, settings: PostprocessSettings, averaging: Averaging = "per_class"
     ) -> CompetitionScore:
-        """Return the score of the images with ground truth, equal to that of their submission.
-
-        Raises:
-            InputError: No image has ground truth, the store is damaged, or an unknown averaging.
-        """
+        """Return the score of the images with ground truth, equal to that of their submission."""
         return self.score_grid([settings], averaging)[0]
 
     def score_grid(
         self, grid: Sequence[PostprocessSettings], averaging: Averaging = "per_class"
     ) -> list[CompetitionScore]:
-        """Return the scores of many settings, drawing masks once; errors as for ``score``."""
+        """Return the scores of many settings, drawing masks once.
+
+        Raises:
+            InputError: No image has ground truth, the store is damaged, or an unknown averaging.
+        """
         accumulators = [ScoreAccumulator(averaging=averaging) for _ in grid]
         for image_id, counts in self.counts(grid):
             for accumulator, of_settings in zip(accumulators, counts, strict=True):
@@ -99,9 +99,7 @@ class SettingsEvaluator:
     ) -> Iterator[tuple[str, list[ImageCounts]]]:
         """Yield the id of each image with ground truth, and its match counts under each setting.
 
-        Args:
-            grid: The settings.
-            with_filler: Replaces the evaluator's own value; None: its own.
+        ``with_filler`` replaces the evaluator's own value.
 
         Raises:
             InputError: The store is damaged.

@@ -123,12 +123,11 @@ class SearchSpace:
 
     def settings(self, params: Mapping[str, Any]) -> PostprocessSettings:
         """Return the settings that Optuna's parameters stand for."""
-        return self.base.replace(
-            **{
-                key: json.loads(value) if isinstance(self._plain[key], list) else _tidy(value)
-                for key, value in params.items()
-            }
-        )
+        values = {
+            key: json.loads(value) if isinstance(self._plain[key], list) else _tidy(value)
+            for key, value in params.items()
+        }
+        return self.base.replace(**values)
 
     def _check(self, key: str, choices: Range | list[Any]) -> None:
         """Refuse values that the settings refuse."""
@@ -149,9 +148,8 @@ def _read(key: str, asked: Any) -> Range | list[Any]:
         return list(asked)
     match = _RANGE.fullmatch(asked) if isinstance(asked, str) else None
     if match is None:
-        raise InputError(
-            f"space.{key} must be {_RANGE_WORDS}, or a list of values, got {shown(asked)}"
-        )
+        legal = f"{_RANGE_WORDS}, or a list of values"
+        raise InputError(f"space.{key} must be {legal}, got {shown(asked)}")
     choices = Range(*map(float, match.groups()))
     steps = (choices.high - choices.low) / choices.step if choices.step > 0 else -1.0
     if steps < 0 or abs(steps - round(steps)) > 1e-6:
@@ -231,23 +229,20 @@ class SettingsSearch:
         score: Callable[[PostprocessSettings], Scores],
         on_trial: Callable[[Trial], None] = lambda _trial: None,
     ) -> None:
-        """Run the search up to a number of trials.
+        """Run the search up to a number of trials, those of earlier runs included.
 
-        Args:
-            num_trials: In all, those of earlier runs included.
-            score: Returns the score of each image, shape (M,).
-            on_trial: Called after each new trial.
+        ``score`` returns the score of each image, shape (M,); ``on_trial`` is called with each new
+        trial.
         """
         while len(self.trials) < num_trials:
             number = len(self.trials)
             proposed_by = self._proposer(number)
             study = self._views[ALL if proposed_by == RANDOM else proposed_by]
             seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-            study.sampler = (
-                optuna.samplers.RandomSampler(seed=seed)
-                if proposed_by == RANDOM
-                else optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
-            )
+            if proposed_by == RANDOM:
+                study.sampler = optuna.samplers.RandomSampler(seed=seed)
+            else:
+                study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
             asked = study.ask()
             per_image = score(self._space.suggest(asked))
             # not finished here: _take adds the finished trial to every view
@@ -268,9 +263,9 @@ class SettingsSearch:
         return [trial for trial in self.trials if trial.proposed_by in (RANDOM, str(fold))]
 
     def _proposer(self, number: int) -> str:
-        if number < self._num_random_trials:
-            return RANDOM
         turn = number - self._num_random_trials
+        if turn < 0:
+            return RANDOM
         return ALL if turn % 2 == 0 else str(turn // 2 % (len(self._views) - 1))
 
     def _take(self, frozen: optuna.trial.FrozenTrial) -> None:
@@ -285,21 +280,13 @@ class SettingsSearch:
         self.trials.append(trial)
         for view, seen in self._seen_by.items():
             if view == ALL or trial.proposed_by in (RANDOM, view):
-                self._views[view].add_trial(
-                    optuna.trial.create_trial(
-                        params=frozen.params,
-                        distributions=frozen.distributions,
-                        value=float(trial.per_image[seen].mean()),
-                    )
-                )
+                parts: Any = {"params": frozen.params, "distributions": frozen.distributions}
+                mean = float(trial.per_image[seen].mean())
+                self._views[view].add_trial(optuna.trial.create_trial(**parts, value=mean))
 
 
 def _set_damaged_aside(storage: Path) -> None:
-    """Rename a damaged database, so that the search starts again without it.
-
-    Raises:
-        InputError: The path is not a regular file.
-    """
+    """Rename a damaged database, so that the search starts again without it."""
     if not storage.exists():
         return
     check_input_file(storage)
@@ -310,13 +297,10 @@ def _set_damaged_aside(storage: Path) -> None:
         if find_disk_error(error) is not None or isinstance(error, sqlite3.OperationalError):
             raise
         found = [str(error)]
-    if found == ["ok"]:
-        return
-    aside = storage.with_name(f"{storage.name}.damaged")
-    storage.replace(aside)
-    log.warning(
-        "%s: damaged (%s); moved to %s, the search starts again", storage, found[0], aside.name
-    )
+    if found != ["ok"]:
+        aside = storage.replace(storage.with_name(f"{storage.name}.damaged")).name
+        message = "%s: damaged (%s); moved to %s, the search starts again"
+        log.warning(message, storage, found[0], aside)
 
 
 def _open_study(storage: Path, identity: Mapping[str, Any]) -> optuna.Study:

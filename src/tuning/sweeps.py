@@ -62,12 +62,8 @@ _OF_SWEEPS = ("output", "sweep", "logger")  # a single job is repeated without t
 def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the result of this folder's finished job; None where it is missing or damaged.
 
-    Args:
-        folder: The job's folder.
-        identity: Settings and files that the result depends on.
-
     Raises:
-        InputError: The folder holds the result of something else.
+        InputError: The result there is not one of ``identity``, the job's settings and files.
     """
     path = folder / RESULT_NAME
     if not path.exists():
@@ -118,10 +114,7 @@ def write_result(
 def finish_job(folder: Path, *, identity: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Mark the running job of a sweep as finished, and show its result.
 
-    Args:
-        folder: The job's folder.
-        identity: Settings and files that the result depends on.
-        result: A row of the sweep's table; jobs are ordered by its ``competition_map``.
+    The result is a row of the sweep's table, where jobs are ordered by ``competition_map``.
     """
     write_result(folder, identity=identity, overrides=job_overrides(), result=result)
     counts = [f"{value} {key[4:]}" for key, value in result.items() if key.startswith("num_")]
@@ -448,13 +441,7 @@ class Dashboard:
         return f"W&B: project {self.project}, group {self.group}"
 
     def add(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """Write one row. The same name in the same directory is the same run.
-
-        Args:
-            name: Name of the run.
-            config: Parameters; W&B flattens mappings into dotted names.
-            summary: Results.
-        """
+        """Write one row. The same name in the same directory is the same run."""
         import wandb  # takes a second, and most runs do without
 
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -487,11 +474,7 @@ def open_dashboard(
 ) -> Dashboard | None:
     """Open the dashboard of the configuration group ``logger``; None without a logger.
 
-    Args:
-        logger: The group; its entry ``wandb`` names the project, and whether it is offline.
-        group: Name of the group of runs.
-        directory: Directory of W&B's files.
-        shown: The directory in messages; None: the same.
+    The group's entry ``wandb`` names the project, and whether it is offline.
 
     Raises:
         InputError: There are loggers, but not W&B.
@@ -499,9 +482,7 @@ def open_dashboard(
     if not logger:
         return None
     if "wandb" not in logger:
-        raise InputError(
-            f"logger must include wandb to show rows, got {', '.join(map(str, logger))}"
-        )
-    asked = logger["wandb"]
-    offline = bool(asked["offline"])
-    return Dashboard(asked["project"], group, directory, offline, shown or directory)
+        given = ", ".join(map(str, logger))
+        raise InputError(f"logger must include wandb to show rows, got {given}")
+    project, offline = logger["wandb"]["project"], bool(logger["wandb"]["offline"])
+    return Dashboard(project, group, directory, offline, shown or directory)

@@ -216,7 +216,7 @@ def read_image_ids(path: str | Path) -> tuple[str, ...]:
             fields = [field.decode("utf-8") for field in split_fields(line) or []]
         except UnicodeDecodeError as error:
             raise InputError(
-                f"a row must be UTF-8 text, got {error} ({path}, row {number})"
+                f"the row must be UTF-8 text, got {error} ({path}, row {number})"
             ) from None
         if column is None:
             names = [name.strip() for name in fields]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -61,18 +62,13 @@ def _members(text: _Text, streamed: str) -> Iterator[tuple[str, int, Any]]:
         text.skip()
         if name == streamed and text.peek() == "[":
             yield name, -1, []
-            yield from ((name, position, element) for position, element in _elements(text))
+            yield from ((name, *element) for element in _elements(text))
         else:
             yield name, -1, text.value()
-        if text.peek() == ",":
-            text.skip()
-            continue
-        if text.peek() != "}":
-            raise text.error("a comma or the closing } must follow a member")
-        text.skip()
-        if text.peek():
-            raise text.error("the file resumes after the closing }")
-        return
+        if _ends(text, "}", "a member"):
+            break
+    if text.peek():
+        raise text.error("the file continues after the closing }")
 
 
 def _elements(text: _Text) -> Iterator[tuple[int, Any]]:
@@ -80,16 +76,18 @@ def _elements(text: _Text) -> Iterator[tuple[int, Any]]:
     if text.peek() == "]":
         text.skip()
         return
-    position = 0
-    while True:
+    for position in itertools.count():
         yield position, text.value(longest=_LARGEST_ELEMENT_CHARACTERS)
-        position += 1
-        separator = text.peek()
-        if separator not in ("]", ","):
-            raise text.error("a comma or the closing ] must follow an element of a list")
-        text.skip()
-        if separator == "]":
+        if _ends(text, "]", "an element of a list"):
             return
+
+
+def _ends(text: _Text, closing: str, entry: str) -> bool:
+    """Skip the comma or closing bracket that follows an entry; return whether it was the latter."""
+    if (separator := text.peek()) not in (",", closing):
+        raise text.error(f"a comma or the closing {closing} must follow {entry}")
+    text.skip()
+    return separator == closing
 
 
 class _Text:

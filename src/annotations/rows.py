@@ -1,4 +1,4 @@
-"""Rows of annotation files: their lines, their values, and what is wrong with them."""
+"""Rows of annotation files: their lines, their values, and their errors."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def split_fields(line: bytes) -> list[bytes] | None:
 
 
 SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
-"""Height and width in pixels of the image of an image id, where the file does not say them."""
+"""Height and width in pixels of the image of an image id, where the file has none."""
 
 NO_INSTANCE = -1
 """The category of a row that names an image and no instance."""
@@ -111,7 +111,7 @@ _LARGEST_IMAGE_PX = 2**31 - 1  # starts and lengths of runs are int32
 
 
 class RowError(ValueError):
-    """What is wrong with one row; the message says the bad value and what is legal."""
+    """An error of one row; the message gives the bad value and what is legal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class MaskHints:
-    """What a source says of the masks of N rows beside the masks themselves; None where nothing."""
+    """Values beside the masks of N rows in the source; None where there is none."""
 
     polygons: list[list[list[float]] | None]  # where the mask was drawn from polygons
     sizes_hw: list[tuple[int, int] | None]  # that the mask itself names, height and width
@@ -184,7 +184,7 @@ class Source:
     labels: LabelDescriptions
     blocks: Iterator[RowBlock]
     reread: Callable[[set[int]], dict[int, str]]  # text of rows by number, for those found bad late
-    notes: list[str]  # what a user should know; complete when the blocks are read
+    notes: list[str]  # for the user; complete when the blocks are read
     name_key: str = "ImageId"  # the key or column in which images are named, for messages
 
 
@@ -195,11 +195,11 @@ def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
         RowError: Anything else, or a number outside low to high (both legal).
     """
     digits = text.strip().removesuffix(".0")
-    if not (digits.isascii() and digits.removeprefix("-").isdigit()) or len(digits) > 20:
-        raise RowError(f"{name} must be a whole number from {low} to {high}, got {text!r:.60}")
-    number = int(digits)
-    if not low <= number <= high:
-        raise RowError(f"{name} must be a whole number from {low} to {high}, got {number}")
+    is_number = digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) <= 20
+    number = int(digits) if is_number else None
+    if number is None or not low <= number <= high:
+        got = f"{text!r:.60}" if number is None else number
+        raise RowError(f"{name} must be a whole number from {low} to {high}, got {got}")
     return number
 
 
@@ -209,31 +209,25 @@ def check_size(
     """Parse height and width of an image in pixels, each at least 1.
 
     Args:
-        height: The text.
-        width: The text.
+        height: As text.
+        width: As text.
         names: The keys or columns that hold them, for messages.
 
     Raises:
         RowError: Not whole numbers, below 1, or more pixels together than 32 bits can count.
     """
-    size_hw = (
-        parse_whole_number(height, names[0], 1, _LARGEST_IMAGE_PX),
-        parse_whole_number(width, names[1], 1, _LARGEST_IMAGE_PX),
-    )
-    if size_hw[0] * size_hw[1] > _LARGEST_IMAGE_PX:
+    height_px = parse_whole_number(height, names[0], 1, _LARGEST_IMAGE_PX)
+    width_px = parse_whole_number(width, names[1], 1, _LARGEST_IMAGE_PX)
+    if height_px * width_px > _LARGEST_IMAGE_PX:
         raise RowError(
             f"{names[0]} times {names[1]} must be at most {_LARGEST_IMAGE_PX} pixels, got "
-            f"{size_hw[0]} x {size_hw[1]}"
+            f"{height_px} x {width_px}"
         )
-    return size_hw
+    return height_px, width_px
 
 
 def parse_category(text: str, known: dict[int, str]) -> int:
-    """Parse a category id of the label set.
-
-    Raises:
-        RowError: Not a whole number, or not in ``known`` (names by id).
-    """
+    """Parse a category id, one of ``known`` (names by id)."""
     number = parse_whole_number(text, "category", 0, LARGEST_ID)
     if number not in known:
         raise RowError(f"category must be {describe_ids(known)}, got {number}")
@@ -241,18 +235,14 @@ def parse_category(text: str, known: dict[int, str]) -> int:
 
 
 def parse_attributes(texts: list[str], known: dict[int, str]) -> tuple[int, ...]:
-    """Parse attribute ids, in the order given; ``known`` may be empty, then any id is legal.
-
-    Raises:
-        RowError: Not whole numbers, or not in ``known`` (names by id).
-    """
+    """Parse attribute ids, in the order given, of ``known``; if that is empty, any id is legal."""
     numbers = tuple(parse_whole_number(text, "attribute", 0, LARGEST_ID) for text in texts)
     check_attributes(numbers, known)
     return numbers
 
 
 def check_attributes(numbers: Iterable[int], known: dict[int, str]) -> None:
-    """Check that attribute ids are ``known``, which is empty where any id is legal."""
+    """Check that attribute ids are among ``known``; if that is empty, any id is legal."""
     for number in numbers:
         if known and number not in known:
             raise RowError(f"attribute must be {describe_ids(known)}, got {number}")
@@ -268,11 +258,8 @@ def describe_ids(known: dict[int, str]) -> str:
     return f"{len(ids)} ids between {ids[0]} and {ids[-1]} with gaps"
 
 
-_COLUMNS = ("place", "image", "reason", "original")
-
-
 class BadRowHandler:
-    """Takes the bad rows of one source. A context: its file appears at a good end, or not at all.
+    """Takes the bad rows of one source. A context: its file appears if the block succeeds.
 
     Args:
         source: The file, for messages.
@@ -300,18 +287,15 @@ class BadRowHandler:
                 image = f", image {row.image_id!r:.120}" if row.image_id else ""
                 raise InputError(f"{self._source}, {row.place}{image}: {row.reason}")
             with naming_disk_errors(self.skipped_file, partial=self._partial):
-                self._write(row)
+                if self._file is None:
+                    check_output_file(self.skipped_file)
+                    self._partial.parent.mkdir(parents=True, exist_ok=True)
+                    remove_partial_files(self.skipped_file)
+                    self._file = self._partial.open("w", encoding="utf-8", newline="")
+                    self._writer = csv.writer(self._file)
+                    self._writer.writerow(("place", "image", "reason", "original"))
+                self._writer.writerow((row.place, row.image_id, row.reason, row.original))
             self.count += 1
-
-    def _write(self, row: BadRow) -> None:
-        if self._file is None:
-            check_output_file(self.skipped_file)
-            self._partial.parent.mkdir(parents=True, exist_ok=True)
-            remove_partial_files(self.skipped_file)
-            self._file = self._partial.open("w", encoding="utf-8", newline="")
-            self._writer = csv.writer(self._file)
-            self._writer.writerow(_COLUMNS)
-        self._writer.writerow((row.place, row.image_id, row.reason, row.original))
 
     def __enter__(self) -> BadRowHandler:
         return self

@@ -90,10 +90,10 @@ BAD_ROWS = [
     ("b\0.jpg,1 2,5,4,6", "b\0.jpg", "ImageId must be free of control characters, got"),
     (",1 2,5,4,6", "", "ImageId must name an image, got ''"),
     ("x/,1 2,5,4,6", "x/", "ImageId must name an image, got 'x/'"),
-    ("b.jpg,1 2,5,4", "", "4 values; the header has 5 columns"),
-    ("b.jpg,1 2,5,4,6,7", "", "6 values; the header has 5 columns"),
-    ('b.jpg,"1 2,5,4,6', "", "a quote is misplaced or not closed"),
-    (b"b.jpg,1 2,5,4,6\xff", "", "not UTF-8 text: byte 0xff at position 15"),
+    ("b.jpg,1 2,5,4", "", "the row must have 5 values, got 4"),
+    ("b.jpg,1 2,5,4,6,7", "", "the row must have 5 values, got 6"),
+    ('b.jpg,"1 2,5,4,6', "", "quotes must enclose a value, got one misplaced or not closed"),
+    (b"b.jpg,1 2,5,4,6\xff", "", "the row must be UTF-8 text, got byte 0xff at position 15"),
 ]
 
 

@@ -108,10 +108,7 @@ class Bitmasks:
         return areas_px(self.bits)
 
     def intersections_px(self, other: Bitmasks) -> npt.NDArray[np.int64]:
-        """Return the number of pixels that each mask shares with each of ``other``.
-
-        Args:
-            other: M masks of the same raster.
+        """Return the number of pixels that each mask shares with each of M others of its raster.
 
         Returns:
             Shape (N, M) int64.
@@ -195,8 +192,8 @@ def _draw(
     rows = np.flatnonzero(intervals)
     if len(rows) == 0:
         return bits
-    # Each mask is drawn in a window, the words from its first interval to its last, for it is often
-    # a small part of the raster; the windows lie one after the other and are filled together.
+    # Each mask is drawn in a window, the words from its first interval to its last, often a small
+    # part of the raster; the windows lie one after the other and are filled together.
     origins = rows * raster_px
     first_words = (starts[offsets[rows]] - origins) >> 6
     sizes = ((ends[offsets[rows + 1] - 1] - origins) >> 6) + 1 - first_words
@@ -211,7 +208,7 @@ def _draw(
 
 
 def _words(bits: Bits) -> Words:
-    """View rows as 64-bit words; of rows of no whole number of them, a copy with zeros behind."""
+    """View rows as 64-bit words, padded with zeros to a whole number of them."""
     count, length = bits.shape
     if length % 8:
         padded = np.zeros((count, length + 8 - length % 8), dtype=np.uint8)

@@ -1,9 +1,7 @@
 """Read COCO's masks, RLE and polygons, and write RLE.
 
-Its counts are the lengths of background and foreground runs in turn.
-
-Background comes first. Runs that touch are kept apart by a background run of length zero, so a mask
-comes back with the very runs it had.
+RLE counts are the lengths of background and foreground runs in turn, background first. Runs that
+touch are kept apart by a background run of length zero, so a mask comes back with its very runs.
 
 Compressed counts are text of one or two characters a run. Source: ``rleToString`` and
 ``rleFrString`` in ``maskApi.c`` of the COCO API. From the fourth on, a count is written as its
@@ -59,7 +57,7 @@ def from_coco_counts(counts: Sequence[int] | npt.NDArray[np.integer], size_hw: S
         RleError: A count is no whole number or negative, or they do not sum to H * W.
     """
     try:
-        lengths = np.asarray(counts, dtype=np.int64 if len(counts) == 0 else None)
+        lengths = np.asarray(counts, dtype=None if len(counts) else np.int64)
     except (TypeError, ValueError):
         lengths = np.zeros(())
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
@@ -100,8 +98,8 @@ def from_coco(texts: Texts, sizes_hw: Sizes) -> ParsedRle:
 
     Returns:
         N masks, in which runs that a background run of length zero parts are kept apart, and the
-        problem of each bad text, whose mask has no runs: a character that the format does not have,
-        a text that ends within a count, a negative count, or counts that do not sum to H * W.
+        problem of each bad text, whose mask has no runs: a character outside the format, a text
+        that ends within a count, a negative count, or counts that do not sum to H * W.
     """
     sizes = as_sizes(sizes_hw, len(texts))
     sizes_px = sizes[:, 0] * sizes[:, 1]
@@ -254,12 +252,11 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
         size_hw: Height and width of the image.
 
     Raises:
-        RleError: A polygon that is no list of numbers or of an odd number of them, none of
-            three points, or a coordinate that is not finite or far beyond any image; or all
-            coordinates lie within 0 and 1, as those divided by width and height do.
+        RleError: A polygon is not a list of an even number of numbers, none has three points, a
+            coordinate is not finite or far beyond any image, or all lie within 0 and 1, as those
+            divided by width and height do.
     """
-    height_px, width_px = size_hw
-    checked = []
+    checked: list[list[float]] = []
     too_short: str | None = None
     for index, polygon in enumerate(polygons):
         name = f"polygon {index + 1} of {len(polygons)}"
@@ -269,22 +266,19 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
             raise RleError(f"{name} must hold numbers, got {str(polygon)[:60]}") from None
         if coordinates.ndim != 1:
             raise RleError(f"{name} must be one list of coordinates, got {str(polygon)[:60]}")
-        is_short = len(coordinates) < MIN_COORDINATES
-        if len(coordinates) % 2 or is_short:
-            problem = (
-                f"{name} must be x1, y1, x2, y2, ... of at least 3 points, got {len(coordinates)} "
-                "coordinates"
-            )
-            if len(coordinates) % 2:
-                raise RleError(problem)
-            too_short = too_short or problem
+        count = len(coordinates)
+        legal = f"{name} must be x1, y1, x2, y2, ... of at least 3 points, got {count} coordinates"
+        if count % 2:
+            raise RleError(legal)
         outside = np.flatnonzero(~(np.abs(coordinates) <= _FARTHEST_PX))
         if len(outside):
             raise RleError(
                 f"{name}: coordinate {outside[0] + 1} must be from -{_FARTHEST_PX} to "
                 f"{_FARTHEST_PX}, got {coordinates[outside[0]]:g}"
             )
-        if not is_short:
+        if count < MIN_COORDINATES:
+            too_short = too_short or legal
+        else:
             checked.append(coordinates.tolist())
     if not checked:
         if too_short is not None:
@@ -296,5 +290,5 @@ def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int])
             f"({str(checked[0][:4])[1:-1]}, ...): multiply x by the image's width and y by its "
             "height"
         )
-    merged = coco_mask.merge(coco_mask.frPyObjects(checked, height_px, width_px))
+    merged = coco_mask.merge(coco_mask.frPyObjects(checked, *size_hw))
     return from_coco([merged["counts"]], size_hw).masks[0]

@@ -4,10 +4,10 @@ Bitmaps are made of runs and back a 64-bit word at a time. A mask's bits are the
 its *toggles*, a bit set wherever a run starts or ends. The parity inside a word takes six shifts:
 a raster costs a few operations for each 64 pixels, however many runs it has.
 
-Nearest resizing never makes the full bitmap. It takes the source row ``floor(i * source / target)``
-for target row i, and columns alike. That is a choice of rows and columns, so it can be read off the
-runs: the target rows taken from source rows y0 to before y1 are ``ceil(y0 * target / source)`` to
-before ``ceil(y1 * target / source)``.
+Nearest resizing never makes the full bitmap. Target row i is the source row
+``floor(i * source / target)``, and columns alike. As a choice of rows and columns it is read off
+the runs: the target rows taken from source rows y0 to before y1 are ``ceil(y0 * target / source)``
+to before ``ceil(y1 * target / source)``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from src.rle.masks import (
 )
 
 Words = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+Bitmap = npt.NDArray[np.bool_]
 
 
 def runs_to_words(
@@ -76,12 +78,12 @@ def words_to_runs(words: Words) -> Runs:
     return np.stack([places[::2], places[1::2] - places[::2]], axis=1).astype(np.int32)
 
 
-def words_to_pixels(words: Words, pixels: int) -> npt.NDArray[np.bool_]:
+def words_to_pixels(words: Words, pixels: int) -> Bitmap:
     """Spread the first ``pixels`` bits of one raster into an array of shape (pixels,) bool."""
     return np.unpackbits(words.view(np.uint8), count=pixels, bitorder="little").view(np.bool_)
 
 
-def pixels_to_words(pixels: npt.NDArray[np.bool_]) -> Words:
+def pixels_to_words(pixels: Bitmap) -> Words:
     """Gather an array of shape (P,) bool into words of 64 bits, the rest of the last one clear."""
     packed = np.packbits(pixels, bitorder="little")
     words = np.zeros(-(-len(pixels) // 64), dtype=np.uint64)
@@ -89,7 +91,7 @@ def pixels_to_words(pixels: npt.NDArray[np.bool_]) -> Words:
     return words
 
 
-def transpose(pixels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def transpose(pixels: Bitmap) -> Bitmap:
     """Swap rows and columns, shapes (H, W) and (W, H) bool; may be a view of the input.
 
     OpenCV takes a fifteenth of the time of numpy, and a fifth of that of numpy by tiles.
@@ -101,7 +103,7 @@ def transpose(pixels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return turned.reshape(width, height).view(np.bool_)
 
 
-def decode(mask: Rle) -> npt.NDArray[np.bool_]:
+def decode(mask: Rle) -> Bitmap:
     """Draw a mask as a bitmap, shape (H, W) bool.
 
     Example:
@@ -116,7 +118,7 @@ def decode(mask: Rle) -> npt.NDArray[np.bool_]:
     return bitmap
 
 
-def draw(mask: Rle, bitmap: npt.NDArray[np.bool_]) -> None:
+def draw(mask: Rle, bitmap: Bitmap) -> None:
     """Draw a mask into an existing bitmap.
 
     Args:
@@ -162,9 +164,7 @@ def encode_window(bitmap: npt.NDArray[Any], corner_yx: tuple[int, int], size_hw:
     return merge_intervals(starts, starts + pieces[:, 1], size_hw)[0]
 
 
-def decode_resized(
-    mask: Rle, grid_hw: Size, flip_horizontal: bool = False
-) -> npt.NDArray[np.bool_]:
+def decode_resized(mask: Rle, grid_hw: Size, flip_horizontal: bool = False) -> Bitmap:
     """Draw a mask on a smaller or larger grid, as decoding, nearest resizing and flipping would.
 
     Args:
@@ -209,9 +209,7 @@ def resize_nearest(masks: Masks, size_hw: Size, flip_horizontal: bool = False) -
     return merge_intervals(starts, ends, size_hw, len(batch))
 
 
-def _draw(
-    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], bitmap: npt.NDArray[np.bool_]
-) -> None:
+def _draw(starts: Places, ends: Places, bitmap: Bitmap) -> None:
     height_px = len(bitmap)
     # Only the columns from the first interval to the last are drawn; a mask is often a small part.
     left = int(starts[0]) // height_px if len(starts) else 0
@@ -225,8 +223,8 @@ def _draw(
 
 def resized_intervals(
     masks: RleBatch, grid_hw: Size, flip_horizontal: bool = False
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Find where the runs of N masks lie on N other grids that follow each other.
+) -> tuple[Places, Places]:
+    """Return the intervals of the runs of N masks on N other grids that follow each other.
 
     Args:
         masks: N valid masks of images of one size, at least one.
@@ -261,17 +259,9 @@ def resized_intervals(
 
 
 def _intervals(
-    starts: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-    tops: npt.NDArray[np.int64],
-    height: int,
-    grid_height: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Cut intervals at the source columns that begin at ``tops``, and put them on the grid.
-
-    Shapes (R,), (R,), (C,), (C,).
-    """
+    starts: Places, ends: Places, columns: Places, tops: Places, height: int, grid_height: int
+) -> tuple[Places, Places]:
+    """Cut R intervals at the C source columns that begin at ``tops``, and put them on the grid."""
     first = ends.searchsorted(tops, side="right")
     pieces = np.maximum(starts.searchsorted(tops + height, side="left") - first, 0)
     chosen = ranges(first, pieces)
@@ -288,7 +278,6 @@ def _intervals(
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width (EXIF 2.32, section 4.6.4)."""
 
-Bitmap = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
 
 # EXIF 2.32, section 4.6.4: from the stored rows and columns to those that are displayed.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -29,31 +29,6 @@ _SMALL_AREA_PX = 64.0
 _NARROW_BOX_PX = 4.0
 MOST_FINDINGS = 20
 MAX_SHOWN = 5
-
-
-@dataclass(slots=True)
-class LeftOut:
-    """Instances and images that a training leaves out."""
-
-    crowd: int = 0  # instances, like the next two
-    without_mask: int = 0
-    too_small: int = 0
-    images: list[str] = field(default_factory=list)  # ids of images that keep no instance
-
-    def describe(self, scale: str) -> str:
-        """Return the counts in one line, empty for none; ``scale``: the limits of the edges."""
-        counts = {
-            "crowd regions (iscrowd=1)": self.crowd,
-            "instances without a mask (an empty segmentation, such as that of a rectangle)": (
-                self.without_mask
-            ),
-            f"instances too small, without a pixel left at {scale}": self.too_small,
-        }
-        parts = [f"{count} {what}" for what, count in counts.items() if count]
-        if self.images:
-            first = printable(self.images[0], limit=100)
-            parts.append(f"{len(self.images)} images that keep no instance (the first: {first})")
-        return "; ".join(parts)
 
 
 def indices_to_train_on(
@@ -81,21 +56,31 @@ def indices_to_train_on(
     Raises:
         InputError: No image keeps an instance; the message says why each was left out.
     """
-    left_out, kept = LeftOut(), []
+    counts, left_out, kept = Counter[str](), list[str](), list[int]()
     limits = {"short_edge_px": short_edge_px[-1], "long_edge_px": long_edge_px}
+    scale = "datamodule.train_" + ", train_".join(f"{key}={px}" for key, px in limits.items())
     for image_id in image_ids:
         index = store.index_of(image_id)
         crowd, without_mask = store.counts_without_mask(index)
-        too_small = _count_vanishing(store, index, **limits)
-        left_out.crowd += crowd
-        left_out.without_mask += without_mask
-        left_out.too_small += too_small
-        if store.instance_counts[index] > crowd + without_mask + too_small:
+        own = {
+            "crowd regions (iscrowd=1)": crowd,
+            "instances without a mask (an empty segmentation, such as that of a rectangle)": (
+                without_mask
+            ),
+            f"instances too small, without a pixel left at {scale}": _count_vanishing(
+                store, index, **limits
+            ),
+        }
+        counts.update(own)
+        if store.instance_counts[index] > sum(own.values()):
             kept.append(index)
         else:
-            left_out.images.append(image_id)
-    scale = ", train_".join(f"{key}={limit}" for key, limit in limits.items())
-    line = left_out.describe(f"datamodule.train_{scale}")
+            left_out.append(image_id)
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    if left_out:
+        first = printable(left_out[0], limit=100)
+        parts.append(f"{len(left_out)} images that keep no instance (the first: {first})")
+    line = "; ".join(parts)
     if not kept:
         raise InputError(
             f"{annotations}: at least one training image must keep an instance to train on, got "
@@ -133,18 +118,16 @@ def open_annotations(
     """
     columns = (TextColumn("annotations"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("annotations", total=None, visible=False)
+        show = partial(progress.update, task, visible=True)
         store = open_or_build(
             source,
             cache_dir,
             options,
             fallback_directory=fallback_directory,
-            on_progress=lambda done, total: progress.update(
-                task, completed=done, total=total, visible=True
-            ),
+            on_progress=lambda done, total: show(completed=done, total=total),
             on_built=log_report,
         )
     for note in store.notes:
@@ -165,18 +148,12 @@ def indices_wide_enough(
     short_edge_px: tuple[int, int],
     long_edge_px: int,
 ) -> npt.NDArray[np.int64]:
-    """Return the images whose smallest view can be trained on; log the others.
+    """Return the images whose smallest view can be trained on, in order; log the others.
 
-    Limited by its longer edge, the view of a very long image is so narrow that no anchor of the
-    proposals lies inside it. Prediction refuses such images by the same rule.
-
-    Args:
-        indices: Positions in ``store.images``.
-        short_edge_px: Least and greatest shorter edge of a view, in pixels.
-        long_edge_px: Upper limit of its longer edge, in pixels.
-
-    Returns:
-        Positions whose views have edges of ``LEAST_VIEW_PX`` or more, in the same order.
+    Limited by its longer edge, the view of a very long image may have an edge below
+    ``LEAST_VIEW_PX``, so that no anchor of the proposals lies inside it. Prediction refuses such
+    images by the same rule. For the arguments see ``indices_to_train_on``, whose result is
+    ``indices``.
     """
     smallest = partial(resized_hw, short_edge_px=short_edge_px[0], long_edge_px=long_edge_px)
     sizes_hw = [smallest(store.images[int(index)].size_hw) for index in indices]
@@ -203,12 +180,10 @@ def log_report(report: BuildReport) -> None:
     if report.empty_masks:
         log.warning("%d of them have a mask without a pixel", report.empty_masks)
     for finding in report.size_findings[:MOST_FINDINGS]:
+        outcome = describe_outcome(finding, repaired="exchanged, repaired")
         log.warning(
             "%s: annotated as %d x %d px (height x width), the image has %d x %d: %s",
-            finding.image_id,
-            *finding.annotated_hw,
-            *finding.image_hw,
-            describe_outcome(finding, repaired="exchanged, repaired"),
+            *(finding.image_id, *finding.annotated_hw, *finding.image_hw, outcome),
         )
     if len(report.size_findings) > MOST_FINDINGS:
         log.warning("and %d more such images", len(report.size_findings) - MOST_FINDINGS)

@@ -272,18 +272,12 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def _train_dataset(self) -> TrainingDataset:
-        indices = indices_wide_enough(
-            self.store,
-            indices_to_train_on(
-                self.store,
-                self.split.train,
-                short_edge_px=self.train_short_edge_px,
-                long_edge_px=self.train_long_edge_px,
-                annotations=str(self.annotations),
-            ),
-            short_edge_px=self.train_short_edge_px,
-            long_edge_px=self.train_long_edge_px,
+        store, short, long = self.store, self.train_short_edge_px, self.train_long_edge_px
+        source = str(self.annotations)
+        indices = indices_to_train_on(
+            store, self.split.train, short_edge_px=short, long_edge_px=long, annotations=source
         )
+        indices = indices_wide_enough(store, indices, short_edge_px=short, long_edge_px=long)
         devices = self._world_size
         if self.batch_size * devices > len(indices):
             raise InputError(
@@ -291,14 +285,14 @@ class CompetitionDataModule(lightning.LightningDataModule):
                 f"device(s), as {self.split_file} has {len(indices)} training images with "
                 f"instances, got {self.batch_size}"
             )
-        file_names = [self.store.images[index].file_name for index in indices]
+        file_names = [store.images[index].file_name for index in indices]
         return TrainingDataset(
-            store=self.store,
+            store=store,
             indices=indices,
             images_directory=check_images("datamodule.images", self.images, file_names),
-            category_ids=self.category_ids or self.store.category_ids,
-            short_edge_px=self.train_short_edge_px,
-            long_edge_px=self.train_long_edge_px,
+            category_ids=self.category_ids or store.category_ids,
+            short_edge_px=short,
+            long_edge_px=long,
             flip_probability=self.flip_probability,
             pixel_augmentation=self.pixel_augmentation,
             seed=self.seed,
@@ -308,21 +302,15 @@ class CompetitionDataModule(lightning.LightningDataModule):
         indices = [self.store.index_of(image_id) for image_id in self.split.validation]
         if empty := sum(self.store.counts_without_mask(index)[1] for index in indices):
             log.warning("%d validation instances have no mask: left out of all scores", empty)
-        records = [self.store.images[index] for index in indices]
-        file_names = [record.file_name for record in records]
-        return self._image_dataset(
-            images_directory=check_images(
-                "datamodule.images", self.images, file_names, some_suffice=some_suffice
-            ),
-            image_ids=self.split.validation,
-            file_names=file_names,
-        )
+        names = [self.store.images[index].file_name for index in indices]
+        key, ids = "datamodule.images", self.split.validation
+        directory = check_images(key, self.images, names, some_suffice=some_suffice)
+        return self._image_dataset(images_directory=directory, image_ids=ids, file_names=names)
 
     def _test_dataset(self, *, some_suffice: bool) -> ImageDataset:
         directory = _check_directory("datamodule.test_images", self.test_images)
-        ids, names = select_images(
-            directory, sample_submission=self.sample_submission, some_suffice=some_suffice
-        )
+        sample = self.sample_submission
+        ids, names = select_images(directory, sample_submission=sample, some_suffice=some_suffice)
         return self._image_dataset(images_directory=directory, image_ids=ids, file_names=names)
 
 

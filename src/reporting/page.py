@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
@@ -140,11 +141,7 @@ def jpeg_data_uri(image_rgb: RgbImage) -> str:
 def error_section(errors: ErrorReport, interval: Interval, names: Names) -> dict[str, Any]:
     """Return the values of the template's section on errors, gains with intervals."""
     kinds = [*KINDS[: -len(BANDS)], POOR_MASK, *BANDS]
-    bands = bootstrap_bands(
-        np.stack([errors.gains[kind] for kind in kinds], axis=1),
-        num_resamples=interval.resamples,
-        confidence=interval.confidence,
-    )
+    bands = _bands(np.stack([errors.gains[kind] for kind in kinds], axis=1), interval)
     rows = [
         {
             "kind": kind.removeprefix(f"{POOR_MASK}, "),
@@ -158,13 +155,12 @@ def error_section(errors: ErrorReport, interval: Interval, names: Names) -> dict
     ]
     by_class = sorted(errors.by_class.items(), key=lambda item: -sum(item[1].values()))
     shown = [(*split_key(key), gains) for key, gains in by_class[:SHOWN_CLASSES]]
+    named = [(str(number), names[number], attributes, gains) for number, attributes, gains in shown]
     return {
         "rows": rows,
         "chart": charts.gain_chart(rows),
         "groups": GROUPS,
-        "by_class": _gain_rows(
-            [(str(number), names[number], attributes, gains) for number, attributes, gains in shown]
-        ),
+        "by_class": _gain_rows(named),
         "more_classes": max(0, len(by_class) - SHOWN_CLASSES),
         "by_size": _gain_rows([("", name, (), errors.by_size[name]) for name, _ in SIZES]),
     }
@@ -209,27 +205,18 @@ def render(report: Report) -> str:
 
     Every text is escaped, and the page's own policy forbids scripts and connections.
     """
-    score, interval = report.score, report.interval
-    bands = bootstrap_bands(
-        score.values, num_resamples=interval.resamples, confidence=interval.confidence
-    )
-    missing = [
-        (example.image_id, example.image_problem)
-        for example in (*report.worst, *report.best)
-        if example.image_problem
-    ]
+    score, interval, names = report.score, report.interval, report.labels.category_names
+    bands = _bands(score.values, interval)
+    classes = sorted(score.classes.items(), key=lambda item: -item[1].num_ground_truth)
     return template("report.html").render(
-        title=report.title,
-        score=score,
-        interval=interval,
+        vars(report),
         interval_bar=charts.interval_bar(interval.low, interval.estimate, interval.high),
-        settings=report.settings,
-        notes=report.notes,
-        missing_images=missing,
+        missing_images=[one for one in (*report.worst, *report.best) if one.image_problem],
         curve=charts.threshold_curve(THRESHOLDS, score.per_threshold, bands),
         histogram=charts.score_histogram(score.per_image),
-        errors=error_section(report.errors, interval, report.labels.category_names),
-        classes=_class_rows(report),
+        errors=error_section(report.errors, interval, names),
+        classes=[(*split_key(key), result) for key, result in classes],
+        names=names,
         css_colour=css_colour,
         example_groups=[
             ("Worst images", "lowest score first", [_card(example) for example in report.worst]),
@@ -255,14 +242,10 @@ def write_report(report: Report, path: str | Path) -> None:
     write_text(path, render(report))
 
 
-def _class_rows(report: Report) -> list[dict[str, Any]]:
-    classes = sorted(report.score.classes.items(), key=lambda item: -item[1].num_ground_truth)
-    keys = [(*split_key(key), result) for key, result in classes]
-    names = report.labels.category_names
-    return [
-        {"id": number, "name": names[number], "attributes": attributes, "result": result}
-        for number, attributes, result in keys
-    ]
+def _bands(values: npt.NDArray[np.float64], interval: Interval) -> npt.NDArray[np.float64]:
+    """Return intervals of means over images like that of the score."""
+    resamples, confidence = interval.resamples, interval.confidence
+    return bootstrap_bands(values, num_resamples=resamples, confidence=confidence)
 
 
 def _card(example: Example) -> dict[str, Any]:
@@ -274,15 +257,8 @@ def _card(example: Example) -> dict[str, Any]:
         (ground_truth, draw_instances(example.image, drawn.ground_truth)),
         (prediction, draw_instances(example.image, drawn.prediction)),
     ]
-    height, width = example.image.shape[:2]
-    return {
-        "image_id": example.image_id,
-        "score": example.score,
-        "height": height,
-        "width": width,
-        "images": [(caption, jpeg_data_uri(image)) for caption, image in images],
-        "classes": drawn.classes,
-    }
+    uris = [(caption, jpeg_data_uri(image)) for caption, image in images]
+    return {"example": example, "size_hw": example.image.shape[:2], "images": uris}
 
 
 def _count(number: int, what: str) -> str:

@@ -30,7 +30,6 @@ _ROUNDS = 3
 class ClassTable:
     """Counts of C classes of M images at V values of a threshold."""
 
-    key: str  # score_threshold_per_class or mask_threshold_per_class
     values: tuple[float, ...]  # V, the first is the threshold of all classes
     categories: tuple[ClassKey, ...]  # C
     ground_truth: npt.NDArray[np.int16]  # (M, C)
@@ -170,7 +169,7 @@ def count_classes(
             predicted[number, row, columns] = counts.num_detections
             true_positives[number, row, columns] = counts.true_positives
     counts_of = (ground_truth, predicted, true_positives)
-    return ClassTable(key, tried, tuple(categories), *counts_of, evaluator.with_filler)
+    return ClassTable(tried, tuple(categories), *counts_of, evaluator.with_filler)
 
 
 def cross_validate(

@@ -112,14 +112,6 @@ class SubmittedDetections(Mapping[str, ImageInstances]):
         )
         return replace(submitted, image_id=image_id)
 
-    @property
-    def step_counts(self) -> StepCounts:
-        """Counts of the detections that each step took from the images asked for so far."""
-        steps = StepCounts()
-        for left, taken in self._left.values():
-            steps.add(left, taken)
-        return steps
-
 
 class StoredDetections(SubmittedDetections):
     """Detections of a prediction store as the competition scores them.
@@ -148,7 +140,10 @@ class StoredDetections(SubmittedDetections):
     @property
     def step_warnings(self) -> list[str]:
         """Sentences on steps that took all or most detections of the images asked for so far."""
-        return self.step_counts.warnings(self.settings, self.categories, self.store.category_ids)
+        steps = StepCounts()
+        for left, taken in self._left.values():
+            steps.add(left, taken)
+        return steps.warnings(self.settings, self.categories, self.store.category_ids)
 
 
 class _Window(NamedTuple):

@@ -170,7 +170,6 @@ class Trial:
 
     number: int
     proposed_by: str  # RANDOM, ALL, or the fold whose own images had no influence on it
-    params: Mapping[str, Any]  # of the keys that were searched
     settings: PostprocessSettings
     per_image: Scores  # (M,)
 
@@ -273,7 +272,6 @@ class SettingsSearch:
         trial = Trial(
             number=frozen.number,
             proposed_by=frozen.user_attrs["proposed_by"],
-            params=frozen.params,
             settings=self._space.settings(frozen.params),
             per_image=np.array(frozen.user_attrs["per_image"]),
         )

@@ -60,9 +60,6 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
 
     Without a file, images are numbered from 1, as by src.convert. An image id is a file name, or
     one without its suffix, or one without its folders if no other file has that name.
-
-    Raises:
-        InputError: The file lacks an image of the store.
     """
     if annotations is None:
         return {image_id: place for place, image_id in enumerate(store.image_ids, start=1)}
@@ -87,11 +84,7 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
 
 
 def compare_categories(store: PredictionStore, path: Path) -> None:
-    """Compare the store's classes with the categories of a COCO file, if it lists any.
-
-    Raises:
-        InputError: They contradict each other, see ``check_categories``.
-    """
+    """Compare the store's classes with the categories of a COCO file, if it lists any."""
     parts = {
         name: value
         for name, position, value in iterate_members(path, streamed="annotations")

@@ -117,11 +117,7 @@ def _with_number_of_ids(config: DictConfig) -> Any:
 
 
 def _category_ids(module: Mapping[str, Any], known: ClassList | None, source: Path) -> list[int]:
-    """Return the category of each of the model's classes.
-
-    Raises:
-        InputError: None are given, and the file has those of another number of classes.
-    """
+    """Return the category of each of the model's classes."""
     if module["category_ids"] is not None:
         return list(module["category_ids"])
     if known is None:

@@ -64,11 +64,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
 
 
 def late_fusion_of(config: DictConfig) -> LateFusion | None:
-    """Return the settings of ``fusion=late``; None for ``fusion=cascade``.
-
-    Raises:
-        InputError: A value that is not legal; names its key.
-    """
+    """Return the settings of ``fusion=late``; None for ``fusion=cascade``."""
     values = to_plain(config.fusion)
     kind = values.pop("kind")
     if kind not in ("cascade", "late"):
@@ -134,11 +130,7 @@ def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
 def check_data(
     datamodule: CompetitionDataModule, classes: ClassList, paths: Sequence[Path]
 ) -> None:
-    """Compare the models' classes with the categories of the annotated images.
-
-    Raises:
-        InputError: They contradict each other, see ``check_categories``.
-    """
+    """Compare the models' classes with the categories of the annotated images."""
     store = datamodule.open_store()
     for note in check_categories(
         classes,
@@ -159,7 +151,7 @@ def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float)
     store = PredictionStore(directory)
     lost = sorted({*image_ids}.difference(store.image_ids, store.failed))
     if lost:
-        listed = ", ".join(lost[:MAX_SHOWN]) + (", ..." if len(lost) > MAX_SHOWN else "")
+        listed = ", ".join(lost[:MAX_SHOWN]) + ", ..." * (len(lost) > MAX_SHOWN)
         raise InputError(
             f"{directory}: {len(lost)} of the {len(image_ids)} images are not there: {listed}; run "
             "the same command again, it predicts what is missing"
@@ -220,8 +212,7 @@ def predict(config: DictConfig) -> Path:
             raise
         raise InputError(f"{failure}; {RESUMES['predict']}") from error
     if trainer.is_global_zero:
-        image_ids = datamodule.images_to_predict.image_ids
-        check_predicted(directory, image_ids, ensemble.min_score)
+        check_predicted(directory, datamodule.images_to_predict.image_ids, ensemble.min_score)
     return directory
 
 
@@ -231,8 +222,7 @@ def main(config: DictConfig) -> None:
     check_multirun(config.trainer)
     directory = predict(config)
     # Lightning kills the first process when another ends with an error, so it alone reports one.
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    if rank != 0:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return
     store = PredictionStore(directory)
     if is_sweep():

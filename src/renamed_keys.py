@@ -75,9 +75,6 @@ def check_renamed_keys(config: Any, directories: Iterable[Path] = ()) -> None:
     Args:
         config: The configuration as plain values.
         directories: Folders of the configuration's YAML files, to name the one with the key.
-
-    Raises:
-        InputError: Names the old key, the new one and the file.
     """
     for key in _flat_keys(config):
         if (old := find_renamed(key)) is not None:

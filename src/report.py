@@ -54,11 +54,7 @@ def run_settings(config: DictConfig) -> list[tuple[str, str]]:
 
 
 def check_config(config: DictConfig) -> None:
-    """Check the configuration before anything is read.
-
-    Raises:
-        InputError: Names the key, its value and what is legal.
-    """
+    """Check the configuration before anything is read."""
     if config.annotations is None:
         raise InputError(
             "annotations must be the ground truth, got null; sweep= stands in place of everything"

@@ -105,37 +105,18 @@ def train(config: DictConfig) -> float | None:
             ", ".join(changes),
             SUPERSEDED,
         )
-    trainer = build_trainer(
-        config.trainer,
-        callbacks=[
-            *callbacks,
-            record,
-            advice,
-            DataFingerprint(),
-            RunFolder(
-                run_id=run_id,
-                clear=partial(
-                    archive_later_checkpoints,
-                    checkpoints,
-                    after_step=-1 if found is None else found.step,
-                    run_id=run_id,
-                ),
-                ranks_anew=bool(changes),
-            ),
-        ],
-        loggers=loggers,
-    )
+    step = -1 if found is None else found.step
+    clear = partial(archive_later_checkpoints, checkpoints, after_step=step, run_id=run_id)
+    folder = RunFolder(run_id=run_id, clear=clear, ranks_anew=bool(changes))
+    callbacks += [record, advice, DataFingerprint(), folder]
+    trainer = build_trainer(config.trainer, callbacks=callbacks, loggers=loggers)
     if found is None:  # Lightning would load a checkpoint of a requeued SLURM job by itself
         trainer._checkpoint_connector._user_managed = True
     next_start = partial(describe_next_start, resume=config.resume, directory=checkpoints)
     try:
         with finishing(loggers):
-            trainer.fit(
-                module,
-                datamodule=datamodule,
-                ckpt_path=None if found is None else found.path,
-                weights_only=True,
-            )
+            resumed = None if found is None else found.path
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise InputError(advice.message()) from error
     except InputError:
@@ -152,11 +133,7 @@ def train(config: DictConfig) -> float | None:
 
 
 def start_from(module: CascadeModule, initial_weights: str | None) -> None:
-    """Give a module its first weights.
-
-    Raises:
-        InputError: The file is missing, damaged, or another model's.
-    """
+    """Give a module its first weights."""
     if initial_weights is None:
         fixed = sum(not parameter.requires_grad for parameter in module.parameters())
         if fixed:
@@ -199,8 +176,7 @@ def main(config: DictConfig) -> float | None:
     """Train; the value returned is the score of a sweep's job."""
     check_multirun(config.trainer)
     score = train(config)
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    if is_sweep() and rank == 0:
+    if is_sweep() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         folder = Path(config.paths.output_dir)
         finish_job(folder, identity=to_plain(config), result={"competition_map": score})
     return score

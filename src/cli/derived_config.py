@@ -38,9 +38,6 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
     Args:
         config: The composed configuration of training, or of predicting annotated images.
         run_directory: Folder of the run that has made the split, or is about to.
-
-    Raises:
-        InputError: One of the two is missing.
     """
     annotations, images, datamodule = config.annotations, config.images, config.datamodule
     keys = overridden_keys()

@@ -72,11 +72,7 @@ def name_of_files(first: str, *others: str | None) -> str:
 
 
 def check_missing(config: DictConfig) -> None:
-    """Refuse a config with mandatory values left open.
-
-    Raises:
-        InputError: Names every key that is still ``???``.
-    """
+    """Refuse a config with mandatory values left open."""
     if missing := " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config))):
         raise InputError(
             f"these values have no default and must be given: {missing} (--help explains each)"

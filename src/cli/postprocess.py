@@ -59,11 +59,7 @@ from src.tuning.sweeps import (
 
 
 def output_path(output: str, output_dir: str) -> Path:
-    """Return the path of the submission.
-
-    Raises:
-        InputError: All jobs of a multirun would write one file.
-    """
+    """Return the path of the submission, of its own for each job of a multirun."""
     if is_sweep() and Path(output).is_absolute():
         raise InputError(
             "output must be a relative path in a multirun, where each job writes its own file, got "

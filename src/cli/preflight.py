@@ -170,11 +170,7 @@ def local_devices(trainer: DictConfig) -> int:
 
 
 def start_process(config: DictConfig) -> None:
-    """Set up this process of a run by its configuration; check devices and precision.
-
-    Raises:
-        InputError: See ``check_devices`` and ``check_precision``.
-    """
+    """Set up this process of a run by its configuration; check devices and precision."""
     silence_lightning()
     if os.environ.get("LOCAL_RANK", "0") != "0":
         die_with_parent()  # so that a device is free again when the first process is killed
@@ -185,11 +181,7 @@ def start_process(config: DictConfig) -> None:
 
 
 def check_devices(trainer: DictConfig) -> None:
-    """Refuse devices that are not there, and several on the CPU if nobody asked for the CPU.
-
-    Raises:
-        InputError: Names the devices of this machine.
-    """
+    """Refuse devices that are not there, and several on the CPU if nobody asked for the CPU."""
     if trainer.accelerator not in ("auto", "gpu", "cuda"):
         return
     wanted, gpus = local_devices(trainer), torch.cuda.device_count()
@@ -216,9 +208,6 @@ def check_precision(trainer: DictConfig) -> None:
 
     The preprocessor, the anchors and the RoI operators compute in float32, so that a model whose
     weights are all of another type ends in a mismatch of types.
-
-    Raises:
-        InputError: Names the legal ones.
     """
     precision = "32-true" if trainer.precision is None else str(trainer.precision)
     if precision not in LEGAL_PRECISIONS:
@@ -269,11 +258,7 @@ def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, An
 
 
 def check_multirun(trainer: DictConfig) -> None:
-    """Refuse ``-m`` with several local devices: Lightning's processes would start every job again.
-
-    Raises:
-        InputError: ``-m`` starts a job on several local devices.
-    """
+    """Refuse ``-m`` with several local devices: each of their processes would start all jobs."""
     hydra = HydraConfig.get()
     launcher = str(hydra.launcher._target_)
     wanted = local_devices(trainer)

@@ -30,11 +30,7 @@ from src.tuning.session import Inputs, compare_categories
 
 
 def check_metric(config: DictConfig) -> None:
-    """Check the averaging and the settings of the bootstrap.
-
-    Raises:
-        InputError: Names the key, its value and what is legal.
-    """
+    """Check the averaging and the settings of the bootstrap."""
     check_averaging(config.averaging)
     check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
 

@@ -141,7 +141,7 @@ class Float32RoIExtractor(SingleRoIExtractor):  # type: ignore[misc]
         Args:
             feats: One (N, C, H, W) a level.
             rois: (K, 5) float32: view's index, xyxy in its pixels.
-            roi_scale_factor: Stretches the boxes, where given.
+            roi_scale_factor: Stretches the boxes, if given.
 
         Returns:
             (K, C, bins, bins), of the features' dtype.
@@ -170,11 +170,7 @@ def preprocess(detector: Detector, batch: Mapping[str, Any], *, training: bool) 
 
 
 def check_detector(detector: Detector) -> None:
-    """Refuse a detector that ``predict_candidates`` is not written for.
-
-    Raises:
-        InputError: Names the key, its value and what is legal.
-    """
+    """Refuse a detector that ``predict_candidates`` is not written for."""
     head: Any = getattr(detector, "roi_head", None)
     if type(head).__name__ != "HybridTaskCascadeRoIHead":
         raise InputError(
@@ -203,9 +199,6 @@ def check_ensemble(detectors: Sequence[Detector], names: Sequence[str]) -> None:
     Args:
         detectors: Accepted by ``check_detector``.
         names: Their names in a message.
-
-    Raises:
-        InputError: Names the detector, what differs and both values.
     """
     shared = _shared_values(detectors[0])
     for detector, name in zip(detectors, names, strict=True):
@@ -228,11 +221,7 @@ def _shared_values(detector: Detector) -> dict[str, object]:
 
 
 def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
-    """Load a detector's weights, every one of them.
-
-    Args:
-        detector: The detector.
-        weights: Parameters and buffers by name, as mmdet or a Lightning checkpoint spells it.
+    """Load all weights of a detector: parameters and buffers by mmdet's or Lightning's names.
 
     Raises:
         InputError: The weights are another model's; lists the names that are missing, unknown or of

@@ -327,10 +327,8 @@ def run_box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[
         For each view boxes (R, 4) in the shared frame, and scores (R, C + 1): the softmax of
         the logits' mean over the stages, as in mmdet. The background is the last class.
     """
-    placed = [
-        transform.to_view(proposals[image])
-        for transform, image in zip(run.transforms, run.images, strict=True)
-    ]
+    images = zip(run.transforms, run.images, strict=True)
+    placed = [transform.to_view(proposals[image]) for transform, image in images]
     rois = bbox2roi(placed)
     features = _features(run)
 
@@ -351,10 +349,8 @@ def run_box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[
 
     parts = with_oom_split(predict, range(len(rois)), what="RoIs", make_room=run.make_room)
     views = torch.cat(parts).split([len(boxes) for boxes in placed])  # type: ignore[no-untyped-call]
-    return [
-        (transform.to_image(found[:, :4]), found[:, 4:])
-        for transform, found in zip(run.transforms, views, strict=True)
-    ]
+    pairs = zip(run.transforms, views, strict=True)
+    return [(transform.to_image(found[:, :4]), found[:, 4:]) for transform, found in pairs]
 
 
 def run_mask_stages(
@@ -380,10 +376,8 @@ def run_mask_stages(
     classes = torch.cat([pairs[image].classes for image in run.images])
     masks = _masks_of_rois(run, bbox2roi(placed), torch.cat(rows), classes, stages)
     views = masks.split([len(row) for row in rows])  # type: ignore[no-untyped-call]
-    return [
-        transform.masks_to_image(view)
-        for transform, view in zip(run.transforms, views, strict=True)
-    ]
+    pairs_of_views = zip(run.transforms, views, strict=True)
+    return [transform.masks_to_image(view) for transform, view in pairs_of_views]
 
 
 def _masks_of_rois(

@@ -26,7 +26,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) ->
     path = tmp_path / "a.json"
     write_json(path, {"b": 1, "a": "ä"})
     assert path.read_text(encoding="utf-8") == '{\n  "a": "ä",\n  "b": 1\n}\n'
-    with pytest.raises(UnicodeEncodeError), atomic_path(path) as partial:
+    with pytest.raises(UnicodeEncodeError, match="surrogates"), atomic_path(path) as partial:
         partial.write_text("half \ud800", encoding="utf-8")
     assert read_json(path) == {"a": "ä", "b": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

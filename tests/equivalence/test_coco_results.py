@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hydra.utils import instantiate
 from mmdet.evaluation.metrics import CocoMetric
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from pycocotools import mask as coco_mask
 
 from benchmarks.coco_masks import run
@@ -23,19 +20,11 @@ from src.postprocess.raster import sample_rles
 from src.predictions.candidates import Candidates
 from src.rle import decode, from_coco
 from tests.helpers.candidates import make_boxes, make_candidates, make_masks, make_settings
-from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
-from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, predict_with_mmdet
+from tests.helpers.cascades import make_batch
+from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, paste, predict_with_mmdet
 
 NUMBERS = (1, 2)
 UNDECIDED = 1e-6
-
-
-@pytest.fixture(scope="module")
-def detector() -> Any:
-    torch.manual_seed(0)
-    module = instantiate(compose_module("htc_tiny", *SMALL).module)
-    spread_scores(module.detector)
-    return module.detector.eval()
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +142,6 @@ def test_average_precision_is_mmdets(candidates: list[Candidates], metric: CocoM
             assert (-1.0 if value is None else round(value, 3)) == wanted
         assert found.map is not None
         assert 0.05 < found.map < 0.95
-
-
-def paste(mask: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32 probabilities, as mmdet pastes them."""
-    pasted, region = _do_paste_mask(
-        torch.from_numpy(mask)[None, None], torch.from_numpy(box_xyxy)[None], *size_hw
-    )
-    full = torch.zeros(size_hw)
-    full[region] = pasted[0]
-    return full.numpy()
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.45, 0.5])

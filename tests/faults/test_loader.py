@@ -42,8 +42,8 @@ class Images(Dataset[Any]):
         )
 
 
-def read_all(happens: Callable[[], None], **options: Any) -> str:
-    """The one line that the failure of a loader with two workers becomes."""
+def read_all(happens: Callable[[], None], *, message: str, **options: Any) -> str:
+    """Return the one line that the failure of a loader with two workers becomes."""
     loader = make_loader(
         Images(happens, options.pop("edge_px", 64)),
         batch_size=1,
@@ -52,7 +52,7 @@ def read_all(happens: Callable[[], None], **options: Any) -> str:
         persistent_workers=False,
         **options,
     )
-    with pytest.raises((RuntimeError, InputError)) as caught:
+    with pytest.raises((RuntimeError, InputError), match=message) as caught:
         list(loader)
     failure = caught.value
     if not isinstance(failure, InputError):
@@ -64,7 +64,7 @@ def read_all(happens: Callable[[], None], **options: Any) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV])
 def test_a_killed_worker_is_named(number: signal.Signals) -> None:
-    line = read_all(lambda: os.kill(os.getpid(), number))
+    line = read_all(lambda: os.kill(os.getpid(), number), message="DataLoader worker")
     assert "\n" not in line
     # torch knows the signal where its handler of SIGCHLD could be set, in a main thread
     signalled = re.match(r"loader worker \d+ was ended by a signal \(.+\): ", line)
@@ -75,7 +75,7 @@ def test_a_killed_worker_is_named(number: signal.Signals) -> None:
 
 
 def test_a_worker_that_gives_nothing_is_not_waited_for_for_ever() -> None:
-    line = read_all(lambda: time.sleep(60), timeout_s=1)
+    line = read_all(lambda: time.sleep(60), message="timed out after 1 sec", timeout_s=1)
     assert line.startswith(
         "no batch came from the loader's workers in 1 s (datamodule.loader_timeout_s): the disk"
     )
@@ -99,7 +99,7 @@ def full_shared_memory() -> Iterator[None]:
 
 
 def test_shared_memory_that_gets_full_ends_the_run(full_shared_memory: None) -> None:
-    line = read_all(lambda: None, edge_px=1024)
+    line = read_all(lambda: None, message="/dev/shm|shared memory|[Bb]us error", edge_px=1024)
     assert line.startswith("/dev/shm is full (")
     assert "docker run --shm-size=2g" in line
 
@@ -111,7 +111,7 @@ def test_an_error_of_the_copy_reaches_the_reader(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space\nx")
 
     monkeypatch.setattr("torch.Tensor.share_memory_", refuse)
-    line = read_all(lambda: None)
+    line = read_all(lambda: None, message="unable to allocate shared memory")
     assert line.startswith(
         "/dev/shm is full (unable to allocate shared memory(shm) for file </torch_1>: No space): "
     )

@@ -255,7 +255,7 @@ def test_page_is_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
     assert path.read_text(encoding="utf-8") == render(report)
     assert list(path.parent.iterdir()) == [path]
     monkeypatch.setattr("src.reporting.page.render", lambda report: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
         write_report(report, path)
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 

@@ -75,12 +75,12 @@ def test_a_stopped_search_goes_on_as_one_that_ran_through(search, tmp_path):
     def stop(settings):
         calls.append(settings)
         if len(calls) == 5:
-            raise KeyboardInterrupt  # as a kill: in the middle of a trial
+            raise KeyboardInterrupt("fifth trial")  # as a kill: in the middle of a trial
         return score(settings)
 
     second = make_search(path)
     assert len(second.trials) == 9
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="fifth trial"):
         second.run(30, stop)
     third = make_search(path)
     assert len(third.trials) == 13

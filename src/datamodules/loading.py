@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -254,10 +255,11 @@ def explain_loader_failure(error: BaseException) -> InputError | None:
     if found := re.search(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.", text):
         cause = full if "Bus error" in found[2] else f"{out_of_memory}: {lower}"
         return InputError(f"loader worker {found[1]} was ended by a signal ({found[2]}): {cause}")
-    if found := re.search(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text):
+    exited = re.search(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text)
+    if exited or _is_cut_off(error):
+        worker = f"loader worker {exited[1]}" if exited else "a loader worker"
         return InputError(
-            f"loader worker {found[1]} was ended before its work was done: {out_of_memory} "
-            f"({lower}), or {full}"
+            f"{worker} was ended before its work was done: {out_of_memory} ({lower}), or {full}"
         )
     if found := re.search(r"DataLoader timed out after (\S+) seconds", text):
         return InputError(
@@ -265,6 +267,16 @@ def explain_loader_failure(error: BaseException) -> InputError | None:
             f"(datamodule.loader_timeout_s): the disk does not answer, or {full}"
         )
     return None
+
+
+def _is_cut_off(error: BaseException) -> bool:
+    """Return whether a worker was gone when the loader fetched the memory of a batch of its own."""
+    if not isinstance(error, EOFError | OSError):
+        return False
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return any("torch/utils/data/" in file for file in files) and any(
+        file.endswith("multiprocessing/resource_sharer.py") for file in files
+    )
 
 
 def _begin_worker(_worker: int) -> None:

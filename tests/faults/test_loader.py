@@ -42,6 +42,14 @@ class Images(Dataset[Any]):
         )
 
 
+def read(loader: Any) -> None:
+    try:
+        list(loader)
+    except (EOFError, ConnectionError):  # the worker was killed while its batch was fetched
+        time.sleep(5)  # until torch's handler of SIGCHLD raises
+        raise
+
+
 def read_all(happens: Callable[[], None], *, message: str, **options: Any) -> str:
     """Return the one line that the failure of a loader with two workers becomes."""
     loader = make_loader(
@@ -53,7 +61,7 @@ def read_all(happens: Callable[[], None], *, message: str, **options: Any) -> st
         **options,
     )
     with pytest.raises((RuntimeError, InputError), match=message) as caught:
-        list(loader)
+        read(loader)
     failure = caught.value
     if not isinstance(failure, InputError):
         explained = explain_failure(failure, SimpleNamespace(world_size=1))  # type: ignore[arg-type]
@@ -72,6 +80,20 @@ def test_a_killed_worker_is_named(number: signal.Signals) -> None:
     if signalled:
         assert ("--shm-size" in line) == (number == signal.SIGBUS)
     assert "datamodule.num_workers" in line
+
+
+def test_a_worker_killed_while_its_batch_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise ConnectionResetError("Connection reset by peer")
+
+    monkeypatch.setattr("multiprocessing.resource_sharer._ResourceSharer.get_connection", refuse)
+    options: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 1, "persistent_workers": False}
+    loader = make_loader(Images(lambda: None), batch_size=1, **options)
+    with pytest.raises(ConnectionResetError, match="reset by peer") as caught:
+        list(loader)
+    line = one_line(explain_loader_failure(caught.value))
+    assert line.startswith("a loader worker was ended before its work was done: most often the sys")
+    assert explain_loader_failure(ConnectionResetError("Connection reset by peer")) is None
 
 
 def test_a_worker_that_gives_nothing_is_not_waited_for_for_ever() -> None:

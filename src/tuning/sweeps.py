@@ -311,9 +311,9 @@ class SweepTable(Callback):
             of_file = [_once(one) for one in _parse([f"{k}={v}" for k, v in params.items()])]
             task = [_once(one) for one in _parse(_typed(config, "task"))]
             if params:
-                config.hydra.sweeper.params = dict(text.split("=", 1) for text in of_file)
-            config.hydra.overrides.task = task
-            counts = {one.get_key_element(): _num_values(one) for one in _parse([*of_file, *task])}
+                config.hydra.sweeper.params = dict(text.split("=", 1) for text, _ in of_file)
+            config.hydra.overrides.task = [text for text, _ in task]
+            counts = {text.partition("=")[0].strip(): count for text, count in [*of_file, *task]}
             swept = ",".join(f"'{key}'" for key, count in counts.items() if count != 1)
             known = [count for count in counts.values() if count is not None]
             jobs = math.prod(known) if len(known) == len(counts) else "null"
@@ -387,36 +387,25 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
-def _once(override: Override) -> str:
-    """Return an override with each of its values once; unchanged where it is no list of values."""
+def _once(override: Override) -> tuple[str, int | None]:
+    """Return an override with each value once, and the number of values, None if only Hydra knows.
+
+    Of equal values in a list of choices (0.3, 0.30) the first stays.
+    """
     line = override.input_line
     assert line is not None  # it was parsed from one
-    texts = _distinct_values(override)
-    if texts is None or len(texts) == len(list(override.sweep_string_iterator())):
-        return line
-    return f"{override.get_key_element()}={','.join(texts)}"
-
-
-def _num_values(override: Override) -> int | None:
-    """Return the number of values that an override sweeps over; None where only Hydra knows."""
+    choices = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP)
+    if override.value_type in choices and not getattr(override.value(), "shuffle", False):
+        texts: dict[str, str] = {}
+        given = list(override.sweep_string_iterator())
+        for value, text in zip(override.sweep_iterator(), given, strict=True):
+            texts.setdefault(repr(value), text)
+        if len(texts) < len(given):
+            line = f"{override.get_key_element()}={','.join(texts.values())}"
+        return line, len(texts)
     if not override.is_sweep_override():
-        return 1
-    texts = _distinct_values(override)
-    if texts is not None:
-        return len(texts)
-    return len(list(override.sweep_iterator())) if override.is_range_sweep() else None
-
-
-def _distinct_values(override: Override) -> list[str] | None:
-    """Return a choice's values as typed, the first of equal ones (0.3, 0.30); None for others."""
-    kinds = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP)
-    if override.value_type not in kinds or getattr(override.value(), "shuffle", False):
-        return None
-    texts: dict[str, str] = {}
-    values = zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True)
-    for value, text in values:
-        texts.setdefault(repr(value), text)
-    return list(texts.values())
+        return line, 1
+    return line, len(list(override.sweep_iterator())) if override.is_range_sweep() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Results of a search: the settings found, their scores, and the images that chose them.
+"""Results of a search: the settings found, their scores, and the images they were chosen on.
 
-Scored on the images that chose them, settings look better than they are. So a search writes these
-images into its option, each as a digest of its ground-truth instances: they are recognized whatever
-the file of the ground truth is called, and however the images are named.
+On the images that they were chosen on, settings look better than they are. So a search records
+these images in its option, each as a digest of its ground-truth instances, which does not depend on
+the names of the images and files.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Searched:
 
 @dataclass(frozen=True, slots=True)
 class InSample:
-    """Settings that a search found, and the scored images that chose them."""
+    """Settings that a search found, and the scored images that they were chosen on."""
 
     searched: Searched
     image_ids: frozenset[str]
@@ -167,7 +167,7 @@ def find_in_sample(
     image_ids: Iterable[str],
     where: str,
 ) -> InSample | None:
-    """Return the images of these that chose the settings of a group; None where none did.
+    """Return which of these images a group's settings were chosen on; None where there is none.
 
     Raises:
         InputError: As for ``read_searched``.
@@ -308,8 +308,8 @@ class SearchResult:
             f"{gain.estimate:+.4f} ({gain.confidence:.0%} interval {gain.low:+.4f} to "
             f"{gain.high:+.4f}), {verdicts[self.verdict]}.",
             f"On new images expect the cross-validated {held_out:.4f}; in-sample it is "
-            f"{self.scores[IN_SAMPLE].estimate - held_out:+.4f} from that, because these "
-            f"{self.images} images chose among {self.trials} trials.",
+            f"{self.scores[IN_SAMPLE].estimate - held_out:+.4f} from that, because the "
+            f"settings were chosen on these {self.images} images among {self.trials} trials.",
         ]
         if held_out < self.scores[COMMON].estimate:
             sentences.append(

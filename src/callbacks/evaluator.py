@@ -97,11 +97,11 @@ class Evaluator(Callback):
     ) -> None:
         """Update the metrics with the candidates of one batch."""
         assert isinstance(pl_module, CascadeModule)
-        ground_truth = RasterInstances(trainer.datamodule.store)  # type: ignore[attr-defined]
+        instances = RasterInstances(trainer.datamodule.store)  # type: ignore[attr-defined]
         for candidates in outputs:
             image = ValidationImage(
                 candidates,
-                ground_truth=ground_truth,
+                instances=instances,
                 settings=self.settings,
                 category_ids=pl_module.category_ids,
                 with_filler=self._with_filler,

@@ -135,11 +135,8 @@ class ExponentialMovingAverage(WeightAveraging):
     Lightning's ``EMAWeightAveraging`` averages one tensor at a time, rounds so that frozen weights
     drift, and keeps its copy on the CPU if no device is given.
 
-    Args:
-        decay: In (0, 1).
-
     Raises:
-        InputError: ``decay`` is not in (0, 1).
+        InputError: ``decay`` is not above 0 and below 1.
     """
 
     def __init__(self, *, decay: float = 0.999) -> None:

@@ -34,43 +34,29 @@ from src.tuning.evaluated_image import as_submitted
 Kept = TypeVar("Kept")
 
 
+@dataclass
 class ValidationImage:
-    """One image: its candidates, and its detections and ground truth, each made once.
+    """One image: its candidates, and its detections and ground truth, each made once."""
 
-    Args:
-        candidates: The model's, before NMS.
-        ground_truth: Instances of all images.
-        category_ids: The data's category id of each class of the model.
-        with_filler: Whether a submission has a filler row for an image without detections.
-    """
+    candidates: Candidates  # before NMS
+    instances: RasterInstances  # ground truth of all images
+    settings: PostprocessSettings
+    category_ids: Sequence[int]  # the data's id of each class of the model
+    with_filler: bool  # whether a submission has a filler row for an image without detections
 
-    def __init__(
-        self,
-        candidates: Candidates,
-        *,
-        ground_truth: RasterInstances,
-        settings: PostprocessSettings,
-        category_ids: Sequence[int],
-        with_filler: bool,
-    ) -> None:
-        self.candidates = candidates
-        self.image_id = candidates.image_id
-        self.category_ids = category_ids
-        self.store: AnnotationStore = ground_truth.store
-        self._ground_truth = ground_truth
-        self._settings = settings
-        self._with_filler = with_filler
+    def __post_init__(self) -> None:
+        self.image_id, self.store = self.candidates.image_id, self.instances.store
 
     @cached_property
     def ground_truth(self) -> ImageInstances:
         """Ground-truth instances on the 512x512 raster."""
-        return self._ground_truth[self.image_id]
+        return self.instances[self.image_id]
 
     @cached_property
     def submitted(self) -> ImageInstances:
         """Detections on the 512x512 raster, as in a submission."""
-        detections = postprocess(self.candidates, self._settings, category_ids=self.category_ids)
-        return as_submitted(detections, with_filler=self._with_filler)
+        detections = postprocess(self.candidates, self.settings, category_ids=self.category_ids)
+        return as_submitted(detections, with_filler=self.with_filler)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from src.annotations import image_names
 from src.annotations.image_files import read_image_rgb, read_size_hw
-from src.annotations.image_names import (
-    IMAGE_SUFFIXES,
-    ImageFolder,
-    find_image,
-    list_images,
-    read_image_ids,
-)
+from src.annotations.image_names import ImageFolder, find_image
 from src.annotations.store import AnnotationStore
 from src.datamodules.loading import SampleKey
 from src.datamodules.transforms import (
@@ -35,14 +30,8 @@ from src.datamodules.transforms import (
     resized_hw,
 )
 from src.errors import InputError
-from src.mmdet_bridge.cascade.detectors import (
-    Batch,
-    Instances,
-    Sample,
-    collate,
-    make_instances,
-    make_sample,
-)
+from src.mmdet_bridge.cascade import detectors
+from src.mmdet_bridge.cascade.detectors import Batch, Instances, Sample, make_sample
 from src.rle import resize_nearest
 
 log = logging.getLogger(__name__)
@@ -114,16 +103,16 @@ def select_images(
     Raises:
         InputError: No images, or an id without one.
     """
-    folder = list_images(directory)
+    folder = image_names.list_images(directory)
     left_out = folder.describe_left_out()
     if not folder.names:
-        suffixes = " ".join(IMAGE_SUFFIXES)
+        suffixes = " ".join(image_names.IMAGE_SUFFIXES)
         raise InputError(left_out or f"{directory}: no images ({suffixes}) in this folder")
     if sample_submission is None:
         if left_out is not None:
             log.warning("%s", left_out)
         return list(folder.names), list(folder.names)
-    image_ids = read_image_ids(sample_submission)
+    image_ids = image_names.read_image_ids(sample_submission)
     file_names = files_of_ids(
         image_ids, folder=folder, source=sample_submission, some_suffice=some_suffice
     )
@@ -205,7 +194,7 @@ class TrainingDataset(Dataset[Sample]):
         visible = np.flatnonzero(masks.num_runs)
         masks = masks[visible]
         category_ids = instances.category_ids[single[visible]]
-        return make_instances(
+        return detectors.make_instances(
             labels=np.array([self._label_of[int(c)] for c in category_ids], dtype=np.int64),
             boxes_xyxy=masks.boxes_xyxy().astype(np.float32),
             masks=draw_masks(masks, view.size_hw),
@@ -322,7 +311,7 @@ class ImageViewsDataset(Dataset[ImageViews]):
         views = [item["views"] for item in images if item["failure"] is None]
         reasons = {item["image_id"]: item["failure"] for item in images}
         return {
-            "views": [collate(of_scale) for of_scale in zip(*views, strict=True)],
+            "views": [detectors.collate(of_scale) for of_scale in zip(*views, strict=True)],
             "failures": {image_id: why for image_id, why in reasons.items() if why is not None},
         }
 

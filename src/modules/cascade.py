@@ -15,20 +15,11 @@ from torch.optim import Optimizer
 
 from src.errors import InputError
 from src.io import printable
-from src.mmdet_bridge.cascade.detectors import (
-    build_detector,
-    check_detector,
-    load_weights,
-    preprocess,
-)
+from src.mmdet_bridge.cascade import detectors
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import MaskStages
+from src.mmdet_bridge.checkpoints import untrusted_config
 from src.mmdet_bridge.checkpoints.reading import load_checkpoint
-from src.mmdet_bridge.checkpoints.untrusted_config import (
-    check_class_list,
-    check_plain,
-    check_untrusted_detector,
-)
 from src.modules.schedules import SchedulerFactory, scale_learning_rate
 from src.predictions.candidates import Candidates
 from src.validation import check_value, check_values, nullable, number, one_of, whole
@@ -99,9 +90,9 @@ class CascadeModule(LightningModule):
         self.loss_terms: dict[str, Tensor] = {}
         self._batches_accumulated = 0
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.detector = build_detector(detector, init_weights=init_weights)
+        self.detector = detectors.build_detector(detector, init_weights=init_weights)
         self.detector.to(memory_format=self.memory_format)
-        check_detector(self.detector)
+        detectors.check_detector(self.detector)
         for stage, head in enumerate(self.detector.roi_head.bbox_head):
             if head.num_classes != num_classes:
                 raise InputError(
@@ -123,11 +114,11 @@ class CascadeModule(LightningModule):
         """
         source = f"checkpoint {checkpoint_path}"
         values = load_checkpoint(checkpoint_path).hyper_parameters
-        check_plain(values, source=source, key="hyper_parameters")
+        untrusted_config.check_plain(values, source=source, key="hyper_parameters")
         if "detector" in values:
             key = "hyper_parameters.detector"
-            check_untrusted_detector(values["detector"], source=source, key=key)
-        check_class_list(values, source=source)
+            untrusted_config.check_untrusted_detector(values["detector"], source=source, key=key)
+        untrusted_config.check_class_list(values, source=source)
         changes["weights_only"] = True
         module: Self = super().load_from_checkpoint(checkpoint_path, **changes)
         return module
@@ -138,11 +129,11 @@ class CascadeModule(LightningModule):
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load all of the detector's weights, see ``detectors.load_weights``."""
-        load_weights(self.detector, weights)
+        detectors.load_weights(self.detector, weights)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the sum of mmdet's losses; log each (``s0.`` to ``s2.``: the stages)."""
-        data = preprocess(self.detector, batch, training=True)
+        data = detectors.preprocess(self.detector, batch, training=True)
         inputs = data["inputs"].contiguous(memory_format=self.memory_format)
         try:
             losses = self.detector.loss(inputs, data["data_samples"])

@@ -15,14 +15,8 @@ from torch import nn
 
 from src.errors import InputError
 from src.io import describe_difference
-from src.mmdet_bridge.cascade.detectors import (
-    Detector,
-    build_detector,
-    check_detector,
-    check_ensemble,
-    flip_batch,
-    load_weights,
-)
+from src.mmdet_bridge.cascade import detectors
+from src.mmdet_bridge.cascade.detectors import Detector
 from src.mmdet_bridge.cascade.inference import (
     FEATURE_MEMORY_CPU_GB,
     FEATURE_MEMORY_GB,
@@ -30,15 +24,8 @@ from src.mmdet_bridge.cascade.inference import (
     predict_candidates,
 )
 from src.mmdet_bridge.cascade.passes import MaskStages
-from src.mmdet_bridge.checkpoints.reading import (
-    Checkpoint,
-    check_checkpoint_file,
-    check_finite,
-    check_given_once,
-    find_checkpoint,
-    load_checkpoint,
-    read_run_id,
-)
+from src.mmdet_bridge.checkpoints import reading
+from src.mmdet_bridge.checkpoints.reading import Checkpoint, load_checkpoint, read_run_id
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_untrusted_detector
 from src.modules.cascade import check_candidates
 from src.postprocess.late_fusion import LateFusion, fuse
@@ -75,9 +62,9 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
             "checkpoint must be the trained weights, a path or a list of paths, got null; or give "
             "ensemble=top3, which takes a run's best"
         )
-    paths = [find_checkpoint(str(name)) for name in names]
+    paths = [reading.find_checkpoint(str(name)) for name in names]
     for path in paths:
-        check_checkpoint_file(path)
+        reading.check_checkpoint_file(path)
     return paths
 
 
@@ -155,18 +142,18 @@ def load_models(
     classes = list(range(num_classes) if category_ids is None else category_ids)
     for path in paths:
         checkpoint = load_checkpoint(path)
-        check_finite(checkpoint.weights, path)
+        reading.check_finite(checkpoint.weights, path)
         _check_classes(path, checkpoint, classes)
-        check_given_once(known, path, checkpoint.weights)
+        reading.check_given_once(known, path, checkpoint.weights)
         own = _configuration(path, checkpoint, detector, own_inference=own_inference)
         try:
-            model = build_detector(own, init_weights=False)
-            check_detector(model)
-            load_weights(model, checkpoint.weights)
+            model = detectors.build_detector(own, init_weights=False)
+            detectors.check_detector(model)
+            detectors.load_weights(model, checkpoint.weights)
         except InputError as error:
             raise InputError(f"checkpoint {path}: {error}") from error
         models.append(model.eval())
-    check_ensemble(models, [f"checkpoint {path}" for path in paths])
+    detectors.check_ensemble(models, [f"checkpoint {path}" for path in paths])
     return models
 
 
@@ -293,7 +280,7 @@ class CascadeEnsemble(LightningModule):
         if not views:
             return []
         if self.flip:
-            views += [flip_batch(view) for view in views]
+            views += [detectors.flip_batch(view) for view in views]
         try:
             if self.late_fusion is not None:
                 return self._fused_late(views, self.late_fusion)

@@ -132,7 +132,7 @@ def in_training(
     for index in range(len(predictions)):
         image = ValidationImage(
             predictions.candidates(index),
-            ground_truth=RasterInstances(store),
+            instances=RasterInstances(store),
             settings=rules,
             category_ids=predictions.category_ids,
             with_filler=categories.is_competition,

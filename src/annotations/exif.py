@@ -54,6 +54,25 @@ class _Evidence:
     excess_px: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     differ: bool = False  # whether the readings give different masks
 
+    def add(self, mask: Rle, polygons: Polygons | None, box_xywh: tuple[float, ...] | None) -> None:
+        """Take in a mask, and what the file has beside it."""
+        frame, runs = self.frame, mask.runs
+        for name, grid_hw in frame.grids.items():
+            if polygons is not None:
+                self.excess_px[name] = max(self.excess_px[name], _excess_px(polygons, grid_hw))
+                continue
+            in_a_column = runs[runs[:, 1] < max(grid_hw)]  # others say nothing of a height
+            self.edges_px[name] += edges_between_columns(in_a_column, grid_hw[0])
+            short = runs[2 * runs[:, 1] < min(grid_hw)]
+            self.short_edges_px[name] += edges_between_columns(short, grid_hw[0])
+            if box_xywh is not None:
+                box_xyxy = RleBatch.of([Rle(runs, grid_hw)]).boxes_xyxy()[0].tolist()
+                missed_px = box_distance_px(box_xywh, box_xyxy)
+                self.boxes_missed[name] += missed_px > BOX_TOLERANCE_PX
+        if not self.differ and AS_STORED in frame.grids:
+            displayed = _mask_on(frame, AS_DISPLAYED, mask, polygons)
+            self.differ = displayed != _mask_on(frame, AS_STORED, mask, polygons)
+
     def fitting(self) -> set[str]:
         """Return the readings that the masks allow."""
         fits = set(self.frame.grids)
@@ -116,14 +135,10 @@ class ExifReadings:
         self._seen: dict[Group, int] = {}  # EXIF orientation
 
     def read(self, block: RowBlock, frames: Sequence[Frame | str]) -> ParsedRle:
-        """Return the masks of a block as they lie on the displayed images.
+        """Return the masks of a block's N rows as they lie on the displayed images.
 
-        Args:
-            block: N rows.
-            frames: N frames; a text where there is none.
-
-        Returns:
-            N masks; more ``problems`` where a mask cannot be read.
+        Of the N frames, one is a text where its image is missing. ``problems`` has the masks that
+        cannot be read, too.
         """
         rows = {
             index: frame
@@ -163,35 +178,13 @@ class ExifReadings:
                 "made on the image turned by a quarter, and no EXIF orientation says which way"
             )
         if self.decided is None:
-            self._note(block, index, frame, mask)
+            declared_hw = block.hints.sizes_hw[index] if block.hints else None
+            new = _Evidence(frame, declared_hw or frame.annotated_hw)
+            box_xywh = block.hints.boxes_xywh[index] if block.hints else None
+            self._evidence.setdefault(group, new).add(mask, polygons, box_xywh)
         if reading not in frame.grids:  # nothing to turn: as stored is as displayed
             reading = AS_DISPLAYED
         return _mask_on(frame, reading, mask, polygons)
-
-    def _note(self, block: RowBlock, index: int, frame: Frame, mask: Rle) -> None:
-        """Take a mask as evidence."""
-        hints = block.hints
-        polygons = hints.polygons[index] if hints else None
-        declared_hw = (hints.sizes_hw[index] if hints else None) or frame.annotated_hw
-        group = (frame.record.image_id, polygons is not None)
-        evidence = self._evidence.setdefault(group, _Evidence(frame, declared_hw))
-        for name, grid_hw in frame.grids.items():
-            if polygons is not None:
-                excess_px = _excess_px(polygons, grid_hw)
-                evidence.excess_px[name] = max(evidence.excess_px[name], excess_px)
-                continue
-            runs = mask.runs
-            in_a_column = runs[runs[:, 1] < max(grid_hw)]  # others say nothing of a height
-            evidence.edges_px[name] += edges_between_columns(in_a_column, grid_hw[0])
-            short = runs[2 * runs[:, 1] < min(grid_hw)]
-            evidence.short_edges_px[name] += edges_between_columns(short, grid_hw[0])
-            if hints and (box_xywh := hints.boxes_xywh[index]) is not None:
-                box_xyxy = RleBatch.of([Rle(runs, grid_hw)]).boxes_xyxy()[0].tolist()
-                missed_px = box_distance_px(box_xywh, box_xyxy)
-                evidence.boxes_missed[name] += missed_px > BOX_TOLERANCE_PX
-        if not evidence.differ and AS_STORED in frame.grids:
-            displayed = _mask_on(frame, AS_DISPLAYED, mask, polygons)
-            evidence.differ = displayed != _mask_on(frame, AS_STORED, mask, polygons)
 
     def settle(self, source: str) -> None:
         """Choose the reading of each image and kind of mask by all that a first pass saw.
@@ -237,11 +230,10 @@ class ExifReadings:
         readings = Counter(name for image, name in self.by_image().items() if image in turned)
         notes = []
         if readings:
-            words = (f"{readings[name]} {name.replace('_', ' ')}" for name in sorted(readings))
-            counts = ", ".join(words)
+            counts = [f"{readings[name]} {name.replace('_', ' ')}" for name in sorted(readings)]
             notes.append(
                 f"exif={self.choice}: {len(turned)} images with an EXIF orientation, whose masks "
-                f"are read as made on the image: {counts}"
+                f"are read as made on the image: {', '.join(counts)}"
             )
         contradicted = [
             image_id
@@ -349,13 +341,9 @@ class HintComparison:
         frames: Sequence[Frame | str],
         masks: RleBatch,
     ) -> None:
-        """Compare some rows of a block; an empty list of polygons has nothing to compare with.
+        """Compare the masks of N rows of a block; an empty list of polygons is not compared.
 
-        Args:
-            block: The rows.
-            rows: N positions in it.
-            frames: Of all rows of the block.
-            masks: N, as they were read.
+        The frames are those of all rows of the block.
         """
         hints = block.hints
         if hints is None:

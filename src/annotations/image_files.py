@@ -46,8 +46,7 @@ def set_max_megapixels(value: float) -> None:
         InputError: Not a number above 0 and at most ``LARGEST_MEGAPIXELS``.
     """
     global _limit_megapixels
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= LARGEST_MEGAPIXELS:
+    if type(value) not in (int, float) or not 0 < value <= LARGEST_MEGAPIXELS:
         raise InputError(
             "max_image_megapixels must be a number above 0 and at most "
             f"{LARGEST_MEGAPIXELS}, got {value!r:.60}"
@@ -224,11 +223,9 @@ def look_at_images(
                 if (status.st_size, status.st_mtime_ns) == (before.num_bytes, before.changed_ns):
                     return before
             path = find_image(directory, name)
-            status = path.stat()
-            header = read_header(path)
-            return ImageFile(
-                status.st_size, status.st_mtime_ns, *header.displayed_hw, header.orientation
-            )
+            status, header = path.stat(), read_header(path)
+            shape = (*header.displayed_hw, header.orientation)
+            return ImageFile(status.st_size, status.st_mtime_ns, *shape)
         except (InputError, OSError):
             return None
 
@@ -239,11 +236,7 @@ def look_at_images(
 
 
 def check_image_files(
-    store_directory: Path,
-    images_directory: Path,
-    file_names: Iterable[str],
-    *,
-    record: bool = True,
+    store_directory: Path, images_directory: Path, file_names: Iterable[str], *, record: bool
 ) -> bool:
     """Refuse images that have another size than when a store's annotations were read.
 
@@ -357,14 +350,12 @@ def describe_outcome(finding: SizeFinding, *, repaired: str) -> str:
 
 
 class ImageSizes:
-    """Compares annotated sizes with image headers, each image once.
-
-    How the annotated size and the image's go together: ``make_frame``.
+    """Compares annotated sizes with image headers, each image once, see ``make_frame``.
 
     Args:
-        images_directory: Where the images are, or None to take every size as annotated.
+        images_directory: The folder of the images; None: every size is taken as annotated.
         name_key: The key or column in which the source names images, for messages.
-        missing_are_kept: Take the size as annotated, too, where an image is missing or damaged.
+        missing_are_kept: Whether the size of a missing or damaged image is taken as annotated.
 
     Raises:
         InputError: No such folder.
@@ -420,11 +411,10 @@ class ImageSizes:
             image_id = frame.record.image_id
             reading = readings.get(image_id, AS_DISPLAYED)
             image_hw = self.image_hw(image_id) or frame.annotated_hw
-            if image_hw != frame.annotated_hw or reading == AS_STORED:
-                repaired = reading != AS_STORED and frame.record.size_hw != frame.annotated_hw
-                findings.append(
-                    SizeFinding(image_id, frame.annotated_hw, image_hw, repaired, reading)
-                )
+            named_hw = frame.annotated_hw
+            if image_hw != named_hw or reading == AS_STORED:
+                repaired = reading != AS_STORED and frame.record.size_hw != named_hw
+                findings.append(SizeFinding(image_id, named_hw, image_hw, repaired, reading))
         return findings
 
     def _read_header(self, file_name: str) -> ImageHeader | str:

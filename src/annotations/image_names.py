@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,8 +93,12 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
     except RowError as error:
         raise InputError(f"{directory}: {error}") from error
     path = directory.joinpath(*parts)
-    if not path.exists():
-        path = _below_own_name(directory, parts) or path
+    own = Path(os.path.abspath(directory)).parts  # noqa: PTH100  keeps links, drops ..
+    for count in range(len(parts) - 1, 0, -1) if not path.exists() else ():
+        shorter = directory.joinpath(*parts[count:])
+        if list(own[-count:]) == parts[:count] and shorter.exists():
+            path = shorter
+            break
     root, real = os.path.realpath(directory), os.path.realpath(path)
     if os.path.commonpath([root, real]) != root:
         raise InputError(
@@ -104,25 +108,10 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
     return path
 
 
-def _below_own_name(directory: Path, parts: list[str]) -> Path | None:
-    own = Path(os.path.abspath(directory)).parts  # noqa: PTH100  keeps links, drops ..
-    for count in range(len(parts) - 1, 0, -1):
-        if list(own[-count:]) == parts[:count]:
-            path = directory.joinpath(*parts[count:])
-            if path.exists():
-                return path
-    return None
-
-
 def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return image ids as another file spells them: ``abc`` is ``abc.jpg`` where that is known.
+    """Return image ids, wanted in any spelling, as those known are spelled.
 
-    Args:
-        wanted: Ids in any spelling.
-        known: Ids as they are to be spelled.
-
-    Returns:
-        An id for each that is wanted; those of no known image as they stand.
+    ``abc`` is ``abc.jpg`` where that is known; an id of no known image stays as it is.
     """
     known = dict.fromkeys(known)
     by_file = {file_name_of(image_id): image_id for image_id in known}
@@ -155,11 +144,11 @@ class ImageIds:
         self._padded: dict[str, None] = {}
 
     def identify(self, text: str, *, key: str | None = None) -> tuple[str, str]:
-        """Return the image's id and file name, relative to the image folder.
+        """Return id and file name of the image that a text of the source names.
 
         Args:
             text: The name as it stands in the source.
-            key: Where it stands, if elsewhere than the other names.
+            key: Its key, if another than that of the other names.
 
         Raises:
             RowError: As ``image_path``.
@@ -201,8 +190,8 @@ def read_image_ids(path: str | Path) -> tuple[str, ...]:
         Each image once, in the order of the file, see ``ImageIds``.
 
     Raises:
-        InputError: The file is missing, no CSV, has no such column, an id in it is no path of an
-            image, or it has no rows.
+        InputError: The file is missing, is no CSV, has no such column or no rows, or an id is not
+            the path of an image.
     """
     path = Path(path)
     if not path.exists():
@@ -269,31 +258,23 @@ def list_images(directory: str | Path) -> ImageFolder:
         InputError: The folder cannot be read.
     """
     directory = Path(directory)
-    root = os.path.realpath(directory)
+    root, folders = os.path.realpath(directory), [""]
     names: list[str] = []
     left_out: dict[str, list[str]] = {}
     try:
-        for name, entry in _entries(directory):
-            reason = _reason(name, entry, root)
-            (names if reason is None else left_out.setdefault(reason, [])).append(name)
+        for folder in folders:  # grows
+            with os.scandir(directory / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                        folders.append(f"{name}/")
+                        continue
+                    reason = _reason(name, entry, root)
+                    (names if reason is None else left_out.setdefault(reason, [])).append(name)
     except OSError as error:
         raise InputError(f"{directory}: cannot be read ({error.strerror})") from error
     ordered = {reason: sorted(left_out[reason]) for reason in sorted(left_out)}
     return ImageFolder(directory, sorted(names), ordered)
-
-
-def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield all files below a folder; links to folders are not followed."""
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(directory / folder) as entries:
-            for entry in entries:
-                name = f"{folder}{entry.name}"
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    folders.append(f"{name}/")
-                else:
-                    yield name, entry
 
 
 def _reason(name: str, entry: os.DirEntry[str], root: str) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.errors import InputError
-from src.io import printable, refuse_special_file, write_json
+from src.io import printable, read_json, write_json
 
 LARGEST_ID = 32767  # ids are stored as int16
 
@@ -49,7 +49,7 @@ class LabelDescriptions:
     @property
     def category_ids(self) -> tuple[int, ...]:
         """Every category id, ascending."""
-        return tuple(category.id for category in self.categories)
+        return tuple(self.category_names)
 
     @cached_property
     def category_names(self) -> dict[int, str]:
@@ -129,20 +129,7 @@ def read_label_descriptions(path: str | Path) -> LabelDescriptions:
     Raises:
         InputError: The file is missing, not UTF-8, not JSON, or its lists are malformed.
     """
-    refuse_special_file(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot read the label descriptions ({error.strerror})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error})") from error
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    return label_descriptions_from_json(content, where=str(path))
+    return label_descriptions_from_json(read_json(path), where=str(path))
 
 
 def write_label_descriptions(labels: LabelDescriptions, path: str | Path) -> None:

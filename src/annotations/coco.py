@@ -8,6 +8,7 @@ Boxes and areas are computed from the masks; those of the file are compared with
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -91,17 +92,11 @@ def _read_blocks(
     images = _Images()
     yield images.block(image_entries)
     notes += images.notes()
-    reader = _AnnotationReader(images=images, labels=labels)
-    rows: list[tuple[int, Any]] = []
+    reader = _AnnotationReader(images, labels)
     members = iterate_members(path, streamed="annotations", on_progress=on_progress)
-    for _, position, value in members:
-        if position >= 0:
-            rows.append((position, value))
-            if len(rows) == _BLOCK_ROWS:
-                yield reader.block(rows)
-                rows = []
-    if rows:
-        yield reader.block(rows)
+    rows = ((position, value) for _, position, value in members if position >= 0)
+    while block := list(itertools.islice(rows, _BLOCK_ROWS)):
+        yield reader.block(block)
     if reader.short_polygons:
         notes.append(
             "polygons of fewer than three points, left out of instances that have others: "
@@ -157,7 +152,7 @@ class _Images:
         )
 
     def notes(self) -> list[str]:
-        """Return what a user should know of the list, a sentence each."""
+        """Return notes on the list for the user, a sentence each."""
         notes = self._names.notes()
         if self._repeated:
             notes.append(f"images listed again with the same id, name and size: {self._repeated}")
@@ -167,8 +162,8 @@ class _Images:
         """Find the ids of two different images: they name no image for an annotation."""
         first: dict[int | str, tuple[Any, ...]] = {}
         for entry in entries:
-            number = entry.get("id") if isinstance(entry, dict) else None
-            if not isinstance(number, int | str) or isinstance(number, bool):
+            number: Any = entry.get("id") if isinstance(entry, dict) else None
+            if type(number) not in (int, str):
                 continue
             name = name_of_image(entry)[1]
             with contextlib.suppress(RowError):
@@ -180,11 +175,10 @@ class _Images:
 
     def _record(self, entry: Any) -> ImageRecord:
         if not isinstance(entry, dict):
-            raise RowError(
-                f"must be an object with id, file_name, height and width, got {entry!r:.60}"
-            )
+            legal = "an object with id, file_name, height and width"
+            raise RowError(f"must be {legal}, got {entry!r:.60}")
         number = entry.get("id")
-        if not isinstance(number, int | str) or isinstance(number, bool):
+        if type(number) not in (int, str):
             raise RowError(f"id must be a whole number, got {number!r:.60}")
         if number in self.ambiguous:
             raise RowError(
@@ -212,7 +206,7 @@ def name_of_image(entry: dict[str, Any]) -> tuple[str, Any]:
 class _AnnotationReader:
     """Turns annotations into blocks."""
 
-    def __init__(self, *, images: _Images, labels: LabelDescriptions) -> None:
+    def __init__(self, images: _Images, labels: LabelDescriptions) -> None:
         self._images = images
         self._categories, self._attributes = labels.category_names, labels.attribute_names
         self._seen_ids: set[Any] = set()
@@ -279,12 +273,10 @@ class _AnnotationReader:
         attributes = entry.get("attribute_ids") or []
         if not isinstance(attributes, list):
             raise RowError(f"attribute_ids must be a list, got {attributes!r:.60}")
-        for attribute in attributes:
-            if type(attribute) is not int or not 0 <= attribute <= LARGEST_ID:
-                raise RowError(
-                    f"attribute must be a whole number from 0 to {LARGEST_ID}, got "
-                    f"{attribute!r:.60}"
-                )
+        for number in attributes:
+            if type(number) is not int or not 0 <= number <= LARGEST_ID:
+                legal = f"a whole number from 0 to {LARGEST_ID}"
+                raise RowError(f"attribute must be {legal}, got {number!r:.60}")
         check_attributes(attributes, self._attributes)
         if entry.get("iscrowd", 0) not in (0, 1):
             raise RowError(f"iscrowd must be 0 or 1, got {entry['iscrowd']!r:.60}")
@@ -307,9 +299,8 @@ def _numbers(value: Any, count: int) -> tuple[Any, ...] | None:
     """Return a list of so many finite numbers as a tuple; None for anything else."""
     if not isinstance(value, list) or len(value) != count:
         return None
-    if any(type(number) not in (int, float) or not abs(number) < _LARGEST for number in value):
-        return None
-    return tuple(value)
+    are_finite = all(type(n) in (int, float) and abs(n) < _LARGEST for n in value)
+    return tuple(value) if are_finite else None
 
 
 def read_segmentations(
@@ -319,8 +310,7 @@ def read_segmentations(
 
     Args:
         segmentations: N parsed JSON values, of any kinds.
-        sizes_hw: N heights and widths of their images in pixels. RLE may name them
-            exchanged, see ``MaskHints``.
+        sizes_hw: N heights and widths of their images in pixels, which RLE may name exchanged.
 
     Returns:
         N masks; ``problems`` names those that are neither, or of another size.
@@ -351,10 +341,8 @@ def read_segmentations(
 
 def _counts_of(segmentation: Any, size_hw: tuple[int, int]) -> str | list[int]:
     if not isinstance(segmentation, dict):
-        raise RleError(
-            "must be a list of polygons, or an object with size and counts, got "
-            f"{segmentation!r:.60}"
-        )
+        legal = "a list of polygons, or an object with size and counts"
+        raise RleError(f"must be {legal}, got {segmentation!r:.60}")
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(size_hw) and size != list(size_hw[::-1]):
         raise RleError(f"size must be that of the image, {list(size_hw)}, got {size!r:.60}")
@@ -372,15 +360,10 @@ def write_coco(
 ) -> None:
     """Write a COCO JSON file: images numbered from 1 in their order, annotations in theirs.
 
-    Args:
-        images: All images, including those without an instance.
-        blocks: The instances, ``image_indices`` counting in ``images``.
-        labels: The categories and attributes.
-        file: Open for writing.
+    ``images`` are all, including those without an instance; ``image_indices`` count in them.
     """
-    file.write(
-        b'{"info": {"description": "converted annotations", "version": "1.0"},\n"images": [\n'
-    )
+    info = {"description": "converted annotations", "version": "1.0"}
+    file.write(f'{{"info": {json.dumps(info)},\n"images": [\n'.encode())
     entries = (
         {"id": number, "file_name": image.file_name, "height": height, "width": width}
         for number, image in enumerate(images, start=1)

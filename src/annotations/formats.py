@@ -21,7 +21,7 @@ from src.annotations.imaterialist_csv import (
     write_csv,
 )
 from src.annotations.rows import ProgressCallback, SizeOf, Source, StoredBlock
-from src.annotations.store import STORE, AnnotationStore, masks_of
+from src.annotations.store import STORE, AnnotationStore, masks_of, view
 from src.errors import InputError
 from src.io import fitting_name, refuse_special_file
 
@@ -31,7 +31,7 @@ CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERI
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """How an annotation file is read.
+    """Options for reading an annotation file.
 
     Args:
         images_directory: The images, to compare sizes with and to repair transposed ones.
@@ -140,8 +140,7 @@ def open_source(
         path: A 2019 or 2020 CSV, or COCO JSON.
         labels: The legal categories and attributes. Without: those a COCO file carries, or for a
             CSV the 46 categories of 2019 and, in 2019, its 92 attributes (2020's are not checked).
-        size_hw: Size in pixels of all images, or of the image of an image id, for a CSV
-            without Height and Width.
+        size_hw: As in ``ReadingOptions``.
         on_progress: Called with the number of bytes read and their total.
 
     Raises:
@@ -199,25 +198,22 @@ def _iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
     Reads ``runs.arrow`` as an ordinary file and not through the mapping, so that the memory of a
     conversion does not grow with the pages touched.
     """
-    with pa.memory_map(str(store.directory / "instances.arrow")) as file:
-        table = pa.ipc.open_file(file).get_batch(0)
-        in_source_order = np.argsort(table["runs_row"].to_numpy())
-        first = 0
-        with pa.OSFile(str(store.directory / "runs.arrow")) as runs_file:
-            reader = pa.ipc.open_file(runs_file)
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                rows = table.take(pa.array(in_source_order[first : first + batch.num_rows]))
-                first += batch.num_rows
-                image_indices = rows["image_index"].to_pylist()
-                images = [store.images[index] for index in image_indices]
-                yield StoredBlock(
-                    images=images,
-                    image_indices=image_indices,
-                    category_ids=rows["category_id"].to_pylist(),
-                    attribute_ids=[tuple(ids) for ids in rows["attribute_ids"].to_pylist()],
-                    boxes_xyxy=rows["box_xyxy"].flatten().to_numpy().reshape(-1, 4),
-                    areas_px=rows["area_px"].to_numpy(),
-                    is_crowd=[bool(flag) for flag in rows["is_crowd"].to_pylist()],
-                    masks=masks_of(batch, [image.size_hw for image in images]),
-                )
+    in_source_order, first = np.argsort(view(store.table["runs_row"], np.int64)), 0
+    with pa.OSFile(str(store.directory / "runs.arrow")) as file:
+        reader = pa.ipc.open_file(file)
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            rows = store.table.take(pa.array(in_source_order[first : first + batch.num_rows]))
+            first += batch.num_rows
+            image_indices = rows["image_index"].to_pylist()
+            images = [store.images[index] for index in image_indices]
+            yield StoredBlock(
+                images=images,
+                image_indices=image_indices,
+                category_ids=rows["category_id"].to_pylist(),
+                attribute_ids=[tuple(ids) for ids in rows["attribute_ids"].to_pylist()],
+                boxes_xyxy=rows["box_xyxy"].flatten().to_numpy().reshape(-1, 4),
+                areas_px=rows["area_px"].to_numpy(),
+                is_crowd=[bool(flag) for flag in rows["is_crowd"].to_pylist()],
+                masks=masks_of(batch, [image.size_hw for image in images]),
+            )

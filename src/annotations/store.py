@@ -122,7 +122,7 @@ class AnnotationStore:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how the source was read, a sentence each."""
+        """Notes of reading the source, a sentence each."""
         notes = self.description.get("notes") or ()
         return tuple(printable(note, limit=_LONGEST_NOTE) for note in notes)
 
@@ -178,12 +178,8 @@ class AnnotationStore:
     ) -> npt.NDArray[np.int64]:
         """Return the positions of an image's instances with a small mask or a narrow box.
 
-        Those without a pixel are left out.
-
-        Args:
-            index: Position in ``images``.
-            largest_area_px: A mask of less is small.
-            longest_edge_px: A box whose shorter edge is less is narrow.
+        Those have an area below ``largest_area_px``, or a shorter edge below ``longest_edge_px``;
+        an instance without a pixel is left out.
         """
         rows = self._rows_of(index)
         areas, boxes = self._areas[rows], self._boxes[rows]
@@ -196,9 +192,8 @@ class AnnotationStore:
 
     def counts_without_mask(self, index: int) -> tuple[int, int]:
         """Return how many instances of an image are crowd regions, and how many others empty."""
-        rows = self._rows_of(index)
-        crowd = self._crowd[rows].astype(bool)
-        return int(crowd.sum()), int(((self._areas[rows] == 0) & ~crowd).sum())
+        crowd, is_empty = self.is_crowd(index), self._areas[self._rows_of(index)] == 0
+        return int(crowd.sum()), int((is_empty & ~crowd).sum())
 
     def category_sets(self, *, to_train_on: bool = False) -> list[frozenset[int]]:
         """Return the set of category ids of each image's instances, in the order of the images.
@@ -206,9 +201,7 @@ class AnnotationStore:
         Args:
             to_train_on: Whether to leave out crowd regions and instances without a pixel.
         """
-        is_counted = np.ones(len(self._categories), dtype=np.bool_)
-        if to_train_on:
-            is_counted = (self._crowd == 0) & (self._areas > 0)
+        is_counted = ((self._crowd == 0) & (self._areas > 0)) | (not to_train_on)
         before = np.concatenate([[0], np.cumsum(is_counted)])
         categories = self._categories[is_counted].tolist()
         starts = before[self._first_instance].tolist()
@@ -267,7 +260,7 @@ def image_digests(
     Args:
         images: N records.
         counts: Shape (N,), the number of instances on each.
-        columns: Of all instances in the order of the images, each of shape (M,) or (M, K).
+        columns: Of the M instances in the order of the images, each of shape (M,) or (M, K).
         attribute_ids: Of the M instances.
     """
     table = np.column_stack([column.astype(np.int64) for column in columns])
@@ -282,11 +275,7 @@ def image_digests(
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Read the ``store.json`` of a store folder.
-
-    Raises:
-        InputError: No such folder, not a store, damaged, or of another format version.
-    """
+    """Read the ``store.json`` of a store folder, and check its format version and kinds."""
     path = directory / "store.json"
     try:
         description = read_json_object(path)
@@ -382,8 +371,8 @@ def open_store(directory: str | Path) -> AnnotationStore:
     Its checksums show only that it is as it was written, whoever wrote it.
 
     Raises:
-        InputError: Not a store, damaged, or with a value that no annotation file may have; the
-            message names file, row and value.
+        InputError: Not a store, damaged, or with a value that no annotation file may have; names
+            file, row and value.
     """
     store = AnnotationStore(directory)
     _check_images(store)

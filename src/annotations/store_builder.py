@@ -107,9 +107,9 @@ def build_store(
         on_progress: Called with the number of bytes read and their total.
 
     Raises:
-        InputError: The source cannot be read, a row is bad and ``on_bad_rows`` is ``error``,
-            nothing tells how masks are to be read and ``exif`` is ``auto``, or ``directory`` is
-            something else than a store. Nothing is left behind.
+        InputError: The source cannot be read, a row is bad and not to be skipped, ``exif`` is
+            ``auto`` and nothing tells how to read the masks, or ``directory`` is not a store.
+            Nothing is left behind.
     """
     source, directory = Path(source), Path(directory)
     if directory.exists() and not (directory / "store.json").is_file():
@@ -125,11 +125,7 @@ def build_store(
         name_key=opened.name_key,
         missing_are_kept=options.missing_images == "keep",
     )
-    description = {
-        "format_version": FORMAT_VERSION,
-        "source": str(source.resolve()),
-        "made_from": _made_from(source, options),
-    }
+    made_from = _made_from(source, options)
 
     def write(new: Path, opened: Source, readings: ExifReadings) -> BuildReport:
         """Read the source once, into a folder that does not exist yet."""
@@ -138,36 +134,32 @@ def build_store(
             skip=options.on_bad_rows == "skip",
             skipped_file=Path(skipped_file or skipped_beside(directory)),
         )
-        writer = StoreWriter(
-            source=opened,
-            sizes=sizes,
-            readings=readings,
-            bad_rows=bad_rows,
-            drop_duplicates=options.duplicates == "drop",
-        )
+        drop = options.duplicates == "drop"
+        writer = StoreWriter(opened, sizes, readings, bad_rows, drop_duplicates=drop)
         new.mkdir()
         with bad_rows:
             writer.write(new)
             readings.settle(str(source))
             findings = tuple(sizes.findings(readings.by_image()))
             notes = [*opened.notes, *readings.notes(), *writer.notes()]
-            for name in TABLES:
-                fsync(new / name)
-            whole = description | {
+            description = {
+                "format_version": FORMAT_VERSION,
+                "source": str(source.resolve()),
+                "made_from": made_from,
                 "source_kind": opened.kind,
                 "labels": label_descriptions_to_json(opened.labels),
                 "runs_batch_starts": writer.runs_batch_starts,
                 "skipped_rows": bad_rows.count,
-                "duplicates_kept": writer.duplicates if options.duplicates == "keep" else 0,
+                "duplicates_kept": 0 if drop else writer.duplicates,
                 "notes": notes,
                 "sizes_compared": options.images_directory is not None,
                 "missing_images": sizes.num_missing,
                 "exchanged_sizes": [found.image_id for found in findings if found.repaired],
                 "files": describe_files(new),
             }
-            (new / "store.json").write_text(json.dumps(seal(whole)), encoding="utf-8")
-            fsync(new / "store.json")
-            fsync(new)
+            (new / "store.json").write_text(json.dumps(seal(description)), encoding="utf-8")
+            for path in (*(new / name for name in TABLES), new / "store.json", new):
+                fsync(path)
         return BuildReport(
             source=source,
             kind=opened.kind,
@@ -209,11 +201,10 @@ def open_or_build(
 ) -> AnnotationStore:
     """Open the store of an annotation file; build it if there is none, or its source has changed.
 
-    It is also built again if a file of it is damaged. What counts as a change: path, size and time
-    of change of the source and of the label file, the image folder's path, and the other options;
-    the folder's time of change, too, if rows were left out. An image whose size has changed since
-    is an error. Processes that ask at the same time (the ranks of a training) wait for the one that
-    builds.
+    A damaged one is built again, too. What counts as a change: path, size and time of change of the
+    source and of the label file, the image folder's path, and the other options; the folder's time
+    of change, too, if rows were left out. An image whose size has changed since is an error.
+    Processes that ask at the same time (the ranks of a training) wait for the one that builds.
 
     Args:
         source: An annotation file of any format, or a store folder, which is opened as it is.
@@ -269,14 +260,11 @@ def _warn_once(text: str) -> None:
 
 
 def _open_given(directory: Path, options: ReadingOptions) -> AnnotationStore:
-    """Open a store that a user gives, where it was made with options that allow it.
+    """Open a store that a user gives, if the options still allow it.
 
-    Its masks are drawn: nothing tells any longer on which image they were made.
-
-    Raises:
-        InputError: It is damaged; it was made without the images and one of them has an EXIF
-            orientation (``as_displayed`` accepts it) or height and width exchanged; or it has
-            duplicates that are to be dropped.
+    Its masks are drawn: nothing tells any longer on which image they were made. So it is refused
+    where it was made without the images and one of them has an EXIF orientation (``as_displayed``
+    accepts it) or height and width exchanged, or where it has duplicates that are to be dropped.
     """
     store, images = open_store(directory), options.images_directory
     again = f"make it again: python -m src.convert annotations={store.description['source']}"
@@ -324,27 +312,21 @@ def _open_current(
     *,
     writable: bool = True,
 ) -> AnnotationStore | None:
-    """Open the store in a cache; None where it is absent, of another source, or damaged.
-
-    Raises:
-        InputError: An image has another size than when the store was built.
-    """
+    """Open the store in a cache; None where it is absent, of another source, or damaged."""
     if not directory.exists():
         return None
     try:
-        description = read_description(directory)
-        if not _is_made_from(description, made_from):
+        if not _is_made_from(read_description(directory), made_from):
             return None
         store = AnnotationStore(directory)
         store.image_files()
     except InputError as error:
-        log.warning("built anew: %s", error)
+        log.warning("built again: %s", error)
     else:
-        if images_directory is not None:
-            names = [image.file_name for image in store.images]
-            if not check_image_files(directory, Path(images_directory), names, record=writable):
-                return None
-        return store
+        images, names = images_directory, [image.file_name for image in store.images]
+        if images is None or check_image_files(directory, Path(images), names, record=writable):
+            return store
+        return None
     if writable and not (directory / "store.json").is_file():  # build_store would not replace it
         shutil.rmtree(directory)
     return None
@@ -353,18 +335,15 @@ def _open_current(
 def _is_made_from(description: dict[str, Any], made_from: dict[str, Any]) -> bool:
     """Return whether a store is that of these files and options.
 
-    The image folder's time of change counts only where images were missing or rows were left out,
+    The image folder's time of change counts only if images were missing or rows were left out,
     perhaps for want of one: images are compared one by one.
     """
-
-    def compared(values: dict[str, Any]) -> dict[str, Any]:
-        images = values.get("images_directory")
-        incomplete = description.get("skipped_rows") or description.get("missing_images")
-        if incomplete or not isinstance(images, list):
-            return values
-        return values | {"images_directory": images[0]}
-
-    return compared(description["made_from"]) == compared(made_from)
+    found, wanted = dict(description["made_from"]), dict(made_from)
+    if not (description.get("skipped_rows") or description.get("missing_images")):
+        for values in (found, wanted):
+            if isinstance(images := values.get("images_directory"), list):
+                values["images_directory"] = images[0]
+    return found == wanted
 
 
 def _made_from(source: Path, options: ReadingOptions) -> dict[str, Any]:

@@ -42,12 +42,12 @@ class StoreWriter:
 
     def __init__(
         self,
-        *,
         source: Source,
         sizes: ImageSizes,
         readings: ExifReadings,
         bad_rows: BadRowHandler,
-        drop_duplicates: bool = False,
+        *,
+        drop_duplicates: bool,
     ) -> None:
         self._source, self._sizes, self._bad_rows = source, sizes, bad_rows
         self._readings = readings

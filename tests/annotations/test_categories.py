@@ -58,7 +58,7 @@ def test_label_file_comes_back_equal(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1", r"labels.json: not JSON"),
+        ("[1", r"labels.json: damaged or no JSON"),
         ("[1]", r"categories must be a list .*labels.json"),
         ({"categories": {}}, r"categories must be a list .*labels.json"),
         ({"categories": []}, r"categories must hold at least one category"),
@@ -88,8 +88,8 @@ def test_bad_label_files(tmp_path, content, message):
 
 
 def test_unreadable_label_files(tmp_path):
-    with pytest.raises(InputError, match=r"gone.json: cannot read the label descriptions"):
+    with pytest.raises(InputError, match=r"gone.json: no such file"):
         read_label_descriptions(tmp_path / "gone.json")
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe4"}')
-    with pytest.raises(InputError, match=r"latin.json: not UTF-8 text"):
+    with pytest.raises(InputError, match=r"latin.json: damaged or no JSON"):
         read_label_descriptions(tmp_path / "latin.json")

@@ -83,7 +83,7 @@ def test_a_damaged_cache_is_built_anew(
         store = open_or_build(source, tmp_path / "cache", on_built=built.append)
     assert objects_of(store) == wanted
     assert len(built) == 1
-    assert "built anew: " in caplog.text
+    assert "built again: " in caplog.text
     assert str(cached(tmp_path / "cache")) in caplog.text
     open_or_build(source, tmp_path / "cache", on_built=built.append)
     assert len(built) == 1

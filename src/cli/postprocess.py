@@ -96,7 +96,7 @@ def describe(
         lines.append(f"note: not a valid submission: {violations[0]}")
     if report.inexact_images:
         lines.append(
-            f"note: in {report.inexact_images} images the store lacks (box, class) pairs above "
+            f"note: in {report.inexact_images} images the store lacks candidates above "
             f"score_threshold={settings.score_threshold:g}, so the model itself may give other "
             "detections; raise the threshold, or predict with a lower module.min_score or a "
             "higher module.max_candidates"

@@ -81,7 +81,7 @@ def test_default_settings_warn_of_what_the_competition_refuses(
 ) -> None:
     shown = run(f"predictions={store}", "postprocess.score_threshold=0.0005")
     assert "note: in 5 images masks of one class overlap, and the competition refuses" in shown
-    assert "note: in 6 images the store lacks (box, class) pairs above score_threshold=" in shown
+    assert "note: in 6 images the store lacks candidates above score_threshold=" in shown
 
 
 def test_submission_of_2020(run: Any, store: Path, ground_truth: Path, tmp_path: Path) -> None:

@@ -165,9 +165,9 @@ class StepBoundary:
 
 
 class RunCheckpoint(Checkpoint):
-    """Save the run where resuming gives the weights of an uninterrupted run, bit for bit.
+    """Save the run at points from which resuming gives the weights of an uninterrupted run exactly.
 
-    That is after an optimizer step within an epoch (``step_00000500.ckpt``), and after an epoch
+    These are after an optimizer step within an epoch (``step_00000500.ckpt``), and after an epoch
     with its validation (``epoch_00.ckpt``). ``last.ckpt`` is a second name of the newest. The run
     resumes with the first image of the epoch that it has not trained on, even if ``max_time``,
     ``max_steps`` or a callback ended it within an epoch.
@@ -288,7 +288,7 @@ class RunCheckpoint(Checkpoint):
         _datamodule(trainer).resume_at(epoch=epoch, batches_done=batches_done)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Start a new epoch on resume where ``max_steps`` is set.
+        """Start a new epoch on resume if ``max_steps`` is set.
 
         Lightning would finish the old one twice; see
         https://github.com/Lightning-AI/pytorch-lightning/issues/19617

@@ -39,7 +39,7 @@ State = Mapping[str, Any]  # plain values and tensors of a checkpoint
 class RunRecord(Callback):
     """Log the composed configuration and the commit, and record each start in ``run.json``.
 
-    Checkpoints hold the configuration, too, as plain values, for a comparison on resume.
+    Checkpoints also hold the configuration, as plain values, for a comparison on resume.
     """
 
     def __init__(self, *, config: Mapping[str, Any], directory: str | Path) -> None:
@@ -214,9 +214,7 @@ class RunFolder(Callback):
         self._clear: Callable[..., None] | None = clear
         self._best: set[Path] | None = None
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Adapt the state that callbacks restore to the current folder and configuration."""
         states = checkpoint["callbacks"]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -233,7 +231,7 @@ class RunFolder(Callback):
                     reason = EarlyStoppingReason.NOT_STOPPED.value
                     own = {"patience": callback.patience, "stopping_reason": reason}
                     states[key] = {**states[key], **own}
-        _fit_moving_average(trainer, pl_module, checkpoint)
+        _fit_moving_average(trainer, module, checkpoint)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Remember the best checkpoints before others are made."""

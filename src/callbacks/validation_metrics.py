@@ -161,9 +161,8 @@ class CocoAveragePrecisionMetric(Metric[CocoImage]):
         """Keep instances and detections as RLE."""
         number, size_hw = coco.image_number(image.store, image.image_id), image.candidates.size_hw
         annotations = coco.coco_annotations(image.store, image.image_id, size_hw=size_hw)
-        results = coco_results(
-            image.candidates, self.settings, image_number=number, category_ids=image.category_ids
-        )
+        ids, candidates = image.category_ids, image.candidates
+        results = coco_results(candidates, self.settings, image_number=number, category_ids=ids)
         self.kept[image.image_id] = CocoImage(number, size_hw, annotations, results)
 
     def compute(self, store: AnnotationStore) -> MetricResult:
@@ -180,12 +179,9 @@ class CocoAveragePrecisionMetric(Metric[CocoImage]):
             },
             by_class={
                 category: {
-                    "mask_ap": masks.map,
-                    "mask_ap_50": masks.map_50,
-                    "mask_ap_75": masks.map_75,
-                    "box_ap": boxes[category].map,
-                    "box_ap_50": boxes[category].map_50,
+                    **{"mask_ap": mask.map, "mask_ap_50": mask.map_50, "mask_ap_75": mask.map_75},
+                    **{"box_ap": boxes[category].map, "box_ap_50": boxes[category].map_50},
                 }
-                for category, masks in score.masks_by_class.items()
+                for category, mask in score.masks_by_class.items()
             },
         )

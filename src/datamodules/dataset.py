@@ -221,9 +221,8 @@ class ImageDataset(Dataset[Sample]):
 
     def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size of an image within both limits."""
-        return resized_hw(
-            image_hw, short_edge_px=self.short_edge_px, long_edge_px=self.long_edge_px
-        )
+        short, long = self.short_edge_px, self.long_edge_px
+        return resized_hw(image_hw, short_edge_px=short, long_edge_px=long)
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -57,8 +57,6 @@ class EpochSampler(DistributedSampler[Any]):
 
     Args:
         batch_size: Images a batch and process.
-        seed: 0 or above.
-        rank: This process, 0 to world_size - 1.
         groups: Shape (N,), bool, the group of each image. Groups get batches of their own; at most
             one batch an epoch is mixed.
         repeat_factors: Shape (N,), float64, 1 or above: mean number of times each image comes up in
@@ -182,7 +180,6 @@ def make_loader(
 
     Args:
         dataset: The images. A ``collate`` of its own takes the place of the detector's.
-        batch_size: Images a batch.
         sampler: Order of the keys; None: every position once, in order.
         num_workers: Loader processes; 0: none, and the next three values are unused.
         prefetch_factor: Batches that each process makes ahead.

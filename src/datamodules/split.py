@@ -94,15 +94,13 @@ def check_split(
     _check_named_once(validation + train, split_file)
     split = replace(split, validation=tuple(sorted(validation)), train=tuple(sorted(train)))
     known = set(image_ids)
-    unknown = [image_id for image_id in split.validation + split.train if image_id not in known]
-    if unknown:
+    if unknown := [name for name in split.validation + split.train if name not in known]:
         raise InputError(
             f"{split_file}: image id {unknown[0]!r} is not in {annotations}, nor are "
             f"{len(unknown) - 1} others; was the split made from this file or from another "
             f"{split.annotations}?"
         )
-    left_out = len(known) - len(split.validation) - len(split.train)
-    if left_out:
+    if left_out := len(known) - len(split.validation) - len(split.train):
         log.warning("%s puts %d images of %s in no part", split_file, left_out, annotations)
     return split
 
@@ -132,18 +130,16 @@ def _move_to_exact_count(
     ``chosen`` has shape (N,), ``membership`` (N, C).
     """
     chosen = chosen.copy()
-    labels = membership.astype(np.int64)
+    labels, images = membership.astype(np.int64), len(chosen)
     totals = labels.sum(axis=0)
-    images = len(chosen)
     while (size := int(chosen.sum())) != count:
         step = 1 if size < count else -1
         movable = np.flatnonzero(chosen == (step < 0))
         chosen_after = labels[chosen].sum(axis=0) + step * labels[movable]
         rest_after = totals - chosen_after
-        size_after = size + step
-        deviations = np.abs(chosen_after * (images - size_after) - rest_after * size_after)
-        moved = movable[np.argmin(deviations.sum(axis=1))]
-        chosen[moved] = step > 0
+        size += step
+        deviations = np.abs(chosen_after * (images - size) - rest_after * size)
+        chosen[movable[np.argmin(deviations.sum(axis=1))]] = step > 0
     return chosen
 
 
@@ -173,8 +169,7 @@ def choose_validation(
     Raises:
         InputError: ``num_validation_images`` is neither in 1 .. N-1 nor a share.
     """
-    total = len(image_ids)
-    number = num_validation_images
+    total, number = len(image_ids), num_validation_images
     if 0 < number < 1:
         number = max(1, round(number * total))
     if not 1 <= number < total or number != int(number):
@@ -214,12 +209,8 @@ def make_split(
         num_validation_images=num_validation_images,
         seed=seed,
     )
-    return Split(
-        validation=tuple(validation),
-        train=tuple(sorted(set(image_ids) - set(validation))),
-        seed=seed,
-        annotations=Path(annotations).name,
-    )
+    train = sorted(set(image_ids).difference(validation))
+    return Split(tuple(validation), tuple(train), seed, Path(annotations).name)
 
 
 def class_shares(

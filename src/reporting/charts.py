@@ -131,7 +131,7 @@ class HeatMap:
     y_key: str | None  # None: one row
     x_values: tuple[str, ...]  # ascending, as shown
     y_values: tuple[str, ...]
-    scores: tuple[tuple[float | None, ...], ...]  # [y][x]; None where no job ran
+    scores: tuple[tuple[float | None, ...], ...]  # [y][x]; None if no job ran
 
 
 def best_scores(rows: Sequence[Mapping[str, Any]], x_key: str, y_key: str | None) -> HeatMap:
@@ -249,10 +249,7 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Mar
 
 
 def _svg(
-    parts: Sequence[Markup],
-    label: str,
-    size_wh: tuple[float, float] = (WIDTH, HEIGHT),
-    style: str = "",
+    parts: list[Markup], label: str, size_wh: tuple[float, float] = (WIDTH, HEIGHT), style: str = ""
 ) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}"{} role="img" aria-label="{}">{}</svg>'

@@ -276,10 +276,8 @@ def render_sweep(results: SweepResults, *, title: str, directory: str) -> str:
     """
     rows = [row for row in results.rows if row["competition_map"] is not None]
     if not rows:
-        raise InputError(
-            f"{directory}: none of its {len(results.rows)} jobs has a score; "
-            "give the sweep annotations=..."
-        )
+        jobs = f"none of its {len(results.rows)} jobs has a score"
+        raise InputError(f"{directory}: {jobs}; give the sweep annotations=...")
     scored = SweepResults(results.overrides, tuple(rows))
     best, swept = rows[0], scored.swept
     has_interval = _has_interval(best)
@@ -322,7 +320,7 @@ def _figure(rows: list[Any], x_key: str, y_key: str | None, swept: Sequence[str]
 
 
 def _has_interval(row: Mapping[str, Any]) -> bool:
-    """Return whether a job has an interval of its score, as those of a training do not."""
+    """Return whether a job has an interval of its score; jobs of a training have none."""
     return row.get("low") is not None and row.get("high") is not None
 
 

@@ -141,9 +141,10 @@ def write_label_descriptions(labels: LabelDescriptions, path: str | Path) -> Non
 _FILE_2019 = Path(__file__).with_name("imaterialist_2019.json")
 IMATERIALIST_2019_LABELS = read_label_descriptions(_FILE_2019)
 IMATERIALIST_2019_CATEGORIES = IMATERIALIST_2019_LABELS.categories
-"""The 46 categories: 27 garments and accessories (0-26) and 19 garment parts (27-45)."""
-ATTRIBUTES = IMATERIALIST_2019_LABELS.attributes
-"""The 92 attributes of 2019 (ids 0-91). The 2020 edition numbers its 294 attributes differently."""
+"""The 46 categories: 27 garments and accessories (0-26) and 19 garment parts (27-45).
+
+The 92 attributes have ids 0-91; the 2020 edition numbers its 294 attributes differently.
+"""
 CATEGORY_INSTANCES: dict[int, int] = {
     entry["id"]: entry["instances"]
     for entry in json.loads(_FILE_2019.read_text("utf-8"))["categories"]
@@ -254,9 +255,9 @@ def classes_of_data(
     elif num_classes == len(with_instances):
         chosen = with_instances
     if num_classes is not None and num_classes != len(chosen):
+        of = "in module.category_ids" if category_ids else f"of {source} ({listed})"
         raise InputError(
-            f"module.num_classes must be {len(chosen)}, the number of categories "
-            f"{'in module.category_ids' if category_ids else f'of {source} ({listed})'}, got "
+            f"module.num_classes must be {len(chosen)}, the number of categories {of}, got "
             f"{num_classes}; leave it out to take the data's"
         )
     return ClassList(chosen, tuple(names[category] for category in chosen))
@@ -274,8 +275,7 @@ def check_categories(
 
     Args:
         classes: The model's.
-        labels: The data's categories. Names of 2019 stand for names that a file does not have, so
-            they are not compared.
+        labels: The data's. Names of 2019 stand for names that a file lacks, and are not compared.
         instances: Number of instances by category id of the data.
         model: Name of the model or its predictions in messages.
         data: Name of the data in messages.

@@ -72,7 +72,6 @@ def open_coco(
         labels = label_descriptions_from_json(parts, where=str(path))
     notes: list[str] = []
     return Source(
-        path=path,
         kind=COCO,
         labels=labels,
         blocks=_read_blocks(path, parts["images"], labels, notes, on_progress),

@@ -20,7 +20,7 @@ from src.annotations.imaterialist_csv import (
     reread_lines,
     write_csv,
 )
-from src.annotations.rows import ProgressCallback, SizeOf, Source, StoredBlock
+from src.annotations.rows import GivenSize, ProgressCallback, Source, StoredBlock
 from src.annotations.store import STORE, AnnotationStore, masks_of, view
 from src.errors import InputError
 from src.io import fitting_name, refuse_special_file
@@ -59,7 +59,7 @@ class ReadingOptions:
     on_bad_rows: str = "error"
     duplicates: str = "keep"
     label_descriptions: str | Path | None = None
-    size_hw: tuple[int, int] | SizeOf | None = None
+    size_hw: GivenSize = None
 
     def __post_init__(self) -> None:
         for key, legal in (
@@ -131,7 +131,7 @@ def open_source(
     path: str | Path,
     *,
     labels: LabelDescriptions | None = None,
-    size_hw: tuple[int, int] | SizeOf | None = None,
+    size_hw: GivenSize = None,
     on_progress: ProgressCallback | None = None,
 ) -> Source:
     """Open an annotation file of any format; its rows are read when the blocks are asked for.
@@ -151,36 +151,22 @@ def open_source(
     if kind == COCO:
         return open_coco(path, labels=labels, on_progress=on_progress)
     if kind == STORE:
-        raise InputError(
-            f"annotations must be a CSV or COCO JSON, got an annotation store ({path})"
-        )
+        raise InputError(f"annotations must be a CSV or COCO JSON, got a store ({path})")
     labels = labels or default_labels(kind)
     notes: list[str] = []
-    return Source(
-        path=path,
-        kind=kind,
+    blocks = read_csv_blocks(
+        path,
+        edition=CSV_EDITIONS[kind],
         labels=labels,
-        blocks=read_csv_blocks(
-            path,
-            edition=CSV_EDITIONS[kind],
-            labels=labels,
-            notes=notes,
-            size_hw=size_hw,
-            on_progress=on_progress,
-        ),
-        reread=lambda numbers: reread_lines(path, numbers),
         notes=notes,
+        size_hw=size_hw,
+        on_progress=on_progress,
     )
+    return Source(kind, labels, blocks, lambda numbers: reread_lines(path, numbers), notes)
 
 
 def write_annotations(store: AnnotationStore, path: Path, output_format: str) -> None:
-    """Write a store as a CSV or COCO file, instances in the order of the store's source.
-
-    Args:
-        store: The annotations.
-        path: The file, written in place.
-        output_format: ``imaterialist_2019``, ``imaterialist_2020`` or ``coco``.
-    """
+    """Write a store as a CSV or COCO file in place, instances in the order of its source."""
     with path.open("wb") as file:
         blocks = _iterate_blocks(store)
         if output_format == COCO:

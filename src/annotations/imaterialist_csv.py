@@ -11,6 +11,7 @@ converting keeps the numbers as they are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -24,11 +25,11 @@ from src.annotations.rows import (
     BLOCK_BYTES,
     NO_INSTANCE,
     BadRow,
+    GivenSize,
     Lines,
     ProgressCallback,
     RowBlock,
     RowError,
-    SizeOf,
     StoredBlock,
     check_size,
     iterate_lines,
@@ -91,7 +92,7 @@ def read_csv_blocks(
     edition: CsvEdition,
     labels: LabelDescriptions,
     notes: list[str],
-    size_hw: tuple[int, int] | SizeOf | None = None,
+    size_hw: GivenSize = None,
     on_progress: ProgressCallback | None = None,
 ) -> Iterator[RowBlock]:
     """Read the rows of a CSV file, a block of ``BLOCK_BYTES`` at a time.
@@ -105,9 +106,8 @@ def read_csv_blocks(
         edition: Its columns.
         labels: The legal categories and, where it lists any, attributes.
         notes: Takes notes for the user, after the last block.
-        size_hw: Size in pixels of every image, or of the image of an image id, for a file
-            without the columns Height and Width (a submission). Where the file has them, they
-            count.
+        size_hw: Size in pixels of every image, or of the image of an image id, used if the file
+            has no columns Height and Width (a submission).
         on_progress: Called with the number of bytes read and their total.
 
     Raises:
@@ -121,7 +121,7 @@ def read_csv_blocks(
             f"columns must be {', '.join(edition.columns)}, got {', '.join(header)} without "
             f"{missing[0]} ({path}, row 1)"
         )
-    parser = _RowParser(header=header, edition=edition, labels=labels, size_hw=size_hw)
+    parser = _RowParser(header, edition, labels, size_hw)
     any_rows, header_is_next = False, True
     for lines in iterate_lines(path, block_bytes=BLOCK_BYTES, on_progress=on_progress):
         body = lines[1:] if header_is_next and lines else lines
@@ -145,24 +145,15 @@ def describe_fillers(count: int) -> str:
 
 def reread_lines(path: Path, numbers: set[int]) -> dict[int, str]:
     """Read the text of some rows by their number in the file."""
-    return {
-        number: _shown(line)
-        for lines in iterate_lines(path)
-        for number, line in lines
-        if number in numbers
-    }
+    rows = itertools.chain.from_iterable(iterate_lines(path))
+    return {number: _shown(line) for number, line in rows if number in numbers}
 
 
 class _RowParser:
     """Turns lines into blocks; remembers what repeats from row to row (labels, sizes, images)."""
 
     def __init__(
-        self,
-        *,
-        header: list[str],
-        edition: CsvEdition,
-        labels: LabelDescriptions,
-        size_hw: tuple[int, int] | SizeOf | None,
+        self, header: list[str], edition: CsvEdition, labels: LabelDescriptions, size_hw: GivenSize
     ) -> None:
         self.num_columns, self.num_fillers = len(header), 0
         self.id_at, self.runs_at = header.index("ImageId"), header.index("EncodedPixels")

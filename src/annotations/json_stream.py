@@ -25,10 +25,10 @@ _CUT_OFF_CHARACTERS = 64
 def iterate_members(
     path: Path, *, streamed: str, on_progress: ProgressCallback | None = None
 ) -> Iterator[tuple[str, int, Any]]:
-    """Read the members of the JSON object in a file, in its order.
+    """Read the members of the JSON object in a UTF-8 file, in its order.
 
     Args:
-        path: The file, UTF-8.
+        path: The file.
         streamed: Name of the member whose list is given an element at a time.
         on_progress: Called with the number of bytes read and their total.
 

@@ -103,6 +103,9 @@ def split_fields(line: bytes) -> list[bytes] | None:
 SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
 """Height and width in pixels of the image of an image id, where the file has none."""
 
+GivenSize: TypeAlias = tuple[int, int] | SizeOf | None
+"""Height and width of all images, or of each, for a file without them."""
+
 NO_INSTANCE = -1
 """The category of a row that names an image and no instance."""
 
@@ -179,7 +182,6 @@ class StoredBlock:
 class Source:
     """An annotation file that is open for reading, once."""
 
-    path: Path
     kind: str  # imaterialist_2019, imaterialist_2020 or coco
     labels: LabelDescriptions
     blocks: Iterator[RowBlock]
@@ -277,11 +279,7 @@ class BadRowHandler:
         self.count = 0
 
     def take(self, rows: Iterable[BadRow]) -> None:
-        """Write or refuse bad rows, lowest first.
-
-        Raises:
-            InputError: Bad rows are not skipped and there is one; it names file, row, image.
-        """
+        """Write bad rows, lowest first; unless they are skipped, the first is an InputError."""
         for row in sorted(rows, key=lambda row: row.number):
             if not self._skip:
                 image = f", image {row.image_id!r:.120}" if row.image_id else ""

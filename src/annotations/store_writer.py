@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from src.annotations.exif import ExifReadings, HintComparison
-from src.annotations.image_files import Frame, ImageSizes
+from src.annotations.image_files import ImageSizes
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import NO_INSTANCE, BadRow, BadRowHandler, RowBlock, Source
 from src.annotations.store import (
@@ -69,11 +69,7 @@ class StoreWriter:
         self.empty_masks = self.crowd_regions = 0
 
     def write(self, directory: Path) -> None:
-        """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``.
-
-        Raises:
-            InputError: The source is unreadable, or a row is bad and bad rows are errors.
-        """
+        """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``."""
         with (
             pa.OSFile(str(directory / "runs.arrow"), "wb") as sink,
             pa.ipc.new_file(sink, RUNS_SCHEMA) as file,
@@ -94,14 +90,16 @@ class StoreWriter:
         """Check a block, keep its small columns, and return its masks."""
         self._place_format = block.place_format
         frames = self._sizes.resolve_sizes(block.images)
-        settled, masks, problems = self._check(block, frames)
+        masks, wrong = self._readings.read(block, frames)
+        problems = {index: frame for index, frame in enumerate(frames) if isinstance(frame, str)}
+        problems |= {index: f"{block.mask_field}: {reason}" for index, reason in wrong.items()}
         refused = [block.refuse(index, reason) for index, reason in problems.items()]
         self._refuse([*block.bad_rows, *refused])
         keep, records = [], []
-        for index, image in enumerate(settled):
-            if index in problems:
+        for index, frame in enumerate(frames):
+            if index in problems or isinstance(frame, str):
                 continue
-            record = self._records.setdefault(image, len(self._records))
+            record = self._records.setdefault(frame.record, len(self._records))
             if block.category_ids[index] == NO_INSTANCE:
                 self._naming_rows.append((block.numbers[index], record, block.place(index)))
                 continue
@@ -129,7 +127,7 @@ class StoreWriter:
         return masks_as_arrow(masks[stays])
 
     def notes(self) -> list[str]:
-        """Return what a user should know of the masks, a sentence each, when all is written."""
+        """Return notes on the masks for the user, a sentence each, when all is written."""
         notes = self._hints.notes()
         if self.duplicates:
             chosen = "drop" if self._drop_duplicates else "keep"
@@ -155,20 +153,6 @@ class StoreWriter:
             is_new[at] = key not in self._seen
             self._seen.add(key)
         return is_new
-
-    def _check(
-        self, block: RowBlock, frames: Sequence[Frame | str]
-    ) -> tuple[list[ImageRecord], RleBatch, dict[int, str]]:
-        """Return the resolved image of each row, its mask, and the problems of rows by position."""
-        masks, wrong = self._readings.read(block, frames)
-        problems = {index: f"{block.mask_field}: {reason}" for index, reason in wrong.items()}
-        settled = list(block.images)
-        for index, frame in enumerate(frames):
-            if isinstance(frame, str):
-                problems.setdefault(index, frame)
-            else:
-                settled[index] = frame.record
-        return settled, masks, problems
 
     def _refuse(self, rows: list[BadRow]) -> None:
         self._ids_with_bad_rows.update(row.image_id for row in rows)

@@ -59,12 +59,7 @@ class Bitmasks:
 
     @classmethod
     def of(cls, masks: Masks, raster_hw: Size) -> Bitmasks:
-        """Pack masks of an image on a raster, resized by nearest where the image has another size.
-
-        Args:
-            masks: N valid masks of images of one size.
-            raster_hw: Height and width of the raster.
-        """
+        """Pack N valid masks of images of one size, resized by nearest to the raster."""
         raster_px = _num_pixels(raster_hw)
         batch = RleBatch.of(masks)
         if not len(batch):
@@ -133,13 +128,7 @@ class Bitmasks:
     ) -> npt.NDArray[np.int64]:
         """Return the number of pixels that mask ``rows[i]`` shares with ``other_rows[i]``.
 
-        Args:
-            other: M masks of the same raster.
-            rows: Shape (P,), numbers below N.
-            other_rows: Shape (P,), numbers below M.
-
-        Returns:
-            Shape (P,) int64.
+        Row numbers of this and the other masks have shape (P,), the result shape (P,) int64.
         """
         own, others = _words(self.bits), _words(other.bits)
         shared = np.zeros(len(rows), dtype=np.int64)

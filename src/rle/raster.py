@@ -47,8 +47,7 @@ def runs_to_words(
         pixels: Length of the raster.
 
     Returns:
-        Shape (ceil(pixels / 64),); pixel p is bit p % 64 of word p // 64, bits past the raster are
-        clear.
+        Shape (ceil(pixels / 64),); pixel p is bit p % 64 of word p // 64, the rest is clear.
     """
     words = np.zeros(-(-pixels // 64) + 1, dtype=np.uint64)
     places = np.concatenate([starts, ends], dtype=np.int64)
@@ -269,10 +268,8 @@ def _intervals(
     grid_tops = (columns * grid_height).repeat(pieces)
     y_first = np.maximum(starts[chosen] - tops, 0)
     y_end = np.minimum(ends[chosen] - tops, height)
-    return (
-        grid_tops + -(-y_first * grid_height // height),
-        grid_tops + -(-y_end * grid_height // height),
-    )
+    first_rows, end_rows = -(-y_first * grid_height // height), -(-y_end * grid_height // height)
+    return grid_tops + first_rows, grid_tops + end_rows
 
 
 SIDEWAYS = (5, 6, 7, 8)
@@ -294,12 +291,7 @@ _TURNS: dict[int, Callable[[Bitmap], Bitmap]] = {
 
 
 def turn(mask: Rle, orientation: int) -> Rle:
-    """Turn a mask of the stored image into that of the displayed one, as maximal runs.
-
-    Args:
-        mask: A valid mask of the image as stored.
-        orientation: EXIF, 1 to 8.
-    """
+    """Turn a valid mask of the stored image into that of the displayed one, as maximal runs."""
     if orientation == 1:
         return mask
     size_hw = mask.size_hw[::-1] if orientation in SIDEWAYS else mask.size_hw
@@ -318,13 +310,7 @@ def turn_points(
 ) -> npt.NDArray[np.float64]:
     """Turn points of the stored image into those of the displayed one.
 
-    Args:
-        points_xy: Shape (N, 2), in pixels, from the outer corner of the first pixel.
-        stored_hw: Height and width of the image as stored, in pixels.
-        orientation: EXIF, 1 to 8.
-
-    Returns:
-        Shape (N, 2).
+    Shapes (N, 2), in pixels, from the outer corner of the first pixel; orientation as in EXIF.
     """
     x, y = points_xy.T
     if orientation in (2, 3, 7, 8):
@@ -335,13 +321,7 @@ def turn_points(
 
 
 def turn_box(box_xyxy: Sequence[float], stored_hw: Size, orientation: int) -> Box:
-    """Turn a box of the stored image into that of the displayed one.
-
-    Args:
-        box_xyxy: Pixels, the maxima one past the last pixel.
-        stored_hw: Height and width of the image as stored, in pixels.
-        orientation: EXIF, 1 to 8.
-    """
+    """Turn a box of the stored image, maxima one past the last pixel, as ``turn_points`` does."""
     corners = np.array(box_xyxy, dtype=np.float64).reshape(2, 2)
     turned = turn_points(corners, stored_hw, orientation)
     (x_min, y_min), (x_max, y_max) = turned.min(axis=0).tolist(), turned.max(axis=0).tolist()

@@ -74,14 +74,9 @@ def parse_in_blocks(
 
 
 def cut_blocks(ends: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
-    """Group rows of any length into blocks.
+    """Yield begin and end of blocks of rows, each longer than ``size`` by at most its last row.
 
-    Args:
-        ends: Shape (N,), the sum of the lengths up to and with each row.
-        size: Length of a block; one is longer by at most its last row.
-
-    Yields:
-        Begin and end of each block, in rows.
+    ``ends``, shape (N,), are the sums of the lengths up to and with each row.
     """
     if len(ends) == 0:
         return
@@ -95,12 +90,7 @@ def load_words(
 ) -> npt.NDArray[np.uint64]:
     """Load the eight characters from each begin on as a word, the first as its lowest byte.
 
-    Args:
-        characters: Shape (C,) uint8, with 16 or more behind the last begin.
-        begins: Shape (T,).
-
-    Returns:
-        Shape (T,) uint64.
+    Shapes (C,), with 16 or more characters behind the last begin, and (T,).
     """
     # Two aligned words shifted together: numpy reads single unaligned ones more slowly.
     aligned = characters[: len(characters) // 8 * 8].view(np.uint64)

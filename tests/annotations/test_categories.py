@@ -8,7 +8,6 @@ import json
 import pytest
 
 from src.annotations.categories import (
-    ATTRIBUTES,
     CATEGORY_INSTANCES,
     IMATERIALIST_2019_CATEGORIES,
     IMATERIALIST_2019_LABELS,
@@ -24,13 +23,14 @@ from tests.helpers.real_data import real_data
 
 def test_label_set_of_2019():
     assert [category.id for category in IMATERIALIST_2019_CATEGORIES] == list(range(46))
-    assert [attribute.id for attribute in ATTRIBUTES] == list(range(92))
+    attributes = IMATERIALIST_2019_LABELS.attributes
+    assert [attribute.id for attribute in attributes] == list(range(92))
     assert IMATERIALIST_2019_CATEGORIES[0] == Category(0, "shirt, blouse", "upperbody")
     assert IMATERIALIST_2019_CATEGORIES[23].name == "shoe"
     assert IMATERIALIST_2019_CATEGORIES[45] == Category(45, "tassel", "decorations")
-    assert ATTRIBUTES[77] == Attribute(77, "leopard", "animal")
-    assert ATTRIBUTES[83] == Attribute(83, "toile de jouy", "textile pattern")
-    assert ATTRIBUTES[91].name == "no waistline"
+    assert attributes[77] == Attribute(77, "leopard", "animal")
+    assert attributes[83] == Attribute(83, "toile de jouy", "textile pattern")
+    assert attributes[91].name == "no waistline"
     assert CATEGORY_INSTANCES[31] == 59452
     assert CATEGORY_INSTANCES[20] == 112
     assert sorted(CATEGORY_INSTANCES) == list(range(46))

@@ -335,11 +335,7 @@ class HintComparison:
         self._first: dict[str, str] = {}
 
     def add(
-        self,
-        block: RowBlock,
-        rows: Sequence[int],
-        frames: Sequence[Frame | str],
-        masks: RleBatch,
+        self, block: RowBlock, rows: Sequence[int], frames: Sequence[Frame | str], masks: RleBatch
     ) -> None:
         """Compare the masks of N rows of a block; an empty list of polygons is not compared.
 

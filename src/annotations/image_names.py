@@ -34,7 +34,7 @@ def image_path(text: str, *, key: str) -> str:
     """Return the path of an image relative to the image folder, in its one spelling.
 
     Windows separators become ``/``; a leading ``./``, empty and ``.`` parts and white space around
-    the path go; ``x/../a.jpg`` is ``a.jpg``. Two spellings of one path give one text.
+    the path are dropped; ``x/../a.jpg`` is ``a.jpg``. All spellings of a path give one text.
 
     Args:
         text: The path as a file spells it.
@@ -84,8 +84,7 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
         key: Where the name comes from, for the message.
 
     Raises:
-        InputError: The path is none that ``image_path`` allows, or leads out of the folder through
-            a symbolic link.
+        InputError: ``image_path`` refuses the path, or a symbolic link leads it out of the folder.
     """
     directory = Path(directory)
     try:
@@ -93,12 +92,11 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
     except RowError as error:
         raise InputError(f"{directory}: {error}") from error
     path = directory.joinpath(*parts)
-    own = Path(os.path.abspath(directory)).parts  # noqa: PTH100  keeps links, drops ..
-    for count in range(len(parts) - 1, 0, -1) if not path.exists() else ():
-        shorter = directory.joinpath(*parts[count:])
-        if list(own[-count:]) == parts[:count] and shorter.exists():
-            path = shorter
-            break
+    if not path.exists():
+        own = Path(os.path.abspath(directory)).parts  # noqa: PTH100  keeps links, drops ..
+        counts = [n for n in range(len(parts) - 1, 0, -1) if list(own[-n:]) == parts[:n]]
+        shorter = (directory.joinpath(*parts[count:]) for count in counts)
+        path = next(filter(Path.exists, shorter), path)
     root, real = os.path.realpath(directory), os.path.realpath(path)
     if os.path.commonpath([root, real]) != root:
         raise InputError(

@@ -149,21 +149,18 @@ class _Text:
         return self._error(message, self._at)
 
     def _error(self, message: str, position: int) -> InputError:
-        newlines = self._text.count("\n", 0, position)
-        line = self._lines_before + newlines + 1
-        if newlines:
-            column = position - self._text.rfind("\n", 0, position)
-        else:
-            column = self._characters_before + position + 1
+        line, column = (number + 1 for number in self._place(position))
         return InputError(f"{self.path}: not valid JSON at line {line}, column {column}: {message}")
 
+    def _place(self, position: int) -> tuple[int, int]:
+        """Return line and column of a position in the window, counted from 0."""
+        if newlines := self._text.count("\n", 0, position):
+            column = position - self._text.rfind("\n", 0, position) - 1
+            return self._lines_before + newlines, column
+        return self._lines_before, self._characters_before + position
+
     def _read(self, wanted: int) -> None:
-        newlines = self._text.count("\n", 0, self._at)
-        self._lines_before += newlines
-        if newlines:
-            self._characters_before = self._at - self._text.rfind("\n", 0, self._at) - 1
-        else:
-            self._characters_before += self._at
+        self._lines_before, self._characters_before = self._place(self._at)
         data = self._file.read(wanted)
         self._ended = not data
         try:

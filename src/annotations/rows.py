@@ -59,9 +59,9 @@ def iterate_lines(
                 if not newline:
                     unended.append(chunk)
                     if len(unended) * block_bytes > longest_line_bytes:
+                        legal = f"a line of at most {longest_line_bytes} bytes"
                         raise InputError(
-                            f"a row must be a line of at most {longest_line_bytes} bytes, got a "
-                            f"longer one ({path}, row {number})"
+                            f"a row must be {legal}, got a longer one ({path}, row {number})"
                         )
                     continue
                 lines = b"".join((*unended, head)).split(b"\n")
@@ -89,15 +89,13 @@ def split_fields(line: bytes) -> list[bytes] | None:
     if b'"' not in line:
         return line.split(b",")
     fields, position = [], 0
-    while True:
-        match = _FIELD.match(line, position)
-        if match is None:
-            return None
+    while match := _FIELD.match(line, position):
         quoted, plain, separator = match.groups()
         fields.append(plain if quoted is None else quoted.replace(b'""', b'"'))
         if not separator:
             return fields
         position = match.end()
+    return None
 
 
 SizeOf: TypeAlias = Callable[[str], tuple[int, int]]

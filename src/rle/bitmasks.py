@@ -121,10 +121,7 @@ class Bitmasks:
         return shared
 
     def paired_intersections_px(
-        self,
-        other: Bitmasks,
-        rows: npt.NDArray[np.integer],
-        other_rows: npt.NDArray[np.integer],
+        self, other: Bitmasks, rows: npt.NDArray[np.integer], other_rows: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.int64]:
         """Return the number of pixels that mask ``rows[i]`` shares with ``other_rows[i]``.
 

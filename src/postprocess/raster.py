@@ -8,7 +8,7 @@ COCO's metric needs all pixels of the image: they are computed within each box a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from src.annotations.instances import RASTER_HW, long_edge_1024
 from src.rle import RleBatch, encode_window
 from src.rle.masks import NO_RUNS
 
+Probabilities = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 _Drawing = TypeVar("_Drawing", bound=Callable[..., Any])
 # A matrix product here takes microseconds: threads cost more than they save, most of all on cores
 # that other processes use.
@@ -35,8 +36,9 @@ RASTERS: Mapping[str, Callable[[tuple[int, int]], tuple[int, int]]] = {
 """Height and width of each named raster for an image of (height, width)."""
 
 
+@_one_blas_thread
 def sample_masks(
-    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
+    mask_probabilities: Probabilities,
     boxes_xyxy: npt.NDArray[np.float32],
     size_hw: tuple[int, int],
     *,
@@ -56,66 +58,14 @@ def sample_masks(
         mask_probabilities: Shape (N, h, w) in [0, 1].
         boxes_xyxy: Shape (N, 4) float32, image pixels; may cross the image's edge.
         size_hw: Height and width of the image in pixels.
-        mask_threshold: Probability from which a pixel belongs to the mask; one for all, or shape
-            (N,).
+        mask_threshold: One threshold, one for each mask (N,), or several for all masks (T, 1), for
+            which the probabilities are computed once.
         raster_hw: Height and width of the raster; together a multiple of 8.
 
     Returns:
-        Shape (N, H * W / 8) uint8: bits of the raster (``src.rle.Bitmasks``).
+        Shape (N, H * W / 8) or (T, N, H * W / 8) uint8: bits of the raster (``src.rle.Bitmasks``).
     """
-    thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
-    result: npt.NDArray[np.uint8] = _drawn(
-        mask_probabilities, boxes_xyxy, size_hw, thresholds[None], raster_hw
-    )[0]
-    return result
-
-
-def sample_masks_at(
-    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
-    boxes_xyxy: npt.NDArray[np.float32],
-    size_hw: tuple[int, int],
-    *,
-    mask_thresholds: Sequence[float],
-    raster_hw: tuple[int, int] = RASTER_HW,
-) -> npt.NDArray[np.uint8]:
-    """Draw masks at T thresholds, computing the probabilities once; see ``sample_masks``.
-
-    Returns:
-        Shape (T, N, H * W / 8) uint8.
-    """
-    column = np.array(mask_thresholds, dtype=np.float32)[:, None]
-    thresholds = np.broadcast_to(column, (len(column), len(boxes_xyxy)))
-    return _drawn(mask_probabilities, boxes_xyxy, size_hw, thresholds, raster_hw)
-
-
-@_one_blas_thread
-def sample_rles(
-    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
-    boxes_xyxy: npt.NDArray[np.float32],
-    size_hw: tuple[int, int],
-    *,
-    mask_threshold: float | npt.NDArray[np.float32],
-) -> RleBatch:
-    """Draw N masks as mmdet pastes them at the image's size, maybe empty; see ``sample_masks``."""
-    masks = [NO_RUNS] * len(boxes_xyxy)
-    thresholds = np.broadcast_to(np.asarray(mask_threshold, dtype=np.float32), len(boxes_xyxy))
-    for index, columns, rows, probabilities in _windows(
-        mask_probabilities, boxes_xyxy, size_hw, size_hw
-    ):
-        inside = probabilities >= thresholds[index]
-        masks[index] = encode_window(inside.T, (rows.start, columns.start), size_hw).runs
-    return RleBatch.join(masks, size_hw)
-
-
-@_one_blas_thread
-def _drawn(
-    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
-    boxes_xyxy: npt.NDArray[np.float32],
-    size_hw: tuple[int, int],
-    thresholds: npt.NDArray[np.float32],
-    raster_hw: tuple[int, int],
-) -> npt.NDArray[np.uint8]:
-    """Draw bits at ``thresholds``, shape (T, N). Shape (T, N, H * W / 8)."""
+    thresholds = _by_mask(mask_threshold, len(boxes_xyxy))
     height, width = raster_hw
     packed = np.zeros((*thresholds.shape, height * width // 8), dtype=np.uint8)
     for index, columns, rows, probabilities in _windows(
@@ -125,15 +75,42 @@ def _drawn(
         first_byte, spare_bits = divmod(columns.start * height, 8)
         pixels = np.zeros(spare_bits + len(probabilities) * height, dtype=bool)
         inside = pixels[spare_bits:].reshape(-1, height)[:, rows]
-        for row, threshold in enumerate(thresholds[:, index]):
+        for place, threshold in np.ndenumerate(thresholds[..., index]):
             np.greater_equal(probabilities, threshold, out=inside)
             drawn = np.packbits(pixels, bitorder="little")
-            packed[row, index, first_byte : first_byte + len(drawn)] = drawn
+            packed[(*place, index, slice(first_byte, first_byte + len(drawn)))] = drawn
     return packed
 
 
+@_one_blas_thread
+def sample_rles(
+    mask_probabilities: Probabilities,
+    boxes_xyxy: npt.NDArray[np.float32],
+    size_hw: tuple[int, int],
+    *,
+    mask_threshold: float | npt.NDArray[np.float32],
+) -> RleBatch:
+    """Draw N masks as mmdet pastes them at the image's size, maybe empty; see ``sample_masks``."""
+    masks = [NO_RUNS] * len(boxes_xyxy)
+    thresholds = _by_mask(mask_threshold, len(boxes_xyxy))
+    for index, columns, rows, probabilities in _windows(
+        mask_probabilities, boxes_xyxy, size_hw, size_hw
+    ):
+        inside = probabilities >= thresholds[index]
+        masks[index] = encode_window(inside.T, (rows.start, columns.start), size_hw).runs
+    return RleBatch.join(masks, size_hw)
+
+
+def _by_mask(
+    mask_threshold: float | npt.NDArray[np.float32], count: int
+) -> npt.NDArray[np.float32]:
+    """Return the threshold of each mask. Shape (N,) or (T, N)."""
+    thresholds = np.asarray(mask_threshold, dtype=np.float32)
+    return np.broadcast_to(thresholds, (*thresholds.shape[:-1], count))
+
+
 def _windows(
-    mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32],
+    mask_probabilities: Probabilities,
     boxes_xyxy: npt.NDArray[np.float32],
     size_hw: tuple[int, int],
     grid_hw: tuple[int, int],

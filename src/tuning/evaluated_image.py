@@ -33,7 +33,7 @@ from src.postprocess.pipeline import (
     sampler_of,
     select,
 )
-from src.postprocess.raster import sample_masks_at
+from src.postprocess.raster import sample_masks
 from src.postprocess.selection import Selection
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
@@ -291,11 +291,11 @@ class EvaluatedImage:
         if not missing:
             return
         together = sorted(missing)
-        masks = sample_masks_at(
+        masks = sample_masks(
             self._candidates.mask_probabilities[together],
             self._candidates.boxes_xyxy[together],
             self._candidates.size_hw,
-            mask_thresholds=list(wanted),
+            mask_threshold=np.array(list(wanted), dtype=np.float32)[:, None],
         )
         for packed, threshold in zip(masks, wanted, strict=True):
             for index, mask in zip(together, packed, strict=True):

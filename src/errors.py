@@ -80,12 +80,11 @@ def naming_disk_errors(
         found = find_disk_error(error)
         if found is None or not _is_of(found, path, partial):
             raise
-        need = ""
+        need = getattr(found, "need", "")
         if num_bytes is not None:
             need = f"it takes {_describe_size(num_bytes)}"
         elif partial is not None and partial.is_file():
             need = f"it takes more than {_describe_size(partial.stat().st_size)}"
-        need = need or getattr(found, "need", "")
         raise WriteError(found.errno or errno.ENOSPC, path, need) from error
 
 

@@ -74,8 +74,7 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
         count = Counter(shortened.values())
         names |= {name: paths[path] for path, name in shortened.items() if count[name] == 1}
     names |= by_file
-    missing = [image_id for image_id in store.image_ids if image_id not in names]
-    if missing:
+    if missing := [image_id for image_id in store.image_ids if image_id not in names]:
         raise InputError(
             f"annotations must have all {len(store)} images of {store.directory}, got "
             f"{annotations}, which lacks {len(missing)}; the first is {missing[0]!r}"

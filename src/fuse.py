@@ -91,8 +91,7 @@ def main(config: DictConfig) -> None:
     keys = ("score_threshold", "nms_iou_threshold", "max_per_image", "iou_threshold")
     settings = LateFusion(**{key: config[key] for key in keys})
     stores, notes = open_stores(to_plain(config.predictions), partial=config.partial)
-    weights = to_plain(config.weights)
-    if weights is not None:
+    if (weights := to_plain(config.weights)) is not None:
         check_weights("weights", weights, len(stores))
     writer = PredictionStoreWriter(
         Path(config.output),

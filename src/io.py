@@ -78,9 +78,6 @@ def working_directory(*, next_to: Path) -> Iterator[Path]:
     """Yield a hidden directory beside ``next_to``, removed with its content.
 
     Those that killed processes left for the same ``next_to`` are removed first.
-
-    Raises:
-        WriteError: It cannot be made, or the disk is full.
     """
     work = partial_path(next_to, unique=True)
     with naming_disk_errors(next_to, partial=work):
@@ -97,22 +94,13 @@ def working_directory(*, next_to: Path) -> Iterator[Path]:
 def temporary_directory(name: str) -> Iterator[Path]:
     """Yield a directory in the folder for temporary files, removed with its content.
 
-    Those that killed processes left under the same name are removed first.
-
-    Args:
-        name: Its purpose, such as ``submission``; part of its name.
-
-    Raises:
-        WriteError: It cannot be made, or the disk is full.
+    Those that killed processes left under the same name, such as ``submission``, are removed first.
     """
     try:
         folder = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        raise OSError(
-            errno.ENOSPC,
-            "No space for temporary files in any of the folders for them; TMPDIR=FOLDER names "
-            "another",
-        ) from error
+        text = "No space for temporary files in any of their folders; TMPDIR=FOLDER names another"
+        raise OSError(errno.ENOSPC, text) from error
     with working_directory(next_to=folder / f"instance-cascade-{name}") as work:
         yield work
 
@@ -280,11 +268,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def check_input_file(path: Path) -> None:
-    """Refuse anything but a regular file (or a link to one), which could block or never end.
-
-    Raises:
-        InputError: ``path`` does not exist or is a directory, pipe, socket or device.
-    """
+    """Refuse anything but a regular file or a link to one, which could block or never end."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -296,9 +280,6 @@ def refuse_special_file(path: str | Path) -> None:
     """Refuse a pipe, socket or device: opening a pipe would wait for ever.
 
     A missing file and a directory are left to readers with their own words for those.
-
-    Raises:
-        InputError: ``path`` is a pipe, socket or device, or a link to one.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -309,11 +290,7 @@ def refuse_special_file(path: str | Path) -> None:
 
 
 def check_output_file(path: Path) -> None:
-    """Refuse an output that exists and is not a regular file: a device is not replaced.
-
-    Raises:
-        InputError: ``path`` is a directory, pipe, socket or device.
-    """
+    """Refuse an output that exists and is not a regular file: a device is not replaced."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -351,11 +328,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def writing_problem(directory: Path) -> str | None:
-    """Return why nothing can be written to a directory, there or to be made; None if it can.
-
-    Raises:
-        InputError: It is a file, or lies below one.
-    """
+    """Return why nothing can be written to a directory, there or to be made; None if it can."""
     try:
         check_writable(directory / "probe")
     except OSError as error:
@@ -365,9 +338,8 @@ def writing_problem(directory: Path) -> str | None:
 
 def user_cache_directory() -> Path:
     """Return the folder of this user's caches, for tools without a directory of their own."""
-    given = os.environ.get("XDG_CACHE_HOME")
     try:
-        cache = Path(given) if given else Path.home() / ".cache"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # a container's user may have no home
         cache = Path(".cache")
     return cache / "instance-cascade"
@@ -380,12 +352,7 @@ def _check_regular(path: str | Path, mode: int, purpose: str = "") -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and its parents, if they are missing.
-
-    Raises:
-        InputError: There is a file of that name.
-        OSError: It may not be made.
-    """
+    """Make a directory and its parents, if they are missing."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

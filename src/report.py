@@ -173,8 +173,7 @@ def main(config: DictConfig) -> None:
     write_report(report, config.output)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     examples = [*report.worst, *report.best]
-    missing = sum(example.image_problem is not None for example in examples)
-    if missing:
+    if missing := sum(example.image_problem is not None for example in examples):
         console.print(f"{missing} of {len(examples)} images could not be read", style="yellow")
     if config.drawings_dir is not None:
         files = write_drawings(examples, config.drawings_dir)

@@ -78,17 +78,14 @@ def choose_schedule(config: DictConfig, images: int) -> None:
     share = config.datamodule.num_validation_images or 0
     training = images - (share if share >= 1 else max(1, round(share * images)))
     steps_per_epoch = max(1, training // batch)
-    steps = training * length.num_visits / batch
-    steps = max(length.min_steps, min(steps, length.max_steps))
+    steps = max(length.min_steps, min(training * length.num_visits / batch, length.max_steps))
     epochs = math.ceil(steps / steps_per_epoch)
     every = max(1, epochs // length.num_validations)
     if trainer.max_epochs is None:
         trainer.max_epochs = math.ceil(epochs / every) * every
         log.info(
             "%d images: %d epochs of about %d steps (trainer.max_epochs=... says another number)",
-            images,
-            trainer.max_epochs,
-            steps_per_epoch,
+            *(images, trainer.max_epochs, steps_per_epoch),
         )
     if trainer.check_val_every_n_epoch is None:
         trainer.check_val_every_n_epoch = min(every, max(1, trainer.max_epochs))
@@ -202,9 +199,7 @@ def _classes_of_weights(
     log.warning(
         "%s does not say which categories its %d classes are: taken as 0 to %d; "
         "module.category_ids=[...] says others",
-        checkpoint.path,
-        count,
-        count - 1,
+        *(checkpoint.path, count, count - 1),
     )
     return ClassList(tuple(range(count)))
 
@@ -214,12 +209,10 @@ def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
     datamodule = checkpoint.config.get("datamodule")
     if not isinstance(datamodule, Mapping):
         return {}
-    found = {
-        key: value
-        for key in PREDICTION_SIZES
-        if type(value := datamodule.get(key)) is int and 1 <= value <= LARGEST_EDGE_PX
-    }
-    return found if len(found) == len(PREDICTION_SIZES) else {}
+    sizes = {key: datamodule.get(key) for key in PREDICTION_SIZES}
+    found = {key: edge for key, edge in sizes.items() if type(edge) is int}
+    is_valid = all(1 <= found.get(key, 0) <= LARGEST_EDGE_PX for key in PREDICTION_SIZES)
+    return found if is_valid else {}
 
 
 def _has_own_inference(config: DictConfig, default: DictConfig) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -219,9 +220,7 @@ def archive_later_checkpoints(
     if moved:
         log.warning(
             "moved %d checkpoints to %s, because this run does not resume from them: %s",
-            len(moved),
-            directory / SUPERSEDED,
-            ", ".join(path.name for path in moved),
+            *(len(moved), directory / SUPERSEDED, ", ".join(path.name for path in moved)),
         )
     link = directory / BEST_LINK
     if link.is_symlink() and not link.exists():
@@ -245,27 +244,25 @@ def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | N
 def _move(path: Path, folder: Path) -> None:
     """Move a file to a folder, under a name that is free there."""
     folder.mkdir(parents=True, exist_ok=True)
-    target, number = folder / path.name, 1
-    while target.exists():
-        number += 1
-        target = folder / f"{path.stem}-v{number}{path.suffix}"
-    path.replace(target)
+    names = (f"{path.stem}-v{number}{path.suffix}" for number in itertools.count(2))
+    targets = (folder / name for name in itertools.chain([path.name], names))
+    path.replace(next(target for target in targets if not target.exists()))
 
 
 def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> None:
     """Compare the composed configuration with that of the checkpoint.
 
     Raises:
-        InputError: A difference that would be without effect, or make the run another one.
+        InputError: A difference makes the run another one.
     """
     saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
     missing = "nothing"
     changed = [key for key in now | saved if now.get(key, missing) != saved.get(key, missing)]
     others = [key for key in changed if _is_below(key, SAME_KEYS)]
+    then = {key: printable(saved.get(key, missing)) for key in changed}
     if others := [key for key in others if not key.startswith(FREE_KEYS)]:
         listed = "; ".join(
-            f"{printable(key)}: {printable(saved.get(key, missing))} then, "
-            f"{now.get(key, missing)} now"
+            f"{printable(key)}: {then[key]} then, {now.get(key, missing)} now"
             for key in others[:MAX_SHOWN]
         )
         more = f" and {len(others) - MAX_SHOWN} more" if len(others) > MAX_SHOWN else ""
@@ -282,18 +279,15 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
             continue
         # a class of this project that was renamed
         if not (key.endswith("._target_") and str(saved.get(key)).startswith("src.")):
-            log.warning(
-                "%s: %s in the checkpoint, %s now",
-                printable(key),
-                printable(saved.get(key, missing)),
-                now.get(key, missing),
-            )
+            own = now.get(key, missing)
+            log.warning("%s: %s in the checkpoint, %s now", printable(key), then[key], own)
     if "initial_weights" in changed:
+        path = now.get("initial_weights")
+        is_absent = path is not None and not Path(path).exists()
         log.warning(
-            "initial_weights: %s in the checkpoint, %s now: without effect, because the run "
+            "initial_weights: %s in the checkpoint, %s%s now: without effect, because the run "
             "resumes with the weights of %s",
-            printable(saved.get("initial_weights")),
-            _with_existence(now.get("initial_weights")),
+            *(printable(saved.get("initial_weights")), path, " (no such file)" * is_absent),
             checkpoint.path,
         )
 
@@ -321,11 +315,8 @@ def _is_of_earlier_version(saved: Mapping[str, Any]) -> bool:
 
 def _early_stopping(config: Mapping[str, Any]) -> list[Any]:
     """Return the configuration of the callbacks that stop a run early."""
-    return [
-        node
-        for node in _mapping(config.get("callbacks")).values()
-        if str(_mapping(node).get("_target_")).endswith("EarlyStopping")
-    ]
+    nodes = _mapping(config.get("callbacks")).values()
+    return [one for one in nodes if str(_mapping(one).get("_target_")).endswith("EarlyStopping")]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -336,10 +327,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _is_below(key: str, nodes: Collection[str]) -> bool:
     """Return whether a key is one of ``nodes``, or lies below one."""
     return any(key == node or key.startswith(f"{node}.") for node in nodes)
-
-
-def _with_existence(path: Any) -> str:
-    return f"{path} (no such file)" if path is not None and not Path(path).exists() else str(path)
 
 
 def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint | None:
@@ -417,10 +404,14 @@ def _check_content(content: Mapping[str, Any], path: Path) -> None:
     """Refuse content that Lightning's and our callbacks would take from a file unchecked."""
     position, weights = content[POSITION_KEY], content["state_dict"]
     epoch = _mapping(position).get("epoch")
+
+    def is_count(value: object) -> bool:
+        return type(value) is int and value >= 0
+
     for key, legal, is_legal in (
-        ("global_step", "a count of steps", _is_count(content["global_step"])),
+        ("global_step", "a count of steps", is_count(content["global_step"])),
         (POSITION_KEY, "a position in the data", isinstance(position, Mapping)),
-        (f"{POSITION_KEY}.epoch", "a count of epochs", _is_count(epoch)),
+        (f"{POSITION_KEY}.epoch", "a count of epochs", is_count(epoch)),
         (CONFIG_KEY, "a configuration", isinstance(content[CONFIG_KEY], Mapping)),
         ("callbacks", "states by name", _is_mapping_of(content["callbacks"], Mapping)),
         ("state_dict", "tensors by name", _is_mapping_of(weights, torch.Tensor)),
@@ -438,10 +429,6 @@ def _check_content(content: Mapping[str, Any], path: Path) -> None:
                     f"checkpoint {path}: callbacks.{printable(name)} must name files of the run, "
                     f"got {printable(repr(value))}"
                 )
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
 
 
 def _is_mapping_of(value: object, kind: type) -> bool:

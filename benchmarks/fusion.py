@@ -44,7 +44,7 @@ def run(
     Args:
         module: file below conf/module.
         overrides: of its configuration.
-        size_hw: of the image and its two views, one of them mirrored.
+        size_hw: of the image and its two views, one of them flipped.
         models: of the same configuration.
         images: whose detections are fused, of 3 models.
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_tta
 
-Three models on six views of an image (three sizes, each as it is and mirrored), merging included,
+Three models on six views of an image (three sizes, each as it is and flipped), merging included,
 against 18 predictions of one model on one view each. Without a GPU a small model on small views
 shows that it runs; its figures mean nothing. Times are wall time around a synchronised device, the
 least of several rounds.

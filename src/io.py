@@ -25,6 +25,7 @@ PARTIAL_EXPIRES_S = 24 * 3600.0
 NUM_COMPARED_CHARACTERS = 25
 MAX_NAME_BYTES = 255  # of Linux file systems
 MAX_JSON_BYTES = 256 * 2**20
+MAX_SHOWN_LENGTH = 80  # of a value in a message
 PROBE_BYTES = 2**16
 SEAL_KEY = "sha256"
 _KINDS = {
@@ -232,17 +233,22 @@ def read_json_object(path: str | Path, *, missing: str = "no such file") -> dict
 def describe_difference(there: Any, here: Any, key: str = "") -> list[str]:
     """Return a line for each difference of two JSON values: ``trainer.seed: 1 there, 2 here``."""
     if not isinstance(there, dict) or not isinstance(here, dict):
-        return [] if there == here else [f"{key}: {there!r} there, {here!r} here"]
+        return [] if there == here else [f"{key}: {_short(there)} there, {_short(here)} here"]
     lines = []
     for name in sorted(there.keys() | here.keys()):
         inner = f"{key}.{name}" if key else name
         if name not in there:
-            lines.append(f"{inner}: absent there, {here[name]!r} here")
+            lines.append(f"{inner}: absent there, {_short(here[name])} here")
         elif name not in here:
-            lines.append(f"{inner}: {there[name]!r} there, absent here")
+            lines.append(f"{inner}: {_short(there[name])} there, absent here")
         else:
             lines += describe_difference(there[name], here[name], inner)
     return lines
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}..."
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:

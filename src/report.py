@@ -92,6 +92,8 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         ground_truth_of(config, progress) as ground_truth,
         open_predictions(config, ground_truth, progress) as prediction,
     ):
+        if config.submission is None and image_ids is None:  # as postprocess and search do
+            image_ids = tuple(one for one in ground_truth if one in prediction) or None
         comparison = compare(
             ground_truth,
             prediction,
@@ -174,7 +176,8 @@ def main(config: DictConfig) -> None:
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     examples = [*report.worst, *report.best]
     if missing := sum(example.image_problem is not None for example in examples):
-        console.print(f"{missing} of {len(examples)} images could not be read", style="yellow")
+        text = f"{missing} of {len(examples)} images could not be read in images={config.images}"
+        console.print(text, style="yellow")
     if config.drawings_dir is not None:
         files = write_drawings(examples, config.drawings_dir)
         console.print(f"wrote {len(files)} drawings to {config.drawings_dir}")

@@ -246,7 +246,7 @@ def check_weights_path(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix != WEIGHTS_SUFFIX:
-        raise InputError(f"the file of weights must end in {WEIGHTS_SUFFIX}, got {path}")
+        raise InputError(f"output must end in {WEIGHTS_SUFFIX}, got {path}")
     return path
 
 

@@ -91,14 +91,9 @@ def coco_annotations(
         masks = resize_nearest(masks, size_hw)
     boxes_xywh = masks.boxes_xyxy()
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-    columns = zip(
-        instances.category_ids.tolist(),
-        boxes_xywh.tolist(),
-        masks.areas_px().tolist(),
-        store.is_crowd(index).tolist(),
-        to_coco(masks),
-        strict=True,
-    )
+    categories, boxes = instances.category_ids.tolist(), boxes_xywh.tolist()
+    areas, are_crowds = masks.areas_px().tolist(), store.is_crowd(index).tolist()
+    columns = zip(categories, boxes, areas, are_crowds, to_coco(masks), strict=True)
     return [
         {
             "image_id": index + 1,
@@ -126,19 +121,15 @@ def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> C
     images = list(images)
     if not images:
         raise InputError("there is no image to score")
+    entries = [entry for image in images for entry in image.annotations]
     ground_truth = {
         "images": [
             {"id": image.number, "height": image.size_hw[0], "width": image.size_hw[1]}
             for image in images
         ],
         "categories": [{"id": category, "name": str(category)} for category in category_ids],
-        "annotations": [
-            # pycocotools takes the id 0 for "no match", so they start at 1
-            {**annotation, "id": number}
-            for number, annotation in enumerate(
-                (annotation for image in images for annotation in image.annotations), start=1
-            )
-        ],
+        # pycocotools takes the id 0 for "no match", so they start at 1
+        "annotations": [{**entry, "id": number} for number, entry in enumerate(entries, start=1)],
     }
     results = [result for image in images for result in image.results]
     masks = _precision(ground_truth, results, kind="segm")

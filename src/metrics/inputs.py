@@ -152,12 +152,13 @@ class RasterInstances(Mapping[str, ImageInstances]):
         for of_image in self._left_out.values():
             left_out.update(of_image)
         notes = [f"{Path(self.source).name}: {note}" for note in self.store.notes]
-        if num_empty := left_out["empty"]:
-            notes.append(f"{kind} whose mask has no pixel, left out: {num_empty}")
-        if num_vanished := left_out["vanished"]:
-            place = "a pixel left on the 512x512 raster"
-            notes.append(f"{kind} without {place}, left out: {num_vanished}")
-        return [*notes, describe_fillers(left_out["fillers"])] if left_out["fillers"] else notes
+        if count := left_out["empty"]:
+            notes.append(f"{kind} whose mask has no pixel, left out: {count}")
+        if count := left_out["vanished"]:
+            notes.append(f"{kind} without a pixel left on the 512x512 raster, left out: {count}")
+        if count := left_out["fillers"]:
+            notes.append(describe_fillers(count))
+        return notes
 
     @property
     def exchanged_sizes(self) -> list[str]:

@@ -284,7 +284,7 @@ def check_categories(
         Notes for the user, a sentence each.
 
     Raises:
-        InputError: A class is no category of the data, or has there the name of another class.
+        InputError: A class is not a category of the data, or has the name of another one there.
     """
     names = labels.category_names
     listed, own = ClassList.of(labels), classes.by_id

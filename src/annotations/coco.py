@@ -52,7 +52,7 @@ def open_coco(
     labels: LabelDescriptions | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Source:
-    """Open a COCO JSON file. It is read twice, because images may stand behind annotations.
+    """Open a COCO JSON file. It is read twice, because images may follow annotations.
 
     Args:
         path: The file.

@@ -6,7 +6,7 @@ either, or have height and width exchanged. The masks themselves decide:
 
 - RLE read with another height than they were written with are sheared, so that hardly a
   column continues the one before; and a box that the file has beside them does not fit.
-- Polygons that leave the one frame lie in the other.
+- Polygons that leave one of the frames are inside the other.
 
 Orientations 2 to 4 keep the size and give no such evidence: the other images of the file decide,
 first those whose size is named alike. Where nothing decides, a key has to.
@@ -30,7 +30,7 @@ from src.rle.raster import edges_between_columns, turn, turn_box, turn_points
 
 # A wrong height has at least so many times the edges between columns. Where all runs are counted,
 # it has them also in proportion to the height (a band over full columns has the fewer edges the
-# lower the image is); where only short ones are, as they are.
+# lower the image is); where only short runs are, the numbers are compared directly.
 _CLEAR_FACTOR, _CLEAR_FACTOR_SHORT = 1.2, 1.5
 _CLEAR_EDGES_PX = 8
 BOX_TOLERANCE_PX = 2.0
@@ -55,7 +55,7 @@ class _Evidence:
     differ: bool = False  # whether the readings give different masks
 
     def add(self, mask: Rle, polygons: Polygons | None, box_xywh: tuple[float, ...] | None) -> None:
-        """Take in a mask, and what the file has beside it."""
+        """Count a mask in, with the polygons and the box that the file has for it."""
         frame, runs = self.frame, mask.runs
         for name, grid_hw in frame.grids.items():
             if polygons is not None:
@@ -119,8 +119,8 @@ class ExifReadings:
 
     Args:
         choice: ``auto``, ``as_displayed`` or ``as_stored``.
-        decided: What ``ReadOtherwiseError`` carried, in a second pass.
-        undecided: What ``auto`` takes where nothing decides; None: that is refused.
+        decided: The readings of ``ReadOtherwiseError``, in a second pass.
+        undecided: The choice of ``auto`` if nothing decides; None: that is refused.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class ExifReadings:
         self._seen: dict[Group, int] = {}  # EXIF orientation
 
     def read(self, block: RowBlock, frames: Sequence[Frame | str]) -> ParsedRle:
-        """Return the masks of a block's N rows as they lie on the displayed images.
+        """Return the masks of a block's N rows as they are on the displayed images.
 
-        Of the N frames, one is a text where its image is missing. ``problems`` has the masks that
-        cannot be read, too.
+        A frame is a text if its image is missing. ``problems`` includes the masks that cannot be
+        read.
         """
         rows = {
             index: frame
@@ -190,7 +190,7 @@ class ExifReadings:
         """Choose the reading of each image and kind of mask by all that a first pass saw.
 
         Raises:
-            ReadOtherwiseError: Some are to be read otherwise than in this pass.
+            ReadOtherwiseError: Some have another reading than in this pass.
             InputError: Both readings fit, they differ, and ``auto`` is to choose.
         """
         if self.choice != AUTO or self.decided is not None:
@@ -284,7 +284,7 @@ class _Pool:
 
 
 def _mask_on(frame: Frame, reading: str, mask: Rle, polygons: Polygons | None) -> Rle:
-    """Return a mask as it lies on the displayed image if this reading of it is right."""
+    """Return a mask as it is on the displayed image, according to a reading."""
     grid_hw = frame.grids[reading]
     if polygons is not None:
         if reading == AS_STORED:
@@ -325,7 +325,7 @@ class HintComparison:
     they were read in another unit or on another image.
 
     Args:
-        readings: How the masks are read; a box of a mask that is turned is turned, too.
+        readings: The readings of the masks; the box of a turned mask is turned as well.
     """
 
     def __init__(self, readings: ExifReadings) -> None:
@@ -379,7 +379,7 @@ class HintComparison:
     def _displayed(
         self, box_xywh: tuple[float, ...], frame: Frame, *, is_polygon: bool
     ) -> tuple[float, ...]:
-        """Return a box of the file as it lies on the displayed image."""
+        """Return a box of the file as it is on the displayed image."""
         reading = self._readings.reading(frame.record.image_id, is_polygon)
         if reading != AS_STORED or AS_STORED not in frame.grids:
             return box_xywh

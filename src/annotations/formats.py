@@ -37,7 +37,7 @@ class ReadingOptions:
         images_directory: The images, to compare sizes with and to repair transposed ones.
         exif: The image on which masks were made, where an EXIF orientation turns it:
             ``as_displayed``, ``as_stored``, or ``auto``, see ``src.annotations.exif``.
-        exif_undecided: What ``auto`` takes where nothing decides; None: that is refused.
+        exif_undecided: The choice of ``auto`` if nothing decides; None: that is refused.
         missing_images: ``refuse`` the rows of an image that is missing or damaged, or ``keep`` them
             with the size as annotated.
         on_bad_rows: ``error`` or ``skip``.

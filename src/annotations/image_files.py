@@ -1,8 +1,8 @@
 """Image files: headers, pixels, and their sizes beside those of the annotations.
 
-Masks belong to an image of a size. What the files of a store were when its annotations were read is
-recorded: size on the disk and time of change are compared at every start, and the header is read
-again where one of them is another.
+Masks belong to an image of a size. The size on the disk and the time of change of each image file
+are recorded when the annotations are read and compared at every start; if one of them has changed,
+the header is read again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def read_header(path: str | Path) -> ImageHeader:
     that broke off, or a long trailer) is decoded to know.
 
     Raises:
-        InputError: The file is missing, is no image, or is truncated.
+        InputError: The file is missing, is not an image, or is truncated.
     """
     path = Path(path)
     with _open(path) as image:
@@ -108,7 +108,7 @@ def read_image_rgb(path: str | Path, *, at_least_hw: Size | None = None) -> npt.
         (H, W, 3) uint8, RGB, 0-255, EXIF rotation applied.
 
     Raises:
-        InputError: The file is missing, is no image, or is truncated.
+        InputError: The file is missing, is not an image, or is truncated.
     """
     path = Path(path)
     with _open(path) as image:
@@ -218,7 +218,7 @@ def look_at_images(
     def look(name: str) -> ImageFile | None:
         try:
             before = known.get(name)
-            if before is not None:  # whether it lies in the folder is checked when it is read
+            if before is not None:  # that it is inside the folder is checked when it is read
                 status = os.stat(os.path.join(directory, name))  # noqa: PTH116, PTH118  five times faster
                 if (status.st_size, status.st_mtime_ns) == (before.num_bytes, before.changed_ns):
                     return before
@@ -265,7 +265,7 @@ def check_image_files(
             "annotations were read, {} x {} px (height x width, EXIF orientation {}), got "
             "{} x {} px ({}); ".format(*known[name].shape, *found[name].shape)
             + f"{len(changed)} of {len(found)} images have another size. Masks of one size do not "
-            "fit an image of another: give the images of then, or, if the annotations are meant "
+            "fit an image of another: give the former images, or, if the annotations are meant "
             f"for these, delete {store_directory}"
         )
     if path.exists() and not found.keys() <= known.keys():
@@ -304,7 +304,7 @@ class Frame:
     record: ImageRecord  # with the size that it is displayed with
     annotated_hw: Size
     orientation: int = 1  # EXIF
-    # height and width of the grid that masks lie on, by reading; empty where there is one only
+    # height and width of the grid of the masks, by reading; empty where there is only one
     grids: Mapping[str, Size] = field(default_factory=dict)
 
 

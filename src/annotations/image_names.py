@@ -38,7 +38,7 @@ def image_path(text: str, *, key: str) -> str:
 
     Args:
         text: The path as a file spells it.
-        key: The key or column that it stands in, for the message.
+        key: Its key or column, for the message.
 
     Raises:
         RowError: Empty, absolute, an address, outside the folder, or with a character that no
@@ -137,7 +137,7 @@ class ImageIds:
     def __init__(self, *, key: str, add_suffix: bool) -> None:
         self._key, self._add_suffix = key, add_suffix
         self._id_of_file: dict[str, str] = {}
-        self._first_text: dict[str, str] = {}  # of each file, as it stands in the source
+        self._first_text: dict[str, str] = {}  # of each file, as in the source
         self._other_texts: dict[str, str] = {}  # by file, of those spelled in two ways
         self._padded: dict[str, None] = {}
 
@@ -145,7 +145,7 @@ class ImageIds:
         """Return id and file name of the image that a text of the source names.
 
         Args:
-            text: The name as it stands in the source.
+            text: The name as in the source.
             key: Its key, if another than that of the other names.
 
         Raises:
@@ -188,8 +188,8 @@ def read_image_ids(path: str | Path) -> tuple[str, ...]:
         Each image once, in the order of the file, see ``ImageIds``.
 
     Raises:
-        InputError: The file is missing, is no CSV, has no such column or no rows, or an id is not
-            the path of an image.
+        InputError: The file is missing, is not a CSV, has no such column or no rows, or an id is
+            not the path of an image.
     """
     path = Path(path)
     if not path.exists():

@@ -48,7 +48,7 @@ _LONGEST_HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class CsvEdition:
-    """The CSV of one year: its columns, and how category and attributes stand in them."""
+    """The CSV of one year: its columns, and the form of category and attributes in them."""
 
     name: str
     columns: tuple[str, ...]  # as written: image, mask, Height, Width, then the label columns
@@ -138,7 +138,7 @@ def read_csv_blocks(
 def describe_fillers(count: int) -> str:
     """Return how many filler rows do not count, in words."""
     return (
-        f"filler rows ({FILLER_TEXT} of class {FILLER_CATEGORY}), which are no predictions but in "
+        f"filler rows ({FILLER_TEXT} of class {FILLER_CATEGORY}), which are predictions only in "
         f"the competition, left out: {count}"
     )
 
@@ -179,7 +179,7 @@ class _RowParser:
             if size:
                 height, width = check_size(size[0].decode(), size[1].decode())
             else:
-                assert size_hw is not None  # read_csv_blocks saw to it
+                assert size_hw is not None  # checked by read_csv_blocks
                 height, width = size_hw(image_id) if callable(size_hw) else size_hw
             return ImageRecord(image_id, file_name, height, width)
 

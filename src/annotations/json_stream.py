@@ -18,7 +18,7 @@ _CHUNK_BYTES = 4 << 20
 _LARGEST_VALUE_CHARACTERS = 1 << 30
 _LARGEST_ELEMENT_CHARACTERS = LONGEST_LINE_BYTES  # an annotation: what a row is in a CSV
 _SPACE = re.compile(r"[ \t\r\n]*")
-# A value whose error lies this far before the end of what was read is wrong, not cut off.
+# A value whose error is this far before the end of what was read is wrong, not cut off.
 _CUT_OFF_CHARACTERS = 64
 
 
@@ -107,7 +107,7 @@ class _Text:
         self._file.close()
 
     def peek(self) -> str:
-        """Return the next character that is no white space, empty at the end."""
+        """Return the next character that is not white space; empty at the end."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):

@@ -404,13 +404,13 @@ def _check_images(store: AnnotationStore) -> None:
 
 
 def _check_instances(store: AnnotationStore) -> None:
-    """Check each instance's labels, and that the instances lie in the order of the images."""
+    """Check each instance's labels, and that the instances are in the order of the images."""
     path = store.directory / "instances.arrow"
     table = store.table
     index = view(table["image_index"], np.int32)
     wanted = np.repeat(np.arange(len(store)), store.instance_counts)
     if not np.array_equal(index, wanted):
-        raise InputError(f"{path}: image_index must go with the counts in images.arrow")
+        raise InputError(f"{path}: image_index must agree with the counts in images.arrow")
     labels = store.labels
     categories = view(table["category_id"], np.int16)
     _check_known("category_id", categories, labels.category_names, path)

@@ -100,7 +100,7 @@ def build_store(
 
     Args:
         source: A 2019 or 2020 CSV, or COCO JSON; told apart by content.
-        directory: The folder to make; a store that stands there is replaced.
+        directory: The folder to make; an existing store there is replaced.
         options: How to read it.
         skipped_file: Where ``on_bad_rows=skip`` writes the rows left out; default: ``directory``
             with ``.skipped.csv`` behind it.
@@ -201,9 +201,9 @@ def open_or_build(
 ) -> AnnotationStore:
     """Open the store of an annotation file; build it if there is none, or its source has changed.
 
-    A damaged one is built again, too. What counts as a change: path, size and time of change of the
-    source and of the label file, the image folder's path, and the other options; the folder's time
-    of change, too, if rows were left out. An image whose size has changed since is an error.
+    A damaged one is also built again. A change is one of path, size or time of change of the source
+    or of the label file, of the image folder's path, or of another option; if rows were left out,
+    also of the folder's time of change. An image whose size has changed since is an error.
     Processes that ask at the same time (the ranks of a training) wait for the one that builds.
 
     Args:

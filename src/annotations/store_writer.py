@@ -34,7 +34,7 @@ class StoreWriter:
     Args:
         source: The annotations to read.
         sizes: Settles the size of each image.
-        readings: Puts masks on the images as they are displayed.
+        readings: Turns masks to the images as they are displayed.
         bad_rows: Takes the rows that are refused.
         drop_duplicates: Whether to leave out instances that have the image, category, attributes
             and mask of an earlier one. They are counted either way; masks without a pixel are not.
@@ -143,7 +143,7 @@ class StoreWriter:
         attribute_ids: list[tuple[int, ...]],
         columns: dict[str, npt.NDArray[Any]],
     ) -> npt.NDArray[np.bool_]:
-        """Return whether each instance is no duplicate of an earlier one, shape (N,) bool."""
+        """Return whether each instance is new, not a duplicate, shape (N,) bool."""
         is_new = np.ones(len(records), dtype=np.bool_)
         values = zip(records, attribute_ids, *(c.tolist() for c in columns.values()), strict=True)
         for at, (record, attributes, box, digest, area, *label) in enumerate(values):

@@ -27,7 +27,7 @@ class Bitmasks:
         raster_hw: Height and width of the raster in pixels; H * W is a multiple of 8.
 
     Raises:
-        ValueError: H * W is no multiple of 8, or the bits are of another raster.
+        ValueError: H * W is not a multiple of 8, or the bits are of another raster.
 
     Example:
         >>> import numpy as np
@@ -154,7 +154,7 @@ class Bitmasks:
 
 
 def areas_px(bits: Bits) -> npt.NDArray[np.int64]:
-    """Return the number of pixels of each mask, shape (N,) int64, of a part of its bytes, too."""
+    """Return the number of pixels of N masks, or parts of them, as bits; shape (N,) int64."""
     areas: npt.NDArray[np.int64] = np.bitwise_count(_words(bits)).sum(axis=1, dtype=np.int64)
     return areas
 

@@ -54,7 +54,7 @@ def from_coco_counts(counts: Sequence[int] | npt.NDArray[np.integer], size_hw: S
         apart.
 
     Raises:
-        RleError: A count is no whole number or negative, or they do not sum to H * W.
+        RleError: A count is not a whole number, or is negative, or they do not sum to H * W.
     """
     try:
         lengths = np.asarray(counts, dtype=None if len(counts) else np.int64)
@@ -209,7 +209,7 @@ def _expand_block(block: list[bytes], sizes_px: npt.NDArray[np.int64]) -> Parsed
     totals = np.diff(np.searchsorted(ends, text_ends, side="right"), prepend=0)
     begins = np.cumsum(totals) - totals
     gaps = deltas[begins]
-    # What follows a mask's first count are pairs of a run and the background after it.
+    # After a mask's first count come pairs of a run and the background after it.
     pairs_in = totals >> 1
     firsts = np.cumsum(pairs_in) - pairs_in
     pairs = np.zeros((int(pairs_in.sum()), 2), dtype=np.int64)
@@ -237,7 +237,7 @@ def _expand_block(block: list[bytes], sizes_px: npt.NDArray[np.int64]) -> Parsed
 def _accumulate(
     values: npt.NDArray[np.int64], firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
 ) -> None:
-    """Replace values by their running sums along the first axis, begun anew in each segment."""
+    """Replace values by their running sums along the first axis, restarted in each segment."""
     np.cumsum(values, axis=0, out=values)
     before = np.concatenate([np.zeros((1, *values.shape[1:]), dtype=np.int64), values])[firsts]
     values -= np.repeat(before, sizes, axis=0)

@@ -295,7 +295,7 @@ def ranges(begins: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt
 
 
 def split_columns(runs: Runs, height_px: int) -> Runs:
-    """Cut runs at the ends of columns, so that each lies in one. Shapes (R, 2) and (S, 2)."""
+    """Cut runs at the ends of columns, so that each is in one. Shapes (R, 2) and (S, 2)."""
     starts = runs[:, 0].astype(np.int64)
     ends = starts + runs[:, 1]
     columns = starts // height_px

@@ -146,7 +146,7 @@ def set_first(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
             r"height_px times width_px must be at most .*, got 1073741824 x 50",
         ),
         ("images.arrow", set_first("height_px", 3), r"runs: run 5 .* must end by pixel"),
-        ("images.arrow", set_first("instances", 2), r"image_index must go with the counts"),
+        ("images.arrow", set_first("instances", 2), r"image_index must agree with the counts"),
         ("images.arrow", set_first("width_px", None), r"damaged .*width_px has an empty value"),
         ("instances.arrow", set_first("category_id", 99), r"category_id must be 0 to 45, got 99"),
         ("instances.arrow", set_first("attribute_ids", [92]), r"attribute_ids must be 0 to 91"),

@@ -83,9 +83,7 @@ def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Pa
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n" + lines)
     arguments = ("submission=fillers.csv", f"annotations={ground_truth}", "cache_dir=null")
     shown = run(score, *arguments)
-    assert "which are no predictions but in the competition, left out: 16" in " ".join(
-        shown.split()
-    )
+    assert "which are predictions only in the competition, left out: 16" in " ".join(shown.split())
     assert last_line(shown)["competition_map"] == EMPTY / (IMAGES + EMPTY)
     few = ("num_resamples=100", "num_worst=1", "num_best=0")
     assert run(report, *arguments, *few).startswith("wrote report.html")

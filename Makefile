@@ -72,13 +72,13 @@ weights-if-reachable: setup
 	@[ -e $(WEIGHTS) ] || $(GET_WEIGHTS) || echo "going on from random weights"
 
 DEMO := outputs/demo
-DEMO_PHOTOS := num_train_images=440 num_test_images=20 seed=1 image_size=256 difficulty=0 clutter=0.2 \
+DEMO_IMAGES := num_train_images=440 num_test_images=20 seed=1 image_size=256 difficulty=0 clutter=0.2 \
   categories=[1,6,10,23,31]
 
-# Photos, their truth and their split; a cascade from scratch; stored predictions; thresholds; score; report.
+# Images, their ground truth and their split; a cascade from scratch; stored predictions; thresholds; score; report.
 .PHONY: demo
-demo: setup  ## the whole road on generated photos: data, training, prediction, submission, score, report
-	@$(PY) -m src.synthesize output=$(DEMO)/data $(DEMO_PHOTOS)
+demo: setup  ## everything on generated images: data, training, prediction, submission, score, report
+	@$(PY) -m src.synthesize output=$(DEMO)/data $(DEMO_IMAGES)
 	@$(PY) -m src.split annotations=$(DEMO)/data/train.csv images=$(DEMO)/data/train num_validation_images=40 output=$(DEMO)/data/split.json
 	@$(PY) -m src.train +experiment=demo
 	@$(PY) -m src.predict +experiment=demo checkpoint=$(DEMO)/checkpoints/last.ckpt predict_split=validation
@@ -99,7 +99,7 @@ bench: setup  ## measure every figure of the README beside its peer
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m benchmarks
 
 .PHONY: ladder
-ladder: setup  ## climb the winner's rungs on generated photos, and rewrite the tables of experiments/
+ladder: setup  ## climb the winner's rungs on generated images, and rewrite the tables of experiments/
 	@OMP_NUM_THREADS=2 $(PY) -m experiments.ladder
 
 .PHONY: clean

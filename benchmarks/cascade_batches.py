@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
-from src.mmdet_bridge.cascade.samples import Batch, collate, make_instances, make_sample
+from src.mmdet_bridge.cascade.detectors import Batch, collate, make_instances, make_sample
 
 OBJECTS = 7  # of an image, as the competition's have in the mean
 NUM_CLASSES = 46

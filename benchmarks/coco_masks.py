@@ -12,8 +12,6 @@ they may differ only in pixels whose probability is within 1e-6 of the threshold
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,8 @@ from pycocotools import mask as coco_mask
 import src.mmdet_bridge.kernels  # noqa: F401  # before mmdet and mmcv, which need their operators
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask  # isort: skip
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import select
+from benchmarks.timing import timed
+from src.postprocess.pipeline import coco_results, select
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from tests.helpers.candidates import make_boxes, make_masks
@@ -124,8 +122,8 @@ def run(
     image = make_image(0, image_hw=image_hw, candidates=candidates)
     ours = our_masks(image)
     different = differing_px(image, ours, plain_masks(image))
-    seconds = _cpu_seconds(lambda: our_masks(image), rounds)
-    plain_seconds = _cpu_seconds(lambda: plain_masks(image), 2)
+    _, seconds = timed(lambda: our_masks(image), rounds=rounds)
+    _, plain_seconds = timed(lambda: plain_masks(image), rounds=2)
     return {
         "image_megapixels": image_hw[0] * image_hw[1] / 1e6,
         "masks_compared": len(ours),
@@ -134,16 +132,6 @@ def run(
         "ms_an_image_mmdet": 1e3 * plain_seconds,
         "times_faster": plain_seconds / seconds,
     }
-
-
-def _cpu_seconds(task: Callable[[], Any], rounds: int) -> float:
-    """The fastest of several rounds."""
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        task()
-        times.append(time.process_time() - start)
-    return min(times)
 
 
 if __name__ == "__main__":

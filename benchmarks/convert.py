@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from src.annotations.formats import convert
+from benchmarks.timing import timed
 from src.annotations.store import masks_of
-from src.annotations.store_builder import build_store
+from src.annotations.store_builder import build_store, convert
 from src.annotations.store_writer import masks_as_arrow
 from src.rle import Rle, format_rle, parse_rle, to_coco
 
@@ -165,10 +164,8 @@ def _compare_ways(rows: list[Row], rounds: int) -> dict[str, float]:
     ours = masks_and_boxes(rows)
     if [pair for block in ours for pair in _as_coco(block)] != usual:
         raise AssertionError("the two ways disagree")
-    usual_seconds = min(
-        _cpu_seconds(lambda: [decode_encode_box(row) for row in rows]) for _ in range(3)
-    )
-    our_seconds = min(_cpu_seconds(lambda: masks_and_boxes(rows)) for _ in range(rounds))
+    _, usual_seconds = timed(lambda: [decode_encode_box(row) for row in rows], rounds=3)
+    _, our_seconds = timed(lambda: masks_and_boxes(rows), rounds=rounds)
     return {
         "usual_ms_a_row": round(1000 * usual_seconds / len(rows), 3),
         "ours_ms_a_row": round(1000 * our_seconds / len(rows), 4),
@@ -187,16 +184,10 @@ def _convert_files(source: Path) -> dict[str, float]:
             source, work / "rows_2020.csv", output_format="imaterialist_2020"
         ),
     }
-    figures = {name: round(megabytes / _cpu_seconds(task), 1) for name, task in tasks.items()}
+    figures = {name: round(megabytes / timed(task)[1], 1) for name, task in tasks.items()}
     if source.read_bytes() != (work / "back.csv").read_bytes():
         raise AssertionError("a CSV that went to COCO and back is not the same")
     return figures
-
-
-def _cpu_seconds(task: Callable[[], Any]) -> float:
-    start = time.process_time()
-    task()
-    return time.process_time() - start
 
 
 def _as_coco(block: MaskBlock) -> Iterator[tuple[bytes, list[float]]]:

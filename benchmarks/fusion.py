@@ -12,14 +12,14 @@ costs the same; what each way scores is in docs/prediction_store.md.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.timing import timed
 from benchmarks.tta import make_detector, view_of
 from src.modules.ensemble import CascadeEnsemble
 from src.postprocess.late_fusion import LateFusion, fuse
@@ -44,7 +44,7 @@ def run(
     Args:
         module: file below conf/module.
         overrides: of its configuration.
-        size_hw: of the image and its two views, one of them mirrored.
+        size_hw: of the image and its two views, one of them flipped.
         models: of the same configuration.
         images: whose detections are fused, of 3 models.
 
@@ -77,7 +77,7 @@ def run(
             )
             for detector in detectors
         ]
-        _, seconds[name] = _timed(partial(ensemble.predict_step, batch, 0))
+        _, seconds[name] = timed(partial(ensemble.predict_step, batch, 0))
         for hook in hooks:
             hook.remove()
         passes[name] = sum(counted)
@@ -96,8 +96,8 @@ def run(
 def _fusion_alone(images: int) -> dict[str, Any]:
     made = [make_members(seed) for seed in range(images)]
     weights = [1.0] * len(made[0])
-    ours, seconds = _timed(lambda: [fuse(candidates, SETTINGS) for candidates in made])
-    plain, plain_seconds = _timed(
+    ours, seconds = timed(lambda: [fuse(candidates, SETTINGS) for candidates in made])
+    plain, plain_seconds = timed(
         lambda: [
             weighted_boxes_fusion(
                 [own_detections(one, SETTINGS) for one in candidates],
@@ -120,12 +120,6 @@ def _fusion_alone(images: int) -> dict[str, Any]:
         "fusion_plain_ms_an_image": round(1e3 * plain_seconds / images, 2),
         "fusion_times_faster": round(plain_seconds / seconds, 1),
     }
-
-
-def _timed(task: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.process_time()
-    result = task()
-    return result, time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.cascade_batches import compose_training, draw_batch
-from src.mmdet_bridge.cascade.detectors import build_detector
-from src.mmdet_bridge.cascade.samples import Batch
+from src.mmdet_bridge.cascade.detectors import Batch, build_detector
 
 CLIP_NORM = 35.0
 LEARNING_RATE = 0.001  # untrained weights, and no warm-up

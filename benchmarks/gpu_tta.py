@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_tta
 
-Three models on six views of an image (three sizes, each as it is and mirrored), merging included,
+Three models on six views of an image (three sizes, each as it is and flipped), merging included,
 against 18 predictions of one model on one view each. Without a GPU a small model on small views
 shows that it runs; its figures mean nothing. Times are wall time around a synchronised device, the
 least of several rounds.
@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.tta import make_detector, view_of
 from src.datamodules.transforms import resized_hw
+from src.mmdet_bridge.cascade.detectors import flip_batch
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.mmdet_bridge.cascade.samples import flip_batch
 from src.predictions.candidates import Candidates
 from tests.helpers.cascades import SMALL
 

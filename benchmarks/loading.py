@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,12 @@ from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from PIL import Image
 
+from benchmarks.timing import timed
+from src.annotations.formats import ReadingOptions
 from src.annotations.store_builder import open_or_build
 from src.datamodules.dataset import TrainingDataset
 from src.datamodules.transforms import PixelAugmentation
-from src.mmdet_bridge.cascade.samples import Sample
+from src.mmdet_bridge.cascade.detectors import Sample
 from src.rle import RleBatch, encode, format_rle, to_coco
 
 IMAGE_SIZES_HW = {"12_megapixels": (4000, 3000), "24_megapixels": (6000, 4000)}
@@ -110,10 +111,10 @@ def _compare(
         usual_peaks_mb, peaks_mb = [], []
         for epoch in range(draws):
             for index, record in enumerate(records):
-                sample, spent = _fastest(lambda: dataset[epoch, index], rounds=rounds)  # noqa: B023
+                sample, spent = timed(lambda: dataset[epoch, index], rounds=rounds)  # noqa: B023
                 seconds.append(spent)
                 pipeline = _mmdetection_pipeline(sample)
-                usual, spent = _fastest(lambda: pipeline(dict(record)), rounds=rounds)  # noqa: B023
+                usual, spent = timed(lambda: pipeline(dict(record)), rounds=rounds)  # noqa: B023
                 usual_seconds.append(spent)
                 peaks_mb.append(_peak_mb(lambda: dataset[epoch, index]))  # noqa: B023
                 usual_peaks_mb.append(_peak_mb(lambda: pipeline(dict(record))))  # noqa: B023
@@ -183,7 +184,9 @@ def _write_data(
 
 
 def _training_dataset(folder: Path, *, seed: int) -> TrainingDataset:
-    store = open_or_build(folder / "train.csv", folder / "cache", images_directory=folder / "train")
+    store = open_or_build(
+        folder / "train.csv", folder / "cache", ReadingOptions(images_directory=folder / "train")
+    )
     return TrainingDataset(
         store=store,
         indices=np.arange(len(store)),
@@ -245,16 +248,6 @@ def _nearest(bitmap: npt.NDArray[np.bool_], size_hw: tuple[int, int]) -> npt.NDA
     """Nearest resizing by its definition: source index = floor(i * source / target)."""
     rows, columns = (np.arange(n) * s // n for n, s in zip(size_hw, bitmap.shape, strict=True))
     return bitmap[rows][:, columns]
-
-
-def _fastest(task: Callable[[], Any], *, rounds: int) -> tuple[Any, float]:
-    """What the task gives, and the CPU seconds of its fastest round."""
-    seconds = []
-    for _ in range(rounds):
-        begin = time.process_time()
-        result = task()
-        seconds.append(time.process_time() - begin)
-    return result, min(seconds)
 
 
 def _peak_mb(task: Callable[[], Any]) -> float:

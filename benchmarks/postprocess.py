@@ -12,8 +12,6 @@ busy machine. What the two ways write is compared before a figure is reported.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ import src.mmdet_bridge.kernels  # noqa: F401  # before mmdet and mmcv, which ne
 
 from mmcv.ops import batched_nms  # isort: skip
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask  # isort: skip
+from benchmarks.timing import timed
 from src.postprocess.pipeline import postprocess
 from src.postprocess.raster import RASTER_HW
 from src.postprocess.settings import PostprocessSettings
@@ -135,16 +134,6 @@ def _encode_text(mask: npt.NDArray[np.bool_]) -> str:
     return " ".join(str(value) for value in runs)
 
 
-def _cpu_seconds(task: Callable[[], Any], rounds: int) -> float:
-    """The fastest of several rounds."""
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        task()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
 def run(
     *, images: int = 4, objects: int = 10, candidates: int = 100, rounds: int = 10
 ) -> dict[str, Any]:
@@ -166,8 +155,8 @@ def run(
     plain = [row for image in made for row in plain_rows(image)]
     if ours != plain:
         raise AssertionError("the two ways write different rows")
-    seconds = _cpu_seconds(lambda: [our_rows(image) for image in made], rounds)
-    plain_seconds = _cpu_seconds(lambda: [plain_rows(image) for image in made], 2)
+    _, seconds = timed(lambda: [our_rows(image) for image in made], rounds=rounds)
+    _, plain_seconds = timed(lambda: [plain_rows(image) for image in made], rounds=2)
     return {
         "image_megapixels": IMAGE_HW[0] * IMAGE_HW[1] / 1e6,
         "images": images,

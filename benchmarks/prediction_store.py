@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.coco_masks import SETTINGS as COCO_DEFAULTS
-from src.postprocess.coco_results import coco_results
+from src.postprocess.pipeline import coco_results
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from tests.helpers.candidates import make_candidates
 

@@ -10,8 +10,6 @@ the two ways give is compared before a figure is reported.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from benchmarks.convert import OBJECTS_PER_IMAGE, generated_row
+from benchmarks.timing import timed
 from src.rle import Bitmasks, Rle, RleBatch, decode, decode_resized, format_rle, parse_rle, to_coco
 
 TRAINING_EDGE_PX = 1200
@@ -66,10 +65,10 @@ def _generated(*, rows: int, seed: int) -> tuple[list[bytes], Sizes]:
 def _compare_reading(
     texts: list[bytes], sizes_hw: Sizes, *, few: int, rounds: int
 ) -> dict[str, Any]:
-    usual, usual_seconds = _fastest(
+    usual, usual_seconds = timed(
         lambda: [_read_as_bitmap(texts[row], sizes_hw[row]) for row in range(few)], rounds=3
     )
-    ours, seconds = _fastest(lambda: _read_as_runs(texts, sizes_hw), rounds=rounds)
+    ours, seconds = timed(lambda: _read_as_runs(texts, sizes_hw), rounds=rounds)
     batch, areas, boxes = ours
     counts = to_coco(batch)
     boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -103,8 +102,8 @@ def _read_as_runs(
 
 def _measure_text(texts: list[bytes], batch: RleBatch, *, rounds: int) -> dict[str, Any]:
     megabytes = sum(map(len, texts)) / 1e6
-    _, parse_seconds = _fastest(lambda: parse_rle(texts, batch.sizes_hw), rounds=rounds)
-    written, format_seconds = _fastest(lambda: format_rle(batch), rounds=rounds)
+    _, parse_seconds = timed(lambda: parse_rle(texts, batch.sizes_hw), rounds=rounds)
+    written, format_seconds = timed(lambda: format_rle(batch), rounds=rounds)
     _check(written == [text.decode() for text in texts], "text written and read")
     return {
         "megabytes": round(megabytes, 1),
@@ -128,8 +127,8 @@ def _compare_drawing(masks: list[Rle], *, rounds: int) -> dict[str, Any]:
     def ours() -> list[npt.NDArray[np.bool_]]:
         return [decode_resized(mask, _training_size(mask.size_hw)) for mask in masks]
 
-    usual_drawn, usual_seconds = _fastest(usual, rounds=3)
-    drawn, seconds = _fastest(ours, rounds=rounds)
+    usual_drawn, usual_seconds = timed(usual, rounds=3)
+    drawn, seconds = timed(ours, rounds=rounds)
     for row, (one, other) in enumerate(zip(usual_drawn, drawn, strict=True)):
         _check(np.array_equal(one, other), f"drawn masks of row {row}")
     return _compared(usual_seconds / len(masks), seconds / len(masks), unit="ms_a_mask")
@@ -146,10 +145,10 @@ def _compare_shared_pixels(masks: list[Rle], *, rounds: int) -> dict[str, Any]:
         np.concatenate([Bitmasks.of([mask], RASTER_HW).bits for mask in masks]), RASTER_HW
     )
     bitmaps = packed.unpack()
-    usual, usual_seconds = _fastest(
+    usual, usual_seconds = timed(
         lambda: [[int((a & b).sum()) for b in bitmaps] for a in bitmaps], rounds=3
     )
-    shared, seconds = _fastest(lambda: packed.intersections_px(packed), rounds=rounds)
+    shared, seconds = timed(lambda: packed.intersections_px(packed), rounds=rounds)
     _check(shared.tolist() == usual, "shared pixels")
     pairs = len(masks) ** 2
     return _compared(usual_seconds / pairs, seconds / pairs, unit="ms_a_pair")
@@ -162,16 +161,6 @@ def _compared(usual_seconds: float, seconds: float, *, unit: str) -> dict[str, A
         "times_faster": round(usual_seconds / seconds, 1),
         "same_result": True,  # or _check had raised
     }
-
-
-def _fastest(task: Callable[[], Any], *, rounds: int) -> tuple[Any, float]:
-    """What the task gives, and the CPU seconds of its fastest round."""
-    seconds = []
-    for _ in range(rounds):
-        begin = time.process_time()
-        result = task()
-        seconds.append(time.process_time() - begin)
-    return result, min(seconds)
 
 
 def _check(same: bool, what: str) -> None:

@@ -33,8 +33,8 @@ from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
+from src.tuning.evaluated_image import as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
-from src.tuning.submitted import as_submitted
 
 GRID = [
     SETTINGS.replace(score_threshold=score, nms_iou_threshold=iou, mask_threshold=mask)

@@ -26,8 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.cascade_batches import compose_training, draw_batch
 from src.callbacks.training_steps import seed_step
 from src.cli.entry_point import instantiate_all
-from src.mmdet_bridge.cascade.detectors import Detector
-from src.mmdet_bridge.cascade.samples import Batch
+from src.mmdet_bridge.cascade.detectors import Batch, Detector
 
 CLIP_NORM = 35.0
 

@@ -11,18 +11,25 @@ mmdetection's limit on an image. Times are CPU time; the weights are random, whi
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from src.mmdet_bridge.cascade.detectors import Detector, build_detector, preprocess
+from benchmarks.timing import timed
+from src.mmdet_bridge.cascade.detectors import (
+    Batch,
+    Detector,
+    build_detector,
+    collate,
+    flip_batch,
+    make_sample,
+    preprocess,
+)
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import ViewTransform, select_candidates
-from src.mmdet_bridge.cascade.samples import Batch, collate, flip_batch, make_sample
 from tests.helpers.cascades import detector_config, spread_scores
 
 # After src.mmdet_bridge, which gives mmcv its operators.
@@ -74,7 +81,7 @@ def run(
             results.clear()
             for number, way in enumerate(ways):
                 passes.clear()
-                result, spent = _timed(lambda: way(detector, views))  # noqa: B023
+                result, spent = timed(lambda: way(detector, views))  # noqa: B023
                 results.append(result)
                 seconds[number] = min(seconds[number], spent)
                 counts[number] = sum(passes)
@@ -180,12 +187,6 @@ def three_passes(detector: Detector, views: Sequence[Batch]) -> Result:
         mean_scores[pairs.proposals, pairs.classes],
         sum(masks) / len(masks),
     )
-
-
-def _timed(task: Callable[[], Result]) -> tuple[Result, float]:
-    begin = time.process_time()
-    result = task()
-    return result, time.process_time() - begin
 
 
 def _differences(expected: Result, found: Result, *, edge_px: int) -> dict[str, float]:

@@ -7,16 +7,14 @@
     result = score(detections, open_annotations("outputs/demo/data/train.csv"))
     result.competition_map, result.interval()
 
-A name is imported when it is asked for, so ``import src`` stays cheap, and what needs no torch
-does not load it.
+A name is imported on first use, so ``import src`` is fast, and names without torch do not load it.
 
-``postprocess``, ``score``, ``compare`` and ``validate_submission`` are names of modules, too: three
-commands and the package of the steps. Python makes a module that is imported an attribute of its
-package, so that ``from src import score`` would give the function or the module, by what ran
-before. Here it is the function, always: the package refuses that attribute for the names that it
-exports. The modules are where they were, for ``python -m src.score``, ``from src.score import
-main`` and ``importlib.import_module("src.score")``; only the attribute ``src.score``, which is what
-``import src.score as x`` and the texts of ``monkeypatch.setattr`` follow, is the function.
+``postprocess``, ``score``, ``compare`` and ``validate_submission`` name modules, too. Python makes
+an imported module an attribute of its package, so that ``from src import score`` would give the
+function or the module, depending on earlier imports. Here it is always the function: the package
+refuses that attribute for its exports. ``python -m src.score``, ``from src.score import
+main`` and ``importlib.import_module("src.score")`` find the module; ``import src.score as x`` and
+the texts of ``monkeypatch.setattr``, which follow the attribute, find the function.
 """
 
 from __future__ import annotations
@@ -26,13 +24,11 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from src.cli import signals
+from src.processes import command_of, take_over_signals
 
 if TYPE_CHECKING:
-    from src.api.detections import postprocess, read_settings, write_submission
-    from src.api.drawing import draw
-    from src.api.ground_truth import Annotations, open_annotations
-    from src.api.scores import compare, score, sweep
+    from src.api.detections import draw, postprocess, read_settings, write_submission
+    from src.api.scores import Annotations, compare, open_annotations, score, sweep
     from src.errors import InputError
     from src.example import write_example
     from src.metrics.competition import CompetitionScore
@@ -44,41 +40,15 @@ if TYPE_CHECKING:
     from src.rle import Bitmasks, Rle, RleBatch, decode, encode, format_rle, parse_rle
     from src.submission.validation import validate_submission
 
-__all__ = [
-    "Annotations",
-    "Bitmasks",
-    "Candidates",
-    "CompetitionScore",
-    "Detections",
-    "InputError",
-    "Interval",
-    "PairedInterval",
-    "PostprocessSettings",
-    "PredictionStore",
-    "PredictionStoreWriter",
-    "Rle",
-    "RleBatch",
-    "compare",
-    "decode",
-    "draw",
-    "encode",
-    "format_rle",
-    "open_annotations",
-    "parse_rle",
-    "postprocess",
-    "read_settings",
-    "score",
-    "sweep",
-    "validate_submission",
-    "write_example",
-    "write_submission",
-]
+__all__ = ["Annotations", "Bitmasks", "Candidates", "CompetitionScore", "Detections", "InputError"]
+__all__ += ["Interval", "PairedInterval", "PostprocessSettings", "PredictionStore"]
+__all__ += ["PredictionStoreWriter", "Rle", "RleBatch", "compare", "decode", "draw", "encode"]
+__all__ += ["format_rle", "open_annotations", "parse_rle", "postprocess", "read_settings", "score"]
+__all__ += ["sweep", "validate_submission", "write_example", "write_submission"]
 
 _MODULES = {
-    "src.api.detections": "postprocess read_settings write_submission",
-    "src.api.drawing": "draw",
-    "src.api.ground_truth": "Annotations open_annotations",
-    "src.api.scores": "compare score sweep",
+    "src.api.detections": "draw postprocess read_settings write_submission",
+    "src.api.scores": "Annotations compare open_annotations score sweep",
     "src.errors": "InputError",
     "src.example": "write_example",
     "src.metrics.competition": "CompetitionScore",
@@ -113,7 +83,7 @@ class _Package(ModuleType):
 
 sys.modules[__name__].__class__ = _Package
 
-# While `python -m src.NAME` imports this package, before its own module. Its imports take seconds,
-# and Ctrl-C has to end them well.
-if sys.argv[:1] == ["-m"] and (_command := signals.command_of(sys.orig_argv)) is not None:
-    signals.install(_command)
+# `python -m src.NAME` imports this package before its own module, whose imports take seconds:
+# Ctrl-C has to end them well.
+if sys.argv[:1] == ["-m"] and (_command := command_of(sys.orig_argv)) is not None:
+    take_over_signals(_command)

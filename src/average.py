@@ -18,11 +18,11 @@ from src.mmdet_bridge.checkpoints.reading import (
     load_checkpoint,
     save_weights,
 )
-from src.mmdet_bridge.checkpoints.weight_names import detector_names
+from src.mmdet_bridge.checkpoints.weight_files import detector_names
 
 
 def average(config: DictConfig) -> None:
-    """Write the mean that the config describes, with its sources in the file's header."""
+    """Write the mean of some checkpoints, with its sources in the file's header."""
     keys = to_plain(config)
     paths = keys["checkpoint"] if isinstance(keys["checkpoint"], list) else [keys["checkpoint"]]
     paths = [find_checkpoint(path) for path in paths]
@@ -40,15 +40,10 @@ def average(config: DictConfig) -> None:
     }
     carried = carried_notes(load_checkpoint(paths[0], only_notes=True))
     save_weights(mean, output, notes=notes | carried)
-    print(f"mean of {len(paths)} checkpoints, {len(mean)} tensors")
-    print(f"wrote {output}")
+    print(f"mean of {len(paths)} checkpoints, {len(mean)} tensors\nwrote {output}")
 
 
-@entry_point("average")
-def main(config: DictConfig) -> None:
-    """Hydra's task: average."""
-    average(config)
-
+main = entry_point("average")(average)
 
 if __name__ == "__main__":
     main()

@@ -28,8 +28,8 @@ from src.metrics.scoring import (
     read_scores,
     score_comparison,
 )
-from src.reporting.stored_predictions import StoredDetections
-from src.tuning.in_sample import InSample, find_in_sample, read_beside, read_in_sample
+from src.tuning.evaluated_image import StoredDetections
+from src.tuning.search_results import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.sweeps import RESULT_NAME, job_file
 
 SIDES = ("a", "b")
@@ -40,14 +40,14 @@ class Side:
     """One of the two results that are compared."""
 
     scores: Mapping[str, float]  # of each image, by image id
-    in_sample: InSample | None  # None where no search is known to have chosen by these images
+    in_sample: InSample | None  # None if no search is known to have used these images
 
 
 def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
     """Return the score of each image of one side.
 
     Raises:
-        InputError: A file is missing or wrong, or a score file is of another averaging.
+        InputError: A file is missing or wrong, or a score file has another averaging.
     """
     path = job_file(config[side], "score.json", "submission.csv")
     if not path.exists():
@@ -56,17 +56,14 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
     if is_score_file(path):
         scores = read_scores(path)
         for key in ("averaging", "use_attributes"):
-            if getattr(scores, key) != config[key]:
+            if (own := getattr(scores, key)) != config[key]:
                 raise InputError(
-                    f"{key} must be {getattr(scores, key)}, as {side}={path} was made with, got "
-                    f"{config[key]}"
+                    f"{key} must be {own}, as {side}={path} was made with, got {config[key]}"
                 )
         kept = scores.per_image
         names = set(kept if wanted is None else match_ids(wanted, kept))
-        return Side(
-            {name: kept[name] for name in kept if name in names},
-            read_in_sample(scores.content, str(path)),
-        )
+        chosen = {name: value for name, value in kept.items() if name in names}
+        return Side(chosen, read_in_sample(scores.content, str(path)))
     if config.annotations is None:
         raise InputError(f"annotations must be the ground truth to score {side}={path}, got null")
     key = f"{side}_postprocess"
@@ -99,12 +96,10 @@ def _score(
     config: DictConfig,
     progress: Progress,
 ) -> Mapping[str, float]:
-    """Score the images that both sides have and that are wanted."""
+    """Score the wanted images that have annotations and predictions."""
     name = f"{side}={config[side]}"
     names = set(ground_truth if wanted is None else match_ids(wanted, ground_truth))
-    image_ids = [
-        image_id for image_id in ground_truth if image_id in prediction and image_id in names
-    ]
+    image_ids = [one for one in ground_truth if one in prediction and one in names]
     if not image_ids:
         raise InputError(f"{name}: has none of the images of {config.annotations} to be compared")
     comparison = compare(ground_truth, prediction, prediction_name=name, image_ids=image_ids)
@@ -115,7 +110,7 @@ def _score(
 
 
 def in_sample_notes(sides: Mapping[str, Side]) -> dict[str, str]:
-    """Return a sentence for each side whose settings were searched on images that are compared."""
+    """Return a sentence for each side whose settings were searched on the compared images."""
     notes = {
         name: side.in_sample.sentence(f"{name}'s settings", side.scores)
         for name, side in sides.items()
@@ -125,7 +120,7 @@ def in_sample_notes(sides: Mapping[str, Side]) -> dict[str, str]:
 
 
 def sweep_note(side: str, path: str) -> str | None:
-    """Return a sentence where a side is one of a sweep's jobs."""
+    """Return a sentence if a side is one of the jobs of a sweep."""
     given = Path(path)
     folder = given if given.is_dir() else given.parent
     jobs = len(list(folder.parent.glob(f"*/{RESULT_NAME}")))
@@ -152,7 +147,7 @@ def _in_sample_summary(side: Side) -> dict[str, Any]:
     "compare", renamed={f"{side}_postprocess": f"postprocess@{side}_postprocess" for side in SIDES}
 )
 def main(config: DictConfig) -> None:
-    """Hydra's task: score both, resample the images, show the difference with its interval."""
+    """Score both sides, resample the images, and show the difference with its interval."""
     check_metric(config)
     with progress_bar() as progress:
         sides = {side: scores_of(config, side, progress) for side in SIDES}

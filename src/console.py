@@ -1,4 +1,4 @@
-"""Printing what comes from files: no markup, no escape sequence of theirs reaches the terminal."""
+"""Printing text from files: no markup, no escape sequence of theirs reaches the terminal."""
 
 from __future__ import annotations
 
@@ -21,32 +21,25 @@ KEPT_CONTROLS = "\n\t"
 
 
 class PlainConsole(Console):
-    """A console of rich's that shows text as it is: nothing in it is markup, emoji or control.
-
-    Args:
-        options: As rich's ``Console`` takes them.
-    """
+    """A console of rich's, with its options, for which nothing is markup, emoji or control."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "markup": False, "emoji": False, "highlight": False})
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Convert a string to text, with its control characters written out."""
+        """Convert a string to text, and escape its control characters."""
         return super().render_str(escape_controls(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render to segments; what ``Text`` objects bring along is made harmless here."""
+        """Render to segments; the text of ``Text`` objects is made harmless here."""
         for segment in super().render(renderable, options):
             text, style, control = segment
-            harmless = control or text.isprintable() or all(map(_is_harmless, text))
-            # One character for one, so that a table's columns stay in line.
-            yield (
-                segment
-                if harmless
-                else Segment("".join(c if _is_harmless(c) else "\ufffd" for c in text), style)
-            )
+            if not (control or text.isprintable() or all(map(_is_harmless, text))):
+                # One character for one, so that a table's columns stay in line.
+                segment = Segment("".join(c if _is_harmless(c) else "\ufffd" for c in text), style)
+            yield segment
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
@@ -56,29 +49,28 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
 
 
 def say(text: object, *, file: TextIO | None = None) -> None:
-    """Print a line that may hold text of a file; to stderr where no file is given."""
+    """Print a line that may hold text of a file; to stderr by default."""
     print(escape_controls(str(text)), file=sys.stderr if file is None else file)
 
 
 @functools.cache
 def say_once(text: str) -> None:
-    """Print a line to stderr the first time in this process: what holds for many parts of a run.
+    """Print a line on many parts of a run to stderr, the first time in this process.
 
-    It lives here because a cached function of a program's own module cannot be sent to the jobs of
-    a sweep, which joblib makes of that module.
+    Not in a command's own module: joblib cannot send a cached function of it to a sweep's jobs.
     """
     say(text)
 
 
 def escape_controls(text: str) -> str:
-    r"""Return text with all control characters but line ends and tabs written as ``\x1b``."""
+    r"""Escape all control characters but line ends and tabs, as ``\x1b``."""
     if text.isprintable():
         return text
     return "".join(c if _is_harmless(c) else printable(c) for c in text)
 
 
 def escape_log_records() -> None:
-    """Write out the control characters in every record that the root logger's handlers get."""
+    """Escape the control characters in every record that the root logger's handlers get."""
     for handler in logging.getLogger().handlers:
         if not any(isinstance(known, _EscapeControls) for known in handler.filters):
             handler.addFilter(_EscapeControls())
@@ -93,11 +85,11 @@ class _EscapeControls(logging.Filter):
 
 
 class StdoutHandler(logging.StreamHandler[TextIO]):
-    """Write log lines to what ``sys.stdout`` is at that moment.
+    """Write log lines to the current ``sys.stdout``.
 
-    While rich shows a progress bar it stands in for ``sys.stdout`` and prints lines above the bar;
-    a handler that keeps the stream of its first moment writes into the bar. Of several processes of
-    one run the first writes all lines, the others errors alone; the log file has everything.
+    While rich shows a progress bar it replaces ``sys.stdout`` and prints lines above the bar; a
+    handler that keeps the first stream writes into the bar. Of several processes of one run the
+    first writes all lines, the others errors alone; the log file has everything.
 
     Args:
         stream: Ignored; Hydra's logging configuration gives one.
@@ -118,7 +110,7 @@ class StdoutHandler(logging.StreamHandler[TextIO]):
 
 
 def _is_harmless(character: str) -> bool:
-    # Spaces that are no ASCII (U+00A0, U+3000) are no printable characters of Python's.
+    # For Python, spaces beyond ASCII (U+00A0, U+3000) are not printable.
     return (
         character.isprintable()
         or character in KEPT_CONTROLS

@@ -8,9 +8,10 @@ from omegaconf import DictConfig
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from src.annotations.formats import ConversionReport, convert
-from src.annotations.image_sizes import SizeFinding, outcome_in_words
+from src.annotations.formats import ReadingOptions
+from src.annotations.image_files import SizeFinding, describe_outcome
 from src.annotations.mask_settings import MaskImageSettings
+from src.annotations.store_builder import ConversionReport, convert
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
 from src.console import PlainConsole, progress_bar
@@ -21,7 +22,7 @@ _MOST_FINDINGS = 50
 
 @entry_point("convert", lock=lambda config: writing(config.output, key="output"))
 def main(config: DictConfig) -> None:
-    """Convert, with a progress bar, and print what was done."""
+    """Convert, with a progress bar, and print a report."""
     keys = to_plain(config)
     output = Path(keys["output"])
     check_writable(output / "store.json" if output.is_dir() else output)
@@ -31,25 +32,27 @@ def main(config: DictConfig) -> None:
         report = convert(
             keys["annotations"],
             keys["output"],
+            ReadingOptions(
+                images_directory=keys["images"],
+                exif=keys["exif"],
+                on_bad_rows=keys["on_bad_rows"],
+                duplicates=keys["duplicates"],
+                label_descriptions=keys["label_descriptions"],
+                size_hw=keys["size_hw"],
+                mask_images=MaskImageSettings.from_config(keys["mask_images"]),
+            ),
             output_format=keys["output_format"],
-            images_directory=keys["images"],
-            exif=keys["exif"],
-            on_bad_rows=keys["on_bad_rows"],
-            duplicates=keys["duplicates"],
             skipped_file=keys["skipped_rows"],
-            label_descriptions=keys["label_descriptions"],
-            size_hw=keys["size_hw"],
-            mask_images=MaskImageSettings.from_config(keys["mask_images"]),
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     print_report(report, output=keys["output"])
 
 
 def print_report(report: ConversionReport, *, output: str) -> None:
-    """Print a conversion's figures, and the images whose sizes were not those of their images."""
+    """Print counts of a conversion, and the images that were annotated with another size."""
     console = PlainConsole(soft_wrap=True)
     console.print(f"{report.input_format} -> {report.output_format}: {output}")
-    console.print(f"{report.objects} instances on {report.images} images")
+    console.print(f"{report.instances} instances on {report.images} images")
     if report.labels_file is not None:
         console.print(f"categories and attributes: {report.labels_file}")
     if report.crowd_regions and report.output_format.startswith("imaterialist"):
@@ -72,7 +75,7 @@ def print_report(report: ConversionReport, *, output: str) -> None:
 
 
 def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
-    """Return the findings as a table, repaired ones first, at most ``_MOST_FINDINGS`` of them."""
+    """Lay out the first ``_MOST_FINDINGS`` findings, repaired ones first."""
     title = f"{len(findings)} images are annotated with another size than their images have"
     if any(finding.annotated_hw == finding.image_hw for finding in findings):
         title += ", or turned"
@@ -83,7 +86,7 @@ def _size_table(findings: tuple[SizeFinding, ...]) -> Table:
             finding.image_id,
             "{} x {}".format(*finding.annotated_hw),
             "{} x {}".format(*finding.image_hw),
-            outcome_in_words(finding, repaired="repaired: exchanged"),
+            describe_outcome(finding, repaired="repaired: exchanged"),
         )
     if len(ordered) > _MOST_FINDINGS:
         table.add_row(f"and {len(ordered) - _MOST_FINDINGS} more", "", "", "")

@@ -46,9 +46,9 @@ class WriteError(OSError):
     """An error of the disk with the file that was being written.
 
     Args:
-        number: The operating system's, ``errno``.
+        number: The operating system's ``errno``.
         path: File or directory that was being written.
-        need: Bytes that it takes, in words; empty where that is not known.
+        need: Bytes that it takes, in words; empty if not known.
     """
 
     def __init__(self, number: int, path: str | Path, need: str = "") -> None:
@@ -56,7 +56,7 @@ class WriteError(OSError):
         self.need = need
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let a worker process hand it over."""
+        """Support pickling: a worker process sends it."""
         return WriteError, (self.errno, self.filename, self.need)
 
 
@@ -69,7 +69,7 @@ def naming_disk_errors(
     Args:
         path: What the block writes.
         partial: Temporary name that errors may carry instead.
-        num_bytes: Size of what is written, where it is known beforehand.
+        num_bytes: Size of what is written, if it is known beforehand.
 
     Raises:
         WriteError: The disk is full or read-only, or may not be written.
@@ -80,17 +80,16 @@ def naming_disk_errors(
         found = find_disk_error(error)
         if found is None or not _is_of(found, path, partial):
             raise
-        need = ""
+        need = getattr(found, "need", "")
         if num_bytes is not None:
             need = f"it takes {_describe_size(num_bytes)}"
         elif partial is not None and partial.is_file():
             need = f"it takes more than {_describe_size(partial.stat().st_size)}"
-        need = need or getattr(found, "need", "")
         raise WriteError(found.errno or errno.ENOSPC, path, need) from error
 
 
 def _is_of(error: OSError, path: Path, partial: Path | None) -> bool:
-    """Return whether an error of the disk is of this file, or of no known one."""
+    """Return whether an error of the disk concerns this file, or no known one."""
     if error.filename is None:
         return True
     place = Path(os.fsdecode(error.filename))
@@ -98,10 +97,10 @@ def _is_of(error: OSError, path: Path, partial: Path | None) -> bool:
 
 
 def find_disk_error(error: BaseException | None) -> OSError | None:
-    """Find the error of the disk behind an exception; None where there is none.
+    """Find the error of the disk behind an exception; None if there is none.
 
-    Libraries raise other exceptions while they clean up after a full disk, and some have none but
-    a text of their own for it.
+    Libraries raise other exceptions while they clean up after a full disk, and some report it by a
+    text alone.
     """
     plain: OSError | None = None
     is_cause = True
@@ -119,7 +118,7 @@ def find_disk_error(error: BaseException | None) -> OSError | None:
 
 
 def _with_name(error: OSError) -> OSError:
-    """Return an error with the name of the file whose writing raised it, where that is found."""
+    """Add the name of the file whose writing raised an error, if it is found."""
     trace = error.__traceback__ if error.filename is None else None
     name = None
     while trace is not None:
@@ -133,8 +132,8 @@ def _with_name(error: OSError) -> OSError:
 def describe_disk_error(error: OSError) -> str | None:
     """Return one line for an error of the disk (full, read-only, no permission); None for others.
 
-    The line names the file where it is known, what it takes, how many bytes are free there, and
-    where space is missing that the same command resumes.
+    The line names the file, if it is known, its size and the bytes that are free there; a line on a
+    full disk says that the same command resumes.
     """
     if error.errno not in DISK_ERRORS:
         return None
@@ -145,7 +144,7 @@ def describe_disk_error(error: OSError) -> str | None:
         return f"{place}{reason}"
     details = ""
     if isinstance(name, str | bytes):
-        # What this command had written of the file is removed by now, and was too little.
+        # The part of the file that this command had written is removed by now.
         need = (isinstance(error, WriteError) and error.need) or "it takes more than that"
         details = f" ({_free_space(name)}, {need})"
     return (

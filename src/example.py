@@ -46,11 +46,8 @@ def write_example(directory: str | Path) -> None:
         raise InputError(f"directory must be a new or an empty folder, got {directory}")
     images = directory / "data" / "train"
     rows = ["ImageId,EncodedPixels,Height,Width,ClassId"]
-    with PredictionStoreWriter(
-        store,
-        category_ids=CATEGORY_IDS,
-        settings={"class_names": ["top, t-shirt, sweatshirt", "shoe"]},
-    ) as writer:
+    settings = {"class_names": ["top, t-shirt, sweatshirt", "shoe"]}
+    with PredictionStoreWriter(store, category_ids=CATEGORY_IDS, settings=settings) as writer:
         images.mkdir(parents=True, exist_ok=True)
         for number in range(NUM_IMAGES):
             image_id = f"{number}.png"

@@ -1,4 +1,4 @@
-"""Stored predictions as COCO results: ``python -m src.export_coco predictions=STORE``."""
+"""Export stored predictions as COCO results: ``python -m src.export_coco predictions=STORE``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from src.cli.entry_point import entry_point, to_plain
 from src.console import PlainConsole, say
 from src.errors import InputError
 from src.io import check_writable, refuse_special_file, write_text
-from src.postprocess.category_names import named_settings, names_for, plain_settings
-from src.postprocess.coco_results import coco_results
-from src.postprocess.step_counts import StepCounts
+from src.postprocess.category_names import names_for
+from src.postprocess.pipeline import StepCounts, coco_results
+from src.postprocess.settings import named_settings, plain_settings
 from src.predictions.store import PredictionStore
 
 
@@ -29,8 +29,8 @@ def read_image_numbers(path: Path) -> dict[str, int]:
     """Read COCO's id of each image by file name from a file of COCO annotations.
 
     Raises:
-        InputError: No such file, no such JSON, a file name that leads out of the image folder, or
-            a file name or a number that stands twice.
+        InputError: No such file, other JSON, a file name that leads out of the image folder, or a
+            file name or an id that occurs twice.
     """
     refuse_special_file(path)
     try:
@@ -63,11 +63,8 @@ def read_image_numbers(path: Path) -> dict[str, int]:
 def number_images(store: PredictionStore, annotations: str | None) -> Mapping[str, int]:
     """Return COCO's id of each image of the store.
 
-    Without a file, as src.convert numbers the same images: by place, from 1. An image id is a file
-    name, or one without its suffix, or with folders left out where no other file is called so.
-
-    Raises:
-        InputError: The file lacks an image of the store.
+    Without a file, images are numbered from 1, as by src.convert. An image id is a file name, or
+    one without its suffix, or one without its folders if no other file has that name.
     """
     if annotations is None:
         return {image_id: place for place, image_id in enumerate(store.image_ids, start=1)}
@@ -79,11 +76,10 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
         {path: path.name for path in paths},
         {path: str(path.with_suffix("")) for path in paths},
     ):
-        called = Counter(shortened.values())
-        names |= {name: paths[path] for path, name in shortened.items() if called[name] == 1}
+        count = Counter(shortened.values())
+        names |= {name: paths[path] for path, name in shortened.items() if count[name] == 1}
     names |= by_file
-    missing = [image_id for image_id in store.image_ids if image_id not in names]
-    if missing:
+    if missing := [image_id for image_id in store.image_ids if image_id not in names]:
         raise InputError(
             f"annotations must have all {len(store)} images of {store.directory}, got "
             f"{annotations}, which lacks {len(missing)}; the first is {missing[0]!r}"
@@ -92,11 +88,7 @@ def number_images(store: PredictionStore, annotations: str | None) -> Mapping[st
 
 
 def compare_categories(store: PredictionStore, path: Path) -> None:
-    """Compare the store's classes with the categories of a COCO file, where it lists any.
-
-    Raises:
-        InputError: They contradict each other, see ``check_categories``.
-    """
+    """Compare the store's classes with the categories of a COCO file, if it lists any."""
     parts = {
         name: value
         for name, position, value in iterate_members(path, streamed="annotations")
@@ -116,7 +108,7 @@ def compare_categories(store: PredictionStore, path: Path) -> None:
 
 @entry_point("export_coco")
 def main(config: DictConfig) -> None:
-    """Hydra's task: write COCO's results."""
+    """Write the detections of a store as COCO results."""
     plain_settings(to_plain(config.postprocess))
     check_writable(config.output)
     store = PredictionStore(config.predictions)
@@ -128,21 +120,18 @@ def main(config: DictConfig) -> None:
     numbers = number_images(store, config.annotations)
     if config.annotations is not None:
         compare_categories(store, Path(config.annotations))
-    console = PlainConsole(stderr=True)
-    steps = StepCounts()
-    results = [
-        result
-        for index, image_id in enumerate(
-            track(store.image_ids, description="masks", console=console, transient=True)
-        )
-        for result in coco_results(
+    console, steps = PlainConsole(stderr=True), StepCounts()
+    results = []
+    for index, image_id in enumerate(
+        track(store.image_ids, description="masks", console=console, transient=True)
+    ):
+        results += coco_results(
             store.candidates(index),
             settings,
             image_number=numbers[image_id],
             category_ids=store.category_ids,
             steps=steps,
         )
-    ]
     write_text(config.output, json.dumps(results))
     PlainConsole(file=sys.stdout, soft_wrap=True).print(
         f"{config.output}: {len(results)} detections in {len(store)} images\n{steps}"

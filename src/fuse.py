@@ -29,14 +29,14 @@ def open_stores(
     """Open stores that fit together.
 
     Args:
-        directories: Of the stores.
+        directories: Folders of the stores.
         partial: Whether stores that lack images suffice.
 
     Returns:
-        The stores, and what the user should know about images that they lack.
+        The stores, and notes on images that they lack.
 
     Raises:
-        InputError: No store, one that cannot be read, or two of other classes, images or masks.
+        InputError: No store, one that cannot be read, or two of different classes, images or masks.
     """
     if isinstance(directories, str) or not directories:
         raise InputError(
@@ -56,36 +56,27 @@ def open_stores(
 
 def _check_fits(first: PredictionStore, other: PredictionStore, *, partial: bool) -> None:
     for key in ("category_ids", "mask_size_hw"):
-        values = [list(getattr(store.meta, key)) for store in (first, other)]
-        if values[0] != values[1]:
+        wanted, own = (list(getattr(store.meta, key)) for store in (first, other))
+        if wanted != own:
             raise InputError(
-                f"{key} of {other.directory} must be {_shortened(values[0])}, as {first.directory} "
-                f"has, got {_shortened(values[1])}"
+                f"{key} of {other.directory} must be {_shortened(wanted)}, as {first.directory} "
+                f"has, got {_shortened(own)}"
             )
     if not partial:
         other.check_image_ids(first.image_ids, source=str(first.directory))
         first.check_image_ids(other.image_ids, source=str(other.directory))
     for image_id in images_of_all([first, other]):
-        sizes_hw = [store.size_hw(store.index_of(image_id)) for store in (first, other)]
-        if sizes_hw[0] != sizes_hw[1]:
+        wanted_hw, own_hw = (store.size_hw(store.index_of(image_id)) for store in (first, other))
+        if wanted_hw != own_hw:
             raise InputError(
-                f"size of image {image_id} must be {sizes_hw[0]} px (height, width), as in "
-                f"{first.directory}, got {sizes_hw[1]} ({other.directory})"
+                f"size of image {image_id} must be {wanted_hw} px (height, width), as in "
+                f"{first.directory}, got {own_hw} ({other.directory})"
             )
 
 
 def images_of_all(stores: Sequence[PredictionStore]) -> list[str]:
     """Return the ids of the images that every store has, ascending."""
     return sorted(set.intersection(*(set(store.image_ids) for store in stores)))
-
-
-def expected_images(stores: Sequence[PredictionStore]) -> set[str]:
-    """Return the ids of the images that the stores have, lack, or failed to predict."""
-    return {
-        image_id
-        for store in stores
-        for image_id in (*store.image_ids, *store.failed, *(store.missing or ()))
-    }
 
 
 def _shortened(values: Sequence[int]) -> str:
@@ -95,17 +86,12 @@ def _shortened(values: Sequence[int]) -> str:
 
 @entry_point("fuse", lock=lambda config: working_in(config.output, key="output"))
 def main(config: DictConfig) -> None:
-    """Hydra's task: fuse the stores."""
+    """Fuse the stores; images that are in the output already are not fused again."""
     check_writable(Path(config.output) / META_NAME)
-    settings = LateFusion(
-        score_threshold=config.score_threshold,
-        nms_iou_threshold=config.nms_iou_threshold,
-        max_per_image=config.max_per_image,
-        iou_threshold=config.iou_threshold,
-    )
+    keys = ("score_threshold", "nms_iou_threshold", "max_per_image", "iou_threshold")
+    settings = LateFusion(**{key: config[key] for key in keys})
     stores, notes = open_stores(to_plain(config.predictions), partial=config.partial)
-    weights = to_plain(config.weights)
-    if weights is not None:
+    if (weights := to_plain(config.weights)) is not None:
         check_weights("weights", weights, len(stores))
     writer = PredictionStoreWriter(
         Path(config.output),
@@ -117,14 +103,18 @@ def main(config: DictConfig) -> None:
             CLASS_NAMES_KEY: stores[0].classes.names,
         },
         mask_size_hw=stores[0].meta.mask_size_hw,
-        expected_image_ids=expected_images(stores),
+        expected_image_ids={
+            image_id
+            for store in stores
+            for image_id in (*store.image_ids, *store.failed, *(store.missing or ()))
+        },
     )
     with writer:
         for store in stores:
             for image_id, reason in store.failed.items():
                 writer.add_failed(image_id, reason)
-        there = images_of_all(stores)
-        left = [one for one in there if one not in writer.written_image_ids]
+        written = writer.written_image_ids
+        left = [image_id for image_id in images_of_all(stores) if image_id not in written]
         for image_id in track(left, console=PlainConsole(stderr=True), transient=True):
             writer.add(
                 fuse(

@@ -1,4 +1,4 @@
-"""Weights to start from: ``python -m src.import_weights source=X.pth output=Y.safetensors``."""
+"""Import weights: ``python -m src.import_weights source=X.pth output=Y.safetensors``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from src.cli.entry_point import entry_point, overridden_keys, to_plain
 from src.console import PlainConsole
 from src.errors import InputError
 from src.io import check_writable
-from src.mmdet_bridge.checkpoints.backbone_import import BackboneImport, import_backbone
+from src.mmdet_bridge.checkpoints.backbone_import import import_backbone
 from src.mmdet_bridge.checkpoints.category_map import read_category_map, source_class_names
 from src.mmdet_bridge.checkpoints.reading import (
     Checkpoint,
@@ -29,6 +29,7 @@ from src.mmdet_bridge.checkpoints.reading import (
     save_weights,
 )
 from src.mmdet_bridge.checkpoints.sources import find_source
+from src.mmdet_bridge.checkpoints.weight_files import examples
 from src.mmdet_bridge.checkpoints.weight_import import (
     OLD_LAYOUTS,
     Record,
@@ -36,7 +37,6 @@ from src.mmdet_bridge.checkpoints.weight_import import (
     import_weights,
     map_by_id,
 )
-from src.mmdet_bridge.checkpoints.weight_names import examples
 
 SCOPES = ("detector", "backbone")
 # Keys of the configuration that are for whole detectors, with the value that says nothing.
@@ -48,8 +48,8 @@ OLD_GEOMETRY = (
 )
 
 
-def import_checkpoint(config: DictConfig) -> WeightImport | BackboneImport:
-    """Import what the config describes, write it, and show what became of every weight."""
+def import_checkpoint(config: DictConfig) -> None:
+    """Import weights, write them, and show what became of each."""
     keys = _with_number_of_ids(config)
     if keys["scope"] not in SCOPES:
         raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {keys['scope']}")
@@ -61,13 +61,12 @@ def import_checkpoint(config: DictConfig) -> WeightImport | BackboneImport:
     checkpoint = load_checkpoint(source, trusted=keys["trusted"])
     check_finite(checkpoint.weights, source)
     if keys["scope"] == "backbone":
-        return _import_backbone(keys, checkpoint, output)
-    return _import_detector(keys, checkpoint, output)
+        _import_backbone(keys, checkpoint, output)
+    else:
+        _import_detector(keys, checkpoint, output)
 
 
-def _import_backbone(
-    keys: Mapping[str, Any], checkpoint: Checkpoint, output: Path
-) -> BackboneImport:
+def _import_backbone(keys: Mapping[str, Any], checkpoint: Checkpoint, output: Path) -> None:
     """Write the backbone's weights alone, and account for each tensor."""
     for key, legal in DETECTOR_KEYS.items():
         if keys[key] != legal:
@@ -91,10 +90,9 @@ def _import_backbone(
         f"left out{': ' * bool(left_out)}{examples(left_out)}"
     )
     console.print(f"wrote {output}: the backbone alone; training draws everything else")
-    return found
 
 
-def _import_detector(keys: Mapping[str, Any], checkpoint: Checkpoint, output: Path) -> WeightImport:
+def _import_detector(keys: Mapping[str, Any], checkpoint: Checkpoint, output: Path) -> None:
     """Write every weight of a detector, and account for each tensor."""
     source = checkpoint.path
     by_id = keys["class_layers"] == "slice" and keys["category_map"] is None
@@ -148,11 +146,10 @@ def _import_detector(keys: Mapping[str, Any], checkpoint: Checkpoint, output: Pa
     if found.layout in OLD_LAYOUTS:
         console.print(OLD_GEOMETRY)
     console.print(f"wrote {output}")
-    return found
 
 
 def _with_number_of_ids(config: DictConfig) -> Any:
-    """Return the configuration as plain values; ids alone say how many classes there are."""
+    """Return the configuration as plain values; category ids alone give the number of classes."""
     module = config.module
     if module.category_ids is not None and len(module.category_ids) != module.num_classes:
         if "module.num_classes" in overridden_keys():
@@ -165,11 +162,7 @@ def _with_number_of_ids(config: DictConfig) -> Any:
 
 
 def _category_ids(module: Mapping[str, Any], known: ClassList | None, source: Path) -> list[int]:
-    """Return the category of each of the model's classes.
-
-    Raises:
-        InputError: The file has ids, of another number of classes, and none are given.
-    """
+    """Return the category of each of the model's classes."""
     if module["category_ids"] is not None:
         return list(module["category_ids"])
     if known is None:
@@ -198,7 +191,7 @@ def account_table(records: Sequence[Record]) -> Table:
 
 def _patterns(source: str | None, target: str | None) -> tuple[str, str]:
     if source == target and source is not None:
-        part = f"{source.split('.')[0]}.*"  # as it is in both: which part of the model says enough
+        part = f"{source.split('.')[0]}.*"  # of the same name in both: the part of the model
         return part, part
     # A layer's weight and bias, or the four numbers of a normalisation, go together.
     source, target = (
@@ -214,7 +207,7 @@ def class_lines(
     category_names: Mapping[int, str],
     source_names: Sequence[str] | None,
 ) -> list[str]:
-    """Say which class of the checkpoint each of the model's starts from."""
+    """Return lines on the class of the checkpoint that each of the model's starts from."""
     classes = len(found.class_map)
     kept = [(row, source) for row, source in enumerate(found.class_map) if source is not None]
     if not kept and found.source_classes == classes:
@@ -225,17 +218,12 @@ def class_lines(
     lines = [f"{len(kept)} classes kept, {classes - len(kept)} initialized"]
     for row, source in kept:
         own = f"{category_ids[row]} {category_names.get(category_ids[row], '')}".strip()
-        lines.append(
-            f"  {own}: from {source} {source_names[source] if source_names else ''}".rstrip()
-        )
+        name = source_names[source] if source_names else ""
+        lines.append(f"  {own}: from {source} {name}".rstrip())
     return lines
 
 
-@entry_point("import_weights")
-def main(config: DictConfig) -> None:
-    """Hydra's task: import weights."""
-    import_checkpoint(config)
-
+main = entry_point("import_weights")(import_checkpoint)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""File primitives: atomic writes, JSON that may be damaged, and text that comes from a file."""
+"""File primitives: atomic writes, JSON that may be damaged, and text from a file."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ PARTIAL_EXPIRES_S = 24 * 3600.0
 NUM_COMPARED_CHARACTERS = 25
 MAX_NAME_BYTES = 255  # of Linux file systems
 MAX_JSON_BYTES = 256 * 2**20
+MAX_SHOWN_LENGTH = 80  # of a value in a message
 PROBE_BYTES = 2**16
 SEAL_KEY = "sha256"
 _KINDS = {
@@ -43,12 +44,12 @@ def atomic_path(
     killed processes left for the same ``path`` are removed first.
 
     Args:
-        path: File to write; its directory is created where it is missing.
+        path: File to write; its directory is created if it is missing.
         sync: Whether to flush the file and its directory to the disk (fsync), so that a power cut
             cannot leave an empty file under the final name.
-        num_bytes: Size of the file where it is known beforehand, for the message of a full disk.
-        clean: Whether to remove the temporary files; it lists the directory, so who writes
-            thousands of files into one calls ``remove_all_partial_files`` once instead.
+        num_bytes: Size of the file, if it is known beforehand, for the message of a full disk.
+        clean: Whether to remove the temporary files, which lists the directory; for thousands of
+            files in one, call ``remove_all_partial_files`` once instead.
 
     Raises:
         InputError: ``path`` exists and is not a regular file (a directory, a device, a pipe).
@@ -75,12 +76,9 @@ def atomic_path(
 
 @contextmanager
 def working_directory(*, next_to: Path) -> Iterator[Path]:
-    """Yield a hidden directory on the file system of ``next_to``, removed with all that is in it.
+    """Yield a hidden directory beside ``next_to``, removed with its content.
 
     Those that killed processes left for the same ``next_to`` are removed first.
-
-    Raises:
-        WriteError: It cannot be made, or the disk is full.
     """
     work = partial_path(next_to, unique=True)
     with naming_disk_errors(next_to, partial=work):
@@ -95,24 +93,15 @@ def working_directory(*, next_to: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_directory(name: str) -> Iterator[Path]:
-    """Yield a directory in the folder for temporary files, removed with all that is in it.
+    """Yield a directory in the folder for temporary files, removed with its content.
 
-    Those that killed processes left under the same name are removed first.
-
-    Args:
-        name: What it is for, ``submission``; part of its name.
-
-    Raises:
-        WriteError: It cannot be made, or the disk is full.
+    Those that killed processes left under the same name, such as ``submission``, are removed first.
     """
     try:
         folder = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        raise OSError(
-            errno.ENOSPC,
-            "No space for temporary files in any of the folders for them; TMPDIR=FOLDER names "
-            "another",
-        ) from error
+        text = "No space for temporary files in any of their folders; TMPDIR=FOLDER names another"
+        raise OSError(errno.ENOSPC, text) from error
     with working_directory(next_to=folder / f"instance-cascade-{name}") as work:
         yield work
 
@@ -120,10 +109,10 @@ def temporary_directory(name: str) -> Iterator[Path]:
 def partial_path(path: Path, *, unique: bool = False) -> Path:
     """Return the name under which this process writes ``path``: ``.NAME.HOST-PID-START.part``.
 
-    The name is cut where it would exceed the 255 bytes that a file system takes.
+    The name is cut to the 255 bytes that a file system takes.
 
     Args:
-        path: What is written.
+        path: The file to write.
         unique: Whether each call gives another name, with random letters in it.
     """
     owner = ".{host}-{pid}-{start}".format(**process_identity())
@@ -135,7 +124,7 @@ def partial_path(path: Path, *, unique: bool = False) -> Path:
 
 
 def fitting_name(stem: str, suffix: str) -> str:
-    """Return ``stem + suffix``, with a hash for the end of a stem that a file name cannot hold."""
+    """Return ``stem + suffix``; a hash replaces the end of a stem too long for a file name."""
     name = stem + suffix
     if len(os.fsencode(name)) <= MAX_NAME_BYTES:
         return name
@@ -145,17 +134,17 @@ def fitting_name(stem: str, suffix: str) -> str:
 
 
 def remove_partial_files(path: Path) -> None:
-    """Remove what killed processes left of ``path`` under temporary names, files and directories.
+    """Remove temporary files and directories that killed processes left of ``path``.
 
-    One is removed where its process has ended on this host, and of other hosts where nothing was
-    written to it for a day.
+    One is removed if its process has ended on this host or, for other hosts, if nothing was written
+    to it for a day.
     """
-    # The end of a long name may be missing in what is left.
+    # The end of a long name may be missing in the name of the file.
     remove_all_partial_files(path.parent, start="." + path.name[:NUM_COMPARED_CHARACTERS])
 
 
 def remove_all_partial_files(directory: Path, *, start: str = ".") -> None:
-    """Remove what killed processes left in a directory, as ``remove_partial_files``."""
+    """Remove temporary files of killed processes in a directory; see ``remove_partial_files``."""
     pattern = re.compile(r"\..*\.(?P<host>\w+)-(?P<pid>\d+)-(?P<start>\d+)\.part")
     try:
         names = [entry.name for entry in directory.iterdir()]
@@ -210,10 +199,10 @@ def read_json(path: str | Path, *, missing: str = "no such file") -> Any:
 
     Args:
         path: Regular file of at most ``MAX_JSON_BYTES`` bytes.
-        missing: What the error says where there is no such file.
+        missing: The error's words if there is no such file.
 
     Returns:
-        What the file holds: dict, list, str, int, float, bool or None. The caller checks the type.
+        The content: dict, list, str, int, float, bool or None. The caller checks the type.
 
     Raises:
         InputError: The file is missing, not a regular file, too large, not UTF-8, not JSON, or
@@ -244,26 +233,31 @@ def read_json_object(path: str | Path, *, missing: str = "no such file") -> dict
 def describe_difference(there: Any, here: Any, key: str = "") -> list[str]:
     """Return a line for each difference of two JSON values: ``trainer.seed: 1 there, 2 here``."""
     if not isinstance(there, dict) or not isinstance(here, dict):
-        return [] if there == here else [f"{key}: {there!r} there, {here!r} here"]
+        return [] if there == here else [f"{key}: {_short(there)} there, {_short(here)} here"]
     lines = []
     for name in sorted(there.keys() | here.keys()):
         inner = f"{key}.{name}" if key else name
         if name not in there:
-            lines.append(f"{inner}: absent there, {here[name]!r} here")
+            lines.append(f"{inner}: absent there, {_short(here[name])} here")
         elif name not in here:
-            lines.append(f"{inner}: {there[name]!r} there, absent here")
+            lines.append(f"{inner}: {_short(there[name])} there, absent here")
         else:
             lines += describe_difference(there[name], here[name], inner)
     return lines
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}..."
+
+
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``content`` with its checksum under the key ``sha256``, to be written as JSON."""
+    """Return ``content`` with its checksum under the key ``sha256``, for ``write_json``."""
     return {**content, SEAL_KEY: _digest(content)}
 
 
 def check_seal(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return what ``seal`` was given, as JSON gave it back.
+    """Return the content that ``seal`` was given.
 
     Raises:
         InputError: The checksum is missing or another one; the message names the file.
@@ -280,11 +274,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def check_input_file(path: Path) -> None:
-    """Refuse anything but a regular file (or a link to one), which could block or never end.
-
-    Raises:
-        InputError: ``path`` does not exist or is a directory, pipe, socket or device.
-    """
+    """Refuse anything but a regular file or a link to one, which could block or never end."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -293,12 +283,9 @@ def check_input_file(path: Path) -> None:
 
 
 def refuse_special_file(path: str | Path) -> None:
-    """Refuse a pipe, socket or device; a missing file and a directory are left to the caller.
+    """Refuse a pipe, socket or device: opening a pipe would wait for ever.
 
-    For readers that have their own words for those: opening a pipe would wait for ever.
-
-    Raises:
-        InputError: ``path`` is a pipe, socket or device, or a link to one.
+    A missing file and a directory are left to readers with their own words for those.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -309,11 +296,7 @@ def refuse_special_file(path: str | Path) -> None:
 
 
 def check_output_file(path: Path) -> None:
-    """Refuse an output that exists and is not a regular file, so that a device is not replaced.
-
-    Raises:
-        InputError: ``path`` is a directory, pipe, socket or device.
-    """
+    """Refuse an output that exists and is not a regular file: a device is not replaced."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -326,7 +309,7 @@ def check_output_file(path: Path) -> None:
 def check_writable(path: str | Path) -> None:
     """Check that a file can be written, before the work whose result it is.
 
-    Writes and removes a small file on the same disk. Nothing is left behind, not even a directory.
+    Writes and removes a small file on the same disk, and leaves nothing, not even a directory.
 
     Raises:
         InputError: ``path`` exists and is not a regular file, or a directory of it is a file.
@@ -351,11 +334,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def writing_problem(directory: Path) -> str | None:
-    """Return why nothing can be written to a directory that is there or to be made; None: it can.
-
-    Raises:
-        InputError: It is a file, or lies below one.
-    """
+    """Return why nothing can be written to a directory, there or to be made; None if it can."""
     try:
         check_writable(directory / "probe")
     except OSError as error:
@@ -364,10 +343,9 @@ def writing_problem(directory: Path) -> str | None:
 
 
 def user_cache_directory() -> Path:
-    """Return where this user's caches lie, for tools that have no directory of their own."""
-    given = os.environ.get("XDG_CACHE_HOME")
+    """Return the folder of this user's caches, for tools without a directory of their own."""
     try:
-        cache = Path(given) if given else Path.home() / ".cache"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # a container's user may have no home
         cache = Path(".cache")
     return cache / "instance-cascade"
@@ -380,12 +358,7 @@ def _check_regular(path: str | Path, mode: int, purpose: str = "") -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those that it lies in, where they are missing.
-
-    Raises:
-        InputError: There is a file of that name.
-        OSError: It may not be made.
-    """
+    """Make a directory and its parents, if they are missing."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -402,11 +375,11 @@ def fsync(path: Path) -> None:
 
 
 def printable(text: object, *, limit: int = 200) -> str:
-    r"""Return text that a file supplied in a form that is safe to print.
+    r"""Return text of a file in a form that is safe to print.
 
-    Control characters, escape sequences and line ends are written as ``\x1b`` and the like, and
-    what exceeds ``limit`` characters is cut. It does not escape rich markup or HTML: whoever prints
-    with rich passes ``markup=False`` or ``rich.markup.escape``.
+    Control characters, escape sequences and line ends are escaped, as ``\x1b``, and text beyond
+    ``limit`` characters is cut. Rich markup and HTML are not escaped: to print with rich, pass
+    ``markup=False`` or ``rich.markup.escape``.
     """
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList, check_categories
 from src.callbacks.prediction_writer import PredictionWriter
-from src.cli import signals
 from src.cli.derived_config import Carried, take_from_checkpoints, use_own_data
 from src.cli.entry_point import entry_point, instantiate_all, overridden_keys, to_plain
 from src.cli.locks import working_in
@@ -26,18 +25,19 @@ from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_models
 from src.postprocess.late_fusion import LateFusion
 from src.predictions.files import META_NAME, StoreMeta
 from src.predictions.store import PredictionStore, claim_folder
+from src.processes import RESUMES
 from src.tuning.sweeps import finish_job, is_sweep
 from src.validation import shown
 
 log = logging.getLogger(__name__)
 
-# of the datamodule: how samples are made, not what they are; a run may resume with others
+# Keys of the datamodule that do not change the samples; a run may resume with others.
 RUNTIME_KEYS = ("batch_size", "cache_dir", "num_workers", "persistent_workers", "prefetch_factor")
 MAX_SHOWN = 10
 
 
 def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) -> CascadeEnsemble:
-    """Build the models of the checkpoints, and what predicts with them."""
+    """Build the models of the checkpoints, and their ensemble."""
     module, late_fusion = config.module, late_fusion_of(config)
     floor = module.min_score
     models = load_models(
@@ -64,11 +64,7 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
 
 
 def late_fusion_of(config: DictConfig) -> LateFusion | None:
-    """Return the settings of ``fusion=late``; None for ``fusion=cascade``.
-
-    Raises:
-        InputError: A value that is not legal; names its key.
-    """
+    """Return the settings of ``fusion=late``; None for ``fusion=cascade``."""
     values = to_plain(config.fusion)
     kind = values.pop("kind")
     if kind not in ("cascade", "late"):
@@ -80,7 +76,7 @@ def late_fusion_of(config: DictConfig) -> LateFusion | None:
 
 
 def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) -> StoreMeta:
-    """Return what the store records about itself: everything that its content depends on."""
+    """Return the store's record of everything that its content depends on."""
     module = config.module
     fusion = to_plain(config.fusion)
     is_late = fusion["kind"] == "late"
@@ -98,7 +94,7 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
             "max_low_score_candidates": config.max_low_score_candidates,
             "precision": config.trainer.precision,
             "predict_split": config.predict_split,
-            # null: as each checkpoint has it
+            # null: each checkpoint's own
             "detector": None if carried.own_inference else to_plain(module.detector),
             "datamodule": {k: v for k, v in datamodule.items() if k not in RUNTIME_KEYS},
         },
@@ -110,12 +106,12 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
 
 
 def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
-    """Let ``images`` and ``annotations`` stand for the datamodule's keys, where they are given."""
+    """Copy ``images`` and ``annotations`` to the datamodule's keys, if they are given."""
     if config.predict_split == "validation":
         run = paths[0].parent
         use_own_data(config, run_directory=run.parent if run.name == "checkpoints" else run)
         if config.annotations is not None:
-            for key in ("num_validation_images", "split_seed"):  # as the split of the run has them
+            for key in ("num_validation_images", "split_seed"):  # those of the run's split
                 if f"datamodule.{key}" not in overridden_keys():
                     config.datamodule[key] = None
     elif config.images is not None:
@@ -134,11 +130,7 @@ def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
 def check_data(
     datamodule: CompetitionDataModule, classes: ClassList, paths: Sequence[Path]
 ) -> None:
-    """Compare the models' classes with the categories of the annotated images.
-
-    Raises:
-        InputError: They contradict each other, see ``check_categories``.
-    """
+    """Compare the models' classes with the categories of the annotated images."""
     store = datamodule.open_store()
     for note in check_categories(
         classes,
@@ -154,12 +146,12 @@ def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float)
     """Compare the store with the images, and name those that failed.
 
     Raises:
-        InputError: The store lacks an image that did not fail, or has not one candidate.
+        InputError: The store lacks an image that did not fail, or has no candidate.
     """
     store = PredictionStore(directory)
     lost = sorted({*image_ids}.difference(store.image_ids, store.failed))
     if lost:
-        listed = ", ".join(lost[:MAX_SHOWN]) + (", ..." if len(lost) > MAX_SHOWN else "")
+        listed = ", ".join(lost[:MAX_SHOWN]) + ", ..." * (len(lost) > MAX_SHOWN)
         raise InputError(
             f"{directory}: {len(lost)} of the {len(image_ids)} images are not there: {listed}; run "
             "the same command again, it predicts what is missing"
@@ -201,7 +193,7 @@ def predict(config: DictConfig) -> Path:
     if config.predict_split == "validation":
         check_data(datamodule, carried.classes, paths)
     ensemble = build_ensemble(config, paths, carried)
-    # every process asks before the first of them writes: they wait for one another to be connected
+    # Every process asks before the first of them writes: they wait until all are connected.
     datamodule.predicted_image_ids = claim_folder(directory, meta)
     if datamodule.predicted_image_ids:
         log.info("%s has %d images", directory, len(datamodule.predicted_image_ids))
@@ -215,24 +207,22 @@ def predict(config: DictConfig) -> Path:
         trainer.predict(ensemble, datamodule=datamodule, return_predictions=False)
     except InputError:
         raise
-    except Exception as error:  # a worker's end can come out of any line
+    except Exception as error:  # any line can raise the end of a worker
         if (failure := explain_failure(error, trainer)) is None:
             raise
-        raise InputError(f"{failure}; {signals.RESUMES['predict']}") from error
+        raise InputError(f"{failure}; {RESUMES['predict']}") from error
     if trainer.is_global_zero:
-        image_ids = datamodule.images_to_predict.image_ids
-        check_predicted(directory, image_ids, ensemble.min_score)
+        check_predicted(directory, datamodule.images_to_predict.image_ids, ensemble.min_score)
     return directory
 
 
 @entry_point("predict", lock=lambda config: working_in(config.predictions, key="predictions"))
 def main(config: DictConfig) -> None:
-    """Hydra's task: predict. The exit code is 1 where images failed."""
+    """Predict; the exit code is 1 if images failed."""
     check_multirun(config.trainer)
     directory = predict(config)
-    # Lightning kills the first process when another ends with an error, so it alone says so
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    if rank != 0:
+    # Lightning kills the first process when another ends with an error, so it alone reports one.
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return
     store = PredictionStore(directory)
     if is_sweep():

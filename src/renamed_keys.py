@@ -1,7 +1,7 @@
-"""Configuration keys that were renamed: a user is told of the new name, an old file is read as is.
+"""Renamed configuration keys: messages name the new one, files of earlier versions stay readable.
 
-Checkpoints, prediction stores, searches and sweeps hold the configuration they were made with.
-``upgrade_keys`` gives what is read from them the names of now.
+Checkpoints, prediction stores, searches and sweeps hold the configuration they were made with;
+``upgrade_keys`` renames its keys.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ RENAMED_KEYS: Mapping[str, str] = {
 
 
 def find_renamed(key: str) -> str | None:
-    """Return the renamed key that a key is, or lies below; None where it has its name still."""
+    """Return the renamed key that a key is, or lies below; None if it was not renamed."""
     parts = key.split(".")
     prefixes = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((prefix for prefix in prefixes if prefix in RENAMED_KEYS), None)
 
 
 def describe_renamed(key: str, place: str) -> InputError:
-    """Return the error that names the new key in place of an old one of the table."""
+    """Return the error that names the new key of an old one."""
     return InputError(f"{printable(key)} was renamed: use {RENAMED_KEYS[key]} ({printable(place)})")
 
 
@@ -74,10 +74,7 @@ def check_renamed_keys(config: Any, directories: Iterable[Path] = ()) -> None:
 
     Args:
         config: The configuration as plain values.
-        directories: Where YAML files of the configuration lie, to name the one with the key.
-
-    Raises:
-        InputError: Names the old key, the new one and the file.
+        directories: Folders of the configuration's YAML files, to name the one with the key.
     """
     for key in _flat_keys(config):
         if (old := find_renamed(key)) is not None:
@@ -85,7 +82,7 @@ def check_renamed_keys(config: Any, directories: Iterable[Path] = ()) -> None:
 
 
 def find_file(key: str, directories: Iterable[Path]) -> str:
-    """Return the first YAML file that gives a key a value, else ``command line``."""
+    """Return the first YAML file that sets a key, else ``command line``."""
     group, _, name = key.rpartition(".")
     if group in _POSTPROCESS_GROUPS:  # options of one group, under several names
         key = f"postprocess.{name}"
@@ -107,11 +104,11 @@ def find_file(key: str, directories: Iterable[Path]) -> str:
 
 
 def upgrade_keys(config: Any, prefix: str = "") -> Any:
-    """Return a configuration that was stored by an earlier version with the keys of this one.
+    """Rename the keys of a configuration that an earlier version stored.
 
     Args:
         config: As stored; anything but a mapping is returned as it is.
-        prefix: Of its keys, ``datamodule`` for one.
+        prefix: Prefix of its keys, such as ``datamodule``.
     """
     if not isinstance(config, Mapping):
         return config

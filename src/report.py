@@ -19,18 +19,23 @@ from src.metrics.competition import ImageInstances
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import compare, open_submission, score_comparison
-from src.postprocess.category_names import plain_settings
-from src.postprocess.settings import SEARCHED_KEY
-from src.reporting.examples import choose_examples, load_examples, write_drawings
-from src.reporting.page import Report, render_sweep, write_report
-from src.reporting.stored_predictions import StoredDetections
-from src.tuning.in_sample import find_in_sample, read_beside
-from src.tuning.sweeps import job_file, read_results, score_in_words
+from src.postprocess.settings import SEARCHED_KEY, plain_settings
+from src.reporting.page import (
+    Report,
+    choose_examples,
+    load_examples,
+    render_sweep,
+    write_drawings,
+    write_report,
+)
+from src.tuning.evaluated_image import StoredDetections
+from src.tuning.search_results import find_in_sample, read_beside
+from src.tuning.sweeps import describe_score, job_file, read_results
 from src.validation import Count, check_values, shown
 
 
 def run_settings(config: DictConfig) -> list[tuple[str, str]]:
-    """Return the settings that the page shows, in words."""
+    """Return labels and texts of the settings, for the page."""
     settings = []
     if config.submission is not None:
         settings.append(("Submission", config.submission))
@@ -49,11 +54,7 @@ def run_settings(config: DictConfig) -> list[tuple[str, str]]:
 
 
 def check_config(config: DictConfig) -> None:
-    """Refuse before anything is read what cannot work.
-
-    Raises:
-        InputError: Names the key, its value and what is legal.
-    """
+    """Check the configuration before anything is read."""
     if config.annotations is None:
         raise InputError(
             "annotations must be the ground truth, got null; sweep= stands in place of everything"
@@ -91,6 +92,8 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         ground_truth_of(config, progress) as ground_truth,
         open_predictions(config, ground_truth, progress) as prediction,
     ):
+        if config.submission is None and image_ids is None:  # as postprocess and search do
+            image_ids = tuple(one for one in ground_truth if one in prediction) or None
         comparison = compare(
             ground_truth,
             prediction,
@@ -105,16 +108,15 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
             load_examples(comparison, chosen, config.images)
             for chosen in choose_examples(score, worst=config.num_worst, best=config.num_best)
         )
-        interval = interval_of(score.per_image, config)
         return Report(
             title=config.title,
             score=score,
             errors=errors.result(),
-            interval=interval,
+            interval=interval_of(score.per_image, config),
             labels=comparison.labels,
             notes=(
                 *comparison.notes,
-                *step_notes(prediction),
+                *(prediction.step_warnings if isinstance(prediction, StoredDetections) else ()),
                 *in_sample_notes(config, ground_truth, score.image_ids),
             ),
             settings=run_settings(config),
@@ -123,15 +125,10 @@ def make_report(config: DictConfig, progress: Progress) -> Report:
         )
 
 
-def step_notes(prediction: Mapping[str, ImageInstances]) -> list[str]:
-    """Return a sentence for each post-processing step that removed most detections."""
-    return prediction.step_warnings if isinstance(prediction, StoredDetections) else []
-
-
 def in_sample_notes(
     config: DictConfig, ground_truth: RasterInstances, image_ids: Sequence[str]
 ) -> list[str]:
-    """Return a sentence where the settings were searched on images of the report."""
+    """Return a sentence if the settings were searched on images of the report."""
     found = (
         find_in_sample(to_plain(config.postprocess), ground_truth, image_ids, where="postprocess")
         if config.submission is None
@@ -145,7 +142,7 @@ def report_sweep(config: DictConfig) -> None:
     """Write the page of a sweep.
 
     Raises:
-        InputError: The folder is that of no sweep, or something else is to be reported as well.
+        InputError: The folder holds no sweep, or a submission or predictions are given as well.
     """
     for key in ("submission", "predictions"):
         if config[key] is not None:
@@ -158,14 +155,14 @@ def report_sweep(config: DictConfig) -> None:
     write_text(config.output, page)
     best = results.rows[0]
     print(
-        f"wrote {config.output}: best of {len(results.rows)} jobs {score_in_words(best)}, "
+        f"wrote {config.output}: best of {len(results.rows)} jobs {describe_score(best)}, "
         f"{best['folder']}"
     )
 
 
 @entry_point("report", renamed={"sweep": "sweep_dir"})
 def main(config: DictConfig) -> None:
-    """Hydra's task: make the report, write the page and the drawings."""
+    """Make the report, and write the page and the drawings."""
     check_writable(config.output)
     if config.sweep_dir is not None:
         report_sweep(config)
@@ -178,9 +175,9 @@ def main(config: DictConfig) -> None:
     write_report(report, config.output)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     examples = [*report.worst, *report.best]
-    missing = sum(example.image_problem is not None for example in examples)
-    if missing:
-        console.print(f"{missing} of {len(examples)} images could not be read", style="yellow")
+    if missing := sum(example.image_problem is not None for example in examples):
+        text = f"{missing} of {len(examples)} images could not be read in images={config.images}"
+        console.print(text, style="yellow")
     if config.drawings_dir is not None:
         files = write_drawings(examples, config.drawings_dir)
         console.print(f"wrote {len(files)} drawings to {config.drawings_dir}")

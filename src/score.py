@@ -25,17 +25,15 @@ from src.tuning.sweeps import job_file
 
 @entry_point("score")
 def main(config: DictConfig) -> None:
-    """Hydra's task: score, show the tables, end with one line of JSON."""
+    """Score a submission, show the tables, and end with one line of JSON."""
     check_metric(config)
     if config.output is not None:
         check_writable(config.output)
-    image_ids = chosen_images(config)
+    image_ids, submission = chosen_images(config), job_file(config.submission, "submission.csv")
     with (
         progress_bar() as progress,
         ground_truth_of(config, progress) as ground_truth,
-        open_submission(
-            job_file(config.submission, "submission.csv"), ground_truth, progress=progress
-        ) as prediction,
+        open_submission(submission, ground_truth, progress=progress) as prediction,
     ):
         comparison = compare(
             ground_truth, prediction, prediction_name=config.submission, image_ids=image_ids

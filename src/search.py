@@ -6,13 +6,14 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from src.annotations.stratification import stratified_folds
+from src.annotations.categories import stratified_folds
 from src.cli.arguments import quote
 from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, to_plain
 from src.cli.locks import working_in
@@ -20,39 +21,28 @@ from src.cli.scores import check_metric, identity_of, inputs_of
 from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
-from src.postprocess.category_names import named_settings, plain_settings
-from src.postprocess.settings import PostprocessSettings
-from src.tuning.cross_validation import Scores, Selector, cross_validate
-from src.tuning.dashboard import Dashboard, open_dashboard
-from src.tuning.in_sample import Searched, searched_images
+from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
+from src.tuning.cross_validation import cross_validate
 from src.tuning.search_results import (
     HELD_OUT,
+    Searched,
     SearchResult,
     compare_results,
     option_path,
+    searched_images,
     write_option,
 )
-from src.tuning.search_space import SearchSpace
 from src.tuning.session import Session, open_session
-from src.tuning.settings_search import SettingsSearch, Trial
+from src.tuning.settings_evaluator import Scores
+from src.tuning.settings_search import SearchSpace, SettingsSearch, Trial
+from src.tuning.sweeps import Dashboard, open_dashboard
 from src.validation import Count, check_values, whole
 
 log = logging.getLogger(__name__)
 
 STORAGE_NAME = "search.db"
 ROWS_NAME = "rows_shown.json"
-GROUPS = ("postprocess", "default", "winner")  # what is searched from, and what is shown beside it
-
-
-def check_config(config: DictConfig) -> None:
-    """Refuse before anything is read what cannot work.
-
-    Raises:
-        InputError: Names the key, its value and what is legal.
-    """
-    check_metric(config)
-    kinds = {"num_trials": whole(1), "num_random_trials": Count, "num_folds": whole(2)}
-    check_values(kinds | {"seed": Count}, config)
+GROUPS = ("postprocess", "default", "winner")  # where the search starts, and its baselines
 
 
 def run(
@@ -61,7 +51,7 @@ def run(
     """Search, choose, and score on held-out images.
 
     Returns:
-        The scores, what was found, and the digests of the images that chose it.
+        The scores, the settings found, and the digests of the images that chose them.
 
     Raises:
         InputError: A file is missing or wrong, or there are too few images.
@@ -81,22 +71,21 @@ def run(
         progress_bar() as progress,
         open_session(inputs, remember=True, progress=progress) as session,
     ):
-        ground_truth_notes = (
-            session.comparison.ground_truth.store.notes if session.comparison else ()
-        )
-        for note in (*session.notes, *ground_truth_notes):
+        comparison = session.comparison
+        assert comparison is not None  # annotations are mandatory
+        for note in (*session.notes, *comparison.ground_truth.store.notes):
             console.print(f"note: {note}")
         base, *baselines = (named_settings(values[key], session.categories) for key in GROUPS)
         space = SearchSpace(space_values, base)
         score = _scorer(session, config.averaging)
-        folds = _folds(session, config)
+        folds = _folds(session, comparison.image_ids, config)
         search = SettingsSearch(
             directory / STORAGE_NAME,
             identity=identity,
             space=space,
             folds=folds,
             seed=config.seed,
-            random_trials=config.num_random_trials,
+            num_random_trials=config.num_random_trials,
         )
         if search.trials:
             console.print(f"{directory / STORAGE_NAME}: resumes after {len(search.trials)} trials")
@@ -112,21 +101,22 @@ def run(
         choices = progress.add_task(
             "choosing, held-out images", total=(config.num_folds + 1) * len(space.per_class)
         )
-        selector = Selector(
-            session.lab,
+        found = cross_validate(
+            search,
+            session.evaluator,
             score=score,
+            baselines=baselines,
             per_class=space.per_class,
             averaging=config.averaging,
+            folds=folds,
             on_step=lambda: progress.advance(choices),
         )
-        candidates = [(settings, score(settings)) for settings in baselines]
-        found = cross_validate(search, selector, baselines=candidates, folds=folds, score=score)
-        images = searched_images(session.ground_truth, session.lab.scored_image_ids)
-        for note in () if session.comparison is None else session.comparison.notes:
+        images = searched_images(session.ground_truth, session.evaluator.scored_image_ids)
+        for note in comparison.notes:
             console.print(f"note: {note}")
     result = compare_results(
-        default=candidates[0][1],
-        winner=candidates[1][1],
+        default=score(baselines[0]),
+        winner=score(baselines[1]),
         found=found,
         folds=config.num_folds,
         trials=len(search.trials),
@@ -139,13 +129,13 @@ def run(
 
 
 class _Rows:
-    """Trials on a dashboard, each once, those of earlier runs too; a file says how many are there.
+    """Trials on a dashboard, each once, those of earlier runs too; a file counts the rows there.
 
     Args:
-        dashboard: Where they are shown.
-        directory: Of the file.
-        trials: Finished before.
-        console: Where it is said, once, where the rows are.
+        dashboard: The dashboard.
+        directory: Folder of the file.
+        trials: Trials that finished before.
+        console: Prints the dashboard's location.
     """
 
     def __init__(
@@ -169,7 +159,7 @@ class _Rows:
 
 
 def _shown(path: Path) -> int:
-    """Return how many trials the file says are on the dashboard; 0 where it is damaged."""
+    """Return the number of trials on the dashboard, from the file; 0 if it is damaged."""
     if not path.exists():
         return 0
     try:
@@ -189,15 +179,13 @@ def _scorer(session: Session, averaging: Any) -> Any:
     def score(settings: PostprocessSettings) -> Scores:
         name = repr(settings)
         if name not in known:
-            known[name] = session.lab.score(settings, averaging).per_image
+            known[name] = session.evaluator.score(settings, averaging).per_image
         return known[name]
 
     return score
 
 
-def _folds(session: Session, config: DictConfig) -> Any:
-    assert session.comparison is not None  # annotations are mandatory
-    image_ids = session.comparison.image_ids
+def _folds(session: Session, image_ids: Sequence[str], config: DictConfig) -> Any:
     if len(image_ids) < config.num_folds:
         raise InputError(
             f"num_folds must be at most {len(image_ids)}, the images with predictions and ground "
@@ -209,8 +197,10 @@ def _folds(session: Session, config: DictConfig) -> Any:
 
 @entry_point("search", lock=lambda config: working_in(config.output_dir, key="output_dir"))
 def main(config: DictConfig) -> None:
-    """Hydra's task: search, show what is found beside the baselines, write it as an option."""
-    check_config(config)
+    """Search, show the result beside the baselines, and write it as an option of the group."""
+    check_metric(config)
+    kinds = {"num_trials": whole(1), "num_random_trials": Count, "num_folds": whole(2)}
+    check_values(kinds | {"seed": Count}, config)
     directory = CONFIG_DIRECTORY if config.config_dir is None else Path(config.config_dir)
     path = option_path(directory, config.name)
     for output in (path, Path(config.output_dir) / STORAGE_NAME):

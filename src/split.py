@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.table import Table
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.mask_settings import MaskImageSettings
 from src.cli.entry_point import entry_point, to_plain
 from src.console import PlainConsole
@@ -34,32 +35,31 @@ def shares_table(split: Split, shares: Sequence[ClassShare], names: dict[int, st
     for heading in ("images", "validation %", "training %", "deviation"):
         table.add_column(heading, justify="right")
     for share in shares:
+        shares_of_images = (share.validation_share, share.train_share, share.deviation)
         table.add_row(
             f"{share.category_id} {names.get(share.category_id, '')}".strip(),
             str(share.images),
-            f"{100 * share.validation_share:.2f}",
-            f"{100 * share.train_share:.2f}",
-            f"{100 * share.deviation:.2f}",
+            *(f"{100 * value:.2f}" for value in shares_of_images),
         )
     return table
 
 
 def split_annotations(config: DictConfig) -> Split:
-    """Make the split that the config describes, save it, show the shares."""
+    """Make the split, save it, and show the shares of the classes."""
     annotations = Path(config.annotations)
     check_writable(config.output)
     store = open_annotations(
         annotations,
         Path(config.cache_dir or annotations.parent / ".cache"),
-        fallback_directory=user_cache_directory(),
-        images_directory=None if config.images is None else Path(config.images),
-        exif=config.exif,
-        on_bad_rows=config.on_bad_rows,
-        duplicates=config.duplicates,
-        label_descriptions=(
-            None if config.label_descriptions is None else Path(config.label_descriptions)
+        ReadingOptions(
+            images_directory=config.images,
+            exif=config.exif,
+            on_bad_rows=config.on_bad_rows,
+            duplicates=config.duplicates,
+            label_descriptions=config.label_descriptions,
+            mask_images=MaskImageSettings.from_config(to_plain(config.mask_images)),
         ),
-        mask_images=MaskImageSettings.from_config(to_plain(config.mask_images)),
+        fallback_directory=user_cache_directory(),
     )
     image_ids = [record.image_id for record in store.images]
     category_sets = store.category_sets()
@@ -78,11 +78,7 @@ def split_annotations(config: DictConfig) -> Split:
     return split
 
 
-@entry_point("split")
-def main(config: DictConfig) -> None:
-    """Hydra's task: split."""
-    split_annotations(config)
-
+main = entry_point("split")(split_annotations)
 
 if __name__ == "__main__":
     main()

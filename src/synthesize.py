@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
     task = progress.add_task(what, total=None)
 
     def show(done: int, total: int) -> None:
-        progress.start()  # not before the request has been found right
+        progress.start()  # not before the request is checked
         progress.update(task, completed=done, total=total)
 
     try:
@@ -54,7 +54,7 @@ def _run(
 ) -> str:
     rows, image_size = keys.pop("num_rows"), keys.pop("image_size")
     categories = parse_categories(keys.pop("categories"))
-    if not Path(output).is_file():  # which is refused below
+    if not Path(output).is_file():  # a file is refused below
         check_writable(Path(output) / "synthesis.json")
     if csv_only:
         written = synthesize_csv(

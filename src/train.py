@@ -14,11 +14,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
+from src import processes
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.callbacks.loggers import begin_at_step
 from src.callbacks.run_record import DataFingerprint, RunFolder, RunRecord, finishing, new_run_id
 from src.callbacks.training_steps import MemoryAdvice
-from src.cli import signals
 from src.cli.derived_config import take_classes, use_own_data
 from src.cli.entry_point import entry_point, instantiate_all, to_plain
 from src.cli.locks import working_in
@@ -68,7 +68,7 @@ def train(config: DictConfig) -> float | None:
     start_process(config)
     check_monitors(config.callbacks, config.trainer)
     if config.trainer.get("fast_dev_run"):
-        # A folder of its own, where it leaves nothing that a real run would take.
+        # A folder of its own, so that a real run takes nothing of it.
         config = config.copy()
         config.paths.output_dir = str(Path(config.paths.output_dir) / "fast_dev_run")
     checkpoints = Path(config.paths.output_dir) / "checkpoints"
@@ -88,7 +88,7 @@ def train(config: DictConfig) -> float | None:
         if (end := found.describe_end(plain_config)) is not None:
             log.info("finished already: %s", end)
             return found.best_score()
-        # What the run began with stays on record.
+        # The weights that the run began with stay on record.
         plain_config["initial_weights"] = found.content[CONFIG_KEY].get("initial_weights")
         log.info("resuming from %s, step %d", found.path, found.step)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -99,7 +99,7 @@ def train(config: DictConfig) -> float | None:
     loggers = instantiate_all(config.get("logger"))
     begin_at_step(loggers, 0 if found is None else found.step)
     callbacks = instantiate_all(config.callbacks)
-    if not loggers:  # Lightning refuses it, which would have nowhere to write
+    if not loggers:  # Lightning refuses this callback without a logger
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     advice = MemoryAdvice()
     run_id = new_run_id() if found is None else found.run_id
@@ -112,58 +112,35 @@ def train(config: DictConfig) -> float | None:
             ", ".join(changes),
             SUPERSEDED,
         )
-    trainer = build_trainer(
-        config.trainer,
-        callbacks=[
-            *callbacks,
-            record,
-            advice,
-            DataFingerprint(),
-            RunFolder(
-                run_id=run_id,
-                clear=partial(
-                    archive_later_checkpoints,
-                    checkpoints,
-                    after_step=-1 if found is None else found.step,
-                    run_id=run_id,
-                ),
-                ranks_anew=bool(changes),
-            ),
-        ],
-        loggers=loggers,
-    )
-    if found is None:  # Lightning would take a checkpoint of a requeued SLURM job by itself
+    step = -1 if found is None else found.step
+    clear = partial(archive_later_checkpoints, checkpoints, after_step=step, run_id=run_id)
+    folder = RunFolder(run_id=run_id, clear=clear, ranks_anew=bool(changes))
+    callbacks += [record, advice, DataFingerprint(), folder]
+    trainer = build_trainer(config.trainer, callbacks=callbacks, loggers=loggers)
+    if found is None:  # Lightning would load a checkpoint of a requeued SLURM job by itself
         trainer._checkpoint_connector._user_managed = True
     next_start = partial(describe_next_start, resume=config.resume, directory=checkpoints)
     try:
         with finishing(loggers):
-            trainer.fit(
-                module,
-                datamodule=datamodule,
-                ckpt_path=None if found is None else found.path,
-                weights_only=True,
-            )
+            resumed = None if found is None else found.path
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise InputError(advice.message()) from error
     except InputError:
         raise
-    except Exception as error:  # a worker's end can come out of any line
+    except Exception as error:  # any line can raise the end of a worker
         if (failure := explain_failure(error, trainer)) is None:
             raise
         raise InputError(f"{failure}; {next_start()}") from error
-    except SystemExit as error:  # how Lightning ends at Ctrl-C and at SIGTERM
-        if signals.received() is None and not isinstance(error, SIGTERMException):
+    except SystemExit as error:  # Lightning's end at Ctrl-C and at SIGTERM
+        if processes.received_signal() is None and not isinstance(error, SIGTERMException):
             raise
-        signals.leave(f"stopped at step {trainer.global_step}; {next_start()}")
+        processes.leave(f"stopped at step {trainer.global_step}; {next_start()}")
     return best_score(trainer)
 
 
 def start_from(module: CascadeModule, initial_weights: str | None) -> None:
-    """Give a module its first weights.
-
-    Raises:
-        InputError: The file is missing, damaged, or another model's.
-    """
+    """Give a module its first weights."""
     backbone = module.backbone_weights
     if initial_weights is None and backbone is not None and Path(backbone).exists():
         checkpoint = load_checkpoint(backbone)
@@ -216,11 +193,7 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
 
 
 def _start_backbone_from(module: CascadeModule, checkpoint: Checkpoint, *, key: str) -> None:
-    """Give a module's backbone its first weights, and say how many tensors they are.
-
-    Raises:
-        InputError: The file is damaged, or another backbone's.
-    """
+    """Give a module's backbone its first weights, and say how many tensors they are."""
     check_finite(checkpoint.weights, checkpoint.path)
     if not is_backbone_only(checkpoint.weights):
         raise InputError(
@@ -238,7 +211,7 @@ def _start_backbone_from(module: CascadeModule, checkpoint: Checkpoint, *, key: 
 
 
 def best_score(trainer: lightning.Trainer) -> float | None:
-    """Return the best score that checkpoints were kept by, or the last one where none are kept."""
+    """Return the best score that checkpoints were kept by, or the last one if none are kept."""
     scores = [getattr(kept, "best_model_score", None) for kept in trainer.checkpoint_callbacks]
     scores.append(trainer.callback_metrics.get("validation/competition_map"))
     return next((float(score) for score in scores if score is not None), None)
@@ -246,11 +219,10 @@ def best_score(trainer: lightning.Trainer) -> float | None:
 
 @entry_point("train", lock=lambda config: working_in(config.paths.output_dir, key="hydra.run.dir"))
 def main(config: DictConfig) -> float | None:
-    """Hydra's task: train."""
+    """Train; the value returned is the score of a sweep's job."""
     check_multirun(config.trainer)
     score = train(config)
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    if is_sweep() and rank == 0:
+    if is_sweep() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         folder = Path(config.paths.output_dir)
         finish_job(folder, identity=to_plain(config), result={"competition_map": score})
     return score

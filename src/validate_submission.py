@@ -13,21 +13,21 @@ from src.submission.validation import validate_submission
 
 @entry_point("validate_submission")
 def main(config: DictConfig) -> None:
-    """Hydra's task: list every violation, end with exit code 1 where there is one."""
-    findings = validate_submission(
+    """List every violation; the exit code is 1 if there is one."""
+    report = validate_submission(
         config.submission,
         sample_submission=config.sample_submission,
         images=config.images,
         format=config.format,
         label_descriptions=config.label_descriptions,
     )
-    for violation in findings.violations:
+    for violation in report.violations:
         say(violation, file=sys.stdout)
-    read = f"{findings.rows} rows of {findings.images} images, {findings.format}"
+    read = f"{report.rows} rows of {report.images} images, {report.format}"
     if config.sample_submission is None:
         read += "; image ids not checked, for there is no sample"
-    if findings.violations:
-        count = len(findings.violations)
+    if report.violations:
+        count = len(report.violations)
         print(f"{config.submission}: {count} violation{'s' if count > 1 else ''} ({read})")
         sys.exit(1)
     print(f"{config.submission}: valid ({read})")

@@ -1,6 +1,6 @@
-"""Checks of values, with pydantic: what is legal, and one form of message where a value is not.
+"""Checks of values by pydantic, and one form of message: ``KEY must be LEGAL, got VALUE``.
 
-A kind of value is a type with ``Legal``, which says in words what is legal. Strict: true is no
+A kind of value is a type annotated with ``Legal``, the legal values in words. Strict: true is no
 whole number, a text is no number, and NaN is none.
 """
 
@@ -19,12 +19,12 @@ _MAX_CHARACTERS = 200  # of a value in a message
 
 
 class _NotLegalError(ValueError):
-    """Says what is legal; pydantic adds the key and the value."""
+    """Carries the legal values in words; pydantic adds the key and the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Legal:
-    """Annotation of a type: say what is legal where a value is not. Stands last."""
+    """Last annotation of a type: the legal values in words, for the message about another one."""
 
     text: str
 
@@ -36,7 +36,7 @@ class Legal:
             return handler(value)
         except ValidationError as error:
             if all(line["loc"] for line in error.errors()):
-                raise  # of an entry, which has a name of its own
+                raise  # about an entry, which has a name of its own
             raise _NotLegalError(self.text) from None
 
 
@@ -55,9 +55,8 @@ def number(
 
 def whole(least: int, most: int | None = None, *, legal: str | None = None) -> Any:
     """Return the kind of whole numbers in a range."""
-    words = f"a whole number of at least {least}"
-    if most is not None:
-        words = f"a whole number from {least} to {most}"
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    words = f"a whole number {limits}"
     return Annotated[int, Field(strict=True, ge=least, le=most), Legal(legal or words)]
 
 
@@ -72,12 +71,7 @@ def list_of(kind: Any) -> Any:
 
 
 def nullable(kind: Any, *, null: str) -> Any:
-    """Return a kind that may be null, too.
-
-    Args:
-        kind: From a function above.
-        null: What null stands for.
-    """
+    """Return a kind, from a function above, that may be null too; ``null`` is its meaning."""
     words = next(part.text for part in kind.__metadata__ if isinstance(part, Legal))
     return Annotated[kind | None, Legal(f"{words}, or null {null}")]
 
@@ -105,9 +99,9 @@ def check_values(kinds: Mapping[str, Any], values: Mapping[str, Any], *, prefix:
     """Check values of some keys.
 
     Args:
-        kinds: What is legal, by key.
-        values: By key, among others.
-        prefix: Of the keys' names in messages, as ``datamodule.``.
+        kinds: Kinds of the values by key.
+        values: Values by key, which may have further keys.
+        prefix: Prefix of the keys in messages, such as ``datamodule.``.
 
     Raises:
         InputError: Names each key whose value is not legal, the value and what is legal.
@@ -131,23 +125,23 @@ def check_weights(key: str, weights: Sequence[float], count: int, *, of: str = "
     """Check one weight for each of some models or checkpoints.
 
     Raises:
-        InputError: Another number of them, or one that is not above 0.
+        InputError: There is another number of them, or one is not above 0.
     """
     if len(weights) != count:
         raise InputError(f"{key} must be {count} numbers, one for each {of}, got {list(weights)}")
-    for weight in weights:  # without weight, one is better left out
+    for weight in weights:  # one without weight is better removed
         check_value(key, weight, Positive)
 
 
 class CheckedModel(BaseModel):
-    """Values with names that are checked where they are put together, and do not change.
+    """Values with names, checked by the constructor and constant.
 
     Raises:
         InputError: Names each key whose value is not legal, the value and what is legal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    prefix: ClassVar[str] = ""  # of the keys' names in messages
+    prefix: ClassVar[str] = ""  # of the keys in messages
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -161,7 +155,7 @@ def problems(error: ValidationError, prefix: str) -> list[str]:
 
     Args:
         error: From pydantic.
-        prefix: The key, or where the error is that of a model, what stands before its keys.
+        prefix: The key or, for the error of a model, the prefix of its keys.
     """
     found = []
     for line in error.errors():
@@ -171,16 +165,13 @@ def problems(error: ValidationError, prefix: str) -> list[str]:
             continue
         names = [str(name) for name in line["loc"]]
         key = prefix + ".".join(names) if prefix.endswith(".") else ".".join([prefix, *names])
-        legal = own if isinstance(own, _NotLegalError) else _in_words(line["msg"])
+        message = line["msg"].removeprefix("Input should be ")
+        legal = own if isinstance(own, _NotLegalError) else message
         found.append(f"{key.strip('.')} must be {legal}, got {shown(line['input'])}")
     return list(dict.fromkeys(found))
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it."""
+    """Return a value in the form of messages."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
-
-
-def _in_words(message: str) -> str:
-    return message.removeprefix("Input should be ")

@@ -79,16 +79,18 @@ def test_score_files_need_no_truth(run, tmp_path):
     )
     (tmp_path / "old.json").write_text('{"competition_map": 0.5}')
     assert run("a=old.json", "b=new/b.json").startswith(
-        "error: old.json: has no scores of single images (per_image); "
+        "error: per_image must be scores by image id, got null (old.json); write it again with `py"
     )
     (tmp_path / "old.json").write_text('{"competition_map": 1, "per_image": {"1.jpg": 2}}')
     error = run("a=old.json", "b=new/b.json")
-    assert error == "error: old.json: per_image: 1.jpg: 2 is no score from 0 to 1"
+    assert error == "error: per_image.1.jpg must be a number from 0 to 1, got 2 (old.json)"
     written = (tmp_path / "new" / "a.json").read_text()
     (tmp_path / "old.json").write_text(written[: len(written) // 2])
     error = run("a=old.json", "b=new/b.json")
     assert error.startswith("error: old.json: damaged or no JSON (")
-    assert error.endswith("); a damaged score file, make it anew")
+    assert error.endswith(
+        "; write it again with `python -m src.score output=...` or `python -m src.postprocess`"
+    )
 
 
 def test_two_settings_on_one_store(run, tmp_path):

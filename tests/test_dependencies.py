@@ -26,7 +26,6 @@ IMPORT_NAMES = {
 NOT_IMPORTED = {
     "hydra-joblib-launcher": "hydra/launcher=joblib, found by Hydra",
     "hydra-submitit-launcher": "hydra/launcher=submitit_slurm, found by Hydra",
-    "pydantic": "checks of values",
     "tensorboard": "writes the logs of Lightning's TensorBoardLogger",
 }
 # Development tools that are commands or plug-ins.

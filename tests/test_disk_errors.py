@@ -28,14 +28,17 @@ def test_errors_of_the_disk_in_one_line(tmp_path: Path) -> None:
             partial.write_bytes(b"x" * 2**20)
             raise RuntimeError("unexpected pos 9349888 vs 9349776")
 
-    with pytest.raises(WriteError) as caught:
+    with pytest.raises(WriteError, match=rf"No space left on device: '{tmp_path}/c'") as caught:
         write_half()
     assert ", it takes more than 1.0 MiB); " in str(describe_disk_error(caught.value))
-    with pytest.raises(WriteError) as caught, atomic_path(tmp_path / "c", num_bytes=3 << 20):
+    with (
+        pytest.raises(WriteError, match=rf"No space left on device: '{tmp_path}/c'") as caught,
+        atomic_path(tmp_path / "c", num_bytes=3 << 20),
+    ):
         raise OSError("262144 requested and 0 written")
     assert ", it takes 3.0 MiB); " in str(describe_disk_error(caught.value))
     read_only = OSError(errno.EROFS, "Read-only file system", "x")
     assert describe_disk_error(read_only) == "x: Read-only file system"
     assert describe_disk_error(OSError(errno.ENOENT, "No such file", "x")) is None
-    with pytest.raises(KeyError), atomic_path(tmp_path / "c"):
+    with pytest.raises(KeyError, match="no error of the disk"), atomic_path(tmp_path / "c"):
         raise KeyError("no error of the disk")

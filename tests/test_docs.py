@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.cli.entry_point import CONFIG_DIRECTORY
-from tests.helpers.configs import compose_config
+from tests.helpers.configs import FILES, compose_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -56,8 +56,9 @@ def test_files_and_modules_that_are_named_exist(page: str) -> None:
 
 
 def test_no_text_points_at_what_a_reader_does_not_have() -> None:
-    folders = ("src", "conf", "docs", "experiments", "benchmarks")
+    folders = ("src", "docs", "experiments", "benchmarks")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    paths += [CONFIG_DIRECTORY / path for path in FILES]
     texts = [path for path in paths if path.suffix in {".py", ".md", ".yaml"}]
     found = {
         str(path.relative_to(ROOT)): match[0]

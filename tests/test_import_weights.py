@@ -6,17 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors
 import torch
 import torchvision
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from src.average import average
-from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
 from src.errors import InputError
 from src.import_weights import import_checkpoint
 from src.mmdet_bridge.cascade.detectors import build_detector
@@ -24,15 +21,10 @@ from src.mmdet_bridge.checkpoints.reading import file_sha256, load_state_dict
 from src.modules.cascade import CascadeModule
 from tests.helpers.cascades import detector_config
 from tests.helpers.checkpoints import DEFORMABLE, REAL_NAMES, Malicious, notes_of, written_by
+from tests.helpers.configs import compose_config
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = ("module=htc_r50", *DEFORMABLE)
-
-
-def compose_tool(name: str, *overrides: str) -> Any:
-    register_resolvers()
-    with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-        return compose(config_name=name, overrides=list(overrides))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +41,7 @@ def source(tmp_path: Path, weights: dict[str, Tensor]) -> Path:
 
 
 def run_import(capsys: pytest.CaptureFixture[str], *overrides: str) -> list[str]:
-    import_checkpoint(compose_tool("import_weights", *MODULE, *overrides))
+    import_checkpoint(compose_config("import_weights", [*MODULE, *overrides]))
     return capsys.readouterr().out.splitlines()
 
 
@@ -170,7 +162,7 @@ def test_training_starts_from_what_was_imported_and_averaged(
         run_import(capsys, f"source={source}", output, f"seed={seed}")
     files = f"[{tmp_path}/1.safetensors,{tmp_path}/2.safetensors]"
     soup = tmp_path / "soup.safetensors"
-    average(compose_tool("average", f"checkpoint={files}", f"output={soup}", "weights=[3,1]"))
+    average(compose_config("average", [f"checkpoint={files}", f"output={soup}", "weights=[3,1]"]))
     assert capsys.readouterr().out.splitlines() == [
         f"mean of 2 checkpoints, {len(weights)} tensors",
         f"wrote {soup}",
@@ -209,15 +201,15 @@ def test_code_runs_in_a_trusted_file_only(
     ):
         run_import(capsys, *files)
     assert not trace.exists()
-    import_checkpoint(compose_tool("import_weights", *MODULE, *files, "trusted=true"))
+    import_checkpoint(compose_config("import_weights", [*MODULE, *files, "trusted=true"]))
     assert capsys.readouterr().err == f"trusted=true: code in {source} may run\n"
     assert trace.exists()
 
 
 def test_output_is_checked_before_the_work(tmp_path: Path, source: Path) -> None:
     for config, run in (
-        (compose_tool("import_weights", f"source={source}", "output=o.pth"), import_checkpoint),
-        (compose_tool("average", f"checkpoint=[{source},{source}]", "output=o.pth"), average),
+        (compose_config("import_weights", [f"source={source}", "output=o.pth"]), import_checkpoint),
+        (compose_config("average", [f"checkpoint=[{source},{source}]", "output=o.pth"]), average),
     ):
         with pytest.raises(InputError, match=r"must end in \.safetensors, got .*o\.pth"):
             run(config)
@@ -254,8 +246,8 @@ def test_the_winning_model_itself(
     (tmp_path / "map.yaml").write_text("tie: tie\numbrella: umbrella\n24: handbag\n")
     output = tmp_path / "start.safetensors"
     common = (f"source={source}", f"output={output}")
-    config = compose_tool(
-        "import_weights", *common, "class_layers=slice", f"category_map={tmp_path}/map.yaml"
+    config = compose_config(
+        "import_weights", [*common, "class_layers=slice", f"category_map={tmp_path}/map.yaml"]
     )
     import_checkpoint(config)
     assert "  26 umbrella: from 25 umbrella" in capsys.readouterr().out
@@ -269,7 +261,7 @@ def test_the_winning_model_itself(
         else:
             assert torch.equal(got[name], value), name
     with pytest.raises(InputError, match=r"another model's: \d+ of another shape .*; \d+ that the"):
-        import_checkpoint(compose_tool("import_weights", *common, "module=htc_r50"))
+        import_checkpoint(compose_config("import_weights", [*common, "module=htc_r50"]))
 
 
 def test_a_backbone_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -279,7 +271,7 @@ def test_a_backbone_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     backbone = ("module=htc_r50", "module.detector.backbone.depth=18")
     neck = "module.detector.neck.in_channels=[64,128,256,512]"
     keys = (f"source={source}", f"output={output}", "scope=backbone", *backbone, neck)
-    import_checkpoint(compose_tool("import_weights", *keys))
+    import_checkpoint(compose_config("import_weights", keys))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{source}: a ResNet, named as in torchvision, timm, mmdet or mmpretrain"
     assert ("left out", "2", "fc.*", "", "the classifier's head") in cells(lines)
@@ -292,7 +284,7 @@ def test_a_backbone_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     found = load_state_dict(output)
     assert found.keys() == {f"backbone.{name}" for name in given if not name.startswith("fc.")}
     assert torch.equal(found["backbone.conv1.weight"], given["conv1.weight"])
-    import_checkpoint(compose_tool("import_weights", *keys))
+    import_checkpoint(compose_config("import_weights", keys))
     assert output.read_bytes() == written
     for key, message in (
         ("scope=head", "scope must be one of detector, backbone, got head"),
@@ -301,4 +293,4 @@ def test_a_backbone_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("layout=v2", "layout must be auto with scope=backbone, got v2"),
     ):
         with pytest.raises(InputError, match=message):
-            import_checkpoint(compose_tool("import_weights", *keys, key))
+            import_checkpoint(compose_config("import_weights", [*keys, key]))

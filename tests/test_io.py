@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from src.errors import InputError
 from src.io import (
     PARTIAL_EXPIRES_S,
     atomic_path,
+    describe_difference,
     printable,
     read_json,
     read_json_object,
@@ -26,7 +28,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) ->
     path = tmp_path / "a.json"
     write_json(path, {"b": 1, "a": "ä"})
     assert path.read_text(encoding="utf-8") == '{\n  "a": "ä",\n  "b": 1\n}\n'
-    with pytest.raises(UnicodeEncodeError), atomic_path(path) as partial:
+    with pytest.raises(UnicodeEncodeError, match="surrogates"), atomic_path(path) as partial:
         partial.write_text("half \ud800", encoding="utf-8")
     assert read_json(path) == {"a": "ä", "b": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -116,3 +118,10 @@ def test_text_of_a_file_is_printable() -> None:
     assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
     assert printable("Ärmel [bold]") == "Ärmel [bold]"
     assert printable("x" * 300, limit=10) == "xxxxxxx..."
+
+
+def test_a_difference_shows_the_beginning_of_a_long_value() -> None:
+    there, here = {"a": {"b": list(range(100))}}, {"a": {"c": 1}}
+    first, second = describe_difference(there, here)
+    assert re.fullmatch(r"a\.b: \[0, 1, [\d, ]{70,80}\.\.\. there, absent here", first)
+    assert second == "a.c: absent there, 1 here"

@@ -14,6 +14,7 @@ from src.errors import InputError
 from src.renamed_keys import RENAMED_KEYS, check_renamed_keys, find_file, upgrade_keys
 from src.score import main as score_main
 from src.synthesize import main as synthesize_main
+from src.tuning.sweeps import finished_result, read_results, write_result
 
 
 def error_of(
@@ -145,3 +146,13 @@ def test_nothing_of_the_configurations_of_now_is_changed() -> None:
     for command in ("train", "search"):
         config = OmegaConf.to_container(compose_default(command))
         assert upgrade_keys(config) == config
+
+
+def test_the_result_of_a_job_has_the_column_names_of_now(tmp_path: Path) -> None:
+    result = {"competition_map": 0.5, "objects": 3}
+    write_result(tmp_path / "job", identity={"a": 1}, overrides={"a": 1}, result=result)
+    finished = finished_result(tmp_path / "job", {"a": 1})
+    assert finished is not None
+    assert finished["result"] == {"competition_map": 0.5, "num_detections": 3}
+    (row,) = read_results(tmp_path).rows
+    assert (row["num_detections"], "objects" in row) == (3, False)

@@ -9,15 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from src.errors import InputError
-from src.io import printable, refuse_special_file, write_json
+from src.io import printable, read_json, write_json
 
 LARGEST_ID = 32767  # ids are stored as int16
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A class of objects. ``id`` is the data's own (0 to 32767), not a model's label index."""
+    """A category of instances; ``id`` (0 to 32767) is the data set's, not a model's label index."""
 
     id: int
     name: str
@@ -26,7 +29,7 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A property an object may have. ``id`` is the data's own; ids may have gaps."""
+    """A property that an instance may have; ``id`` is the data set's, and ids may have gaps."""
 
     id: int
     name: str
@@ -37,7 +40,7 @@ class Attribute:
 class LabelDescriptions:
     """The categories and attributes of a data set, each in ascending order of id.
 
-    ``attributes`` may be empty: the data set names none, and attribute ids are then not checked.
+    Where the data set names no attributes, their ids are not checked.
     """
 
     categories: tuple[Category, ...]
@@ -46,7 +49,7 @@ class LabelDescriptions:
     @property
     def category_ids(self) -> tuple[int, ...]:
         """Every category id, ascending."""
-        return tuple(category.id for category in self.categories)
+        return tuple(self.category_names)
 
     @cached_property
     def category_names(self) -> dict[int, str]:
@@ -64,27 +67,26 @@ def label_descriptions_from_json(content: Any, where: str) -> LabelDescriptions:
 
     Args:
         content: Parsed JSON object with a list ``categories`` and, optionally, a list
-            ``attributes``; each entry has an integer ``id`` (0 to 32767), a text ``name``, and
-            optionally a text ``supercategory``.
+            ``attributes``; each entry has an integer ``id``, a text ``name``, and optionally a text
+            ``supercategory``.
         where: The file, for messages.
 
     Raises:
         InputError: A list is missing or empty, or an entry is malformed or repeats an id.
     """
-    if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
+    categories = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(categories, list):
         raise InputError(
             f"categories must be a list of every category with id and name, got none ({where})"
         )
-    if not content["categories"]:
+    if not categories:
         raise InputError(f"categories must hold at least one category, got an empty list ({where})")
     attributes = content.get("attributes") or []
     if not isinstance(attributes, list):
         raise InputError(f"attributes must be a list, got {attributes!r:.60} ({where})")
     return LabelDescriptions(
-        categories=tuple(
-            Category(*entry) for entry in _entries(content["categories"], where, "categories")
-        ),
-        attributes=tuple(Attribute(*entry) for entry in _entries(attributes, where, "attributes")),
+        tuple(Category(*entry) for entry in _entries(categories, where, "categories")),
+        tuple(Attribute(*entry) for entry in _entries(attributes, where, "attributes")),
     )
 
 
@@ -105,9 +107,9 @@ def _entries(entries: list[Any], where: str, key: str) -> list[tuple[int, str, s
         if not isinstance(name, str) or not name:
             raise InputError(f"{place}: name must be a text, got {name!r:.60} ({where})")
         if number in found:
+            other = f"{found[number][1]!r}"
             raise InputError(
-                f"{place}: id must be another than that of {found[number][1]!r}, got {number} "
-                f"({where})"
+                f"{place}: id must differ from that of {other}, got {number} ({where})"
             )
         found[number] = (number, name, str(entry.get("supercategory") or ""))
     return [found[number] for number in sorted(found)]
@@ -127,20 +129,7 @@ def read_label_descriptions(path: str | Path) -> LabelDescriptions:
     Raises:
         InputError: The file is missing, not UTF-8, not JSON, or its lists are malformed.
     """
-    refuse_special_file(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot read the label descriptions ({error.strerror})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error})") from error
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    return label_descriptions_from_json(content, where=str(path))
+    return label_descriptions_from_json(read_json(path), where=str(path))
 
 
 def write_label_descriptions(labels: LabelDescriptions, path: str | Path) -> None:
@@ -152,9 +141,10 @@ def write_label_descriptions(labels: LabelDescriptions, path: str | Path) -> Non
 _FILE_2019 = Path(__file__).with_name("imaterialist_2019.json")
 IMATERIALIST_2019_LABELS = read_label_descriptions(_FILE_2019)
 IMATERIALIST_2019_CATEGORIES = IMATERIALIST_2019_LABELS.categories
-"""The 46 categories: 27 garments and accessories (0-26) and 19 garment parts (27-45)."""
-ATTRIBUTES = IMATERIALIST_2019_LABELS.attributes
-"""The 92 attributes of 2019 (ids 0-91). The 2020 edition numbers its 294 attributes differently."""
+"""The 46 categories: 27 garments and accessories (0-26) and 19 garment parts (27-45).
+
+The 92 attributes have ids 0-91; the 2020 edition numbers its 294 attributes differently.
+"""
 CATEGORY_INSTANCES: dict[int, int] = {
     entry["id"]: entry["instances"]
     for entry in json.loads(_FILE_2019.read_text("utf-8"))["categories"]
@@ -184,7 +174,7 @@ class ClassList:
 
     @classmethod
     def from_plain(cls, category_ids: Sequence[int], names: Any) -> ClassList:
-        """Return classes as a file has them; names that are no text for each are as if unknown."""
+        """Return the classes of a file; names that are not a text for each count as unknown."""
         is_known = isinstance(names, list | tuple) and len(names) == len(category_ids)
         is_known = is_known and all(isinstance(name, str) for name in names)
         return cls(tuple(category_ids), tuple(names) if is_known else None)
@@ -195,18 +185,18 @@ class ClassList:
         return dict(zip(self.category_ids, self.names or [""] * len(self), strict=True))
 
     def only(self, category_ids: Collection[int]) -> ClassList:
-        """Return those of the classes that are among some categories."""
+        """Return the classes that are among some categories."""
         kept = {key: name for key, name in self.by_id.items() if key in category_ids}
         return ClassList(tuple(kept), tuple(kept.values()) if self.names else None)
 
     def difference(self, other: ClassList) -> str | None:
-        """Say where another list of classes differs from this one; None where it does not."""
+        """Return the first difference to another list of classes in words; None for none."""
         if len(self) != len(other):
             return f"{len(self)} classes ({self}) there, {len(other)} here ({other})"
         pairs = zip(self.by_id.items(), other.by_id.items(), strict=True)
         for place, ((one, name), (two, other_name)) in enumerate(pairs):
             if one != two or (name and other_name and name != other_name):
-                there, here = (f"{one} {printable(name)}", f"{two} {printable(other_name)}")
+                there, here = f"{one} {printable(name)}", f"{two} {printable(other_name)}"
                 return f"class {place} is category {there.strip()} there, {here.strip()} here"
         return None
 
@@ -229,19 +219,19 @@ def classes_of_data(
 ) -> ClassList:
     """Return the classes of a model that learns from a data set.
 
-    They are the categories that the file lists, in ascending order of id, whether or not one has
-    an instance: so all files of a data set give the same classes. A number of classes that is that
-    of the categories with instances leaves the others out (the root category of some exports).
+    They are all categories that the file lists, ascending by id, so that all files of a data set
+    give the same classes. Where the number of classes given is that of the categories with
+    instances, the others are left out (the root category of some exports).
 
     Args:
         labels: The data's categories.
-        instances: How many instances each category has, by id.
-        num_classes: As given; None: the data says.
-        category_ids: As given, in the model's order; None: the data says.
+        instances: Number of instances by category id.
+        num_classes: As given; None: the data's.
+        category_ids: As given, in the model's order; None: the data's.
         source: The annotation file, for messages.
 
     Raises:
-        InputError: What is given contradicts the data; names the key and both values.
+        InputError: A given value contradicts the data; names the key and both values.
     """
     names = labels.category_names
     listed = ClassList.of(labels)
@@ -265,9 +255,9 @@ def classes_of_data(
     elif num_classes == len(with_instances):
         chosen = with_instances
     if num_classes is not None and num_classes != len(chosen):
+        of = "in module.category_ids" if category_ids else f"of {source} ({listed})"
         raise InputError(
-            f"module.num_classes must be {len(chosen)}, the number of categories "
-            f"{'in module.category_ids' if category_ids else f'of {source} ({listed})'}, got "
+            f"module.num_classes must be {len(chosen)}, the number of categories {of}, got "
             f"{num_classes}; leave it out to take the data's"
         )
     return ClassList(chosen, tuple(names[category] for category in chosen))
@@ -285,17 +275,16 @@ def check_categories(
 
     Args:
         classes: The model's.
-        labels: The data's categories. Names of 2019 stand for names that a file does not have, so
-            they are not compared.
-        instances: How many instances each category of the data has, by id.
-        model: What messages call the model or its predictions.
-        data: What messages call the data.
+        labels: The data's. Names of 2019 stand for names that a file lacks, and are not compared.
+        instances: Number of instances by category id of the data.
+        model: Name of the model or its predictions in messages.
+        data: Name of the data in messages.
 
     Returns:
-        What a user should know, a sentence each.
+        Notes for the user, a sentence each.
 
     Raises:
-        InputError: A class is no category of the data, or has there the name of another class.
+        InputError: A class is not a category of the data, or has the name of another one there.
     """
     names = labels.category_names
     listed, own = ClassList.of(labels), classes.by_id
@@ -308,8 +297,7 @@ def check_categories(
     notes = []
     if classes.names and labels.categories != IMATERIALIST_2019_CATEGORIES:
         renamed = [category for category in own if own[category] != names[category]]
-        if exchanged := [c for c in renamed if own[c] in names.values()]:
-            category = exchanged[0]
+        for category in (c for c in renamed if own[c] in names.values()):
             raise InputError(
                 f"the categories of {model} must be those of {data}, got category {category} "
                 f"named {printable(own[category])}, which is {printable(names[category])} in {data}"
@@ -327,3 +315,36 @@ def check_categories(
             "instances count as missed"
         )
     return notes
+
+
+def class_membership(category_sets: Sequence[Collection[int]]) -> npt.NDArray[np.bool_]:
+    """Return which of N images carries which of C classes, shape (N, C), classes ascending."""
+    categories = sorted(set().union(*category_sets))
+    membership = np.zeros((len(category_sets), len(categories)), dtype=bool)
+    for row, present in enumerate(category_sets):
+        membership[row, np.searchsorted(categories, sorted(present))] = True
+    return membership
+
+
+def stratified_folds(
+    category_sets: Sequence[Collection[int]], *, folds: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Deal images into folds with nearly the same share of each class (Sechidis et al. 2011).
+
+    Args:
+        category_sets: The category ids of each of N images.
+        folds: Number of folds, 2 or more.
+        seed: Seed of the stratifier.
+
+    Returns:
+        Shape (N,), int64, the fold of each image, from 0.
+    """
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # scikit-learn takes a second
+
+    # Two columns of False: the stratifier takes a single column for a binary target and refuses it.
+    membership = np.pad(class_membership(category_sets), ((0, 0), (0, 2)))
+    stratifier = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
+    fold_of = np.zeros(len(membership), dtype=np.int64)
+    for fold, (_, held_out) in enumerate(stratifier.split(membership, membership)):
+        fold_of[held_out] = fold
+    return fold_of

@@ -1,6 +1,5 @@
-"""Read and write COCO annotation files.
+"""Read and write COCO annotation files: polygons, RLE, attributes, Fashionpedia's dialect included.
 
-COCO JSON, Fashionpedia's dialect included: polygons, RLE, attributes.
 Source: the COCO data format (cocodataset.org/#format-data, "Object detection"); Fashionpedia adds
 ``attribute_ids`` to annotations and a list ``attributes``. An image is known by its ``file_name``.
 Boxes and areas are computed from the masks; those of the file are compared with them.
@@ -8,6 +7,8 @@ Boxes and areas are computed from the masks; those of the file are compared with
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,6 @@ from src.annotations.categories import (
 from src.annotations.image_names import ImageIds, image_path
 from src.annotations.instances import ImageRecord
 from src.annotations.json_stream import iterate_members
-from src.annotations.polygons import MIN_COORDINATES, from_polygons
 from src.annotations.rows import (
     NO_INSTANCE,
     BadRow,
@@ -31,13 +31,14 @@ from src.annotations.rows import (
     RowBlock,
     RowError,
     Source,
+    StoredBlock,
     check_attributes,
     check_size,
     describe_ids,
 )
-from src.annotations.store import StoredBlock
 from src.errors import InputError
 from src.rle import ParsedRle, RleBatch, RleError, Runs, from_coco, from_coco_counts, to_coco
+from src.rle.coco import MIN_COORDINATES, from_polygons
 from src.rle.masks import NO_RUNS
 
 COCO = "coco"
@@ -51,7 +52,7 @@ def open_coco(
     labels: LabelDescriptions | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Source:
-    """Open a COCO JSON file. It is read twice, because images may stand behind annotations.
+    """Open a COCO JSON file. It is read twice, because images may follow annotations.
 
     Args:
         path: The file.
@@ -62,11 +63,8 @@ def open_coco(
         InputError: Not a JSON object with the lists images, annotations and categories, or these
             are malformed.
     """
-    parts: dict[str, Any] = {}
-    for name, position, value in iterate_members(path, streamed="annotations"):
-        if name == "annotations" and position >= 0:
-            continue
-        parts[name] = value
+    members = iterate_members(path, streamed="annotations")
+    parts = {name: value for name, position, value in members if position < 0}
     for name in ("images", "annotations"):
         if not isinstance(parts.get(name), list):
             raise InputError(f"{name} must be a list in COCO annotations, got none ({path})")
@@ -74,7 +72,6 @@ def open_coco(
         labels = label_descriptions_from_json(parts, where=str(path))
     notes: list[str] = []
     return Source(
-        path=path,
         kind=COCO,
         labels=labels,
         blocks=_read_blocks(path, parts["images"], labels, notes, on_progress),
@@ -94,18 +91,11 @@ def _read_blocks(
     images = _Images()
     yield images.block(image_entries)
     notes += images.notes()
-    reader = _AnnotationReader(images=images, labels=labels)
-    rows: list[tuple[int, Any]] = []
-    for name, position, value in iterate_members(
-        path, streamed="annotations", on_progress=on_progress
-    ):
-        if name == "annotations" and position >= 0:
-            rows.append((position, value))
-            if len(rows) == _BLOCK_ROWS:
-                yield reader.block(rows)
-                rows = []
-    if rows:
-        yield reader.block(rows)
+    reader = _AnnotationReader(images, labels)
+    members = iterate_members(path, streamed="annotations", on_progress=on_progress)
+    rows = ((position, value) for _, position, value in members if position >= 0)
+    while block := list(itertools.islice(rows, _BLOCK_ROWS)):
+        yield reader.block(block)
     if reader.short_polygons:
         notes.append(
             "polygons of fewer than three points, left out of instances that have others: "
@@ -114,7 +104,7 @@ def _read_blocks(
     if reader.repeated_ids:
         notes.append(
             f"{reader.repeated_ids} annotation ids had occurred before; "
-            "objects are numbered anew when written"
+            "instances are numbered again when written"
         )
 
 
@@ -136,19 +126,17 @@ class _Images:
             try:
                 record = self._record(entry)
             except RowError as error:
-                name = name_of_image(entry)[1] if isinstance(entry, dict) else None
+                name = str(name_of_image(entry)[1] or "") if isinstance(entry, dict) else ""
                 if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
-                    self.bad_ids.setdefault(entry["id"], str(name or ""))
-                bad_rows.append(
-                    BadRow(
-                        number, f"images[{number}]", str(name or ""), str(error), json.dumps(entry)
-                    )
-                )
+                    self.bad_ids.setdefault(entry["id"], name)
+                place, original = f"images[{number}]", json.dumps(entry)
+                bad_rows.append(BadRow(number, place, name, str(error), original))
                 continue
             self._repeated += entry["id"] in self.by_id
             self.by_id[entry["id"]] = record
             numbers.append(number)
             records.append(record)
+        runs = [NO_RUNS] * len(records)
         return RowBlock(
             place_format="images[{}]",
             mask_field="segmentation",
@@ -157,15 +145,13 @@ class _Images:
             category_ids=[NO_INSTANCE] * len(records),
             attribute_ids=[()] * len(records),
             is_crowd=[False] * len(records),
-            masks=ParsedRle(
-                RleBatch.join([NO_RUNS] * len(records), [image.size_hw for image in records]), {}
-            ),
+            masks=ParsedRle(RleBatch.join(runs, [image.size_hw for image in records]), {}),
             original=lambda index: json.dumps(entries[numbers[index]]),
             bad_rows=bad_rows,
         )
 
     def notes(self) -> list[str]:
-        """Return what a user should know of the list, a sentence each."""
+        """Return notes on the list for the user, a sentence each."""
         notes = self._names.notes()
         if self._repeated:
             notes.append(f"images listed again with the same id, name and size: {self._repeated}")
@@ -175,22 +161,23 @@ class _Images:
         """Find the ids of two different images: they name no image for an annotation."""
         first: dict[int | str, tuple[Any, ...]] = {}
         for entry in entries:
-            number = entry.get("id") if isinstance(entry, dict) else None
-            if not isinstance(number, int | str) or isinstance(number, bool):
+            number: Any = entry.get("id") if isinstance(entry, dict) else None
+            if type(number) not in (int, str):
                 continue
             name = name_of_image(entry)[1]
-            same = (_one_spelling(name), entry.get("height"), entry.get("width"))
-            if first.setdefault(number, same) != same:
-                names = " and ".join(map(_described, (first[number], same)))
-                self.ambiguous.setdefault(number, names)
+            with contextlib.suppress(RowError):
+                name = image_path(name, key="file_name") if isinstance(name, str) else repr(name)
+            image = name, entry.get("height"), entry.get("width")
+            if first.setdefault(number, image) != image:
+                both = "{!r:.120} of {!r:.20} x {!r:.20} px and {!r:.120} of {!r:.20} x {!r:.20} px"
+                self.ambiguous.setdefault(number, both.format(*first[number], *image))
 
     def _record(self, entry: Any) -> ImageRecord:
         if not isinstance(entry, dict):
-            raise RowError(
-                f"must be an object with id, file_name, height and width, got {entry!r:.60}"
-            )
+            legal = "an object with id, file_name, height and width"
+            raise RowError(f"must be {legal}, got {entry!r:.60}")
         number = entry.get("id")
-        if not isinstance(number, int | str) or isinstance(number, bool):
+        if type(number) not in (int, str):
             raise RowError(f"id must be a whole number, got {number!r:.60}")
         if number in self.ambiguous:
             raise RowError(
@@ -200,10 +187,8 @@ class _Images:
         if not isinstance(name, str):
             raise RowError(f"file_name must be a text, got {name!r:.60}")
         image_id, file_name = self._names.identify(name, key=key)
-        height_px, width_px = check_size(
-            str(entry.get("height")), str(entry.get("width")), ("height", "width")
-        )
-        return ImageRecord(image_id, file_name, height_px, width_px)
+        texts = str(entry.get("height")), str(entry.get("width"))
+        return ImageRecord(image_id, file_name, *check_size(*texts, ("height", "width")))
 
 
 def name_of_image(entry: dict[str, Any]) -> tuple[str, Any]:
@@ -217,22 +202,10 @@ def name_of_image(entry: dict[str, Any]) -> tuple[str, Any]:
     return "file_name", entry.get("file_name")
 
 
-def _described(image: tuple[Any, Any, Any]) -> str:
-    name, height, width = image
-    return f"{name!r:.120} of {height!r:.20} x {width!r:.20} px"
-
-
-def _one_spelling(name: Any) -> Any:
-    try:
-        return image_path(name, key="file_name") if isinstance(name, str) else repr(name)
-    except RowError:
-        return name
-
-
 class _AnnotationReader:
     """Turns annotations into blocks."""
 
-    def __init__(self, *, images: _Images, labels: LabelDescriptions) -> None:
+    def __init__(self, images: _Images, labels: LabelDescriptions) -> None:
         self._images = images
         self._categories, self._attributes = labels.category_names, labels.attribute_names
         self._seen_ids: set[Any] = set()
@@ -245,37 +218,29 @@ class _AnnotationReader:
             try:
                 kept.append((number, entry, self._check(entry)))
             except RowError as error:
-                bad_rows.append(
-                    BadRow(
-                        number=number,
-                        place=f"annotations[{number}]",
-                        image_id=self._image_name(entry),
-                        reason=str(error),
-                        original=json.dumps(entry),
-                    )
-                )
-        masks = read_segmentations(
-            [entry.get("segmentation") for _, entry, _ in kept],
-            [image.size_hw for _, _, image in kept],
-        )
+                place, image_id = f"annotations[{number}]", self._image_name(entry)
+                bad_rows.append(BadRow(number, place, image_id, str(error), json.dumps(entry)))
+        entries, images = [entry for _, entry, _ in kept], [image for _, _, image in kept]
+        segmentations = [entry.get("segmentation") for entry in entries]
+        masks = read_segmentations(segmentations, [image.size_hw for image in images])
         self.short_polygons += sum(
             len(part) < MIN_COORDINATES
-            for at, (_, entry, _) in enumerate(kept)
-            if at not in masks.problems and isinstance(entry.get("segmentation"), list)
-            for part in entry["segmentation"]
+            for at, segmentation in enumerate(segmentations)
+            if at not in masks.problems and isinstance(segmentation, list)
+            for part in segmentation
         )
         return RowBlock(
             place_format="annotations[{}]",
             mask_field="segmentation",
             numbers=[number for number, _, _ in kept],
-            images=[image for _, _, image in kept],
-            category_ids=[entry["category_id"] for _, entry, _ in kept],
-            attribute_ids=[tuple(entry.get("attribute_ids") or ()) for _, entry, _ in kept],
-            is_crowd=[bool(entry.get("iscrowd")) for _, entry, _ in kept],
+            images=images,
+            category_ids=[entry["category_id"] for entry in entries],
+            attribute_ids=[tuple(entry.get("attribute_ids") or ()) for entry in entries],
+            is_crowd=[bool(entry.get("iscrowd")) for entry in entries],
             masks=masks,
-            original=lambda index: json.dumps(kept[index][1]),
+            original=lambda index: json.dumps(entries[index]),
             bad_rows=bad_rows,
-            hints=_hints([entry for _, entry, _ in kept]),
+            hints=_hints(entries, segmentations),
         )
 
     def _image_name(self, entry: Any) -> str:
@@ -307,27 +272,21 @@ class _AnnotationReader:
         attributes = entry.get("attribute_ids") or []
         if not isinstance(attributes, list):
             raise RowError(f"attribute_ids must be a list, got {attributes!r:.60}")
-        for attribute in attributes:
-            if type(attribute) is not int or not 0 <= attribute <= LARGEST_ID:
-                raise RowError(
-                    f"attribute must be a whole number from 0 to {LARGEST_ID}, got "
-                    f"{attribute!r:.60}"
-                )
+        for number in attributes:
+            if type(number) is not int or not 0 <= number <= LARGEST_ID:
+                legal = f"a whole number from 0 to {LARGEST_ID}"
+                raise RowError(f"attribute must be {legal}, got {number!r:.60}")
         check_attributes(attributes, self._attributes)
         if entry.get("iscrowd", 0) not in (0, 1):
             raise RowError(f"iscrowd must be 0 or 1, got {entry['iscrowd']!r:.60}")
         return self._images.by_id[image_id]
 
 
-def _hints(entries: list[dict[str, Any]]) -> MaskHints:
-    """Return what annotations say of their masks beside the masks."""
-    segmentations = [entry.get("segmentation") for entry in entries]
+def _hints(entries: list[dict[str, Any]], segmentations: list[Any]) -> MaskHints:
     return MaskHints(
         polygons=[value if isinstance(value, list) else None for value in segmentations],
         sizes_hw=[
-            (value["size"][0], value["size"][1])
-            if isinstance(value, dict) and _numbers(value.get("size"), 2)
-            else None
+            _numbers(value.get("size"), 2) if isinstance(value, dict) else None
             for value in segmentations
         ],
         boxes_xywh=[_numbers(entry.get("bbox"), 4) for entry in entries],
@@ -335,13 +294,12 @@ def _hints(entries: list[dict[str, Any]]) -> MaskHints:
     )
 
 
-def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+def _numbers(value: Any, count: int) -> tuple[Any, ...] | None:
     """Return a list of so many finite numbers as a tuple; None for anything else."""
     if not isinstance(value, list) or len(value) != count:
         return None
-    if any(type(number) not in (int, float) or not abs(number) < _LARGEST for number in value):
-        return None
-    return tuple(value)
+    are_finite = all(type(n) in (int, float) and abs(n) < _LARGEST for n in value)
+    return tuple(value) if are_finite else None
 
 
 def read_segmentations(
@@ -351,11 +309,10 @@ def read_segmentations(
 
     Args:
         segmentations: N parsed JSON values, of any kinds.
-        sizes_hw: N heights and widths of their images in pixels. RLE may name them
-            exchanged, see ``MaskHints``.
+        sizes_hw: N heights and widths of their images in pixels, which RLE may name exchanged.
 
     Returns:
-        N masks; ``problems`` names those that are anything else, or of another size.
+        N masks; ``problems`` names those that are neither, or of another size.
     """
     masks: list[Runs] = [NO_RUNS] * len(segmentations)
     problems: dict[int, str] = {}
@@ -372,9 +329,8 @@ def read_segmentations(
                 masks[index] = from_coco_counts(counts, size_hw).runs
         except RleError as error:
             problems[index] = str(error)
-    expanded, faults = from_coco(
-        list(compressed.values()), [sizes_hw[index] for index in compressed]
-    )
+    compressed_hw = [sizes_hw[index] for index in compressed]
+    expanded, faults = from_coco(list(compressed.values()), compressed_hw)
     for position, index in enumerate(compressed):
         masks[index] = expanded[position].runs
         if position in faults:
@@ -384,10 +340,8 @@ def read_segmentations(
 
 def _counts_of(segmentation: Any, size_hw: tuple[int, int]) -> str | list[int]:
     if not isinstance(segmentation, dict):
-        raise RleError(
-            "must be a list of polygons, or an object with size and counts, got "
-            f"{segmentation!r:.60}"
-        )
+        legal = "a list of polygons, or an object with size and counts"
+        raise RleError(f"must be {legal}, got {segmentation!r:.60}")
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(size_hw) and size != list(size_hw[::-1]):
         raise RleError(f"size must be that of the image, {list(size_hw)}, got {size!r:.60}")
@@ -405,28 +359,17 @@ def write_coco(
 ) -> None:
     """Write a COCO JSON file: images numbered from 1 in their order, annotations in theirs.
 
-    Args:
-        images: All images, those without objects included.
-        blocks: The objects, ``image_indices`` counting in ``images``.
-        labels: The categories and attributes.
-        file: Where to.
+    ``images`` are all, including those without an instance; ``image_indices`` count in them.
     """
-    descriptions = label_descriptions_to_json(labels)
-    file.write(b'{"info": {"description": "converted annotations", "version": "1.0"},\n"images": [')
+    info = {"description": "converted annotations", "version": "1.0"}
+    file.write(f'{{"info": {json.dumps(info)},\n"images": [\n'.encode())
     entries = (
-        json.dumps(
-            {
-                "id": number,
-                "file_name": image.file_name,
-                "height": image.height_px,
-                "width": image.width_px,
-            },
-            ensure_ascii=False,
-        )
+        {"id": number, "file_name": image.file_name, "height": height, "width": width}
         for number, image in enumerate(images, start=1)
+        for height, width in (image.size_hw,)
     )
-    file.write(("\n" + ",\n".join(entries)).encode())
-    for name, value in descriptions.items():
+    file.write(",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries).encode())
+    for name, value in label_descriptions_to_json(labels).items():
         file.write(f'],\n"{name}": [\n'.encode())
         file.write(",\n".join(json.dumps(entry, ensure_ascii=False) for entry in value).encode())
     file.write(b'],\n"annotations": [')
@@ -441,32 +384,22 @@ def write_coco(
 def _annotations(block: StoredBlock, first_number: int) -> list[str]:
     boxes_xywh = block.boxes_xyxy.copy()
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    columns = zip(
+        block.image_indices,
+        block.category_ids,
+        block.attribute_ids,
+        block.masks.sizes_hw.tolist(),
+        to_coco(block.masks),
+        block.areas_px.tolist(),
+        boxes_xywh.tolist(),
+        block.is_crowd,
+        strict=True,
+    )
     return [
         f'{{"id": {number}, "image_id": {image + 1}, "category_id": {category}, '
-        f'"attribute_ids": {list(attributes)}, "segmentation": {{"size": [{height}, {width}], '
-        f'"counts": {json.dumps(text)}}}, "area": {area}, '
-        f'"bbox": {box}, "iscrowd": {int(crowd)}}}'
-        for number, (
-            image,
-            category,
-            attributes,
-            (height, width),
-            text,
-            area,
-            box,
-            crowd,
-        ) in enumerate(
-            zip(
-                block.image_indices,
-                block.category_ids,
-                block.attribute_ids,
-                block.masks.sizes_hw.tolist(),
-                to_coco(block.masks),
-                block.areas_px.tolist(),
-                boxes_xywh.tolist(),
-                block.is_crowd,
-                strict=True,
-            ),
-            start=first_number,
+        f'"attribute_ids": {list(attributes)}, "segmentation": {{"size": {size}, '
+        f'"counts": {json.dumps(text)}}}, "area": {area}, "bbox": {box}, "iscrowd": {int(crowd)}}}'
+        for number, (image, category, attributes, size, text, area, box, crowd) in enumerate(
+            columns, start=first_number
         )
     ]

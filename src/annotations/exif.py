@@ -1,41 +1,36 @@
 """EXIF orientations: tell whether masks were made on the displayed or on the stored image.
 
 An image with an EXIF orientation is stored turned. Some tools draw on what viewers display, others
-on the file's own rows and columns, and the size that an annotation file names may be either's, or
-have height and width exchanged. What a mask says decides:
+on the file's own rows and columns, and the size that an annotation file names may be that of
+either, or have height and width exchanged. The masks themselves decide:
 
 - RLE read with another height than they were written with are sheared, so that hardly a
   column continues the one before; and a box that the file has beside them does not fit.
-- Polygons that leave the one frame lie in the other.
+- Polygons that leave one of the frames are inside the other.
 
 Orientations 2 to 4 keep the size and give no such evidence: the other images of the file decide,
-those whose size is named alike before all others. Where nothing does, a key has to.
+first those whose size is named alike. Where nothing decides, a key has to.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
-from src.annotations.image_files import ImageHeader
-from src.annotations.instances import ImageRecord
-from src.annotations.polygons import from_polygons
+from src.annotations.image_files import AS_DISPLAYED, AS_STORED, AUTO, TURNED_FILE, Frame
 from src.annotations.rows import NO_INSTANCE, RowBlock
 from src.errors import InputError
 from src.rle import ParsedRle, Rle, RleBatch, RleError
-from src.rle.raster import SIDEWAYS, edges_between_columns, turn, turn_points
+from src.rle.coco import from_polygons
+from src.rle.raster import edges_between_columns, turn, turn_box, turn_points
 
-AUTO, AS_DISPLAYED, AS_STORED = "auto", "as_displayed", "as_stored"
-EXIF_CHOICES = (AUTO, AS_DISPLAYED, AS_STORED)
-_SIDEWAYS_FILE = "turned"  # made on an image that lay on its side, and nothing says on which
-
-# A wrong height has at least so many times the edges between columns: where all runs are counted,
-# also in proportion to the height (a band over full columns has the fewer the lower the image is);
-# where only short ones are, as they are.
+# A wrong height has at least so many times the edges between columns. Where all runs are counted,
+# it has them also in proportion to the height (a band over full columns has the fewer edges the
+# lower the image is); where only short runs are, the numbers are compared directly.
 _CLEAR_FACTOR, _CLEAR_FACTOR_SHORT = 1.2, 1.5
 _CLEAR_EDGES_PX = 8
 BOX_TOLERANCE_PX = 2.0
@@ -46,43 +41,9 @@ Polygons: TypeAlias = Sequence[Sequence[float]]
 Group: TypeAlias = tuple[str, bool]  # image id, and whether its masks are polygons
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An annotated image beside its file."""
-
-    record: ImageRecord  # with the size that it is displayed with
-    annotated_hw: Size
-    orientation: int = 1  # EXIF
-    # height and width of the grid that masks lie on, by reading; empty where there is one only
-    grids: Mapping[str, Size] = field(default_factory=dict)
-
-
-def make_frame(image: ImageRecord, header: ImageHeader) -> Frame:
-    """Put an image as annotated beside its file.
-
-    Where the annotation has the size of the displayed image with height and width exchanged, the
-    image's counts. One of another size altogether (the masks of the 2020 edition are smaller than
-    its images) keeps it, lying or standing as the image is displayed.
-    """
-    annotated, displayed = image.size_hw, header.displayed_hw
-    exchanged = annotated != displayed and annotated == displayed[::-1]
-    sideways = header.orientation in SIDEWAYS
-    if header.orientation == 1 and not exchanged:
-        return Frame(image, annotated)
-    lies_otherwise = (annotated[0] - annotated[1]) * (displayed[0] - displayed[1]) < 0
-    upright = annotated[::-1] if exchanged or (sideways and lies_otherwise) else annotated
-    grids = {AS_DISPLAYED: upright}
-    if header.orientation != 1:
-        grids[AS_STORED] = upright[::-1] if sideways else upright
-    if exchanged and not sideways:
-        grids[_SIDEWAYS_FILE] = annotated
-    record = replace(image, height_px=upright[0], width_px=upright[1])
-    return Frame(record, annotated, header.orientation, grids)
-
-
 @dataclass(slots=True)
 class _Evidence:
-    """What the masks of one kind on one image say."""
+    """Evidence of the masks of one kind on one image."""
 
     frame: Frame
     declared_hw: Size  # that the file names for these masks
@@ -92,6 +53,25 @@ class _Evidence:
     # how far polygons reach over a frame, by reading
     excess_px: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     differ: bool = False  # whether the readings give different masks
+
+    def add(self, mask: Rle, polygons: Polygons | None, box_xywh: tuple[float, ...] | None) -> None:
+        """Count a mask in, with the polygons and the box that the file has for it."""
+        frame, runs = self.frame, mask.runs
+        for name, grid_hw in frame.grids.items():
+            if polygons is not None:
+                self.excess_px[name] = max(self.excess_px[name], _excess_px(polygons, grid_hw))
+                continue
+            in_a_column = runs[runs[:, 1] < max(grid_hw)]  # others say nothing of a height
+            self.edges_px[name] += edges_between_columns(in_a_column, grid_hw[0])
+            short = runs[2 * runs[:, 1] < min(grid_hw)]
+            self.short_edges_px[name] += edges_between_columns(short, grid_hw[0])
+            if box_xywh is not None:
+                box_xyxy = RleBatch.of([Rle(runs, grid_hw)]).boxes_xyxy()[0].tolist()
+                missed_px = box_distance_px(box_xywh, box_xyxy)
+                self.boxes_missed[name] += missed_px > BOX_TOLERANCE_PX
+        if not self.differ and AS_STORED in frame.grids:
+            displayed = _mask_on(frame, AS_DISPLAYED, mask, polygons)
+            self.differ = displayed != _mask_on(frame, AS_STORED, mask, polygons)
 
     def fitting(self) -> set[str]:
         """Return the readings that the masks allow."""
@@ -104,11 +84,11 @@ class _Evidence:
         most = min(self.excess_px[name] for name in fits) + tolerance
         fits = {name for name in fits if self.excess_px[name] <= most}
         if len(fits) > 1:
-            fits.discard(_SIDEWAYS_FILE)
+            fits.discard(TURNED_FILE)
         return fits
 
     def _is_sheared(self, name: str, beside: str) -> bool:
-        """Tell whether columns continue each other far less in one reading than in another."""
+        """Return whether columns continue each other far less in one reading than in another."""
         edges, fewer = self.edges_px[name], self.edges_px[beside]
         heights = self.frame.grids[name][0] / self.frame.grids[beside][0]
         if edges > fewer + _CLEAR_EDGES_PX and edges > _CLEAR_FACTOR * fewer * max(1, heights):
@@ -139,11 +119,8 @@ class ExifReadings:
 
     Args:
         choice: ``auto``, ``as_displayed`` or ``as_stored``.
-        decided: What ``ReadOtherwiseError`` carried, in a second pass.
-        undecided: What ``auto`` takes where nothing decides; None: that is refused.
-
-    Raises:
-        InputError: ``choice`` is none of them.
+        decided: The readings of ``ReadOtherwiseError``, in a second pass.
+        undecided: The choice of ``auto`` if nothing decides; None: that is refused.
     """
 
     def __init__(
@@ -153,23 +130,15 @@ class ExifReadings:
         decided: Mapping[Group, str] | None = None,
         undecided: str | None = None,
     ) -> None:
-        if choice not in EXIF_CHOICES:
-            raise InputError(f"exif must be one of {', '.join(EXIF_CHOICES)}, got {choice!r:.60}")
-        self.choice = choice
-        self.decided = decided
-        self.undecided = undecided
+        self.choice, self.decided, self.undecided = choice, decided, undecided
         self._evidence: dict[Group, _Evidence] = {}
         self._seen: dict[Group, int] = {}  # EXIF orientation
 
     def read(self, block: RowBlock, frames: Sequence[Frame | str]) -> ParsedRle:
-        """Return the masks of a block as they lie on the displayed images.
+        """Return the masks of a block's N rows as they are on the displayed images.
 
-        Args:
-            block: N rows.
-            frames: N frames; a text where there is none.
-
-        Returns:
-            N masks; more ``problems`` where a mask cannot be read.
+        A frame is a text if its image is missing. ``problems`` includes the masks that cannot be
+        read.
         """
         rows = {
             index: frame
@@ -202,47 +171,26 @@ class ExifReadings:
         group = (frame.record.image_id, polygons is not None)
         self._seen[group] = frame.orientation
         reading = self.reading(*group)
-        if reading == _SIDEWAYS_FILE:
-            raise RleError(_describe_sideways(frame))
+        if reading == TURNED_FILE:
+            height, width = frame.annotated_hw
+            raise RleError(
+                f"fits height {height} and width {width}, which the image has exchanged: it was "
+                "made on the image turned by a quarter, and no EXIF orientation says which way"
+            )
         if self.decided is None:
-            self._note(block, index, frame, mask)
+            declared_hw = block.hints.sizes_hw[index] if block.hints else None
+            new = _Evidence(frame, declared_hw or frame.annotated_hw)
+            box_xywh = block.hints.boxes_xywh[index] if block.hints else None
+            self._evidence.setdefault(group, new).add(mask, polygons, box_xywh)
         if reading not in frame.grids:  # nothing to turn: as stored is as displayed
             reading = AS_DISPLAYED
         return _mask_on(frame, reading, mask, polygons)
 
-    def _note(self, block: RowBlock, index: int, frame: Frame, mask: Rle) -> None:
-        """Take a mask as evidence."""
-        hints = block.hints
-        polygons = hints.polygons[index] if hints else None
-        declared_hw = (hints.sizes_hw[index] if hints else None) or frame.annotated_hw
-        group = (frame.record.image_id, polygons is not None)
-        evidence = self._evidence.setdefault(group, _Evidence(frame, declared_hw))
-        for name, grid_hw in frame.grids.items():
-            if polygons is not None:
-                excess_px = _excess_px(polygons, grid_hw)
-                evidence.excess_px[name] = max(evidence.excess_px[name], excess_px)
-                continue
-            runs = mask.runs
-            in_a_column = runs[runs[:, 1] < max(grid_hw)]  # others say nothing of a height
-            evidence.edges_px[name] += edges_between_columns(in_a_column, grid_hw[0])
-            short = runs[2 * runs[:, 1] < min(grid_hw)]
-            evidence.short_edges_px[name] += edges_between_columns(short, grid_hw[0])
-            if hints and (box_xywh := hints.boxes_xywh[index]) is not None:
-                box_xyxy = RleBatch.of([Rle(runs, grid_hw)]).boxes_xyxy()[0].tolist()
-                missed_px = box_distance_px(box_xywh, box_xyxy)
-                evidence.boxes_missed[name] += missed_px > BOX_TOLERANCE_PX
-        if not evidence.differ and AS_STORED in frame.grids:
-            displayed = _mask_on(frame, AS_DISPLAYED, mask, polygons)
-            evidence.differ = displayed != _mask_on(frame, AS_STORED, mask, polygons)
-
     def settle(self, source: str) -> None:
         """Choose the reading of each image and kind of mask by all that a first pass saw.
 
-        Args:
-            source: The annotation file, for the message.
-
         Raises:
-            ReadOtherwiseError: Some are to be read otherwise than the pass did.
+            ReadOtherwiseError: Some have another reading than in this pass.
             InputError: Both readings fit, they differ, and ``auto`` is to choose.
         """
         if self.choice != AUTO or self.decided is not None:
@@ -252,13 +200,20 @@ class ExifReadings:
         for group, fits in fitting.items():
             pool.add(self._evidence[group], fits)
         readings: dict[Group, str] = {}
+        undecided: list[Group] = []
         for group, fits in fitting.items():
-            reading = pool.choose(self._evidence[group], fits) or self.undecided
-            if reading is not None:
+            if reading := pool.choose(self._evidence[group], fits) or self.undecided:
                 readings[group] = reading
-        undecided = [group for group in fitting if group not in readings]
+            else:
+                undecided.append(group)
         if undecided:
-            raise InputError(self._describe_undecided(undecided, source))
+            image_id, others = undecided[0][0], len({image_id for image_id, _ in undecided}) - 1
+            raise InputError(
+                f"exif must be as_displayed or as_stored, got auto ({source}, image "
+                f"{image_id!r:.120}{f' and {others} more' if others else ''}): its EXIF "
+                f"orientation is {self._evidence[undecided[0]].frame.orientation}, and the masks "
+                "fit the image both as it is displayed and as it is stored"
+            )
         if any(readings[group] != self.reading(*group) for group in readings):
             raise ReadOtherwiseError(readings)
 
@@ -270,28 +225,17 @@ class ExifReadings:
         }
 
     def notes(self) -> list[str]:
-        """Say which reading was taken how often, a sentence each."""
+        """Return how often each reading was taken, a sentence each."""
         turned = {group[0] for group, orientation in self._seen.items() if orientation != 1}
         readings = Counter(name for image, name in self.by_image().items() if image in turned)
         notes = []
         if readings:
-            counts = ", ".join(
-                f"{readings[name]} {name.replace('_', ' ')}" for name in sorted(readings)
-            )
+            counts = [f"{readings[name]} {name.replace('_', ' ')}" for name in sorted(readings)]
             notes.append(
                 f"exif={self.choice}: {len(turned)} images with an EXIF orientation, whose masks "
-                f"are read as made on the image: {counts}"
+                f"are read as made on the image: {', '.join(counts)}"
             )
-        if contradicted := self.contradicted():
-            notes.append(
-                f"exif={self.choice}, though the masks of {len(contradicted)} images fit them only "
-                f"otherwise (the first: {contradicted[0]})"
-            )
-        return notes
-
-    def contradicted(self) -> list[str]:
-        """Return the images whose masks fit them only otherwise than ``choice`` has it."""
-        return [
+        contradicted = [
             image_id
             for (image_id, _), evidence in self._evidence.items()
             if self.choice != AUTO
@@ -299,16 +243,12 @@ class ExifReadings:
             and self.choice in evidence.frame.grids
             and self.choice not in evidence.fitting()
         ]
-
-    def _describe_undecided(self, undecided: list[Group], source: str) -> str:
-        image_ids = list(dict.fromkeys(image_id for image_id, _ in undecided))
-        orientation = self._evidence[undecided[0]].frame.orientation
-        others = f" and {len(image_ids) - 1} more" if len(image_ids) > 1 else ""
-        return (
-            f"exif must be as_displayed or as_stored, got auto ({source}, image "
-            f"{image_ids[0]!r:.120}{others}): its EXIF orientation is {orientation}, and the masks "
-            "fit the image both as it is displayed and as it is stored"
-        )
+        if contradicted:
+            notes.append(
+                f"exif={self.choice}, though the masks of {len(contradicted)} images fit them only "
+                f"otherwise (the first: {contradicted[0]})"
+            )
+        return notes
 
 
 class _Pool:
@@ -344,24 +284,16 @@ class _Pool:
 
 
 def _mask_on(frame: Frame, reading: str, mask: Rle, polygons: Polygons | None) -> Rle:
-    """Return a mask as it lies on the displayed image if this reading of it is right.
-
-    Raises:
-        RleError: It is no mask of such an image.
-    """
+    """Return a mask as it is on the displayed image, according to a reading."""
     grid_hw = frame.grids[reading]
     if polygons is not None:
         if reading == AS_STORED:
-            polygons = [_turn_polygon(part, grid_hw, frame.orientation) for part in polygons]
+            points = (np.reshape(part[: len(part) // 2 * 2], (-1, 2)) for part in polygons)
+            turned = (turn_points(xy.astype(float), grid_hw, frame.orientation) for xy in points)
+            polygons = [xy.ravel().tolist() for xy in turned]
         return from_polygons(polygons, frame.record.size_hw)
     mask = Rle(mask.runs, grid_hw)
     return turn(mask, frame.orientation) if reading == AS_STORED else mask
-
-
-def _turn_polygon(part: Sequence[float], stored_hw: Size, orientation: int) -> list[float]:
-    points_xy = np.asarray(part[: len(part) // 2 * 2], dtype=np.float64).reshape(-1, 2)
-    turned: list[float] = turn_points(points_xy, stored_hw, orientation).ravel().tolist()
-    return turned
 
 
 def _excess_px(polygons: Polygons, size_hw: Size) -> float:
@@ -379,16 +311,84 @@ def box_distance_px(box_xywh: Sequence[float], box_xyxy: Sequence[float]) -> flo
 
 
 def _names_other_size(block: RowBlock, index: int, frame: Frame) -> str:
-    """Say that an RLE names another size than its image has; nothing where it does not."""
+    """Return the problem of an RLE that names another size than its image has; empty for none."""
     size_hw = block.hints.sizes_hw[index] if block.hints else None
     if size_hw is None or size_hw == frame.annotated_hw:
         return ""
     return f"size must be that of the image, {list(frame.annotated_hw)}, got {list(size_hw)}"
 
 
-def _describe_sideways(frame: Frame) -> str:
-    height, width = frame.annotated_hw
-    return (
-        f"fits height {height} and width {width}, which the image has exchanged: it was made on "
-        "the image turned by a quarter, and no EXIF orientation says which way"
-    )
+class HintComparison:
+    """Counts the boxes and areas of a file that are not those of the masks.
+
+    They are not used, but where they differ the masks are not those that the file's author saw:
+    they were read in another unit or on another image.
+
+    Args:
+        readings: The readings of the masks; the box of a turned mask is turned as well.
+    """
+
+    def __init__(self, readings: ExifReadings) -> None:
+        self._readings = readings
+        self._compared = {"bbox": 0, "area": 0}
+        self._differing = {"bbox": 0, "area": 0}
+        self._first: dict[str, str] = {}
+
+    def add(
+        self, block: RowBlock, rows: Sequence[int], frames: Sequence[Frame | str], masks: RleBatch
+    ) -> None:
+        """Compare the masks of N rows of a block; an empty list of polygons is not compared.
+
+        The frames are those of all rows of the block.
+        """
+        hints = block.hints
+        if hints is None:
+            return
+        boxes_xyxy, areas_px = masks.boxes_xyxy(), masks.areas_px()
+        outlines_px = 2 * (masks.num_runs + boxes_xyxy[:, 3] - boxes_xyxy[:, 1])  # at least
+        columns = boxes_xyxy.tolist(), areas_px.tolist(), outlines_px.tolist()
+        for index, of_mask, area_of_mask, outline_px in zip(rows, *columns, strict=True):
+            frame, polygons = frames[index], hints.polygons[index]
+            if polygons == [] or isinstance(frame, str):
+                continue
+            box, area = hints.boxes_xywh[index], hints.areas_px[index]
+            if box is not None:
+                box = self._displayed(box, frame, is_polygon=polygons is not None)
+                self._compared["bbox"] += 1
+                if box_distance_px(box, of_mask) > BOX_TOLERANCE_PX:
+                    x, y, right, bottom = of_mask
+                    self._differ("bbox", block, index, [*box], [x, y, right - x, bottom - y])
+            if area is not None:
+                self._compared["area"] += 1
+                if abs(area - area_of_mask) > BOX_TOLERANCE_PX * outline_px:
+                    self._differ("area", block, index, area, area_of_mask)
+
+    def notes(self) -> list[str]:
+        """Return how many differ, a sentence each."""
+        sentences = {
+            "bbox": "is more than 2 px from the box of the mask",
+            "area": "differs from the mask's by more than 2 px along its outline",
+        }
+        return [
+            f"{key} {sentence}: {self._differing[key]} of {self._compared[key]} annotations "
+            f"(the first: {self._first[key]})"
+            for key, sentence in sentences.items()
+            if self._differing[key]
+        ]
+
+    def _displayed(
+        self, box_xywh: tuple[float, ...], frame: Frame, *, is_polygon: bool
+    ) -> tuple[float, ...]:
+        """Return a box of the file as it is on the displayed image."""
+        reading = self._readings.reading(frame.record.image_id, is_polygon)
+        if reading != AS_STORED or AS_STORED not in frame.grids:
+            return box_xywh
+        x, y, width, height = box_xywh
+        stored = (x, y, x + width, y + height)
+        x, y, right, bottom = turn_box(stored, frame.grids[AS_STORED], frame.orientation)
+        return x, y, right - x, bottom - y
+
+    def _differ(self, key: str, block: RowBlock, index: int, named: object, found: object) -> None:
+        self._differing[key] += 1
+        place = f"{block.place(index)}, image {block.images[index].image_id!r:.120}"
+        self._first.setdefault(key, f"{place}: {named}, the mask's {found}")

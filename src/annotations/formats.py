@@ -1,175 +1,219 @@
-"""Convert annotations: CSV of 2019 or 2020, COCO JSON, mask images, the store."""
+"""The annotation formats: tell them apart by content, open any for reading, and write them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.annotations.categories import write_label_descriptions
-from src.annotations.coco import COCO, write_coco
-from src.annotations.exif import AUTO
-from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020, write_csv
-from src.annotations.mask_settings import MaskImageSettings
-from src.annotations.rows import ProgressCallback
-from src.annotations.sources import (
-    CSV_EDITIONS,
-    default_labels,
-    detect_format,
-    labels_beside,
-    skipped_beside,
+import numpy as np
+import pyarrow as pa
+
+from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
+from src.annotations.coco import COCO, open_coco, write_coco
+from src.annotations.image_files import AUTO, EXIF_CHOICES
+from src.annotations.imaterialist_csv import (
+    IMATERIALIST_2019,
+    IMATERIALIST_2020,
+    read_csv_blocks,
+    read_header,
+    reread_lines,
+    write_csv,
 )
-from src.annotations.store import STORE, AnnotationStore, images_without_instances, iterate_blocks
-from src.annotations.store_builder import BuildReport, build_store, check_store_duplicates
-from src.annotations.store_checks import check_store_sizes, open_store
+from src.annotations.mask_folders import MASK_IMAGES
+from src.annotations.mask_images import open_mask_images
+from src.annotations.mask_settings import MaskImageSettings
+from src.annotations.rows import GivenSize, ProgressCallback, Source, StoredBlock
+from src.annotations.store import STORE, AnnotationStore, masks_of, view
 from src.errors import InputError
-from src.io import atomic_path, working_directory
+from src.io import fitting_name, refuse_special_file
 
-__all__ = ["OUTPUT_FORMATS", "ConversionReport", "convert", "detect_format", "write_annotations"]
-
-CSV_SUFFIXES = (".csv", ".txt")
-OUTPUT_FORMATS = ("auto", IMATERIALIST_2019.name, IMATERIALIST_2020.name, COCO, STORE)
+DUPLICATES = ("keep", "drop")
+CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERIALIST_2020)}
 
 
 @dataclass(frozen=True, slots=True)
-class ConversionReport:
-    """What a conversion did."""
-
-    input_format: str
-    output_format: str
-    read: BuildReport | None  # None where the input was a store
-    images: int
-    objects: int
-    crowd_regions: int  # objects marked iscrowd, a mark that a CSV cannot carry
-    labels_file: Path | None  # categories and attributes beside a CSV that cannot carry them
-
-
-def convert(
-    source: str | Path,
-    output: str | Path,
-    *,
-    output_format: str = "auto",
-    images_directory: str | Path | None = None,
-    exif: str = AUTO,
-    on_bad_rows: str = "error",
-    duplicates: str = "keep",
-    skipped_file: str | Path | None = None,
-    label_descriptions: str | Path | None = None,
-    size_hw: tuple[int, int] | None = None,
-    mask_images: MaskImageSettings | None = None,
-    on_progress: ProgressCallback | None = None,
-) -> ConversionReport:
-    """Convert an annotation file of any format to any other.
-
-    A CSV carries ids only: where its categories and attributes are not those that a reader would
-    take for granted, they are written beside it as ``<output>.label_descriptions.json``, which is
-    then read with it. Attribute ids keep their numbers, though 2019 and 2020 mean different
-    attributes by them; in a 2020 CSV they are sorted. ``iscrowd`` is lost in a CSV.
+class ReadingOptions:
+    """Options for reading an annotation file.
 
     Args:
-        source: A 2019 or 2020 CSV, COCO JSON, a store, or a folder of mask images; told apart by
-            content.
-        output: The file to write, or the folder of a store; replaced where it exists.
-        output_format: One of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
-            for a name in .store or a store that is there, a CSV for .csv and .txt, of 2020 if the
-            source is.
-        images_directory: As for ``build_store``, like all that follow.
-        skipped_file: Default: ``output`` with ``.skipped.csv`` behind it.
+        images_directory: The images, to compare sizes with and to repair transposed ones.
+        exif: The image on which masks were made, where an EXIF orientation turns it:
+            ``as_displayed``, ``as_stored``, or ``auto``, see ``src.annotations.exif``.
+        exif_undecided: The choice of ``auto`` if nothing decides; None: that is refused.
+        missing_images: ``refuse`` the rows of an image that is missing or damaged, or ``keep`` them
+            with the size as annotated.
+        on_bad_rows: ``error`` or ``skip``.
+        duplicates: ``keep`` or ``drop`` instances that have the image, category, attributes and
+            mask of an earlier one; they are counted either way.
+        label_descriptions: The legal categories and attributes as a JSON file; default: the file
+            ``<source>.label_descriptions.json``, what a COCO source carries, those of 2019.
+        size_hw: Size in pixels of all images, or of the image of an image id, for a CSV
+            without Height and Width.
+        mask_images: The layout and the classes of a folder of mask images; None: the defaults.
 
     Raises:
-        InputError: Bad input; nothing is left behind and an existing output stays as it was.
+        InputError: A value is none of these.
     """
-    source, output = Path(source), Path(output)
-    input_format = detect_format(source)
-    target = _output_format(output_format, output, input_format)
-    if output.exists() and output.samefile(source):
-        raise InputError(f"output must be another file than the annotations, got {output}")
-    if output.is_dir() and target != STORE:
-        raise InputError(f"output must be a file for {target}, got the folder {output}")
-    if input_format == STORE and target == STORE:
-        raise InputError(
-            f"annotations must be a CSV or COCO JSON, got a store: copy the folder ({source})"
+
+    images_directory: str | Path | None = None
+    exif: str = AUTO
+    exif_undecided: str | None = None
+    missing_images: str = "refuse"
+    on_bad_rows: str = "error"
+    duplicates: str = "keep"
+    label_descriptions: str | Path | None = None
+    size_hw: GivenSize = None
+    mask_images: MaskImageSettings | None = None
+
+    def __post_init__(self) -> None:
+        for key, legal in (
+            ("exif", EXIF_CHOICES),
+            ("missing_images", ("refuse", "keep")),
+            ("on_bad_rows", ("error", "skip")),
+            ("duplicates", DUPLICATES),
+        ):
+            if (value := getattr(self, key)) not in legal:
+                raise InputError(f"{key} must be one of {', '.join(legal)}, got {value!r:.60}")
+        size = self.size_hw
+        if size is None or callable(size):
+            return
+        if len(size) != 2 or any(type(edge) is not int or edge < 1 for edge in size):
+            raise InputError(f"size_hw must be height and width in pixels, got {list(size)}")
+
+
+DEFAULT_OPTIONS = ReadingOptions()
+
+
+def detect_format(path: str | Path) -> str:
+    """Return the format of a file or folder by its content, whatever its name.
+
+    Returns:
+        ``imaterialist_2019``, ``imaterialist_2020`` (a CSV with the column AttributesIds), ``coco``
+        (a JSON object), ``store`` (a folder with a ``store.json``), or ``mask_images`` (any other
+        folder; reading refuses one without mask images).
+
+    Raises:
+        InputError: No such file, an empty one, or none of these.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / "store.json").is_file():
+            return STORE
+        return MASK_IMAGES
+    refuse_special_file(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if start[:1] in (b"{", b"["):
+        return COCO
+    if "AttributesIds" in read_header(path):
+        return IMATERIALIST_2020.name
+    return IMATERIALIST_2019.name
+
+
+def default_labels(kind: str) -> LabelDescriptions:
+    """Return the labels of a CSV without its own: those of 2019, for 2020 without attributes."""
+    if kind == IMATERIALIST_2019.name:
+        return IMATERIALIST_2019_LABELS
+    return LabelDescriptions(categories=IMATERIALIST_2019_LABELS.categories)
+
+
+def labels_beside(path: Path) -> Path:
+    """Return the path of the label descriptions of a CSV that has labels of its own."""
+    return path.with_name(fitting_name(path.name, ".label_descriptions.json"))
+
+
+def skipped_beside(path: Path) -> Path:
+    """Return the path of the rows that reading into ``path`` leaves out."""
+    return path.with_name(fitting_name(path.name, ".skipped.csv"))
+
+
+def open_source(
+    path: str | Path,
+    options: ReadingOptions = DEFAULT_OPTIONS,
+    *,
+    labels: LabelDescriptions | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Source:
+    """Open an annotation file of any format; its rows are read when the blocks are asked for.
+
+    Args:
+        path: A 2019 or 2020 CSV, COCO JSON, or a folder of mask images.
+        options: ``size_hw``, ``mask_images`` and ``images_directory`` count here.
+        labels: The legal categories and attributes. Without: those a COCO file carries, or for a
+            CSV the 46 categories of 2019 and, in 2019, its 92 attributes (2020's are not checked).
+        on_progress: Called with the number of bytes read and their total.
+
+    Raises:
+        InputError: As ``detect_format``; a missing column; a COCO file without its lists; as
+            ``open_mask_images``.
+    """
+    path = Path(path)
+    kind = detect_format(path)
+    if kind == COCO:
+        return open_coco(path, labels=labels, on_progress=on_progress)
+    if kind == MASK_IMAGES:
+        images = options.images_directory
+        return open_mask_images(
+            path,
+            options.mask_images or MaskImageSettings(),
+            labels=labels,
+            images_directory=None if images is None else Path(images),
+            on_progress=on_progress,
         )
-    with working_directory(next_to=output) as work:
-        report: BuildReport | None = None
-        store_directory = source
-        if input_format != STORE:
-            store_directory = output if target == STORE else work / "store"
-            report = build_store(
-                source,
-                store_directory,
-                images_directory=images_directory,
-                exif=exif,
-                on_bad_rows=on_bad_rows,
-                duplicates=duplicates,
-                skipped_file=skipped_file or skipped_beside(output),
-                label_descriptions=label_descriptions,
-                size_hw=size_hw,
-                mask_images=mask_images,
-                on_progress=on_progress,
-            )
-        store = open_store(source) if input_format == STORE else AnnotationStore(store_directory)
-        check_store_sizes(store, images_directory, exif=exif)
-        if input_format == STORE:
-            check_store_duplicates(store, duplicates)
-        labels_file = None
-        if target != STORE:
-            with atomic_path(output) as partial:
-                write_annotations(store, partial, target)
-                labels_file = _write_labels_beside(store, output, target)
-    return ConversionReport(
-        input_format=input_format,
-        output_format=target,
-        read=report,
-        images=len(store),
-        objects=store.object_count,
-        crowd_regions=store.crowd_count,
-        labels_file=labels_file,
+    if kind == STORE:
+        raise InputError(f"annotations must be a CSV or COCO JSON, got a store ({path})")
+    labels = labels or default_labels(kind)
+    notes: list[str] = []
+    blocks = read_csv_blocks(
+        path,
+        edition=CSV_EDITIONS[kind],
+        labels=labels,
+        notes=notes,
+        size_hw=options.size_hw,
+        on_progress=on_progress,
     )
+    return Source(kind, labels, blocks, lambda numbers: reread_lines(path, numbers), notes)
 
 
 def write_annotations(store: AnnotationStore, path: Path, output_format: str) -> None:
-    """Write a store as a CSV or COCO file, objects in the order of the store's source.
-
-    Args:
-        store: What to write.
-        path: The file, written in place.
-        output_format: ``imaterialist_2019``, ``imaterialist_2020`` or ``coco``.
-    """
+    """Write a store as a CSV or COCO file in place, instances in the order of its source."""
     with path.open("wb") as file:
+        blocks = _iterate_blocks(store)
         if output_format == COCO:
-            write_coco(store.images, iterate_blocks(store), labels=store.labels, file=file)
+            write_coco(store.images, blocks, labels=store.labels, file=file)
         else:
-            write_csv(
-                iterate_blocks(store),
-                images_without_instances(store),
-                edition=CSV_EDITIONS[output_format],
-                file=file,
+            sets = zip(store.images, store.category_sets(), strict=True)
+            without_instances = [image for image, categories in sets if not categories]
+            edition = CSV_EDITIONS[output_format]
+            write_csv(blocks, without_instances, edition=edition, file=file)
+
+
+def _iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
+    """Read all instances once, in the order of the source.
+
+    Reads ``runs.arrow`` as an ordinary file and not through the mapping, so that the memory of a
+    conversion does not grow with the pages touched.
+    """
+    in_source_order, first = np.argsort(view(store.table["runs_row"], np.int64)), 0
+    with pa.OSFile(str(store.directory / "runs.arrow")) as file:
+        reader = pa.ipc.open_file(file)
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            rows = store.table.take(pa.array(in_source_order[first : first + batch.num_rows]))
+            first += batch.num_rows
+            image_indices = rows["image_index"].to_pylist()
+            images = [store.images[index] for index in image_indices]
+            yield StoredBlock(
+                images=images,
+                image_indices=image_indices,
+                category_ids=rows["category_id"].to_pylist(),
+                attribute_ids=[tuple(ids) for ids in rows["attribute_ids"].to_pylist()],
+                boxes_xyxy=rows["box_xyxy"].flatten().to_numpy().reshape(-1, 4),
+                areas_px=rows["area_px"].to_numpy(),
+                is_crowd=[bool(flag) for flag in rows["is_crowd"].to_pylist()],
+                masks=masks_of(batch, [image.size_hw for image in images]),
             )
-
-
-def _output_format(wanted: str, output: Path, input_format: str) -> str:
-    if wanted not in OUTPUT_FORMATS:
-        raise InputError(
-            f"output_format must be one of {', '.join(OUTPUT_FORMATS)}, got {wanted!r:.60}"
-        )
-    if wanted != "auto":
-        return wanted
-    if output.suffix.lower() == ".json":
-        return COCO
-    if output.suffix.lower() == ".store" or (output / "store.json").is_file():
-        return STORE
-    if output.suffix.lower() not in CSV_SUFFIXES and not output.is_dir():
-        raise InputError(
-            f"output must end in .csv (iMaterialist), .json (COCO) or .store, got {output}; "
-            "output_format=... says what another name holds"
-        )
-    return input_format if input_format == IMATERIALIST_2020.name else IMATERIALIST_2019.name
-
-
-def _write_labels_beside(store: AnnotationStore, output: Path, target: str) -> Path | None:
-    path = labels_beside(output)
-    if target == COCO or store.labels == default_labels(target):
-        path.unlink(missing_ok=True)
-        return None
-    write_label_descriptions(store.labels, path)
-    return path

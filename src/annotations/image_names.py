@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from src.errors import InputError
 from src.io import check_input_file, printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""Of the files that count as images, in lower case; one list for every folder that is read."""
+"""Suffixes of the files that count as images, in lower case, wherever a folder is read."""
 
 _SCHEME_OR_DRIVE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:/")
 # Control characters, half characters, line and paragraph separators.
@@ -34,11 +34,11 @@ def image_path(text: str, *, key: str) -> str:
     """Return the path of an image relative to the image folder, in its one spelling.
 
     Windows separators become ``/``; a leading ``./``, empty and ``.`` parts and white space around
-    the path go; ``x/../a.jpg`` is ``a.jpg``. Two spellings of one path give one text.
+    the path are dropped; ``x/../a.jpg`` is ``a.jpg``. All spellings of a path give one text.
 
     Args:
         text: The path as a file spells it.
-        key: The key or column that it stands in, for the message.
+        key: Its key or column, for the message.
 
     Raises:
         RowError: Empty, absolute, an address, outside the folder, or with a character that no
@@ -47,22 +47,19 @@ def image_path(text: str, *, key: str) -> str:
     parts: list[str] = []
     path = text.rstrip().lstrip(_LEADING_SPACE).replace("\\", "/")
     legal = f"{key} must be a path relative to the image folder and inside it, got {text!r:.120}"
-    if path.startswith("/") or _SCHEME_OR_DRIVE.match(path):
-        raise RowError(legal)
+    is_absolute = path.startswith("/") or _SCHEME_OR_DRIVE.match(path)
     for part in path.split("/"):
+        if is_absolute or (part == ".." and not parts):
+            raise RowError(legal)
         if part == "..":
-            if not parts:
-                raise RowError(legal)
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
     if not parts or path.endswith("/"):
         raise RowError(f"{key} must name an image, got {text!r:.120}")
     for character in "" if path.isprintable() else path:
-        if (
-            character in _REFUSED_CHARACTERS
-            or unicodedata.category(character) in _REFUSED_CATEGORIES
-        ):
+        is_refused = unicodedata.category(character) in _REFUSED_CATEGORIES
+        if is_refused or character in _REFUSED_CHARACTERS:
             raise RowError(
                 f"{key} must be free of control characters, got {character!r} in {text!r:.120}"
             )
@@ -75,11 +72,11 @@ def file_name_of(image_id: str) -> str:
 
 
 def find_image(directory: str | Path, file_name: str, *, key: str = "file_name") -> Path:
-    """Return where an image lies. Nothing is opened, and the file may be missing.
+    """Return the path of an image. Nothing is opened, and the file may be missing.
 
     An export often names images from its own root (``images/a.jpg``, ``train2017/a.jpg``) while the
-    folder that is given is the one that holds them: where the path leads to no file and begins with
-    the names that the folder's own path ends with, these are taken off.
+    given folder is the one that holds them: if the path leads to no file and begins with the names
+    that the folder's own path ends with, these are dropped.
 
     Args:
         directory: The image folder; it may itself be a symbolic link.
@@ -87,8 +84,7 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
         key: Where the name comes from, for the message.
 
     Raises:
-        InputError: The path is none that ``image_path`` allows, or leads out of the folder through
-            a symbolic link.
+        InputError: ``image_path`` refuses the path, or a symbolic link leads it out of the folder.
     """
     directory = Path(directory)
     try:
@@ -97,7 +93,10 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
         raise InputError(f"{directory}: {error}") from error
     path = directory.joinpath(*parts)
     if not path.exists():
-        path = _below_own_name(directory, parts) or path
+        own = Path(os.path.abspath(directory)).parts  # noqa: PTH100  keeps links, drops ..
+        counts = [n for n in range(len(parts) - 1, 0, -1) if list(own[-n:]) == parts[:n]]
+        shorter = (directory.joinpath(*parts[count:]) for count in counts)
+        path = next(filter(Path.exists, shorter), path)
     root, real = os.path.realpath(directory), os.path.realpath(path)
     if os.path.commonpath([root, real]) != root:
         raise InputError(
@@ -107,25 +106,10 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
     return path
 
 
-def _below_own_name(directory: Path, parts: list[str]) -> Path | None:
-    own = Path(os.path.abspath(directory)).parts  # noqa: PTH100  keeps links, drops ..
-    for count in range(len(parts) - 1, 0, -1):
-        if list(own[-count:]) == parts[:count]:
-            path = directory.joinpath(*parts[count:])
-            if path.exists():
-                return path
-    return None
-
-
 def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return image ids as another file spells them: ``abc`` is ``abc.jpg`` where that is known.
+    """Return image ids, wanted in any spelling, as those known are spelled.
 
-    Args:
-        wanted: Ids in any spelling.
-        known: Ids as they are to be spelled.
-
-    Returns:
-        An id for each that is wanted; those of no known image as they stand.
+    ``abc`` is ``abc.jpg`` where that is known; an id of no known image stays as it is.
     """
     known = dict.fromkeys(known)
     by_file = {file_name_of(image_id): image_id for image_id in known}
@@ -142,9 +126,8 @@ def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
 class ImageIds:
     r"""Gives every image of an annotation file one id, however its rows spell it.
 
-    Two rows that spell an image ``abc`` and ``abc.jpg``, ``x/a.jpg`` and ``x\a.jpg``, or ``a.jpg``
-    with and without a space behind it, mean one file, so they are one image: it has the id of the
-    row that comes first.
+    Rows that spell an image ``abc`` and ``abc.jpg``, ``x/a.jpg`` and ``x\a.jpg``, or ``a.jpg`` with
+    and without a space behind it mean one image; it has the id of the row that comes first.
 
     Args:
         key: The key or column of the names, for messages.
@@ -154,16 +137,16 @@ class ImageIds:
     def __init__(self, *, key: str, add_suffix: bool) -> None:
         self._key, self._add_suffix = key, add_suffix
         self._id_of_file: dict[str, str] = {}
-        self._first_text: dict[str, str] = {}  # of each file, as it stands in the source
+        self._first_text: dict[str, str] = {}  # of each file, as in the source
         self._other_texts: dict[str, str] = {}  # by file, of those spelled in two ways
         self._padded: dict[str, None] = {}
 
     def identify(self, text: str, *, key: str | None = None) -> tuple[str, str]:
-        """Return the image's id and file name, relative to the image folder.
+        """Return id and file name of the image that a text of the source names.
 
         Args:
-            text: The name as it stands in the source.
-            key: Where it stands, if elsewhere than the other names.
+            text: The name as in the source.
+            key: Its key, if another than that of the other names.
 
         Raises:
             RowError: As ``image_path``.
@@ -178,7 +161,7 @@ class ImageIds:
         return self._id_of_file.setdefault(file_name, image_id), file_name
 
     def notes(self) -> list[str]:
-        """Return what was made of the spellings, a sentence each."""
+        """Return notes on the spellings, a sentence each."""
         notes = []
         if self._padded:
             notes.append(
@@ -205,8 +188,8 @@ def read_image_ids(path: str | Path) -> tuple[str, ...]:
         Each image once, in the order of the file, see ``ImageIds``.
 
     Raises:
-        InputError: The file is missing, no CSV, has no such column, an id in it is no path of an
-            image, or it has no rows.
+        InputError: The file is missing, is not a CSV, has no such column or no rows, or an id is
+            not the path of an image.
     """
     path = Path(path)
     if not path.exists():
@@ -219,25 +202,26 @@ def read_image_ids(path: str | Path) -> tuple[str, ...]:
         try:
             fields = [field.decode("utf-8") for field in split_fields(line) or []]
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}, row {number}: not UTF-8 text ({error})") from None
+            raise InputError(
+                f"the row must be UTF-8 text, got {error} ({path}, row {number})"
+            ) from None
         if column is None:
             names = [name.strip() for name in fields]
             if _COLUMN not in names:
-                raise InputError(
-                    f"{path}: the column {_COLUMN} is missing, found {printable(', '.join(names))}"
-                )
+                got = printable(", ".join(names))
+                raise InputError(f"columns must have {_COLUMN}, got {got} ({path}, row {number})")
             column = names.index(_COLUMN)
             continue
-        if len(fields) <= column:
-            raise InputError(f"{path}, row {number}: has no value in the column {_COLUMN}")
         try:
+            if len(fields) <= column:
+                raise RowError(f"{_COLUMN} must be given, got a row of {len(fields)} values")
             found.setdefault(ids.identify(fields[column])[0])
         except RowError as error:
-            raise InputError(f"{path}, row {number}: {error}") from None
+            raise InputError(f"{error} ({path}, row {number})") from None
     if column is None:
-        raise InputError(f"{path}: the column {_COLUMN} is missing, the file is empty")
+        raise InputError(f"columns must have {_COLUMN}, got an empty file ({path})")
     if not found:
-        raise InputError(f"{path}: holds no rows")
+        raise InputError(f"the file must have one row or more, got only a header ({path})")
     return tuple(found)
 
 
@@ -250,7 +234,7 @@ class ImageFolder:
     left_out: Mapping[str, Sequence[str]]  # other files, by why they are left out
 
     def describe_left_out(self) -> str | None:
-        """Return what is left out in one line, with counts and examples; None for nothing."""
+        """Return in one line what is left out, with counts and examples; None for nothing."""
         if not self.left_out:
             return None
         parts = [
@@ -274,35 +258,27 @@ def list_images(
         InputError: The folder cannot be read.
     """
     directory = Path(directory)
-    root = os.path.realpath(directory)
+    root, folders = os.path.realpath(directory), [""]
     names: list[str] = []
     left_out: dict[str, list[str]] = {}
     try:
-        for name, entry in _entries(directory):
-            reason = _reason(name, entry, root, suffixes)
-            (names if reason is None else left_out.setdefault(reason, [])).append(name)
+        for folder in folders:  # grows
+            with os.scandir(directory / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                        folders.append(f"{name}/")
+                        continue
+                    reason = _reason(name, entry, root, suffixes)
+                    (names if reason is None else left_out.setdefault(reason, [])).append(name)
     except OSError as error:
         raise InputError(f"{directory}: cannot be read ({error.strerror})") from error
     ordered = {reason: sorted(left_out[reason]) for reason in sorted(left_out)}
     return ImageFolder(directory, sorted(names), ordered)
 
 
-def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield all files below a folder; links to folders are not followed."""
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(directory / folder) as entries:
-            for entry in entries:
-                name = f"{folder}{entry.name}"
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    folders.append(f"{name}/")
-                else:
-                    yield name, entry
-
-
 def _reason(name: str, entry: os.DirEntry[str], root: str, suffixes: tuple[str, ...]) -> str | None:
-    """Return why an entry of a folder is no image to read; None where it is one."""
+    """Return why a file is left out of the images of a folder; None where it is not."""
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_symlink():

@@ -1,18 +1,17 @@
-"""The CSV files of iMaterialist 2019 and 2020.
+"""Read and write the CSV files of iMaterialist (Fashion) 2019 and 2020.
 
-The CSV of iMaterialist (Fashion) 2019: ``ImageId,EncodedPixels,Height,Width,ClassId``.
-``ClassId`` is a category and its attributes, joined by underscores in an order of their own
-(``6_13_24``); ``ImageId`` is the file name of the image.
+2019: ``ImageId,EncodedPixels,Height,Width,ClassId``. ``ClassId`` is a category and its attributes,
+joined by underscores in an order of their own (``6_13_24``); ``ImageId`` is the file name.
 
-The CSV of iMaterialist (Fashion) 2020: as 2019, with a column ``AttributesIds`` of its own.
-``ClassId`` is the category alone; ``AttributesIds`` are joined by commas in ascending order, empty
-for none; ``ImageId`` is the file name of the image without ``.jpg``. The categories are those of
-2019. The attribute ids are not: 2020 has 294 with gaps, and converting keeps the numbers as they
-are.
+2020: as 2019, with a column ``AttributesIds``. ``ClassId`` is the category alone; ``AttributesIds``
+are joined by commas in ascending order, empty for none; ``ImageId`` is the file name without
+``.jpg``. The categories are those of 2019, the attribute ids are not: 2020 has 294 with gaps, and
+converting keeps the numbers as they are.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,40 +25,36 @@ from src.annotations.rows import (
     BLOCK_BYTES,
     NO_INSTANCE,
     BadRow,
+    GivenSize,
     Lines,
     ProgressCallback,
     RowBlock,
     RowError,
-    SizeOf,
+    StoredBlock,
     check_size,
     iterate_lines,
     parse_attributes,
     parse_category,
     split_fields,
 )
-from src.annotations.store import StoredBlock
 from src.errors import InputError
 from src.rle import format_rle, parse_rle
 
 SIZE_COLUMNS = ("Height", "Width")
-# The row of an image without objects, as in sample_submission.csv (S12).
+# The row of an image without instances, as in sample_submission.csv (S12).
 FILLER_CATEGORY, FILLER_TEXT = 23, "1 1"
 _LONGEST_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class CsvEdition:
-    """What distinguishes the CSV of one year.
-
-    ``label_columns`` hold category and attributes: ``split_label`` cuts their texts into the
-    category and the attributes, ``join_label`` does the reverse.
-    """
+    """The CSV of one year: its columns, and the form of category and attributes in them."""
 
     name: str
     columns: tuple[str, ...]  # as written: image, mask, Height, Width, then the label columns
     label_columns: tuple[str, ...]
-    split_label: Callable[..., tuple[str, list[str]]]
-    join_label: Callable[[int, tuple[int, ...]], tuple[str, ...]]
+    split_label: Callable[..., tuple[str, list[str]]]  # texts of the label columns to the ids
+    join_label: Callable[[int, tuple[int, ...]], tuple[str, ...]]  # the reverse
     image_id_of: Callable[[ImageRecord], str]
 
 
@@ -97,7 +92,7 @@ def read_csv_blocks(
     edition: CsvEdition,
     labels: LabelDescriptions,
     notes: list[str],
-    size_hw: tuple[int, int] | SizeOf | None = None,
+    size_hw: GivenSize = None,
     on_progress: ProgressCallback | None = None,
 ) -> Iterator[RowBlock]:
     """Read the rows of a CSV file, a block of ``BLOCK_BYTES`` at a time.
@@ -108,12 +103,11 @@ def read_csv_blocks(
 
     Args:
         path: The file.
-        edition: Which columns it has.
+        edition: Its columns.
         labels: The legal categories and, where it lists any, attributes.
-        notes: Takes what a user should know, after the last block.
-        size_hw: Size in pixels of every image, or of the image of an image id, for a file
-            without the columns Height and Width (a submission). Where the file has them, they
-            count.
+        notes: Takes notes for the user, after the last block.
+        size_hw: Size in pixels of every image, or of the image of an image id, used if the file
+            has no columns Height and Width (a submission).
         on_progress: Called with the number of bytes read and their total.
 
     Raises:
@@ -127,7 +121,7 @@ def read_csv_blocks(
             f"columns must be {', '.join(edition.columns)}, got {', '.join(header)} without "
             f"{missing[0]} ({path}, row 1)"
         )
-    parser = _RowParser(header=header, edition=edition, labels=labels, size_hw=size_hw)
+    parser = _RowParser(header, edition, labels, size_hw)
     any_rows, header_is_next = False, True
     for lines in iterate_lines(path, block_bytes=BLOCK_BYTES, on_progress=on_progress):
         body = lines[1:] if header_is_next and lines else lines
@@ -142,42 +136,32 @@ def read_csv_blocks(
 
 
 def describe_fillers(count: int) -> str:
-    """Say how many filler rows do not count."""
+    """Return how many filler rows do not count, in words."""
     return (
-        f"filler rows ({FILLER_TEXT} of class {FILLER_CATEGORY}), which are no predictions but in "
+        f"filler rows ({FILLER_TEXT} of class {FILLER_CATEGORY}), which are predictions only in "
         f"the competition, left out: {count}"
     )
 
 
 def reread_lines(path: Path, numbers: set[int]) -> dict[int, str]:
     """Read the text of some rows by their number in the file."""
-    return {
-        number: _shown(line)
-        for lines in iterate_lines(path)
-        for number, line in lines
-        if number in numbers
-    }
+    rows = itertools.chain.from_iterable(iterate_lines(path))
+    return {number: _shown(line) for number, line in rows if number in numbers}
 
 
 class _RowParser:
     """Turns lines into blocks; remembers what repeats from row to row (labels, sizes, images)."""
 
     def __init__(
-        self,
-        *,
-        header: list[str],
-        edition: CsvEdition,
-        labels: LabelDescriptions,
-        size_hw: tuple[int, int] | SizeOf | None,
+        self, header: list[str], edition: CsvEdition, labels: LabelDescriptions, size_hw: GivenSize
     ) -> None:
-        self.header = header
+        self.num_columns, self.num_fillers = len(header), 0
         self.id_at, self.runs_at = header.index("ImageId"), header.index("EncodedPixels")
         self.label_at = [header.index(name) for name in edition.label_columns]
-        sized = all(name in header for name in SIZE_COLUMNS)
-        self.size_at = [header.index(name) for name in SIZE_COLUMNS] if sized else []
+        is_sized = all(name in header for name in SIZE_COLUMNS)
+        self.size_at = [header.index(name) for name in SIZE_COLUMNS] if is_sized else []
         categories, attributes = labels.category_names, labels.attribute_names
         self.image_ids = ImageIds(key="ImageId", add_suffix=True)
-        self.num_fillers = 0
         filler_label = tuple(text.encode() for text in edition.join_label(FILLER_CATEGORY, ()))
         self.filler_label = None if FILLER_CATEGORY in categories else filler_label
 
@@ -186,9 +170,8 @@ class _RowParser:
             category, attribute_texts = edition.split_label(*(text.decode() for text in texts))
             if not category and not attribute_texts:
                 return NO_INSTANCE, ()
-            return parse_category(category, categories), parse_attributes(
-                attribute_texts, attributes
-            )
+            category_id = parse_category(category, categories)
+            return category_id, parse_attributes(attribute_texts, attributes)
 
         @cache
         def parse_image(name: bytes, *size: bytes) -> ImageRecord:
@@ -196,19 +179,14 @@ class _RowParser:
             if size:
                 height, width = check_size(size[0].decode(), size[1].decode())
             else:
-                assert size_hw is not None  # read_csv_blocks saw to it
+                assert size_hw is not None  # checked by read_csv_blocks
                 height, width = size_hw(image_id) if callable(size_hw) else size_hw
             return ImageRecord(image_id, file_name, height, width)
 
         self.parse_label, self.parse_image = parse_label, parse_image
 
     def parse(self, lines: Lines) -> RowBlock:
-        kept: list[bytes] = []
-        mask_texts: list[bytes] = []
-        numbers: list[int] = []
-        images: list[ImageRecord] = []
-        categories: list[int] = []
-        attributes: list[tuple[int, ...]] = []
+        kept: list[tuple[int, bytes, bytes, ImageRecord, tuple[int, tuple[int, ...]]]] = []
         bad_rows: list[BadRow] = []
         for number, line in lines:
             fields: list[bytes] = []
@@ -229,23 +207,20 @@ class _RowParser:
                 name = _shown(fields[self.id_at]) if fields else ""
                 name = name if image is None else image.image_id
                 bad_rows.append(BadRow(number, f"row {number}", name, str(error), _shown(line)))
-                continue
-            kept.append(line)
-            mask_texts.append(fields[self.runs_at])
-            numbers.append(number)
-            images.append(image)
-            categories.append(label[0])
-            attributes.append(label[1])
+            else:
+                kept.append((number, line, fields[self.runs_at], image, label))
+        images = [image for _, _, _, image, _ in kept]
+        texts = [text for _, _, text, _, _ in kept]
         return RowBlock(
             place_format="row {}",
             mask_field="EncodedPixels",
-            numbers=numbers,
+            numbers=[number for number, *_ in kept],
             images=images,
-            category_ids=categories,
-            attribute_ids=attributes,
+            category_ids=[category for *_, (category, _) in kept],
+            attribute_ids=[attributes for *_, (_, attributes) in kept],
             is_crowd=[False] * len(kept),
-            masks=parse_rle(mask_texts, [image.size_hw for image in images]),
-            original=lambda index: _shown(kept[index]),
+            masks=parse_rle(texts, [image.size_hw for image in images]),
+            original=lambda index: _shown(kept[index][1]),
             bad_rows=bad_rows,
         )
 
@@ -259,14 +234,13 @@ class _RowParser:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise RowError(
-                    f"not UTF-8 text: byte {line[error.start]:#x} at position {error.start}"
-                ) from error
+                byte = f"byte {line[error.start]:#x} at position {error.start}"
+                raise RowError(f"the row must be UTF-8 text, got {byte}") from error
         fields = split_fields(line)
         if fields is None:
-            raise RowError("a quote is misplaced or not closed")
-        if len(fields) != len(self.header):
-            raise RowError(f"{len(fields)} values; the header has {len(self.header)} columns")
+            raise RowError("quotes must enclose a value, got one misplaced or not closed")
+        if len(fields) != self.num_columns:
+            raise RowError(f"the row must have {self.num_columns} values, got {len(fields)}")
         return fields
 
 
@@ -281,25 +255,19 @@ def write_csv(
     edition: CsvEdition,
     file: IO[bytes],
 ) -> None:
-    """Write a CSV: objects in the order given, then a row without mask and label for each image."""
+    """Write a CSV: the instances, then a row without mask and label for each image without."""
     file.write((",".join(edition.columns) + "\n").encode())
 
-    def line(image: ImageRecord, mask_text: str, label: tuple[str, ...]) -> str:
+    def line(image: ImageRecord, mask_text: str, label: tuple[str, ...]) -> bytes:
         image_id = _quoted(edition.image_id_of(image))
         tail = ",".join(map(_quoted, label))
-        return f"{image_id},{mask_text},{image.height_px},{image.width_px},{tail}\n"
+        return f"{image_id},{mask_text},{image.height_px},{image.width_px},{tail}\n".encode()
 
     for block in blocks:
-        texts = format_rle(block.masks)
-        objects = zip(block.images, texts, block.category_ids, block.attribute_ids, strict=True)
-        file.write(
-            "".join(
-                line(image, text, edition.join_label(category, attributes))
-                for image, text, category, attributes in objects
-            ).encode()
-        )
+        labels = map(edition.join_label, block.category_ids, block.attribute_ids)
+        file.writelines(map(line, block.images, format_rle(block.masks), labels))
     empty_label = ("",) * len(edition.label_columns)
-    file.write("".join(line(image, "", empty_label) for image in images_without_instances).encode())
+    file.writelines(line(image, "", empty_label) for image in images_without_instances)
 
 
 def _quoted(text: str) -> str:
@@ -313,43 +281,28 @@ def _split_label_2019(class_id: str) -> tuple[str, list[str]]:
     return category, attributes
 
 
-def _join_label_2019(category_id: int, attribute_ids: tuple[int, ...]) -> tuple[str]:
-    return ("_".join(map(str, (category_id, *attribute_ids))),)
-
-
 IMATERIALIST_2019 = CsvEdition(
     name="imaterialist_2019",
     columns=("ImageId", "EncodedPixels", "Height", "Width", "ClassId"),
     label_columns=("ClassId",),
     split_label=_split_label_2019,
-    join_label=_join_label_2019,
+    join_label=lambda category_id, ids: ("_".join(map(str, (category_id, *ids))),),
     image_id_of=lambda image: image.file_name,
 )
 
 
 def is_competition(category_names: Mapping[int, str]) -> bool:
-    """Return whether categories are the competition's: of its 46 ids, with 23 as the shoe.
+    """Return whether categories, names by id, are of the competition's 46, with 23 as the shoe.
 
     Only there is the filler row a prediction, and do the competition's rules for a submission hold.
-
-    Args:
-        category_names: Name by category id.
     """
     known = IMATERIALIST_2019_LABELS.category_names
-    shoe = category_names.get(FILLER_CATEGORY, "")
-    return (
-        category_names.keys() <= known.keys()
-        and shoe.strip().casefold() == known[FILLER_CATEGORY].casefold()
-    )
+    shoe = category_names.get(FILLER_CATEGORY, "").strip().casefold()
+    return category_names.keys() <= known.keys() and shoe == known[FILLER_CATEGORY].casefold()
 
 
 def _split_label_2020(class_id: str, attributes_ids: str) -> tuple[str, list[str]]:
-    attributes = attributes_ids.strip()
-    return class_id.strip(), attributes.split(",") if attributes else []
-
-
-def _join_label_2020(category_id: int, attribute_ids: tuple[int, ...]) -> tuple[str, str]:
-    return str(category_id), ",".join(map(str, sorted(attribute_ids)))
+    return class_id.strip(), attributes_ids.split(",") if attributes_ids.strip() else []
 
 
 IMATERIALIST_2020 = CsvEdition(
@@ -357,6 +310,6 @@ IMATERIALIST_2020 = CsvEdition(
     columns=("ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds"),
     label_columns=("ClassId", "AttributesIds"),
     split_label=_split_label_2020,
-    join_label=_join_label_2020,
+    join_label=lambda category_id, ids: (str(category_id), ",".join(map(str, sorted(ids)))),
     image_id_of=lambda image: image.file_name.removesuffix(".jpg"),
 )

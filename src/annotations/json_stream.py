@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -17,17 +18,17 @@ _CHUNK_BYTES = 4 << 20
 _LARGEST_VALUE_CHARACTERS = 1 << 30
 _LARGEST_ELEMENT_CHARACTERS = LONGEST_LINE_BYTES  # an annotation: what a row is in a CSV
 _SPACE = re.compile(r"[ \t\r\n]*")
-# A value whose error lies this far before the end of what was read is wrong, not cut off.
+# A value whose error is this far before the end of what was read is wrong, not cut off.
 _CUT_OFF_CHARACTERS = 64
 
 
 def iterate_members(
     path: Path, *, streamed: str, on_progress: ProgressCallback | None = None
 ) -> Iterator[tuple[str, int, Any]]:
-    """Read the members of the JSON object in a file, in its order.
+    """Read the members of the JSON object in a UTF-8 file, in its order.
 
     Args:
-        path: The file, UTF-8.
+        path: The file.
         streamed: Name of the member whose list is given an element at a time.
         on_progress: Called with the number of bytes read and their total.
 
@@ -61,18 +62,13 @@ def _members(text: _Text, streamed: str) -> Iterator[tuple[str, int, Any]]:
         text.skip()
         if name == streamed and text.peek() == "[":
             yield name, -1, []
-            yield from ((name, position, element) for position, element in _elements(text))
+            yield from ((name, *element) for element in _elements(text))
         else:
             yield name, -1, text.value()
-        if text.peek() == ",":
-            text.skip()
-            continue
-        if text.peek() != "}":
-            raise text.error("a comma or the closing } must follow a member")
-        text.skip()
-        if text.peek():
-            raise text.error("the file resumes after the closing }")
-        return
+        if _ends(text, "}", "a member"):
+            break
+    if text.peek():
+        raise text.error("the file continues after the closing }")
 
 
 def _elements(text: _Text) -> Iterator[tuple[int, Any]]:
@@ -80,16 +76,18 @@ def _elements(text: _Text) -> Iterator[tuple[int, Any]]:
     if text.peek() == "]":
         text.skip()
         return
-    position = 0
-    while True:
+    for position in itertools.count():
         yield position, text.value(longest=_LARGEST_ELEMENT_CHARACTERS)
-        position += 1
-        separator = text.peek()
-        if separator not in ("]", ","):
-            raise text.error("a comma or the closing ] must follow an element of a list")
-        text.skip()
-        if separator == "]":
+        if _ends(text, "]", "an element of a list"):
             return
+
+
+def _ends(text: _Text, closing: str, entry: str) -> bool:
+    """Skip the comma or closing bracket that follows an entry; return whether it was the latter."""
+    if (separator := text.peek()) not in (",", closing):
+        raise text.error(f"a comma or the closing {closing} must follow {entry}")
+    text.skip()
+    return separator == closing
 
 
 class _Text:
@@ -109,7 +107,7 @@ class _Text:
         self._file.close()
 
     def peek(self) -> str:
-        """Return the next character that is no white space, empty at the end."""
+        """Return the next character that is not white space; empty at the end."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):
@@ -151,21 +149,18 @@ class _Text:
         return self._error(message, self._at)
 
     def _error(self, message: str, position: int) -> InputError:
-        newlines = self._text.count("\n", 0, position)
-        line = self._lines_before + newlines + 1
-        if newlines:
-            column = position - self._text.rfind("\n", 0, position)
-        else:
-            column = self._characters_before + position + 1
+        line, column = (number + 1 for number in self._place(position))
         return InputError(f"{self.path}: not valid JSON at line {line}, column {column}: {message}")
 
+    def _place(self, position: int) -> tuple[int, int]:
+        """Return line and column of a position in the window, counted from 0."""
+        if newlines := self._text.count("\n", 0, position):
+            column = position - self._text.rfind("\n", 0, position) - 1
+            return self._lines_before + newlines, column
+        return self._lines_before, self._characters_before + position
+
     def _read(self, wanted: int) -> None:
-        newlines = self._text.count("\n", 0, self._at)
-        self._lines_before += newlines
-        if newlines:
-            self._characters_before = self._at - self._text.rfind("\n", 0, self._at) - 1
-        else:
-            self._characters_before += self._at
+        self._lines_before, self._characters_before = self._place(self._at)
         data = self._file.read(wanted)
         self._ended = not data
         try:

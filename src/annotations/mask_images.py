@@ -70,7 +70,6 @@ def open_mask_images(
                 )
     notes = list(folder.notes)
     return Source(
-        path=directory,
         kind=MASK_IMAGES,
         labels=labels or own_labels,
         blocks=_read_blocks(folder, reader, notes, on_progress),

@@ -1,4 +1,4 @@
-"""Rows of annotation files: their lines, their values, and what is wrong with them."""
+"""Rows of annotation files: their lines, their values, and their errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from src.annotations.categories import LARGEST_ID, LabelDescriptions
 from src.annotations.instances import ImageRecord
 from src.errors import InputError, naming_disk_errors
 from src.io import check_output_file, partial_path, refuse_special_file, remove_partial_files
-from src.rle import ParsedRle
+from src.rle import ParsedRle, RleBatch
 
 BLOCK_BYTES = 1 << 20  # about a hundred rows: their arrays fit in a core's cache
 LONGEST_LINE_BYTES = 8 << 20  # a mask of half a million runs
@@ -56,9 +59,9 @@ def iterate_lines(
                 if not newline:
                     unended.append(chunk)
                     if len(unended) * block_bytes > longest_line_bytes:
+                        legal = f"a line of at most {longest_line_bytes} bytes"
                         raise InputError(
-                            f"a row must be a line of at most {longest_line_bytes} bytes, got a "
-                            f"longer one ({path}, row {number})"
+                            f"a row must be {legal}, got a longer one ({path}, row {number})"
                         )
                     continue
                 lines = b"".join((*unended, head)).split(b"\n")
@@ -86,29 +89,30 @@ def split_fields(line: bytes) -> list[bytes] | None:
     if b'"' not in line:
         return line.split(b",")
     fields, position = [], 0
-    while True:
-        match = _FIELD.match(line, position)
-        if match is None:
-            return None
+    while match := _FIELD.match(line, position):
         quoted, plain, separator = match.groups()
         fields.append(plain if quoted is None else quoted.replace(b'""', b'"'))
         if not separator:
             return fields
         position = match.end()
+    return None
 
 
 SizeOf: TypeAlias = Callable[[str], tuple[int, int]]
-"""Height and width in pixels of the image of an image id, where the file does not say them."""
+"""Height and width in pixels of the image of an image id, where the file has none."""
+
+GivenSize: TypeAlias = tuple[int, int] | SizeOf | None
+"""Height and width of all images, or of each, for a file without them."""
 
 NO_INSTANCE = -1
-"""The category of a row that names an image and no object."""
+"""The category of a row that names an image and no instance."""
 
 _LONGEST_LIST = 12  # of ids in a message
 _LARGEST_IMAGE_PX = 2**31 - 1  # starts and lengths of runs are int32
 
 
 class RowError(ValueError):
-    """What is wrong with one row; the message says the bad value and what is legal."""
+    """An error of one row; the message gives the bad value and what is legal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class MaskHints:
-    """What a source says of the masks of N rows beside the masks themselves; None where nothing."""
+    """Values beside the masks of N rows in the source; None where there is none."""
 
     polygons: list[list[list[float]] | None]  # where the mask was drawn from polygons
     sizes_hw: list[tuple[int, int] | None]  # that the mask itself names, height and width
@@ -140,7 +144,7 @@ class RowBlock:
     mask_field: str  # where the source keeps the mask, for messages
     numbers: list[int]
     images: list[ImageRecord]
-    category_ids: list[int]  # NO_OBJECT where the row only names its image
+    category_ids: list[int]  # NO_INSTANCE where the row only names its image
     attribute_ids: list[tuple[int, ...]]
     is_crowd: list[bool]
     masks: ParsedRle  # N masks; ``problems`` names those that could not be read
@@ -150,22 +154,40 @@ class RowBlock:
     places: Sequence[str] | None = None  # names in place of ``place_format``, of N rows
 
     def place(self, index: int) -> str:
-        """Return where a row stands in the source, by its position in this block."""
+        """Return the name of a row in the source, by its position in the block."""
         if self.places is not None:
             return self.places[index]
         return self.place_format.format(self.numbers[index])
+
+    def refuse(self, index: int, reason: str) -> BadRow:
+        """Return a row, by its position in the block, as one that is refused."""
+        number, image_id = self.numbers[index], self.images[index].image_id
+        return BadRow(number, self.place(index), image_id, reason, self.original(index))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """N instances, in the order of the source."""
+
+    images: list[ImageRecord]  # N, the image of each instance
+    image_indices: list[int]  # N, its position in the store's ``images``
+    category_ids: list[int]  # N
+    attribute_ids: list[tuple[int, ...]]  # N
+    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open
+    areas_px: npt.NDArray[np.int64]  # (N,)
+    is_crowd: list[bool]  # N
+    masks: RleBatch  # N
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """An annotation file that is open for reading, once."""
 
-    path: Path
-    kind: str  # imaterialist_2019, imaterialist_2020 or coco
+    kind: str  # imaterialist_2019, imaterialist_2020, coco or mask_images
     labels: LabelDescriptions
     blocks: Iterator[RowBlock]
     reread: Callable[[set[int]], dict[int, str]]  # text of rows by number, for those found bad late
-    notes: list[str]  # what a user should know; complete when the blocks are read
+    notes: list[str]  # for the user; complete when the blocks are read
     name_key: str = "ImageId"  # the key or column in which images are named, for messages
 
 
@@ -176,11 +198,11 @@ def parse_whole_number(text: str, name: str, low: int, high: int) -> int:
         RowError: Anything else, or a number outside low to high (both legal).
     """
     digits = text.strip().removesuffix(".0")
-    if not (digits.isascii() and digits.removeprefix("-").isdigit()) or len(digits) > 20:
-        raise RowError(f"{name} must be a whole number from {low} to {high}, got {text!r:.60}")
-    number = int(digits)
-    if not low <= number <= high:
-        raise RowError(f"{name} must be a whole number from {low} to {high}, got {number}")
+    is_number = digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) <= 20
+    number = int(digits) if is_number else None
+    if number is None or not low <= number <= high:
+        got = f"{text!r:.60}" if number is None else number
+        raise RowError(f"{name} must be a whole number from {low} to {high}, got {got}")
     return number
 
 
@@ -190,31 +212,25 @@ def check_size(
     """Parse height and width of an image in pixels, each at least 1.
 
     Args:
-        height: The text.
-        width: The text.
+        height: As text.
+        width: As text.
         names: The keys or columns that hold them, for messages.
 
     Raises:
         RowError: Not whole numbers, below 1, or more pixels together than 32 bits can count.
     """
-    size_hw = (
-        parse_whole_number(height, names[0], 1, _LARGEST_IMAGE_PX),
-        parse_whole_number(width, names[1], 1, _LARGEST_IMAGE_PX),
-    )
-    if size_hw[0] * size_hw[1] > _LARGEST_IMAGE_PX:
+    height_px = parse_whole_number(height, names[0], 1, _LARGEST_IMAGE_PX)
+    width_px = parse_whole_number(width, names[1], 1, _LARGEST_IMAGE_PX)
+    if height_px * width_px > _LARGEST_IMAGE_PX:
         raise RowError(
             f"{names[0]} times {names[1]} must be at most {_LARGEST_IMAGE_PX} pixels, got "
-            f"{size_hw[0]} x {size_hw[1]}"
+            f"{height_px} x {width_px}"
         )
-    return size_hw
+    return height_px, width_px
 
 
 def parse_category(text: str, known: dict[int, str]) -> int:
-    """Parse a category id of the label set.
-
-    Raises:
-        RowError: Not a whole number, or not in ``known`` (names by id).
-    """
+    """Parse a category id, one of ``known`` (names by id)."""
     number = parse_whole_number(text, "category", 0, LARGEST_ID)
     if number not in known:
         raise RowError(f"category must be {describe_ids(known)}, got {number}")
@@ -222,18 +238,14 @@ def parse_category(text: str, known: dict[int, str]) -> int:
 
 
 def parse_attributes(texts: list[str], known: dict[int, str]) -> tuple[int, ...]:
-    """Parse attribute ids, in the order given; ``known`` may be empty, then any id is legal.
-
-    Raises:
-        RowError: Not whole numbers, or not in ``known`` (names by id).
-    """
+    """Parse attribute ids, in the order given, of ``known``; if that is empty, any id is legal."""
     numbers = tuple(parse_whole_number(text, "attribute", 0, LARGEST_ID) for text in texts)
     check_attributes(numbers, known)
     return numbers
 
 
 def check_attributes(numbers: Iterable[int], known: dict[int, str]) -> None:
-    """Check that attribute ids are ``known``, which is empty where any id is legal."""
+    """Check that attribute ids are among ``known``; if that is empty, any id is legal."""
     for number in numbers:
         if known and number not in known:
             raise RowError(f"attribute must be {describe_ids(known)}, got {number}")
@@ -249,30 +261,18 @@ def describe_ids(known: dict[int, str]) -> str:
     return f"{len(ids)} ids between {ids[0]} and {ids[-1]} with gaps"
 
 
-ON_BAD_ROWS = ("error", "skip")
-_COLUMNS = ("place", "image", "reason", "original")
-
-
 class BadRowHandler:
-    """Takes the bad rows of one source. A context: its file appears at a good end, or not at all.
+    """Takes the bad rows of one source. A context: its file appears if the block succeeds.
 
     Args:
         source: The file, for messages.
-        on_bad_rows: ``error`` stops at the first bad row, ``skip`` writes each to ``skipped_file``.
+        skip: Whether to write each bad row to ``skipped_file``; the first is an error otherwise.
         skipped_file: A CSV with the columns place, image, reason, original. Written only where a
             row was skipped; one left by an earlier run is removed otherwise.
-
-    Raises:
-        InputError: ``on_bad_rows`` is neither.
     """
 
-    def __init__(self, *, source: Path, on_bad_rows: str, skipped_file: Path) -> None:
-        if on_bad_rows not in ON_BAD_ROWS:
-            raise InputError(
-                f"on_bad_rows must be {' or '.join(ON_BAD_ROWS)}, got {on_bad_rows!r:.60}"
-            )
-        self._source = source
-        self._skip = on_bad_rows == "skip"
+    def __init__(self, *, source: Path, skip: bool, skipped_file: Path) -> None:
+        self._source, self._skip = source, skip
         self.skipped_file = skipped_file
         self._partial = partial_path(skipped_file)
         self._file: IO[str] | None = None
@@ -280,28 +280,21 @@ class BadRowHandler:
         self.count = 0
 
     def take(self, rows: Iterable[BadRow]) -> None:
-        """Write or refuse bad rows, lowest first.
-
-        Raises:
-            InputError: ``on_bad_rows`` is ``error`` and there is one; it names file, row, image.
-        """
+        """Write bad rows, lowest first; unless they are skipped, the first is an InputError."""
         for row in sorted(rows, key=lambda row: row.number):
             if not self._skip:
                 image = f", image {row.image_id!r:.120}" if row.image_id else ""
                 raise InputError(f"{self._source}, {row.place}{image}: {row.reason}")
             with naming_disk_errors(self.skipped_file, partial=self._partial):
-                self._write(row)
+                if self._file is None:
+                    check_output_file(self.skipped_file)
+                    self._partial.parent.mkdir(parents=True, exist_ok=True)
+                    remove_partial_files(self.skipped_file)
+                    self._file = self._partial.open("w", encoding="utf-8", newline="")
+                    self._writer = csv.writer(self._file)
+                    self._writer.writerow(("place", "image", "reason", "original"))
+                self._writer.writerow((row.place, row.image_id, row.reason, row.original))
             self.count += 1
-
-    def _write(self, row: BadRow) -> None:
-        if self._file is None:
-            check_output_file(self.skipped_file)
-            self._partial.parent.mkdir(parents=True, exist_ok=True)
-            remove_partial_files(self.skipped_file)
-            self._file = self._partial.open("w", encoding="utf-8", newline="")
-            self._writer = csv.writer(self._file)
-            self._writer.writerow(_COLUMNS)
-        self._writer.writerow((row.place, row.image_id, row.reason, row.original))
 
     def __enter__(self) -> BadRowHandler:
         return self

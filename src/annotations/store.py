@@ -4,10 +4,10 @@ A store is a folder, written whole or not at all by ``store_builder``:
 
 - ``images.arrow``: a row an image, by image_id: image_id, file_name, height_px, width_px,
   instances (their number), digest (CRC-32 of what is annotated, see ``image_digests``).
-- ``instances.arrow``: a row an object, by image, then in the order of the source: image_index,
+- ``instances.arrow``: a row an instance, by image, then in the order of the source: image_index,
   category_id, attribute_ids, box_xyxy, area_px, is_crowd, runs_row.
-- ``runs.arrow``: a row an object in the order of the source (its number is ``runs_row``), in record
-  batches: the runs of its RLE.
+- ``runs.arrow``: the runs of an instance's RLE a row, in the order of the source (the row's number
+  is ``runs_row``), in record batches.
 - ``store.json``: format version, source, fingerprint, labels, notes of the reader, and the size and
   checksum of each file; it carries a checksum of its own.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from src.annotations.categories import LabelDescriptions, label_descriptions_from_json
+from src.annotations.categories import LARGEST_ID, LabelDescriptions, label_descriptions_from_json
 from src.annotations.image_files import IMAGE_FILES, ImageFile, read_image_files
+from src.annotations.image_names import image_path
 from src.annotations.instances import ImageRecord, Instances
+from src.annotations.rows import RowError, check_size, describe_ids
 from src.errors import InputError
 from src.io import check_input_file, check_seal, printable, read_json_object, refuse_special_file
 from src.rle import RleBatch, Runs
@@ -43,25 +45,14 @@ _LONGEST_PATH, _LONGEST_NOTE = 4096, 1000
 _KEYS = {"source": str, "labels": dict, "files": dict, "made_from": dict, "runs_batch_starts": list}
 
 IMAGES_SCHEMA = pa.schema(
-    {
-        "image_id": pa.string(),
-        "file_name": pa.string(),
-        "height_px": pa.int32(),
-        "width_px": pa.int32(),
-        "instances": pa.int32(),
-        "digest": pa.uint32(),
-    }
+    dict.fromkeys(("image_id", "file_name"), pa.string())
+    | dict.fromkeys(("height_px", "width_px", "instances"), pa.int32())
+    | {"digest": pa.uint32()}
 )
 INSTANCES_SCHEMA = pa.schema(
-    {
-        "image_index": pa.int32(),
-        "category_id": pa.int16(),
-        "attribute_ids": pa.list_(pa.int32()),
-        "box_xyxy": pa.list_(pa.int32(), 4),
-        "area_px": pa.int64(),
-        "is_crowd": pa.uint8(),
-        "runs_row": pa.int64(),
-    }
+    {"image_index": pa.int32(), "category_id": pa.int16(), "attribute_ids": pa.list_(pa.int32())}
+    | {"box_xyxy": pa.list_(pa.int32(), 4), "area_px": pa.int64(), "is_crowd": pa.uint8()}
+    | {"runs_row": pa.int64()}
 )
 RUNS_SCHEMA = pa.schema({"runs": pa.list_(pa.list_(pa.int32(), 2))})
 TABLES = {
@@ -89,25 +80,17 @@ class AnnotationStore:
         if check_files:
             _check_files(self.directory, self.description.get("files"))
         images = _open_single_batch(self.directory / "images.arrow", check=check_files)
-        self._images = tuple(
-            map(
-                ImageRecord,
-                images["image_id"].to_pylist(),
-                images["file_name"].to_pylist(),
-                images["height_px"].to_pylist(),
-                images["width_px"].to_pylist(),
-            )
-        )
+        records = (images[name].to_pylist() for name in IMAGES_SCHEMA.names[:4])
+        self.images: Sequence[ImageRecord] = tuple(map(ImageRecord, *records))
+        """Every image, ascending by image_id."""
         self.instance_counts: npt.NDArray[np.int32] = view(images["instances"], np.int32)
         self.digests: npt.NDArray[np.uint32] = view(images["digest"], np.uint32)
-        self._first_instance = np.concatenate(
-            [[0], np.cumsum(self.instance_counts, dtype=np.int64)]
-        )
+        counts = np.cumsum(self.instance_counts, dtype=np.int64)
+        self._first_instance = np.concatenate([[0], counts])
         self.table = _open_single_batch(self.directory / "instances.arrow", check=check_files)
         self._categories: npt.NDArray[np.int16] = view(self.table["category_id"], np.int16)
-        self._boxes: npt.NDArray[np.int32] = view(self.table["box_xyxy"].values, np.int32).reshape(
-            -1, 4
-        )
+        boxes = view(self.table["box_xyxy"].values, np.int32)
+        self._boxes: npt.NDArray[np.int32] = boxes.reshape(-1, 4)
         self._areas: npt.NDArray[np.int64] = view(self.table["area_px"], np.int64)
         self._runs_rows: npt.NDArray[np.int64] = view(self.table["runs_row"], np.int64)
         self._crowd: npt.NDArray[np.uint8] = view(self.table["is_crowd"], np.uint8)
@@ -116,24 +99,19 @@ class AnnotationStore:
         self._open_batches: dict[int, tuple[npt.NDArray[np.int32], Runs]] = {}
 
     def __len__(self) -> int:
-        """Return the number of images, those without an instance included."""
-        return len(self._images)
+        """Return the number of images, including those without an instance."""
+        return len(self.images)
 
     def __reduce__(self) -> tuple[type[AnnotationStore], tuple[Path, bool]]:
         return AnnotationStore, (self.directory, False)
 
     @property
-    def images(self) -> Sequence[ImageRecord]:
-        """Every image, ascending by image_id."""
-        return self._images
-
-    @property
-    def object_count(self) -> int:
+    def num_instances(self) -> int:
         """Number of instances on all images."""
         return len(self._categories)
 
     @cached_property
-    def crowd_count(self) -> int:
+    def num_crowd_regions(self) -> int:
         """Number of instances that are COCO crowd regions."""
         return int(self._crowd.sum())
 
@@ -144,7 +122,7 @@ class AnnotationStore:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how the source was read, a sentence each."""
+        """Notes of reading the source, a sentence each."""
         notes = self.description.get("notes") or ()
         return tuple(printable(note, limit=_LONGEST_NOTE) for note in notes)
 
@@ -155,14 +133,10 @@ class AnnotationStore:
 
     @cached_property
     def _index_by_id(self) -> dict[str, int]:
-        return {image.image_id: index for index, image in enumerate(self._images)}
+        return {image.image_id: index for index, image in enumerate(self.images)}
 
     def image_files(self) -> dict[str, ImageFile]:
-        """Read the image files by name, as they were when last looked at; empty if never.
-
-        Raises:
-            InputError: The record of them is damaged.
-        """
+        """Read the image files by name, as they were when last looked at; empty if never."""
         return read_image_files(self.directory / IMAGE_FILES)
 
     def index_of(self, image_id: str) -> int:
@@ -171,12 +145,9 @@ class AnnotationStore:
         Raises:
             InputError: No image has this id.
         """
-        try:
-            return self._index_by_id[image_id]
-        except KeyError:
-            raise InputError(
-                f"{self.description['source']}: no image has the id {image_id!r}"
-            ) from None
+        if image_id not in self._index_by_id:
+            raise InputError(f"{self.description['source']}: no image has the id {image_id!r}")
+        return self._index_by_id[image_id]
 
     def instances(self, index: int) -> Instances:
         """Return the instances of one image; boxes and areas are read-only views of the files.
@@ -190,30 +161,25 @@ class AnnotationStore:
             attribute_ids=tuple(map(tuple, self.table["attribute_ids"][rows].to_pylist())),
             boxes_xyxy=self._boxes[rows],
             areas_px=self._areas[rows],
-            masks=RleBatch.join(self._runs(self._runs_rows[rows]), self._images[index].size_hw),
+            masks=RleBatch.join(self._runs(self._runs_rows[rows]), self.images[index].size_hw),
         )
 
     def is_crowd(self, index: int) -> npt.NDArray[np.bool_]:
         """Return whether each instance of an image is a COCO crowd region, shape (N,) bool."""
-        rows = self._rows_of(index)
-        return self._crowd[rows].astype(bool)
+        return self._crowd[self._rows_of(index)].astype(bool)
 
     def instances_by_category(self) -> dict[int, int]:
         """Return the number of instances of each category that has some, by id."""
         categories, counts = np.unique(self._categories, return_counts=True)
         return dict(zip(categories.tolist(), counts.tolist(), strict=True))
 
-    def small_objects(
+    def small_instances(
         self, index: int, *, largest_area_px: float, longest_edge_px: float
     ) -> npt.NDArray[np.int64]:
         """Return the positions of an image's instances with a small mask or a narrow box.
 
-        Those without a pixel are left out.
-
-        Args:
-            index: Position in ``images``.
-            largest_area_px: A mask of less is small.
-            longest_edge_px: A box whose shorter edge is less is narrow.
+        Those have an area below ``largest_area_px``, or a shorter edge below ``longest_edge_px``;
+        an instance without a pixel is left out.
         """
         rows = self._rows_of(index)
         areas, boxes = self._areas[rows], self._boxes[rows]
@@ -221,28 +187,21 @@ class AnnotationStore:
         is_small = (areas < largest_area_px) | (edges < longest_edge_px)
         return np.flatnonzero(is_small & (areas > 0))
 
-    def instance_count(self, index: int) -> int:
-        """Return the number of instances of an image."""
-        return int(self.instance_counts[index])
-
     def _rows_of(self, index: int) -> slice:
         return slice(int(self._first_instance[index]), int(self._first_instance[index + 1]))
 
     def counts_without_mask(self, index: int) -> tuple[int, int]:
         """Return how many instances of an image are crowd regions, and how many others empty."""
-        rows = self._rows_of(index)
-        crowd = self._crowd[rows].astype(bool)
-        return int(crowd.sum()), int(((self._areas[rows] == 0) & ~crowd).sum())
+        crowd, is_empty = self.is_crowd(index), self._areas[self._rows_of(index)] == 0
+        return int(crowd.sum()), int((is_empty & ~crowd).sum())
 
     def category_sets(self, *, to_train_on: bool = False) -> list[frozenset[int]]:
         """Return the set of category ids of each image's instances, in the order of the images.
 
         Args:
-            to_train_on: Whether to leave out crowd regions and objects without a pixel.
+            to_train_on: Whether to leave out crowd regions and instances without a pixel.
         """
-        is_counted = np.ones(len(self._categories), dtype=np.bool_)
-        if to_train_on:
-            is_counted = (self._crowd == 0) & (self._areas > 0)
+        is_counted = ((self._crowd == 0) & (self._areas > 0)) | (not to_train_on)
         before = np.concatenate([[0], np.cumsum(is_counted)])
         categories = self._categories[is_counted].tolist()
         starts = before[self._first_instance].tolist()
@@ -300,9 +259,9 @@ def image_digests(
 
     Args:
         images: N records.
-        counts: Shape (N,), the number of objects on each.
-        columns: Of all objects in the order of the images, each of shape (M,) or (M, K).
-        attribute_ids: Of the M objects.
+        counts: Shape (N,), the number of instances on each.
+        columns: Of the M instances in the order of the images, each of shape (M,) or (M, K).
+        attribute_ids: Of the M instances.
     """
     table = np.column_stack([column.astype(np.int64) for column in columns])
     ends = np.cumsum(counts).tolist()
@@ -316,11 +275,7 @@ def image_digests(
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Read the ``store.json`` of a store folder.
-
-    Raises:
-        InputError: No such folder, not a store, damaged, or of another format version.
-    """
+    """Read the ``store.json`` of a store folder, and check its format version and kinds."""
     path = directory / "store.json"
     try:
         description = read_json_object(path)
@@ -330,7 +285,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise InputError(
             f"{directory}: annotation store of format version {version!r}; "
-            f"this program reads version {FORMAT_VERSION}, build the store anew"
+            f"this program reads version {FORMAT_VERSION}, build the store again"
         )
     description = check_seal(description, path)
     for key, kind in _KEYS.items():
@@ -351,18 +306,25 @@ def describe_files(directory: Path) -> dict[str, dict[str, int]]:
     }
 
 
+@contextmanager
+def _naming_damage(path: Path, place: str = "") -> Iterator[None]:
+    """Turn every error of reading a file of a store into one that names the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path}: damaged{place} ({error}); build the store again") from error
+
+
 def _check_files(directory: Path, wanted: Any) -> None:
     for name in TABLES:
         path = directory / name
-        try:
+        with _naming_damage(path):
             check_input_file(path)
             size = path.stat().st_size
             if size != wanted[name]["bytes"]:
                 raise ValueError(f"{size} bytes, {wanted[name]['bytes']} were written")
             if _crc32(path) != wanted[name]["crc32"]:
                 raise ValueError("its checksum does not match")
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise _damaged(path, error) from error
 
 
 def _crc32(path: Path) -> int:
@@ -374,38 +336,26 @@ def _crc32(path: Path) -> int:
 
 
 def open_table(path: Path) -> pa.ipc.RecordBatchFileReader:
-    """Memory-map one of the tables of a store.
-
-    Raises:
-        InputError: No Arrow file, or one with other columns.
-    """
+    """Memory-map one of the tables of a store; an InputError where its columns are others."""
     refuse_special_file(path)
-    try:
+    with _naming_damage(path):
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if not reader.schema.equals(TABLES[path.name]):
             raise ValueError("its columns are others")
         return reader
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise _damaged(path, error) from error
 
 
 def _open_single_batch(path: Path, *, check: bool) -> pa.RecordBatch:
     reader = open_table(path)
-    try:
+    with _naming_damage(path):
         batch = reader.get_batch(0)
         if check:
             check_batch(batch)
         return batch
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise _damaged(path, error) from error
 
 
 def check_batch(batch: pa.RecordBatch) -> None:
-    """Check that a record batch can be viewed as arrays: offsets in order, no nulls.
-
-    Raises:
-        pyarrow.ArrowException, ValueError: It cannot.
-    """
+    """Check that a record batch can be viewed as arrays: offsets in order, no nulls."""
     batch.validate(full=True)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         inner = column
@@ -415,58 +365,116 @@ def check_batch(batch: pa.RecordBatch) -> None:
             inner = inner.values if hasattr(inner, "values") else None
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: damaged annotation store, build it anew ({error})")
+def open_store(directory: str | Path) -> AnnotationStore:
+    """Open a store that a user gives, and check all of it.
 
+    Its checksums show only that it is as it was written, whoever wrote it.
 
-@dataclass(frozen=True, slots=True)
-class StoredBlock:
-    """N instances, in the order of the source."""
-
-    images: list[ImageRecord]  # N, the image of each object
-    image_indices: list[int]  # N, its position in the store's ``images``
-    category_ids: list[int]  # N
-    attribute_ids: list[tuple[int, ...]]  # N
-    boxes_xyxy: npt.NDArray[np.int32]  # (N, 4) pixels, half-open
-    areas_px: npt.NDArray[np.int64]  # (N,)
-    is_crowd: list[bool]  # N
-    masks: RleBatch  # N
-
-
-def iterate_blocks(store: AnnotationStore) -> Iterator[StoredBlock]:
-    """Read all instances once, in the order of the source.
-
-    Reads ``runs.arrow`` as an ordinary file and not through the mapping, so that the memory of a
-    conversion does not grow with the pages touched.
+    Raises:
+        InputError: Not a store, damaged, or with a value that no annotation file may have; names
+            file, row and value.
     """
-    with pa.memory_map(str(store.directory / "instances.arrow")) as file:
-        table = pa.ipc.open_file(file).get_batch(0)
-        in_source_order = np.argsort(table["runs_row"].to_numpy())
-        first = 0
-        with pa.OSFile(str(store.directory / "runs.arrow")) as runs_file:
-            reader = pa.ipc.open_file(runs_file)
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                rows = table.take(pa.array(in_source_order[first : first + batch.num_rows]))
-                first += batch.num_rows
-                image_indices = rows["image_index"].to_pylist()
-                images = [store.images[index] for index in image_indices]
-                yield StoredBlock(
-                    images=images,
-                    image_indices=image_indices,
-                    category_ids=rows["category_id"].to_pylist(),
-                    attribute_ids=[tuple(ids) for ids in rows["attribute_ids"].to_pylist()],
-                    boxes_xyxy=rows["box_xyxy"].flatten().to_numpy().reshape(-1, 4),
-                    areas_px=rows["area_px"].to_numpy(),
-                    is_crowd=[bool(flag) for flag in rows["is_crowd"].to_pylist()],
-                    masks=masks_of(batch, [image.size_hw for image in images]),
+    store = AnnotationStore(directory)
+    _check_images(store)
+    _check_instances(store)
+    _check_runs(store)
+    return store
+
+
+def _check_images(store: AnnotationStore) -> None:
+    path = store.directory / "images.arrow"
+    previous = ""
+    for row, image in enumerate(store.images, start=1):
+        try:
+            for key in ("image_id", "file_name"):
+                text = getattr(image, key)
+                if image_path(text, key=key) != text:
+                    raise RowError(f"{key} must be in its one spelling, got {text!r:.120}")
+            check_size(str(image.height_px), str(image.width_px), ("height_px", "width_px"))
+        except RowError as error:
+            raise InputError(f"{error} ({path}, row {row})") from error
+        if row > 1 and image.image_id <= previous:
+            raise InputError(
+                f"image_id must ascend, got {image.image_id!r:.120} after {previous!r:.120} "
+                f"({path}, row {row})"
+            )
+        previous = image.image_id
+    if (store.instance_counts < 0).any():
+        raise InputError(f"instances must be 0 or more, got a count below 0 ({path})")
+
+
+def _check_instances(store: AnnotationStore) -> None:
+    """Check each instance's labels, and that the instances are in the order of the images."""
+    path = store.directory / "instances.arrow"
+    table = store.table
+    index = view(table["image_index"], np.int32)
+    wanted = np.repeat(np.arange(len(store)), store.instance_counts)
+    if not np.array_equal(index, wanted):
+        raise InputError(f"{path}: image_index must agree with the counts in images.arrow")
+    labels = store.labels
+    categories = view(table["category_id"], np.int16)
+    _check_known("category_id", categories, labels.category_names, path)
+    attributes = table["attribute_ids"].flatten().to_numpy(zero_copy_only=False)
+    known = labels.attribute_names or dict.fromkeys(range(LARGEST_ID + 1), "")
+    _check_known("attribute_ids", attributes, known, path)
+    if not np.isin(view(table["is_crowd"], np.uint8), (0, 1)).all():
+        raise InputError(f"is_crowd must be 0 or 1, got another value ({path})")
+    rows = np.sort(view(table["runs_row"], np.int64))
+    if not np.array_equal(rows, np.arange(len(rows))):
+        raise InputError(f"{path}: runs_row must name each row of runs.arrow once")
+
+
+def _check_known(
+    key: str, values: npt.NDArray[np.integer], known: dict[int, str], path: Path
+) -> None:
+    unknown = np.setdiff1d(values, list(known))
+    if len(unknown):
+        raise InputError(f"{key} must be {describe_ids(known)}, got {unknown[0]} ({path})")
+
+
+def _check_runs(store: AnnotationStore) -> None:
+    """Check each mask against its image's size, and its instance's box and area against it."""
+    path = store.directory / "runs.arrow"
+    rows = view(store.table["runs_row"], np.int64)
+    in_source_order = np.argsort(rows)
+    sizes_hw = np.array([image.size_hw for image in store.images], np.int64).reshape(-1, 2)
+    sizes_hw = np.repeat(sizes_hw, store.instance_counts, axis=0)[in_source_order]
+    boxes = view(store.table["box_xyxy"].values, np.int32).reshape(-1, 4)[in_source_order]
+    areas = view(store.table["area_px"], np.int64)[in_source_order]
+    reader, first, starts = open_table(path), 0, []
+    digests = [np.zeros(0, np.uint32)]
+    for number in range(reader.num_record_batches):
+        with _naming_damage(path, f" at record batch {number}"):
+            batch = reader.get_batch(number)
+            check_batch(batch)
+        starts.append(first)
+        chosen = slice(first, first + batch.num_rows)
+        if chosen.stop > len(rows):
+            break
+        masks = masks_of(batch, sizes_hw[chosen])
+        if wrong := masks.problems():
+            row = min(wrong)
+            raise InputError(f"runs: {wrong[row]} ({path}, row {first + row + 1})")
+        figures = ("box_xyxy", boxes, masks.boxes_xyxy()), ("area_px", areas, masks.areas_px())
+        for key, stored, of_masks in figures:
+            differs = np.flatnonzero((stored[chosen] != of_masks).reshape(len(of_masks), -1).any(1))
+            if len(differs):
+                row = int(differs[0])
+                raise InputError(
+                    f"{key} must be that of the mask, {of_masks[row].tolist()}, got "
+                    f"{stored[chosen][row].tolist()} ({path.with_name('instances.arrow')}, "
+                    f"runs_row {first + row})"
                 )
-
-
-def images_without_instances(store: AnnotationStore) -> list[ImageRecord]:
-    """Return the images without an instance, ascending by image_id."""
-    return [
-        image
-        for image, categories in zip(store.images, store.category_sets(), strict=True)
-        if not categories
+        digests.append(mask_digests(masks))
+        first += batch.num_rows
+    if first != len(rows) or starts != list(store.description["runs_batch_starts"]):
+        raise InputError(f"{path}: must hold a row for each of the {len(rows)} instances")
+    columns = [
+        view(store.table["category_id"], np.int16),
+        view(store.table["is_crowd"], np.uint8),
+        np.concatenate(digests)[rows],
     ]
+    attribute_ids = store.table["attribute_ids"].to_pylist()
+    digest = image_digests(store.images, store.instance_counts, columns, attribute_ids)
+    if not np.array_equal(digest, store.digests):
+        raise InputError(f"{path.with_name('images.arrow')}: digest must be that of the instances")

@@ -1,4 +1,4 @@
-"""Build an annotation store from an annotation file, streamed, whole or not at all.
+"""Build annotation stores from annotation files, keep them in a cache, and convert between formats.
 
 File locks make this POSIX only (Linux, macOS): ``fcntl`` does not exist on Windows.
 """
@@ -10,55 +10,80 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache as remember
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from src.annotations.categories import label_descriptions_to_json, read_label_descriptions
-from src.annotations.exif import AUTO, ExifReadings, ReadOtherwiseError
+from src.annotations.categories import (
+    label_descriptions_to_json,
+    read_label_descriptions,
+    write_label_descriptions,
+)
+from src.annotations.coco import COCO
+from src.annotations.exif import ExifReadings, ReadOtherwiseError
+from src.annotations.formats import (
+    DEFAULT_OPTIONS,
+    ReadingOptions,
+    default_labels,
+    detect_format,
+    labels_beside,
+    open_source,
+    skipped_beside,
+    write_annotations,
+)
 from src.annotations.image_files import (
+    AS_DISPLAYED,
     IMAGE_FILES,
+    Frame,
+    ImageSizes,
+    SizeFinding,
     check_image_files,
     look_at_images,
     write_image_files,
 )
-from src.annotations.image_sizes import ImageSizes, SizeFinding
-from src.annotations.mask_folders import MASK_IMAGES, fingerprint
+from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020
+from src.annotations.mask_folders import fingerprint
 from src.annotations.mask_settings import MaskImageSettings
-from src.annotations.rows import BadRowHandler, ProgressCallback, SizeOf, Source
-from src.annotations.sources import detect_format, labels_beside, open_source, skipped_beside
+from src.annotations.rows import BadRowHandler, ProgressCallback, Source
 from src.annotations.store import (
     FORMAT_VERSION,
     STORE,
     TABLES,
     AnnotationStore,
     describe_files,
+    open_store,
     read_description,
 )
-from src.annotations.store_checks import check_store_sizes, open_store
 from src.annotations.store_writer import StoreWriter
 from src.errors import InputError
-from src.io import fitting_name, fsync, make_directory, seal, working_directory, writing_problem
+from src.io import (
+    atomic_path,
+    fitting_name,
+    fsync,
+    make_directory,
+    seal,
+    working_directory,
+    writing_problem,
+)
 
 log = logging.getLogger(__name__)
 
-DUPLICATES = ("keep", "drop")
+OUTPUT_FORMATS = ("auto", IMATERIALIST_2019.name, IMATERIALIST_2020.name, COCO, STORE)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What was read from a source."""
+    """Figures of a source that was read into a store."""
 
     source: Path
     kind: str  # imaterialist_2019, imaterialist_2020, coco or mask_images
     images: int
-    objects: int
+    instances: int
     images_without_instances: int
-    empty_masks: int  # objects whose mask has no pixel; they are kept
-    crowd_regions: int  # objects marked iscrowd
+    empty_masks: int  # instances whose mask has no pixel; they are kept
+    crowd_regions: int  # instances marked iscrowd
     skipped_rows: int
     skipped_file: Path | None  # where the skipped rows are, None where there are none
     size_findings: tuple[SizeFinding, ...]
@@ -68,128 +93,81 @@ class BuildReport:
 def build_store(
     source: str | Path,
     directory: str | Path,
+    options: ReadingOptions = DEFAULT_OPTIONS,
     *,
-    images_directory: str | Path | None = None,
-    exif: str = AUTO,
-    exif_undecided: str | None = None,
-    missing_images: str = "refuse",
-    on_bad_rows: str = "error",
-    duplicates: str = "keep",
     skipped_file: str | Path | None = None,
-    label_descriptions: str | Path | None = None,
-    size_hw: tuple[int, int] | SizeOf | None = None,
-    mask_images: MaskImageSettings | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> BuildReport:
     """Read an annotation file of any format into a store folder.
 
     Args:
         source: A 2019 or 2020 CSV, COCO JSON, or a folder of mask images; told apart by content.
-        directory: The folder to make; a store that stands there is replaced.
-        images_directory: The images, to compare sizes with and to repair transposed ones.
-        exif: Which image masks were made on where an EXIF orientation turns it: ``as_displayed``,
-            ``as_stored``, or ``auto``, see ``exif_readings``.
-        exif_undecided: What ``auto`` takes where nothing decides; None: that is refused.
-        missing_images: ``refuse`` the rows of an image whose image is missing or damaged, or
-            ``keep`` them with the size as annotated.
-        on_bad_rows: ``error`` or ``skip``.
-        duplicates: ``keep`` or ``drop`` objects that have the image, category, attributes and mask
-            of an earlier one; they are counted either way.
-        skipped_file: Where ``skip`` writes the rows left out; default: ``directory`` with
-            ``.skipped.csv`` behind it.
-        label_descriptions: The legal categories and attributes as a JSON file; default: the file
-            ``<source>.label_descriptions.json``, what a COCO source carries, those of 2019.
-        size_hw: Size in pixels of all images, or of the image of an image id, for a CSV
-            without Height and Width.
-        mask_images: How a folder of mask images is read; None: the defaults.
+        directory: The folder to make; an existing store there is replaced.
+        options: How to read it.
+        skipped_file: Where ``on_bad_rows=skip`` writes the rows left out; default: ``directory``
+            with ``.skipped.csv`` behind it.
         on_progress: Called with the number of bytes read and their total.
 
     Raises:
-        InputError: The source cannot be read, a row is bad and ``on_bad_rows`` is ``error``,
-            nothing tells how masks are to be read and ``exif`` is ``auto``, or ``directory`` is
-            something else than a store. Nothing is left behind.
+        InputError: The source cannot be read, a row is bad and not to be skipped, ``exif`` is
+            ``auto`` and nothing tells how to read the masks, or ``directory`` is not a store.
+            Nothing is left behind.
     """
     source, directory = Path(source), Path(directory)
-    check_duplicates(duplicates)
-    if size_hw is not None and not callable(size_hw):
-        size_hw = _check_size(size_hw)
     if directory.exists() and not (directory / "store.json").is_file():
         raise InputError(
             f"output must be a new folder or an annotation store to replace, got {directory}"
         )
-    label_descriptions = _label_file(source, label_descriptions)
-    labels = None if label_descriptions is None else read_label_descriptions(label_descriptions)
-    open_again = partial(
-        open_source,
-        source,
-        labels=labels,
-        size_hw=size_hw,
-        mask_images=mask_images,
-        images_directory=None if images_directory is None else Path(images_directory),
-        on_progress=on_progress,
-    )
+    options = _with_paths(options, source)
+    label_file = options.label_descriptions
+    labels = None if label_file is None else read_label_descriptions(label_file)
+    open_again = partial(open_source, source, options, labels=labels, on_progress=on_progress)
     opened = open_again()
     sizes = ImageSizes(
-        images_directory, name_key=opened.name_key, missing_are_kept=missing_images == "keep"
+        options.images_directory,
+        name_key=opened.name_key,
+        missing_are_kept=options.missing_images == "keep",
     )
-    description = {
-        "format_version": FORMAT_VERSION,
-        "source": str(source.resolve()),
-        "made_from": _made_from(
-            source=source,
-            images_directory=images_directory,
-            exif=exif,
-            missing_images=missing_images,
-            on_bad_rows=on_bad_rows,
-            duplicates=duplicates,
-            label_descriptions=label_descriptions,
-            size_hw=size_hw,
-            mask_images=mask_images,
-        ),
-    }
+    made_from = _made_from(source, options)
 
     def write(new: Path, opened: Source, readings: ExifReadings) -> BuildReport:
-        """Read the source once, into a folder that is not there."""
+        """Read the source once, into a folder that does not exist yet."""
         bad_rows = BadRowHandler(
             source=source,
-            on_bad_rows=on_bad_rows,
+            skip=options.on_bad_rows == "skip",
             skipped_file=Path(skipped_file or skipped_beside(directory)),
         )
-        writer = StoreWriter(
-            source=opened,
-            sizes=sizes,
-            readings=readings,
-            bad_rows=bad_rows,
-            drop_duplicates=duplicates == "drop",
-        )
+        drop = options.duplicates == "drop"
+        writer = StoreWriter(opened, sizes, readings, bad_rows, drop_duplicates=drop)
         new.mkdir()
         with bad_rows:
             writer.write(new)
             readings.settle(str(source))
             findings = tuple(sizes.findings(readings.by_image()))
             notes = [*opened.notes, *readings.notes(), *writer.notes()]
-            for name in TABLES:
-                fsync(new / name)
-            whole = description | {
+            description = {
+                "format_version": FORMAT_VERSION,
+                "source": str(source.resolve()),
+                "made_from": made_from,
                 "source_kind": opened.kind,
                 "labels": label_descriptions_to_json(opened.labels),
                 "runs_batch_starts": writer.runs_batch_starts,
                 "skipped_rows": bad_rows.count,
-                "duplicates_kept": writer.duplicates if duplicates == "keep" else 0,
+                "duplicates_kept": 0 if drop else writer.duplicates,
                 "notes": notes,
-                "sizes_compared": images_directory is not None,
+                "sizes_compared": options.images_directory is not None,
                 "missing_images": sizes.num_missing,
                 "exchanged_sizes": [found.image_id for found in findings if found.repaired],
                 "files": describe_files(new),
             }
-            (new / "store.json").write_text(json.dumps(seal(whole)), encoding="utf-8")
-            fsync(new / "store.json")
-            fsync(new)
+            (new / "store.json").write_text(json.dumps(seal(description)), encoding="utf-8")
+            for path in (*(new / name for name in TABLES), new / "store.json", new):
+                fsync(path)
         return BuildReport(
             source=source,
             kind=opened.kind,
             images=writer.images,
-            objects=writer.objects,
+            instances=writer.instances,
             images_without_instances=writer.images_without_instances,
             empty_masks=writer.empty_masks,
             crowd_regions=writer.crowd_regions,
@@ -202,10 +180,11 @@ def build_store(
     with working_directory(next_to=directory) as work:
         new = work / "store"
         try:
-            report = write(new, opened, ExifReadings(exif, undecided=exif_undecided))
+            undecided = options.exif_undecided
+            report = write(new, opened, ExifReadings(options.exif, undecided=undecided))
         except ReadOtherwiseError as found:
             new = work / "again"
-            report = write(new, open_again(), ExifReadings(exif, decided=found.readings))
+            report = write(new, open_again(), ExifReadings(options.exif, decided=found.readings))
         if directory.exists():
             directory.replace(work / "old")
         new.replace(directory)
@@ -216,121 +195,121 @@ def build_store(
 def open_or_build(
     source: str | Path,
     cache_dir: str | Path,
+    options: ReadingOptions = DEFAULT_OPTIONS,
     *,
     fallback_directory: str | Path | None = None,
-    images_directory: str | Path | None = None,
-    exif: str = AUTO,
-    missing_images: str = "refuse",
-    on_bad_rows: str = "error",
-    duplicates: str = "keep",
-    label_descriptions: str | Path | None = None,
-    size_hw: tuple[int, int] | None = None,
-    mask_images: MaskImageSettings | None = None,
     on_progress: ProgressCallback | None = None,
     on_built: Callable[[BuildReport], None] | None = None,
 ) -> AnnotationStore:
     """Open the store of an annotation file; build it if there is none, or its source has changed.
 
-    It is built again, too, where a file of it is damaged.
-
-    What counts as a change: path, size and time of change of the source (of a folder of mask
-    images, name, size and time of each file) and of the label file, the image folder's path, and
-    the other arguments; the folder's time of change, too, where rows were left out. An image whose
-    size has changed since is an error. Processes that ask at the same time (the ranks of a
-    training) wait for the one that builds.
+    A damaged one is also built again. A change is one of path, size or time of change of the source
+    (of a folder of mask images, of name, size or time of a file) or of the label file, of the image
+    folder's path, or of another option; if rows were left out, also of the folder's time of change.
+    An image whose size has changed since is an error. Processes that ask at the same time (the
+    ranks of a training) wait for the one that builds.
 
     Args:
         source: An annotation file of any format, or a store folder, which is opened as it is.
-        cache_dir: Where stores are kept, each in a folder named by source and arguments.
-        fallback_directory: Where they are kept instead if that cannot be written (data on a
-            read-only disk). A store that is there already is used where it is.
-        images_directory: As for ``build_store``, like the others. A store that was made without
-            images is refused where one of them is turned or has another shape.
-        on_built: Called with the report where a store was built.
+        cache_dir: The folder of the stores, each in a folder named by source and options.
+        fallback_directory: Used instead if ``cache_dir`` cannot be written (data on a read-only
+            disk). A store that is there already is used where it is.
+        options: How to read the file. A store that was made without images is refused where one of
+            them is turned or has another shape.
+        on_progress: Called with the number of bytes read and their total.
+        on_built: Called with the report if a store was built.
 
     Raises:
         InputError: As ``build_store``; an image has another size than when the store was built.
     """
-    source, cache = Path(source), Path(cache_dir)
-    kind = detect_format(source)
-    if kind == STORE:
-        given = open_store(source)
-        check_store_sizes(given, images_directory, exif=exif)
-        check_store_duplicates(given, duplicates)
-        return given
-    options: dict[str, Any] = {
-        "images_directory": images_directory,
-        "exif": exif,
-        "missing_images": missing_images,
-        "on_bad_rows": on_bad_rows,
-        "duplicates": duplicates,
-        "label_descriptions": _label_file(source, label_descriptions),
-        "size_hw": size_hw,
-    }
-    if kind == MASK_IMAGES:
-        options["mask_images"] = mask_images or MaskImageSettings()
-    made_from = _made_from(source=source, **options)
+    source, folder = Path(source), Path(cache_dir)
+    if detect_format(source) == STORE:
+        return _open_given(source, options)
+    options = _with_paths(options, source)
+    made_from = _made_from(source, options)
     key = hashlib.sha256(repr((source.resolve(), options)).encode()).hexdigest()[:12]
     name = fitting_name(source.stem, f"-{key}.store")
-    if problem := writing_problem(cache):
-        store = _open_current(cache / name, made_from, images_directory, writable=False)
+    images = options.images_directory
+    if problem := writing_problem(folder):
+        store = _open_current(folder / name, made_from, images, writable=False)
         if store is not None:
             return store
-        cache = _fall_back(cache, fallback_directory, problem)
-    directory = cache / name
-    make_directory(cache)
-    with (cache / fitting_name(f".{directory.name}", ".lock")).open("w") as lock:
+        if fallback_directory is None:
+            raise InputError(f"cache_dir must be a folder to write to, got {folder}: {problem}")
+        _warn_once(
+            f"{folder} cannot be written ({problem}): what is read of the annotations is kept in "
+            f"{fallback_directory}"
+        )
+        folder = Path(fallback_directory)
+    directory = folder / name
+    make_directory(folder)
+    with (folder / fitting_name(f".{name}", ".lock")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        store = _open_current(directory, made_from, images_directory)
+        store = _open_current(directory, made_from, images)
         if store is None:
-            report = build_store(source, directory, on_progress=on_progress, **options)
+            report = build_store(source, directory, options, on_progress=on_progress)
             if on_built is not None:
                 on_built(report)
             store = AnnotationStore(directory)
-            if images_directory is not None:
+            if images is not None:
                 names = [image.file_name for image in store.images]
-                found = look_at_images(Path(images_directory), names, {})
-                write_image_files(directory / IMAGE_FILES, found)
+                write_image_files(directory / IMAGE_FILES, look_at_images(Path(images), names, {}))
         return store
 
 
-def check_duplicates(duplicates: str) -> None:
-    """Check the choice.
+@cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
-    Raises:
-        InputError: It is none.
+
+def _open_given(directory: Path, options: ReadingOptions) -> AnnotationStore:
+    """Open a store that a user gives, if the options still allow it.
+
+    Its masks are drawn: nothing tells any longer on which image they were made. So it is refused
+    where it was made without the images and one of them has an EXIF orientation (``as_displayed``
+    accepts it) or height and width exchanged, or where it has duplicates that are to be dropped.
     """
-    if duplicates not in DUPLICATES:
-        raise InputError(f"duplicates must be {' or '.join(DUPLICATES)}, got {duplicates!r:.60}")
-
-
-def check_store_duplicates(store: AnnotationStore, duplicates: str) -> None:
-    """Refuse to drop duplicates of a store that was made with them.
-
-    Raises:
-        InputError: As ``check_duplicates``; or the store has some and ``drop`` is asked for.
-    """
-    check_duplicates(duplicates)
-    if (kept := store.description.get("duplicates_kept")) and duplicates == "drop":
+    store, images = open_store(directory), options.images_directory
+    again = f"make it again: python -m src.convert annotations={store.description['source']}"
+    if images is not None and not store.description.get("sizes_compared"):
+        turned = [
+            frame.record.image_id
+            for frame in ImageSizes(images, missing_are_kept=True).resolve_sizes(store.images)
+            if isinstance(frame, Frame)
+            and frame.grids
+            and (options.exif != AS_DISPLAYED or frame.record.size_hw != frame.annotated_hw)
+        ]
+        if turned:
+            raise InputError(
+                f"{directory}: made without the images, of which {len(turned)} have an EXIF "
+                f"orientation or height and width exchanged (the first: {turned[0]}); {again} "
+                f"images={images} output={directory}"
+            )
+    if options.duplicates == "drop" and (kept := store.description.get("duplicates_kept")):
         raise InputError(
             f"duplicates must be keep for a store that was made with {kept} exact duplicates, got "
-            f"drop ({store.directory}); make it again: python -m src.convert "
-            f"annotations={store.description['source']} duplicates=drop output={store.directory}"
+            f"drop ({directory}); {again} duplicates=drop output={directory}"
         )
+    return store
 
 
-def _label_file(source: Path, given: str | Path | None) -> Path | None:
-    """Return the label file to use: the one given, else one beside the source by its name."""
-    if given is not None:
-        return Path(given)
-    beside = labels_beside(source)
-    return beside if beside.is_file() else None
+def _with_paths(options: ReadingOptions, source: Path) -> ReadingOptions:
+    """Return options as they are used: with the label file beside the source where none is given.
 
-
-def _check_size(size_hw: Sequence[int]) -> tuple[int, int]:
-    if len(size_hw) != 2 or any(type(edge) is not int or edge < 1 for edge in size_hw):
-        raise InputError(f"size_hw must be height and width in pixels, got {list(size_hw)}")
-    return size_hw[0], size_hw[1]
+    The settings of mask images are kept for a folder alone, with their defaults filled in.
+    """
+    images, labels, beside = (
+        options.images_directory,
+        options.label_descriptions,
+        labels_beside(source),
+    )
+    labels = labels or (beside if beside.is_file() else None)
+    return replace(
+        options,
+        images_directory=None if images is None else Path(images),
+        label_descriptions=None if labels is None else Path(labels),
+        mask_images=(options.mask_images or MaskImageSettings()) if source.is_dir() else None,
+    )
 
 
 def _open_current(
@@ -340,91 +319,51 @@ def _open_current(
     *,
     writable: bool = True,
 ) -> AnnotationStore | None:
-    """Open the store in a cache; None where it is absent, of another source, or damaged.
-
-    Raises:
-        InputError: An image has another size than when the store was built.
-    """
+    """Open the store in a cache; None where it is absent, of another source, or damaged."""
     if not directory.exists():
         return None
     try:
-        description = read_description(directory)
-        if not _is_made_from(description, made_from):
+        if not _is_made_from(read_description(directory), made_from):
             return None
         store = AnnotationStore(directory)
         store.image_files()
     except InputError as error:
-        log.warning("built anew: %s", error)
+        log.warning("built again: %s", error)
     else:
-        if images_directory is not None:
-            names = [image.file_name for image in store.images]
-            if not check_image_files(directory, Path(images_directory), names, record=writable):
-                return None
-        return store
+        images, names = images_directory, [image.file_name for image in store.images]
+        if images is None or check_image_files(directory, Path(images), names, record=writable):
+            return store
+        return None
     if writable and not (directory / "store.json").is_file():  # build_store would not replace it
         shutil.rmtree(directory)
     return None
 
 
-def _fall_back(cache: Path, fallback: str | Path | None, problem: str) -> Path:
-    if fallback is None:
-        raise InputError(f"cache_dir must be a folder to write to, got {cache}: {problem}")
-    _say_once(
-        f"{cache} cannot be written ({problem}): what is read of the annotations is kept in "
-        f"{fallback}"
-    )
-    return Path(fallback)
-
-
-@remember
-def _say_once(text: str) -> None:
-    log.warning("%s", text)
-
-
 def _is_made_from(description: dict[str, Any], made_from: dict[str, Any]) -> bool:
-    """Return whether a store is that of these files and arguments.
+    """Return whether a store is that of these files and options.
 
-    The image folder's time of change counts only where images were missing or rows were left out,
+    The image folder's time of change counts only if images were missing or rows were left out,
     perhaps for want of one: images are compared one by one.
     """
-
-    def compared(values: dict[str, Any]) -> dict[str, Any]:
-        images = values.get("images")
-        incomplete = description.get("skipped_rows") or description.get("missing_images")
-        if incomplete or not isinstance(images, list):
-            return values
-        return values | {"images": images[0]}
-
-    return compared(description["made_from"]) == compared(made_from)
+    found, wanted = dict(description["made_from"]), dict(made_from)
+    if not (description.get("skipped_rows") or description.get("missing_images")):
+        for values in (found, wanted):
+            if isinstance(images := values.get("images_directory"), list):
+                values["images_directory"] = images[0]
+    return found == wanted
 
 
-def _made_from(
-    *,
-    source: Path,
-    images_directory: str | Path | None,
-    exif: str,
-    missing_images: str,
-    on_bad_rows: str,
-    duplicates: str,
-    label_descriptions: str | Path | None,
-    size_hw: tuple[int, int] | SizeOf | None,
-    mask_images: MaskImageSettings | None = None,
-) -> dict[str, Any]:
-    """Return everything a store depends on, as JSON would give it back."""
-    made_from = {
-        "source": _fingerprint(source),
-        "images": None if images_directory is None else _fingerprint(Path(images_directory)),
-        "labels": None if label_descriptions is None else _fingerprint(Path(label_descriptions)),
-        "exif": exif,
-        "missing_images": missing_images,
-        "on_bad_rows": on_bad_rows,
-        "duplicates": duplicates,
-        "size_hw": "of each image" if callable(size_hw) else size_hw and list(size_hw),
-    }
-    if source.is_dir():
-        settings = mask_images or MaskImageSettings()
-        made_from |= {"source": [str(source.resolve()), fingerprint(source), repr(settings)]}
-    return made_from
+def _made_from(source: Path, options: ReadingOptions) -> dict[str, Any]:
+    """Return everything that a store depends on, as JSON would give it back."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    for key in ("images_directory", "label_descriptions"):
+        values[key] = None if values[key] is None else _fingerprint(Path(values[key]))
+    size = options.size_hw
+    values["size_hw"] = "of each image" if callable(size) else size and list(size)
+    if options.mask_images is None:
+        return values | {"source": _fingerprint(source)}
+    values["mask_images"] = repr(options.mask_images)
+    return values | {"source": [str(source.resolve()), fingerprint(source)]}
 
 
 def _fingerprint(path: Path) -> list[Any]:
@@ -433,3 +372,109 @@ def _fingerprint(path: Path) -> list[Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return [str(path.resolve()), 0 if path.is_dir() else status.st_size, status.st_mtime_ns]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """Figures of a conversion."""
+
+    input_format: str
+    output_format: str
+    read: BuildReport | None  # None where the input was a store
+    images: int
+    instances: int
+    crowd_regions: int  # instances marked iscrowd, a mark that a CSV cannot carry
+    labels_file: Path | None  # categories and attributes beside a CSV that cannot carry them
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    options: ReadingOptions = DEFAULT_OPTIONS,
+    *,
+    output_format: str = "auto",
+    skipped_file: str | Path | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> ConversionReport:
+    """Convert an annotation file of any format to any other.
+
+    A CSV carries ids only: where its categories and attributes are not those that a reader would
+    take for granted, they are written beside it as ``<output>.label_descriptions.json``, which is
+    then read with it. Attribute ids keep their numbers, though 2019 and 2020 mean different
+    attributes by them; in a 2020 CSV they are sorted. ``iscrowd`` is lost in a CSV.
+
+    Args:
+        source: A 2019 or 2020 CSV, COCO JSON, a store, or a folder of mask images; told apart by
+            content.
+        output: The file to write, or the folder of a store; replaced where it exists.
+        options: How to read the source.
+        output_format: One of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
+            for a name in .store or a store that is there, a CSV for .csv and .txt, of 2020 if the
+            source is.
+        skipped_file: As for ``build_store``; default: ``output`` with ``.skipped.csv`` behind it.
+        on_progress: Called with the number of bytes read and their total.
+
+    Raises:
+        InputError: Bad input; nothing is left behind and an existing output stays as it was.
+    """
+    source, output = Path(source), Path(output)
+    input_format = detect_format(source)
+    target = _output_format(output_format, output, input_format)
+    if output.exists() and output.samefile(source):
+        raise InputError(f"output must be another file than the annotations, got {output}")
+    if output.is_dir() and target != STORE:
+        raise InputError(f"output must be a file for {target}, got the folder {output}")
+    if input_format == STORE and target == STORE:
+        raise InputError(
+            f"annotations must be a CSV or COCO JSON, got a store: copy the folder ({source})"
+        )
+    with working_directory(next_to=output) as work:
+        report: BuildReport | None = None
+        if input_format == STORE:
+            store = _open_given(source, options)
+        else:
+            directory = output if target == STORE else work / "store"
+            skipped_file = skipped_file or skipped_beside(output)
+            report = build_store(
+                source, directory, options, skipped_file=skipped_file, on_progress=on_progress
+            )
+            store = AnnotationStore(directory)
+        labels_file: Path | None = None
+        if target != STORE:
+            with atomic_path(output) as partial:
+                write_annotations(store, partial, target)
+                labels_file = labels_beside(output)
+                if target == COCO or store.labels == default_labels(target):
+                    labels_file.unlink(missing_ok=True)
+                    labels_file = None
+                else:
+                    write_label_descriptions(store.labels, labels_file)
+    return ConversionReport(
+        input_format=input_format,
+        output_format=target,
+        read=report,
+        images=len(store),
+        instances=store.num_instances,
+        crowd_regions=store.num_crowd_regions,
+        labels_file=labels_file,
+    )
+
+
+def _output_format(wanted: str, output: Path, input_format: str) -> str:
+    if wanted not in OUTPUT_FORMATS:
+        raise InputError(
+            f"output_format must be one of {', '.join(OUTPUT_FORMATS)}, got {wanted!r:.60}"
+        )
+    if wanted != "auto":
+        return wanted
+    suffix = output.suffix.lower()
+    if suffix == ".json":
+        return COCO
+    if suffix == ".store" or (output / "store.json").is_file():
+        return STORE
+    if suffix not in (".csv", ".txt") and not output.is_dir():
+        raise InputError(
+            f"output must end in .csv (iMaterialist), .json (COCO) or .store, got {output}; "
+            "output_format=... says what another name holds"
+        )
+    return input_format if input_format == IMATERIALIST_2020.name else IMATERIALIST_2019.name

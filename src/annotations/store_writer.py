@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from src.annotations.exif import ExifReadings, Frame
-from src.annotations.image_sizes import HintComparison, ImageSizes
+from src.annotations.exif import ExifReadings, HintComparison
+from src.annotations.image_files import ImageSizes
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import NO_INSTANCE, BadRow, BadRowHandler, RowBlock, Source
 from src.annotations.store import (
@@ -29,31 +29,31 @@ from src.rle import RleBatch
 class StoreWriter:
     """Writes the Arrow files of one store; only small columns and one block are in memory.
 
-    An image belongs to the store if it has an object that was kept, or was named and lost none.
+    An image belongs to the store if an instance of it was kept, or if it was named and lost none.
 
     Args:
-        source: What to read.
+        source: The annotations to read.
         sizes: Settles the size of each image.
-        readings: Puts masks on the images as they are displayed.
+        readings: Turns masks to the images as they are displayed.
         bad_rows: Takes the rows that are refused.
-        drop_duplicates: Whether an object is left out that has the image, category, attributes and
-            mask of an earlier one. They are counted either way; masks without a pixel are not.
+        drop_duplicates: Whether to leave out instances that have the image, category, attributes
+            and mask of an earlier one. They are counted either way; masks without a pixel are not.
     """
 
     def __init__(
         self,
-        *,
         source: Source,
         sizes: ImageSizes,
         readings: ExifReadings,
         bad_rows: BadRowHandler,
-        drop_duplicates: bool = False,
+        *,
+        drop_duplicates: bool,
     ) -> None:
         self._source, self._sizes, self._bad_rows = source, sizes, bad_rows
         self._readings = readings
         self._hints = HintComparison(readings)
         self._records: dict[ImageRecord, int] = {}
-        # (row number, record, place) of rows without object
+        # row number, record and place of rows without an instance
         self._naming_rows: list[tuple[int, int, str]] = []
         self._ids_with_bad_rows: set[str] = set()
         self._place_format = ""
@@ -65,15 +65,11 @@ class StoreWriter:
         self._seen: set[Hashable] = set()
         self.duplicates = 0
         self.runs_batch_starts: list[int] = []
-        self.images = self.objects = self.images_without_instances = 0
+        self.images = self.instances = self.images_without_instances = 0
         self.empty_masks = self.crowd_regions = 0
 
     def write(self, directory: Path) -> None:
-        """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``.
-
-        Raises:
-            InputError: The source is unreadable, or a row is bad and bad rows are errors.
-        """
+        """Read the whole source and write ``images``, ``instances`` and ``runs`` ``.arrow``."""
         with (
             pa.OSFile(str(directory / "runs.arrow"), "wb") as sink,
             pa.ipc.new_file(sink, RUNS_SCHEMA) as file,
@@ -94,23 +90,16 @@ class StoreWriter:
         """Check a block, keep its small columns, and return its masks."""
         self._place_format = block.place_format
         frames = self._sizes.resolve_sizes(block.images)
-        settled, masks, problems = self._check(block, frames)
-        refused = [
-            BadRow(
-                number=block.numbers[index],
-                place=block.place(index),
-                image_id=block.images[index].image_id,
-                reason=reason,
-                original=block.original(index),
-            )
-            for index, reason in problems.items()
-        ]
+        masks, wrong = self._readings.read(block, frames)
+        problems = {index: frame for index, frame in enumerate(frames) if isinstance(frame, str)}
+        problems |= {index: f"{block.mask_field}: {reason}" for index, reason in wrong.items()}
+        refused = [block.refuse(index, reason) for index, reason in problems.items()]
         self._refuse([*block.bad_rows, *refused])
         keep, records = [], []
-        for index, image in enumerate(settled):
-            if index in problems:
+        for index, frame in enumerate(frames):
+            if index in problems or isinstance(frame, str):
                 continue
-            record = self._records.setdefault(image, len(self._records))
+            record = self._records.setdefault(frame.record, len(self._records))
             if block.category_ids[index] == NO_INSTANCE:
                 self._naming_rows.append((block.numbers[index], record, block.place(index)))
                 continue
@@ -124,14 +113,7 @@ class StoreWriter:
             "category_id": np.array([block.category_ids[at] for at in keep], dtype=np.int16),
             "is_crowd": np.array([block.is_crowd[at] for at in keep], dtype=np.uint8),
         }
-        self._hints.add(
-            block,
-            keep,
-            frames,
-            boxes_xyxy=columns["box_xyxy"],
-            areas_px=columns["area_px"],
-            num_runs=masks.num_runs,
-        )
+        self._hints.add(block, keep, frames, masks)
         attribute_ids = [block.attribute_ids[at] for at in keep]
         stays = self._is_new(records, attribute_ids, columns)
         self.duplicates += int((~stays).sum())
@@ -145,13 +127,13 @@ class StoreWriter:
         return masks_as_arrow(masks[stays])
 
     def notes(self) -> list[str]:
-        """Return what a user should know of the masks, a sentence each, when all is written."""
+        """Return notes on the masks for the user, a sentence each, when all is written."""
         notes = self._hints.notes()
         if self.duplicates:
             chosen = "drop" if self._drop_duplicates else "keep"
             notes.append(
-                "exact duplicates of earlier objects (same image, category, attributes and mask), "
-                f"duplicates={chosen}: {self.duplicates}"
+                "exact duplicates of earlier instances (same image, category, attributes and "
+                f"mask), duplicates={chosen}: {self.duplicates}"
             )
         return notes
 
@@ -161,7 +143,7 @@ class StoreWriter:
         attribute_ids: list[tuple[int, ...]],
         columns: dict[str, npt.NDArray[Any]],
     ) -> npt.NDArray[np.bool_]:
-        """Return whether each instance is no duplicate of an earlier one, shape (N,) bool."""
+        """Return whether each instance is new, not a duplicate, shape (N,) bool."""
         is_new = np.ones(len(records), dtype=np.bool_)
         values = zip(records, attribute_ids, *(c.tolist() for c in columns.values()), strict=True)
         for at, (record, attributes, box, digest, area, *label) in enumerate(values):
@@ -172,20 +154,6 @@ class StoreWriter:
             self._seen.add(key)
         return is_new
 
-    def _check(
-        self, block: RowBlock, frames: Sequence[Frame | str]
-    ) -> tuple[list[ImageRecord], RleBatch, dict[int, str]]:
-        """Return the resolved image of each row, its mask, and the problems of rows by position."""
-        masks, wrong = self._readings.read(block, frames)
-        problems = {index: f"{block.mask_field}: {reason}" for index, reason in wrong.items()}
-        settled = list(block.images)
-        for index, frame in enumerate(frames):
-            if isinstance(frame, str):
-                problems.setdefault(index, frame)
-            else:
-                settled[index] = frame.record
-        return settled, masks, problems
-
     def _refuse(self, rows: list[BadRow]) -> None:
         self._ids_with_bad_rows.update(row.image_id for row in rows)
         self._bad_rows.take(rows)
@@ -193,10 +161,8 @@ class StoreWriter:
     def _one_record_an_image(self) -> npt.NDArray[np.bool_]:
         """Choose one size for images whose rows disagree, and refuse the rows that have another.
 
-        The size of the image wins, else the one that most rows have, else the first.
-
-        Returns:
-            Shape (number of records,), bool: the records that were chosen.
+        The size of the image wins, else the one that most rows have, else the first. Returns
+        whether each record was chosen.
         """
         by_id: dict[str, list[int]] = defaultdict(list)
         records = list(self._records)
@@ -220,28 +186,20 @@ class StoreWriter:
         ]
         losing += [row for row in self._naming_rows if row[1] in winner_of]
         originals = self._source.reread({number for number, _, _ in losing})
-        self._refuse(
-            [
-                BadRow(
-                    number=number,
-                    place=place,
-                    image_id=records[record].image_id,
-                    reason=(
-                        f"Height and Width are {_size(records[record])}, "
-                        f"in other rows of the image {_size(records[winner_of[record]])}"
-                    ),
-                    original=originals.get(number, ""),
-                )
-                for number, record, place in losing
-            ]
-        )
+        refused = []
+        for number, record, place in losing:
+            image, winner = records[record], records[winner_of[record]]
+            reason = (
+                f"Height and Width must be {winner.height_px} and {winner.width_px} as in other "
+                f"rows of the image, got {image.height_px} and {image.width_px}"
+            )
+            original = originals.get(number, "")
+            refused.append(BadRow(number, place, image.image_id, reason, original))
+        self._refuse(refused)
         return chosen
 
     def _leave_out(self, stays: npt.NDArray[np.bool_], runs_path: Path) -> None:
-        """Keep some of the objects, shape (N,), and write their masks alone anew.
-
-        Readers take the masks for those of the objects, one after the other.
-        """
+        """Keep some of the instances, shape (N,), and write only their masks again."""
         whole = runs_path.with_name("all_runs.arrow")
         runs_path.rename(whole)
         self.runs_batch_starts, first, kept_so_far = [], 0, 0
@@ -268,60 +226,48 @@ class StoreWriter:
     def _write_tables(self, directory: Path, chosen: npt.NDArray[np.bool_]) -> None:
         records = list(self._records)
         record_of_row = np.array(self._record_of_row, dtype=np.int64)
-        objects = np.bincount(record_of_row, minlength=len(records))
+        counts = np.bincount(record_of_row, minlength=len(records))
         belongs = [
             index
             for index, image in enumerate(records)
-            if objects[index] or (chosen[index] and image.image_id not in self._ids_with_bad_rows)
+            if counts[index] or (chosen[index] and image.image_id not in self._ids_with_bad_rows)
         ]
         belongs.sort(key=lambda index: records[index].image_id)
         images = [records[index] for index in belongs]
         rank = np.full(len(records), -1, dtype=np.int32)
         rank[belongs] = np.arange(len(belongs), dtype=np.int32)
-        self.images, self.objects = len(images), len(record_of_row)
-        self.images_without_instances = int((objects[belongs] == 0).sum())
+        self.images, self.instances = len(images), len(record_of_row)
+        self.images_without_instances = int((counts[belongs] == 0).sum())
         self.crowd_regions = int(self._column("is_crowd", np.uint8).sum())
         self.empty_masks = int((self._column("area_px", np.int64) == 0).sum())
 
         order = np.argsort(rank[record_of_row], kind="stable")
+        attribute_ids = [self._attribute_ids[row] for row in order.tolist()]
         boxes = self._column("box_xyxy", np.int32).reshape(-1, 4)
         instances = {
             "image_index": rank[record_of_row[order]],
             "category_id": self._column("category_id", np.int16)[order],
-            "attribute_ids": [self._attribute_ids[row] for row in order.tolist()],
+            "attribute_ids": attribute_ids,
             "box_xyxy": pa.FixedSizeListArray.from_arrays(pa.array(boxes[order].reshape(-1)), 4),
             "area_px": self._column("area_px", np.int64)[order],
             "is_crowd": self._column("is_crowd", np.uint8)[order],
             "runs_row": order,
         }
         _write_table(directory / "instances.arrow", instances, INSTANCES_SCHEMA)
-        digests = image_digests(
-            images,
-            objects[belongs],
-            [
-                self._column("category_id", np.int16)[order],
-                self._column("is_crowd", np.uint8)[order],
-                self._column("mask_digest", np.uint32)[order],
-            ],
-            [self._attribute_ids[row] for row in order.tolist()],
-        )
-        _write_table(
-            directory / "images.arrow",
-            {
-                "image_id": [image.image_id for image in images],
-                "file_name": [image.file_name for image in images],
-                "height_px": [image.height_px for image in images],
-                "width_px": [image.width_px for image in images],
-                "instances": objects[belongs],
-                "digest": digests,
-            },
-            IMAGES_SCHEMA,
-        )
+        columns = [
+            self._column("category_id", np.int16)[order],
+            self._column("is_crowd", np.uint8)[order],
+            self._column("mask_digest", np.uint32)[order],
+        ]
+        digests = image_digests(images, counts[belongs], columns, attribute_ids)
+        table = {
+            key: [getattr(image, key) for image in images] for key in IMAGES_SCHEMA.names[:4]
+        } | {"instances": counts[belongs], "digest": digests}
+        _write_table(directory / "images.arrow", table, IMAGES_SCHEMA)
 
     def _column(self, name: str, kind: type[np.generic]) -> npt.NDArray[np.generic]:
-        return np.concatenate(
-            [np.zeros(0, dtype=kind), *(x.reshape(-1) for x in self._columns[name])]
-        )
+        parts = (part.reshape(-1) for part in self._columns[name])
+        return np.concatenate([np.zeros(0, dtype=kind), *parts])
 
 
 def masks_as_arrow(masks: RleBatch) -> pa.RecordBatch:
@@ -331,16 +277,11 @@ def masks_as_arrow(masks: RleBatch) -> pa.RecordBatch:
     return pa.record_batch([lists], schema=RUNS_SCHEMA)
 
 
-def _size(image: ImageRecord) -> str:
-    return f"{image.height_px} and {image.width_px}"
-
-
-def _write_table(path: Path, columns: dict[str, object], schema: pa.Schema) -> None:
+def _write_table(path: Path, columns: dict[str, Any], schema: pa.Schema) -> None:
     arrays = [
-        column.cast(field.type)
-        if isinstance(column, pa.Array)
-        else pa.array(column, type=field.type)
-        for field, column in zip(schema, (columns[name] for name in schema.names), strict=True)
+        values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, field.type)
+        for field in schema
+        for values in (columns[field.name],)
     ]
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
         file.write_batch(pa.record_batch(arrays, schema=schema))

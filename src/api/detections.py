@@ -1,24 +1,43 @@
-"""From a prediction store to detections and a submission."""
+"""From a prediction store to detections, their drawings and a submission."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from src.annotations.image_files import read_image_rgb
 from src.annotations.image_names import match_ids, read_image_ids
+from src.errors import InputError
+from src.io import atomic_path
 from src.postprocess import pipeline
-from src.postprocess.category_names import named_settings, names_for
+from src.postprocess.category_names import names_for
 from src.postprocess.detections import Detections, no_detections
 from src.postprocess.pipeline import StoreDetections
-from src.postprocess.settings import PostprocessSettings, read_values
+from src.postprocess.settings import PostprocessSettings, named_settings, read_values
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
-from src.submission.formats import format_named
-from src.submission.writing import SubmissionReport
+from src.reporting.drawing import (
+    DrawnInstance,
+    class_colours,
+    compare_instances,
+    draw_instances,
+    draw_side_by_side,
+    fit,
+    short_name,
+)
+from src.submission.writing import SubmissionReport, format_named
 from src.submission.writing import write_submission as write_rows
+from src.tuning.evaluated_image import as_submitted
 from src.tuning.session import is_competition_submission
+
+if TYPE_CHECKING:
+    from src.api.scores import Annotations
 
 
 def read_settings(path: str | Path) -> PostprocessSettings:
@@ -93,7 +112,7 @@ def postprocess(
     predictions.check_whole(partial=partial)
     if image_ids is None and not partial:
         predictions.check_none_failed()
-    # refuses groups of the competition's categories for a store of other data
+    # Refuses groups of the competition's categories for a store of other data.
     settings = named_settings(settings.to_dict(), names_for(predictions, None, source=""))
     return StoreDetections(predictions, settings, image_ids=image_ids, raster=raster)
 
@@ -129,7 +148,7 @@ def write_submission(
         >>> store = PredictionStore("example/predictions_validation")
         >>> detections = postprocess(store, PostprocessSettings.preset("winner_all_classes"))
         >>> report = write_submission("submission.csv", detections)
-        >>> report.images, report.objects, validate_submission("submission.csv").violations
+        >>> report.images, report.num_detections, validate_submission("submission.csv").violations
         (3, 5, ())
     """
     submission_format = format_named(format)
@@ -143,11 +162,79 @@ def write_submission(
     drawn = StoreDetections(
         store, detections.settings, image_ids=image_ids, raster=submission_format.raster
     )
-    categories = names_for(store, None, source="")
-    sample = None if sample_submission is None else str(sample_submission)
     return write_rows(
         path,
         itertools.chain(drawn.values(), map(no_detections, absent)),
         submission_format=submission_format,
-        competition=is_competition_submission(store, categories, sample),
+        competition=is_competition_submission(
+            store,
+            names_for(store, None, source=""),
+            None if sample_submission is None else str(sample_submission),
+        ),
     )
+
+
+def draw(
+    image: str | Path | npt.NDArray[np.uint8],
+    detections: Detections,
+    annotations: Annotations | None = None,
+    *,
+    category_names: Mapping[int, str] | None = None,
+    edge_px: int = 640,
+    output: str | Path | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Draw detections over their image; with annotations beside image and ground truth.
+
+    Args:
+        image: File of the image, or its pixels: (H, W, 3) uint8, RGB.
+        detections: Of this image.
+        annotations: The ground truth: image, ground truth and detections are drawn in a row. A
+            detection's label ends with its IoU, and what has no match has a dashed outline.
+        category_names: Name of each category, for the labels; None: those of the annotations, or
+            the ids.
+        edge_px: Longer edge of each drawing in pixels.
+        output: Image file to write as well, its format by the suffix; None: none.
+
+    Returns:
+        (h, w, 3) uint8, RGB.
+
+    Raises:
+        InputError: The image cannot be read, or has no annotations.
+
+    Example:
+        >>> from src import PredictionStore, PostprocessSettings, draw, postprocess, write_example
+        >>> write_example("example")
+        >>> store = PredictionStore("example/predictions_validation")
+        >>> detections = postprocess(store, PostprocessSettings.preset("winner_all_classes"))
+        >>> draw("example/data/train/0.png", detections["0.png"], edge_px=320, output="0.jpg").shape
+        (320, 320, 3)
+    """
+    pixels = image if isinstance(image, np.ndarray) else read_image_rgb(image)
+    if annotations is not None:
+        ground_truth = annotations.named_as([detections.image_id])
+        if detections.image_id not in ground_truth:
+            raise InputError(f"{ground_truth.source}: no image has the id {detections.image_id!r}")
+        use_attributes = ground_truth.use_attributes
+        drawn = compare_instances(
+            ground_truth[detections.image_id],
+            as_submitted(detections, with_filler=False, use_attributes=use_attributes),
+            category_names or annotations.category_names,
+        )
+        drawing = draw_side_by_side(pixels, drawn.ground_truth, drawn.prediction, edge_px=edge_px)
+    else:
+        categories = detections.category_ids.tolist()
+        colours = class_colours(categories)
+        names = {number: short_name(name) for number, name in (category_names or {}).items()}
+        columns = (detections.masks, categories, detections.scores.tolist())
+        instances = [
+            DrawnInstance(mask, f"{names.get(category, category)} {value:.2f}", colours[category])
+            for mask, category, value in zip(*columns, strict=True)
+        ]
+        drawing = draw_instances(fit(pixels, edge_px), instances)
+    if output is not None:
+        kind = Image.registered_extensions().get(Path(output).suffix.lower())
+        if kind not in Image.SAVE:
+            raise InputError(f"output must be an image file such as a.png or a.jpg, got {output}")
+        with atomic_path(output) as partial_path:
+            Image.fromarray(drawing).save(partial_path, kind)
+    return drawing

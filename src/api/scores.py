@@ -1,20 +1,24 @@
-"""Scores of detections, their comparison, and sweeps of settings."""
+"""Ground truth, scores of detections and their comparison, and sweeps of settings."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.annotations.image_names import match_ids
+from src.annotations.image_files import AUTO
+from src.annotations.image_names import file_name_of, find_image, match_ids
 from src.annotations.imaterialist_csv import is_competition
+from src.annotations.instances import Instances, box_columns
+from src.annotations.mask_settings import MaskImageSettings
 from src.api.detections import postprocess
-from src.api.ground_truth import Annotations
 from src.errors import InputError
 from src.metrics.competition import Averaging, CompetitionScore
+from src.metrics.inputs import RasterInstances
 from src.metrics.intervals import (
     PairedInterval,
     bootstrap_interval,
@@ -24,6 +28,7 @@ from src.metrics.intervals import (
 from src.metrics.scoring import (
     Comparison,
     is_score_file,
+    open_ground_truth,
     open_submission,
     read_scores,
     score_comparison,
@@ -33,15 +38,152 @@ from src.postprocess.detections import Detections
 from src.postprocess.pipeline import StoreDetections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
+from src.tuning.evaluated_image import SubmittedDetections
 from src.tuning.session import beside_truth, compare_categories
 from src.tuning.settings_evaluator import SettingsEvaluator
-from src.tuning.submitted import SubmittedObjects
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DetectionsById = Mapping[str, Detections]
 """Detections of images by image id, as ``postprocess`` gives them for a store."""
+
+
+class Annotations:
+    """An annotation file, opened: the ground truth that predictions are compared with.
+
+    What it keeps on the disk is removed by ``close``, at the end of a ``with`` block, or when
+    nothing refers to it any more.
+
+    Example:
+        >>> from src import open_annotations, write_example
+        >>> write_example("example")
+        >>> with open_annotations("example/data/train.csv") as annotations:
+        ...     annotations.image_ids, annotations.instances("0.png").areas_px.tolist()
+        (('0.png', '1.png', '2.png'), [960, 768])
+    """
+
+    def __init__(
+        self, opened: contextlib.AbstractContextManager[RasterInstances], images: Path | None
+    ) -> None:
+        stack = contextlib.ExitStack()
+        self.close = weakref.finalize(self, stack.close)
+        self.objects, self.images = stack.enter_context(opened), images
+
+    def __enter__(self) -> Annotations:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """Ids of the images, as the file spells them."""
+        return tuple(self.objects)
+
+    @property
+    def category_names(self) -> Mapping[int, str]:
+        """Name of each category, by id."""
+        return self.objects.store.labels.category_names
+
+    def instances(self, image_id: str) -> Instances:
+        """Return the annotated instances of an image."""
+        return self.objects.store.instances(self.image_ids.index(self._own_id(image_id)))
+
+    def image_path(self, image_id: str) -> Path:
+        """Return the file of an image.
+
+        Raises:
+            InputError: ``images`` was not given, or there is no image of this id.
+        """
+        if self.images is None:
+            raise InputError("images must be a folder to find an image in it, got None")
+        return find_image(self.images, self.objects.record(self._own_id(image_id)).file_name)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each instance; boxes and areas in pixels of the image."""
+        import pandas as pd
+
+        frames = []
+        for index, image_id in enumerate(self.objects):
+            found = self.objects.store.instances(index)
+            columns = {"image_id": image_id, "category_id": found.category_ids}
+            columns |= {**box_columns(found.boxes_xyxy), "area_px": found.areas_px}
+            frames.append(pd.DataFrame(columns))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def named_as(self, image_ids: Iterable[str]) -> RasterInstances:
+        """Return the objects by these image ids, where they name an image in another spelling."""
+        return RasterInstances(
+            self.objects.store,
+            use_attributes=self.objects.use_attributes,
+            ids={file_name_of(image_id): image_id for image_id in image_ids},
+            images_directory=self.objects.images_directory,
+            exif=self.objects.exif,
+        )
+
+    def _own_id(self, image_id: str) -> str:
+        (found,) = match_ids([image_id], self.objects)
+        if found not in self.objects:
+            raise InputError(f"{self.objects.source}: no image has the id {image_id!r}")
+        return found
+
+
+def open_annotations(
+    annotations: str | Path,
+    *,
+    images: str | Path | None = None,
+    use_attributes: bool = False,
+    exif: str = AUTO,
+    duplicates: str = "keep",
+    label_descriptions: str | Path | None = None,
+    mask_images: Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+) -> Annotations:
+    """Open annotations of any format: CSV, COCO JSON, annotation store, mask images.
+
+    Args:
+        annotations: The file, or the folder of a store or of mask images.
+        images: Folder of the images: to draw them, and to repair sizes and rotations.
+        use_attributes: Whether a class is a category with its attributes, in scores.
+        exif: Image that the masks were made on where its EXIF orientation turns it:
+            ``as_displayed``, ``as_stored``, or ``auto``.
+        duplicates: ``keep`` or ``drop`` exact duplicates of instances.
+        label_descriptions: JSON with the legal categories; None: those of the file, or of 2019.
+        mask_images: How a folder of mask images is read, by the keys of ``conf/mask_images``:
+            ``{"layout": "label_maps", "classes": {1: "shirt"}}``.
+        cache_dir: Folder in which the file is kept in its fast form for the next time; None: it is
+            read anew each time.
+
+    Returns:
+        The ground truth, as a plain value or for a ``with`` block.
+
+    Raises:
+        InputError: The file is wrong; the message names file, row, image and value.
+
+    Example:
+        >>> from src import open_annotations, write_example
+        >>> write_example("example")
+        >>> annotations = open_annotations("example/data/train.csv", images="example/data/train")
+        >>> len(annotations), annotations.category_names[23]
+        (3, 'shoe')
+        >>> annotations.to_frame()[["image_id", "category_id", "area_px"]].head(2).values.tolist()
+        [['0.png', 1, 960], ['0.png', 23, 768]]
+    """
+    opened = open_ground_truth(
+        annotations,
+        use_attributes=use_attributes,
+        images_directory=images,
+        exif=exif,
+        duplicates=duplicates,
+        label_descriptions=label_descriptions,
+        mask_images=MaskImageSettings.from_config(mask_images),
+        cache_dir=cache_dir,
+    )
+    return Annotations(opened, None if images is None else Path(images))
 
 
 def score(
@@ -108,12 +250,19 @@ def _compared(
         wanted = [image_id for image_id in detections if image_id in chosen]
     if not wanted:
         raise InputError("detections must have one or more of the images to be scored, got none")
-    prediction = SubmittedObjects(
+    beside = beside_truth(ground_truth, tuple(wanted))
+    return replace(beside, prediction=_submitted(detections, annotations))
+
+
+def _submitted(
+    detections: DetectionsById, annotations: Annotations, ids: Iterable[str] = ()
+) -> SubmittedDetections:
+    return SubmittedDetections(
         detections,
         with_filler=is_competition(annotations.category_names),
-        use_attributes=ground_truth.use_attributes,
+        use_attributes=annotations.objects.use_attributes,
+        ids=ids,
     )
-    return replace(beside_truth(ground_truth, tuple(wanted)), prediction=prediction)
 
 
 def compare(
@@ -156,8 +305,7 @@ def compare(
         (0.1667, 'within noise')
     """
     (scores_a, averaging_a), (scores_b, averaging_b) = (
-        _image_scores(side, annotations, image_ids=image_ids, averaging=averaging)
-        for side in (a, b)
+        _image_scores(side, annotations, image_ids, averaging) for side in (a, b)
     )
     if averaging_a != averaging_b:
         raise InputError(
@@ -176,7 +324,6 @@ def compare(
 def _image_scores(
     side: DetectionsById | CompetitionScore | str | Path,
     annotations: Annotations | None,
-    *,
     image_ids: Collection[str] | None,
     averaging: Averaging,
 ) -> tuple[dict[str, float], str]:
@@ -190,8 +337,7 @@ def _image_scores(
     elif annotations is None:
         raise InputError("annotations must be given to score detections or a submission, got None")
     else:
-        both = _scores_of_both(side, annotations, image_ids=image_ids, averaging=averaging)
-        return both, averaging
+        return _scores_of_both(side, annotations, image_ids, averaging), averaging
     names = set(scores if image_ids is None else match_ids(image_ids, scores))
     return {image_id: value for image_id, value in scores.items() if image_id in names}, averaged
 
@@ -199,7 +345,6 @@ def _image_scores(
 def _scores_of_both(
     side: DetectionsById | str | Path,
     annotations: Annotations,
-    *,
     image_ids: Collection[str] | None,
     averaging: Averaging,
 ) -> dict[str, float]:
@@ -210,12 +355,7 @@ def _scores_of_both(
         prediction = (
             opened.enter_context(open_submission(side, ground_truth))
             if isinstance(side, str | Path)
-            else SubmittedObjects(
-                side,
-                with_filler=is_competition(annotations.category_names),
-                use_attributes=ground_truth.use_attributes,
-                ids=ground_truth,
-            )
+            else _submitted(side, annotations, ids=ground_truth)
         )
         both = [name for name in ground_truth if name in prediction and name in wanted]
         if not both:
@@ -286,12 +426,9 @@ def sweep(
     if not candidates:
         raise InputError(f"grid must have one or more values for each key, got {dict(grid)}")
     comparison = _compared(candidates[0], annotations, image_ids)
-    ground_truth = {
-        image_id: comparison.ground_truth[image_id] for image_id in comparison.image_ids
-    }
     lab = SettingsEvaluator(
         store,
-        ground_truth,
+        {image_id: comparison.ground_truth[image_id] for image_id in comparison.image_ids},
         comparison.image_ids,
         with_filler=is_competition(annotations.category_names),
     )

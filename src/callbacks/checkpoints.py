@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
@@ -24,6 +24,7 @@ from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import atomic_path, fsync
 from src.mmdet_bridge.checkpoints.reading import check_archive, check_finite
+from src.validation import check_values, nullable, whole
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,10 @@ VALIDATION_PATIENCE_S = 30.0  # of the 90 seconds or so between SLURM's signal a
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write to a temporary name, flush to the disk, then rename.
+    """Write checkpoints to a temporary name, flush them to the disk, then rename them.
 
     Lightning's own class builds the whole file in memory, then moves it from the folder of
-    temporary files, which on another disk is a copy that a kill cuts short.
+    temporary files; on another disk that is a copy, which a kill cuts short.
     """
 
     def save_checkpoint(
@@ -53,7 +54,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         check_finite(checkpoint.get("state_dict", {}), path)
         with (
             atomic_path(path, sync=True, num_bytes=_num_bytes(checkpoint)) as partial,
-            partial.open("wb") as file,  # given a path, torch hides why it could not be written
+            partial.open("wb") as file,  # given a path, torch hides why it cannot write
         ):
             torch.save(checkpoint, file)
 
@@ -73,14 +74,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def hard_link(path: Path, name: str) -> None:
-    """Give a file a second name in its folder, replacing what had that name."""
+    """Give a file a second name in its folder; replace what had that name."""
     with atomic_path(path.with_name(name)) as partial:
         os.link(path, partial)
     fsync(path.parent)
 
 
 def _num_bytes(content: Any) -> int:
-    """Return the bytes of the tensors in a checkpoint, nearly all of its file."""
+    """Return the size in bytes of a checkpoint's tensors, which make up nearly all of its file."""
     if isinstance(content, torch.Tensor):
         return content.nbytes
     if isinstance(content, Mapping):
@@ -92,14 +93,14 @@ class BestLink(Callback):
     """Keep a link ``best.ckpt`` to the best checkpoint, whose own name has epoch and score.
 
     Args:
-        monitor: Score by which a ``ModelCheckpoint`` keeps the best; None: there is no link.
+        monitor: Score by which a ``ModelCheckpoint`` keeps the best; None: no link.
     """
 
     def __init__(self, *, monitor: str | None) -> None:
         self.monitor = monitor
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Point to the best, which was saved at the end of validation, before this hook."""
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Point to the best checkpoint; it was saved at the end of validation, before this hook."""
         if not trainer.is_global_zero or self.monitor is None:
             return
         for callback in _rankings(trainer):
@@ -112,9 +113,9 @@ class BestLink(Callback):
 class RequeueSignal:
     """Hold back SLURM's signal, at which Lightning saves ``hpc_ckpt_1.ckpt`` and requeues the job.
 
-    Lightning's handler saves at once: in the middle of a step whose weights are half updated, or of
-    a validation. The owner of the loop asks ``is_due`` where saving is safe, and then runs the
-    handler. Training continues until SLURM ends the job.
+    Lightning's handler saves at once, even in the middle of a validation or of a step whose weights
+    are half updated. The owner of the loop asks ``is_due`` where saving is safe, then calls
+    ``handle``. Training continues until SLURM ends the job.
     """
 
     def __init__(self) -> None:
@@ -135,7 +136,7 @@ class RequeueSignal:
         signal.signal(self._signal, self._receive)
 
     def is_due(self, *, after_s: float = 0.0) -> bool:
-        """Return whether any process received the signal that long ago; call it on all of them."""
+        """Return whether any process received the signal ``after_s`` ago; call it on all."""
         if self._trainer is None:
             return False
         waited = self._received_at is not None and time.monotonic() - self._received_at >= after_s
@@ -155,57 +156,42 @@ class RequeueSignal:
 
 @dataclass(frozen=True)
 class StepBoundary:
-    """A place to resume from: all gradients so far went into optimizer steps.
+    """A place to resume from: all gradients so far went into optimizer steps."""
 
-    Attributes:
-        step: Optimizer steps done.
-        epoch: Current epoch, 0 for the first.
-        batches_done: Batches of each device in that epoch, in the order of the sampler.
-        loops: Lightning's progress.
-    """
-
-    step: int
-    epoch: int
-    batches_done: int
-    loops: dict[str, Any]
+    step: int  # optimizer steps done
+    epoch: int  # 0 for the first
+    batches_done: int  # of each device in that epoch, in the order of the sampler
+    loops: dict[str, Any]  # Lightning's progress
 
 
 class RunCheckpoint(Checkpoint):
-    """Save the run where resuming gives the weights of an uninterrupted run, bit for bit.
+    """Save the run at points from which resuming gives the weights of an uninterrupted run exactly.
 
-    That is after an optimizer step within an epoch (``step_00000500.ckpt``), and after an epoch
+    These are after an optimizer step within an epoch (``step_00000500.ckpt``), and after an epoch
     with its validation (``epoch_00.ckpt``). ``last.ckpt`` is a second name of the newest. The run
-    resumes with the first image of the epoch that it has not trained on, also where ``max_time``,
+    resumes with the first image of the epoch that it has not trained on, even if ``max_time``,
     ``max_steps`` or a callback ended it within an epoch.
 
-    Lightning's ``ModelCheckpoint`` also saves between an epoch's last step and its validation,
-    which the resumed run would leave out, and between batches whose gradients are accumulated. List
-    a score-monitoring ``ModelCheckpoint`` before this callback so that its state is saved.
+    Lightning's ``ModelCheckpoint`` also saves between batches whose gradients are accumulated, and
+    between an epoch's last step and its validation, which the resumed run would skip. List a
+    score-monitoring ``ModelCheckpoint`` before this callback so that its state is saved.
 
     Args:
         dirpath: Folder of the checkpoints.
         every_n_train_steps: Optimizer steps between two checkpoints within an epoch.
-        keep: Number of epochs whose checkpoints are kept, the newest; None: all. One that
-            ``best.ckpt`` or ``last.ckpt`` is a name of, or that is kept for its score, stays.
+        keep: Number of newest epochs whose checkpoints are kept; None: all. ``best.ckpt``,
+            ``last.ckpt`` and checkpoints kept for their score always stay.
 
     Raises:
         InputError: ``every_n_train_steps`` or ``keep`` is below 1.
     """
 
     def __init__(self, *, dirpath: str, every_n_train_steps: int, keep: int | None = None) -> None:
-        if every_n_train_steps < 1:
-            raise InputError(
-                "callbacks.run_checkpoint.every_n_train_steps must be 1 or more, got "
-                f"{every_n_train_steps}"
-            )
-        if keep is not None and keep < 1:
-            raise InputError(
-                f"callbacks.run_checkpoint.keep must be 1 or more, or null for all, got {keep}"
-            )
-        self.keep = keep
-        self._is_size_logged = False
+        kinds = {"every_n_train_steps": whole(1), "keep": nullable(whole(1), null="for all")}
+        check_values(kinds, locals(), prefix="callbacks.run_checkpoint.")
         self.directory = Path(dirpath)
-        self.every_n_train_steps = every_n_train_steps
+        self.every_n_train_steps, self.keep = every_n_train_steps, keep
+        self._is_size_logged = False
         self._saved_step = 0
         self._resumes_at_epoch_start = False
         self._boundary: StepBoundary | None = None  # the last one in this epoch
@@ -215,14 +201,12 @@ class RunCheckpoint(Checkpoint):
         self._requeue = RequeueSignal()
         self._used_requeue_files: list[Path] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Forget the epoch before."""
         self._boundary = None
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
-    ) -> None:
-        """Save where it is due, no gradient is accumulated, and another step follows at once."""
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Save if it is due, no gradient is accumulated, and another step follows at once."""
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         assert fetcher is not None
         if loop._should_accumulate():
@@ -240,20 +224,17 @@ class RunCheckpoint(Checkpoint):
         if trainer.global_step - self._saved_step >= self.every_n_train_steps:
             self._save_boundary(trainer)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
-    ) -> None:
-        """Requeue the job before SLURM ends it, where a validation takes long.
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Requeue the job before SLURM ends it during a long validation.
 
         The requeued job resumes after the steps of this epoch and skips this validation.
         """
-        if trainer.sanity_checking or self._boundary is None:
-            return
-        if self._requeue.is_due(after_s=VALIDATION_PATIENCE_S):
+        in_epoch = not trainer.sanity_checking and self._boundary is not None
+        if in_epoch and self._requeue.is_due(after_s=VALIDATION_PATIENCE_S):
             self._save_for_requeued_job()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a complete epoch, or the last step where the run ends within an epoch."""
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Save a complete epoch, or the last step of a run that ends within an epoch."""
         self._ended_with_epoch = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         if self._ended_with_epoch:
             self._saves_epoch = True
@@ -264,15 +245,13 @@ class RunCheckpoint(Checkpoint):
         elif self._boundary is not None:
             self._save_boundary(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
         """Remove all but the epochs' checkpoints."""
         if trainer.is_global_zero and self._ended_with_epoch:
             for path in [*self.directory.glob(STEP_FILES), *_requeue_files(trainer)]:
                 path.unlink()
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: Any, checkpoint: dict[str, Any]) -> None:
         """Add the position in the data, to the checkpoints of this callback only."""
         # max_time holds for each start; with the Timer's state a resumed run would stop at once
         checkpoint["callbacks"].pop("Timer", None)
@@ -287,37 +266,29 @@ class RunCheckpoint(Checkpoint):
                     checkpoint["current_model_state"],
                     checkpoint["state_dict"],
                 )
-            position = {
-                "epoch": self._boundary.epoch,
-                "batches_done": self._boundary.batches_done,
-            }
+            boundary = self._boundary
+            position = {"epoch": boundary.epoch, "batches_done": boundary.batches_done}
         else:
             return
-        is_stopped_early = _is_stopped_early(trainer)
-        checkpoint[POSITION_KEY] = {**position, "stopped_early": is_stopped_early, **_data(trainer)}
+        position["stopped_early"] = _is_stopped_early(trainer)
+        checkpoint[POSITION_KEY] = position | _data(trainer)
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, _: Any, checkpoint: dict[str, Any]) -> None:
         """Resume the data where the checkpoint was saved.
 
         Raises:
             InputError: Training images or batches are not the checkpoint's.
         """
-        # keys of older checkpoints say photos
-        position = {
-            key.replace("photos", "images"): value
-            for key, value in checkpoint[POSITION_KEY].items()
-        }
+        saved = checkpoint[POSITION_KEY].items()
+        position = {key.replace("photos", "images"): value for key, value in saved}  # older keys
         _check_data(_data(trainer), position)
         self._saved_step = checkpoint["global_step"]
-        self._resumes_at_epoch_start = position["batches_done"] == 0
-        _datamodule(trainer).resume_at(
-            epoch=position["epoch"], batches_done=position["batches_done"]
-        )
+        epoch, batches_done = position["epoch"], position["batches_done"]
+        self._resumes_at_epoch_start = batches_done == 0
+        _datamodule(trainer).resume_at(epoch=epoch, batches_done=batches_done)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start a new epoch on resume where ``max_steps`` is set.
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Start a new epoch on resume if ``max_steps`` is set.
 
         Lightning would finish the old one twice; see
         https://github.com/Lightning-AI/pytorch-lightning/issues/19617
@@ -361,7 +332,7 @@ class RunCheckpoint(Checkpoint):
                 self._drop_old_epochs(trainer)
 
     def _log_size(self, trainer: Trainer, num_bytes: int) -> None:
-        """Log once how many checkpoints are kept, and their size on the disk."""
+        """Log once how many checkpoints are kept, and their size on disk."""
         if self._is_size_logged:
             return
         self._is_size_logged = True
@@ -372,8 +343,8 @@ class RunCheckpoint(Checkpoint):
         count = epochs + STEP_FILES_KEPT + best
         total = f": at most {count}, {_size(count * num_bytes)}" if epochs > 0 else ""
         log.info(
-            "checkpoints take %s each; kept are those of %s (callbacks.run_checkpoint.keep), %d "
-            "within an epoch, and %d best%s in %s",
+            "checkpoints take %s each; kept: those of %s (callbacks.run_checkpoint.keep), %d "
+            "within an epoch, and the %d best%s, in %s",
             *(_size(num_bytes), kept, STEP_FILES_KEPT, best, total, self.directory),
         )
 
@@ -403,15 +374,10 @@ def _requeue_files(trainer: Trainer) -> list[Path]:
 
 
 def _is_stopped_early(trainer: Trainer) -> bool:
-    """Return whether early stopping ends the run now, so that it is not to be resumed."""
-    return (
-        trainer.should_stop
-        and trainer.fit_loop._can_stop_early
-        and any(
-            callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
-            for callback in trainer.early_stopping_callbacks
-        )
-    )
+    """Return whether early stopping ends the run now, so that it must not be resumed."""
+    reasons = [callback.stopping_reason for callback in trainer.early_stopping_callbacks]
+    has_stopped = any(reason != EarlyStoppingReason.NOT_STOPPED for reason in reasons)
+    return trainer.should_stop and trainer.fit_loop._can_stop_early and has_stopped
 
 
 def _epochs_processed(trainer: Trainer) -> int:
@@ -427,15 +393,13 @@ def _datamodule(trainer: Trainer) -> CompetitionDataModule:
 
 def _data(trainer: Trainer) -> dict[str, Any]:
     """Return what a position in the data depends on."""
-    datamodule = _datamodule(trainer)
+    datamodule, devices = _datamodule(trainer), trainer.world_size
     dataset = datamodule.train_dataset
     names = [dataset.store.images[index].image_id for index in dataset.indices]
     return {
-        "devices": trainer.world_size,
+        "devices": devices,
         "batch_size": datamodule.batch_size,
-        "images_a_step": trainer.world_size
-        * datamodule.batch_size
-        * trainer.accumulate_grad_batches,
+        "images_a_step": devices * datamodule.batch_size * trainer.accumulate_grad_batches,
         "training_images": len(names),
         "training_images_sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,35 +16,33 @@ from src.annotations.image_files import read_image_rgb
 from src.annotations.image_names import find_image
 from src.callbacks.loggers import log_images, log_table
 from src.callbacks.validation_metrics import Metric, MetricResult, ValidationImage
-from src.errors import InputError
 from src.io import atomic_path
 from src.metrics.competition import ImageInstances
 from src.metrics.inputs import RasterInstances
 from src.modules.cascade import CascadeModule
-from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
-from src.predictions.candidates import Candidates
-from src.reporting.drawing import draw_side_by_side
-from src.reporting.examples import compare_instances
+from src.postprocess.category_names import CategoryNames
+from src.postprocess.settings import named_settings, plain_settings
+from src.reporting.drawing import compare_instances, draw_side_by_side
+from src.validation import Count, check_value
 
 Part = TypeVar("Part")
 
 
 class Evaluator(Callback):
-    """Post-process each validation image once, and hand its detections to metrics and drawings.
+    """Post-process each validation image once, and pass its detections to metrics and drawings.
 
-    Detections are taken as a submission has them: in the competition's data an image without any
-    has the filler row.
+    Detections are scored as in a submission: in the competition's data, an image without any has
+    the filler row.
 
     Args:
         settings: The values of ``PostprocessSettings``, categories by id or name.
         metrics: By name; null is left out.
-        class_table_dir: Folder of ``epoch_07_classes.csv`` (epochs count from 0): a row a category
-            of the annotations, a column a score, empty where the images have no such instance.
-            Loggers show the table as ``validation/classes``. None: there is no table.
-        num_images: Images that are drawn, the same after each validation, evenly spread over the
-            ids: image, ground truth and detections side by side, with masks and labels drawn in,
-            so that they are there whatever a viewer does with overlays. Loggers show them as
-            ``validation/images``. 0: none.
+        class_table_dir: Folder of ``epoch_07_classes.csv`` (epochs count from 0), with a row for
+            each category of the annotations and a column for each score, empty if the images have
+            no such instance. Loggers show the table as ``validation/classes``. None: no table.
+        num_images: Number of images to draw, the same after each validation, evenly spread over
+            the ids: image, ground truth and detections side by side, masks and labels burnt in.
+            Loggers show them as ``validation/images``.
         image_edge_px: Longer edge of each of the three.
 
     Raises:
@@ -61,11 +59,7 @@ class Evaluator(Callback):
         image_edge_px: int = 480,
     ) -> None:
         plain_settings(settings)
-        if not isinstance(num_images, int) or num_images < 0:
-            raise InputError(
-                "callbacks.evaluator.num_images must be a whole number of 0 or more, got "
-                f"{num_images!r}"
-            )
+        check_value("callbacks.evaluator.num_images", num_images, Count)
         self._values = settings
         self.metrics = {name: one for name, one in (metrics or {}).items() if one is not None}
         self.class_table_dir = None if class_table_dir is None else Path(class_table_dir)
@@ -75,11 +69,11 @@ class Evaluator(Callback):
         self._file_names: dict[str, str] = {}  # of the images that are drawn, by id
         self._drawn: dict[str, ImageInstances] = {}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Resolve the categories that settings name, before anything is trained.
 
         Raises:
-            InputError: A name is none of the annotations'.
+            InputError: The annotations have no category of a name.
         """
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         # A run without a data module validates nothing, so it needs no names.
@@ -90,8 +84,8 @@ class Evaluator(Callback):
         for metric in self.metrics.values():
             metric.setup(categories)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Select the images to draw, and forget the validation before."""
+    def on_validation_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Select the images to draw, and forget the last validation."""
         dataset = trainer.datamodule.validation_dataset  # type: ignore[attr-defined]
         files = sorted(zip(dataset.image_ids, dataset.file_names, strict=True))
         places = np.linspace(0, len(files) - 1, min(self.num_images, len(files)))
@@ -99,22 +93,15 @@ class Evaluator(Callback):
         self._reset()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
-        """Update the metrics with the images of one batch."""
+        """Update the metrics with the candidates of one batch."""
         assert isinstance(pl_module, CascadeModule)
-        ground_truth = RasterInstances(trainer.datamodule.store)  # type: ignore[attr-defined]
-        predicted: Sequence[Candidates] = outputs
-        for candidates in predicted:
+        instances = RasterInstances(trainer.datamodule.store)  # type: ignore[attr-defined]
+        for candidates in outputs:
             image = ValidationImage(
                 candidates,
-                ground_truth=ground_truth,
+                instances=instances,
                 settings=self.settings,
                 category_ids=pl_module.category_ids,
                 with_filler=self._with_filler,
@@ -125,10 +112,9 @@ class Evaluator(Callback):
                 self._drawn[image.image_id] = image.submitted
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge over all processes, log the scores on each, and the rest on the first."""
-        parts = gather_over_ranks(
-            ({name: metric.kept for name, metric in self.metrics.items()}, self._drawn)
-        )
+        """Merge over all processes; log scores on each, table and drawings on the first."""
+        own = {name: metric.kept for name, metric in self.metrics.items()}
+        parts = gather_over_ranks((own, self._drawn))
         results = {}
         if trainer.is_global_zero:
             for name, metric in self.metrics.items():
@@ -138,10 +124,8 @@ class Evaluator(Callback):
         self.results = trainer.strategy.broadcast(results)
         for name, metric in self.metrics.items():
             # float64 with a weight of 1, so that the logged score is exactly the computed one
-            values = {
-                key: torch.tensor(value, dtype=torch.float64)
-                for key, value in self.results[name].values.items()
-            }
+            scores = self.results[name].values.items()
+            values = {key: torch.tensor(value, dtype=torch.float64) for key, value in scores}
             pl_module.log_dict(values, prog_bar=metric.in_progress_bar, batch_size=1)
         if trainer.is_global_zero and not trainer.sanity_checking:
             if self.class_table_dir is not None:
@@ -189,7 +173,7 @@ class Evaluator(Callback):
 
 
 def gather_over_ranks(part: Part) -> list[Part]:
-    """Return the parts of all processes, in the order of ranks; to be called on each of them."""
+    """Return the parts of all processes, in the order of ranks; call it on each of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [part]
     parts: list[Any] = [None] * torch.distributed.get_world_size()

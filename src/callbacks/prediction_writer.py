@@ -1,12 +1,13 @@
-"""Write predictions to the prediction store while they are made, a series of shards per rank."""
+"""Writing predictions to a prediction store as they are made, in a series of shards per rank."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from src.datamodules.datamodule import CompetitionDataModule
@@ -23,8 +24,8 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         directory: Folder of the store.
-        meta: Description of the store. The writer refuses a folder with another one.
-        images_per_shard: A killed process loses at most this many images.
+        meta: Description of the store. A folder with a different one is refused.
+        images_per_shard: Maximum number of images that a killed process loses.
     """
 
     def __init__(self, *, directory: Path, meta: StoreMeta, images_per_shard: int = 64) -> None:
@@ -35,39 +36,29 @@ class PredictionWriter(BasePredictionWriter):
         self._writer: PredictionStoreWriter | None = None
         self._failed: set[str] = set()
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Record the images that the store will hold, before the first is predicted.
 
-        Every process does, with the same content; also where no image is left to predict, since a
-        store of an earlier version has no such record.
+        Every process writes the same content, even if no image is left to predict: a store of an
+        earlier version has no such record.
         """
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, CompetitionDataModule)
         write_expected(self.directory, datamodule.images_to_predict.image_ids)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_start(self, trainer: Trainer, *_: Any) -> None:
         """Open the store; images of a killed run with the same settings are kept."""
         if trainer.is_global_zero:
             clear_other_ranks(self.directory, trainer.world_size)
         self._writer = PredictionStoreWriter(
             self.directory,
-            category_ids=self.meta.category_ids,
-            settings=self.meta.settings,
             rank=trainer.global_rank,
-            mask_size_hw=self.meta.mask_size_hw,
-            mask_dtype=self.meta.mask_dtype,
-            min_score=self.meta.min_score,
-            max_candidates=self.meta.max_candidates,
             images_per_shard=self.images_per_shard,
+            **asdict(self.meta),
         )
 
     def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Sequence[Candidates],
-        *_: Any,
-        **__: Any,
+        self, trainer: Trainer, pl_module: Any, prediction: Sequence[Candidates], *_: Any
     ) -> None:
         """Write the images of one batch."""
         assert self._writer is not None
@@ -78,14 +69,12 @@ class PredictionWriter(BasePredictionWriter):
         for candidates in prediction:
             self._writer.add(candidates)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Keep the images before the error, or before Ctrl-C."""
+    def on_exception(self, trainer: Trainer, *_: Any) -> None:
+        """Keep the images that were predicted before the error, or before Ctrl-C."""
         if self._writer is not None:
             self._writer.flush()
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, *_: Any) -> None:
         """Close the last shard, mark the rank as done, and wait for the others."""
         assert self._writer is not None
         self._writer.close()

@@ -1,4 +1,4 @@
-"""Run records: what a run is (id, commit, configuration, data), in its folder and checkpoints."""
+"""Run records: a run's id, commit, configuration and data, in its folder and checkpoints."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from torch import Tensor
 
 from src.annotations.image_files import look_at_images
-from src.annotations.store import AnnotationStore
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import printable, read_json, write_json
@@ -35,16 +33,13 @@ log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parents[2]
 FINGERPRINT_KEY = "data_fingerprint"
 PARTS = ("training", "validation")
+State = Mapping[str, Any]  # plain values and tensors of a checkpoint
 
 
 class RunRecord(Callback):
-    """Log the composed configuration and the commit, and keep each start in ``run.json``.
+    """Log the composed configuration and the commit, and record each start in ``run.json``.
 
-    Checkpoints have the configuration, too, for a comparison on resume.
-
-    Args:
-        config: The composed configuration as plain values.
-        directory: The run's folder.
+    Checkpoints also hold the configuration, as plain values, for a comparison on resume.
     """
 
     def __init__(self, *, config: Mapping[str, Any], directory: str | Path) -> None:
@@ -52,11 +47,13 @@ class RunRecord(Callback):
         self.directory = Path(directory)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Log once, before anything is measured."""
+        """Record the start and log once, before anything is measured."""
         if stage != "fit" or not trainer.is_global_zero:
             return
-        version = read_commit(PROJECT)
-        self._add_start(version)
+        version, path = read_commit(PROJECT), self.directory / "run.json"
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        start = {"time": time, "command": sys.argv, **version}
+        write_json(path, [*_read_starts(path), start], sort_keys=False)
         for logger in trainer.loggers:
             logger.log_hyperparams({**self.config, **version})
             if isinstance(logger, TensorBoardLogger):
@@ -66,23 +63,13 @@ class RunRecord(Callback):
                 folder = Path(logger.experiment.dir).parent
                 log.info("W&B is offline (no WANDB_API_KEY); later: wandb sync %s", folder)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: Any, checkpoint: dict[str, Any]) -> None:
         """Add the configuration."""
         checkpoint[CONFIG_KEY] = self.config
 
-    def _add_start(self, version: Mapping[str, Any]) -> None:
-        """Add this start to those in the file, which is replaced as a whole."""
-        path = self.directory / "run.json"
-        starts = _read_starts(path)
-        time = datetime.now(UTC).isoformat(timespec="seconds")
-        starts.append({"time": time, "command": sys.argv, **version})
-        write_json(path, starts, sort_keys=False)
-
 
 def _read_starts(path: Path) -> list[Any]:
-    """Return the starts so far; a damaged file is moved, since no run depends on it."""
+    """Return the starts so far; a damaged file is renamed, since no run depends on it."""
     if not path.exists():
         return []
     try:
@@ -99,17 +86,21 @@ def _read_starts(path: Path) -> list[Any]:
 
 def read_commit(directory: Path) -> dict[str, Any]:
     """Return ``commit`` (40 hex digits) and ``commit_is_dirty``; both None outside of git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(directory), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
     try:
-        commit = _git(directory, "rev-parse", "HEAD")
-        dirty = bool(_git(directory, "status", "--porcelain", "--untracked-files=no"))
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": git("rev-parse", "HEAD"), "commit_is_dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "commit_is_dirty": None}
-    return {"commit": commit, "commit_is_dirty": dirty}
 
 
 @contextmanager
 def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
-    """End W&B's run with the block, also on an exception, so that the next job starts its own."""
+    """End W&B's run with the block, even on an exception, so that the next job starts its own."""
     exit_code = 1
     try:
         yield
@@ -122,16 +113,11 @@ def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
                 wandb.finish(exit_code=exit_code)
 
 
-def _git(directory: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(directory), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 class DataFingerprint(Callback):
     """Keep a fingerprint of each image and its annotations in checkpoints; compare it on resume.
 
     Annotations are compared by content, image files by their size in bytes and in pixels. A
-    checkpoint of an earlier version, without a fingerprint, is not compared.
+    checkpoint without a fingerprint, of an earlier version, is not compared.
     """
 
     def __init__(self) -> None:
@@ -144,29 +130,21 @@ class DataFingerprint(Callback):
         if stage != "fit" or not isinstance(datamodule, CompetitionDataModule):
             return
         store = datamodule.store
-        positions = {
-            "training": [int(index) for index in datamodule.train_dataset.indices],
-            "validation": [
-                store.index_of(name) for name in datamodule.validation_dataset.image_ids
-            ],
-        }
-        for part, indices in positions.items():
+        validation = map(store.index_of, datamodule.validation_dataset.image_ids)
+        positions = (datamodule.train_dataset.indices.tolist(), list(validation))
+        for part, indices in zip(PARTS, positions, strict=True):
             self._image_ids[part] = [store.images[index].image_id for index in indices]
-            self._now[part] = _fingerprint(datamodule, store, indices)
+            self._now[part] = _fingerprint(datamodule, indices)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: Any, checkpoint: dict[str, Any]) -> None:
         """Add the fingerprint."""
         checkpoint[FINGERPRINT_KEY] = self._now
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, _: Any, checkpoint: dict[str, Any]) -> None:
         """Compare the fingerprint with the current data.
 
         Raises:
-            InputError: Annotations or files of images changed; has their number and the first.
+            InputError: Annotations or files of images changed; gives their number and the first.
         """
         saved = checkpoint.get(FINGERPRINT_KEY) or {}
         for part in PARTS:
@@ -174,19 +152,15 @@ class DataFingerprint(Callback):
                 _compare(part, self._image_ids[part], saved[part], self._now[part])
 
 
-def _fingerprint(
-    datamodule: CompetitionDataModule, store: AnnotationStore, indices: Sequence[int]
-) -> dict[str, Any]:
+def _fingerprint(datamodule: CompetitionDataModule, indices: Sequence[int]) -> dict[str, Any]:
     """Return a digest of all ids, and each image's digest of annotations, bytes, height, width."""
     assert datamodule.images is not None  # checked in setup
+    store = datamodule.store
     records = [store.images[index] for index in indices]
-    files = look_at_images(
-        datamodule.images, (record.file_name for record in records), store.image_files()
-    )
-    sizes = [
-        (file.num_bytes, *file.size_hw) if file is not None else (0, 0, 0)
-        for file in (files.get(record.file_name) for record in records)
-    ]
+    names = [record.file_name for record in records]
+    files = look_at_images(datamodule.images, names, store.image_files())
+    found = map(files.get, names)
+    sizes = [(0, 0, 0) if file is None else (file.num_bytes, *file.size_hw) for file in found]
     ids = json.dumps([record.image_id for record in records])
     return {
         "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
@@ -195,33 +169,22 @@ def _fingerprint(
     }
 
 
-def _compare(
-    part: str, image_ids: Sequence[str], saved: Mapping[str, Any], now: Mapping[str, Any]
-) -> None:
+def _compare(part: str, image_ids: Sequence[str], saved: State, now: State) -> None:
     if saved["image_ids_sha256"] != now["image_ids_sha256"]:
         return  # another split, which RunCheckpoint checks
-    remedy = "give those, or start another run with name=..."
-    if wrong := _differing(saved["annotations"], now["annotations"]):
+    for kind in ("annotations", "files"):
+        differs = (saved[kind] != now[kind]).reshape(len(now[kind]), -1).any(dim=1)
+        if not differs.any():
+            continue
+        first, sizes = int(differs.nonzero()[0]), ""
+        if kind == "files":
+            values = [*saved[kind][first].tolist(), *now[kind][first].tolist()]
+            sizes = " (then {} bytes, {} x {} px, now {} bytes, {} x {} px)".format(*values)
         raise InputError(
-            f"the annotations of the {part} images must be those of the checkpoint, got others for "
-            f"{len(wrong)} of {len(image_ids)} images, the first is "
-            f"{printable(image_ids[wrong[0]])}: {remedy}"
+            f"the {kind} of the {part} images must be those of the checkpoint, got others for "
+            f"{int(differs.sum())} of {len(image_ids)} images, the first is "
+            f"{printable(image_ids[first])}{sizes}: give those, or start another run with name=..."
         )
-    if wrong := _differing(saved["files"], now["files"]):
-        then, found = (
-            "{} bytes, {} x {} px".format(*side["files"][wrong[0]].tolist())
-            for side in (saved, now)
-        )
-        raise InputError(
-            f"the files of the {part} images must be those of the checkpoint, got others for "
-            f"{len(wrong)} of {len(image_ids)} images, the first is "
-            f"{printable(image_ids[wrong[0]])} (then {then}, now {found}): {remedy}"
-        )
-
-
-def _differing(saved: Tensor, now: Tensor) -> list[int]:
-    differs = (saved != now).reshape(len(now), -1).any(dim=1)
-    return [int(index) for index in differs.nonzero().reshape(-1)]
 
 
 def new_run_id() -> str:
@@ -232,79 +195,67 @@ def new_run_id() -> str:
 class RunFolder(Callback):
     """Mark a run's checkpoints with its id, and move others out of its folder before the first.
 
-    Nothing is moved before this start writes a checkpoint: one that is refused, or killed while it
-    reads its data, leaves the folder as it was.
+    Nothing is moved before this start writes a checkpoint: a start that is refused, or killed while
+    it reads its data, leaves the folder as it was.
 
     A checkpoint lists the best files by their paths at that time. They are looked up in the current
-    folder, and missing ones, or those of another run, do not count.
+    folder; missing files, and those of another run, do not count.
 
     Args:
-        run_id: Of this run; a resumed run keeps its own.
+        run_id: Id of this run; a resumed run keeps its own.
         clear: Moves checkpoints that the run will not resume from. Takes the best ones, which stay;
-            None where no callback ranks: all of this run's stay.
-        ranks_anew: Whether scores of the checkpoint are not comparable with new ones: the best so
-            far, and the patience of early stopping, are reset.
+            None if no callback ranks: all of this run's stay.
+        ranks_anew: Whether to reset the best score so far, and the patience of early stopping,
+            because new scores are not comparable with those of the checkpoint.
     """
 
-    def __init__(
-        self, *, run_id: str, clear: Callable[..., None], ranks_anew: bool = False
-    ) -> None:
+    def __init__(self, *, run_id: str, clear: Callable[..., None], ranks_anew: bool) -> None:
         self.run_id, self.ranks_anew = run_id, ranks_anew
         self._clear: Callable[..., None] | None = clear
         self._best: set[Path] | None = None
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Adapt the state that callbacks restore to the current folder and configuration."""
         states = checkpoint["callbacks"]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            state = states.get(callback.state_key)
-            if state is None:
+            key = callback.state_key
+            if key not in states:
                 continue
             if isinstance(callback, ModelCheckpoint):
-                kept = {} if self.ranks_anew else self._own_files(callback, state)
-                states[callback.state_key] = _ranking(callback, state, kept)
+                kept = {} if self.ranks_anew else self._own_files(callback, states[key])
+                states[key] = _ranking(callback, states[key], kept)
             elif isinstance(callback, EarlyStopping):
                 if self.ranks_anew:
-                    del states[callback.state_key]
+                    del states[key]
                 else:  # Lightning would restore the checkpoint's patience
-                    states[callback.state_key] = {
-                        **state,
-                        "patience": callback.patience,
-                        "stopping_reason": EarlyStoppingReason.NOT_STOPPED.value,
-                    }
-        _fit_moving_average(trainer, pl_module, checkpoint)
+                    reason = EarlyStoppingReason.NOT_STOPPED.value
+                    own = {"patience": callback.patience, "stopping_reason": reason}
+                    states[key] = {**states[key], **own}
+        _fit_moving_average(trainer, module, checkpoint)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         """Remember the best checkpoints before others are made."""
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 self._best = (self._best or set()) | {Path(name) for name in callback.best_k_models}
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, _: Any, checkpoint: dict[str, Any]) -> None:
         """Add the id; before the first checkpoint of this start, clear the folder."""
         checkpoint[RUN_ID_KEY] = self.run_id
         clear, self._clear = self._clear, None
         if clear is not None and trainer.is_global_zero:
             clear(best=self._best)
 
-    def _own_files(self, callback: ModelCheckpoint, state: Mapping[str, Any]) -> dict[str, Any]:
+    def _own_files(self, callback: ModelCheckpoint, state: State) -> dict[str, Any]:
         """Return the scores of the best checkpoints that still exist, by path."""
-        scores = {}
         known = state.get("best_k_models")
-        for name, score in known.items() if isinstance(known, Mapping) else ():
-            path = Path(str(callback.dirpath)) / Path(name).name
-            if path.is_file() and read_run_id(path) == self.run_id:
-                scores[str(path)] = score
-        return scores
+        scores = known if isinstance(known, Mapping) else {}
+        here = {Path(str(callback.dirpath)) / Path(name).name: scores[name] for name in scores}
+        own = [path for path in here if path.is_file() and read_run_id(path) == self.run_id]
+        return {str(path): here[path] for path in own}
 
 
-def _ranking(
-    callback: ModelCheckpoint, state: Mapping[str, Any], scores: Mapping[str, Any]
-) -> dict[str, Any]:
+def _ranking(callback: ModelCheckpoint, state: State, scores: State) -> dict[str, Any]:
     """Return the state of a ``ModelCheckpoint`` whose best checkpoints are these."""
     best = max if callback.mode == "max" else min
     worst = min if callback.mode == "max" else max
@@ -330,9 +281,7 @@ def _ranking(
     return ranking
 
 
-def _fit_moving_average(
-    trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]
-) -> None:
+def _fit_moving_average(trainer: Trainer, module: LightningModule, checkpoint: State) -> None:
     """Log that a moving average was switched on or off; if off, restore the trained weights.
 
     The ``state_dict`` of a checkpoint with a moving average is the average.
@@ -341,7 +290,7 @@ def _fit_moving_average(
     if has_average and "current_model_state" not in checkpoint:
         log.warning("callbacks.ema: the checkpoint has no moving average, so it begins here")
     elif not has_average and "current_model_state" in checkpoint:
-        pl_module.load_state_dict(checkpoint["current_model_state"])
+        module.load_state_dict(checkpoint["current_model_state"])
         log.warning(
             "the checkpoint's moving average is dropped, because +callbacks=ema is not given now: "
             "training resumes from the weights that were averaged"

@@ -18,7 +18,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.errors import InputError
 from src.io import printable
-from src.mmdet_bridge.cascade.samples import Batch
+from src.mmdet_bridge.cascade.detectors import Batch
+from src.validation import Count, check_value
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +27,15 @@ MAX_SHOWN = 4
 
 
 class StepSeed(Callback):
-    """Seed each training step, so that a resumed run draws the RoIs of an uninterrupted one.
-
-    Args:
-        seed: Of the run, 0 or above.
-    """
+    """Seed each training step, so that a resumed run samples the RoIs of an uninterrupted one."""
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, _: Any, __: Any, batch_idx: int) -> None:
         """Seed torch, numpy and random."""
-        seed_step(
-            self.seed, rank=trainer.global_rank, epoch=trainer.current_epoch, batch_index=batch_idx
-        )
+        rank, epoch = trainer.global_rank, trainer.current_epoch
+        seed_step(self.seed, rank=rank, epoch=epoch, batch_index=batch_idx)
 
 
 def seed_step(seed: int, *, rank: int, epoch: int, batch_index: int) -> None:
@@ -55,38 +49,30 @@ def seed_step(seed: int, *, rank: int, epoch: int, batch_index: int) -> None:
 class FiniteLoss(Callback):
     """Skip optimizer steps whose loss or gradient is not finite; end a run with too many in a row.
 
-    A step of NaN would make every weight NaN, silently. Its gradients are dropped instead, so that
+    A step of NaN would silently make every weight NaN. Its gradients are dropped instead, so that
     weights and checkpoints stay finite, and the step, the images and the loss terms are logged.
     Under several processes a bad loss on one of them skips the step on all, since they share
     gradients. In ``16-mixed``, where the gradient scaler probes for overflow, only the loss counts.
 
     Args:
-        tolerated_in_a_row: Bad steps in a row that are skipped, 0 or more; one more ends the run.
+        tolerated_in_a_row: Number of bad steps in a row to skip; one more ends the run.
 
     Raises:
         InputError: ``tolerated_in_a_row`` is negative; in training, too many bad steps in a row.
     """
 
     def __init__(self, *, tolerated_in_a_row: int) -> None:
-        if not isinstance(tolerated_in_a_row, int) or tolerated_in_a_row < 0:
-            raise InputError(
-                "callbacks.finite_loss.tolerated_in_a_row must be a whole number of 0 or more, got "
-                f"{tolerated_in_a_row!r}"
-            )
+        check_value("callbacks.finite_loss.tolerated_in_a_row", tolerated_in_a_row, Count)
         self.tolerated_in_a_row = tolerated_in_a_row
         self.bad_in_a_row = 0
         self._batch: Any = None
         self._found: list[str] = []  # descriptions of bad losses of this optimizer step
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, _: Any, batch: Any, *__: Any) -> None:
         """Remember the batch, whose images a message names."""
         self._batch = batch
 
-    def on_before_backward(
-        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
-    ) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: Any, loss: Tensor) -> None:
         """Check the loss of a batch."""
         if torch.isfinite(loss):
             return
@@ -96,9 +82,7 @@ class FiniteLoss(Callback):
         images = ", ".join(ids[:MAX_SHOWN]) + (", ..." if len(ids) > MAX_SHOWN else "")
         self._found.append(f"{', '.join(bad) or f'loss={float(loss):g}'} on {images}")
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, _: Any, optimizer: Optimizer) -> None:
         """Drop the gradients of a bad step, and end the run after too many in a row."""
         found, self._found = self._found, []
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -130,15 +114,11 @@ def _is_finite(tensor: Tensor) -> bool:
 def _has_finite_gradients(optimizer: Optimizer) -> bool:
     """Return whether every gradient is finite, with one transfer from the device.
 
-    Norms take a fifteenth of the time of checking each value; one that overflows, above 1.8e19,
+    Norms take a fifteenth of the time of checking each value; a norm that overflows, above 1.8e19,
     counts as not finite.
     """
-    gradients = [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None
-    ]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return True
     norms = torch._foreach_norm(gradients)
@@ -153,19 +133,16 @@ class ExponentialMovingAverage(WeightAveraging):
     training resumes from are its ``current_model_state``.
 
     Lightning's ``EMAWeightAveraging`` averages one tensor at a time, rounds so that frozen weights
-    drift, and keeps its copy on the CPU where no device is given.
-
-    Args:
-        decay: In (0, 1).
+    drift, and keeps its copy on the CPU if no device is given.
 
     Raises:
-        InputError: ``decay`` is not in (0, 1).
+        InputError: ``decay`` is not above 0 and below 1.
     """
 
     def __init__(self, *, decay: float = 0.999) -> None:
         if not 0.0 < decay < 1.0:
             raise InputError(f"callbacks.ema.decay must be above 0 and below 1, got {decay}")
-        # Buffers are copied, not averaged: the statistics of a frozen BatchNorm stay what they are.
+        # Buffers are copied, not averaged: the statistics of a frozen BatchNorm do not change.
         super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -193,27 +170,17 @@ class TrainingSpeed(Callback):
         self._started = 0.0
         self._ended: float | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make a window of the log's interval."""
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Make a window of the logging interval."""
         self._window = deque(maxlen=trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave out the time between epochs."""
+    def on_train_epoch_start(self, *_: Any, **__: Any) -> None:
+        """Leave out the time between epochs, like that of a validation and of saving."""
         self._ended = None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave out validation."""
-        self._ended = None
+    on_validation_end = on_save_checkpoint = on_train_epoch_start
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Leave out saving."""
-        self._ended = None
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Read the clock: the batch is loaded."""
         self._started = time.perf_counter()
 
@@ -223,9 +190,8 @@ class TrainingSpeed(Callback):
         """Read the clock, and log the window's means."""
         now = time.perf_counter()
         if self._ended is not None:
-            self._window.append(
-                (len(batch["inputs"]), self._started - self._ended, now - self._ended)
-            )
+            waited, taken = self._started - self._ended, now - self._ended
+            self._window.append((len(batch["inputs"]), waited, taken))
         if self._window:
             images, waited, taken = (sum(column) for column in zip(*self._window, strict=True))
             values = {
@@ -247,33 +213,25 @@ class MemoryAdvice(Callback):
         self.doing = "making the model"
         self.sizes = ""
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, _: Any, batch: Batch, *__: Any) -> None:
         """Remember a training batch."""
         self.doing = f"training, step {trainer.global_step}"
         self.sizes = describe_batch(batch)
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any, **__: Any
-    ) -> None:
+    def on_validation_batch_start(self, trainer: Trainer, _: Any, batch: Batch, *__: Any) -> None:
         """Remember a validation batch."""
         self.doing = "validation"
         self.sizes = describe_batch(batch)
 
     def message(self) -> str:
         """Return one line: what was in memory, and what to lower."""
-        batch = (
-            f"images of the batch (height x width, instances): {self.sizes}; " if self.sizes else ""
-        )
-        keys = (
-            "datamodule.predict_batch_size, predict_short_edge_px, predict_long_edge_px"
-            if self.doing == "validation"
-            else "datamodule.batch_size, train_short_edge_px, train_long_edge_px"
-        )
+        sizes = f"images of the batch (height x width, instances): {self.sizes}; "
+        keys = "datamodule.batch_size, train_short_edge_px, train_long_edge_px"
+        if self.doing == "validation":
+            keys = "datamodule.predict_batch_size, predict_short_edge_px, predict_long_edge_px"
         return (
-            f"out of GPU memory in {self.doing}; {batch}lower {keys}, or give "
-            "trainer.precision=bf16-mixed"
+            f"out of GPU memory in {self.doing}; {sizes if self.sizes else ''}lower {keys}, or "
+            "give trainer.precision=bf16-mixed"
         )
 
 

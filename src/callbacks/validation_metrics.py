@@ -1,4 +1,4 @@
-"""Metrics of a validation: what each keeps of an image, and its values over all images.
+"""Metrics of a validation: updated image by image, computed over all images.
 
 A new metric is a subclass of ``Metric`` in a file of its own, and an entry of
 ``callbacks.evaluator.metrics`` in the configuration.
@@ -13,12 +13,8 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from src.annotations.store import AnnotationStore
-from src.metrics.coco_average_precision import (
-    CocoImage,
-    coco_annotations,
-    coco_score,
-    image_number,
-)
+from src.metrics import coco_average_precision as coco
+from src.metrics.coco_average_precision import CocoImage
 from src.metrics.competition import (
     Averaging,
     ImageCounts,
@@ -29,61 +25,45 @@ from src.metrics.competition import (
     split_key,
 )
 from src.metrics.inputs import RasterInstances
-from src.postprocess.category_names import CategoryNames, named_settings, plain_settings
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import postprocess
-from src.postprocess.settings import PostprocessSettings
+from src.postprocess.category_names import CategoryNames
+from src.postprocess.pipeline import coco_results, postprocess
+from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
 from src.predictions.candidates import Candidates
-from src.tuning.submitted import as_submitted
+from src.tuning.evaluated_image import as_submitted
 
 Kept = TypeVar("Kept")
 
 
+@dataclass
 class ValidationImage:
-    """One image: its candidates, and what is made of them and of its ground truth, once each.
+    """One image: its candidates, and its detections and ground truth, each made once."""
 
-    Args:
-        candidates: Of the model, before NMS.
-        ground_truth: Instances of all images.
-        settings: Of post-processing.
-        category_ids: The data's category id of each class of the model.
-        with_filler: Whether a submission has a filler row for an image without detections.
-    """
+    candidates: Candidates  # before NMS
+    instances: RasterInstances  # ground truth of all images
+    settings: PostprocessSettings
+    category_ids: Sequence[int]  # the data's id of each class of the model
+    with_filler: bool  # whether a submission has a filler row for an image without detections
 
-    def __init__(
-        self,
-        candidates: Candidates,
-        *,
-        ground_truth: RasterInstances,
-        settings: PostprocessSettings,
-        category_ids: Sequence[int],
-        with_filler: bool,
-    ) -> None:
-        self.candidates = candidates
-        self.image_id = candidates.image_id
-        self.category_ids = category_ids
-        self.store: AnnotationStore = ground_truth.store
-        self._ground_truth = ground_truth
-        self._settings = settings
-        self._with_filler = with_filler
+    def __post_init__(self) -> None:
+        self.image_id, self.store = self.candidates.image_id, self.instances.store
 
     @cached_property
     def ground_truth(self) -> ImageInstances:
-        """The instances on the 512x512 raster."""
-        return self._ground_truth[self.image_id]
+        """Ground-truth instances on the 512x512 raster."""
+        return self.instances[self.image_id]
 
     @cached_property
     def submitted(self) -> ImageInstances:
-        """The detections on the 512x512 raster as a submission has them."""
-        detections = postprocess(self.candidates, self._settings, category_ids=self.category_ids)
-        return as_submitted(detections, with_filler=self._with_filler)
+        """Detections on the 512x512 raster, as in a submission."""
+        detections = postprocess(self.candidates, self.settings, category_ids=self.category_ids)
+        return as_submitted(detections, with_filler=self.with_filler)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
     """Values of a metric over all images."""
 
-    values: Mapping[str, float]  # by the name that is logged; an undefined one is left out
+    values: Mapping[str, float]  # by logged name; an undefined one is left out
     # columns of the table of classes, by category id
     by_class: Mapping[int, Mapping[str, float | int | None]] = field(default_factory=dict)
 
@@ -93,16 +73,12 @@ class Metric(ABC, Generic[Kept]):
 
     Each process updates its own metric. The first process merges what all of them keep, so an image
     that a sampler repeats counts once, and computes the values.
-
-    Attributes:
-        in_progress_bar: Whether the progress bar shows the values.
-        kept: By image id; pickled for other processes.
     """
 
-    in_progress_bar = False
+    in_progress_bar = False  # whether the progress bar shows the values
 
     def __init__(self) -> None:
-        self.kept: dict[str, Kept] = {}
+        self.kept: dict[str, Kept] = {}  # pickled for other processes
 
     def setup(self, categories: CategoryNames) -> None:
         """Resolve categories that the settings name, before anything is trained."""
@@ -121,11 +97,7 @@ class Metric(ABC, Generic[Kept]):
 
     @abstractmethod
     def compute(self, store: AnnotationStore) -> MetricResult:
-        """Return the values over all images.
-
-        Args:
-            store: The ground truth.
-        """
+        """Return the values over all images; ``store`` holds the ground truth."""
 
 
 class CompetitionScoreMetric(Metric[ImageCounts]):
@@ -146,7 +118,7 @@ class CompetitionScoreMetric(Metric[ImageCounts]):
         self.averaging = averaging
 
     def update(self, image: ValidationImage) -> None:
-        """Keep counts of true positives."""
+        """Keep the counts of true positives, instances and detections."""
         self.kept[image.image_id] = match_instances(image.ground_truth, image.submitted).counts()
 
     def compute(self, store: AnnotationStore) -> MetricResult:
@@ -169,7 +141,7 @@ class CompetitionScoreMetric(Metric[ImageCounts]):
 
 
 class CocoAveragePrecisionMetric(Metric[CocoImage]):
-    """COCO's average precision at the size of the images; about a kilobyte an instance is kept.
+    """COCO's average precision at the size of the images; keeps about a kilobyte an instance.
 
     Args:
         settings: The values of ``PostprocessSettings``. The metric needs many detections with
@@ -187,23 +159,16 @@ class CocoAveragePrecisionMetric(Metric[CocoImage]):
 
     def update(self, image: ValidationImage) -> None:
         """Keep instances and detections as RLE."""
-        number, size_hw = image_number(image.store, image.image_id), image.candidates.size_hw
-        self.kept[image.image_id] = CocoImage(
-            number=number,
-            size_hw=size_hw,
-            annotations=coco_annotations(image.store, image.image_id, size_hw=size_hw),
-            results=coco_results(
-                image.candidates,
-                self.settings,
-                image_number=number,
-                category_ids=image.category_ids,
-            ),
-        )
+        number, size_hw = coco.image_number(image.store, image.image_id), image.candidates.size_hw
+        annotations = coco.coco_annotations(image.store, image.image_id, size_hw=size_hw)
+        ids, candidates = image.category_ids, image.candidates
+        results = coco_results(candidates, self.settings, image_number=number, category_ids=ids)
+        self.kept[image.image_id] = CocoImage(number, size_hw, annotations, results)
 
     def compute(self, store: AnnotationStore) -> MetricResult:
         """Return ``validation/coco_map`` and its kin."""
         images = [image for _, image in sorted(self.kept.items())]
-        score = coco_score(images, category_ids=store.category_ids)
+        score = coco.coco_score(images, category_ids=store.category_ids)
         boxes = score.boxes_by_class
         return MetricResult(
             values={
@@ -214,12 +179,9 @@ class CocoAveragePrecisionMetric(Metric[CocoImage]):
             },
             by_class={
                 category: {
-                    "mask_ap": masks.map,
-                    "mask_ap_50": masks.map_50,
-                    "mask_ap_75": masks.map_75,
-                    "box_ap": boxes[category].map,
-                    "box_ap_50": boxes[category].map_50,
+                    **{"mask_ap": mask.map, "mask_ap_50": mask.map_50, "mask_ap_75": mask.map_75},
+                    **{"box_ap": boxes[category].map, "box_ap_50": boxes[category].map_50},
                 }
-                for category, masks in score.masks_by_class.items()
+                for category, mask in score.masks_by_class.items()
             },
         )

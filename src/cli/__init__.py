@@ -1,1 +1,1 @@
-"""Parts that the commands share: entry point, arguments, checks, resuming, signals, locks."""
+"""Parts that the commands share: entry point, arguments, checks, resuming, locks."""

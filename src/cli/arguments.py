@@ -1,9 +1,8 @@
-"""Command-line arguments: paths, quoting, choices of config groups.
+"""Command-line arguments before Hydra reads them: paths, quoting, choices of config groups.
 
-The command line before Hydra reads it: one line for what it cannot mean, and how to quote.
-Hydra's grammar of values is its own: https://hydra.cc/docs/advanced/override_grammar/basic. A path
-with ``#``, ``=``, quotes, brackets or letters beyond ASCII has to be quoted for Hydra, and then for
-the shell.
+Hydra has a grammar of values: https://hydra.cc/docs/advanced/override_grammar/basic. A path with
+``#``, ``=``, quotes, brackets or letters beyond ASCII has to be quoted for Hydra, and then for the
+shell.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from src.errors import InputError
 from src.io import printable
 from src.renamed_keys import RENAMED_KEYS, describe_renamed, find_renamed
 
-OPTIONAL_GROUPS = frozenset({"logger"})  # what commands can do without
+OPTIONAL_GROUPS = frozenset({"logger"})  # commands run without these
 
 
 def check_choice(override: Override, config_directory: Path, *, key: str) -> None:
     """Check that an override of a group names one of its configurations, or several in a list.
 
-    Whether there is one of that name is left to Hydra, which knows ``--config-dir``, too.
+    Hydra, which knows ``--config-dir`` too, checks that there is one of that name.
 
     Args:
         override: Any override, of a group or not.
-        config_directory: Whose folders are the groups.
-        key: How the group was typed.
+        config_directory: A folder with a folder for each group.
+        key: The group as it was typed.
 
     Raises:
-        InputError: It gives null, a number or the like, or leaves out a group that is needed.
+        InputError: It gives null, a number or the like, or removes a group that is needed.
     """
     group = override.key_or_group
     choices = sorted(path.stem for path in (config_directory / group).glob("*.yaml"))
@@ -58,18 +57,10 @@ def check_choice(override: Override, config_directory: Path, *, key: str) -> Non
     way_out = f"; ~{group} is none at all" if group in OPTIONAL_GROUPS else ""
     for one in value.list if isinstance(value, ChoiceSweep) else [value]:
         for name in one if isinstance(one, list) and one else [one]:
-            if not isinstance(name, str | QuotedString) or not _text(name):
-                raise InputError(f"{begin}{way_out}, got {_shown(name)}")
-
-
-def _text(name: str | QuotedString) -> str:
-    return name.text if isinstance(name, QuotedString) else name
-
-
-def _shown(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return printable(value) or "an empty one"
+            text = name.text if isinstance(name, QuotedString) else name
+            if not isinstance(text, str) or not text:
+                got = "null" if text is None else str(text).lower() or "an empty one"
+                raise InputError(f"{begin}{way_out}, got {printable(got)}")
 
 
 # The last part of keys that hold one path, in any command; those with a dot are whole keys.
@@ -97,23 +88,23 @@ def prepare_arguments(
     config_directory: Path | None = None,
     is_key: Callable[[str], bool] = lambda _key: True,
 ) -> list[str]:
-    """Return the arguments as Hydra takes them.
+    """Return the arguments of a command line in the form that Hydra takes.
 
     A leading ``~`` of a value becomes the home folder, a path that looks like a number stays text,
-    keys take their other name, and flags may stand anywhere.
+    aliases become keys, and flags may stand anywhere.
 
     Args:
-        arguments: Of the command line, without the program.
-        renamed: Keys by what a command line may call them.
-        config_directory: Whose folders are the groups, to check what is chosen of them.
-        is_key: Whether the command has a key: the name of now of one that was renamed.
+        arguments: The command line without the program.
+        renamed: Keys by their alias on the command line.
+        config_directory: See ``check_choice``; None: groups are not checked.
+        is_key: Whether the command has a key, the new name of a renamed one.
 
     Raises:
-        InputError: Hydra would not understand an argument, or its key was renamed; says how it is
-            written.
+        InputError: Hydra would not understand an argument, or its key was renamed; the message
+            says how to write it.
     """
     flags, overrides = _split(arguments)
-    # A grid in a file says by itself that it is a multirun.
+    # A grid in a file is a multirun without -m.
     is_multirun = any(flag in ("-m", "--multirun") for flag in flags) or any(
         one.startswith(("+sweep=", "hydra.mode=")) for one in overrides
     )
@@ -121,12 +112,13 @@ def prepare_arguments(
     for number, override in enumerate(overrides):
         if "=" not in override and not override.startswith("~"):
             raise InputError(_not_a_pair(override, overrides[number - 1] if number else None))
-        old = find_renamed(override.partition("=")[0].lstrip("+~"))
+        typed, equals, value = override.partition("=")
+        old = find_renamed(typed.lstrip("+~"))
         if old is not None and ("." in old or is_key(RENAMED_KEYS[old])):
             raise describe_renamed(old, "command line")
-        argument = _rename(override, renamed or {})
+        argument = f"{(renamed or {}).get(typed, typed)}{equals}{value}"
         if config_directory is not None and isinstance(parsed := _parse(argument), Override):
-            check_choice(parsed, config_directory, key=override.partition("=")[0].lstrip("+~"))
+            check_choice(parsed, config_directory, key=typed.lstrip("+~"))
         prepared.append(_prepare(override, argument, is_multirun=is_multirun))
     return [*flags, *prepared]
 
@@ -159,17 +151,17 @@ def _escaped(mark: str) -> str:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return Hydra's flags with their values, and all else."""
+    """Return Hydra's flags with their values, and the other arguments."""
     parser = get_args_parser()
     parser.__class__ = _Parser
     known, unknown = parser.parse_known_args(list(arguments))
     for argument in unknown:
         if not argument.startswith("-"):
             continue
-        pair = argument.lstrip("-")
+        pair = printable(argument.lstrip("-"))
         raise InputError(
             f"{printable(argument)}: no such option; keys are written without dashes: "
-            f"{printable(pair) if '=' in pair else f'{printable(pair)}=VALUE'} (--help lists them)"
+            f"{pair if '=' in pair else f'{pair}=VALUE'} (--help lists them)"
         )
     overrides = [*known.overrides, *unknown]
     flags = list(arguments)
@@ -188,22 +180,15 @@ def _not_a_pair(argument: str, before: str | None) -> str:
     return line
 
 
-def _rename(override: str, renamed: Mapping[str, str]) -> str:
-    key, equals, value = override.partition("=")
-    return f"{renamed.get(key, key)}{equals}{value}"
-
-
 def _prepare(override: str, argument: str, *, is_multirun: bool) -> str:
-    """Return an argument as Hydra takes it; ``override`` is how it was typed."""
+    """Return an argument in the form that Hydra takes; ``override`` is as it was typed."""
     typed = override.partition("=")[0]
     key, equals, value = argument.partition("=")
     name = key.lstrip("+~")
     if not equals or (name.startswith("hydra.") and name not in PATH_KEYS):
         return argument
     if not value.strip():
-        raise InputError(
-            f"{typed} must have a value, got none ({typed}=null where nothing is meant)"
-        )
+        raise InputError(f"{typed} must have a value, got none ({typed}=null stands for nothing)")
     value = _with_home(value)
     argument = f"{key}={value}"
     is_path = name in PATH_KEYS or name.rpartition(".")[2] in PATH_KEYS
@@ -233,7 +218,7 @@ def _prepare(override: str, argument: str, *, is_multirun: bool) -> str:
 
 
 def _parse(argument: str) -> Override | str:
-    """Return the override, or why it is none."""
+    """Return the override, or the reason why it is none."""
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException as error:
@@ -242,15 +227,13 @@ def _parse(argument: str) -> Override | str:
 
 def _with_home(value: str) -> str:
     """Replace ``~`` and ``~/`` at the beginning of a value, quoted or in a list, by the home."""
-    home = str(Path.home())
-    begin = r"(^['\"]?|^\[\s*['\"]?|(?<=,)\s*['\"]?)~(?=/|$)"
-    if not (begins := re.compile(begin)).search(value):
+    begins = re.compile(r"(^['\"]?|^\[\s*['\"]?|(?<=,)\s*['\"]?)~(?=/|$)")
+    if not begins.search(value):
         return value
-    if value[0] in "'\"[":
-        return begins.sub(lambda found: found[1] + home, value)
-    return ",".join(begins.sub(lambda found: found[1] + home, part) for part in value.split(","))
+    parts = [value] if value[0] in "'\"[" else value.split(",")
+    return ",".join(begins.sub(lambda found: found[1] + str(Path.home()), part) for part in parts)
 
 
 def _without_quotes(value: str) -> str:
-    """Return a value without the quotes that are around all of it."""
+    """Remove the quotes around all of a value."""
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] in "'\"" else value

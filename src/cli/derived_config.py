@@ -1,9 +1,8 @@
-"""Values of a configuration that follow from the data, or from a checkpoint.
+"""Values of a configuration that follow from the data or, in prediction, from the checkpoints.
 
-What prediction takes from its checkpoints where nobody gives it: classes, model and sizes.
-A checkpoint is somebody's file: what is taken are lists of whole numbers and texts, each checked.
-Nothing of it becomes part of the composed configuration but category ids and sizes in pixels, and
-the detector's configuration goes to ``load_models`` alone, which knows what may stand in it.
+A checkpoint is somebody's file: lists of whole numbers and texts are taken from it, each checked.
+Category ids and sizes in pixels alone become part of the composed configuration; the detector's
+configuration goes to ``load_models``, which checks its content.
 """
 
 from __future__ import annotations
@@ -27,20 +26,18 @@ from src.modules.ensemble import INFERENCE_KEYS
 log = logging.getLogger(__name__)
 
 DEFAULT_NUM_CLASSES = 46  # of conf/module, the competition's
+LARGEST_EDGE_PX = 100_000
 
 
 def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
-    """Let ``annotations``, ``images`` and the like stand for the datamodule's keys, where given.
+    """Copy ``annotations``, ``images`` and the like to the datamodule's keys, if they are given.
 
-    Split and cache, unless they are given, then lie in the run's folder: another data set's are of
-    no use, and the folder of the data may be read-only.
+    Split and cache, unless they are given, then lie in the run's folder: those of another data set
+    are of no use, and the folder of the data may be read-only.
 
     Args:
         config: The composed configuration of training, or of predicting annotated images.
-        run_directory: Of the run that has made the split, or is about to.
-
-    Raises:
-        InputError: One of the two is missing.
+        run_directory: Folder of the run that has made the split, or is about to.
     """
     annotations, images, datamodule = config.annotations, config.images, config.datamodule
     keys = overridden_keys()
@@ -48,10 +45,8 @@ def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
         if (value := config.get(key)) is not None:
             datamodule[key] = value
     if annotations is None and images is None:
-        if config.get("length") is not None and not keys & {
-            "datamodule.annotations",
-            "paths.data_dir",
-        }:
+        is_given = keys & {"datamodule.annotations", "paths.data_dir"}
+        if config.get("length") is not None and not is_given:
             raise InputError(
                 "annotations and images must be the annotation file and the folder of its images, "
                 "got null: +experiment=own has no data"
@@ -83,17 +78,14 @@ def choose_schedule(config: DictConfig, images: int) -> None:
     share = config.datamodule.num_validation_images or 0
     training = images - (share if share >= 1 else max(1, round(share * images)))
     steps_per_epoch = max(1, training // batch)
-    steps = training * length.num_visits / batch
-    steps = max(length.min_steps, min(steps, length.max_steps))
+    steps = max(length.min_steps, min(training * length.num_visits / batch, length.max_steps))
     epochs = math.ceil(steps / steps_per_epoch)
     every = max(1, epochs // length.num_validations)
     if trainer.max_epochs is None:
         trainer.max_epochs = math.ceil(epochs / every) * every
         log.info(
             "%d images: %d epochs of about %d steps (trainer.max_epochs=... says another number)",
-            images,
-            trainer.max_epochs,
-            steps_per_epoch,
+            *(images, trainer.max_epochs, steps_per_epoch),
         )
     if trainer.check_val_every_n_epoch is None:
         trainer.check_val_every_n_epoch = min(every, max(1, trainer.max_epochs))
@@ -107,7 +99,7 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     resolve ``${...}`` in them.
 
     Raises:
-        InputError: What the user gives contradicts the data.
+        InputError: The user's values contradict the data.
     """
     module = config.module
     store = datamodule.open_store()
@@ -134,20 +126,12 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     return classes
 
 
-LARGEST_EDGE_PX = 100_000
-
-
 @dataclass(frozen=True)
 class Carried:
-    """Values that prediction takes from its checkpoints.
-
-    Attributes:
-        classes: The models' classes.
-        own_inference: Whether each model's own configuration holds for inference, too.
-    """
+    """Values that prediction takes from its checkpoints."""
 
     classes: ClassList
-    own_inference: bool
+    own_inference: bool  # whether each model's own configuration holds for inference, too
 
 
 def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
@@ -174,7 +158,7 @@ def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
             config.datamodule[key] = value
     others = [path for path, found in zip(paths, sizes, strict=True) if found and found != known]
     if others:
-        log.warning("%s: trained for other sizes than those of %s", others[0], paths[0])
+        log.warning("%s was trained for other sizes than %s", others[0], paths[0])
     log.info(
         "the models' classes are %s; images are brought to at most %s px",
         classes,
@@ -205,7 +189,7 @@ def _classes(checkpoints: Sequence[Checkpoint], module: DictConfig) -> ClassList
 def _classes_of_weights(
     checkpoint: Checkpoint, category_ids: list[int] | None, count: int | None
 ) -> ClassList:
-    """Return the classes of a file that does not name them."""
+    """Return the classes of a file without their names."""
     if category_ids is not None:
         return ClassList(tuple(category_ids))
     if count is None:
@@ -215,34 +199,28 @@ def _classes_of_weights(
     log.warning(
         "%s does not say which categories its %d classes are: taken as 0 to %d; "
         "module.category_ids=[...] says others",
-        checkpoint.path,
-        count,
-        count - 1,
+        *(checkpoint.path, count, count - 1),
     )
     return ClassList(tuple(range(count)))
 
 
 def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """Return the prediction sizes a run was configured with; empty where they are not valid."""
+    """Return the prediction sizes that a run was configured with; empty if one is not valid."""
     datamodule = checkpoint.config.get("datamodule")
     if not isinstance(datamodule, Mapping):
         return {}
-    found = {
-        key: value
-        for key in PREDICTION_SIZES
-        if type(value := datamodule.get(key)) is int and 1 <= value <= LARGEST_EDGE_PX
-    }
-    return found if len(found) == len(PREDICTION_SIZES) else {}
+    sizes = {key: datamodule.get(key) for key in PREDICTION_SIZES}
+    found = {key: edge for key, edge in sizes.items() if type(edge) is int}
+    is_valid = all(1 <= found.get(key, 0) <= LARGEST_EDGE_PX for key in PREDICTION_SIZES)
+    return found if is_valid else {}
 
 
 def _has_own_inference(config: DictConfig, default: DictConfig) -> bool:
-    """Return whether the command line leaves to each model how it predicts."""
-    keys = overridden_keys()
-    detectors = [to_plain(one.module.detector) for one in (config, default)]
+    """Return whether each model predicts by its own configuration, not by the command line's."""
+    own, standard = (to_plain(one.module.detector) for one in (config, default))
     return not (
-        "module" in keys
-        or any(key.startswith("module.detector") for key in keys)
-        or any(detectors[0].get(key) != detectors[1].get(key) for key in INFERENCE_KEYS)
+        any(key == "module" or key.startswith("module.detector") for key in overridden_keys())
+        or any(own.get(key) != standard.get(key) for key in INFERENCE_KEYS)
     )
 
 

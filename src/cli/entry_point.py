@@ -24,10 +24,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from src.annotations.image_files import set_max_megapixels
-from src.cli import signals
 from src.cli.arguments import prepare_arguments
 from src.console import escape_log_records, say
 from src.errors import InputError, describe_disk_error, find_disk_error
+from src.processes import at_work, leave, received_signal
 from src.renamed_keys import (
     RENAMED_KEYS,
     check_renamed_keys,
@@ -44,9 +44,8 @@ def register_resolvers() -> None:
     """Register the resolvers that the YAML files use; calling it twice does nothing.
 
     ``${tuple:1,2}``: a Python tuple, which YAML lacks and some mmcv layers want.
-    ``${wandb_offline:}``: whether there is no key to go online with.
-    ``${short_hash:text}``: eight digits and letters that stand for a text, as a folder's name.
-    ``${name_of_files:a,b}``: a folder name for what is made of these files; null is none.
+    ``${wandb_offline:}``: whether the environment has no key of W&B.
+    ``${short_hash:text}``, ``${name_of_files:a,b}``: see the functions; null is no file.
     """
     for name, resolver in (
         ("tuple", lambda *values: tuple(values)),
@@ -58,14 +57,14 @@ def register_resolvers() -> None:
 
 
 def short_hash(text: str) -> str:
-    """Return eight hexadecimal digits that stand for a text."""
+    """Return eight hexadecimal digits that stand for a text, as in a folder's name."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def name_of_files(first: str, *others: str | None) -> str:
-    """Return a folder's name for what is made of these files: the first one's, and a hash of all.
+    """Return the name of a folder for results of these files: the first one's, and a hash of all.
 
-    What a command line would have to quote becomes ``_``, so that the folder can be typed as it is.
+    Characters that a command line has to quote become ``_``.
     """
     places = [None if path is None else str(Path(path).resolve()) for path in (first, *others)]
     name = re.sub(r"[^\w.-]+", "_", Path(first).resolve().name, flags=re.ASCII)
@@ -73,16 +72,10 @@ def name_of_files(first: str, *others: str | None) -> str:
 
 
 def check_missing(config: DictConfig) -> None:
-    """Refuse a config with mandatory values left open.
-
-    Raises:
-        InputError: Names every key that is still ``???``.
-    """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        missing_keys = " ".join(f"{key}=..." for key in missing)
+    """Refuse a config with mandatory values left open."""
+    if missing := " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config))):
         raise InputError(
-            f"these values have no default and must be given: {missing_keys} (--help explains each)"
+            f"these values have no default and must be given: {missing} (--help explains each)"
         )
 
 
@@ -94,12 +87,12 @@ def to_plain(config: Any) -> Any:
 
 
 def instantiate_all(group: Mapping[Any, Any] | None) -> list[Any]:
-    """Build every object of a group of named objects, such as callbacks; null is left out."""
+    """Build every object of a group of named objects, such as callbacks; null is skipped."""
     return [hydra.utils.instantiate(node) for node in (group or {}).values() if node is not None]
 
 
 def overridden_keys() -> set[str]:
-    """Return the keys and groups that the command line gives a value; none outside a program."""
+    """Return the keys and groups that the command line gives a value; empty outside a command."""
     if not HydraConfig.initialized():
         return set()
     overrides = HydraConfig.get().overrides.task
@@ -107,7 +100,7 @@ def overridden_keys() -> set[str]:
 
 
 def compose_default(config_name: str) -> DictConfig:
-    """Compose what a command has without a command line; in a running program, too."""
+    """Compose the configuration of a command without arguments; in a running command, too."""
     if GlobalHydra.instance().is_initialized():
         return hydra.compose(config_name)
     with hydra.initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
@@ -115,7 +108,7 @@ def compose_default(config_name: str) -> DictConfig:
 
 
 def config_directories(arguments: Sequence[str]) -> list[Path]:
-    """Return the folders of the configuration: those that a command line adds, then ``conf``."""
+    """Return the folders of the configuration: those that the command line adds, then ``conf``."""
     line = "\n".join(arguments)
     added = re.findall(r"(?:^(?:-cd|--config-dir)[=\n]|file://)([^,\]'\"\n]+)", line, re.MULTILINE)
     return [*map(Path, added), CONFIG_DIRECTORY]
@@ -129,26 +122,25 @@ def users_mistake(error: BaseException | None) -> InputError | None:
 
 
 def one_line(mistake: InputError) -> str:
-    """Return the message alone, where a worker of a loader put its traceback around it, too."""
+    """Return the message alone, without the traceback that a loader's worker puts around it."""
     return str(mistake).rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2].strip()
 
 
 def unknown_argument(error: BaseException, config: DictConfig) -> InputError | None:
     """Find the key of the config that a constructor does not know, behind Hydra's exception."""
     found = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
-    node_key = re.search(r"full_key: (\S+)", str(error))
-    node = OmegaConf.select(config, node_key[1]) if node_key else None
-    if found is None or not isinstance(node, DictConfig) or found[1] not in node:
+    parent = re.search(r"full_key: (\S+)", str(error))
+    if found is None or parent is None:
         return None
-    assert node_key is not None
-    others = [str(key) for key in node if key != found[1] and not str(key).startswith("_")]
-    return InputError(
-        f"unknown key {node_key[1]}.{found[1]}{_near(found[1], others, prefix=f'{node_key[1]}.')}"
-    )
+    key, node = found[1], OmegaConf.select(config, parent[1])
+    if not isinstance(node, DictConfig) or key not in node:
+        return None
+    others = [str(other) for other in node if other != key and not str(other).startswith("_")]
+    return InputError(f"unknown key {parent[1]}.{key}{_near(key, others, prefix=f'{parent[1]}.')}")
 
 
 def composition_mistake(error: Exception, config_name: str) -> InputError:
-    """Say in one line why the command line makes no config."""
+    """Return the error that says why the command line makes no config."""
     found = re.match(r"Could not override '([^']+)'", str(error))
     if found is None or "No match in the defaults list" in str(error):
         return InputError(" ".join(str(error).split()))
@@ -174,12 +166,12 @@ def _near(key: str, others: Iterable[str], *, prefix: str = "") -> str:
 
 
 def _end_by(error: Exception, config: DictConfig | None = None) -> None:
-    """End the program with one line where the exception is no bug of it."""
+    """End the program with one line if the exception is no bug of it."""
     if isinstance(error, BrokenPipeError):  # the reader of our output ended, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         sys.exit(128 + signal.SIGPIPE)
-    if signals.received() is not None:  # what a library makes of Ctrl-C, or of a worker's end
-        signals.leave()
+    if received_signal() is not None:  # what a library makes of Ctrl-C, or of a worker's end
+        leave()
     mistake = users_mistake(error)
     if mistake is None and config is not None and isinstance(error, InstantiationException):
         mistake = unknown_argument(error, config)
@@ -192,7 +184,7 @@ def _end_by(error: Exception, config: DictConfig | None = None) -> None:
 
 
 def _unresolved(error: InterpolationResolutionError) -> InputError:
-    """Say how a path with ``${`` is written, or that commands cannot run in such a folder."""
+    """Return the error for ``${`` in a path, or in the name of the working directory."""
     if str(error.full_key).startswith("hydra.runtime"):
         return InputError(
             f"the working directory {Path.cwd()} has ${{ in its name, which begins the name of a "
@@ -222,9 +214,9 @@ def entry_point(
 
     Args:
         config_name: The file in ``conf/`` that it starts from.
-        renamed: Keys by what a command line may call them. Hydra takes ``sweep=...`` for a choice
-            of the group of that name, whatever the config has.
-        lock: Gives what is held while the function runs: the folder or file that it writes.
+        renamed: Keys by their alias on the command line. Hydra takes ``sweep=...`` for a choice of
+            the group of that name, whatever the config has.
+        lock: Returns the lock of the folder or file that the function writes.
 
     A user's mistake (``InputError``, or a command line that Hydra makes no config of) and a disk
     that is full or not writable end the program with one line on stderr and exit code 2, Ctrl-C and
@@ -265,7 +257,7 @@ def entry_point(
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.raiseExceptions = False  # a full disk is said once, not by every log line
             try:
-                with signals.at_work():
+                with at_work():
                     sys.argv[1:] = prepare_arguments(
                         sys.argv[1:],
                         renamed,

@@ -1,9 +1,8 @@
-"""One run in a folder at a time: a lock that names who is at work, and since when.
+"""One run in a folder at a time: a lock that names the process that holds it, and since when.
 
-The lock is a file whose lock the kernel holds for the process, so it is free at once when the
-process is killed, in another container of the same machine too. File systems of a cluster may not
-hold locks for all machines; so the file also says who took it, and its time of change is renewed
-while he is at work.
+The kernel holds the lock of a file for the process, so it is free at once when the process is
+killed, in another container of the same machine too. File systems of a cluster may not hold locks
+for all machines; so the file also names its owner, who renews its time of change.
 """
 
 from __future__ import annotations
@@ -18,10 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src.cli import signals
 from src.errors import InputError, naming_disk_errors
 from src.io import fitting_name, make_directory, partial_path, printable
-from src.processes import is_first_process, is_process_alive, process_identity
+from src.processes import (
+    is_first_process,
+    is_process_alive,
+    process_identity,
+    running_command,
+)
 
 LOCK_NAME = ".lock"
 HEARTBEAT_S = 15.0
@@ -36,8 +39,8 @@ def working_in(folder: str | Path, *, key: str) -> Iterator[None]:
     Only the first process of a run takes the lock; its other ranks share the folder with it.
 
     Args:
-        folder: Made where it is missing.
-        key: What the command line calls it, for the message.
+        folder: Made if it is missing.
+        key: Its key on the command line, for the message.
 
     Raises:
         InputError: Another run is at work in it; the message says which, and since when.
@@ -67,8 +70,7 @@ def _locked(path: Path, named: str) -> Iterator[None]:
         descriptor = _take(path, named)
     _held[path] = descriptor
     is_done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, is_done), name="lock", daemon=True)
-    heart.start()
+    threading.Thread(target=_beat, args=(path, is_done), name="lock", daemon=True).start()
     try:
         yield
     finally:
@@ -76,13 +78,13 @@ def _locked(path: Path, named: str) -> Iterator[None]:
         del _held[path]
         with suppress(OSError):
             path.unlink()
-            for folder in made:  # where nothing was written, nothing is left
+            for folder in made:  # if nothing was written, nothing is left
                 folder.rmdir()
         os.close(descriptor)
 
 
 def _take(path: Path, named: str) -> int:
-    """Return the descriptor of the lock's file, which is this process's now."""
+    """Return the descriptor of the lock's file, which this process owns now."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -93,7 +95,7 @@ def _take(path: Path, named: str) -> int:
             owner = _read(descriptor)
             if is_free is False or _is_at_work(owner, path, is_locked=is_free is None):
                 raise InputError(_refusal(owner, path, named))
-            content = {**process_identity(), "boot": _boot(), "command": signals.command()}
+            content = {**process_identity(), "boot": _boot(), "command": running_command()}
             content["since"] = datetime.now().isoformat(" ", timespec="seconds")
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(content).encode(), 0)
@@ -104,7 +106,7 @@ def _take(path: Path, named: str) -> int:
 
 
 def _try_lock(descriptor: int) -> bool | None:
-    """Return whether the kernel's lock is this process's now; None where it knows no locks."""
+    """Return whether this process has the kernel's lock now; None if it knows no locks."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -121,7 +123,7 @@ def _is_the_file(descriptor: int, path: Path) -> bool:
 
 
 def _read(descriptor: int) -> dict[str, Any]:
-    """Return who took the lock; empty where the file does not say."""
+    """Return the lock's owner; empty if the file does not name one."""
     with suppress(OSError, ValueError, RecursionError):
         content = json.loads(os.pread(descriptor, 4096, 0))
         if isinstance(content, dict):
@@ -130,10 +132,9 @@ def _read(descriptor: int) -> dict[str, Any]:
 
 
 def _is_at_work(owner: dict[str, Any], path: Path, *, is_locked: bool) -> bool:
-    """Return whether the one that the file names still runs, though the lock could be had.
+    """Return whether the owner still runs, though the lock could be had.
 
-    Args:
-        is_locked: Whether the file system knows no locks, so that this is all there is.
+    ``is_locked`` says that the file system knows no locks, so that there is no other sign.
     """
     if not owner or (owner.get("boot") == _boot() and not is_locked):
         return False
@@ -144,7 +145,7 @@ def _is_at_work(owner: dict[str, Any], path: Path, *, is_locked: bool) -> bool:
 
 
 def _age_s(path: Path) -> float:
-    """Return how long ago the lock was renewed, by the clock of the file system."""
+    """Return the seconds since the lock was renewed, by the clock of the file system."""
     probe = partial_path(path, unique=True)
     try:
         probe.touch()
@@ -162,11 +163,11 @@ def _refusal(owner: dict[str, Any], path: Path, named: str) -> str:
         f"{named}: another run is at work in it ({command}, process {process} on {host}, since "
         f"{since}); wait for it to end, or give another {named.partition('=')[0]}"
     )
-    if owner.get("boot") != _boot():
-        line += (
-            f"; if that was killed, its lock expires {EXPIRES_S:g} s after its last sign of life"
-        )
-    return line
+    if owner.get("boot") == _boot():
+        return line
+    return (
+        f"{line}; if that was killed, its lock expires {EXPIRES_S:g} s after its last sign of life"
+    )
 
 
 def _beat(path: Path, is_done: threading.Event) -> None:
@@ -176,7 +177,7 @@ def _beat(path: Path, is_done: threading.Event) -> None:
 
 
 def _boot() -> str:
-    """Return what tells this start of the machine from others; empty where it is not known."""
+    """Return the id of this start of the machine; empty if it is not known."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""

@@ -30,30 +30,36 @@ from src.console import PlainConsole, progress_bar, say_once
 from src.errors import InputError
 from src.io import check_writable
 from src.metrics.scoring import write_scores
-from src.postprocess.category_names import named_settings, plain_settings
-from src.postprocess.settings import SEARCHED_KEY, PostprocessSettings
-from src.submission.formats import format_named
-from src.tuning.dashboard import open_dashboard
-from src.tuning.in_sample import find_in_sample
-from src.tuning.session import Inputs, Session, open_session, shared_session
-from src.tuning.submit import Submitted, submit
+from src.postprocess.settings import (
+    SEARCHED_KEY,
+    PostprocessSettings,
+    named_settings,
+    plain_settings,
+)
+from src.submission.writing import format_named
+from src.tuning.search_results import find_in_sample
+from src.tuning.session import (
+    Inputs,
+    Session,
+    Submitted,
+    open_session,
+    shared_session,
+    submit,
+)
 from src.tuning.sweeps import (
+    describe_job,
+    describe_job_settings,
+    describe_score,
     finished_result,
     is_sweep,
-    job_in_words,
     job_overrides,
-    job_settings_in_words,
-    score_in_words,
+    open_dashboard,
     write_result,
 )
 
 
 def output_path(output: str, output_dir: str) -> Path:
-    """Return the path of the submission.
-
-    Raises:
-        InputError: A multirun whose jobs would all write one file.
-    """
+    """Return the path of the submission, of its own for each job of a multirun."""
     if is_sweep() and Path(output).is_absolute():
         raise InputError(
             "output must be a relative path in a multirun, where each job writes its own file, got "
@@ -65,11 +71,11 @@ def output_path(output: str, output_dir: str) -> Path:
 def describe(
     output: Path, submitted: Submitted, settings: PostprocessSettings, session: Session
 ) -> Text:
-    """Return what was written and what the user should know about it, a line each."""
+    """Return what was written and warnings about it, a line each."""
     report = submitted.report
-    violations = None if submitted.findings is None else submitted.findings.violations
+    violations = None if submitted.validation is None else submitted.validation.violations
     text = Text(
-        f"{output}: {report.objects} detections in {report.images - report.empty_images} of "
+        f"{output}: {report.num_detections} detections in {report.images - report.empty_images} of "
         f"{report.images} images{', a valid submission' if violations == () else ''}\n"
         f"{submitted.steps}"
     )
@@ -90,7 +96,7 @@ def describe(
         lines.append(f"note: not a valid submission: {violations[0]}")
     if report.inexact_images:
         lines.append(
-            f"note: in {report.inexact_images} images the store lacks (box, class) pairs above "
+            f"note: in {report.inexact_images} images the store lacks candidates above "
             f"score_threshold={settings.score_threshold:g}, so the model itself may give other "
             "detections; raise the threshold, or predict with a lower module.min_score or a "
             "higher module.max_candidates"
@@ -102,7 +108,7 @@ def describe(
 
 
 def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
-    """Write the files of one job and say what they are. Returns the row of the sweep's table."""
+    """Write the files of one job, print what they are, and return the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
     check_writable(output)
     submission_format = format_named(config.format)
@@ -124,7 +130,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
         in_sample = find_in_sample(
             to_plain(config.postprocess),
             session.ground_truth,
-            session.lab.scored_image_ids,
+            session.evaluator.scored_image_ids,
             where="postprocess",
         )
         labels, notes = (
@@ -137,14 +143,14 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
             say_once(f"note: {note}")
     else:
         console.print(describe(output, submitted, settings, session))
-    score, findings = submitted.score, submitted.findings
-    violations = None if findings is None else len(findings.violations)
+    score, validation = submitted.score, submitted.validation
+    violations = None if validation is None else len(validation.violations)
     counts = asdict(submitted.report) | {
         "violations": violations,
         "took_most": ", ".join(submitted.steps.took_most) or None,  # names of steps
     }
     if score is None:
-        return {"competition_map": None, "low": None, "high": None, "averaging": None} | counts
+        return dict.fromkeys(("competition_map", "low", "high", "averaging")) | counts
     interval = interval_of(score.per_image, config)
     summary = score_summary(score, interval, use_attributes=False)
     origin: dict[str, Any] = {}
@@ -155,31 +161,25 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     if not is_sweep():
         console.print(score_tables(score, interval, labels, notes))
         print(json.dumps(summary))
-    return {
-        "competition_map": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "averaging": score.averaging,
-        "scored_images": score.images,
-    } | counts
+    row = {"competition_map": interval.estimate, "low": interval.low, "high": interval.high}
+    return row | {"averaging": score.averaging, "scored_images": score.images} | counts
 
 
 def job_in_a_line(result: Mapping[str, Any], folder: Path, *, is_done_before: bool) -> str:
-    """Return the result of a sweep's job in one line."""
-    remarks = [f"{result['objects']} detections", folder.name]
+    """Return the result of a job of a sweep in one line."""
+    remarks = [f"{result['num_detections']} detections", folder.name]
     if result.get("violations"):
         remarks.append("not a valid submission")
     if result.get("took_most"):
         remarks.append(f"{result['took_most']} took most detections")
     if is_done_before:
         remarks.append("done before")
-    return f"{job_in_words()}  {score_in_words(result)}  {job_settings_in_words()}  " + ", ".join(
-        remarks
-    )
+    columns = (describe_job(), describe_score(result), describe_job_settings(), ", ".join(remarks))
+    return "  ".join(columns)
 
 
 def lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
-    """Return the lock of the job's folder in a multirun, else of the file that is written."""
+    """Return the lock of the job's folder in a multirun, else of the output file."""
     if is_sweep():
         return working_in(config.output_dir, key="hydra.sweep.dir")
     return writing(output_path(config.output, config.output_dir), key="output")
@@ -187,11 +187,7 @@ def lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
 
 @entry_point("postprocess", lock=lock)
 def main(config: DictConfig) -> float | None:
-    """Hydra's task: write the submission, and where the ground truth is known show its score.
-
-    Returns:
-        The score, None without ground truth.
-    """
+    """Write the submission, show its score and return it; None without ground truth."""
     values = plain_settings(to_plain(config.postprocess))
     check_metric(config)
     format_named(config.format)
@@ -218,7 +214,7 @@ def main(config: DictConfig) -> float | None:
         result = done["result"]
     console.print(job_in_a_line(result, folder, is_done_before=done is not None), markup=False)
     if dashboard is not None:
-        name = job_settings_in_words() or folder.name
+        name = describe_job_settings() or folder.name
         if HydraConfig.get().job.num == 0:
             console.print(dashboard.location)
         dashboard.add_once(name, config={"postprocess": values}, summary=result)

@@ -1,4 +1,4 @@
-"""Pre-flight checks of a trainer's setup, filters of its messages, and its failures in one line."""
+"""Checks of a trainer's setup, filters of its messages, and its failures in one line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ _LIGHTNINGS_LINE = re.compile(r"Child process with PID (\d+) terminated with cod
 def explain_failure(error: BaseException, trainer: Trainer) -> InputError | None:
     """Return one line for a killed loader worker, a killed rank or a loader that gives nothing.
 
-    Returns:
-        None where the error is another one, which keeps its traceback.
+    Other errors give None, and keep their traceback.
     """
     if (found := explain_loader_failure(error)) is not None:
         return found
@@ -48,20 +47,18 @@ def explain_failure(error: BaseException, trainer: Trainer) -> InputError | None
         for rank, process in enumerate(getattr(launcher, "procs", []), start=1):
             if code := process.poll():
                 return InputError(describe_ended_rank(rank, process.pid, code))
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         return InputError(
-            f"rank {trainer.global_rank} lost a process of this run ({_first_line(error)}): its "
+            f"rank {trainer.global_rank} lost a process of this run ({first_line}): its "
             "own message, or the system's log, says why it ended"
         )
     return None
 
 
 def describe_ended_rank(rank: int, pid: int, code: int) -> str:
-    """Return what is known of a rank that ended: a signal with its likely cause, or its exit code.
+    """Return a line on a rank that ended: a signal with its likely cause, or its exit code.
 
-    Args:
-        rank: Of the process, on this machine.
-        pid: Its process id.
-        code: As ``subprocess`` has it: an exit code, or minus the number of a signal.
+    ``code`` is that of ``subprocess``: an exit code, or minus the number of a signal.
     """
     if code >= 0:
         return f"rank {rank} (process {pid}) ended with exit code {code}; its message stands above"
@@ -74,10 +71,7 @@ def describe_ended_rank(rank: int, pid: int, code: int) -> str:
 
 
 def rewrite_lightnings_line(record: logging.LogRecord) -> bool:
-    """Say in Lightning's line about an ended rank, its last before it kills all, what it means.
-
-    A filter of the logger ``lightning.fabric.strategies.launchers.subprocess_script``.
-    """
+    """Rewrite Lightning's line about an ended rank, its last before it kills all; a log filter."""
     if found := _LIGHTNINGS_LINE.search(record.getMessage()):
         rank = re.search(r"\[rank: (\d+)\]", record.getMessage())
         what = describe_ended_rank(int(rank[1]) if rank else -1, int(found[1]), int(found[2]))
@@ -86,21 +80,17 @@ def rewrite_lightnings_line(record: logging.LogRecord) -> bool:
     return True
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 _LINES = (
     # advertisements: https://github.com/Lightning-AI/pytorch-lightning/pull/21430
     "💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]",
     "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels]",
-    # said because the value is written out:
+    # logged because the value is written out:
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/trainer/setup.py
     "`Trainer(limit_train_batches=1.0)` was configured so 100% of the batches per epoch will be",
     "`Trainer(limit_val_batches=1.0)` was configured so 100% of the batches will be used",
     "`Trainer(limit_predict_batches=1.0)` was configured so 100% of the batches will be used",
     "TPU available: False, using: 0 TPU cores",
-    # src.cli.signals says it, once
+    # src.processes says it, once
     "\nDetected KeyboardInterrupt, attempting graceful shutdown",
     # src.cli.resume says which file, and from which step
     "Restoring states from the checkpoint path at ",
@@ -141,8 +131,8 @@ def silence_lightning() -> None:
     launcher = "lightning.fabric.strategies.launchers.subprocess_script"
     logging.getLogger(launcher).addFilter(rewrite_lightnings_line)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        # Lightning gives its loggers a handler of their own where it is imported before Hydra sets
-        # up logging; its lines would go into the progress bar.
+        # Imported before Hydra sets up logging, Lightning gives its loggers a handler of their own,
+        # which would write into the progress bar.
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
@@ -168,23 +158,19 @@ SCORES = {
 
 
 def local_devices(trainer: DictConfig) -> int:
-    """Return how many of this machine's devices ``trainer.devices`` asks for."""
+    """Return the number of this machine's devices that ``trainer.devices`` asks for."""
     devices, on_gpu = trainer.devices, trainer.accelerator in ("auto", "gpu", "cuda")
     if isinstance(devices, ListConfig):
         return len(devices)
     if str(devices) in ("auto", "-1"):
         return max(1, torch.cuda.device_count()) if on_gpu else 1
     if "," in str(devices):
-        return len([number for number in str(devices).split(",") if number.strip()])
+        return sum(bool(number.strip()) for number in str(devices).split(","))
     return int(devices)
 
 
 def start_process(config: DictConfig) -> None:
-    """Set up this process of a run by its configuration, once devices and precision are checked.
-
-    Raises:
-        InputError: See ``check_devices`` and ``check_precision``.
-    """
+    """Set up this process of a run by its configuration; check devices and precision."""
     silence_lightning()
     if os.environ.get("LOCAL_RANK", "0") != "0":
         die_with_parent()  # so that a device is free again when the first process is killed
@@ -195,11 +181,7 @@ def start_process(config: DictConfig) -> None:
 
 
 def check_devices(trainer: DictConfig) -> None:
-    """Refuse devices that are not there, and several on the CPU where nobody asked for the CPU.
-
-    Raises:
-        InputError: Names what this machine has.
-    """
+    """Refuse devices that are not there, and several on the CPU if nobody asked for the CPU."""
     if trainer.accelerator not in ("auto", "gpu", "cuda"):
         return
     wanted, gpus = local_devices(trainer), torch.cuda.device_count()
@@ -226,9 +208,6 @@ def check_precision(trainer: DictConfig) -> None:
 
     The preprocessor, the anchors and the RoI operators compute in float32, so that a model whose
     weights are all of another type ends in a mismatch of types.
-
-    Raises:
-        InputError: Names the legal ones.
     """
     precision = "32-true" if trainer.precision is None else str(trainer.precision)
     if precision not in LEGAL_PRECISIONS:
@@ -242,11 +221,10 @@ def check_precision(trainer: DictConfig) -> None:
 def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> None:
     """Refuse a score to monitor that nothing logs, which would end the run after its first epoch.
 
-    Callbacks and metrics that are not this project's or Lightning's may log anything, so with one
-    of them any name is legal.
+    With a callback or metric that is not this project's or Lightning's, any name is legal.
 
     Raises:
-        InputError: Names the callback, and the scores that there are.
+        InputError: Names the callback, and the scores that are logged.
     """
     nodes = {str(name): node for name, node in (callbacks or {}).items() if node is not None}
     metrics = {
@@ -265,10 +243,8 @@ def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, An
             near = difflib.get_close_matches(str(monitor), scores, n=4, cutoff=0.3) or scores
             legal = ", ".join([*near, "train/loss"])
             absent = [key for key, names in SCORES.items() if monitor in names]
-            off = "callbacks.evaluator"
-            if "evaluator" in nodes and absent:
-                off += f".metrics.{absent[0]}"
-            why = f" ({off} is null)" if absent else ""
+            off = f".metrics.{absent[0]}" if "evaluator" in nodes and absent else ""
+            why = f" (callbacks.evaluator{off} is null)" if absent else ""
             raise InputError(
                 f"callbacks.{name}.monitor must be a score that is logged ({legal}), got "
                 f"{monitor}{why}; callbacks.{name}=null does without"
@@ -282,14 +258,7 @@ def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, An
 
 
 def check_multirun(trainer: DictConfig) -> None:
-    """Refuse ``-m`` with several local devices.
-
-    Lightning starts the other devices' processes by this program's command line, and with ``-m`` in
-    it each of them would start every job.
-
-    Raises:
-        InputError: See the message.
-    """
+    """Refuse ``-m`` with several local devices: each of their processes would start all jobs."""
     hydra = HydraConfig.get()
     launcher = str(hydra.launcher._target_)
     wanted = local_devices(trainer)

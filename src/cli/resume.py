@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -37,13 +38,13 @@ log = logging.getLogger(__name__)
 SUPERSEDED = "superseded"
 BEST_LINK = "best.ckpt"
 MAX_SHOWN = 5
-# What makes the run another one, and what of it does not.
+# A change of these makes the run another one; of those below, not.
 SAME_KEYS = (
     *("seed", "module", "optimizer", "scheduler", "datamodule"),
     *("trainer.overfit_batches", "trainer.limit_train_batches"),
 )
 FREE_KEYS = (
-    # places; the images trained on are compared by themselves, when the data is read
+    # places; the images to train on are compared when the data is read
     *("datamodule.annotations", "datamodule.images", "datamodule.label_descriptions"),
     "datamodule.mask_images",
     *("datamodule.cache_dir", "datamodule.split_file", "datamodule.num_validation_images"),
@@ -58,7 +59,7 @@ FREE_KEYS = (
     "module.backbone_weights",
 )
 EVALUATOR = "callbacks.evaluator"
-# What a score of the validation depends on, by the beginning of its name.
+# Keys that a validation score depends on, by the beginning of its name.
 SCORE_KEYS = {
     "validation/competition": (f"{EVALUATOR}.settings", f"{EVALUATOR}.metrics.competition_score"),
     "validation/coco": (f"{EVALUATOR}.metrics.coco_average_precision",),
@@ -68,33 +69,28 @@ SCORE_KEYS = {
         *("datamodule.predict_short_edge_px", "datamodule.predict_long_edge_px"),
     ),
 }
-# Changed without a word: the run's folder may move, and nothing is trained or kept by these.
+# Changes without a warning: the run's folder may move, and these train and keep nothing.
 UNSAID_KEYS = (
     *("callbacks.run_checkpoint.dirpath", "callbacks.best_checkpoint.dirpath"),
     *(f"{EVALUATOR}.class_table_dir", f"{EVALUATOR}.num_images", "callbacks.progress"),
     *("callbacks.progress_log", "callbacks.learning_rate", "callbacks.training_speed"),
-    *("trainer.default_root_dir", "trainer.plugins"),  # the latter: how files are written
+    *("trainer.default_root_dir", "trainer.plugins"),  # plugins: how files are written
 )
-# The callbacks of earlier versions in place of callbacks.evaluator.
+# Callbacks of earlier versions, in place of callbacks.evaluator.
 EARLIER_SCORERS = (
     *("callbacks.competition_score", "callbacks.coco_average_precision"),
     *("callbacks.class_table", "callbacks.validation_pictures"),
 )
-# Trials, which a real run takes nothing of: keys of ``trainer``.
+# Keys of ``trainer`` that make a run a trial; a real run resumes from none.
 TRIAL_KEYS = ("overfit_batches", "limit_train_batches", "limit_val_batches")
 
 
 @dataclass(frozen=True)
 class FoundCheckpoint:
-    """A whole checkpoint of a run.
-
-    Attributes:
-        path: Its file.
-        content: What Lightning saved, and ``RunCheckpoint`` and ``RunRecord`` with it.
-    """
+    """A whole checkpoint of a run."""
 
     path: Path
-    content: Mapping[str, Any]
+    content: Mapping[str, Any]  # saved by Lightning, ``RunCheckpoint`` and ``RunRecord``
 
     @property
     def step(self) -> int:
@@ -114,9 +110,9 @@ class FoundCheckpoint:
         )
 
     def describe_end(self, config: Mapping[str, Any]) -> str | None:
-        """Say why training has nothing left to do by the configuration of now; None where it has.
+        """Return why the configuration leaves nothing to train; None if it does.
 
-        An early stopping ends the run only as long as it is configured as it was.
+        An early stopping ends the run only as long as its configuration is unchanged.
         """
         limits = config["trainer"]
         if self.is_at_the_end(max_epochs=limits["max_epochs"], max_steps=limits["max_steps"]):
@@ -130,7 +126,7 @@ class FoundCheckpoint:
         return None
 
     def best_score(self) -> float | None:
-        """Return the best score that a ``ModelCheckpoint`` of the run knew."""
+        """Return the best score of the run's checkpoints."""
         scores = [state.get("best_model_score") for state in self.content["callbacks"].values()]
         return next((float(score) for score in scores if score is not None), None)
 
@@ -144,8 +140,8 @@ def choose_checkpoint(
         resume: ``auto`` (the newest whole checkpoint in the folder, if there is one), ``never``, or
             a path.
         directory: The run's checkpoints.
-        trainer: The configuration of the trainer. Checkpoints of a trial with other limits are left
-            out by ``auto``.
+        trainer: Configuration of the trainer; ``auto`` skips checkpoints of a trial with other
+            limits.
 
     Raises:
         InputError: The path names no file, or a file that is damaged or no checkpoint of a run; a
@@ -164,12 +160,7 @@ def choose_checkpoint(
 
 
 def describe_next_start(*, resume: str, directory: Path) -> str:
-    """Return what the same command does after a start that ended before the run did.
-
-    Args:
-        resume: As of ``choose_checkpoint``.
-        directory: The run's checkpoints.
-    """
+    """Return what the same command does after an interruption; see ``choose_checkpoint``."""
     has_own = bool(_files(directory))
     if resume == "auto":
         if has_own:
@@ -181,9 +172,9 @@ def describe_next_start(*, resume: str, directory: Path) -> str:
 
 
 def trial_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes a run a trial, which trains or validates on a part of the data.
+    """Return the limits of a trial, which trains or validates on a part of the data.
 
-    ``limit_val_batches=0`` is none: it turns validation off.
+    ``limit_val_batches=0``, which turns validation off, is none.
     """
     limits = {key: trainer.get(key) for key in TRIAL_KEYS}
     return {
@@ -202,16 +193,16 @@ def archive_later_checkpoints(
     run_id: str | None = None,
     best: Collection[Path] | None = None,
 ) -> None:
-    """Move the checkpoints that a run is not about to resume from out of its way.
+    """Move the checkpoints that a run does not resume from to a folder of their own.
 
     So the newest in the folder is always the one to resume from. Damaged ones are moved, too, and
-    what a killed run left unfinished is removed.
+    unfinished files of a killed run are removed.
 
     Args:
         directory: The run's checkpoints.
-        after_step: Steps after this one are about to be done again.
-        run_id: Checkpoints of other runs are moved; None: of none.
-        best: The checkpoints of this run with a score in their names that stay; None: all.
+        after_step: Checkpoints of later steps are moved.
+        run_id: Checkpoints of other runs are moved; None: they stay.
+        best: Checkpoints of this run, with a score in their names, that stay; None: all.
     """
     remove_all_partial_files(directory)
     last, moved = directory / LAST_FILE, []
@@ -232,9 +223,7 @@ def archive_later_checkpoints(
     if moved:
         log.warning(
             "moved %d checkpoints to %s, because this run does not resume from them: %s",
-            len(moved),
-            directory / SUPERSEDED,
-            ", ".join(path.name for path in moved),
+            *(len(moved), directory / SUPERSEDED, ", ".join(path.name for path in moved)),
         )
     link = directory / BEST_LINK
     if link.is_symlink() and not link.exists():
@@ -242,7 +231,7 @@ def archive_later_checkpoints(
 
 
 def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | None) -> list[Path]:
-    """Return the checkpoints with a score that are another run's, or none of the best any more."""
+    """Return the checkpoints with a score that are another run's, or no longer of the best."""
     kept = None if best is None else {path.name for path in best}
     found = []
     for path in directory.glob("*.ckpt"):
@@ -258,27 +247,25 @@ def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | N
 def _move(path: Path, folder: Path) -> None:
     """Move a file to a folder, under a name that is free there."""
     folder.mkdir(parents=True, exist_ok=True)
-    target, number = folder / path.name, 1
-    while target.exists():
-        number += 1
-        target = folder / f"{path.stem}-v{number}{path.suffix}"
-    path.replace(target)
+    names = (f"{path.stem}-v{number}{path.suffix}" for number in itertools.count(2))
+    targets = (folder / name for name in itertools.chain([path.name], names))
+    path.replace(next(target for target in targets if not target.exists()))
 
 
 def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> None:
     """Compare the composed configuration with that of the checkpoint.
 
     Raises:
-        InputError: A difference that would be without effect, or make the run another one.
+        InputError: A difference makes the run another one.
     """
     saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
     missing = "nothing"
     changed = [key for key in now | saved if now.get(key, missing) != saved.get(key, missing)]
     others = [key for key in changed if _is_below(key, SAME_KEYS)]
+    then = {key: printable(saved.get(key, missing)) for key in changed}
     if others := [key for key in others if not key.startswith(FREE_KEYS)]:
         listed = "; ".join(
-            f"{printable(key)}: {printable(saved.get(key, missing))} then, "
-            f"{now.get(key, missing)} now"
+            f"{printable(key)}: {then[key]} then, {now.get(key, missing)} now"
             for key in others[:MAX_SHOWN]
         )
         more = f" and {len(others) - MAX_SHOWN} more" if len(others) > MAX_SHOWN else ""
@@ -293,28 +280,25 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     for key in changed:
         if not key.startswith(("trainer.", "callbacks.")) or _is_below(key, unsaid):
             continue
-        # a class of this project that has another name now
+        # a class of this project that was renamed
         if not (key.endswith("._target_") and str(saved.get(key)).startswith("src.")):
-            log.warning(
-                "%s: %s in the checkpoint, %s now",
-                printable(key),
-                printable(saved.get(key, missing)),
-                now.get(key, missing),
-            )
+            own = now.get(key, missing)
+            log.warning("%s: %s in the checkpoint, %s now", printable(key), then[key], own)
     if "initial_weights" in changed:
+        path = now.get("initial_weights")
+        is_absent = path is not None and not Path(path).exists()
         log.warning(
-            "initial_weights: %s in the checkpoint, %s now: without effect, because the run "
+            "initial_weights: %s in the checkpoint, %s%s now: without effect, because the run "
             "resumes with the weights of %s",
-            printable(saved.get("initial_weights")),
-            _with_existence(now.get("initial_weights")),
+            *(printable(saved.get("initial_weights")), path, " (no such file)" * is_absent),
             checkpoint.path,
         )
 
 
 def score_changes(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> list[str]:
-    """Return the keys that make the best checkpoints' scores of then and now two metrics.
+    """Return the changed keys that make the best checkpoints' scores incomparable.
 
-    Empty where none of them is kept by its score.
+    Empty if no checkpoint is kept by its score.
     """
     saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
     monitor = now.get("callbacks.best_checkpoint.monitor")
@@ -328,31 +312,24 @@ def score_changes(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> lis
 
 
 def _is_of_earlier_version(saved: Mapping[str, Any]) -> bool:
-    """Return whether a score was made without the filler row, by a callback of its own."""
+    """Return whether a callback of its own made the score, without the filler row."""
     return any(_is_below(key, EARLIER_SCORERS) for key in saved)
 
 
 def _early_stopping(config: Mapping[str, Any]) -> list[Any]:
     """Return the configuration of the callbacks that stop a run early."""
-    return [
-        node
-        for node in _mapping(config.get("callbacks")).values()
-        if str(_mapping(node).get("_target_")).endswith("EarlyStopping")
-    ]
+    nodes = _mapping(config.get("callbacks")).values()
+    return [one for one in nodes if str(_mapping(one).get("_target_")).endswith("EarlyStopping")]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return a part of a configuration, empty where it is none: a file can hold anything."""
+    """Return a part of a configuration; empty if it is none, for a file can hold anything."""
     return value if isinstance(value, Mapping) else {}
 
 
 def _is_below(key: str, nodes: Collection[str]) -> bool:
-    """Return whether a key is one of these, or lies below one."""
+    """Return whether a key is one of ``nodes``, or lies below one."""
     return any(key == node or key.startswith(f"{node}.") for node in nodes)
-
-
-def _with_existence(path: Any) -> str:
-    return f"{path} (no such file)" if path is not None and not Path(path).exists() else str(path)
 
 
 def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint | None:
@@ -388,7 +365,7 @@ def _listed(limits: Mapping[str, Any]) -> str:
 
 
 def _files(directory: Path) -> list[Path]:
-    """Return a run's checkpoints; ``last.ckpt`` only where it is a file of its own."""
+    """Return a run's checkpoints; ``last.ckpt`` only if it is a file of its own."""
     files = sorted([*directory.glob(EPOCH_FILES), *directory.glob(STEP_FILES)])
     files += sorted(directory.parent.glob(REQUEUE_FILES))
     last = directory / LAST_FILE
@@ -406,7 +383,7 @@ def _read(path: Path) -> FoundCheckpoint:
 
 
 def _peek(path: Path) -> Mapping[str, Any]:
-    """Read all but the tensors, which stay on the disk; checksums are not compared."""
+    """Read all but the tensors, which stay on the disk, without comparing checksums."""
     check_checkpoint_file(path)
     check_archive(path, checksums=False)
     try:
@@ -427,13 +404,17 @@ def _peek(path: Path) -> Mapping[str, Any]:
 
 
 def _check_content(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse what Lightning's and our callbacks would take from a file without a look at it."""
+    """Refuse content that Lightning's and our callbacks would take from a file unchecked."""
     position, weights = content[POSITION_KEY], content["state_dict"]
     epoch = _mapping(position).get("epoch")
+
+    def is_count(value: object) -> bool:
+        return type(value) is int and value >= 0
+
     for key, legal, is_legal in (
-        ("global_step", "a count of steps", _is_count(content["global_step"])),
+        ("global_step", "a count of steps", is_count(content["global_step"])),
         (POSITION_KEY, "a position in the data", isinstance(position, Mapping)),
-        (f"{POSITION_KEY}.epoch", "a count of epochs", _is_count(epoch)),
+        (f"{POSITION_KEY}.epoch", "a count of epochs", is_count(epoch)),
         (CONFIG_KEY, "a configuration", isinstance(content[CONFIG_KEY], Mapping)),
         ("callbacks", "states by name", _is_mapping_of(content["callbacks"], Mapping)),
         ("state_dict", "tensors by name", _is_mapping_of(weights, torch.Tensor)),
@@ -444,17 +425,13 @@ def _check_content(content: Mapping[str, Any], path: Path) -> None:
     for name, state in content["callbacks"].items():
         best = state.get("best_k_models")
         paths = [value for key, value in state.items() if str(key).endswith("_path")]
-        # Files that Lightning removes when a better one comes: nothing outside the run's folder.
+        # Lightning removes these files for a better one: nothing outside the run's folder.
         for value in [*paths, *(best if isinstance(best, Mapping) else ())]:
             if "://" in str(value) or "::" in str(value) or ".." in Path(str(value)).parts:
                 raise InputError(
                     f"checkpoint {path}: callbacks.{printable(name)} must name files of the run, "
                     f"got {printable(repr(value))}"
                 )
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
 
 
 def _is_mapping_of(value: object, kind: type) -> bool:

@@ -23,18 +23,15 @@ from src.metrics.competition import THRESHOLDS, CompetitionScore, check_averagin
 from src.metrics.inputs import RasterInstances, class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.scoring import open_ground_truth
-from src.postprocess.category_names import named_settings, names_for
+from src.postprocess.category_names import names_for
+from src.postprocess.settings import named_settings
 from src.predictions.store import PredictionStore
-from src.reporting.stored_predictions import StoredDetections
+from src.tuning.evaluated_image import StoredDetections
 from src.tuning.session import Inputs, compare_categories
 
 
 def check_metric(config: DictConfig) -> None:
-    """Check the averaging and the settings of the bootstrap.
-
-    Raises:
-        InputError: Names the key, its value and what is legal.
-    """
+    """Check the averaging and the settings of the bootstrap."""
     check_averaging(config.averaging)
     check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
 
@@ -42,7 +39,7 @@ def check_metric(config: DictConfig) -> None:
 def ground_truth_of(
     config: DictConfig, progress: Progress
 ) -> contextlib.AbstractContextManager[RasterInstances]:
-    """Open the annotations of a command as its configuration says; see ``open_ground_truth``."""
+    """Open the annotations of a command by its configuration; see ``open_ground_truth``."""
     return open_ground_truth(
         config.annotations,
         use_attributes=config.use_attributes,
@@ -64,14 +61,14 @@ def open_stored(
     postprocess: str,
     side: str = "",
 ) -> StoredDetections:
-    """Open a prediction store as its detections are scored, and print its notes.
+    """Open the detections of a prediction store to be scored, and print its notes.
 
     Args:
         config: Of a command that scores: ``partial``, ``annotations``, ``use_attributes``.
         ground_truth: The ground truth.
         predictions: The store's folder.
         postprocess: Key of the settings.
-        side: Stands before a note: which of several stores it is about.
+        side: Prefix of notes that names one of several stores.
     """
     store = PredictionStore(predictions)
     compare_categories(store, ground_truth)
@@ -110,13 +107,13 @@ def mask_settings(config: DictConfig) -> MaskImageSettings:
 def identity_of(
     inputs: Inputs, config: DictConfig, keys: Sequence[str], **others: Any
 ) -> dict[str, Any]:
-    """Return what a result is made of, as JSON: files, values of some keys, and others."""
+    """Return the inputs of a result as JSON: files, values of some keys, and others."""
     identity = {**inputs.fingerprint(), **{key: config[key] for key in keys}, **others}
     return identity | ({"partial": True} if inputs.partial else {})
 
 
 def chosen_images(config: DictConfig) -> tuple[str, ...] | None:
-    """Return the validation images of ``split``; None where all images count."""
+    """Return the validation images of ``split``; None: all images count."""
     return None if config.split is None else read_split(Path(config.split)).validation
 
 
@@ -133,17 +130,14 @@ def interval_of(per_image: npt.ArrayLike, config: DictConfig) -> Interval:
 def score_summary(
     score: CompetitionScore, interval: Interval, use_attributes: bool
 ) -> dict[str, Any]:
-    """Return the result as JSON takes it: numbers, lists, and classes by their ``ClassId``."""
+    """Return the result as JSON: numbers, lists, and classes by their ``ClassId``."""
     return {
         "competition_map": score.competition_map,
         "averaging": score.averaging,
         "use_attributes": use_attributes,
         "images": score.images,
         "interval": {
-            "low": interval.low,
-            "high": interval.high,
-            "confidence": interval.confidence,
-            "resamples": interval.resamples,
+            key: getattr(interval, key) for key in ("low", "high", "confidence", "resamples")
         },
         "thresholds": list(THRESHOLDS),
         "per_threshold": score.per_threshold.tolist(),
@@ -159,21 +153,16 @@ def score_tables(
     classes.add_column("class")
     for heading in ("images", "true", "predicted", "value"):
         classes.add_column(heading, justify="right")
-    ordered = sorted(score.classes.items(), key=lambda item: -item[1].num_ground_truth)
-    for key, result in ordered:
-        classes.add_row(
-            Text(class_key_name(key, labels)),
-            str(result.images),
-            str(result.num_ground_truth),
-            str(result.num_detections),
-            f"{result.value:.4f}",
-        )
+    for key, result in sorted(score.classes.items(), key=lambda item: -item[1].num_ground_truth):
+        counts = (result.images, result.num_ground_truth, result.num_detections)
+        name = Text(class_key_name(key, labels))
+        classes.add_row(name, *map(str, counts), f"{result.value:.4f}")
     thresholds = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for threshold in THRESHOLDS:
         thresholds.add_column(f"{threshold:.2f}", justify="right")
     thresholds.add_row(*(f"{value:.4f}" for value in score.per_threshold))
     headline = Text.assemble(
-        ("competition score ", ""),
+        "competition score ",
         (f"{score.competition_map:.5f}", "bold"),
         f"  ({score.averaging}, {score.images} images, "
         f"{interval.confidence:.0%} interval {interval.low:.4f} to {interval.high:.4f})",

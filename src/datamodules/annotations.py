@@ -1,10 +1,10 @@
-"""Annotations of the data module: opening them, and selecting the images to train on."""
+"""Annotations of the data module: open them, and select the images to train on."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from src.annotations.image_sizes import outcome_in_words
-from src.annotations.mask_settings import MaskImageSettings
+from src.annotations.formats import ReadingOptions
+from src.annotations.image_files import describe_outcome
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
 from src.console import PlainConsole
@@ -24,36 +24,11 @@ from src.rle import resize_nearest
 
 log = logging.getLogger(__name__)
 
-# A mask with a larger area and a wider box, on the resized image, is hit by some of its pixels.
+# A mask with a larger area and a wider box keeps a pixel on the resized image.
 _SMALL_AREA_PX = 64.0
 _NARROW_BOX_PX = 4.0
 MOST_FINDINGS = 20
 MAX_SHOWN = 5
-
-
-@dataclass(slots=True)
-class LeftOut:
-    """Instances and images that a training leaves out."""
-
-    crowd: int = 0  # instances, like the next two
-    without_mask: int = 0
-    too_small: int = 0
-    images: list[str] = field(default_factory=list)  # ids of images that keep no instance
-
-    def describe(self, scale: str) -> str:
-        """Return the counts in one line, empty for none; ``scale``: the limits of the edges."""
-        counts = {
-            "crowd regions (iscrowd=1)": self.crowd,
-            "instances without a mask (an empty segmentation, such as that of a rectangle)": (
-                self.without_mask
-            ),
-            f"instances too small, without a pixel left at {scale}": self.too_small,
-        }
-        parts = [f"{count} {what}" for what, count in counts.items() if count]
-        if self.images:
-            first = printable(self.images[0], limit=100)
-            parts.append(f"{len(self.images)} images that keep no instance (the first: {first})")
-        return "; ".join(parts)
 
 
 def indices_to_train_on(
@@ -70,7 +45,6 @@ def indices_to_train_on(
     of the resized image do not count.
 
     Args:
-        store: The annotations.
         image_ids: Images of the training part.
         short_edge_px: Least and greatest shorter edge of a resized image, in pixels.
         long_edge_px: Upper limit of its longer edge, in pixels.
@@ -82,23 +56,31 @@ def indices_to_train_on(
     Raises:
         InputError: No image keeps an instance; the message says why each was left out.
     """
-    left_out, kept = LeftOut(), []
+    counts, left_out, kept = Counter[str](), list[str](), list[int]()
+    limits = {"short_edge_px": short_edge_px[-1], "long_edge_px": long_edge_px}
+    scale = "datamodule.train_" + ", train_".join(f"{key}={px}" for key, px in limits.items())
     for image_id in image_ids:
         index = store.index_of(image_id)
         crowd, without_mask = store.counts_without_mask(index)
-        too_small = _count_vanishing(
-            store, index, short_edge_px=short_edge_px[-1], long_edge_px=long_edge_px
-        )
-        left_out.crowd += crowd
-        left_out.without_mask += without_mask
-        left_out.too_small += too_small
-        if store.instance_count(index) > crowd + without_mask + too_small:
+        own = {
+            "crowd regions (iscrowd=1)": crowd,
+            "instances without a mask (an empty segmentation, such as that of a rectangle)": (
+                without_mask
+            ),
+            f"instances too small, without a pixel left at {scale}": _count_vanishing(
+                store, index, **limits
+            ),
+        }
+        counts.update(own)
+        if store.instance_counts[index] > sum(own.values()):
             kept.append(index)
         else:
-            left_out.images.append(image_id)
-    line = left_out.describe(
-        f"datamodule.train_short_edge_px={short_edge_px[-1]}, train_long_edge_px={long_edge_px}"
-    )
+            left_out.append(image_id)
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    if left_out:
+        first = printable(left_out[0], limit=100)
+        parts.append(f"{len(left_out)} images that keep no instance (the first: {first})")
+    line = "; ".join(parts)
     if not kept:
         raise InputError(
             f"{annotations}: at least one training image must keep an instance to train on, got "
@@ -109,16 +91,14 @@ def indices_to_train_on(
     return np.array(kept, dtype=np.int64)
 
 
-def _count_vanishing(
-    store: AnnotationStore, index: int, *, short_edge_px: int, long_edge_px: int
-) -> int:
+def _count_vanishing(store: AnnotationStore, index: int, **limits: int) -> int:
     """Count the instances, without crowd regions, that resizing leaves no pixel of."""
     size_hw = store.images[index].size_hw
-    view_hw = resized_hw(size_hw, short_edge_px=short_edge_px, long_edge_px=long_edge_px)
+    view_hw = resized_hw(size_hw, **limits)
     scale = min(view_hw[0] / size_hw[0], view_hw[1] / size_hw[1])
-    if scale >= 1:  # by nearest, every pixel of the image has one in the view
+    if scale >= 1:  # nearest neighbour: every pixel of the image has one in the view
         return 0
-    small = store.small_objects(
+    small = store.small_instances(
         index, largest_area_px=_SMALL_AREA_PX / scale**2, longest_edge_px=_NARROW_BOX_PX / scale
     )
     if not len(small):
@@ -129,16 +109,7 @@ def _count_vanishing(
 
 
 def open_annotations(
-    source: Path,
-    cache_dir: Path,
-    *,
-    fallback_directory: Path | None,
-    images_directory: Path | None,
-    exif: str,
-    on_bad_rows: str,
-    duplicates: str,
-    label_descriptions: Path | None,
-    mask_images: MaskImageSettings | None = None,
+    source: Path, cache_dir: Path, options: ReadingOptions, *, fallback_directory: Path | None
 ) -> AnnotationStore:
     """Open the store of an annotation file, see ``open_or_build``, and log its notes once.
 
@@ -147,23 +118,16 @@ def open_annotations(
     """
     columns = (TextColumn("annotations"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = PlainConsole(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("annotations", total=None, visible=False)
+        show = partial(progress.update, task, visible=True)
         store = open_or_build(
             source,
             cache_dir,
+            options,
             fallback_directory=fallback_directory,
-            images_directory=images_directory,
-            exif=exif,
-            on_bad_rows=on_bad_rows,
-            duplicates=duplicates,
-            label_descriptions=label_descriptions,
-            mask_images=mask_images,
-            on_progress=lambda done, total: progress.update(
-                task, completed=done, total=total, visible=True
-            ),
+            on_progress=lambda done, total: show(completed=done, total=total),
             on_built=log_report,
         )
     for note in store.notes:
@@ -184,19 +148,12 @@ def indices_wide_enough(
     short_edge_px: tuple[int, int],
     long_edge_px: int,
 ) -> npt.NDArray[np.int64]:
-    """Return the images whose smallest view can be trained on; log the others.
+    """Return the images whose smallest view can be trained on, in order; log the others.
 
-    Limited by its longer edge, the view of a very long image is so narrow that no anchor of the
-    proposals lies inside it. Prediction refuses such images by the same rule.
-
-    Args:
-        store: The annotations.
-        indices: Positions in ``store.images``.
-        short_edge_px: Least and greatest shorter edge of a view, in pixels.
-        long_edge_px: Upper limit of its longer edge, in pixels.
-
-    Returns:
-        Positions whose views have edges of ``LEAST_VIEW_PX`` or more, in the same order.
+    Limited by its longer edge, the view of a very long image may have an edge below
+    ``LEAST_VIEW_PX``, so that no anchor of the proposals lies inside it. Prediction refuses such
+    images by the same rule. For the arguments see ``indices_to_train_on``, whose result is
+    ``indices``.
     """
     smallest = partial(resized_hw, short_edge_px=short_edge_px[0], long_edge_px=long_edge_px)
     sizes_hw = [smallest(store.images[int(index)].size_hw) for index in indices]
@@ -216,19 +173,17 @@ def indices_wide_enough(
 
 
 def log_report(report: BuildReport) -> None:
-    """Log the annotations' numbers, sizes that disagree with the images, rows left out."""
-    log.info("%s: %d instances on %d images", report.source, report.objects, report.images)
+    """Log the number of instances, sizes that disagree with the images, and rows left out."""
+    log.info("%s: %d instances on %d images", report.source, report.instances, report.images)
     if report.crowd_regions:
         log.info("%d of them are crowd regions (iscrowd)", report.crowd_regions)
     if report.empty_masks:
         log.warning("%d of them have a mask without a pixel", report.empty_masks)
     for finding in report.size_findings[:MOST_FINDINGS]:
+        outcome = describe_outcome(finding, repaired="exchanged, repaired")
         log.warning(
             "%s: annotated as %d x %d px (height x width), the image has %d x %d: %s",
-            finding.image_id,
-            *finding.annotated_hw,
-            *finding.image_hw,
-            outcome_in_words(finding, repaired="exchanged, repaired"),
+            *(finding.image_id, *finding.annotated_hw, *finding.image_hw, outcome),
         )
     if len(report.size_findings) > MOST_FINDINGS:
         log.warning("and %d more such images", len(report.size_findings) - MOST_FINDINGS)

@@ -1,8 +1,9 @@
-"""The competition's images and annotations for Lightning."""
+"""Lightning data module of the competition's images and annotations."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,23 +11,14 @@ from typing import Any
 
 import albumentations
 import lightning
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from src.annotations.exif import EXIF_CHOICES
+from src.annotations.formats import DUPLICATES, ReadingOptions
+from src.annotations.image_files import EXIF_CHOICES
+from src.annotations.image_names import find_image
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import DUPLICATES
-from src.datamodules.annotations import (
-    indices_to_train_on,
-    indices_wide_enough,
-    open_annotations,
-)
-from src.datamodules.checks import (
-    check_batch_size,
-    check_directory,
-    check_images,
-    check_scale,
-)
+from src.datamodules.annotations import indices_to_train_on, indices_wide_enough, open_annotations
 from src.datamodules.dataset import (
     ImageDataset,
     ImageViews,
@@ -42,7 +34,7 @@ from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
 from src.datamodules.split import Split, choose_split_file, load_or_make_split
 from src.datamodules.transforms import PixelAugmentation, rgb_bytes
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import Sample
+from src.mmdet_bridge.cascade.detectors import Sample
 from src.validation import Count, PositiveShare, Share, check_values, nullable, one_of, whole
 
 log = logging.getLogger(__name__)
@@ -65,10 +57,10 @@ _LEGAL = {
 class CompetitionDataModule(lightning.LightningDataModule):
     """Images of the competition, or any data set in a format that the annotation store reads.
 
-    Left out of training are images without an instance to train on (see ``indices_to_train_on``)
-    and images with too narrow a view; an instance that resizing leaves no pixel of is left out of
-    its sample. Validation and test images are all predicted, none twice except for Lightning's
-    padding under several devices (not in prediction).
+    Training leaves out images without an instance to train on (see ``indices_to_train_on``) and
+    images with too narrow a view; a sample leaves out instances that resizing leaves no pixel of.
+    Validation and test images are all predicted, none twice except for Lightning's padding under
+    several devices (not in prediction).
 
     The arguments are the keys of ``conf/datamodule/competition.yaml``, which describes them.
 
@@ -114,36 +106,31 @@ class CompetitionDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_values(_LEGAL, locals(), prefix="datamodule.")
-        check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
-        check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
+        _check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
+        _check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
         check_scales("datamodule.predict_scales", predict_scales)
         self.annotations = annotations
-        self.images = None if images is None else Path(images)
-        self.split_file = Path(split_file)
+        self.images, self.test_images, self.sample_submission, self.label_descriptions = (
+            None if path is None else Path(path)
+            for path in (images, test_images, sample_submission, label_descriptions)
+        )
+        self.split_file, self.cache_dir = Path(split_file), Path(cache_dir)
         self.num_validation_images, self.split_seed = num_validation_images, split_seed
-        self.cache_dir = Path(cache_dir)
-        # The run's folder, for cache and split where they cannot be written beside the data.
+        # The run's folder, for a cache and a split that cannot be written beside the data.
         self.fallback_directory: Path | None = None
-        self.test_images = None if test_images is None else Path(test_images)
-        self.sample_submission = None if sample_submission is None else Path(sample_submission)
-        self.label_descriptions = None if label_descriptions is None else Path(label_descriptions)
         self.mask_images = MaskImageSettings.from_config(mask_images)
-        self.exif = exif
-        self.on_bad_rows, self.duplicates = on_bad_rows, duplicates
-        self.category_ids = category_ids
-        self.predict_split = predict_split
+        self.exif, self.on_bad_rows, self.duplicates = exif, on_bad_rows, duplicates
+        self.category_ids, self.predict_split = category_ids, predict_split
         self.train_short_edge_px, self.train_long_edge_px = train_short_edge_px, train_long_edge_px
         self._image_dataset = partial(
             ImageDataset, short_edge_px=predict_short_edge_px, long_edge_px=predict_long_edge_px
         )
         self.predict_scales = predict_scales or [(predict_short_edge_px, predict_long_edge_px)]
-        self.flip_probability = flip_probability
+        self.flip_probability, self.seed = flip_probability, seed
         self.pixel_augmentation = PixelAugmentation(pixel_augmentations or {})
         self.geometric_augmentation = geometric_augmentation or GeometricAugmentation()
-        self.seed = seed
-        self.batch_size = batch_size
+        self.batch_size, self.predict_batch_size = batch_size, predict_batch_size
         self.group_by_aspect_ratio, self.repeat_factor = group_by_aspect_ratio, repeat_factor
-        self.predict_batch_size = predict_batch_size
         self._loader = partial(
             make_loader,
             num_workers=num_workers,
@@ -152,10 +139,10 @@ class CompetitionDataModule(lightning.LightningDataModule):
             timeout_s=loader_timeout_s,
         )
         self.first_epoch, self.batches_done = 0, 0
-        self.predicted_image_ids: Collection[str] = ()  # images that prediction leaves out
+        self.predicted_image_ids: Collection[str] = ()  # images that prediction skips
 
     def prepare_data(self) -> None:
-        """Build the annotation store and the split if missing; on one process."""
+        """Build the annotation store and the split if missing, on one process."""
         stage = None if self.trainer is None else self.trainer.state.fn
         if self._needs(stage)[0]:
             self._load_or_make_split(self.open_store())
@@ -212,38 +199,34 @@ class CompetitionDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of all validation images, by image id or by size."""
-        images = self._in_batches(self.validation_dataset)
-        return self._predicting_loader(images, [(images.short_edge_px, images.long_edge_px)])
+        return self._predicting_loader(self.validation_dataset)
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """Return the loader of all test images, in the order of the sample, by name or by size."""
-        images = self._in_batches(self.test_dataset)
-        return self._predicting_loader(images, [(images.short_edge_px, images.long_edge_px)])
+        return self._predicting_loader(self.test_dataset)
 
     def predict_dataloader(self) -> DataLoader[ImageViews]:
         """Return the loader of the images of ``predict_split`` still to predict, at all scales.
 
         Raises:
-            InputError: One of those predicted before is none of the split's.
+            InputError: An image predicted before is not in the split.
         """
         images = self.images_to_predict
         left = positions_left(images.image_ids, self.predicted_image_ids, self._world_size)
-        in_batches = self._in_batches(images.take(left))
-        views = ImageViewsDataset(in_batches, scales=self.predict_scales)
-        return self._predicting_loader(views, self.predict_scales)
+        return self._predicting_loader(images.take(left), self.predict_scales)
 
     def _predicting_loader(
-        self, images: Dataset[Any], scales: Sequence[tuple[int, int]]
+        self, images: ImageDataset, scales: Sequence[tuple[int, int]] = ()
     ) -> DataLoader[Any]:
+        """Return the loader of images, or of their views, by size if a batch has several."""
+        if self.predict_batch_size > 1:
+            images = by_predicted_size(images)
+        limits = scales or [(images.short_edge_px, images.long_edge_px)]
         return self._loader(
-            images,
+            ImageViewsDataset(images, scales=scales) if scales else images,
             batch_size=self.predict_batch_size,
-            largest_sample_bytes=sum(rgb_bytes(*scale) for scale in scales),
+            largest_sample_bytes=sum(rgb_bytes(*scale) for scale in limits),
         )
-
-    def _in_batches(self, images: ImageDataset) -> ImageDataset:
-        """Order images by size where a batch has several."""
-        return by_predicted_size(images) if self.predict_batch_size > 1 else images
 
     @property
     def images_to_predict(self) -> ImageDataset:
@@ -262,23 +245,25 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return not is_test, is_test
 
     def open_store(self) -> AnnotationStore:
-        """Open the annotation store, built from the file if missing.
+        """Open the annotation store; build it from the file if missing.
 
         Raises:
-            InputError: No annotation file is given, or it or the folder of images is wrong.
+            InputError: The annotation file or the folder of images is missing or wrong.
         """
         if self.annotations is None:
             raise InputError("datamodule.annotations must be the annotation file, got null")
         return open_annotations(
             Path(self.annotations),
             self.cache_dir,
+            ReadingOptions(
+                images_directory=_check_directory("datamodule.images", self.images),
+                exif=self.exif,
+                on_bad_rows=self.on_bad_rows,
+                duplicates=self.duplicates,
+                label_descriptions=self.label_descriptions,
+                mask_images=self.mask_images,
+            ),
             fallback_directory=self.fallback_directory and self.fallback_directory / ".cache",
-            images_directory=check_directory("datamodule.images", self.images),
-            exif=self.exif,
-            on_bad_rows=self.on_bad_rows,
-            duplicates=self.duplicates,
-            label_descriptions=self.label_descriptions,
-            mask_images=self.mask_images,
         )
 
     def _load_or_make_split(self, store: AnnotationStore) -> Split:
@@ -294,29 +279,27 @@ class CompetitionDataModule(lightning.LightningDataModule):
         )
 
     def _train_dataset(self) -> TrainingDataset:
-        indices = indices_wide_enough(
-            self.store,
-            indices_to_train_on(
-                self.store,
-                self.split.train,
-                short_edge_px=self.train_short_edge_px,
-                long_edge_px=self.train_long_edge_px,
-                annotations=str(self.annotations),
-            ),
-            short_edge_px=self.train_short_edge_px,
-            long_edge_px=self.train_long_edge_px,
+        store, short, long = self.store, self.train_short_edge_px, self.train_long_edge_px
+        source = str(self.annotations)
+        indices = indices_to_train_on(
+            store, self.split.train, short_edge_px=short, long_edge_px=long, annotations=source
         )
-        check_batch_size(
-            self.batch_size, self._world_size, images=len(indices), split_file=self.split_file
-        )
-        file_names = [self.store.images[index].file_name for index in indices]
+        indices = indices_wide_enough(store, indices, short_edge_px=short, long_edge_px=long)
+        devices = self._world_size
+        if self.batch_size * devices > len(indices):
+            raise InputError(
+                f"datamodule.batch_size must be at most {len(indices) // devices} on {devices} "
+                f"device(s), as {self.split_file} has {len(indices)} training images with "
+                f"instances, got {self.batch_size}"
+            )
+        file_names = [store.images[index].file_name for index in indices]
         return TrainingDataset(
-            store=self.store,
+            store=store,
             indices=indices,
             images_directory=check_images("datamodule.images", self.images, file_names),
-            category_ids=self.category_ids or self.store.category_ids,
-            short_edge_px=self.train_short_edge_px,
-            long_edge_px=self.train_long_edge_px,
+            category_ids=self.category_ids or store.category_ids,
+            short_edge_px=short,
+            long_edge_px=long,
             flip_probability=self.flip_probability,
             pixel_augmentation=self.pixel_augmentation,
             geometric_augmentation=self.geometric_augmentation,
@@ -325,24 +308,67 @@ class CompetitionDataModule(lightning.LightningDataModule):
 
     def _validation_dataset(self, *, some_suffice: bool) -> ImageDataset:
         indices = [self.store.index_of(image_id) for image_id in self.split.validation]
-        empty = sum(self.store.counts_without_mask(index)[1] for index in indices)
-        if empty:
-            log.warning(
-                "%d instances of the validation images have no mask: left out of all scores", empty
-            )
-        records = [self.store.images[index] for index in indices]
-        file_names = [record.file_name for record in records]
-        return self._image_dataset(
-            images_directory=check_images(
-                "datamodule.images", self.images, file_names, some_suffice=some_suffice
-            ),
-            image_ids=self.split.validation,
-            file_names=file_names,
-        )
+        if empty := sum(self.store.counts_without_mask(index)[1] for index in indices):
+            log.warning("%d validation instances have no mask: left out of all scores", empty)
+        names = [self.store.images[index].file_name for index in indices]
+        key, ids = "datamodule.images", self.split.validation
+        directory = check_images(key, self.images, names, some_suffice=some_suffice)
+        return self._image_dataset(images_directory=directory, image_ids=ids, file_names=names)
 
     def _test_dataset(self, *, some_suffice: bool) -> ImageDataset:
-        directory = check_directory("datamodule.test_images", self.test_images)
-        ids, names = select_images(
-            directory, sample_submission=self.sample_submission, some_suffice=some_suffice
-        )
+        directory = _check_directory("datamodule.test_images", self.test_images)
+        sample = self.sample_submission
+        ids, names = select_images(directory, sample_submission=sample, some_suffice=some_suffice)
         return self._image_dataset(images_directory=directory, image_ids=ids, file_names=names)
+
+
+def _check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) -> None:
+    """Check the limits of an image's edges in px, ``short_edge_px`` one limit or a range of it."""
+    limits = [*short_edge_px]
+    are_whole = all(type(limit) is int for limit in limits)
+    if len(limits) not in (1, 2) or not are_whole or not 1 <= limits[0] <= limits[-1]:
+        raise InputError(
+            f"{prefix}_short_edge_px must be one or two whole numbers of pixels from 1 up, the "
+            f"least first, got {limits}"
+        )
+    if long_edge_px < limits[-1]:
+        raise InputError(
+            f"{prefix}_long_edge_px must be at least {prefix}_short_edge_px={limits[-1]}, got "
+            f"{long_edge_px}"
+        )
+
+
+def _check_directory(key: str, directory: Path | None) -> Path:
+    """Return a folder after checking that it exists; ``key`` is for the message."""
+    if directory is None:
+        raise InputError(f"{key} must be the folder of the images, got null")
+    if not directory.is_dir():
+        raise InputError(f"{key} must be a folder, got {directory}: no such folder")
+    return directory
+
+
+def check_images(
+    key: str, directory: Path | None, file_names: Sequence[str], *, some_suffice: bool = False
+) -> Path:
+    """Return a folder after checking, with one listing, that it holds certain images.
+
+    An image may be in a sub-folder, but not outside the folder, as through a symbolic link.
+
+    Args:
+        key: Key of the folder, for the message.
+        some_suffice: Whether to refuse only a folder that has none of them.
+
+    Raises:
+        InputError: There is no such folder, or an image is missing or outside of it.
+    """
+    directory = _check_directory(key, directory)
+    with os.scandir(directory) as entries:
+        listing = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    below = [name for name in file_names if name not in listing]
+    missing = [name for name in below if not find_image(directory, name).is_file()]
+    if missing and not (some_suffice and len(missing) < len(file_names)):
+        raise InputError(
+            f"{key}={directory}: the image file {missing[0]} is missing "
+            f"({len(missing)} of {len(file_names)} are)"
+        )
+    return directory

@@ -14,14 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from src.annotations import image_names
 from src.annotations.image_files import read_image_rgb, read_size_hw
-from src.annotations.image_names import (
-    IMAGE_SUFFIXES,
-    ImageFolder,
-    find_image,
-    list_images,
-    read_image_ids,
-)
+from src.annotations.image_names import ImageFolder, find_image
 from src.annotations.instances import ImageRecord
 from src.annotations.store import AnnotationStore
 from src.datamodules.geometry import (
@@ -44,14 +39,8 @@ from src.datamodules.transforms import (
     resized_hw,
 )
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import (
-    Batch,
-    Instances,
-    Sample,
-    collate,
-    make_instances,
-    make_sample,
-)
+from src.mmdet_bridge.cascade import detectors
+from src.mmdet_bridge.cascade.detectors import Batch, Instances, Sample, make_sample
 from src.rle import RleBatch, resize_nearest
 
 log = logging.getLogger(__name__)
@@ -63,14 +52,10 @@ _HEADER_READERS = 16
 def read_image(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Read an image, EXIF rotation applied, and resize it.
 
-    A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of it (a smaller
-    inverse DCT: the mean of the pixels), in a fraction of the time, and then resized bilinearly.
-    Where mmdetection skips pixels this averages them: 1 gray level of 255 apart in the mean
-    (benchmarks/loading.py).
-
-    Args:
-        path: The image.
-        size_hw: Height and width of the result.
+    A JPEG of twice the size or more is decoded at a half, a quarter or an eighth of its size (a
+    smaller inverse DCT: the mean of the pixels), in a fraction of the time, then resized
+    bilinearly. This averages pixels that mmdetection skips: the results differ by 1 gray level of
+    255 on average (benchmarks/loading.py).
 
     Returns:
         Shape (*size_hw, 3), uint8, RGB.
@@ -87,11 +72,10 @@ def files_of_ids(
     """Return each id's file in a folder: the id itself (2019) or the id and a suffix (2020).
 
     Args:
-        image_ids: The ids.
         folder: The images in the folder and below it.
         source: The file that names the ids, for the message.
-        some_suffice: Refuse only a folder that has none of the images; an id without one is
-            returned as its file, so that reading it fails.
+        some_suffice: Whether to refuse only a folder that has none of the images. An id without one
+            is then returned as its file, and reading it fails.
 
     Raises:
         InputError: Names the first id without an image, and the number of them.
@@ -110,10 +94,7 @@ def files_of_ids(
     if others := sorted(set(folder.names).difference(found)):
         log.info(
             "%s: %d images are not in %s and are left out (the first: %r)",
-            folder.directory,
-            len(others),
-            source,
-            others[0],
+            *(folder.directory, len(others), source, others[0]),
         )
     return found
 
@@ -124,25 +105,23 @@ def select_images(
     """Return the ids of the images to predict, and their files in the folder; log the others.
 
     Args:
-        directory: Folder of the images.
         sample_submission: CSV whose column ``ImageId`` names them; None: all in the folder and
-            below it, the path relative to the folder being the id.
+            below it, with the path relative to the folder as id.
         some_suffice: See ``files_of_ids``.
 
     Raises:
         InputError: No images, or an id without one.
     """
-    folder = list_images(directory)
+    folder = image_names.list_images(directory)
     left_out = folder.describe_left_out()
     if not folder.names:
-        raise InputError(
-            left_out or f"{directory}: no images ({' '.join(IMAGE_SUFFIXES)}) in this folder"
-        )
+        suffixes = " ".join(image_names.IMAGE_SUFFIXES)
+        raise InputError(left_out or f"{directory}: no images ({suffixes}) in this folder")
     if sample_submission is None:
         if left_out is not None:
             log.warning("%s", left_out)
         return list(folder.names), list(folder.names)
-    image_ids = read_image_ids(sample_submission)
+    image_ids = image_names.read_image_ids(sample_submission)
     file_names = files_of_ids(
         image_ids, folder=folder, source=sample_submission, some_suffice=some_suffice
     )
@@ -155,31 +134,19 @@ class TrainingDataset(Dataset[Sample]):
 
     A sample depends on seed and key only, not on the worker or on earlier samples.
 
-    Args:
-        store: The annotations.
-        indices: Shape (N,), positions in ``store.images`` of the images to train on.
-        images_directory: Folder of the images.
-        category_ids: Category id of each of the model's labels.
-        short_edge_px: Least and greatest shorter edge in pixels, drawn uniformly.
-        long_edge_px: Upper limit of the longer edge in pixels.
-        flip_probability: Probability of a flip, in [0, 1].
-        pixel_augmentation: Applied to the resized image, before the flip.
-        seed: 0 or above.
-        geometric_augmentation: Transforms that move instances.
-
     Raises:
         InputError: An instance's category has no label.
     """
 
     store: AnnotationStore
-    indices: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]  # (N,), positions in ``store.images`` of those to train on
     images_directory: Path
-    category_ids: Sequence[int]
-    short_edge_px: tuple[int, int]
-    long_edge_px: int
-    flip_probability: float
-    pixel_augmentation: PixelAugmentation
-    seed: int
+    category_ids: Sequence[int]  # of each of the model's labels
+    short_edge_px: tuple[int, int]  # least and greatest shorter edge, drawn uniformly
+    long_edge_px: int  # upper limit of the longer edge
+    flip_probability: float  # in [0, 1]
+    pixel_augmentation: PixelAugmentation  # of the resized image, before the flip
+    seed: int  # 0 or above
     geometric_augmentation: GeometricAugmentation = field(default_factory=GeometricAugmentation)
 
     def __post_init__(self) -> None:
@@ -206,7 +173,7 @@ class TrainingDataset(Dataset[Sample]):
         return np.array([image.width_px > image.height_px for image in images], dtype=np.bool_)
 
     def __getitem__(self, key: SampleKey | tuple[int, int] | int) -> Sample:
-        """Make the sample of a key; a position alone (``overfit_batches``) is one of epoch 0."""
+        """Make the sample of a key; a mere position (``overfit_batches``) is of epoch 0."""
         epoch, position, repetition = SampleKey(*((0, key) if isinstance(key, int) else key))
         generator = np.random.default_rng([self.seed, epoch, position, repetition])
         index = int(self.indices[position])
@@ -225,7 +192,7 @@ class TrainingDataset(Dataset[Sample]):
             if num_pasted := augmentation.draw_num_pasted(generator):
                 drawn = self._paste(drawn, position, generator, num_pasted)
             image = drawn.image
-            instances = make_instances(
+            instances = detectors.make_instances(
                 labels=drawn.labels, boxes_xyxy=drawn.boxes_xyxy(), masks=drawn.masks
             )
         return make_sample(
@@ -260,7 +227,7 @@ class TrainingDataset(Dataset[Sample]):
         masks = resize_nearest(masks, view.size_hw, flip_horizontal=view.flip)
         visible = np.flatnonzero(masks.num_runs)
         masks = masks[visible]
-        return make_instances(
+        return detectors.make_instances(
             labels=labels[visible],
             boxes_xyxy=masks.boxes_xyxy().astype(np.float32),
             masks=draw_masks(masks, view.size_hw),
@@ -300,21 +267,13 @@ class TrainingDataset(Dataset[Sample]):
 
 @dataclass(kw_only=True, eq=False)
 class ImageDataset(Dataset[Sample]):
-    """Images to predict, each resized by one rule, without instances. Keys are positions.
-
-    Args:
-        images_directory: Folder of the images.
-        image_ids: N ids.
-        file_names: N files, relative to the folder.
-        short_edge_px: Upper limit of the shorter edge in pixels.
-        long_edge_px: Upper limit of the longer edge in pixels.
-    """
+    """Images to predict, each resized by one rule, without instances. Keys are positions."""
 
     images_directory: Path
-    image_ids: Sequence[str]
-    file_names: Sequence[str]
-    short_edge_px: int
-    long_edge_px: int
+    image_ids: Sequence[str]  # N ids
+    file_names: Sequence[str]  # N files, relative to the folder
+    short_edge_px: int  # upper limit of the shorter edge
+    long_edge_px: int  # upper limit of the longer edge
 
     def take(self, positions: Sequence[int]) -> ImageDataset:
         """Return the images of these positions, in this order."""
@@ -324,9 +283,10 @@ class ImageDataset(Dataset[Sample]):
             file_names=tuple(self.file_names[position] for position in positions),
         )
 
-    def at_scale(self, short_edge_px: int, long_edge_px: int) -> ImageDataset:
-        """Return the images within other limits of the edges."""
-        return replace(self, short_edge_px=short_edge_px, long_edge_px=long_edge_px)
+    def resized_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of an image within both limits."""
+        short, long = self.short_edge_px, self.long_edge_px
+        return resized_hw(image_hw, short_edge_px=short, long_edge_px=long)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -336,11 +296,8 @@ class ImageDataset(Dataset[Sample]):
         """Make the sample of a position."""
         path = find_image(self.images_directory, self.file_names[index])
         image_hw = read_size_hw(path)
-        size_hw = resized_hw(
-            image_hw, short_edge_px=self.short_edge_px, long_edge_px=self.long_edge_px
-        )
         return make_sample(
-            image=read_image(path, size_hw=size_hw),
+            image=read_image(path, size_hw=self.resized_hw(image_hw)),
             image_id=self.image_ids[index],
             image_path=str(path),
             original_hw=image_hw,
@@ -351,39 +308,34 @@ def by_predicted_size(images: ImageDataset) -> ImageDataset:
     """Return the images ordered by the size that the detector pads them to, largest first.
 
     A batch of one padded size is one forward pass; other sizes take passes of their own, as more
-    padding would change the predictions. The sort is stable; images without a readable header come
-    last.
+    padding would change the predictions. The sort is stable; images whose header cannot be read
+    come last.
     """
 
     def padded_hw(file_name: str) -> tuple[int, int]:
         try:
-            size_hw = resized_hw(
-                read_size_hw(images.images_directory / file_name),
-                short_edge_px=images.short_edge_px,
-                long_edge_px=images.long_edge_px,
-            )
+            size_hw = images.resized_hw(read_size_hw(images.images_directory / file_name))
         except InputError:
             return (0, 0)
         return (-(-size_hw[0] // PAD_DIVISOR), -(-size_hw[1] // PAD_DIVISOR))
 
     with ThreadPoolExecutor(_HEADER_READERS) as pool:  # a cold disk answers in milliseconds
         sizes = list(pool.map(padded_hw, images.file_names))
-    largest_first = sorted(range(len(sizes)), key=lambda n: sizes[n], reverse=True)
-    return images.take(largest_first)
+    return images.take(sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True))
 
 
 class ImageViews(TypedDict):
     """One image in V sizes, or why it failed."""
 
     image_id: str
-    views: list[Sample]  # V samples; none where the image failed
+    views: list[Sample]  # V samples; none if the image failed
     failure: str | None
 
 
 class ViewsBatch(TypedDict):
     """N images in V sizes; those that failed are not among the N."""
 
-    views: list[Batch]  # V batches of the same N images in the same order; none where N is 0
+    views: list[Batch]  # V batches of the same N images in the same order; none if N is 0
     failures: dict[str, str]  # why an image failed, by image id
 
 
@@ -391,7 +343,7 @@ class ImageViewsDataset(Dataset[ImageViews]):
     """Images at several scales. Keys are positions.
 
     Each view is made from the image, not from a larger view. An image that cannot be read, or is
-    too narrow, does not end a run of thousands but is returned with the reason.
+    too narrow, is returned with the reason, so that it does not end a run of thousands.
 
     Args:
         images: The images; their limits of the edges are unused.
@@ -399,7 +351,9 @@ class ImageViewsDataset(Dataset[ImageViews]):
     """
 
     def __init__(self, images: ImageDataset, *, scales: Sequence[tuple[int, int]]) -> None:
-        self.scales = [images.at_scale(*scale) for scale in scales]
+        self.scales = [
+            replace(images, short_edge_px=short, long_edge_px=long) for short, long in scales
+        ]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -418,37 +372,29 @@ class ImageViewsDataset(Dataset[ImageViews]):
     def collate(images: Sequence[ImageViews]) -> ViewsBatch:
         """Make a batch of images, in their order."""
         views = [item["views"] for item in images if item["failure"] is None]
+        reasons = {item["image_id"]: item["failure"] for item in images}
         return {
-            "views": [collate(of_scale) for of_scale in zip(*views, strict=True)],
-            "failures": {
-                item["image_id"]: item["failure"] for item in images if item["failure"] is not None
-            },
+            "views": [detectors.collate(of_scale) for of_scale in zip(*views, strict=True)],
+            "failures": {image_id: why for image_id, why in reasons.items() if why is not None},
         }
 
 
-def positions_left(
-    image_ids: Sequence[str], predicted: Collection[str], world_size: int
-) -> list[int]:
-    """Return the positions of the images still to predict.
+def positions_left(ids: Sequence[str], predicted: Collection[str], world_size: int) -> list[int]:
+    """Return the positions of the images still to predict, those not in ``predicted``.
 
     With fewer images than processes some are repeated: Lightning needs one for each process, and
     the prediction store drops the second.
 
-    Args:
-        image_ids: All images.
-        predicted: Those that have predictions.
-        world_size: Number of processes.
-
     Raises:
-        InputError: An image that has predictions is none of the images.
+        InputError: An image that has predictions is not among ``ids``.
     """
-    if unknown := sorted(set(predicted).difference(image_ids)):
+    if unknown := sorted(set(predicted).difference(ids)):
         raise InputError(
             f"{len(unknown)} images are in the prediction store that are none of the "
-            f"{len(image_ids)} images to predict, the first is {unknown[0]!r}; the list of images "
+            f"{len(ids)} images to predict, the first is {unknown[0]!r}; the list of images "
             "has changed: give another folder"
         )
-    left = [place for place, image_id in enumerate(image_ids) if image_id not in predicted]
+    left = [place for place, image_id in enumerate(ids) if image_id not in predicted]
     return [*left, *itertools.islice(itertools.cycle(left), max(0, world_size - len(left)))]
 
 
@@ -456,7 +402,7 @@ def check_scales(key: str, scales: Sequence[Any] | None) -> None:
     """Check the scales of the views; None is legal.
 
     Raises:
-        InputError: None, or one that is not a pair (shorter, longer) of legal limits.
+        InputError: There are none, or one is not a pair (shorter, longer) of legal limits.
     """
     if scales is None:
         return

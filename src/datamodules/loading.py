@@ -1,7 +1,7 @@
-"""Sampler and loader: which images make a batch, and the worker processes that read them.
+"""Sampler and loader: the images of each batch, and the worker processes that read them.
 
-Workers pass images in shared memory (``/dev/shm``). Where that is full, torch's own loader hangs:
-a worker's background thread, which copies a batch there, fails silently. So its size is checked
+Workers pass images in shared memory (``/dev/shm``). If that is full, torch's own loader hangs: a
+worker's background thread, which copies a batch there, fails silently. So its size is checked
 first, the copy is made where an error reaches the reader, and waiting has a time limit.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import collate
+from src.mmdet_bridge.cascade.detectors import collate
 from src.processes import die_with_parent
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -40,7 +41,7 @@ class SampleKey(NamedTuple):
 
     epoch: int
     position: int  # among the data set's images
-    repetition: int = 0  # 0 where the image comes up for the first time in the epoch
+    repetition: int = 0  # 0: the image comes up for the first time in the epoch
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -56,15 +57,12 @@ class EpochSampler(DistributedSampler[Any]):
 
     Args:
         batch_size: Images a batch and process.
-        seed: 0 or above.
-        rank: This process, 0 to world_size - 1.
-        world_size: Number of processes.
         groups: Shape (N,), bool, the group of each image. Groups get batches of their own; at most
             one batch an epoch is mixed.
         repeat_factors: Shape (N,), float64, 1 or above: mean number of times each image comes up in
             an epoch; see ``repeat_factors``.
-        first_epoch: The first epoch of the run. It is set here because Lightning makes the first
-            iterator, and so its workers begin, before it calls ``set_epoch``:
+        first_epoch: First epoch of the run. Lightning makes the first iterator, whose workers start
+            at once, before it calls ``set_epoch``:
             https://github.com/Lightning-AI/pytorch-lightning/issues/21938.
         batches_done: Number of this process's batches of that epoch to skip; all of them: the run
             resumes with the next epoch. ``len`` counts them, as Lightning expects.
@@ -161,16 +159,10 @@ def repeat_factors(
         Shape (N,), float64, 1 or above; 1 for an image without instances.
     """
     images = Counter(category for categories in category_sets for category in categories)
-    factor = {
-        category: max(1.0, ((threshold or 0.0) * len(category_sets) / count) ** 0.5)
-        for category, count in images.items()
-    }
-    return np.array(
-        [
-            max((factor[category] for category in categories), default=1.0)
-            for categories in category_sets
-        ]
-    )
+    wanted = (threshold or 0.0) * len(category_sets)
+    factor = {category: max(1.0, (wanted / count) ** 0.5) for category, count in images.items()}
+    of_images = [map(factor.__getitem__, categories) for categories in category_sets]
+    return np.array([max(factors, default=1.0) for factors in of_images])
 
 
 def make_loader(
@@ -187,8 +179,7 @@ def make_loader(
     """Make a loader of batches for the detector.
 
     Args:
-        dataset: The images; one whose items are no samples has its own function ``collate``.
-        batch_size: Images a batch.
+        dataset: The images. A ``collate`` of its own takes the place of the detector's.
         sampler: Order of the keys; None: every position once, in order.
         num_workers: Loader processes; 0: none, and the next three values are unused.
         prefetch_factor: Batches that each process makes ahead.
@@ -250,36 +241,43 @@ def messages_behind(error: BaseException) -> str:
 
 
 def explain_loader_failure(error: BaseException) -> InputError | None:
-    """Return one line for a loader whose worker was killed or timed out; None for other errors.
+    """Return an error of one line for a worker that was killed or timed out; None for others.
 
     Parses the messages of torch 2.13 (torch/utils/data/dataloader.py, torch/csrc/DataLoader.cpp).
     """
     text = messages_behind(error)
+    full = f"{SHARED_MEMORY} is full: {SHARED_MEMORY_REMEDY}"
+    out_of_memory = "most often the system ran out of memory"
+    lower = "lower datamodule.num_workers, prefetch_factor or batch_size"
     if found := re.search(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)\.", text):
-        cause = (
-            f"{SHARED_MEMORY} is full: {SHARED_MEMORY_REMEDY}"
-            if "Bus error" in found[2]
-            else "most often the system ran out of memory: lower datamodule.num_workers, "
-            "prefetch_factor or batch_size"
-        )
+        cause = full if "Bus error" in found[2] else f"{out_of_memory}: {lower}"
         return InputError(f"loader worker {found[1]} was ended by a signal ({found[2]}): {cause}")
-    if found := re.search(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text):
+    exited = re.search(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly", text)
+    if exited or _is_cut_off(error):
+        worker = f"loader worker {exited[1]}" if exited else "a loader worker"
         return InputError(
-            f"loader worker {found[1]} was ended before its work was done: most often the system "
-            "ran out of memory (lower datamodule.num_workers, prefetch_factor or batch_size), or "
-            f"{SHARED_MEMORY} is full: {SHARED_MEMORY_REMEDY}"
+            f"{worker} was ended before its work was done: {out_of_memory} ({lower}), or {full}"
         )
     if found := re.search(r"DataLoader timed out after (\S+) seconds", text):
         return InputError(
             f"no batch came from the loader's workers in {found[1]} s "
-            f"(datamodule.loader_timeout_s): the disk does not answer, or {SHARED_MEMORY} is full: "
-            f"{SHARED_MEMORY_REMEDY}"
+            f"(datamodule.loader_timeout_s): the disk does not answer, or {full}"
         )
     return None
 
 
+def _is_cut_off(error: BaseException) -> bool:
+    """Return whether a worker was gone when the loader fetched the memory of a batch of its own."""
+    if not isinstance(error, EOFError | OSError):
+        return False
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return any("torch/utils/data/" in file for file in files) and any(
+        file.endswith("multiprocessing/resource_sharer.py") for file in files
+    )
+
+
 def _begin_worker(_worker: int) -> None:
-    """Keep OpenCV from starting a thread a core in a worker; end it with its parent."""
+    """Keep OpenCV from starting a thread for each core in a worker; end it with its parent."""
     cv2.setNumThreads(0)
     die_with_parent()
 
@@ -287,7 +285,7 @@ def _begin_worker(_worker: int) -> None:
 def _collate(make_batch: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
     """Make a batch; in a worker, move its tensors to shared memory.
 
-    Otherwise the worker's sending thread would, whose errors reach nobody:
+    Otherwise the worker's sending thread would, and nobody would see its errors:
     https://github.com/pytorch/pytorch/issues/13246 is one of many.
     """
     batch = make_batch(samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.categories import class_membership, stratified_folds
 from src.annotations.image_names import match_ids
-from src.annotations.stratification import class_membership, stratified_folds
 from src.errors import InputError
 from src.io import read_json_object, write_json, writing_problem
 
@@ -34,21 +35,15 @@ def write_split(split: Split, path: Path) -> None:
 
 
 def choose_split_file(split_file: Path, fallback: Path | None) -> Path:
-    """Return the path of an existing split, or of the one to make.
-
-    Args:
-        split_file: Preferred path, beside the data.
-        fallback: Path to use where the first cannot be written; None: none.
-    """
+    """Return the path of the split, ``fallback`` if ``split_file`` cannot be written."""
     if split_file.exists() or fallback is None:
         return split_file
     if fallback.exists():
         log.info("the split is %s", fallback)
         return fallback
     if problem := writing_problem(split_file.parent):
-        log.warning(
-            "%s cannot be written (%s): the split is made in %s", split_file, problem, fallback
-        )
+        reason = f"{split_file} cannot be written ({problem})"
+        log.warning("%s: the split is made in %s", reason, fallback)
         return fallback
     return split_file
 
@@ -70,34 +65,27 @@ def read_split(path: Path) -> Split:
             named twice.
     """
     content = read_json_object(path, missing="no such split file; python -m src.split makes one")
-    validation = _read_ids(content, "validation", path)
-    train = _read_ids(content, "train", path)
+    validation, train = (_read_ids(content, part, path) for part in ("validation", "train"))
     _check_named_once(validation + train, path)
     seed, annotations = content.get("seed"), content.get("annotations")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError(f"{path}: the key 'seed' must hold a whole number, got {seed!r:.80}")
     if not isinstance(annotations, str):
-        raise InputError(
-            f"{path}: the key 'annotations' must hold a file name, got {annotations!r:.80}"
-        )
+        got = f"{annotations!r:.80}"
+        raise InputError(f"{path}: the key 'annotations' must hold a file name, got {got}")
     return Split(validation=validation, train=train, seed=seed, annotations=annotations)
 
 
 def _check_named_once(image_ids: Sequence[str], path: Path) -> None:
-    seen: set[str] = set()
-    for image_id in image_ids:
-        if image_id in seen:
+    for image_id, count in Counter(image_ids).items():
+        if count > 1:
             raise InputError(f"{path}: image id {image_id!r} must be named once, got it twice")
-        seen.add(image_id)
 
 
 def check_split(
     split: Split, *, image_ids: Collection[str], split_file: Path, annotations: Path
 ) -> Split:
-    """Check that every image of a split is annotated; warn of annotated images in no part of it.
-
-    Returns:
-        The split with image ids as the annotations spell them.
+    """Return a split with image ids as the annotations spell them; warn of images in no part.
 
     Raises:
         InputError: Names the split file and the first id that is unknown or in two spellings.
@@ -106,22 +94,20 @@ def check_split(
     _check_named_once(validation + train, split_file)
     split = replace(split, validation=tuple(sorted(validation)), train=tuple(sorted(train)))
     known = set(image_ids)
-    unknown = [image_id for image_id in split.validation + split.train if image_id not in known]
-    if unknown:
+    if unknown := [name for name in split.validation + split.train if name not in known]:
         raise InputError(
             f"{split_file}: image id {unknown[0]!r} is not in {annotations}, nor are "
             f"{len(unknown) - 1} others; was the split made from this file or from another "
             f"{split.annotations}?"
         )
-    left_out = len(known) - len(split.validation) - len(split.train)
-    if left_out:
+    if left_out := len(known) - len(split.validation) - len(split.train):
         log.warning("%s puts %d images of %s in no part", split_file, left_out, annotations)
     return split
 
 
 @dataclass(frozen=True, slots=True)
 class ClassShare:
-    """Share of each part's images that carry a class, in [0, 1]."""
+    """Share of each part's images that have a class, in [0, 1]."""
 
     category_id: int
     images: int  # with the class, in both parts together
@@ -137,29 +123,23 @@ class ClassShare:
 def _move_to_exact_count(
     chosen: npt.NDArray[np.bool_], membership: npt.NDArray[np.bool_], count: int
 ) -> npt.NDArray[np.bool_]:
-    """Move single images until ``count`` are chosen, each time the best one for the shares.
+    """Move single images until ``count`` of N are chosen, each time the best one for the shares.
 
     Compares sums of |chosen_c * rest - rest_c * chosen|, the total deviation of the shares in
     integers, so that the split is the same on every platform. Ties go to the first image.
-
-    Args:
-        chosen: Shape (N,), bool.
-        membership: Shape (N, C), bool.
-        count: Number of images to choose.
+    ``chosen`` has shape (N,), ``membership`` (N, C).
     """
     chosen = chosen.copy()
-    labels = membership.astype(np.int64)
+    labels, images = membership.astype(np.int64), len(chosen)
     totals = labels.sum(axis=0)
-    images = len(chosen)
     while (size := int(chosen.sum())) != count:
         step = 1 if size < count else -1
         movable = np.flatnonzero(chosen == (step < 0))
         chosen_after = labels[chosen].sum(axis=0) + step * labels[movable]
         rest_after = totals - chosen_after
-        size_after = size + step
-        deviations = np.abs(chosen_after * (images - size_after) - rest_after * size_after)
-        moved = movable[np.argmin(deviations.sum(axis=1))]
-        chosen[moved] = step > 0
+        size += step
+        deviations = np.abs(chosen_after * (images - size) - rest_after * size)
+        chosen[movable[np.argmin(deviations.sum(axis=1))]] = step > 0
     return chosen
 
 
@@ -174,24 +154,22 @@ def choose_validation(
 
     Iterative stratification over each image's set of classes: the first of as many folds as come
     nearest to the wanted size (the competition winner: 100 folds, seed 777), from which single
-    images are moved until the count is exact. Where more than half of the images validate, the
-    fold is the training part. The order of the images does not matter.
+    images are moved until the count is exact. If more than half of the images validate, the fold is
+    the training part. The order of the images does not matter.
 
     Args:
         image_ids: N different ids.
         category_sets: The category ids of the N images.
         num_validation_images: Number to choose, at least 1 and fewer than N; or, below 1, their
             share (the nearest number, at least 1).
-        seed: Seed of the stratifier.
 
     Returns:
         The chosen ids, sorted.
 
     Raises:
-        InputError: ``num_validation_images`` is not in 1 .. N-1, and no share of them.
+        InputError: ``num_validation_images`` is neither in 1 .. N-1 nor a share.
     """
-    total = len(image_ids)
-    number = num_validation_images
+    total, number = len(image_ids), num_validation_images
     if 0 < number < 1:
         number = max(1, round(number * total))
     if not 1 <= number < total or number != int(number):
@@ -231,18 +209,14 @@ def make_split(
         num_validation_images=num_validation_images,
         seed=seed,
     )
-    return Split(
-        validation=tuple(validation),
-        train=tuple(sorted(set(image_ids) - set(validation))),
-        seed=seed,
-        annotations=Path(annotations).name,
-    )
+    train = sorted(set(image_ids).difference(validation))
+    return Split(tuple(validation), tuple(train), seed, Path(annotations).name)
 
 
 def class_shares(
     split: Split, *, image_ids: Sequence[str], category_sets: Sequence[Collection[int]]
 ) -> list[ClassShare]:
-    """Return the share of each class that occurs, ascending by category id."""
+    """Return the shares of each class that occurs, ascending by category id."""
     validation, train = set(split.validation), set(split.train)
     membership = class_membership(category_sets)
     in_validation = np.array([image_id in validation for image_id in image_ids], dtype=bool)
@@ -276,13 +250,9 @@ def load_or_make_split(
     """Read a split file; make it first if missing.
 
     Args:
-        split_file: The JSON file.
-        image_ids: The annotated images.
-        category_sets: Their category ids.
-        num_validation_images: Number of validation images, or, below 1, their share where the file
-            is made; None: the file's number.
+        num_validation_images: Number of validation images, or, below 1, their share in a file to
+            be made; None: the file's number.
         seed: Seed of the split; None: the file's.
-        annotations: The annotation file.
 
     Raises:
         InputError: The file is missing and the values to make it are too, it disagrees with them,

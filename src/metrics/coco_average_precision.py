@@ -1,9 +1,9 @@
-"""COCO's average precision of masks and boxes, from the objects of all images together.
+"""COCO's average precision of masks and boxes over all images.
 
 Source: the COCO API (Lin et al., ECCV 2014; cocodataset.org, "Detection Evaluation"): precision at
-101 recalls, averaged over ten IoU thresholds and over the classes of the ground truth; the 100 best
-predictions of an image and class; crowd regions are neither found nor missed. Computed by
-faster-coco-eval, equal to pycocotools.
+101 recalls, averaged over ten IoU thresholds and over the classes of the ground truth; at most 100
+detections of an image and class; crowd regions are ignored. Computed by faster-coco-eval, whose
+results are equal to those of pycocotools.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ALL_AREAS, SMALL, MEDIUM, LARGE = range(4)
 
 @dataclass(frozen=True, slots=True)
 class AveragePrecision:
-    """Average precisions, each in [0, 1]; None where the ground truth has no such object."""
+    """Average precisions, each in [0, 1]; None where the ground truth has no such instance."""
 
     map: float | None  # mean over IoU thresholds 0.50, 0.55, ..., 0.95
     map_50: float | None
     map_75: float | None
-    map_small: float | None  # of objects under 32 x 32 image pixels
+    map_small: float | None  # of instances under 32 x 32 image pixels
     map_medium: float | None  # up to 96 x 96
     map_large: float | None
 
@@ -52,7 +52,7 @@ class CocoScore:
     images: int  # M
     masks: AveragePrecision
     boxes: AveragePrecision
-    masks_by_class: Mapping[int, AveragePrecision]  # every category, absent ones too
+    masks_by_class: Mapping[int, AveragePrecision]  # every category, including absent ones
     boxes_by_class: Mapping[int, AveragePrecision]
 
 
@@ -60,7 +60,7 @@ class CocoScore:
 class CocoImage:
     """Instances and detections of one image, in COCO's form; plain values."""
 
-    number: int  # COCO's id of the image, the ``image_id`` of the objects
+    number: int  # COCO's id of the image
     size_hw: tuple[int, int]  # of all masks
     annotations: Sequence[Mapping[str, Any]]  # without ``id``
     results: Sequence[Mapping[str, Any]]  # bbox xywh, category_id, score, segmentation
@@ -74,15 +74,15 @@ def image_number(store: AnnotationStore, image_id: str) -> int:
 def coco_annotations(
     store: AnnotationStore, image_id: str, *, size_hw: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Return the ground-truth instances of one image as COCO's annotations, without ``id``.
+    """Return the ground-truth instances of an image as COCO annotations, without ``id``.
 
-    One whose mask has no pixel is none that could be found, and is left out.
+    Instances without a pixel, which cannot be found, are left out.
 
     Args:
         store: The ground truth.
-        image_id: An image of it.
-        size_hw: Height and width of the image that was predicted. Where the annotated size is
-            another (the store says so when it is built), masks are resized by nearest.
+        image_id: The image.
+        size_hw: Height and width of the predicted image. Masks that are annotated at another size
+            are resized by nearest neighbour.
     """
     index = store.index_of(image_id)
     instances = store.instances(index)
@@ -91,14 +91,9 @@ def coco_annotations(
         masks = resize_nearest(masks, size_hw)
     boxes_xywh = masks.boxes_xyxy()
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-    columns = zip(
-        instances.category_ids.tolist(),
-        boxes_xywh.tolist(),
-        masks.areas_px().tolist(),
-        store.is_crowd(index).tolist(),
-        to_coco(masks),
-        strict=True,
-    )
+    categories, boxes = instances.category_ids.tolist(), boxes_xywh.tolist()
+    areas, are_crowds = masks.areas_px().tolist(), store.is_crowd(index).tolist()
+    columns = zip(categories, boxes, areas, are_crowds, to_coco(masks), strict=True)
     return [
         {
             "image_id": index + 1,
@@ -117,8 +112,8 @@ def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> C
     """Score all images together.
 
     Args:
-        images: Each image once; those without objects count too.
-        category_ids: The categories that are scored; objects of others are not looked at.
+        images: Each image once, including those without instances.
+        category_ids: Categories that are scored; all others are ignored.
 
     Raises:
         InputError: There is no image.
@@ -126,19 +121,15 @@ def coco_score(images: Iterable[CocoImage], *, category_ids: Sequence[int]) -> C
     images = list(images)
     if not images:
         raise InputError("there is no image to score")
+    entries = [entry for image in images for entry in image.annotations]
     ground_truth = {
         "images": [
             {"id": image.number, "height": image.size_hw[0], "width": image.size_hw[1]}
             for image in images
         ],
         "categories": [{"id": category, "name": str(category)} for category in category_ids],
-        "annotations": [
-            # pycocotools takes the id 0 for "no match", so they start at 1
-            {**annotation, "id": number}
-            for number, annotation in enumerate(
-                (annotation for image in images for annotation in image.annotations), start=1
-            )
-        ],
+        # pycocotools takes the id 0 for "no match", so they start at 1
+        "annotations": [{**entry, "id": number} for number, entry in enumerate(entries, start=1)],
     }
     results = [result for image in images for result in image.results]
     masks = _precision(ground_truth, results, kind="segm")
@@ -158,8 +149,8 @@ def _precision(
 ) -> npt.NDArray[np.float64]:
     """Return the interpolated precision, shape (10 IoUs, 101 recalls, K categories, 4 areas).
 
-    -1 is undefined. The API writes into what it is given, and takes an instance's area from its box
-    where it has one: so each kind gets copies with no more than it needs.
+    -1 is undefined. The API modifies its arguments, and computes an instance's area from its box if
+    there is one, so each kind gets copies with only what it needs.
     """
     geometry = "bbox" if kind == "bbox" else "segmentation"
     keys = ("image_id", "category_id", "score", geometry)

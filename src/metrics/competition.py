@@ -1,24 +1,24 @@
 """The competition's metric: match detections with ground truth, and score them.
 
 Mean average precision over ten IoU thresholds, averaged over images. Source: the evaluation rule of
-iMaterialist (Fashion) 2019. For each threshold t a detection is a true positive when it matches one
+iMaterialist (Fashion) 2019. For each threshold t a detection is a true positive if it matches a
 ground-truth instance of the same class with an IoU strictly greater than t, on the 512x512 raster;
 value(t) = TP / (TP + FP + FN); an image's score is the mean over t; the result is the mean over
 images. Public sources disagree on one point:
 
-- ``per_class``: within an image, value(t) for each class in ground truth or detections, then the
+- ``per_class``: within an image, value(t) of each class in ground truth or detections, then the
   mean over those classes (the winner's own validation metric);
-- ``pooled``: TP, FP and FN summed over the image's classes, then one value (the competition page's
-  wording).
+- ``pooled``: TP, FP and FN summed over the image's classes, then one value (the wording of the
+  competition's page).
 
-In both, an image with nothing on either side scores 1, and what is on one side only scores 0.
+In both, an image without instances and detections scores 1, and one with only either scores 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 _THRESHOLD_ARRAY = np.array(THRESHOLDS)
 
 ClassKey = int | tuple[int, ...]
-"""What objects must share to match: a category, or a category and its attributes in order."""
+"""What must be equal for a match: the category, or the category and its attributes in order."""
 
 
 def split_key(key: ClassKey) -> tuple[int, tuple[int, ...]]:
@@ -48,10 +48,10 @@ def split_key(key: ClassKey) -> tuple[int, tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class ImageInstances:
-    """The objects of one image on the raster, N of them, true or predicted."""
+    """The N ground-truth instances or detections of one image, on the raster."""
 
     image_id: str
-    class_keys: tuple[ClassKey, ...]  # N; objects match only where their keys are equal
+    class_keys: tuple[ClassKey, ...]  # N; only equal keys match
     bitmasks: Bitmasks  # N
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class ImageInstances:
 
 
 def no_instances(like: ImageInstances) -> ImageInstances:
-    """Return an image without objects: the other side of ``like`` where nothing was found."""
+    """Return an empty counterpart of ``like``: the same image without detections or instances."""
     return ImageInstances(image_id=like.image_id, class_keys=(), bitmasks=like.bitmasks[:0])
 
 
@@ -86,19 +86,16 @@ class ImageMatches:
     class_keys: tuple[ClassKey, ...]  # K, in order of appearance: ground truth first
     ground_truth_classes: npt.NDArray[np.int64]  # (T,) indices into class_keys
     prediction_classes: npt.NDArray[np.int64]  # (P,)
-    ground_truth_iou: npt.NDArray[
-        np.float64
-    ]  # (T,) IoU of the match in (0.5, 1]; 0 where there is none
+    ground_truth_iou: npt.NDArray[np.float64]  # (T,) of the match in (0.5, 1]; 0: no match
     prediction_iou: npt.NDArray[np.float64]  # (P,)
 
     def true_positives(self) -> npt.NDArray[np.int64]:
         """Return the true positives by class and threshold. Shape (K, 10)."""
-        # an IoU passes the first so many thresholds, those below it
+        # the number of thresholds below each IoU
         passed = np.searchsorted(_THRESHOLD_ARRAY, self.prediction_iou)
         steps = len(THRESHOLDS) + 1
-        counts = np.bincount(
-            self.prediction_classes * steps + passed, minlength=len(self.class_keys) * steps
-        ).reshape(-1, steps)
+        places = self.prediction_classes * steps + passed
+        counts = np.bincount(places, minlength=len(self.class_keys) * steps).reshape(-1, steps)
         return np.cumsum(counts[:, :0:-1], axis=1)[:, ::-1]
 
     def num_ground_truth(self) -> npt.NDArray[np.int64]:
@@ -110,7 +107,7 @@ class ImageMatches:
         return np.bincount(self.prediction_classes, minlength=len(self.class_keys))
 
     def counts(self) -> ImageCounts:
-        """Return the counts that the score is made of."""
+        """Return the counts on which the score depends."""
         return ImageCounts(
             self.class_keys, self.num_ground_truth(), self.num_detections(), self.true_positives()
         )
@@ -121,21 +118,20 @@ class ImageMatches:
 
 
 def match_instances(ground_truth: ImageInstances, prediction: ImageInstances) -> ImageMatches:
-    """Match objects of equal class greedily by falling IoU, one to one.
+    """Match instances and detections of equal class greedily by falling IoU, one to one.
 
-    Pairs of IoU 0.5 or less never match. Greedy matching at a threshold t is the beginning of
-    greedy matching at 0.5, so one matching serves all thresholds. Where masks of a class are
-    disjoint, as they must be in a submission, no object has two pairs above 0.5 and the matching is
-    the only one. Between equal IoUs the earlier instance goes first, then the earlier detection.
-    A mask without a pixel matches nothing.
+    Pairs with an IoU of 0.5 or less never match. Greedy matching at a threshold t is the beginning
+    of greedy matching at 0.5, so one matching serves all thresholds. Where masks of a class are
+    disjoint, as a submission requires, no mask has two pairs above 0.5 and the matching is unique.
+    Of equal IoUs, the earlier instance comes first, then the earlier detection. A mask without a
+    pixel matches nothing.
     """
-    index_of: dict[ClassKey, int] = {}
-    for key in ground_truth.class_keys + prediction.class_keys:
-        index_of.setdefault(key, len(index_of))
-    ground_truth_classes = np.array(
-        [index_of[key] for key in ground_truth.class_keys], dtype=np.int64
+    keys = dict.fromkeys(ground_truth.class_keys + prediction.class_keys)
+    index_of = {key: index for index, key in enumerate(keys)}
+    ground_truth_classes, prediction_classes = (
+        np.array([index_of[key] for key in side.class_keys], dtype=np.int64)
+        for side in (ground_truth, prediction)
     )
-    prediction_classes = np.array([index_of[key] for key in prediction.class_keys], dtype=np.int64)
     ground_truth_iou = np.zeros(len(ground_truth))
     prediction_iou = np.zeros(len(prediction))
     rows, columns, ious = _pairs_above_half(
@@ -162,19 +158,12 @@ def _pairs_above_half(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Return both indices and the IoU of same-class pairs with IoU > 0.5, in row-major order."""
     rows, columns = np.nonzero(ground_truth_classes[:, None] == prediction_classes[None])
-    ground_truth_px, prediction_px = (
-        ground_truth.bitmasks.areas_px()[rows],
-        prediction.bitmasks.areas_px()[columns],
-    )
+    areas = ground_truth.bitmasks.areas_px()[rows], prediction.bitmasks.areas_px()[columns]
     # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
-    possible = 2 * np.minimum(ground_truth_px, prediction_px) > np.maximum(
-        ground_truth_px, prediction_px
-    )
+    possible = 2 * np.minimum(*areas) > np.maximum(*areas)
     rows, columns = rows[possible], columns[possible]
-    intersections = ground_truth.bitmasks.paired_intersections_px(
-        prediction.bitmasks, rows, columns
-    )
-    ious = intersections / (ground_truth_px[possible] + prediction_px[possible] - intersections)
+    shared = ground_truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
+    ious = shared / (areas[0][possible] + areas[1][possible] - shared)
     above = ious > THRESHOLDS[0]
     return rows[above], columns[above], ious[above]
 
@@ -184,13 +173,13 @@ AVERAGINGS: tuple[str, ...] = get_args(Averaging)
 
 
 def check_averaging(averaging: str) -> None:
-    """Raise ``InputError`` for what is no averaging, with the legal ones."""
+    """Raise ``InputError`` unless ``averaging`` is legal."""
     check_value("averaging", averaging, one_of(*AVERAGINGS))
 
 
 @dataclass(slots=True)
 class ClassResult:
-    """Result of one class over the images that have it in the ground truth or the prediction."""
+    """Result of one class over the images that have it in ground truth or detections."""
 
     images: int = 0
     num_ground_truth: int = 0
@@ -199,7 +188,7 @@ class ClassResult:
 
     @property
     def value(self) -> float:
-        """Mean over those images of TP / (TP + FP + FN), averaged over thresholds, in [0, 1]."""
+        """Mean of TP / (TP + FP + FN) over those images and the thresholds, in [0, 1]."""
         return self.value_sum / self.images
 
 
@@ -219,8 +208,8 @@ class CompetitionScore:
     averaging: Averaging
     image_ids: tuple[str, ...]  # M
     values: npt.NDArray[np.float64]  # (M, 10) value(t) of each image
-    classes: Mapping[ClassKey, ClassResult]  # every class that occurs in ground truth or prediction
-    category_names: Mapping[int, str] = field(default_factory=dict)  # where they are known
+    classes: Mapping[ClassKey, ClassResult]  # every class in ground truth or detections
+    category_names: Mapping[int, str] = field(default_factory=dict)  # if they are known
     notes: tuple[str, ...] = ()  # sentences on images and masks that do not count
 
     @property
@@ -230,7 +219,7 @@ class CompetitionScore:
 
     @property
     def images(self) -> int:
-        """Return the number of images that were scored."""
+        """Number of scored images."""
         return len(self.image_ids)
 
     @property
@@ -247,7 +236,7 @@ class CompetitionScore:
 
     @property
     def per_class(self) -> dict[ClassKey, float]:
-        """Return each class's mean value over the images that have it on either side."""
+        """Mean value of each class over the images that have it on either side."""
         return {key: result.value for key, result in self.classes.items()}
 
     def interval(
@@ -257,7 +246,7 @@ class CompetitionScore:
         return bootstrap_interval(self.per_image, num_resamples, confidence, seed)
 
     def to_frame(self, by: Literal["category", "image"] = "category") -> pd.DataFrame:
-        """Return a row for each category (and its attributes, where they count) or each image."""
+        """Return a row for each category (with its attributes, if they count) or each image."""
         import pandas as pd
 
         if by == "image":
@@ -267,48 +256,44 @@ class CompetitionScore:
         rows = []
         for key, result in self.classes.items():
             category, attributes = split_key(key)
-            row: dict[str, Any] = {
-                "category_id": category,
-                "category": self.category_names.get(category),
-            }
-            if isinstance(key, tuple):
-                row["attribute_ids"] = attributes
-            counts = {"images": result.images, "ground_truth": result.num_ground_truth}
             rows.append(
-                {**row, **counts, "detections": result.num_detections, "score": result.value}
+                {"category_id": category, "category": self.category_names.get(category)}
+                | ({"attribute_ids": attributes} if isinstance(key, tuple) else {})
+                | {"images": result.images, "ground_truth": result.num_ground_truth}
+                | {"detections": result.num_detections, "score": result.value}
             )
         return pd.DataFrame(rows)
 
 
-def image_values(matches: ImageMatches, averaging: Averaging) -> npt.NDArray[np.float64]:
-    """Return value(t) of one image. Shape (10,), in [0, 1]; all ones where there is no object."""
-    counts = matches.counts()
-    return _image_values(counts, counts.class_values(), averaging)
-
-
 def image_score(counts: ImageCounts, averaging: Averaging) -> float:
-    """Return the score of one image whose true positives are counted, in [0, 1]."""
-    return float(_image_values(counts, counts.class_values(), averaging).mean())
+    """Return the score of one image, in [0, 1]."""
+    return float(image_values(counts, averaging).mean())
 
 
-def _image_values(
-    counts: ImageCounts, class_values: npt.NDArray[np.float64], averaging: Averaging
+def image_values(
+    counts: ImageCounts,
+    averaging: Averaging,
+    class_values: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
+    """Return value(t) of one image. Shape (10,), in [0, 1]; all ones for an empty image.
+
+    ``class_values`` are those of the counts, where they are already known.
+    """
     if not counts.class_keys:
         return np.ones(len(THRESHOLDS))
     if averaging == "per_class":
-        values: npt.NDArray[np.float64] = class_values.mean(axis=0)
-        return values
-    true_positives = counts.true_positives.sum(axis=0)
-    values = true_positives / (
-        counts.num_ground_truth.sum() + counts.num_detections.sum() - true_positives
-    )
-    return values
+        values = counts.class_values() if class_values is None else class_values
+        mean: npt.NDArray[np.float64] = values.mean(axis=0)
+        return mean
+    positives = counts.true_positives.sum(axis=0)
+    either = counts.num_ground_truth.sum() + counts.num_detections.sum() - positives
+    value: npt.NDArray[np.float64] = positives / either
+    return value
 
 
 @dataclass
 class ScoreAccumulator:
-    """Running score: keeps ten numbers of each image, so that memory does not depend on masks.
+    """Running score: keeps ten numbers for each image, so memory does not depend on masks.
 
     Raises:
         InputError: An unknown ``averaging``.
@@ -325,18 +310,14 @@ class ScoreAccumulator:
     def add(self, ground_truth: ImageInstances, prediction: ImageInstances) -> ImageMatches:
         """Score one image and return its matches."""
         matches = match_instances(ground_truth, prediction)
-        self.add_matches(ground_truth.image_id, matches)
+        self.add_counts(ground_truth.image_id, matches.counts())
         return matches
 
-    def add_matches(self, image_id: str, matches: ImageMatches) -> None:
-        """Score one image whose objects are matched already."""
-        self.add_counts(image_id, matches.counts())
-
     def add_counts(self, image_id: str, counts: ImageCounts) -> None:
-        """Score one image whose true positives are counted already."""
+        """Score one image whose true positives are already counted."""
         class_values = counts.class_values()
         self._image_ids.append(image_id)
-        self._values.append(_image_values(counts, class_values, self.averaging))
+        self._values.append(image_values(counts, self.averaging, class_values))
         columns = (
             counts.class_keys,
             counts.num_ground_truth.tolist(),
@@ -362,13 +343,8 @@ class ScoreAccumulator:
             averaging=self.averaging,
             image_ids=tuple(self._image_ids),
             values=np.stack(self._values),
-            classes=dict(sorted(self._classes.items(), key=_class_order)),
+            classes=dict(sorted(self._classes.items(), key=lambda item: split_key(item[0]))),
         )
-
-
-def _class_order(item: tuple[ClassKey, ClassResult]) -> tuple[int, ...]:
-    key = item[0]
-    return key if isinstance(key, tuple) else (key,)
 
 
 def score_images(
@@ -378,21 +354,19 @@ def score_images(
 ) -> CompetitionScore:
     """Score the images of ``ground_truth``.
 
-    One that ``prediction`` lacks counts as having no detection. Only one image of each side is held
-    at a time, so both may be made as they are asked for.
+    An image that ``prediction`` lacks has no detections. Only one image of each side is held at a
+    time, so both may be lazy.
 
     Args:
-        ground_truth: Instances of each image; every image counts, those without objects too.
-        prediction: Detections by image id. Ids that the ground truth lacks are not looked at.
+        ground_truth: Instances of each image; images without instances count, too.
+        prediction: Detections by image id. Ids that the ground truth lacks are ignored.
         averaging: ``per_class`` or ``pooled``; see the module's docstring.
 
     Raises:
-        InputError: Unknown averaging, or no image at all.
+        InputError: Unknown averaging, or no image.
     """
     accumulator = ScoreAccumulator(averaging=averaging)
-    for ground_truth_instances in ground_truth:
-        num_detections = prediction.get(ground_truth_instances.image_id)
-        if num_detections is None:
-            num_detections = no_instances(ground_truth_instances)
-        accumulator.add(ground_truth_instances, num_detections)
+    for instances in ground_truth:
+        detections = prediction.get(instances.image_id)
+        accumulator.add(instances, no_instances(instances) if detections is None else detections)
     return accumulator.result()

@@ -1,18 +1,18 @@
 """TIDE-style error analysis: fix one type of error at a time, and score the images again.
 
 After TIDE (Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors"),
-adapted to this metric, which knows no confidences and counts every detection. What is not a true
-positive at all ten thresholds belongs to one error:
+adapted to this metric, which ignores confidences and counts every detection. Every instance and
+detection that is not a true positive at all ten thresholds belongs to one error:
 
-- ``poor mask``, by bands of IoU: a detection and the ground-truth instance of its class that it
-  means, with an IoU above 0.1: a true positive at no threshold up to 0.5, above at some. The fix:
-  the mask becomes that of the ground truth.
+- ``poor mask``, by bands of IoU: a detection paired with an instance of its class with an IoU above
+  0.1: a true positive at no threshold if the IoU is at most 0.5, else at some. Fixed, it has the
+  mask of the ground truth.
 - ``wrong class``: a detection and an unmatched instance of another class with an IoU above 0.5.
-  The fix: class and mask become those of the ground truth.
-- ``duplicate``: a detection over an instance that another detection has already found: of its
-  class (IoU above 0.1) or of another (above 0.5). The fix: it goes.
-- ``background``: any other detection, the filler row too. The fix: it goes.
-- ``missed``: an instance that no detection means. The fix: it is found with its mask.
+  Fixed, it has the class and mask of the ground truth.
+- ``duplicate``: a detection of an instance that another detection has already found: of its class
+  (IoU above 0.1) or of another (above 0.5). Fixed, it is removed.
+- ``background``: any other detection, including the filler row. Fixed, it is removed.
+- ``missed``: an instance without a detection. Fixed, it is found with its mask.
 
 Pairs are made by falling IoU, one to one; those that count as matches come first. With all errors
 fixed the score is 1.
@@ -42,17 +42,12 @@ MASK_BANDS = ((0.1, 0.5), (0.5, 0.65), (0.65, 0.8), (0.8, 0.95))  # above, up to
 POOR_MASK = "poor mask"
 
 
-def band_name(band: tuple[float, float]) -> str:
-    """Return the name of an IoU band, ``poor mask, IoU 0.50-0.65``."""
-    return f"{POOR_MASK}, IoU {band[0]:.2f}-{band[1]:.2f}"
-
-
-BANDS = tuple(band_name(band) for band in MASK_BANDS)
+BANDS = tuple(f"{POOR_MASK}, IoU {low:.2f}-{high:.2f}" for low, high in MASK_BANDS)
 KINDS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, *BANDS)
-GROUPS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, POOR_MASK)  # with the bands together
-# By pixels of an object's mask on the 512x512 raster; COCO's bounds.
+GROUPS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, POOR_MASK)  # all bands as one
+# by pixels of the mask on the 512x512 raster; COCO's bounds
 SIZES = (("small", 32**2), ("medium", 96**2), ("large", 512 * 512 + 1))
-_MEANT = 0.1  # IoU above which a detection means an instance of its class
+_MEANT = 0.1  # IoU above which a detection is paired with an instance of its class
 _FOUND = THRESHOLDS[0]
 
 
@@ -61,14 +56,14 @@ class ObjectError:
     """One error of an image."""
 
     kind: str  # one of KINDS
-    class_key: ClassKey  # of the ground-truth instance; of the detection where there is none
-    area_px: int  # of the same object
-    # how its fix changes the counts: class, detections, true positives by threshold
+    class_key: ClassKey  # of the ground-truth instance, else of the detection
+    area_px: int  # of the same mask
+    # changes of the counts when it is fixed: class, detections, true positives by threshold
     changes: tuple[tuple[ClassKey, int, npt.NDArray[np.int64]], ...]
 
     @property
     def group(self) -> str:
-        """Its kind, one of GROUPS."""
+        """The group of its kind, one of GROUPS."""
         return POOR_MASK if self.kind in BANDS else self.kind
 
     @property
@@ -82,48 +77,37 @@ def find_errors(
 ) -> list[ObjectError]:
     """Return the errors of one image, from both sides and their matches."""
     true_px, predicted_px = (
-        ground_truth.bitmasks.areas_px().tolist(),
-        prediction.bitmasks.areas_px().tolist(),
+        side.bitmasks.areas_px().tolist() for side in (ground_truth, prediction)
     )
     free_ground_truth = matches.ground_truth_iou == 0
     free_prediction = matches.prediction_iou == 0
-    errors = [
-        ObjectError(
-            _band(iou),
-            ground_truth.class_keys[row],
-            true_px[row],
-            ((ground_truth.class_keys[row], 0, _true_positives(1.0) - _true_positives(iou)),),
-        )
-        for row, iou in enumerate(matches.ground_truth_iou.tolist())
-        if 0 < iou <= THRESHOLDS[-1]
-    ]
+    found, nothing = _true_positives(1.0), _true_positives(0.0)
+    errors = []
+    for row, iou in enumerate(matches.ground_truth_iou.tolist()):
+        if 0 < iou <= THRESHOLDS[-1]:
+            key = ground_truth.class_keys[row]
+            change = (key, 0, found - _true_positives(iou))
+            errors.append(ObjectError(_band(iou), key, true_px[row], (change,)))
     rows, columns, ious = _overlaps(ground_truth, prediction, free_prediction)
     for pair in np.argsort(-ious, kind="stable").tolist():
         row, column, iou = int(rows[pair]), int(columns[pair]), float(ious[pair])
         if not (free_ground_truth[row] and free_prediction[column]):
             continue
         free_ground_truth[row] = free_prediction[column] = False
-        key = ground_truth.class_keys[row]
-        if key == prediction.class_keys[column]:  # 0.5 at most, or it were a match
-            errors.append(
-                ObjectError(_band(iou), key, true_px[row], ((key, 0, _true_positives(1.0)),))
-            )
-            continue
-        changes = (
-            (prediction.class_keys[column], -1, _true_positives(0.0)),
-            (key, 1, _true_positives(1.0)),
-        )
-        errors.append(ObjectError(WRONG_CLASS, key, true_px[row], changes))
+        key, predicted = ground_truth.class_keys[row], prediction.class_keys[column]
+        if key == predicted:  # an IoU of at most 0.5, else they would match
+            errors.append(ObjectError(_band(iou), key, true_px[row], ((key, 0, found),)))
+        else:
+            changes = ((predicted, -1, nothing), (key, 1, found))
+            errors.append(ObjectError(WRONG_CLASS, key, true_px[row], changes))
     over_ground_truth = set(columns.tolist())
     for column in np.flatnonzero(free_prediction).tolist():
         key = prediction.class_keys[column]
         kind = DUPLICATE if column in over_ground_truth else BACKGROUND
-        errors.append(
-            ObjectError(kind, key, predicted_px[column], ((key, -1, _true_positives(0.0)),))
-        )
+        errors.append(ObjectError(kind, key, predicted_px[column], ((key, -1, nothing),)))
     for row in np.flatnonzero(free_ground_truth).tolist():
         key = ground_truth.class_keys[row]
-        errors.append(ObjectError(MISSED, key, true_px[row], ((key, 1, _true_positives(1.0)),)))
+        errors.append(ObjectError(MISSED, key, true_px[row], ((key, 1, found),)))
     return errors
 
 
@@ -132,8 +116,8 @@ def fixed_counts(counts: ImageCounts, errors: Iterable[ObjectError]) -> ImageCou
     place = {key: number for number, key in enumerate(counts.class_keys)}
     predicted, true_positives = counts.num_detections.copy(), counts.true_positives.copy()
     for error in errors:
-        for key, objects, more_true_positives in error.changes:
-            predicted[place[key]] += objects
+        for key, more_detections, more_true_positives in error.changes:
+            predicted[place[key]] += more_detections
             true_positives[place[key]] += more_true_positives
     left = counts.num_ground_truth + predicted > 0
     return ImageCounts(
@@ -146,22 +130,22 @@ def fixed_counts(counts: ImageCounts, errors: Iterable[ObjectError]) -> ImageCou
 
 @dataclass(frozen=True)
 class ErrorReport:
-    """Cost of the errors of M images: the gain of the score if one type were fixed."""
+    """Cost of the errors of M images: the gain of the score if one kind were fixed."""
 
     score: float
-    counts: Mapping[str, int]  # errors by kind, POOR_MASK being all its bands together
+    counts: Mapping[str, int]  # errors by kind, POOR_MASK being all bands
     gains: Mapping[str, npt.NDArray[np.float64]]  # (M,) by kind, of each image
-    by_class: Mapping[ClassKey, Mapping[str, float]]  # gain of the score by class and GROUPS
-    by_size: Mapping[str, Mapping[str, float]]  # and by size and GROUPS
+    by_class: Mapping[ClassKey, Mapping[str, float]]  # gain of the score by class and group
+    by_size: Mapping[str, Mapping[str, float]]  # gain of the score by size and group
 
     def gain(self, kind: str) -> float:
-        """Return by how much the score would rise, at least 0."""
+        """Return the gain of the score if a kind were fixed, at least 0."""
         return float(self.gains[kind].mean())
 
 
 @dataclass
 class ErrorAccumulator:
-    """Takes images one by one, and keeps numbers only."""
+    """Takes images one by one and keeps only numbers."""
 
     averaging: Averaging
     _scores: list[float] = field(default_factory=list)
@@ -177,7 +161,7 @@ class ErrorAccumulator:
     def add(
         self, ground_truth: ImageInstances, prediction: ImageInstances, matches: ImageMatches
     ) -> None:
-        """Take one image."""
+        """Add one image."""
         counts = matches.counts()
         score = image_score(counts, self.averaging)
         errors = find_errors(ground_truth, prediction, matches)
@@ -204,43 +188,34 @@ class ErrorAccumulator:
 
     def result(self) -> ErrorReport:
         """Return the report of the images so far, at least one."""
-        images = len(self._scores)
+
+        def mean(gains: Counter[str]) -> dict[str, float]:
+            return {group: gains[group] / len(self._scores) for group in GROUPS}
+
         return ErrorReport(
             score=float(np.mean(self._scores)),
             counts={kind: self._counts[kind] for kind in self._gains},
             gains={kind: np.array(gains) for kind, gains in self._gains.items()},
-            by_class={
-                key: {group: gains[group] / images for group in GROUPS}
-                for key, gains in self._by_class.items()
-            },
-            by_size={
-                size: {group: gains[group] / images for group in GROUPS}
-                for size, gains in self._by_size.items()
-            },
+            by_class={key: mean(gains) for key, gains in self._by_class.items()},
+            by_size={size: mean(gains) for size, gains in self._by_size.items()},
         )
 
 
 def _overlaps(
     ground_truth: ImageInstances, prediction: ImageInstances, free_prediction: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return both indices and the IoU of the pairs that an error is told from.
+    """Return both indices and the IoU of the pairs that make an error.
 
-    They are of one class with an IoU above 0.1, or of two with one above 0.5.
+    That is, pairs of the same class with an IoU above 0.1, or of two classes above 0.5.
     """
     same = np.array(
         [[key == other for other in prediction.class_keys] for key in ground_truth.class_keys],
         dtype=bool,
     ).reshape(len(ground_truth), len(prediction))
     rows, columns = np.nonzero(np.broadcast_to(free_prediction, same.shape))
-    intersections = ground_truth.bitmasks.paired_intersections_px(
-        prediction.bitmasks, rows, columns
-    )
-    either = (
-        ground_truth.bitmasks.areas_px()[rows]
-        + prediction.bitmasks.areas_px()[columns]
-        - intersections
-    )
-    ious = intersections / np.maximum(either, 1)
+    shared = ground_truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
+    areas = ground_truth.bitmasks.areas_px()[rows] + prediction.bitmasks.areas_px()[columns]
+    ious = shared / np.maximum(areas - shared, 1)
     meant = ious > np.where(same[rows, columns], _MEANT, _FOUND)
     return rows[meant], columns[meant], ious[meant]
 

@@ -1,24 +1,23 @@
-"""From annotation files to objects on the raster, an image at a time.
+"""Instances and detections of annotation files on the raster, one image at a time.
 
-A submission is read as what it is: an annotation file whose masks lie on the 512x512 raster, or, in
-the format of 2020, on one whose long edge has 1024 pixels. The latter is resized, as the ground
-truth is; so is a file with the columns Height and Width or a COCO file, which are at image size.
+A submission is read as an annotation file whose masks lie on the 512x512 raster or, in the format
+of 2020, on one whose long edge has 1024 pixels. The latter is resized, like the ground truth; so
+are a file with the columns Height and Width and a COCO file, whose masks have the image's size.
 
-What counts as an object:
+What counts:
 
-- An object that loses its last pixel in resizing is left out, on both sides: on the raster it does
-  not exist, and nothing could match it. So a ground truth scored against itself gives 1.
-- A ground-truth instance without a pixel is none that could be found, and is left out. A prediction
-whose
-  mask is empty in the file itself stays, and matches nothing: the competition counts it as wrong.
-  Beside each ground-truth instance that is left out one empty prediction of its class is left out,
-  too.
-- The filler ``1 1`` of class 23 is a prediction like any other in the competition, which counts it
-  as one. Where the ground truth is of other data it is no prediction, and is left out.
+- An instance or detection that loses its last pixel in resizing is left out: it does not exist on
+  the raster, where nothing could match it. So a ground truth scored against itself gives 1.
+- A ground-truth instance without a pixel cannot be found, and is left out. A detection whose mask
+  is empty in the file matches nothing, and stays: the competition counts it as wrong. But one such
+  detection is left out for each instance of its class that is left out.
+- The filler ``1 1`` of class 23 is a detection like any other in the competition. Where the ground
+  truth is other data it is not a detection, and is left out.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.categories import LabelDescriptions
-from src.annotations.exif import AUTO
-from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
+from src.annotations.image_files import AUTO
+from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT, describe_fillers
 from src.annotations.instances import RASTER_HW, ImageRecord, Instances
 from src.annotations.store import AnnotationStore
 from src.io import printable
@@ -37,23 +36,19 @@ from src.rle import Bitmasks, format_rle
 
 
 class RasterInstances(Mapping[str, ImageInstances]):
-    """The objects of a store by image id, put on the raster when they are asked for.
+    """The instances or detections of a store by image id, put on the raster when asked for.
 
     Args:
         store: Masks of any size.
-        use_attributes: The class of an object is its category with its set of attributes, not its
+        use_attributes: Whether the class key is the category with its set of attributes, not the
             category alone.
-        ids: Image ids by file name; an image that is named here goes by this id instead of the
-            store's.
-        images_directory: The images beside which the store was read; what is compared with it is
-            read beside them, too.
+        ids: Image ids by file name, which replace the store's.
+        images_directory: Images with which the store was read; submissions that are compared with
+            it are read with them, too.
         exif: As for ``build_store``.
-        raster_hw: Height and width of the raster.
-        without_filler: The competition's filler rows are left out.
-        ground_truth: Of predictions, what they are compared with. Their objects whose mask is empty
-        in the
-            file stay, but for those that the ground truth has as well. None: this is the ground
-            truth, and all of them are left out.
+        without_filler: Whether the competition's filler rows are left out.
+        ground_truth: The ground truth of detections, which decides which empty masks are left out;
+            None: this is the ground truth.
     """
 
     def __init__(
@@ -64,20 +59,20 @@ class RasterInstances(Mapping[str, ImageInstances]):
         ids: Mapping[str, str] | None = None,
         images_directory: str | Path | None = None,
         exif: str = AUTO,
-        raster_hw: tuple[int, int] = RASTER_HW,
         without_filler: bool = False,
         ground_truth: RasterInstances | None = None,
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
         self.images_directory, self.exif = images_directory, exif
-        self.raster_hw = raster_hw
         self.without_filler = without_filler
         self.ground_truth = ground_truth
-        self._vanished: dict[str, int] = {}
-        self._empty: dict[str, int] = {}
-        self._fillers: set[str] = set()
-        self._index_of = _index(store.images, ids or {})
+        self._left_out: dict[str, Counter[str]] = {}  # by image id, of the images asked for so far
+        ids = ids or {}
+        self._index_of = {
+            ids.get(image.file_name, image.image_id): index
+            for index, image in enumerate(store.images)
+        }
 
     def __len__(self) -> int:
         return len(self._index_of)
@@ -91,19 +86,19 @@ class RasterInstances(Mapping[str, ImageInstances]):
     def __getitem__(self, image_id: str) -> ImageInstances:
         index = self._index_of[image_id]
         instances = self.store.instances(index)
-        masks = Bitmasks.of(instances.masks, self.raster_hw)
+        masks = Bitmasks.of(instances.masks, RASTER_HW)
         is_empty = instances.areas_px == 0
         kept = (masks.areas_px() > 0) | is_empty
-        self._vanished[image_id] = int(np.count_nonzero(~kept))
-        if self.without_filler and len(instances) == 1 and _is_filler(instances):
-            self._fillers.add(image_id)
+        num_vanished = int(np.count_nonzero(~kept))
+        is_filler = self._is_filler(instances)
+        if is_filler:
             kept[:] = False
-        keys = class_keys(
-            instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes
+        keys = self._class_keys(instances)
+        empty = self._empty_to_leave_out(image_id, is_empty, keys)
+        kept[empty] = False
+        self._left_out[image_id] = Counter(
+            vanished=num_vanished, fillers=int(is_filler), empty=len(empty)
         )
-        left_out = self._empty_to_leave_out(image_id, is_empty, keys)
-        self._empty[image_id] = len(left_out)
-        kept[left_out] = False
         return ImageInstances(
             image_id=image_id,
             class_keys=tuple(key for key, keep in zip(keys, kept, strict=True) if keep),
@@ -113,13 +108,11 @@ class RasterInstances(Mapping[str, ImageInstances]):
     def _empty_to_leave_out(
         self, image_id: str, is_empty: npt.NDArray[np.bool_], keys: Sequence[ClassKey]
     ) -> list[int]:
-        """Return the positions of objects without a pixel that do not count."""
+        """Return the positions of masks without a pixel that do not count."""
         empty = np.flatnonzero(is_empty).tolist()
         if self.ground_truth is None or not empty:
             return empty
-        of_ground_truth = (
-            self.ground_truth.empty_keys(image_id) if image_id in self.ground_truth else Counter()
-        )
+        of_ground_truth = self.ground_truth.empty_keys(image_id)
         left_out = []
         for position in empty:
             if of_ground_truth[keys[position]]:
@@ -128,74 +121,73 @@ class RasterInstances(Mapping[str, ImageInstances]):
         return left_out
 
     def empty_keys(self, image_id: str) -> Counter[ClassKey]:
-        """Count an image's objects whose mask is empty in the file, by class."""
-        instances = self.store.instances(self._index_of[image_id])
-        is_empty = instances.areas_px == 0
-        if not is_empty.any():
+        """Count the masks of an image that are empty in the file, by class; none if unknown."""
+        if image_id not in self:
             return Counter()
-        keys = class_keys(
-            instances.category_ids.tolist(), instances.attribute_ids, self.use_attributes
-        )
-        return Counter(key for key, empty in zip(keys, is_empty, strict=True) if empty)
+        instances = self.store.instances(self._index_of[image_id])
+        is_empty = (instances.areas_px == 0).tolist()
+        if not any(is_empty):
+            return Counter()
+        return Counter(itertools.compress(self._class_keys(instances), is_empty))
 
     def category_ids(self, image_id: str) -> set[int]:
-        """Return the categories of an image, without the filler's if that is left out."""
+        """Return the categories of an image, without a filler that is left out."""
         instances = self.store.instances(self._index_of[image_id])
-        if self.without_filler and len(instances) == 1 and _is_filler(instances):
+        if self._is_filler(instances):
             return set()
         counted = instances.areas_px > 0 if self.ground_truth is None else slice(None)
         return set(instances.category_ids[counted].tolist())
 
     @property
     def source(self) -> str:
-        """The file that the store was made of, for messages."""
+        """The file of which the store was made, for messages."""
         return str(self.store.description["source"])
 
-    @property
-    def vanished(self) -> int:
-        """Objects left out, of the images asked for so far, because resizing took all of them."""
-        return sum(self._vanished.values())
+    def notes(self, kind: str) -> list[str]:
+        """Return notes on the file, and on what was left out of the images asked for so far.
 
-    @property
-    def fillers(self) -> int:
-        """Filler rows left out, of the images asked for so far."""
-        return len(self._fillers)
-
-    @property
-    def empty(self) -> int:
-        """Objects left out, of the images asked for so far, because their mask has no pixel."""
-        return sum(self._empty.values())
+        ``kind`` is what messages call the contents: ``detections``, say.
+        """
+        left_out: Counter[str] = Counter()
+        for of_image in self._left_out.values():
+            left_out.update(of_image)
+        notes = [f"{Path(self.source).name}: {note}" for note in self.store.notes]
+        if count := left_out["empty"]:
+            notes.append(f"{kind} whose mask has no pixel, left out: {count}")
+        if count := left_out["vanished"]:
+            notes.append(f"{kind} without a pixel left on the 512x512 raster, left out: {count}")
+        if count := left_out["fillers"]:
+            notes.append(describe_fillers(count))
+        return notes
 
     @property
     def exchanged_sizes(self) -> list[str]:
-        """Images whose Height and Width were exchanged in the file."""
+        """Ids of images whose Height and Width were exchanged in the file."""
         names = self.store.description.get("exchanged_sizes") or ()
         return [name for name in names if isinstance(name, str)]
 
     def record(self, image_id: str) -> ImageRecord:
-        """Return the image with the size it has after repair."""
+        """Return an image, with its size after repair."""
         return self.store.images[self._index_of[image_id]]
 
+    def _is_filler(self, instances: Instances) -> bool:
+        """Return whether an image has nothing but a filler row, and that is left out."""
+        return (
+            self.without_filler
+            and len(instances) == 1
+            and instances.category_ids[0] == FILLER_CATEGORY
+            and format_rle(instances.masks)[0] == FILLER_TEXT
+        )
 
-def _is_filler(instances: Instances) -> bool:
-    """Return whether an image's only detection is the filler row of an image without detections."""
-    return (
-        instances.category_ids[0] == FILLER_CATEGORY
-        and format_rle(instances.masks)[0] == FILLER_TEXT
-    )
-
-
-def _index(images: Sequence[ImageRecord], ids: Mapping[str, str]) -> dict[str, int]:
-    return {ids.get(image.file_name, image.image_id): index for index, image in enumerate(images)}
+    def _class_keys(self, instances: Instances) -> list[ClassKey]:
+        categories = instances.category_ids.tolist()
+        return class_keys(categories, instances.attribute_ids, self.use_attributes)
 
 
 def class_keys(
     category_ids: Sequence[int], attribute_ids: Sequence[Sequence[int]], use_attributes: bool
 ) -> list[ClassKey]:
-    """Return what objects must share to match: the category, or (category, attribute, ...).
-
-    Attributes are a set: their order and repetitions do not count.
-    """
+    """Return class keys: the category, or (category, attribute, ...) with attributes as a set."""
     if not use_attributes:
         return list(category_ids)
     return [
@@ -205,10 +197,10 @@ def class_keys(
 
 
 def class_key_text(key: ClassKey) -> str:
-    """Write a class key as ``ClassId`` is written: ``6``, or ``6_13_24``."""
+    """Return a class key as ``ClassId`` is written: ``6``, or ``6_13_24``."""
     return "_".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def class_key_name(key: ClassKey, labels: LabelDescriptions) -> str:
-    """Write a class key in words: ``6 pants``, or ``6_13_24 pants``."""
+    """Return a class key with its category's name: ``6 pants``, or ``6_13_24 pants``."""
     return f"{class_key_text(key)} {printable(labels.category_names[split_key(key)[0]])}"

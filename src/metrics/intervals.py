@@ -2,8 +2,8 @@
 
 Efron, "Bootstrap methods: another look at the jackknife", 1979.
 
-The score is a mean over images, so resampling images and scoring again is the same as resampling
-the images' scores: exact, and a matter of indexing.
+The score is a mean over images, so resampling the images' scores gives exactly what resampling
+images and scoring them again would give.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from src.errors import InputError
 from src.validation import check_values, number, whole
 
-_DRAWS_AT_ONCE = 1 << 20  # bounds the memory of a block to a few tens of MB
+_DRAWS_AT_ONCE = 1 << 20  # limits a block to a few tens of MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class PairedInterval:
 
     @property
     def verdict(self) -> str:
-        """``b is better``, ``a is better``, or ``within noise``: the interval contains 0."""
+        """``b is better``, ``a is better``, or ``within noise`` if the interval contains 0."""
         if self.difference.low > 0:
             return "b is better"
         return "a is better" if self.difference.high < 0 else "within noise"
@@ -63,19 +63,15 @@ def check_same_images(a: Mapping[str, float], b: Mapping[str, float]) -> None:
     """Check that two sets of scores are of the same images, as a paired comparison needs.
 
     Raises:
-        InputError: Names how many are on one side only, and the first of each.
+        InputError: Some are on one side only; names the first of each.
     """
     only = {"a": sorted(a.keys() - b.keys()), "b": sorted(b.keys() - a.keys())}
     if any(only.values()):
-        differences = "; ".join(
-            f"{side} alone has {len(names)} (the first: {names[0]})"
-            for side, names in only.items()
-            if names
-        )
-        raise InputError(
-            f"a and b must score the same images, {len(a.keys() & b.keys())} are in both; "
-            f"{differences}"
-        )
+        differences = [f"{len(a.keys() & b.keys())} are in both"]
+        for side, names in only.items():
+            if names:
+                differences.append(f"{side} alone has {len(names)} (the first: {names[0]})")
+        raise InputError(f"a and b must score the same images, {'; '.join(differences)}")
 
 
 def bootstrap_interval(
@@ -88,18 +84,17 @@ def bootstrap_interval(
 
     Args:
         per_image: (M,) scores of the images.
-        num_resamples: How many times M images are drawn with replacement.
-        confidence: Coverage asked for, in (0, 1). What simulation gives at 450 images is within a
+        num_resamples: Number of draws of M images with replacement.
+        confidence: Nominal coverage, in (0, 1). In simulation, that of 450 images is within a
             percent of it; with a few tens of images percentile intervals are somewhat narrow.
-        seed: Of the draws; the same seed gives the same interval.
+        seed: Seed of the draws; the same seed gives the same interval.
 
     Raises:
         InputError: No image, a value that is not a number, or a setting out of range.
     """
     scores = _checked(per_image, num_resamples=num_resamples, confidence=confidence)
-    return _interval(
-        scores, _resampled_means(scores[:, None], num_resamples, seed)[:, 0], confidence
-    )
+    means = _resampled_means(scores[:, None], num_resamples, seed)[:, 0]
+    return _interval(scores, means, confidence)
 
 
 def paired_bootstrap_interval(
@@ -112,7 +107,7 @@ def paired_bootstrap_interval(
     """Return the mean of ``b - a`` over the same images, its interval, and how often b is better.
 
     Raises:
-        InputError: As ``bootstrap_interval``; or the two differ in length.
+        InputError: As for ``bootstrap_interval``, or the two differ in length.
     """
     a, b = (
         _checked(scores, num_resamples=num_resamples, confidence=confidence)
@@ -135,13 +130,13 @@ def bootstrap_bands(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> npt.NDArray[np.float64]:
-    """Return the intervals of several means over the same images, drawing the images once.
+    """Return the intervals of C means over the same M images, which are drawn once.
 
     Args:
         values: (M, C) values of each image.
-        num_resamples: See ``bootstrap_interval``.
-        confidence: See ``bootstrap_interval``.
-        seed: See ``bootstrap_interval``.
+        num_resamples: See ``bootstrap_interval``, like the next.
+        confidence: Nominal coverage.
+        seed: Seed of the draws.
 
     Returns:
         (C, 2) lower and upper end of each column's interval.
@@ -166,10 +161,10 @@ def _checked(
 
 
 def check_settings(*, num_resamples: int, confidence: float) -> None:
-    """Refuse settings of a bootstrap that mean nothing.
+    """Check the settings of a bootstrap.
 
     Raises:
-        InputError: Names the setting and what is legal.
+        InputError: A setting is not legal.
     """
     kinds = {
         "num_resamples": whole(1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.coco import COCO
-from src.annotations.exif import AS_DISPLAYED, AUTO
+from src.annotations.formats import ReadingOptions, detect_format
+from src.annotations.image_files import AS_DISPLAYED, AUTO
 from src.annotations.image_names import file_name_of, match_ids
 from src.annotations.imaterialist_csv import (
     IMATERIALIST_2020,
     SIZE_COLUMNS,
-    describe_fillers,
     is_competition,
     read_header,
 )
@@ -25,12 +25,11 @@ from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
 from src.annotations.mask_folders import MASK_IMAGES
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import ProgressCallback, SizeOf, describe_ids
-from src.annotations.sources import detect_format
-from src.annotations.store import STORE, AnnotationStore
+from src.annotations.store import STORE, AnnotationStore, open_store
 from src.annotations.store_builder import build_store, open_or_build
-from src.annotations.store_checks import open_store
 from src.errors import InputError
 from src.io import (
+    printable,
     read_json_object,
     refuse_special_file,
     temporary_directory,
@@ -46,32 +45,33 @@ from src.metrics.competition import (
 )
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterInstances
+from src.validation import shown
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScores:
-    """The scores of images, and how they were made."""
+    """Scores of images from a file."""
 
     averaging: str
     use_attributes: bool
     per_image: Mapping[str, float]  # by image id
-    content: Mapping[str, Any]  # all that the file has
+    content: Mapping[str, Any]  # of the whole file
 
 
 def write_scores(path: Path, summary: Mapping[str, Any], score: CompetitionScore) -> None:
-    """Write a summary and the scores of the images, the file whole or not at all.
+    """Write a summary and the scores of the images, atomically.
 
     Args:
         path: The file.
-        summary: Plain JSON values; ``averaging`` and ``use_attributes`` among them.
-        score: Whose images' scores are written as ``per_image``.
+        summary: Plain JSON values, including ``averaging`` and ``use_attributes``.
+        score: The score whose images are written as ``per_image``.
     """
     per_image = dict(zip(score.image_ids, score.per_image.tolist(), strict=True))
     write_json(path, {**summary, "per_image": per_image}, sort_keys=False)
 
 
 def is_score_file(path: Path) -> bool:
-    """Return whether a file begins as ``write_scores`` writes it, without reading it whole."""
+    """Return whether a file begins like one of ``write_scores``, without reading all of it."""
     if path.suffix != ".json":
         return False
     refuse_special_file(path)
@@ -84,24 +84,27 @@ def is_score_file(path: Path) -> bool:
 
 
 def read_scores(path: Path) -> ImageScores:
-    """Read what ``write_scores`` has written.
+    """Read a file of ``write_scores``.
 
     Raises:
-        InputError: The file is damaged, has no scores of images, or one is no number.
+        InputError: The file is damaged, or ``per_image`` has no scores or something else.
     """
+    again = "write it again with `python -m src.score output=...` or `python -m src.postprocess`"
     try:
         content = read_json_object(path)
     except InputError as error:
-        raise InputError(f"{error}; a damaged score file, make it anew") from error
+        raise InputError(f"{error}; {again}") from error
     per_image = content.get("per_image")
     if not isinstance(per_image, dict) or not per_image:
         raise InputError(
-            f"{path}: has no scores of single images (per_image); python -m src.score output=... "
-            "and python -m src.postprocess write them"
+            f"per_image must be scores by image id, got {shown(per_image)} ({path}); {again}"
         )
     for image_id, value in per_image.items():
         if not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise InputError(f"{path}: per_image: {image_id}: {value!r} is no score from 0 to 1")
+            raise InputError(
+                f"per_image.{printable(image_id)} must be a number from 0 to 1, got "
+                f"{shown(value)} ({path})"
+            )
     return ImageScores(
         averaging=str(content.get("averaging")),
         use_attributes=bool(content.get("use_attributes")),
@@ -112,12 +115,12 @@ def read_scores(path: Path) -> ImageScores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions beside their truth."""
+    """Predictions with their ground truth."""
 
     ground_truth: RasterInstances
     prediction: Mapping[str, ImageInstances]
-    image_ids: tuple[str, ...]  # those that are compared, ascending
-    coverage_notes: tuple[str, ...]  # which images are on one side only
+    image_ids: tuple[str, ...]  # of the compared images, ascending
+    coverage_notes: tuple[str, ...]  # on images of one side only
 
     @property
     def labels(self) -> LabelDescriptions:
@@ -126,24 +129,10 @@ class Comparison:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what a reader of the score should know, a sentence each, after scoring."""
-        notes = list(self.coverage_notes)
-        for side, objects in (
-            ("ground-truth instances", self.ground_truth),
-            ("detections", self.prediction),
-        ):
-            if not isinstance(objects, RasterInstances):
-                continue
-            notes += [f"{Path(objects.source).name}: {note}" for note in objects.store.notes]
-            if objects.empty:
-                notes.append(f"{side} whose mask has no pixel, left out: {objects.empty}")
-            if objects.vanished:
-                notes.append(
-                    f"{side} without a pixel left on the 512x512 raster, left out: "
-                    f"{objects.vanished}"
-                )
-        if isinstance(self.prediction, RasterInstances) and self.prediction.fillers:
-            notes.append(describe_fillers(self.prediction.fillers))
+        """What readers of the score should know, a sentence each; complete after scoring."""
+        notes = [*self.coverage_notes, *self.ground_truth.notes("ground-truth instances")]
+        if isinstance(self.prediction, RasterInstances):
+            notes += self.prediction.notes("detections")
         compared = set(self.image_ids)
         exchanged = [name for name in self.ground_truth.exchanged_sizes if name in compared]
         if exchanged:
@@ -154,7 +143,7 @@ class Comparison:
         return tuple(notes)
 
     def pair(self, image_id: str) -> tuple[ImageInstances, ImageInstances]:
-        """Return ground truth and detections of an image; none where it has no prediction."""
+        """Return the ground truth and the detections of an image, none if it has no prediction."""
         ground_truth = self.ground_truth[image_id]
         prediction = self.prediction.get(image_id)
         return ground_truth, no_instances(ground_truth) if prediction is None else prediction
@@ -174,38 +163,37 @@ def open_ground_truth(
     ids: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[RasterInstances]:
-    """Read the ground truth; it is there while the context lasts.
+    """Open the ground truth for the duration of the context.
 
     Args:
         annotations: Any annotation format, a store folder, or a folder of mask images.
         use_attributes: See ``RasterInstances``.
-        images_directory: The images, to read masks as ``build_store`` does; one that is missing
-            changes nothing.
+        images_directory: The images, used as in ``build_store``; missing ones are ignored.
         exif: As for ``build_store``, like the next.
         duplicates: ``keep`` or ``drop``.
-        label_descriptions: The legal categories and attributes; None: those of the
-            ground truth, else those of 2019.
+        label_descriptions: The legal categories and attributes; None: those of the ground truth,
+            else those of 2019.
         mask_images: How a folder of mask images is read; None: the defaults.
-        cache_dir: Where the store made of the ground truth is kept for the next time; where None,
-            it is made in a temporary folder.
-        ids: Image ids by file name that count instead of the ground truth's; see
-            ``RasterInstances``.
-        progress: Where reading shows how far it is.
+        cache_dir: Folder in which the store of the ground truth is kept; None: a temporary folder.
+        ids: See ``RasterInstances``.
+        progress: Shows the progress of reading.
 
     Raises:
-        InputError: The file is wrong; it names file, row, image and value.
+        InputError: The file is wrong; names the file, row, image and value.
     """
     with temporary_directory("truth") as temporary:
         store = open_or_build(
             annotations,
             cache_dir or temporary,
+            ReadingOptions(
+                images_directory=images_directory,
+                exif=exif,
+                missing_images="keep",
+                duplicates=duplicates,
+                label_descriptions=label_descriptions,
+                mask_images=mask_images,
+            ),
             fallback_directory=user_cache_directory(),
-            images_directory=images_directory,
-            exif=exif,
-            missing_images="keep",
-            duplicates=duplicates,
-            label_descriptions=label_descriptions,
-            mask_images=mask_images,
             on_progress=_bytes_read(progress, annotations),
         )
         yield RasterInstances(
@@ -221,19 +209,17 @@ def open_ground_truth(
 def open_submission(
     submission: str | Path, ground_truth: RasterInstances, *, progress: Progress | None = None
 ) -> Iterator[RasterInstances]:
-    """Read a submission as the ground truth is read; it is there while the context lasts.
+    """Open a submission for the duration of the context, as the ground truth is opened.
 
     Args:
         submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; with the column
-            ``AttributesIds`` (2020) on the raster whose long edge has 1024 pixels, of the shape of
+            ``AttributesIds`` (2020) on the raster with a long edge of 1024 pixels and the shape of
             the ground truth's image; or any annotation format with sizes.
-        ground_truth: Whose categories and attributes are the legal ones. Images go by its ids:
-        ``a`` is
-            ``a.jpg`` where the ground truth says so.
-        progress: Where reading shows how far it is.
+        ground_truth: Defines the legal categories and attributes, and the spelling of image ids.
+        progress: Shows the progress of reading.
 
     Raises:
-        InputError: The file is wrong; it names file, row, image and value.
+        InputError: The file is wrong; names the file, row, image and value.
     """
     with temporary_directory("submission") as temporary:
         labels_file = temporary / "labels.json"
@@ -249,30 +235,32 @@ def open_submission(
         directory = Path(submission)
         if kind != STORE:
             directory = temporary / "store"
+            is_2020 = kind == IMATERIALIST_2020.name
+            size_hw = _long_edge(ground_truth, ids) if is_2020 else RASTER_HW
             sized = kind == COCO or set(SIZE_COLUMNS) <= set(read_header(Path(submission)))
             build_store(
                 submission,
                 directory,
-                # masks on a raster are of the image as displayed, as those of a model are
-                images_directory=ground_truth.images_directory if sized else None,
-                exif_undecided=AS_DISPLAYED if ground_truth.exif == AUTO else ground_truth.exif,
-                missing_images="keep",
-                label_descriptions=labels_file,
-                size_hw=_long_edge(ground_truth, ids)
-                if kind == IMATERIALIST_2020.name
-                else RASTER_HW,
+                ReadingOptions(
+                    # masks on a raster are those of the displayed image, like a model's
+                    images_directory=ground_truth.images_directory if sized else None,
+                    exif_undecided=AS_DISPLAYED if ground_truth.exif == AUTO else ground_truth.exif,
+                    missing_images="keep",
+                    label_descriptions=labels_file,
+                    size_hw=size_hw,
+                ),
                 on_progress=_bytes_read(progress, submission),
             )
-        objects = RasterInstances(
+        detections = RasterInstances(
             open_store(directory) if kind == STORE else AnnotationStore(directory),
             use_attributes=ground_truth.use_attributes,
             ids=ids,
             without_filler=not is_competition(labels.category_names),
             ground_truth=ground_truth,
         )
-        if kind == STORE:  # whose labels are its own
-            _check_categories(objects, labels)
-        yield objects
+        if kind == STORE:  # which has labels of its own
+            _check_categories(detections, labels)
+        yield detections
 
 
 def compare(
@@ -282,17 +270,16 @@ def compare(
     prediction_name: str,
     image_ids: Collection[str] | None = None,
 ) -> Comparison:
-    """Put predictions beside their ground truth.
+    """Pair predictions with their ground truth.
 
-    Images of the ground truth without a prediction count as having no detection. Predicted images
-    that are not compared (not in the ground truth, or not in ``image_ids``) do not count. Notes say
-    how many there are of both.
+    Images of the ground truth without a prediction have no detections. Predicted images that are
+    not in the ground truth or not in ``image_ids`` do not count. Notes give the numbers of both.
 
     Args:
         ground_truth: Ground-truth instances.
         prediction: Detections by image id.
-        prediction_name: What messages call the prediction.
-        image_ids: Which images of the ground truth to compare; all where None.
+        prediction_name: Name of the prediction in messages.
+        image_ids: Images of the ground truth to compare; None: all.
 
     Raises:
         InputError: An id of ``image_ids`` is unknown, or no predicted image is compared.
@@ -324,51 +311,40 @@ def score_comparison(
     """Score the compared images one by one; only one is on the raster at a time.
 
     Args:
-        comparison: Predictions beside their truth.
+        comparison: Predictions with their ground truth.
         averaging: ``per_class`` or ``pooled``.
-        progress: Where it shows how far it is.
-        errors: Takes each image as well.
+        progress: Shows the progress of scoring.
+        errors: Accumulates the errors of the images.
 
     Raises:
         InputError: Unknown averaging.
     """
     accumulator = ScoreAccumulator(averaging=averaging)
-    task = (
-        None if progress is None else progress.add_task("scoring", total=len(comparison.image_ids))
-    )
-    for image_id in comparison.image_ids:
+    image_ids: Iterable[str] = comparison.image_ids
+    if progress is not None:
+        image_ids = progress.track(comparison.image_ids, description="scoring")
+    for image_id in image_ids:
         ground_truth, prediction = comparison.pair(image_id)
         matches = accumulator.add(ground_truth, prediction)
         if errors is not None:
             errors.add(ground_truth, prediction, matches)
-        if progress is not None and task is not None:
-            progress.advance(task)
     return accumulator.result()
 
 
 def _long_edge(ground_truth: RasterInstances, ids: Mapping[str, str]) -> SizeOf:
-    """Return the raster of the 2020 competition for each image.
-
-    One that the ground truth lacks is not scored, so it gets the largest raster.
-    """
+    """Return the raster of 2020 for each image; the largest if the ground truth lacks the image."""
 
     def size_of(image_id: str) -> tuple[int, int]:
         known = ids.get(file_name_of(image_id))
-        return (
-            (LONG_EDGE_PX,) * 2
-            if known is None
-            else long_edge_1024(ground_truth.record(known).size_hw)
-        )
+        if known is None:
+            return LONG_EDGE_PX, LONG_EDGE_PX
+        return long_edge_1024(ground_truth.record(known).size_hw)
 
     return size_of
 
 
 def _check_categories(prediction: RasterInstances, labels: LabelDescriptions) -> None:
-    """Refuse objects of categories that the ground truth lacks.
-
-    Raises:
-        InputError: Names the first image that has one.
-    """
+    """Refuse categories that the ground truth lacks, naming the first image with one."""
     known = labels.category_names
     for image_id in prediction:
         if unknown := prediction.category_ids(image_id) - known.keys():

@@ -1,9 +1,10 @@
-"""LightningModule of a cascade: losses, optimizer, candidates; callbacks score and write files."""
+"""Lightning module of a cascade: losses, optimizer and candidates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,23 +15,14 @@ from torch.optim import Optimizer
 
 from src.errors import InputError
 from src.io import printable
-from src.mmdet_bridge.cascade.detectors import (
-    build_detector,
-    check_detector,
-    load_weights,
-    preprocess,
-)
+from src.mmdet_bridge.cascade import detectors
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import MaskStages
+from src.mmdet_bridge.checkpoints import untrusted_config
 from src.mmdet_bridge.checkpoints.reading import load_checkpoint
-from src.mmdet_bridge.checkpoints.untrusted_config import (
-    check_class_list,
-    check_plain,
-    check_untrusted_detector,
-)
 from src.modules.schedules import SchedulerFactory, scale_learning_rate
 from src.predictions.candidates import Candidates
-from src.validation import check_values, number, one_of, whole
+from src.validation import check_value, check_values, nullable, number, one_of, whole
 
 Batch = Mapping[str, Any]
 """``inputs``: N uint8 tensors (3, H_i, W_i), RGB; ``data_samples``: N DetDataSample."""
@@ -45,7 +37,7 @@ class CascadeModule(LightningModule):
         detector: mmdet's model configuration (see ``build_detector``).
         optimizer: Makes the optimizer from the parameters that train.
         scheduler: Makes the learning rate's schedule, stepped with the optimizer; None: constant.
-        base_batch_size: Images an optimizer step that the learning rate is meant for; it is scaled
+        base_batch_size: Images an optimizer step for which the learning rate is meant; it is scaled
             to the run's batch. None: it is not scaled.
         channels_last: Whether weights and images are stored channels last.
         num_classes: Classes of the detector's heads.
@@ -90,22 +82,23 @@ class CascadeModule(LightningModule):
         self.backbone_weights = backbone_weights
         self.category_ids = list(range(num_classes) if category_ids is None else category_ids)
         check_candidates(self.category_ids, num_classes, min_score, max_candidates, mask_stages)
-        self.min_score = min_score
-        self.max_candidates = max_candidates
-        self.mask_stages = mask_stages
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
-        if base_batch_size is not None and base_batch_size < 1:
-            raise InputError(
-                f"module.base_batch_size must be null or at least 1, got {base_batch_size}"
-            )
+        unscaled = nullable(whole(1), null="for no scaling")
+        check_value("module.base_batch_size", base_batch_size, unscaled)
         self.base_batch_size = base_batch_size
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self._predict = partial(
+            predict_candidates,
+            category_ids=self.category_ids,
+            min_score=min_score,
+            max_candidates=max_candidates,
+            mask_stages=mask_stages,
+        )
         self.loss_terms: dict[str, Tensor] = {}
         self._batches_accumulated = 0
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.detector = build_detector(detector, init_weights=init_weights)
+        self.detector = detectors.build_detector(detector, init_weights=init_weights)
         self.detector.to(memory_format=self.memory_format)
-        check_detector(self.detector)
+        detectors.check_detector(self.detector)
         for stage, head in enumerate(self.detector.roi_head.bbox_head):
             if head.num_classes != num_classes:
                 raise InputError(
@@ -121,53 +114,49 @@ class CascadeModule(LightningModule):
 
         Args:
             checkpoint_path: A regular file; its configuration may name mmdet's own classes only.
-            changes: Arguments of Lightning's ``load_from_checkpoint``.
 
         Raises:
             InputError: The file is damaged, or holds anything but weights and plain values.
         """
         source = f"checkpoint {checkpoint_path}"
         values = load_checkpoint(checkpoint_path).hyper_parameters
-        check_plain(values, source=source, key="hyper_parameters")
+        untrusted_config.check_plain(values, source=source, key="hyper_parameters")
         if "detector" in values:
-            check_untrusted_detector(
-                values["detector"], source=source, key="hyper_parameters.detector"
-            )
-        check_class_list(values, source=source)
-        module: Self = super().load_from_checkpoint(
-            checkpoint_path, **{**changes, "weights_only": True}
-        )
+            key = "hyper_parameters.detector"
+            untrusted_config.check_untrusted_detector(values["detector"], source=source, key=key)
+        untrusted_config.check_class_list(values, source=source)
+        changes["weights_only"] = True
+        module: Self = super().load_from_checkpoint(checkpoint_path, **changes)
         return module
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Record the name of each class, in the model's order, among the hyper-parameters."""
+        """Record the names of the classes, in the model's order, among the hyper-parameters."""
         self.hparams["class_names"] = list(names)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Load all of the detector's weights, see ``detectors.load_weights``."""
-        load_weights(self.detector, weights)
+        detectors.load_weights(self.detector, weights)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the sum of mmdet's losses; log each (``s0.`` to ``s2.``: the stages)."""
-        data = preprocess(self.detector, batch, training=True)
+        data = detectors.preprocess(self.detector, batch, training=True)
         inputs = data["inputs"].contiguous(memory_format=self.memory_format)
-        loss: Tensor
         try:
             losses = self.detector.loss(inputs, data["data_samples"])
         except ValueError as error:
             if NO_ANCHOR not in str(error):
                 raise
             raise InputError(
-                f"no anchor lies inside an image of this batch: {describe_sizes(batch)}; raise "
+                f"no anchor lies inside an image of this batch: {_describe_sizes(batch)}; raise "
                 "datamodule.train_short_edge_px or lower module.detector.sizes.anchor_scale"
             ) from error
+        loss: Tensor
         loss, parts = self.detector.parse_losses(losses)
         images = len(batch["inputs"])
         self.loss_terms = {name: value.detach() for name, value in parts.items() if name != "loss"}
+        terms = {f"train/{name}": value for name, value in self.loss_terms.items()}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=images)
-        self.log_dict(
-            {f"train/{name}": value for name, value in self.loss_terms.items()}, batch_size=images
-        )
+        self.log_dict(terms, batch_size=images)
         self._batches_accumulated += 1
         return loss
 
@@ -185,50 +174,37 @@ class CascadeModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_index: int) -> list[Candidates]:
         """Predict the candidates of the batch's images, in their order."""
-        return predict_candidates(
-            [self.detector],
-            [batch],
-            category_ids=self.category_ids,
-            min_score=self.min_score,
-            max_candidates=self.max_candidates,
-            mask_stages=self.mask_stages,
-        )
+        return self._predict([self.detector], [batch])
 
     def validation_step(  # type: ignore[override]  # Lightning hands it to callbacks as it is
         self, batch: Batch, batch_index: int
     ) -> list[Candidates]:
-        """Predict as ``predict_step``; a callback gathers and scores the candidates."""
+        """Predict like ``predict_step``; a callback gathers and scores the candidates."""
         return self.predict_step(batch, batch_index)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer over the parameters that train, and its schedule by steps."""
         if self.make_optimizer is None:
             raise InputError("optimizer must be given to train (optimizer=sgd or adamw), got null")
-        optimizer = self.make_optimizer(
-            [parameter for parameter in self.parameters() if parameter.requires_grad]
-        )
-        if self.base_batch_size is not None:
-            scale_learning_rate(
-                optimizer, trainer=self.trainer, base_batch_size=self.base_batch_size
-            )
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer, size = self.make_optimizer(trained), self.base_batch_size
+        if size is not None:
+            scale_learning_rate(optimizer, trainer=self.trainer, base_batch_size=size)
         if self.make_scheduler is None:
             return optimizer
         # Lightning counts the batches on demand; with `max_steps` given nothing has asked yet.
         self.trainer.fit_loop.setup_data()
-        total_steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches
         scheduler = self.make_scheduler(
             optimizer,
-            total_steps=total_steps,
+            total_steps=int(self.trainer.estimated_stepping_batches),
             steps_per_epoch=math.ceil(batches / self.trainer.accumulate_grad_batches),
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
-        }
+        by_step = {"scheduler": scheduler, "interval": "step", "name": "learning_rate"}
+        return {"optimizer": optimizer, "lr_scheduler": by_step}
 
 
-def describe_sizes(batch: Batch) -> str:
+def _describe_sizes(batch: Batch) -> str:
     """Return ``a.jpg (96x80 px), b.jpg (64x96 px)``: each image's id and size in the batch."""
     return ", ".join(
         f"{printable(sample.img_id)} ({pixels.shape[-2]}x{pixels.shape[-1]} px)"

@@ -15,13 +15,8 @@ from torch import nn
 
 from src.errors import InputError
 from src.io import describe_difference
-from src.mmdet_bridge.cascade.detectors import (
-    Detector,
-    build_detector,
-    check_detector,
-    check_ensemble,
-    load_weights,
-)
+from src.mmdet_bridge.cascade import detectors
+from src.mmdet_bridge.cascade.detectors import Detector
 from src.mmdet_bridge.cascade.inference import (
     FEATURE_MEMORY_CPU_GB,
     FEATURE_MEMORY_GB,
@@ -29,16 +24,8 @@ from src.mmdet_bridge.cascade.inference import (
     predict_candidates,
 )
 from src.mmdet_bridge.cascade.passes import MaskStages
-from src.mmdet_bridge.cascade.samples import flip_batch
-from src.mmdet_bridge.checkpoints.reading import (
-    Checkpoint,
-    check_checkpoint_file,
-    check_finite,
-    check_given_once,
-    find_checkpoint,
-    load_checkpoint,
-    read_run_id,
-)
+from src.mmdet_bridge.checkpoints import reading
+from src.mmdet_bridge.checkpoints.reading import Checkpoint, load_checkpoint, read_run_id
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_untrusted_detector
 from src.modules.cascade import check_candidates
 from src.postprocess.late_fusion import LateFusion, fuse
@@ -48,7 +35,6 @@ from src.validation import Flag, check_value, check_values, check_weights, numbe
 log = logging.getLogger(__name__)
 
 SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)(?:-v\d+)?\.ckpt$")
-SCORE_TYPES = (int, float, torch.Tensor)
 LAST_CHECKPOINT = "last.ckpt"  # has the states of the callbacks that kept the best
 INFERENCE_KEYS = ("test_cfg", "sizes")  # taken from the configuration, not from a checkpoint
 DIFFERENCES_SHOWN = 3
@@ -63,13 +49,12 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
         directory: A run's folder of checkpoints.
 
     Raises:
-        InputError: None given, given in both ways, or no such file.
+        InputError: Checkpoints are given in neither way or in both, or a file does not exist.
     """
     if best is not None:
         if checkpoint is not None:
-            raise InputError(
-                f"checkpoint must be null with ensemble.num_best={best}, got {checkpoint}"
-            )
+            key = f"ensemble.num_best={best}"
+            raise InputError(f"checkpoint must be null with {key}, got {checkpoint}")
         return best_checkpoints(directory, best)
     names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
     if not names:
@@ -77,20 +62,20 @@ def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> l
             "checkpoint must be the trained weights, a path or a list of paths, got null; or give "
             "ensemble=top3, which takes a run's best"
         )
-    paths = [find_checkpoint(str(name)) for name in names]
+    paths = [reading.find_checkpoint(str(name)) for name in names]
     for path in paths:
-        check_checkpoint_file(path)
+        reading.check_checkpoint_file(path)
     return paths
 
 
 def best_checkpoints(directory: Path, count: int) -> list[Path]:
     """Return a run's checkpoints with the highest scores, best first, equal ones by name.
 
-    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); where no name has one, they are
-    read from the state of the ``ModelCheckpoint`` callbacks in ``last.ckpt``.
+    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); if no name has one, they are read
+    from the state of the ``ModelCheckpoint`` callbacks in ``last.ckpt``.
 
     Raises:
-        InputError: There are fewer; says how many, and where.
+        InputError: There are fewer; the message says how many.
     """
     named = [(SCORE_IN_NAME.search(path.name), path) for path in directory.glob("*.ckpt")]
     of_runs = {path: read_run_id(path) for found, path in named if found}
@@ -125,9 +110,8 @@ def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
             best = state.get("best_k_models")
             for name, score in best.items() if isinstance(best, Mapping) else ():
                 path = directory / Path(str(name)).name
-                if not path.is_file() or read_run_id(path) != run_id:
-                    continue
-                if isinstance(score, SCORE_TYPES):
+                is_own = path.is_file() and read_run_id(path) == run_id
+                if is_own and isinstance(score, int | float | torch.Tensor):
                     scores[path] = float(score)
     return scores
 
@@ -146,32 +130,30 @@ def load_models(
     ``INFERENCE_KEYS`` are taken from ``detector``, unless ``own_inference``.
 
     Args:
-        paths: The checkpoints.
         detector: mmdet's configuration for weights without one.
-        num_classes: Required number of classes.
         category_ids: Required ids of the classes; None: 0, 1, 2, ...
         own_inference: Whether a checkpoint's own configuration holds for inference, too.
 
     Raises:
-        InputError: Names the checkpoint, and what does not fit, or one that is given twice.
+        InputError: A checkpoint does not fit or is given twice; the message names it.
     """
     models: list[Detector] = []
     known: dict[str, Path] = {}
     classes = list(range(num_classes) if category_ids is None else category_ids)
     for path in paths:
         checkpoint = load_checkpoint(path)
-        check_finite(checkpoint.weights, path)
+        reading.check_finite(checkpoint.weights, path)
         _check_classes(path, checkpoint, classes)
-        check_given_once(known, path, checkpoint.weights)
+        reading.check_given_once(known, path, checkpoint.weights)
         own = _configuration(path, checkpoint, detector, own_inference=own_inference)
         try:
-            model = build_detector(own, init_weights=False)
-            check_detector(model)
-            load_weights(model, checkpoint.weights)
+            model = detectors.build_detector(own, init_weights=False)
+            detectors.check_detector(model)
+            detectors.load_weights(model, checkpoint.weights)
         except InputError as error:
             raise InputError(f"checkpoint {path}: {error}") from error
         models.append(model.eval())
-    check_ensemble(models, [f"checkpoint {path}" for path in paths])
+    detectors.check_ensemble(models, [f"checkpoint {path}" for path in paths])
     return models
 
 
@@ -185,14 +167,11 @@ def _configuration(
     if own_inference:
         return dict(own)
     used = {**own, **{key: detector[key] for key in INFERENCE_KEYS if key in detector}}
-    differences = describe_difference(used, dict(detector))
-    if differences:
-        shown = "; ".join(differences[:DIFFERENCES_SHOWN])
+    if differences := describe_difference(used, dict(detector)):
+        more = " ..." if len(differences) > DIFFERENCES_SHOWN else ""
         log.info(
             "%s is built as it was trained, which differs from module.detector: %s%s",
-            path,
-            shown,
-            " ..." if len(differences) > DIFFERENCES_SHOWN else "",
+            *(path, "; ".join(differences[:DIFFERENCES_SHOWN]), more),
         )
     return used
 
@@ -228,18 +207,13 @@ _GIGABYTES = number(least=0, legal="a number of GB, 0 or more")
 class CascadeEnsemble(LightningModule):
     """Ensemble that predicts inside the cascade; all models are on the device.
 
+    Arguments that are not listed here are those of ``predict_candidates``.
+
     Args:
         models: M detectors that fit together, see ``check_ensemble``.
         category_ids: Category id of each class in the models' order.
-        min_score: See ``predict_candidates``.
-        max_candidates: See ``predict_candidates``.
-        mask_stages: See ``predict_candidates``.
         model_weights: M weights above 0 of the averages; None: equal.
         flip: Whether each view is also predicted flipped.
-        seed_proposals: See ``predict_candidates``.
-        feature_memory_gb: See ``KeptFeatures``.
-        feature_memory_cpu_gb: See ``KeptFeatures``.
-        max_low_score_candidates: See ``predict_candidates``.
         late_fusion: Settings that fuse the detections of each model on each view; None: models and
             views meet inside the cascade.
 
@@ -281,10 +255,8 @@ class CascadeEnsemble(LightningModule):
         check_value("tta.flip", flip, Flag)
         self.failures: dict[str, str] = {}
         self.models = nn.ModuleList(models)
-        self.min_score = min_score
-        self.model_weights = model_weights
-        self.flip = flip
-        self.late_fusion = late_fusion
+        self.min_score, self.flip = min_score, flip
+        self.model_weights, self.late_fusion = model_weights, late_fusion
         self._predict = partial(
             predict_candidates,
             category_ids=self.category_ids,
@@ -301,16 +273,14 @@ class CascadeEnsemble(LightningModule):
         """Predict the candidates of the batch's images, in their order, without failed ones.
 
         Args:
-            batch: ``views``, for each scale a batch of the same images, and ``failures``, see
-                ``ViewsBatch``.
-            batch_index: Unused.
+            batch: A ``ViewsBatch``: for each scale a batch of the same images, and failures.
         """
         self.failures |= batch["failures"]
         views = list(batch["views"])
         if not views:
             return []
         if self.flip:
-            views += [flip_batch(view) for view in views]
+            views += [detectors.flip_batch(view) for view in views]
         try:
             if self.late_fusion is not None:
                 return self._fused_late(views, self.late_fusion)
@@ -319,9 +289,7 @@ class CascadeEnsemble(LightningModule):
             self.failures |= {sample.img_id: str(error) for sample in views[0]["data_samples"]}
             return []
 
-    def _fused_late(
-        self, views: Sequence[Mapping[str, Any]], settings: LateFusion
-    ) -> list[Candidates]:
+    def _fused_late(self, views: list[Mapping[str, Any]], settings: LateFusion) -> list[Candidates]:
         """Fuse the detections of each model on each view."""
         found, weights = [], []
         for place, model in enumerate(self.models):

@@ -23,7 +23,7 @@ def scale_learning_rate(optimizer: Optimizer, *, trainer: Trainer, base_batch_si
     Args:
         optimizer: Each of its groups' ``lr`` is multiplied, before a scheduler sees it.
         trainer: Its data module has a ``batch_size``, images a batch and device.
-        base_batch_size: Images an optimizer step that ``lr`` is meant for.
+        base_batch_size: Images an optimizer step for which ``lr`` is meant.
 
     Raises:
         InputError: The trainer has no such data module.
@@ -72,14 +72,7 @@ def warmup_multistep(
 ) -> LambdaLR:
     """Return the schedule of S7 (mmdetection's ``step`` policy with linear warm-up).
 
-    Args:
-        optimizer: The optimizer.
-        total_steps: Unused.
-        steps_per_epoch: Optimizer steps an epoch.
-        warmup_steps: Steps of the warm-up.
-        warmup_ratio: First factor of the warm-up.
-        milestone_epochs: After each of these numbers of epochs the rate is multiplied by ``gamma``.
-        gamma: Factor on the rate.
+    The rate is multiplied by ``gamma`` after each of ``milestone_epochs``, numbers of epochs.
     """
 
     def factor(step: int) -> float:
@@ -99,16 +92,7 @@ def warmup_cosine(
     warmup_ratio: float,
     final_ratio: float,
 ) -> LambdaLR:
-    """Return a linear warm-up, then half a cosine from 1 to ``final_ratio`` at the last step.
-
-    Args:
-        optimizer: The optimizer.
-        total_steps: Optimizer steps of the run.
-        steps_per_epoch: Unused.
-        warmup_steps: Steps of the warm-up.
-        warmup_ratio: First factor of the warm-up.
-        final_ratio: Last factor.
-    """
+    """Return a linear warm-up, then half a cosine from 1 to ``final_ratio`` at the last step."""
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -1,22 +1,90 @@
-"""Categories by name in the settings of post-processing: ``shoe`` in place of 23."""
+"""Categories in the settings of post-processing: kinds of settings, and names in place of ids."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationInfo
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, is_competition
 from src.errors import InputError
 from src.io import printable
-from src.postprocess.setting_types import CategoryIds
-from src.postprocess.settings import PostprocessSettings, keys_of_kind
 from src.predictions.store import PredictionStore
+from src.validation import Legal, PositiveShare, Share, shown
 
 SHOWN = 6
 _COMPETITION = IMATERIALIST_2019_LABELS.category_names
+# Groups of categories that a list may name. The winner removed the classes that carry attributes
+# (S12), because attributes were not predicted; earlier also garment parts with few, noisy ones.
+CATEGORY_GROUPS: Mapping[str, tuple[int, ...]] = {
+    "attribute_classes": tuple(range(13)),
+    "attribute_classes_and_parts": (*range(13), 27, 28, 33),
+}
+FindCategory = Callable[[str, str], Any]
+"""Return the id of a category, given the key that names it and the name: pydantic's context."""
+
+
+class ByCategory:
+    """Annotation of a setting: values of single categories."""
+
+
+class CategoryIds:
+    """Annotation of a setting: a list of categories."""
+
+
+def _id_of(entry: Any, info: ValidationInfo) -> Any:
+    find: FindCategory | None = info.context
+    if isinstance(entry, str) and entry.strip().isdecimal():
+        return int(entry)  # as a command line has it
+    if isinstance(entry, str) and find is not None:
+        return find(str(info.field_name), entry)
+    if isinstance(entry, bool) or not isinstance(entry, int) or entry < 0:
+        raise InputError(
+            f"postprocess.{info.field_name} must be category ids (0, 1, 2, ...), got {shown(entry)}"
+        )
+    return entry
+
+
+def _ids_of_keys(values: Any, info: ValidationInfo) -> Any:
+    if not isinstance(values, Mapping):
+        return {} if values is None else values
+    names: dict[Any, Any] = {}
+    for entry in values:
+        category = _id_of(entry, info)
+        if category in names:
+            raise InputError(
+                f"postprocess.{info.field_name} must have a category once, got "
+                f"{names[category]!r} and {entry!r}"
+            )
+        names[category] = entry
+    return {category: values[entry] for category, entry in names.items()}
+
+
+def _ids_of_entries(values: Any, info: ValidationInfo) -> Any:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise InputError(
+            f"postprocess.{info.field_name} must be a list of categories, as [0,1,2], got "
+            f"{shown(values)}"
+        )
+    groups = [entry for entry in values if isinstance(entry, str) and entry in CATEGORY_GROUPS]
+    return [entry if entry in groups else _id_of(entry, info) for entry in values]
+
+
+_THRESHOLDS = Legal("a threshold by category, as {23: 0.6, 10: 0.4}, or null for none")
+ShareByCategory = Annotated[
+    dict[Any, Share], _THRESHOLDS, BeforeValidator(_ids_of_keys), ByCategory()
+]
+"""Numbers from 0 to 1 by category id."""
+PositiveShareByCategory = Annotated[
+    dict[Any, PositiveShare], _THRESHOLDS, BeforeValidator(_ids_of_keys), ByCategory()
+]
+"""Numbers above 0, at most 1, by category id."""
+Categories = Annotated[list[Any], BeforeValidator(_ids_of_entries), CategoryIds()]
+"""Category ids, and names of groups of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +101,18 @@ class CategoryNames:
 
     @property
     def is_competition(self) -> bool:
-        """Whether they are the competition's, the filler's category among them."""
+        """Whether they are the competition's, including the filler's category."""
         return is_competition(self.names)
 
     @property
     def has_only_competition_names(self) -> bool:
-        """Whether none of them is another than the competition's of the same id."""
+        """Whether each is the competition's name of its id."""
         return self.names.items() <= _COMPETITION.items()
 
     def id_of(self, key: str, name: str) -> int:
-        """Return the id of the category of this name.
+        """Return the id of a category, given the setting ``key`` that names it and the name.
 
-        Where none has it exactly, case and spaces at the ends do not count.
-
-        Args:
-            key: The setting that has the name, for messages.
-            name: As given.
+        If no name matches exactly, case and surrounding spaces are ignored.
 
         Raises:
             InputError: No category has the name, or several have it.
@@ -56,10 +120,13 @@ class CategoryNames:
         if not self.names:
             raise InputError(
                 f"postprocess.{key} must be category ids here, got {name!r}: {self.source} has no "
-                "names; annotations=... brings them"
+                "names; annotations=... provides them"
             )
         found = [number for number, known in self.names.items() if known == name]
-        found = found or [number for number, known in self.names.items() if _same(known, name)]
+        wanted = name.strip().casefold()
+        found = found or [
+            id_ for id_, known in self.names.items() if known.strip().casefold() == wanted
+        ]
         if len(found) == 1:
             return found[0]
         if found:
@@ -74,7 +141,7 @@ class CategoryNames:
         )
 
     def describe(self, category_ids: Sequence[int]) -> str:
-        """Return some categories in words: ``23 shoe, 31 sleeve``; of many, the first."""
+        """Return categories as text, at most the first six: ``23 shoe, 31 sleeve``."""
         shown = [
             f"{number} {printable(self.names.get(number, ''))}".strip() for number in category_ids
         ]
@@ -92,13 +159,13 @@ class CategoryNames:
 def names_for(
     store: PredictionStore, ground_truth: LabelDescriptions | None, source: str
 ) -> CategoryNames:
-    """Return the category names of the ground truth, of the store itself, or of the competition.
+    """Return the category names of the ground truth, else of the store, else of the competition.
 
-    The competition's are taken where nothing else is known and the ids are among its 46 with 23.
+    The competition's are used only where the ids are among its 46 and 23 is one of them.
 
     Args:
         store: The predictions.
-        ground_truth: The labels of the ground truth; None where none is given.
+        ground_truth: The labels of the ground truth; None where there is none.
         source: The ground truth, for messages.
     """
     if ground_truth is not None:
@@ -109,40 +176,3 @@ def names_for(
         names = {number: _COMPETITION[number] for number in store.category_ids}
         return CategoryNames(names, "iMaterialist (Fashion) 2019")
     return CategoryNames({}, str(store.directory))
-
-
-def named_settings(values: Mapping[str, Any], categories: CategoryNames) -> PostprocessSettings:
-    """Return settings whose categories may be named as well as numbered.
-
-    Args:
-        values: Of the configuration group ``postprocess``.
-        categories: Of the predictions.
-
-    Raises:
-        InputError: A value is not legal, a name is unknown or ambiguous, or a group stands for
-            categories that the data does not have.
-    """
-    settings = PostprocessSettings.from_config(values, categories.id_of)
-    is_competition = categories.is_competition or categories.has_only_competition_names
-    for key in keys_of_kind(CategoryIds):
-        groups = [entry for entry in getattr(settings, key) if isinstance(entry, str)]
-        if groups and not is_competition:
-            raise InputError(
-                f"postprocess.{key} must be ids or names of categories of {categories.source}, got "
-                f"{groups[0]}: that stands for categories of iMaterialist (Fashion); its own are "
-                f"{categories.describe(sorted(categories.names))}"
-            )
-    return settings
-
-
-def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check all of the settings but names of categories, and return them as plain JSON values.
-
-    Raises:
-        InputError: As for ``PostprocessSettings``.
-    """
-    return PostprocessSettings.from_config(values, lambda _key, name: name).to_dict()
-
-
-def _same(one: str, other: str) -> bool:
-    return one.strip().casefold() == other.strip().casefold()

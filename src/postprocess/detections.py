@@ -1,4 +1,4 @@
-"""Detections of one image: what post-processing makes of its candidates."""
+"""The detections of one image, which post-processing makes of its candidates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NMS_AND_CAP = "nms with cap"  # in place of nms where the cap was reached
-EMPTY = "empty masks"  # listed with the steps: masks without a pixel are dropped whatever the steps
+EMPTY = "empty masks"  # counted like a step: masks without a pixel are always dropped
 
 
 class CompressedMask(TypedDict):
@@ -27,7 +27,7 @@ class CompressedMask(TypedDict):
 
 
 class CocoResult(TypedDict):
-    """One detection; JSON values only."""
+    """One detection in COCO's results format; JSON values only."""
 
     image_id: int
     category_id: int
@@ -44,9 +44,10 @@ def coco_entries(
     masks: Masks,
     size_hw: tuple[int, int],
 ) -> list[CocoResult]:
-    """Return COCO's results of the K detections of one image, their masks at its size."""
+    """Return the COCO results of K detections of one image, with masks at its size."""
     boxes_xywh = boxes_xyxy.astype(np.float64)
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    columns = category_ids.tolist(), boxes_xywh.tolist(), scores.tolist(), to_coco(masks)
     return [
         {
             "image_id": image_number,
@@ -55,13 +56,7 @@ def coco_entries(
             "score": score,
             "segmentation": {"size": list(size_hw), "counts": counts},
         }
-        for category, box, score, counts in zip(
-            category_ids.tolist(),
-            boxes_xywh.tolist(),
-            scores.tolist(),
-            to_coco(masks),
-            strict=True,
-        )
+        for category, box, score, counts in zip(*columns, strict=True)
     ]
 
 
@@ -86,12 +81,12 @@ class Detections:
     scores: npt.NDArray[np.float32]  # (K,) in [0, 1]
     boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) image pixels, as predicted: not of the final mask
     bitmasks: Bitmasks  # K
-    # Whether the model run with these settings gives the same. False where the store lacks pairs
-    # (its minimum score, its cap on pairs) that the settings ask for.
+    # Whether the model gives the same with these settings. False where the store lacks candidates
+    # that the settings ask for, because of its minimum score or its cap.
     is_exact: bool
-    # How many (box, class) pairs each step took, in the order of the steps; EMPTY is the last.
+    # Number of candidates that each step took, in the order of the steps; EMPTY is the last.
     taken: Mapping[str, int] = field(default_factory=dict)
-    size_hw: tuple[int, int] | None = None  # pixels of the image; None: not known
+    size_hw: tuple[int, int] | None = None  # of the image in pixels; None: unknown
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -105,19 +100,16 @@ class Detections:
         """Return the masks resized from the raster by nearest neighbour, shape (K, h, w) bool.
 
         Args:
-            size_hw: Height and width; None: those of the image.
+            size_hw: Height and width; None: the image's.
         """
         size_hw = size_hw or self._image_size()
         resized = [decode_resized(mask, size_hw) for mask in self.bitmasks.to_rle()]
         return np.array(resized, dtype=np.bool_).reshape(-1, *size_hw)
 
     def to_coco(self, image_number: int) -> list[CocoResult]:
-        """Return COCO results, with the masks of the raster resized to the image.
+        """Return COCO results of the image ``image_number``, masks resized from the raster.
 
         ``StoreDetections.to_coco`` draws the masks at the size of the image instead.
-
-        Args:
-            image_number: COCO's ``image_id``.
         """
         size_hw = self._image_size()
         masks = resize_nearest(self.bitmasks.to_rle(), size_hw)
@@ -126,7 +118,7 @@ class Detections:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row for each detection; boxes in image pixels, areas in pixels of the raster."""
+        """Return a row for each detection; boxes in image pixels, areas in raster pixels."""
         import pandas as pd
 
         columns = {"image_id": self.image_id, "category_id": self.category_ids}
@@ -147,12 +139,12 @@ class Detections:
 
     def _image_size(self) -> tuple[int, int]:
         if self.size_hw is None:
-            raise ValueError(f"size_hw must be given, for that of {self.image_id} is not known")
+            raise ValueError(f"size_hw must be given: the size of {self.image_id} is unknown")
         return self.size_hw
 
 
 def no_detections(image_id: str) -> Detections:
-    """Return an image without detections."""
+    """Return the detections of an image that has none."""
     return Detections(
         image_id=image_id,
         category_ids=np.zeros(0, dtype=np.int16),

@@ -1,20 +1,20 @@
-"""Late fusion: several models' detections, each after its own NMS, made one by weighted boxes.
+"""Late fusion: fuses several models' detections, each after its own NMS, by weighted boxes.
 
 Source: Solovyev, Wang, Gabruseva, "Weighted boxes fusion: Ensembling boxes from different object
-detection models", Image and Vision Computing 107 (2021), section 3, and the authors' code, where
-the paper leaves it open. Boxes of a class come in order of falling score times weight. Each goes to
-the cluster whose fused box it overlaps most, if the IoU is above the threshold, or begins a new
-one; a cluster's box is the mean of its boxes, weighted by score times weight, and is brought up to
-date at once. At the end a cluster of T boxes from N models has the score
+detection models", Image and Vision Computing 107 (2021), section 3, and the authors' code where
+the paper is not specific. The boxes of a class are visited by falling weight times score. Each
+joins the cluster whose fused box it overlaps most, if the IoU is above the threshold, or starts a
+new one; the fused box of a cluster is the mean of its boxes, weighted by weight times score, and is
+updated at once. Finally a cluster of T boxes from N models has the score
 
     mean over its boxes of (weight x score)  x  min(T, N) / (sum of the weights)
 
-so that what one model alone has seen counts less.
+so that a detection of one model alone counts less.
 
-Masks are not in the paper. Here the fused mask is the mean of the cluster's mask probabilities with
-the weights of its boxes, each sampled at the centres of the fused box's cells (bilinear, zero
-outside its own box, as mmdet pastes masks). They stay probabilities on a box, so a fused store is
-post-processed as any other.
+The paper has no masks. Here the fused mask is the mean of the cluster's mask probabilities with the
+weights of its boxes, each sampled at the centres of the fused box's cells (bilinear, zero outside
+its own box, as mmdet pastes masks). It remains probabilities on a box, so a fused store is
+post-processed like any other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pydantic import model_validator
 
 from src.errors import InputError
 from src.postprocess.selection import select_all
-from src.postprocess.step import Step, bind, run_steps
+from src.postprocess.steps import Step, bind, run_steps
 from src.postprocess.steps.cap import Cap
 from src.postprocess.steps.nms import Nms
 from src.postprocess.steps.score import Score
@@ -42,10 +42,10 @@ Floats = npt.NDArray[np.float64]
 class LateFusion(CheckedModel):
     """Settings of fusion; the keys of ``fusion=late`` and of ``python -m src.fuse``."""
 
-    score_threshold: Share  # a detection enters with a score strictly above it
+    score_threshold: Share  # detections need a score strictly above it
     nms_iou_threshold: Share  # of each model's own NMS
-    max_per_image: Limit  # of each model's detections at most, the best
-    iou_threshold: Share  # boxes that overlap more are one object
+    max_per_image: Limit  # of each model's detections, the best
+    iou_threshold: Share  # boxes that overlap more are fused
 
     @model_validator(mode="after")
     def _check_order(self) -> LateFusion:
@@ -58,7 +58,7 @@ class LateFusion(CheckedModel):
 
     @property
     def own_steps(self) -> tuple[Step, ...]:
-        """How each model's candidates become its detections."""
+        """Steps by which each model's candidates become its detections."""
         return bind(
             [
                 Score(score_threshold=self.score_threshold),
@@ -75,20 +75,17 @@ def fuse(
     weights: Sequence[float] | None = None,
     category_ids: Sequence[int] | None = None,
 ) -> Candidates:
-    """Fuse the detections of N models in one image.
-
-    What comes out is, for post-processing, candidates: no two of a class overlap much, and their
-    scores may lie anywhere above 0. ``complete_above_score`` is 0 where every model had all pairs
-    that its detections are made of; where one lacks some, nothing is certain, and it is 1.
+    """Fuse the detections of N models in one image to candidates for post-processing.
 
     Args:
-        models: N models' (or views') pairs before NMS, of one image.
+        models: Candidates of one image from N models (or views), before NMS.
         settings: Thresholds.
         weights: N weights above 0; None: equal.
-        category_ids: See ``postprocess``.
+        category_ids: See ``select_all``.
 
     Returns:
-        By falling score; float32 masks.
+        By falling score; float32 masks. ``complete_above_score`` is 0 if every model had all the
+        candidates that its detections depend on, else 1: nothing is certain.
 
     Raises:
         ValueError: The models are of different images, or their masks of different sizes.
@@ -111,17 +108,12 @@ def fuse(
     boxes = _Boxes.joined(parts)
     clusters = _cluster(boxes, settings.iou_threshold)
     fused = [_fused_box(boxes, cluster) for cluster in clusters]
-    scores = np.array(
-        [
-            boxes.weights[cluster].mean() * min(len(cluster), len(models)) / sum(weights)
-            for cluster in clusters
-        ]
-    )
+    models_seen = [min(len(cluster), len(models)) for cluster in clusters]
+    means = [boxes.weights[cluster].mean() for cluster in clusters]
+    scores = np.array(means) * models_seen / sum(weights)
     order = np.argsort(-scores, kind="stable")
-    height, width = models[0].mask_probabilities.shape[1:]
-    masks = np.zeros((len(order), height, width), dtype=np.float32)
-    for place, chosen in enumerate(order):
-        masks[place] = _fused_mask(boxes, clusters[chosen], fused[chosen])
+    masks = [_fused_mask(boxes, clusters[chosen], fused[chosen]) for chosen in order]
+    mask_size_hw = models[0].mask_probabilities.shape[1:]
     first = [clusters[chosen][0] for chosen in order]
     return Candidates(
         image_id=models[0].image_id,
@@ -129,7 +121,7 @@ def fuse(
         boxes_xyxy=np.array([fused[chosen] for chosen in order], np.float32).reshape(-1, 4),
         scores=scores[order].astype(np.float32),
         category_ids=boxes.category_ids[first],
-        mask_probabilities=masks,
+        mask_probabilities=np.array(masks, np.float32).reshape(-1, *mask_size_hw),
         complete_above_score=0.0 if is_exact else 1.0,
     )
 
@@ -145,7 +137,7 @@ class _Boxes:
 
     @classmethod
     def joined(cls, parts: Sequence[_Boxes]) -> _Boxes:
-        """All together, by falling weight; among equals in an order that no model's place sets."""
+        """Join parts by falling weight, ties in an order that does not depend on their order."""
         corners = np.concatenate([part.corners for part in parts])
         weights = np.concatenate([part.weights for part in parts])
         category_ids = np.concatenate([part.category_ids for part in parts])
@@ -169,7 +161,7 @@ def _check_same_image(models: Sequence[Candidates]) -> None:
 
 
 def _cluster(boxes: _Boxes, iou_threshold: float) -> list[list[int]]:
-    """Indices of the boxes of each cluster; the clusters in the order in which they began."""
+    """Return the indices of the boxes of each cluster, clusters in the order of their start."""
     clusters: list[list[int]] = []
     fused = np.zeros((len(boxes.weights), 4))
     category_ids = np.zeros(len(boxes.weights), dtype=np.int64)
@@ -189,7 +181,7 @@ def _cluster(boxes: _Boxes, iou_threshold: float) -> list[list[int]]:
 
 
 def _ious(boxes_xyxy: Floats, box_xyxy: Floats) -> Floats:
-    """IoU of each box with one; that of equal boxes is 1, even where they have no area."""
+    """Return the IoU of each box with one; 1 for equal boxes, even without area."""
     low = np.maximum(boxes_xyxy[:, :2], box_xyxy[:2])
     high = np.minimum(boxes_xyxy[:, 2:], box_xyxy[2:])
     shared = np.prod(np.maximum(high - low, 0), axis=1)
@@ -200,15 +192,15 @@ def _ious(boxes_xyxy: Floats, box_xyxy: Floats) -> Floats:
     return ious
 
 
-def _fused_box(boxes: _Boxes, cluster: Sequence[int]) -> Floats:
-    """(4,) mean of the cluster's boxes."""
-    weights = boxes.weights[list(cluster)]
-    mean: Floats = weights @ boxes.corners[list(cluster)] / weights.sum()
+def _fused_box(boxes: _Boxes, cluster: list[int]) -> Floats:
+    """Return the mean of the cluster's boxes. Shape (4,)."""
+    weights = boxes.weights[cluster]
+    mean: Floats = weights @ boxes.corners[cluster] / weights.sum()
     return mean
 
 
-def _fused_mask(boxes: _Boxes, cluster: Sequence[int], fused_xyxy: Floats) -> Floats:
-    """(h, w) mean of the cluster's masks on the fused box."""
+def _fused_mask(boxes: _Boxes, cluster: list[int], fused_xyxy: Floats) -> Floats:
+    """Return the mean of the cluster's masks on the fused box. Shape (h, w)."""
     total = 0.0
     for index in cluster:
         mask = boxes.masks[index].astype(np.float64)
@@ -217,16 +209,16 @@ def _fused_mask(boxes: _Boxes, cluster: Sequence[int], fused_xyxy: Floats) -> Fl
         across = _cell_weights(fused_xyxy[0], fused_xyxy[2], box[0], box[2], width)
         down = _cell_weights(fused_xyxy[1], fused_xyxy[3], box[1], box[3], height)
         total = total + boxes.weights[index] * (down @ mask @ across.T)
-    mean: Floats = total / boxes.weights[list(cluster)].sum()
+    mean: Floats = total / boxes.weights[cluster].sum()
     return mean
 
 
 def _cell_weights(low: float, high: float, own_low: float, own_high: float, cells: int) -> Floats:
-    """How the cells of the fused box mix a model's, along one axis; shape (cells, cells)."""
-    if own_high <= own_low:  # without extent; the fused box is it, or nearly so
+    """Return the weights of a box's cells in the fused box's, on one axis. Shape (cells, cells)."""
+    if own_high <= own_low:  # without extent, as the fused box is then, or nearly
         return np.eye(cells)
     centres = low + (np.arange(cells) + 0.5) * (high - low) / cells
-    # rounded, so that a model whose box is the fused one keeps its mask to the bit
+    # rounded, so that a model whose box is the fused box keeps its mask bit for bit
     places = np.round((centres - own_low) / (own_high - own_low) * cells - 0.5, 9)
     weights: Floats = np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0)
     return weights

@@ -1,4 +1,4 @@
-"""NMS and soft-NMS in numpy, equal to the bit to mmdet 3 and mmcv on the CPU.
+"""NMS and soft-NMS in numpy, bit-identical to mmdet 3 and mmcv on the CPU.
 
 Soft-NMS: Bodla et al., "Soft-NMS: improving object detection with one line of code", ICCV 2017.
 """
@@ -10,12 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-# mmcv's batched_nms ("split_thr") treats so many boxes class by class, and then leaves the order of
-# equal scores to torch's sort
+# from this number of boxes on, mmcv's batched_nms ("split_thr") goes class by class, and torch's
+# sort decides the order of equal scores
 SPLIT_AT = 10_000
-# pairs compared with one another in one numpy call; 64 to 256 measured alike
-BLOCK = 256
-# so many are compared with one another at once by soft-NMS (16 MB); more, as each is taken
+BLOCK = 256  # boxes compared in one numpy call; 64 to 256 are equally fast
+# up to this number, soft-NMS computes all IoUs at once (16 MB); above, those of each selected box
 _TOGETHER = 2048
 SoftKind = Literal["soft_linear", "soft_gaussian"]
 
@@ -32,19 +31,18 @@ def suppress_boxes(
     """Return the candidates that survive NMS.
 
     As in ``mmcv.ops.batched_nms``, classes are kept apart by adding ``label * (largest coordinate
-    + 1)`` in float32, with the rounding that this costs; pairs in order of falling score, ties in
-    the order given; a pair falls to one before it of float32 IoU strictly above the threshold. The
-    search ends as soon as so many are found as are asked for, since what comes later cannot undo
-    what was kept.
+    + 1)`` in float32, including the rounding. Candidates are visited by falling score, ties in the
+    order given; one is suppressed by an earlier one if their float32 IoU is strictly above the
+    threshold. The search stops at ``max_selected``, because later candidates cannot change it.
 
     Args:
         boxes_xyxy: Shape (N, 4) float32, in the frame in which the model ran NMS.
         scores: Shape (N,) float32.
         labels: Shape (N,) integer: the model's class indices.
         iou_threshold: Compared as float32, as mmcv's kernel does (torchvision's: as float64).
-        max_selected: Pairs kept at most, the best; None: all.
-        class_agnostic: Whether pairs of different classes suppress each other. (mmcv forgets this
-            from 10,000 pairs on, where it goes class by class all the same.).
+        max_selected: Maximum number of candidates, the best; None: all.
+        class_agnostic: Whether candidates of different classes suppress each other. (From 10,000
+            candidates on, mmcv ignores this and goes class by class.)
 
     Returns:
         Shape (K,) int64: indices into the arguments, by falling score.
@@ -58,8 +56,8 @@ def suppress_boxes(
     for start in range(0, len(order), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(order)))
         if kept:
-            fallen = _suppresses(boxes, groups, np.array(kept), block, iou_threshold).any(axis=0)
-            block = block[~fallen]
+            before = _suppresses(boxes, groups, np.array(kept), block, iou_threshold)
+            block = block[~before.any(axis=0)]
         suppresses = _suppresses(boxes, groups, block, block, iou_threshold)
         alive = np.ones(len(block), dtype=bool)
         for row, candidate in enumerate(block):
@@ -74,7 +72,7 @@ def suppress_boxes(
 def shift_by_class(
     boxes_xyxy: npt.NDArray[np.float32], labels: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float32]:
-    """Move boxes so far that those of different classes lie apart, as mmcv does."""
+    """Move boxes so that those of different classes do not overlap, as mmcv does."""
     if not len(boxes_xyxy):
         return boxes_xyxy
     offsets = labels.astype(np.float32) * (boxes_xyxy.max() + np.float32(1))
@@ -87,12 +85,7 @@ def pairwise_iou(
 ) -> npt.NDArray[np.float32]:
     """Return the IoU of boxes as mmcv computes it, in float32; NaN for two boxes without area.
 
-    Args:
-        first: Shape (F, 4) xyxy.
-        second: Shape (S, 4) xyxy.
-
-    Returns:
-        Shape (F, S).
+    Shapes (F, 4) and (S, 4) xyxy to (F, S).
     """
     x_min, y_min, x_max, y_max = first.T[:, :, None]
     x_min_2, y_min_2, x_max_2, y_max_2 = second.T[:, None, :]
@@ -113,14 +106,13 @@ def _suppresses(
     second: npt.NDArray[np.int64],
     iou_threshold: float,
 ) -> npt.NDArray[np.bool_]:
-    """Return whether each of ``first`` overlaps each of ``second`` too much; shape (F, S)."""
+    """Return whether each of ``first`` overlaps each of ``second`` too much. Shape (F, S)."""
+    ious = pairwise_iou(boxes[first], boxes[second])
     # a box without area has IoU 0/0 with itself, which is above no threshold
-    too_much: npt.NDArray[np.bool_] = pairwise_iou(boxes[first], boxes[second]) > np.float32(
-        iou_threshold
-    )
+    suppresses: npt.NDArray[np.bool_] = ious > np.float32(iou_threshold)
     if groups is not None:
-        too_much &= groups[first][:, None] == groups[second][None, :]
-    return too_much
+        suppresses &= groups[first][:, None] == groups[second][None, :]
+    return suppresses
 
 
 def select_by_soft_nms(
@@ -134,32 +126,31 @@ def select_by_soft_nms(
     min_score: float,
     max_selected: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Lower the scores of pairs that overlap better ones of their class, and drop the lowest.
+    """Lower the scores of candidates that overlap better ones of their class, and drop the lowest.
 
-    As ``mmcv.ops.batched_nms`` with type ``soft_nms`` does it: again and again the pair of the
-    highest score is taken, and each other pair's score is multiplied by 1 - IoU where IoU is at
-    least the threshold (linear), or by exp(-IoU^2 / sigma) (gaussian); a pair whose score falls
-    below ``min_score`` is dropped. Ties follow mmcv's in-place order: the selected box is swapped
-    with the first remaining one, a dropped box is replaced by the last.
+    As in ``mmcv.ops.batched_nms`` with type ``soft_nms``: the candidate with the highest score is
+    selected repeatedly, and the score of each other one is multiplied by 1 - IoU if IoU is at
+    least the threshold (linear), or by exp(-IoU^2 / sigma) (gaussian); a candidate whose score
+    falls below ``min_score`` is dropped. Ties follow mmcv's in-place order: the selected box is
+    swapped with the first remaining one, a dropped box is replaced by the last.
 
-    mmcv yields NaN for two zero-area boxes; here their IoU is 0. Where it goes class by class
-    (10,000 pairs and more), it leaves the order of equal scores open.
+    mmcv yields NaN for two zero-area boxes; here their IoU is 0. Where mmcv goes class by class
+    (from 10,000 candidates on), the order of equal scores is undefined there.
 
     Args:
         boxes_xyxy: Shape (N, 4) float32, in the frame in which the model ran NMS.
         scores: Shape (N,) float32.
         labels: Shape (N,) integer: the model's class indices.
-        kind: How a score falls.
+        kind: How a score is lowered.
         iou_threshold: Of ``soft_linear``; compared as float32.
         sigma: Of ``soft_gaussian``.
         min_score: Compared as float32.
-        max_selected: After so many pairs the search ends; None: when there are none left.
+        max_selected: Number of candidates after which the search stops; None: select all.
 
     Returns:
-        Indices into the arguments, shape (K,) int64, and their new scores, shape (K,) float32,
-        which never rise.
+        Indices into the arguments, shape (K,) int64, and their new scores, shape (K,) float32, in
+        falling order.
     """
-    classes = labels if len(scores) >= SPLIT_AT else None
     return soft_nms(
         shift_by_class(boxes_xyxy, labels),
         scores,
@@ -168,7 +159,7 @@ def select_by_soft_nms(
         sigma=sigma,
         min_score=min_score,
         max_selected=max_selected,
-        labels=classes,
+        labels=labels if len(scores) >= SPLIT_AT else None,
     )
 
 
@@ -185,9 +176,8 @@ def soft_nms(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Lower the scores of boxes that overlap better ones, as mmcv's ``softnms`` kernel does.
 
-    Arguments, ties and results are those of ``select_by_soft_nms``, but all boxes suppress one
-    another unless ``labels`` tells classes apart. Of the kind ``naive``, a box whose IoU is at
-    least the threshold gets the score 0.
+    As ``select_by_soft_nms``, except that all boxes suppress one another unless ``labels`` separate
+    classes. With the kind ``naive``, a box whose IoU is at least the threshold gets the score 0.
     """
     boxes = boxes_xyxy
     left = np.arange(len(scores))
@@ -221,7 +211,7 @@ def soft_nms(
 def _drop(
     left: npt.NDArray[np.int64], current: npt.NDArray[np.float32], is_low: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Drop pairs as mmcv does, from the front on: the last one takes the place of each."""
+    """Drop boxes as mmcv does, from the front: the last remaining box takes the place of each."""
     count = len(left)
     for place in np.flatnonzero(is_low).tolist():
         while count > place and is_low[count - 1]:

@@ -1,25 +1,27 @@
-"""From the candidates of an image to its detections: the steps of the settings, one by one."""
+"""From candidates to detections: the steps of the settings, one by one, and what each took."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.detections import EMPTY, CocoResult, Detections
-from src.postprocess.raster import RASTERS, sample_masks
+from src.postprocess.category_names import CategoryNames
+from src.postprocess.detections import EMPTY, NMS_AND_CAP, CocoResult, Detections, coco_entries
+from src.postprocess.raster import RASTERS, sample_masks, sample_rles
 from src.postprocess.selection import (
     DrawMasks,
+    ImageMasks,
     MaskSet,
     RasterMasks,
     Selection,
     select_all,
 )
 from src.postprocess.settings import PostprocessSettings
-from src.postprocess.step import run_steps
+from src.postprocess.steps import STEPS, run_steps
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
 from src.rle import Bitmasks
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 Sampler = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], str], Bits]
 """Bitmasks of some candidates, each with its mask threshold, on the raster of this name."""
+# The step to which detections counted under another name belong.
+_STEP_OF = {NMS_AND_CAP: "nms", EMPTY: "masks"}
 
 
 def postprocess(
@@ -60,6 +64,47 @@ def postprocess(
     return detect(selection, settings, sampler=sampler_of(candidates), raster=raster)
 
 
+def coco_results(
+    candidates: Candidates,
+    settings: PostprocessSettings,
+    *,
+    image_number: int,
+    category_ids: Sequence[int] | None = None,
+    steps: StepCounts | None = None,
+) -> list[CocoResult]:
+    """Return the detections of one image in COCO's results format, masks at the image's size.
+
+    They are those of ``postprocess``, by falling score, except that a mask without a pixel is kept
+    where ``min_area_px`` is 0: mmdet keeps it, and COCO's metric counts it as a false positive.
+    Source: cocodataset.org, "Results Format"; pycocotools' ``loadRes`` reads it and mmdet's
+    ``CocoMetric.results2json`` writes it.
+
+    Args:
+        candidates: Before NMS.
+        settings: Thresholds and rules; ``min_area_px`` counts pixels of ``min_area_raster``.
+        image_number: COCO's ``image_id``.
+        category_ids: See ``select_all``.
+        steps: Counts to which the image is added.
+    """
+
+    def draw_masks(indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32]) -> MaskSet:
+        rles = sample_rles(
+            candidates.mask_probabilities[indices],
+            candidates.boxes_xyxy[indices],
+            candidates.size_hw,
+            mask_threshold=thresholds,
+        )
+        return ImageMasks(rles, candidates.size_hw)
+
+    left = draw(select(candidates, settings, category_ids=category_ids), settings, draw_masks)
+    masks = left.drawn_masks
+    assert isinstance(masks, ImageMasks)
+    if steps is not None:
+        steps.add(len(left), left.taken)
+    columns = left.category_ids, left.boxes_xyxy, left.scores, masks.rles
+    return coco_entries(image_number, *columns, candidates.size_hw)
+
+
 class StoreDetections(Mapping[str, Detections]):
     """The detections of a prediction store by image id, post-processed when they are asked for.
 
@@ -82,9 +127,7 @@ class StoreDetections(Mapping[str, Detections]):
         self.settings = settings
         self.image_ids = store.image_ids if image_ids is None else tuple(image_ids)
         self.raster = raster
-        self._known = frozenset(self.image_ids)
-        for image_id in self.image_ids:
-            store.index_of(image_id)
+        self._index_of = {image_id: store.index_of(image_id) for image_id in self.image_ids}
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -93,17 +136,12 @@ class StoreDetections(Mapping[str, Detections]):
         return iter(self.image_ids)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._known
+        return image_id in self._index_of
 
     def __getitem__(self, image_id: str) -> Detections:
-        if image_id not in self._known:
-            raise KeyError(image_id)
-        return postprocess(
-            self.store.candidates(self.store.index_of(image_id)),
-            self.settings,
-            category_ids=self.store.category_ids,
-            raster=self.raster,
-        )
+        candidates = self.store.candidates(self._index_of[image_id])
+        ids = self.store.category_ids
+        return postprocess(candidates, self.settings, category_ids=ids, raster=self.raster)
 
     def to_coco(self, image_numbers: Mapping[str, int] | None = None) -> list[CocoResult]:
         """Return COCO results with masks drawn at the size of each image; see ``coco_results``.
@@ -111,11 +149,9 @@ class StoreDetections(Mapping[str, Detections]):
         Args:
             image_numbers: COCO's ``image_id`` of each image; None: by place in the store, from 1.
         """
-        from src.postprocess.coco_results import coco_results
-
         results = []
         for image_id in self.image_ids:
-            index = self.store.index_of(image_id)
+            index = self._index_of[image_id]
             results += coco_results(
                 self.store.candidates(index),
                 self.settings,
@@ -157,10 +193,10 @@ def draw(selection: Selection, settings: PostprocessSettings, draw_masks: DrawMa
 def draw_bitmasks(
     selection: Selection, settings: PostprocessSettings, *, sampler: Sampler, raster: str
 ) -> tuple[Selection, Bitmasks]:
-    """Apply the step ``masks`` and those after it to bitmasks, and leave out empty ones.
+    """Apply the step ``masks`` and those after it to bitmasks, and drop empty ones.
 
     Returns:
-        K detections, and their bitmasks on ``raster``, shape (K, B).
+        K detections, and their K bitmasks on ``raster``.
     """
 
     def on_rasters(indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32]) -> MaskSet:
@@ -177,7 +213,7 @@ def draw_bitmasks(
 def detect(
     selection: Selection, settings: PostprocessSettings, *, sampler: Sampler, raster: str
 ) -> Detections:
-    """Return the detections that the steps from ``masks`` on make of a selection."""
+    """Return the detections that a selection becomes by the steps from ``masks`` on."""
     left, bitmasks = draw_bitmasks(selection, settings, sampler=sampler, raster=raster)
     return Detections(
         image_id=left.candidates.image_id,
@@ -206,3 +242,79 @@ def sampler_of(candidates: Candidates) -> Sampler:
         )
 
     return sample
+
+
+@dataclass(slots=True)
+class StepCounts:
+    """Counts of candidates, of what each step took of them, and of the detections left."""
+
+    num_candidates: int = 0
+    num_detections: int = 0
+    taken: dict[str, int] = field(default_factory=dict)  # by step, in the order of the steps
+
+    def add(self, num_detections: int, taken: Mapping[str, int]) -> None:
+        """Count one image, given its detections and what each step took, see ``Detections``."""
+        self.num_candidates += num_detections + sum(taken.values())
+        self.num_detections += num_detections
+        for step, count in taken.items():
+            self.taken[step] = self.taken.get(step, 0) + count
+
+    def __str__(self) -> str:
+        """``1,234 candidates: score took 1,000, nms 34; 200 detections are left``."""
+        counts = [(step, f"{count:,}") for step, count in self.taken.items() if count]
+        if not counts:
+            return f"{self.num_candidates:,} candidates: no step took any"
+        took = ", ".join([" took ".join(counts[0]), *map(" ".join, counts[1:])])
+        left = f"{self.num_detections:,} detections are left"
+        return f"{self.num_candidates:,} candidates: {took}; {left}"
+
+    @property
+    def took_most(self) -> dict[str, int]:
+        """Number that reached each step that took all or most of them; see ``warnings``."""
+        found, reached = {}, self.num_candidates
+        for step, count in self.taken.items():
+            takes_most = STEPS[_STEP_OF.get(step, step)].takes_most
+            if count == reached > 0 or (2 * count > reached and not takes_most):
+                found[step] = reached
+            reached -= count
+        return found
+
+    def warnings(
+        self,
+        settings: PostprocessSettings,
+        categories: CategoryNames,
+        category_ids: Sequence[int],
+    ) -> list[str]:
+        """Return a sentence for each step that took all or most of what reached it.
+
+        The score threshold and NMS are meant to take most, so they appear only if they took all.
+
+        Args:
+            settings: Thresholds and rules.
+            categories: Names of the categories.
+            category_ids: Of the predictions.
+        """
+        sentences = []
+        for step, reached in self.took_most.items():
+            count = self.taken[step]
+            share = f"all {count:,}" if count == reached else f"{count:,} of the {reached:,}"
+            acting = settings.step(_STEP_OF.get(step, step))
+            why = acting.reason
+            if acting.removed_categories:
+                why = _describe_removal(acting.removed_categories, categories, category_ids)
+            sentences.append(f"{step} took {share} detections that reached it: {why}")
+        if not self.num_candidates:
+            sentences.append("the store has no candidates of these images")
+        return sentences
+
+
+def _describe_removal(
+    category_ids: frozenset[int], categories: CategoryNames, predicted: Sequence[int]
+) -> str:
+    removed = sorted(category_ids & set(predicted))
+    kept = sorted(set(predicted) - category_ids)
+    return (
+        f"postprocess.remove_categories removes {categories.describe(removed)}; of the "
+        f"predictions' categories {categories.describe(kept) or 'none'} "
+        f"{'is' if len(kept) < 2 else 'are'} kept (postprocess=winner_all_classes keeps all)"
+    )

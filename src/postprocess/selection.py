@@ -1,4 +1,4 @@
-"""State between two steps of post-processing: the candidates that are left, and their masks."""
+"""The state between two steps of post-processing: the candidates left, and their masks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.overlaps import suppress_overlaps
-from src.postprocess.raster import RASTERS
+from src.postprocess.raster import RASTERS, suppress_overlaps
 from src.predictions.candidates import Candidates
 from src.rle import Rle, RleBatch, resize_nearest, subtract, union
 from src.rle.bitmasks import Bits, areas_px
@@ -20,28 +19,28 @@ Kept = npt.NDArray[np.bool_] | npt.NDArray[np.integer] | slice
 
 
 class MaskSet(ABC):
-    """The masks of K detections of an image, in some form."""
+    """The masks of K detections of an image, in one representation."""
 
     @abstractmethod
     def take(self, kept: Kept) -> Self:
-        """Return those that a mask, indices or a slice choose."""
+        """Return the masks that a boolean mask, indices or a slice select."""
 
     @abstractmethod
     def areas_px(self, raster: str) -> npt.NDArray[np.integer]:
-        """Return the pixels of each mask on the raster of this name. Shape (K,)."""
+        """Return the number of pixels of each mask on a named raster. Shape (K,)."""
 
     @abstractmethod
     def without_overlaps(self, category_ids: npt.NDArray[np.integer]) -> Self:
-        """Take from each mask the pixels of all masks of its category that stand before it."""
+        """Remove from each mask the pixels of all masks of its category that come before it."""
 
 
 DrawMasks = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], MaskSet]
-"""Draw the masks of some candidates, by index, each with its mask threshold."""
+"""Draw the masks of candidates, given their indices and the mask threshold of each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RasterMasks(MaskSet):
-    """Bitmasks on one raster or more."""
+    """Bitmasks on one or more rasters."""
 
     on: Mapping[str, Bits]  # (K, B) by the name of the raster
 
@@ -54,7 +53,7 @@ class RasterMasks(MaskSet):
         return areas_px(self.on[raster])
 
     def without_overlaps(self, category_ids: npt.NDArray[np.integer]) -> Self:
-        """Take the pixels of better masks of its category from each mask."""
+        """Remove from each mask the pixels of better masks of its category."""
         return type(self)(
             {raster: suppress_overlaps(category_ids, packed) for raster, packed in self.on.items()}
         )
@@ -76,7 +75,7 @@ class ImageMasks(MaskSet):
         return resize_nearest(self.rles, RASTERS[raster](self.size_hw)).areas_px()
 
     def without_overlaps(self, category_ids: npt.NDArray[np.integer]) -> Self:
-        """Take the pixels of better masks of its category from each mask."""
+        """Remove from each mask the pixels of better masks of its category."""
         covered: dict[int, Rle] = {}
         result = []
         for category, rle in zip(category_ids.tolist(), self.rles, strict=True):
@@ -92,7 +91,7 @@ def _draw_nothing(_indices: npt.NDArray[np.int64], _thresholds: npt.NDArray[np.f
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """The candidates of an image that the steps so far have left, K of N, by falling score."""
+    """The candidates of an image that the steps so far have left: K of N, by falling score."""
 
     candidates: Candidates  # N, of the image
     labels: npt.NDArray[np.integer]  # (N,) the model's class index of each candidate
@@ -114,14 +113,18 @@ class Selection:
 
     @property
     def drawn_masks(self) -> MaskSet:
-        """The masks, for steps that come after ``masks``."""
+        """The masks, for steps that come after ``masks``.
+
+        Raises:
+            RuntimeError: The step comes before ``masks``.
+        """
         if self.masks is None:
             raise RuntimeError("this step needs masks, and comes before they are drawn")
         return self.masks
 
     def take(self, kept: Kept) -> Selection:
-        """Return those that a mask, indices or a slice choose."""
-        return Selection(  # not replace, which takes a fifth of the time of scoring many settings
+        """Return the candidates that a boolean mask, indices or a slice select."""
+        return Selection(  # not replace(), which took 20% of the time to score many settings
             self.candidates,
             self.labels,
             self.indices[kept],
@@ -134,11 +137,11 @@ class Selection:
         )
 
     def exact_where(self, is_certain: bool) -> Selection:
-        """Return the same, exact where it was or where a step has made certain that it is."""
+        """Return the selection, marked as exact if ``is_certain``."""
         return replace(self, is_exact=True) if is_certain and not self.is_exact else self
 
     def after(self, step: str, left: Selection) -> Selection:
-        """Return what a step has left of these, with the number of those that it took."""
+        """Return what ``step`` has left of this selection, with the number that it took."""
         num_taken = len(self) - len(left)
         return replace(left, taken={**self.taken, step: num_taken}) if num_taken else left
 
@@ -147,9 +150,9 @@ def select_all(candidates: Candidates, category_ids: Sequence[int] | None = None
     """Return all candidates of an image, by falling score.
 
     Args:
-        candidates: Of the image.
-        category_ids: The data's category id of each of the model's labels (a store's
-            ``category_ids``); NMS numbers classes by label. None: ids are labels.
+        candidates: The candidates.
+        category_ids: The category id of each of the model's labels, by which NMS numbers classes (a
+            store's ``category_ids``). None: ids are labels.
     """
     by_score = np.argsort(-candidates.scores, kind="stable")
     labels: npt.NDArray[np.integer] = candidates.category_ids
@@ -170,7 +173,7 @@ def select_all(candidates: Candidates, category_ids: Sequence[int] | None = None
 def by_category(
     category_ids: npt.NDArray[np.integer], everywhere: float, per_class: Mapping[int, float]
 ) -> npt.NDArray[np.float32]:
-    """Return the threshold of each detection: its category's, or that of all. Shape (K,)."""
+    """Return each detection's threshold: its category's, else ``everywhere``. Shape (K,)."""
     values = np.full(len(category_ids), everywhere, dtype=np.float32)
     for category, value in per_class.items():
         values[category_ids == category] = value

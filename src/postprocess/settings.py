@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from src.errors import InputError
 from src.io import check_input_file, printable
-from src.postprocess.setting_types import FindCategory
-from src.postprocess.step import Step, bind
-from src.postprocess.steps import STEPS, check_steps
+from src.postprocess.category_names import CategoryIds, CategoryNames, FindCategory
+from src.postprocess.steps import STEPS, Step, bind, check_steps
 from src.postprocess.steps.masks import Masks
 from src.validation import problems, shown
 
@@ -23,13 +22,13 @@ SEARCHED_KEY = "searched"  # where found settings say which images they were sea
 
 
 class PostprocessSettings:
-    """Thresholds and rules: the values of all steps by key, and which steps act in which order.
+    """Thresholds and rules: the values of all steps by key, and the order in which steps act.
 
-    Each key is an attribute, too. Settings do not change; ``replace`` makes others.
+    Each key is also an attribute. Settings are immutable; ``replace`` returns new ones.
 
     Args:
-        values: By key, ``min_area_px=20`` say; without a key, its value is that of mmdetection's
-            COCO defaults (S8), which are the preset ``default``.
+        values: By key, such as ``min_area_px=20``. A key that is not given has its value of the
+            preset ``default``: mmdetection's COCO defaults (S8).
 
     Raises:
         InputError: Names the key, the bad value and what is legal.
@@ -46,10 +45,10 @@ class PostprocessSettings:
 
     @classmethod
     def preset(cls, name: str = "default") -> Self:
-        """Return the settings of an option of the group: ``default``, ``winner``, or an own file.
+        """Return the settings of a file in ``conf/postprocess``: ``default``, ``winner``, ...
 
         Raises:
-            InputError: There is none of this name, or its values are not legal.
+            InputError: There is no such file, or its values are not legal.
         """
         return cls(**_preset_values(name))
 
@@ -57,13 +56,13 @@ class PostprocessSettings:
     def from_config(
         cls, values: Mapping[str, Any], find_category: FindCategory | None = None
     ) -> Self:
-        """Return settings of a whole configuration; nothing is filled in that it has to have.
+        """Return the settings of a configuration, which must have all required keys.
 
-        What a search says of them (``searched``, see ``src.tuning.in_sample``) is no setting.
+        The key ``searched`` (see ``src.tuning.search_results``) is ignored.
 
         Args:
             values: Plain values of the group.
-            find_category: The id of a category that a key names; None: names are not legal.
+            find_category: Returns the id of a category by name; None: names are not legal.
 
         Raises:
             InputError: A key is unknown or missing, or a value is not legal.
@@ -74,17 +73,14 @@ class PostprocessSettings:
 
     def _set(self, values: Mapping[str, Any], find_category: FindCategory | None = None) -> None:
         values = {key: value for key, value in values.items() if key != SEARCHED_KEY}
-        self.steps = check_steps(values.pop("steps", _default_steps()), known_steps())
+        steps = values.pop("steps", _preset_values("default")["steps"])
+        self.steps = check_steps(steps, known_steps())
         self._step = _make_steps(values, find_category)
         for step in self._step.values():
             for key in step.rules:
-                field = type(step).model_fields[key]
                 value = getattr(step, key)
-                if (
-                    value
-                    and value != field.get_default(call_default_factory=True)
-                    and step.name not in self.steps
-                ):
+                default = type(step).model_fields[key].get_default(call_default_factory=True)
+                if value and value != default and step.name not in self.steps:
                     raise InputError(
                         f"postprocess.steps must have {step.name} for postprocess.{key}="
                         f"{shown(value)}, got [{', '.join(self.steps)}]"
@@ -121,10 +117,7 @@ class PostprocessSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return all values by key, as plain as in a configuration."""
         values = {key: value for step in self._step.values() for key, value in step}
-        values["steps"] = self.steps
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
-        }
+        return {**values, "steps": list(self.steps)}
 
     def replace(self, **values: Any) -> Self:
         """Return settings with other values of some keys.
@@ -135,7 +128,7 @@ class PostprocessSettings:
         return type(self)(**{**self.to_dict(), **values})
 
     def step(self, name: str) -> Step:
-        """Return a step by name, whether it is among those that act or not."""
+        """Return a step by name, whether it acts or not."""
         return self._step[name]
 
     @property
@@ -147,25 +140,57 @@ class PostprocessSettings:
 
     @property
     def rasters(self) -> frozenset[str]:
-        """Names of the rasters on which the steps look at masks."""
+        """Names of the rasters on which the steps need masks."""
         return frozenset[str]().union(*(step.rasters for step in self.from_masks))
 
     @property
     def removed_categories(self) -> frozenset[int]:
-        """Ids of categories that steps leave out."""
+        """Ids of the categories that steps remove."""
         return frozenset[int]().union(*(step.removed_categories for step in self._step.values()))
 
     def category_key(self, category: int) -> Hashable:
-        """Return all that decides, from the masks on, about the detections of one category."""
+        """Return everything that decides, from the masks on, what is left of one category."""
         if category not in self._category_keys:
-            self._category_keys[category] = tuple(
-                (step.name, step.category_key(category)) for step in self.from_masks
-            )
+            keys = ((step.name, step.category_key(category)) for step in self.from_masks)
+            self._category_keys[category] = tuple(keys)
         return self._category_keys[category]
 
 
+def named_settings(values: Mapping[str, Any], categories: CategoryNames) -> PostprocessSettings:
+    """Return settings whose categories may be given by name as well as by id.
+
+    Args:
+        values: Of the configuration group ``postprocess``.
+        categories: Categories of the predictions.
+
+    Raises:
+        InputError: A value is not legal, a name is unknown or ambiguous, or a group stands for
+            categories that the data does not have.
+    """
+    settings = PostprocessSettings.from_config(values, categories.id_of)
+    is_competition = categories.is_competition or categories.has_only_competition_names
+    for key in keys_of_kind(CategoryIds):
+        groups = [entry for entry in getattr(settings, key) if isinstance(entry, str)]
+        if groups and not is_competition:
+            raise InputError(
+                f"postprocess.{key} must be ids or names of categories of {categories.source}, got "
+                f"{groups[0]}: that stands for categories of iMaterialist (Fashion); its own are "
+                f"{categories.describe(sorted(categories.names))}"
+            )
+    return settings
+
+
+def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the settings, except names of categories, and return them as plain JSON values.
+
+    Raises:
+        InputError: As for ``PostprocessSettings``.
+    """
+    return PostprocessSettings.from_config(values, lambda _key, name: name).to_dict()
+
+
 def _make_steps(values: Mapping[str, Any], find_category: FindCategory | None) -> dict[str, Step]:
-    """Return all steps by name, those among them that do not act."""
+    """Return all steps by name, including those that do not act."""
     fields = setting_fields()
     if unknown := sorted(set(values) - set(fields)):
         raise InputError(
@@ -189,35 +214,27 @@ def _make_steps(values: Mapping[str, Any], find_category: FindCategory | None) -
 
 
 def known_steps() -> dict[str, type[Step]]:
-    """Return all steps by name, those of the default order first and in it."""
-    order = [name for name in _default_steps() if name in STEPS]
+    """Return all steps by name: those of the default order, then the others."""
+    order = [name for name in _preset_values("default")["steps"] if name in STEPS]
     return {name: STEPS[name] for name in dict.fromkeys([*order, *STEPS])}
 
 
 def setting_fields() -> dict[str, Any]:
-    """Return pydantic's field of each key but ``steps``."""
+    """Return pydantic's field of each key except ``steps``."""
     return {
         key: field for kind in known_steps().values() for key, field in kind.model_fields.items()
     }
 
 
 def conditions() -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """Return the keys that matter for some values of another key only, see ``matters_for``."""
+    """Return ``matters_for`` of all steps: keys that matter for some values of another key."""
     return {key: rule for kind in STEPS.values() for key, rule in kind.matters_for.items()}
 
 
 def keys_of_kind(kind: type) -> tuple[str, ...]:
-    """Return the keys whose type has an annotation of this class, ``ByCategory`` say."""
-    return tuple(
-        key
-        for key, field in setting_fields().items()
-        if any(isinstance(part, kind) for part in field.metadata)
-    )
-
-
-def _default_steps() -> list[str]:
-    steps: list[str] = _preset_values("default")["steps"]
-    return steps
+    """Return the keys whose type is annotated with an instance of ``kind``, e.g. ``ByCategory``."""
+    fields = setting_fields().items()
+    return tuple(key for key, field in fields if any(isinstance(p, kind) for p in field.metadata))
 
 
 @cache
@@ -229,10 +246,10 @@ def _preset_values(name: str) -> dict[str, Any]:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Read the values of an option of the group from its YAML file, those of its defaults first.
+    """Read a YAML file of the group, with the values of the files in its ``defaults``.
 
     Raises:
-        InputError: The file cannot be read, or its defaults are none or lead back to it.
+        InputError: The file cannot be read, or its defaults are unknown or lead back to it.
     """
     check_input_file(path)
     try:

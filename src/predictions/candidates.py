@@ -1,4 +1,4 @@
-"""Candidates: the (box, class) pairs of one image before NMS, which post-processing starts from."""
+"""Candidates: the (box, class) pairs of one image before NMS, the input of post-processing."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """The (proposal, class) pairs of one image above a minimum score, before NMS; N of them.
+    """The N (proposal, class) pairs of one image above a minimum score, before NMS.
 
-    Pairs are in mmdet's order, (proposal, class) row-major, because mmdet breaks ties of score by
-    it (``multiclass_nms`` flattens a proposals x classes matrix, and its NMS sorts stably).
+    They are in mmdet's order, (proposal, class) row-major, by which mmdet breaks ties of score
+    (``multiclass_nms`` flattens a proposals x classes matrix, and its NMS sorts stably).
 
-    mmdet's cascades suppress in the frame of the network's input and divide by the scale factor
-    afterwards (``HybridTaskCascadeRoIHead.predict``). IoU does not change with scale, but float32
+    mmdet's cascades run NMS in the frame of the network's input and divide by the scale factor
+    afterwards (``HybridTaskCascadeRoIHead.predict``). IoU does not depend on scale, but float32
     rounding does: mmdet adds an offset to each class, which rounds a box of class 45 in an image of
-    8,000 px to 1/32 px. So the boxes that NMS compares are kept beside the image's.
+    8,000 px to 1/32 px. So the boxes that NMS compares are kept in addition to the image's.
 
     Raises:
-        ValueError: The shape of an array does not agree with the others.
+        ValueError: The shapes of the arrays contradict each other.
 
     Example:
         >>> import numpy as np
@@ -55,11 +55,11 @@ class Candidates:
     size_hw: tuple[int, int]  # pixels of the image, after the EXIF rotation
     boxes_xyxy: npt.NDArray[np.float32]  # (N, 4) pixels of the image
     scores: npt.NDArray[np.float32]  # (N,) in [0, 1]
-    category_ids: npt.NDArray[np.int16]  # (N,) ids of the data
+    category_ids: npt.NDArray[np.int16]  # (N,)
     # (N, h, w) in [0, 1]: the mask of this pair's class on its box; 28 x 28 in HTC
     mask_probabilities: npt.NDArray[np.float16] | npt.NDArray[np.float32]
-    # Every pair of the model with a higher score is here: the minimum score, or, where a cap on the
-    # number of pairs was reached, the score of the lowest pair kept.
+    # All candidates of the model with a higher score are here: the minimum score, or, if a cap on
+    # their number was reached, the lowest score kept.
     complete_above_score: float
     # (N, 4) in the frame that NMS runs in; None: boxes_xyxy
     nms_boxes_xyxy: npt.NDArray[np.float32] | None = None
@@ -90,7 +90,7 @@ class Candidates:
         return len(self.scores)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row for each pair, without its mask; boxes in pixels of the image."""
+        """Return a row for each candidate, without its mask; boxes in image pixels."""
         import pandas as pd
 
         columns = {"image_id": self.image_id, "category_id": self.category_ids}

@@ -1,7 +1,7 @@
 """File formats of a prediction store: ``meta.json``, the JSON files of each rank, and the shards.
 
-JSON files carry a checksum of their content (``src.io.seal``), shards one of each image. Format
-version 1 is the same without checksums in the JSON files.
+JSON files have a checksum of their content (``src.io.seal``), shards one for each image. Format
+version 1 differs in that its JSON files have no checksum.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ EXPECTED_NAME = "expected_images.json"
 SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
 MASK_DTYPES = ("float16", "float32")
 INDEX_FIELDS = ("image_id", "height", "width", "count")
-REMEDY = "delete it and run the same predict command again, it writes what is missing"
+RUN_AGAIN = "run the same predict command again, it writes what is missing"
+REMEDY = f"delete it and {RUN_AGAIN}"
 
 Shard = tuple[int, int, Path]
 """Rank, number in the rank's series, file."""
@@ -49,18 +50,18 @@ Shard = tuple[int, int, Path]
 
 @dataclass(frozen=True, slots=True)
 class StoreMeta:
-    """Everything that must agree before two runs may write into one store.
+    """Everything in which two runs must agree to write into one store.
 
     Raises:
         InputError: ``mask_dtype`` is not legal.
     """
 
-    category_ids: tuple[int, ...]  # of the data, in the order of the model's labels
+    category_ids: tuple[int, ...]  # in the order of the model's labels
     settings: Mapping[str, Any]  # plain JSON values: the config, checkpoint hashes, ...
     mask_size_hw: tuple[int, int]  # of the stored probabilities, 28 x 28 in HTC
     mask_dtype: str  # one of MASK_DTYPES
-    min_score: float  # pairs at or below this score were not written
-    max_candidates: int | None  # pairs of an image at most; None: no cap
+    min_score: float  # candidates at or below this score were not written
+    max_candidates: int | None  # maximum number of an image's candidates; None: no cap
 
     def __post_init__(self) -> None:
         if self.mask_dtype not in MASK_DTYPES:
@@ -69,11 +70,14 @@ class StoreMeta:
             )
 
 
+META_KEYS = ["score_floor" if key.name == "min_score" else key.name for key in fields(StoreMeta)]
+
+
 def to_json(meta: StoreMeta) -> dict[str, Any]:
     """Return the content of ``meta.json`` as plain JSON values, without its checksum.
 
     Raises:
-        InputError: The settings hold something JSON cannot carry.
+        InputError: The settings are not plain JSON values.
     """
     content = {**asdict(meta), "format_version": FORMAT_VERSION}
     content["score_floor"] = content.pop("min_score")  # its name in the file
@@ -90,7 +94,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_store_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of the store, its checksum included and not checked.
+    """Read a JSON object of the store, with its checksum, which is not checked.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -112,21 +116,17 @@ def read_meta(directory: Path) -> StoreMeta:
     if version not in (UNSEALED_VERSION, FORMAT_VERSION):
         raise InputError(
             f"format_version must be {UNSEALED_VERSION} or {FORMAT_VERSION}, got {version!r} "
-            f"({path}); predict anew"
+            f"({path}); run predict again"
         )
-    keys = (
-        *("category_ids", "settings", "mask_size_hw", "mask_dtype", "score_floor"),
-        *("max_candidates", "format_version"),
-    )
-    if missing := [key for key in keys if key not in content]:
-        raise InputError(f"{path}: key {missing[0]!r} is missing; the file is damaged")
+    if missing := [key for key in META_KEYS if key not in content]:
+        raise _damaged(path, f"key {missing[0]!r} is missing")
     if version == FORMAT_VERSION:
         try:
             content = check_seal(content, path)
         except InputError as error:
-            raise InputError(f"{error}; delete the folder and predict anew") from None
-    elif unknown := sorted(content.keys() - {*keys}):
-        raise InputError(f"{path}: unknown key {unknown[0]!r}; the file is damaged")
+            raise InputError(f"{error}; delete the folder and run predict again") from None
+    elif unknown := sorted(content.keys() - {*META_KEYS, "format_version"}):
+        raise _damaged(path, f"unknown key {unknown[0]!r}")
     try:
         cap = content["max_candidates"]
         height, width = content["mask_size_hw"]
@@ -139,41 +139,35 @@ def read_meta(directory: Path) -> StoreMeta:
             max_candidates=None if cap is None else int(cap),
         )
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error}; the file is damaged") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, reason: object) -> InputError:
+    return InputError(f"{path}: damaged ({reason})")
 
 
 def failed_path(directory: Path, rank: int) -> Path:
-    """Return the file of the images that a rank could not predict, with the reasons."""
+    """Return the file of a rank's failed images: the reasons by image id, under ``failed``."""
     return directory / f"rank{rank:05d}_failed.json"
 
 
 def done_path(directory: Path, rank: int) -> Path:
-    """Return the file that a rank writes when it has finished."""
+    """Return the file that a rank writes when it has finished: its number of ``shards``."""
     return directory / f"rank{rank:05d}_done.json"
 
 
 def shard_path(directory: Path, rank: int, number: int) -> Path:
-    """Return a shard of a rank."""
+    """Return the file of a rank's shard."""
     return directory / f"rank{rank:05d}_shard{number:05d}.arrow"
 
 
-def write_failed(directory: Path, rank: int, failed: Mapping[str, str]) -> None:
-    """Record why a rank could not predict images, by image id."""
-    write_sealed(failed_path(directory, rank), {"failed": failed})
-
-
 def write_expected(directory: Path, image_ids: Collection[str]) -> None:
-    """Record which images the store is meant to hold, those that will fail included."""
+    """Record the images that the store is meant to hold, including those that will fail."""
     write_sealed(directory / EXPECTED_NAME, {"image_ids": sorted(set(image_ids))})
 
 
-def write_done(directory: Path, rank: int, *, shards: int) -> None:
-    """Record that a rank has finished, and its number of shards."""
-    write_sealed(done_path(directory, rank), {"shards": shards})
-
-
 def read_failed(directory: Path) -> dict[str, str]:
-    """Read why images could not be predicted, by image id in ascending order; of all ranks.
+    """Read the reasons why images could not be predicted, by ascending image id, of all ranks.
 
     Raises:
         InputError: A file is damaged.
@@ -181,17 +175,15 @@ def read_failed(directory: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(directory.glob("rank?????_failed.json")):
         content = read_store_json(path)
-        # Format version 1 has the reasons at the top level.
-        if not all(isinstance(reason, str) for reason in content.values()):
+        # format version 1 has the reasons at the top level
+        if SEAL_KEY in content or not all(isinstance(text, str) for text in content.values()):
             content = _sealed_value(path, content, "failed", dict)
-        if SEAL_KEY in content:
-            raise InputError(f"{path}: key 'failed' is missing; the file is damaged")
         found |= content
     return dict(sorted(found.items()))
 
 
 def read_expected(directory: Path) -> frozenset[str] | None:
-    """Read which images a store is meant to hold; None where the store does not say.
+    """Read the ids of the images that a store is meant to hold; None where it does not say.
 
     Raises:
         InputError: The file is damaged.
@@ -211,10 +203,14 @@ def read_done(directory: Path) -> dict[int, int]:
     found = {}
     for path in sorted(directory.glob("rank?????_done.json")):
         content = read_store_json(path)
-        is_unsealed = content.keys() == {"shards"}
-        shards = content["shards"] if is_unsealed else _sealed_value(path, content, "shards", int)
+        if content.keys() == {"shards"}:  # format version 1
+            shards = content["shards"]
+        else:
+            shards = _sealed_value(path, content, "shards", int)
         if type(shards) is not int or shards < 0:
-            raise InputError(f"shards must be a number of files, got {shards!r} ({path})")
+            raise InputError(
+                f"shards must be a whole number of at least 0, got {shards!r} ({path})"
+            )
         found[int(path.name[4:9])] = shards
     return found
 
@@ -222,18 +218,18 @@ def read_done(directory: Path) -> dict[int, int]:
 def _sealed_value(path: Path, content: Mapping[str, Any], key: str, kind: type) -> Any:
     value = check_seal(content, path).get(key)
     if not isinstance(value, kind):
-        raise InputError(f"{path}: key {key!r} is missing; the file is damaged")
+        raise _damaged(path, f"key {key!r} is missing")
     return value
 
 
 def unfinished_shards(directory: Path, rank: int | None = None) -> list[Path]:
-    """Return the temporary shards of a killed or running process; of all ranks without ``rank``."""
+    """Return the temporary shards of running or killed processes, of one rank or of all."""
     name = "?????" if rank is None else f"{rank:05d}"
     return sorted(directory.glob(f".rank{name}_shard*{PARTIAL_SUFFIX}"))
 
 
 def clear_other_ranks(directory: Path, world_size: int) -> None:
-    """Delete what ranks beyond ``world_size`` left, killed in a run of more processes than this."""
+    """Delete what ranks beyond ``world_size`` left in a killed run with more processes."""
     for pattern in ("rank?????_failed.json", f".rank?????_*{PARTIAL_SUFFIX}"):
         for path in directory.glob(pattern):
             if int(path.name.removeprefix(".")[4:9]) >= world_size:
@@ -241,13 +237,13 @@ def clear_other_ranks(directory: Path, world_size: int) -> None:
 
 
 def list_shards(directory: Path) -> list[Shard]:
-    """Return the whole shards of all ranks, by rank and number."""
+    """Return the complete shards of all ranks, by rank and number."""
     matches = [(SHARD_NAME.fullmatch(path.name), path) for path in directory.iterdir()]
     return sorted((int(match[1]), int(match[2]), path) for match, path in matches if match)
 
 
 def check_series(directory: Path, shards: Sequence[Shard]) -> None:
-    """Check that each rank has all the shards that it said it had when it finished, without a hole.
+    """Check that each rank has all shards that it recorded when it finished, without a gap.
 
     Raises:
         InputError: Names the first shard that is missing.
@@ -259,15 +255,13 @@ def check_series(directory: Path, shards: Sequence[Shard]) -> None:
     for rank, length in sorted(lengths.items()):
         for number in range(length):
             if (rank, number) not in there:
-                raise InputError(
-                    f"{shard_path(directory, rank, number)}: missing; run the same predict command "
-                    "again, it writes what is missing"
-                )
+                path = shard_path(directory, rank, number)
+                raise InputError(f"{path}: missing; {RUN_AGAIN}")
 
 
 @dataclass(frozen=True, slots=True)
 class ShardImage:
-    """Position of an image in a shard, without its candidates."""
+    """An image of a shard without its candidates."""
 
     image_id: str
     size_hw: tuple[int, int]
@@ -276,7 +270,7 @@ class ShardImage:
 
 
 def shard_schema(mask_size_hw: tuple[int, int], mask_dtype: str) -> pa.Schema:
-    """Return the columns of a shard; a row is an image, and its lists have an entry a candidate."""
+    """Return the columns of a shard: a row an image, with an entry a candidate in its lists."""
     box = pa.list_(pa.float32(), 4)
     mask_bytes = mask_size_hw[0] * mask_size_hw[1] * np.dtype(mask_dtype).itemsize
     required = {
@@ -298,7 +292,7 @@ def shard_schema(mask_size_hw: tuple[int, int], mask_dtype: str) -> pa.Schema:
 
 
 def _checksum(candidates: Candidates) -> int:
-    """CRC-32 of everything stored; Arrow has no checksum of its own."""
+    """Return the CRC-32 of everything stored, since Arrow has no checksum of its own."""
     frame = (candidates.image_id, *candidates.size_hw, candidates.complete_above_score)
     value = zlib.crc32(repr(frame).encode())
     for name in ("boxes_xyxy", "scores", "category_ids", "mask_probabilities", "nms_boxes_xyxy"):
@@ -363,7 +357,7 @@ def _boxes_from(column: pa.Array) -> npt.NDArray[np.float32]:
 def from_record_batch(
     batch: pa.RecordBatch, mask_size_hw: tuple[int, int], mask_dtype: str
 ) -> Candidates:
-    """Undo ``to_record_batch``.
+    """Return the candidates of a record batch from ``to_record_batch``.
 
     Raises:
         ValueError: The bytes are not those that were written.
@@ -393,14 +387,14 @@ def from_record_batch(
 
 
 class ShardWriter:
-    """Stream images into one shard; the file takes its name when it is whole."""
+    """Write images to one shard, which gets its name when it is complete."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
         self._partial = partial_path(path)
         with naming_disk_errors(path, partial=self._partial):
             self._sink = pa.OSFile(str(self._partial), "wb")
-        # level 3: as fast to read as level 1 and smaller; smooth float16 masks shrink by a seventh
+        # level 3 reads as fast as level 1 and is smaller; smooth float16 masks shrink by a seventh
         options = pa.ipc.IpcWriteOptions(
             compression=pa.Codec("zstd", compression_level=3), use_threads=False
         )
@@ -414,7 +408,7 @@ class ShardWriter:
         self.images += 1
 
     def finish(self) -> None:
-        """Complete the file, push it to the disk, and give it its name."""
+        """Complete the file, flush it to the disk, and give it its name."""
         with self._discarding_on_error():
             self._writer.close()
             self._sink.close()
@@ -423,7 +417,7 @@ class ShardWriter:
 
     @contextmanager
     def _discarding_on_error(self) -> Iterator[None]:
-        """Remove the file on an error: without its end it cannot be read."""
+        """Delete the file on an error, because it cannot be read without its end."""
         try:
             with naming_disk_errors(self._path, partial=self._partial):
                 yield
@@ -437,12 +431,12 @@ class ShardWriter:
 def open_shard(
     path: Path, schema: pa.Schema, fields: Sequence[str] = ()
 ) -> pa.ipc.RecordBatchFileReader:
-    """Memory-map a shard.
+    """Memory-map a shard that has the columns of ``schema``.
 
     Args:
-        path: File of the shard.
+        path: The shard.
         schema: Columns that it must have.
-        fields: Columns to read and decompress; none: all.
+        fields: Columns to read and decompress; empty: all.
 
     Raises:
         InputError: The file is missing, empty, truncated, or not such an Arrow file.
@@ -461,24 +455,23 @@ def open_shard(
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing; {REMEDY}") from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a whole Arrow shard ({error}); {REMEDY}") from error
+        raise InputError(f"{path}: damaged ({error}); {REMEDY}") from error
 
 
 def list_images(path: Path, schema: pa.Schema) -> list[ShardImage]:
-    """Return the images of a shard, in its order, without reading their candidates.
+    """Return the images of a shard in order, without reading their candidates.
 
     Raises:
         InputError: The file is damaged.
     """
     reader = open_shard(path, schema, fields=INDEX_FIELDS)
     try:
-        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        for batch in batches:
+        images = []
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
             batch.validate(full=True)
-        rows = [batch.to_pylist()[0] for batch in batches]
-        return [
-            ShardImage(row["image_id"], (row["height"], row["width"]), row["count"], number)
-            for number, row in enumerate(rows)
-        ]
+            image_id, *size_hw, count = batch.to_pylist()[0].values()
+            images.append(ShardImage(image_id, tuple(size_hw), count, number))
+        return images
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise InputError(f"{path}: damaged ({error}); {REMEDY}") from error

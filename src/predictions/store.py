@@ -1,24 +1,24 @@
 """The prediction store: candidates of many images in a folder, before any threshold.
 
     meta.json                     settings, class list, mask size and type, minimum score, cap
-    expected_images.json          the ids of the images that the store is meant to hold
-    rank00000_shard00000.arrow    a record batch for each image, zstd; whole or absent
-    rank00000_failed.json         images that could not be predicted, and why; absent where none
-    rank00000_done.json           written when the rank has finished: its number of shards
+    expected_images.json          ids of the images that the store is meant to hold
+    rank00000_shard00000.arrow    a record batch for each image, zstd; complete or absent
+    rank00000_failed.json         images that could not be predicted, and why; absent if none
+    rank00000_done.json           the number of shards, written when the rank has finished
 
-A shard is streamed to a hidden ``*.part`` and renamed when it is full, so a killed run loses at
-most the shard it was writing. Started again with the same settings, a writer writes what is
-missing. Reading maps the files into memory. Every file carries a checksum.
+A shard is written to a hidden ``*.part`` and renamed when it is full, so a killed run loses at most
+the shard that it was writing. A writer that starts again with the same settings writes what is
+missing. Reading maps the files into memory. Every file has a checksum.
 
 Masks are float16 by default. In [0.5, 1] float16 values are 0.0005 apart, so a mask can change only
 at pixels whose probability is within 0.00025 of the threshold. Measured on 2,400 smooth masks on
-the 512 x 512 raster, thresholds 0.3 to 0.5: 1 - IoU with the float32 mask is 0.00004 on average and
-0.003 at worst, one pixel of a mask of 352 (tests/postprocess/test_mask_precision.py).
+the 512 x 512 raster at thresholds from 0.3 to 0.5: 1 - IoU with the float32 mask is 0.00004 on
+average and 0.003 at worst, one pixel of a mask of 352 (tests/postprocess/test_mask_precision.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -54,9 +54,7 @@ from src.predictions.files import (
     to_json,
     to_record_batch,
     unfinished_shards,
-    write_done,
     write_expected,
-    write_failed,
     write_sealed,
 )
 from src.renamed_keys import upgrade_keys
@@ -66,7 +64,7 @@ if TYPE_CHECKING:
 
 
 def find_store(directory: Path) -> Path:
-    """Return ``directory``, or the one store in it, as in a job's folder of a sweep of predict."""
+    """Return ``directory``, or the only store in it, as in a job's folder of a predict sweep."""
     if not directory.is_dir() or (directory / META_NAME).exists():
         return directory
     inner = sorted(path.parent for path in directory.glob(f"*/{META_NAME}"))
@@ -74,15 +72,15 @@ def find_store(directory: Path) -> Path:
 
 
 def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
-    """Make the folder the store that ``meta`` describes, or check that it is.
+    """Create the store that ``meta`` describes, or check that the folder is that store.
 
-    Processes that share a folder may all call it, at the same time.
+    Processes that share a folder may call it at the same time.
 
     Returns:
-        Ids of the images that are in its whole shards already.
+        Ids of the images in its complete shards.
 
     Raises:
-        InputError: The folder holds a store with other settings, or a damaged one, or is not a
+        InputError: The folder holds a store with other settings or a damaged one, or is not a
             folder.
     """
     try:
@@ -90,12 +88,11 @@ def claim_folder(directory: Path, meta: StoreMeta) -> set[str]:
     except OSError as error:
         raise InputError(f"{directory}: must be a folder for predictions ({error})") from error
     content = to_json(meta)
-    # A run that stopped before its first shard (a wrong path) leaves nothing to protect.
+    # a run that stopped before its first shard (a wrong path) has left nothing to protect
     if not (directory / META_NAME).exists() or not list_shards(directory):
         write_sealed(directory / META_NAME, content)
     wanted = {**content, "settings": upgrade_keys(content["settings"])}  # as read_meta has them
-    difference = describe_difference(to_json(read_meta(directory)), wanted)
-    if difference:
+    if difference := describe_difference(to_json(read_meta(directory)), wanted):
         raise InputError(
             f"{directory}: holds predictions of another run; give another folder or delete it. "
             f"Different: {'; '.join(difference)}"
@@ -112,18 +109,18 @@ class PredictionStoreWriter:
     """Write one rank's part of a prediction store; a context manager.
 
     Args:
-        directory: Folder of the store, created where it is missing. Ranks share it.
-        category_ids: The data's category ids in the order of the model's labels.
-        settings: Origin of the predictions as plain JSON values (config, checkpoint hashes); a
-            folder takes one set.
+        directory: Folder of the store, created if it is missing. Ranks share it.
+        category_ids: Category ids in the order of the model's labels.
+        settings: Origin of the predictions as plain JSON values (config, checkpoint hashes), the
+            same for all writers of a folder.
         rank: Number of this process.
         mask_size_hw: Size of the probabilities of each mask.
-        mask_dtype: Float16 or float32.
-        min_score: Pairs at or below it are not in the store; recorded.
-        max_candidates: Cap on the pairs of an image, None for no cap; recorded.
-        images_per_shard: Images after which a shard is closed.
-        expected_image_ids: Images that all ranks together will write, or fail to; None: not
-            recorded, and the store counts as whole once every rank has closed its writer.
+        mask_dtype: ``float16`` or ``float32``.
+        min_score: Candidates at or below it are not in the store; recorded.
+        max_candidates: Cap on the candidates of an image, None for no cap; recorded.
+        images_per_shard: Number of images after which a shard is closed.
+        expected_image_ids: Images that all ranks together will write or fail on; None: not
+            recorded, and the store is complete once every rank has closed its writer.
 
     Raises:
         InputError: The folder holds a store with other settings, or is not a folder.
@@ -168,7 +165,8 @@ class PredictionStoreWriter:
         self._schema = shard_schema(self.meta.mask_size_hw, mask_dtype)
         self._known_categories = np.array(self.meta.category_ids, dtype=np.int64)
         self._open: ShardWriter | None = None
-        self._written = claim_folder(self.directory, self.meta)
+        # images in complete shards of all ranks when the folder was opened, and those added since
+        self.written_image_ids: set[str] = claim_folder(self.directory, self.meta)
         if expected_image_ids is not None:
             write_expected(self.directory, expected_image_ids)
         self._taken = {shard for of, shard, _ in list_shards(self.directory) if of == rank}
@@ -180,19 +178,14 @@ class PredictionStoreWriter:
         ):
             left_over.unlink(missing_ok=True)
 
-    @property
-    def written_image_ids(self) -> Set[str]:
-        """Images in whole shards of all ranks when the folder was opened, and those added since."""
-        return self._written
-
     def add(self, candidates: Candidates) -> None:
-        """Append one image; one that was written before is skipped.
+        """Append one image, unless it was written before.
 
         Raises:
-            ValueError: The masks have another size than the store's, a category is unknown, or a
-                value is not finite.
+            ValueError: The masks do not have the store's size, a category is unknown, or a value is
+                not finite.
         """
-        if candidates.image_id in self._written:
+        if candidates.image_id in self.written_image_ids:
             return
         self._check(candidates)
         if self._open is None:
@@ -206,14 +199,14 @@ class PredictionStoreWriter:
         except WriteError:
             self._open = None
             raise
-        self._written.add(candidates.image_id)
+        self.written_image_ids.add(candidates.image_id)
         if self._open.images >= self._images_per_shard:
             self.flush()
 
     def add_failed(self, image_id: str, reason: str) -> None:
-        """Record at once, in the folder, that an image could not be predicted."""
+        """Record in the folder, immediately, that an image could not be predicted."""
         self._failed[image_id] = reason
-        write_failed(self.directory, self._rank, self._failed)
+        write_sealed(failed_path(self.directory, self._rank), {"failed": self._failed})
 
     def _check(self, candidates: Candidates) -> None:
         name = candidates.image_id
@@ -232,7 +225,7 @@ class PredictionStoreWriter:
                 raise ValueError(f"{field} must be finite ({name})")
 
     def flush(self) -> None:
-        """Close the current shard; what was added so far survives a kill."""
+        """Close the current shard, so that everything added so far survives a kill."""
         if self._open is not None:
             shard, self._open = self._open, None
             shard.finish()
@@ -240,7 +233,7 @@ class PredictionStoreWriter:
     def close(self) -> None:
         """Close the last shard and mark this rank as finished."""
         self.flush()
-        write_done(self.directory, self._rank, shards=len(self._taken))
+        write_sealed(done_path(self.directory, self._rank), {"shards": len(self._taken)})
 
     def __enter__(self) -> PredictionStoreWriter:
         return self
@@ -260,8 +253,8 @@ class PredictionStoreWriter:
 class PredictionStore:
     """Read a prediction store: the images of all ranks, ordered by image id.
 
-    Images that two ranks wrote (a distributed sampler pads with duplicates) are there once, as the
-    lowest rank wrote them. Can be pickled: a worker opens the files anew.
+    An image that several ranks wrote (a distributed sampler pads with duplicates) is taken from the
+    lowest rank. A store can be pickled: each worker opens the files itself.
 
     Args:
         directory: Folder of the store, or a folder with one store in it (a job of a sweep).
@@ -296,50 +289,42 @@ class PredictionStore:
         for number, path in enumerate(self._paths):
             for image in list_images(path, self._schema):
                 found.setdefault(image.image_id, (number, image))
-        self._places = [found[image_id] for image_id in sorted(found)]
-        self._index = {image.image_id: index for index, (_, image) in enumerate(self._places)}
-        self._failed = {
+        # ids of the images in ascending order, which is that of the indices
+        self.image_ids = tuple(sorted(found))
+        self._places = [found[image_id] for image_id in self.image_ids]
+        self._index = {image_id: index for index, image_id in enumerate(self.image_ids)}
+        # why images could not be predicted, by image id in ascending order
+        self.failed: Mapping[str, str] = {
             image_id: reason
             for image_id, reason in read_failed(self.directory).items()
             if image_id not in self._index
         }
 
     @property
-    def failed(self) -> Mapping[str, str]:
-        """Reasons of the images that could not be predicted, by image id in ascending order."""
-        return self._failed
-
-    @property
     def missing(self) -> tuple[str, ...] | None:
-        """Ids of the images that are neither here nor failed; None where the store cannot tell.
+        """Ids of the images that are neither here nor failed; None if they are unknown.
 
-        A store of an earlier version has no list of its images. It lacks none if every process that
-        wrote to it has finished; otherwise it cannot tell.
+        A store of an earlier version has no list of its images. It is complete if every process
+        that wrote to it has finished; otherwise its missing images are unknown.
         """
         if self._expected is not None:
-            return tuple(sorted(self._expected - self._index.keys() - self._failed.keys()))
+            return tuple(sorted(self._expected - self._index.keys() - self.failed.keys()))
         return () if self._ranks and self._ranks <= self._finished else None
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Origin of the predictions, as the writer was given it."""
+        """Origin of the predictions, as it was given to the writer."""
         return self.meta.settings
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The data's category ids in the order of the model's labels."""
+        """Category ids in the order of the model's labels."""
         return self.meta.category_ids
 
     @property
     def classes(self) -> ClassList:
-        """The model's classes, with the names that the checkpoint has for them."""
-        names = self.settings.get(CLASS_NAMES_KEY)
-        return ClassList.from_plain(self.category_ids, names)
-
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """Ids of the images in ascending order, which is that of the indices."""
-        return tuple(image.image_id for _, image in self._places)
+        """The model's classes, with their names in the checkpoint."""
+        return ClassList.from_plain(self.category_ids, self.settings.get(CLASS_NAMES_KEY))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -394,24 +379,19 @@ class PredictionStore:
         """Check that no image failed.
 
         Raises:
-            InputError: Counts them, and names the first with the reason.
+            InputError: Some failed; names the first with the reason.
         """
-        self.check_image_ids([*self.image_ids, *self._failed], source="its split")
+        self.check_image_ids([*self.image_ids, *self.failed], source="its split")
 
     def check_image_ids(self, wanted: Sequence[str], source: str) -> None:
-        """Check that the store has all of these images.
-
-        Args:
-            wanted: Image ids.
-            source: Name of their origin, for the message.
+        """Check that the store has all images of ``wanted``, which are those of ``source``.
 
         Raises:
-            InputError: Counts the images that are missing and names the first, with the reason
-                where it failed.
+            InputError: Some are missing; names the first, with the reason if it failed.
         """
         missing = sorted(set(wanted) - self._index.keys())
         if missing:
-            reason = self._failed.get(missing[0])
+            reason = self.failed.get(missing[0])
             raise InputError(
                 f"{self.directory}: {len(missing)} of the {len(set(wanted))} images of {source} "
                 f"have no predictions, the first is {missing[0]!r}"
@@ -420,49 +400,37 @@ class PredictionStore:
             )
 
     def check_whole(self, *, partial: bool) -> list[str]:
-        """Check that the store was finished, or that some images suffice and there are some.
-
-        Args:
-            partial: Whether the images that are there suffice.
+        """Check that the store is complete, or with ``partial`` that it has some images.
 
         Returns:
             Notes for the user on images that are missing or failed, a sentence each.
 
         Raises:
-            InputError: Counts the images that are missing and names the first, or there is no image
-                at all.
+            InputError: Images are missing; names the first.
         """
         missing = self.missing
-        total = len(self) + len(self._failed) + len(missing or ())
+        total = len(self) + len(self.failed) + len(missing or ())
+        lacks = ""
         if missing is None:
-            lacks = (
-                f"{self.directory}: not finished, and it does not say which images it lacks; it "
-                f"has {len(self)}"
-            )
+            lacks = f"not finished, and it does not say which images it lacks; it has {len(self)}"
         elif missing:
-            lacks = (
-                f"{self.directory}: {len(missing)} of its {total} images are missing, the first is "
-                f"{printable(repr(missing[0]))}"
-            )
-        else:
-            lacks = ""
+            first = printable(repr(missing[0]))
+            lacks = f"{len(missing)} of its {total} images are missing, the first is {first}"
+        again = "run the same predict command again, it predicts what is missing"
         if lacks and not len(self):
             unfinished = [path.name for path in unfinished_shards(self.directory)]
-            raise InputError(
-                f"{self.directory}: holds no predictions yet"
-                f"{f', only the unfinished shard {unfinished[0]}' if unfinished else ''}; run the "
-                "same predict command again, it predicts what is missing"
-            )
+            only = f", only the unfinished shard {unfinished[0]}" if unfinished else ""
+            raise InputError(f"{self.directory}: holds no predictions yet{only}; {again}")
         if lacks and not partial:
             raise InputError(
-                f"{lacks}; run the same predict command again, it predicts what is missing, or "
-                "give partial=true to use the images that are there"
+                f"{self.directory}: {lacks}; {again}, or give partial=true to use the images that "
+                "are there"
             )
-        notes = [f"{lacks} (partial=true)"] if lacks else []
-        if self._failed:
-            image_id, reason = next(iter(self._failed.items()))
+        notes = [f"{self.directory}: {lacks} (partial=true)"] if lacks else []
+        if self.failed:
+            image_id, reason = next(iter(self.failed.items()))
             notes.append(
-                f"{self.directory}: {len(self._failed)} of its {total} images could not be "
+                f"{self.directory}: {len(self.failed)} of its {total} images could not be "
                 f"predicted, the first is {printable(repr(image_id))} ({printable(reason)})"
             )
         return notes

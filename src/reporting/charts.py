@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ WIDTH, HEIGHT = 460, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 14, 16, 42  # margins of a chart, in px
 _GAIN_LEFT, _GAIN_RIGHT, _GAIN_TOP, _GAIN_BOTTOM, _GAIN_ROW = 140, 46, 6, 40, 30
 _MAP_TOP, _MAP_BOTTOM, _CELL_WIDTH, _CELL_HEIGHT = 8, 44, 64, 34
-_CHARACTER = 6.6  # width of one in the tick labels, nearly
+_CHARACTER = 6.6  # approximate width of a character of the tick labels
 _PALEST = 0.08  # opacity of the lowest score
 _SHARES = (0, 0.25, 0.5, 0.75, 1)
 
@@ -39,10 +40,9 @@ def threshold_curve(
     per_threshold: npt.NDArray[np.float64],
     bands: npt.NDArray[np.float64],
 ) -> Markup:
-    """Draw the score at each IoU threshold with its interval.
+    """Draw the score at each of T ascending IoU thresholds with its interval.
 
     Args:
-        thresholds: T thresholds, ascending.
         per_threshold: (T,) scores in [0, 1].
         bands: (T, 2) lower and upper end of each score's interval.
     """
@@ -50,7 +50,7 @@ def threshold_curve(
     y = _Axis(0, 1, HEIGHT - _BOTTOM, _TOP)
     parts = _grid(y, _SHARES)
     parts += [_text(x(t), HEIGHT - _BOTTOM + 18, f"{t:.2f}", "middle") for t in thresholds]
-    parts.append(_name("IoU threshold"))
+    parts.append(_name("IoU threshold", (_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5))
     lower, line, upper = (
         [f"{x(t)},{y(value)}" for t, value in zip(thresholds, values, strict=True)]
         for values in (bands[:, 0], per_threshold, bands[:, 1])
@@ -62,7 +62,7 @@ def threshold_curve(
     for t, value, (low, high) in zip(thresholds, per_threshold, bands, strict=True):
         title = f"IoU > {t:.2f}: {value:.4f} ({low:.4f} to {high:.4f})"
         parts.append(dot.format(x(t), y(value), title))
-    # The curve never rises, so above its first point and below its last one there is room.
+    # The curve never rises, so there is room above its first point and below its last one.
     first, last = y(per_threshold[0]), y(per_threshold[-1])
     first += 22 if first < _TOP + 20 else -12
     last += 20 if last < HEIGHT - _BOTTOM - 24 else -12
@@ -72,7 +72,7 @@ def threshold_curve(
 
 
 def score_histogram(per_image: npt.NDArray[np.float64], bins: int = 20) -> Markup:
-    """Draw how many images have which score, (M,) in [0, 1]; the last bin includes 1."""
+    """Draw a histogram of the images' scores, (M,) in [0, 1]; the last bin includes 1."""
     counts, edges = np.histogram(per_image, bins=bins, range=(0.0, 1.0))
     step = _tick_step(int(counts.max()))
     top = step * int(np.ceil(counts.max() / step))
@@ -80,7 +80,7 @@ def score_histogram(per_image: npt.NDArray[np.float64], bins: int = 20) -> Marku
     y = _Axis(0, top, HEIGHT - _BOTTOM, _TOP)
     parts = _grid(y, range(0, top + 1, step))
     parts += [_text(x(tick), HEIGHT - _BOTTOM + 18, str(tick), "middle") for tick in _SHARES]
-    parts.append(_name("score of an image"))
+    parts.append(_name("score of an image", (_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5))
     for count, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
         if count:
             box = (x(low) + 1, y(count), round(x(high) - x(low) - 2, 2), round(y(0) - y(count), 2))
@@ -93,7 +93,7 @@ def score_histogram(per_image: npt.NDArray[np.float64], bins: int = 20) -> Marku
 
 
 def interval_bar(low: float, estimate: float, high: float) -> Markup:
-    """Draw a score on the scale from 0 to 1 with its interval."""
+    """Draw a score with its interval on a scale from 0 to 1."""
     x = _Axis(0, 1, 4, 316)
     return Markup(
         '<svg class="scale" viewBox="0 0 320 30" role="img" aria-label="{}">'
@@ -112,28 +112,26 @@ def _grid(y: _Axis, ticks: Iterable[float]) -> list[Markup]:
     return parts
 
 
-def _name(text: str) -> Markup:
+def _name(text: str, x: float, y: float) -> Markup:
     """Return the name of the horizontal axis."""
-    return _text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5, text, "middle", "name")
+    return _text(x, y, text, "middle", "name")
 
 
 def _tick_step(largest: int) -> int:
     """Return the smallest of 1, 2, 5, 10, 20, ... that gives at most five ticks."""
-    step = 1
-    while largest > 5 * step:
-        step = step * 5 // 2 if str(step)[0] == "2" else step * 2
-    return step
+    steps = (number * 10**power for power in itertools.count() for number in (1, 2, 5))
+    return int(next(step for step in steps if largest <= 5 * step))
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """Best scores over two keys; others may vary within a cell."""
+    """Best scores over two keys; other keys may vary within a cell."""
 
     x_key: str
     y_key: str | None  # None: one row
-    x_values: tuple[str, ...]  # ascending, as they are shown
+    x_values: tuple[str, ...]  # ascending, as shown
     y_values: tuple[str, ...]
-    scores: tuple[tuple[float | None, ...], ...]  # [y][x]; None where no job ran
+    scores: tuple[tuple[float | None, ...], ...]  # [y][x]; None if no job ran
 
 
 def best_scores(rows: Sequence[Mapping[str, Any]], x_key: str, y_key: str | None) -> HeatMap:
@@ -151,7 +149,7 @@ def best_scores(rows: Sequence[Mapping[str, Any]], x_key: str, y_key: str | None
 
 
 def heat_map(data: HeatMap) -> Markup:
-    """Draw scores as cells: the darker, the better; the best cell is framed."""
+    """Draw scores as cells, the better the darker; the best cell is framed."""
     known = [score for line in data.scores for score in line if score is not None]
     low, high = min(known), max(known)
     left = 12 + _CHARACTER * max(len(value) for value in data.y_values) if data.y_key else 8
@@ -181,19 +179,21 @@ def heat_map(data: HeatMap) -> Markup:
     parts.append(frame)
     for column, value in enumerate(data.x_values):
         parts.append(_text(left + _CELL_WIDTH * (column + 0.5), bottom + 16, value, "middle"))
-    parts.append(_text((left + width) / 2, bottom + 36, data.x_key, "middle", "name"))
+    parts.append(_name(data.x_key, (left + width) / 2, bottom + 36))
     label = f"Best score by {data.x_key}" + (f" and {data.y_key}" if data.y_key else "")
     style = Markup(' style="max-width: {}px"').format(round(1.6 * width))
     return _svg(parts, label, (round(width, 1), height), style)
 
 
 def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw what fixing each type of error would gain, from the rows of ``error_section``."""
+    """Draw the gain from fixing each type of error, given the rows of ``error_section``."""
     top = max(0.01, *(row["high"] for row in rows))
     x = _Axis(0, top, _GAIN_LEFT, WIDTH - _GAIN_RIGHT)
     bottom = _GAIN_TOP + _GAIN_ROW * len(rows)
     parts: list[Markup] = []
-    for tick in _ticks(top):
+    magnitude = 10.0 ** np.floor(np.log10(top))
+    step = next(m * magnitude for m in (0.2, 0.5, 1.0, 2.0) if top / (m * magnitude) <= 5)
+    for tick in (round(step * number, 6) for number in range(int(top / step) + 1)):
         parts.append(_line("grid", (x(tick), x(tick)), (_GAIN_TOP, bottom)))
         parts.append(_text(x(tick), bottom + 18, f"{tick:g}", "middle"))
     for number, row in enumerate(rows):
@@ -205,16 +205,8 @@ def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
         parts.append(_rect("bar part" if row["is_band"] else "bar", place, title))
         parts.append(_line("whisker", (low, high), (y + _GAIN_ROW / 2, y + _GAIN_ROW / 2)))
         parts.append(_text(high + 6, y + 19, f"{row['gain']:.3f}", "start", "value"))
-    middle = (_GAIN_LEFT + WIDTH - _GAIN_RIGHT) / 2
-    parts.append(_text(middle, bottom + 36, "gain", "middle", "name"))
+    parts.append(_name("gain", (_GAIN_LEFT + WIDTH - _GAIN_RIGHT) / 2, bottom + 36))
     return _svg(parts, "Gain of the score by type of error", (WIDTH, bottom + _GAIN_BOTTOM))
-
-
-def _ticks(top: float) -> list[float]:
-    """Return round numbers from 0 to ``top``, at most six."""
-    magnitude = 10.0 ** np.floor(np.log10(top))
-    step = next(m * magnitude for m in (0.2, 0.5, 1.0, 2.0) if top / (m * magnitude) <= 5)
-    return [round(step * number, 6) for number in range(int(top / step) + 1)]
 
 
 def _ordered(values: Sequence[Any]) -> list[Any]:
@@ -257,10 +249,7 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Mar
 
 
 def _svg(
-    parts: Sequence[Markup],
-    label: str,
-    size_wh: tuple[float, float] = (WIDTH, HEIGHT),
-    style: str = "",
+    parts: list[Markup], label: str, size_wh: tuple[float, float] = (WIDTH, HEIGHT), style: str = ""
 ) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}"{} role="img" aria-label="{}">{}</svg>'

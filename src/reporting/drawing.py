@@ -1,9 +1,9 @@
-"""Draw masks, boxes and labels on images."""
+"""Drawings: masks, boxes and labels over an image, and the comparison with its ground truth."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,117 +12,102 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from src.metrics.competition import ClassKey, ImageInstances, match_instances, split_key
+
 Key = TypeVar("Key", bound=Hashable)
 Rgb = tuple[int, int, int]
-
-# Picked far apart in hue and lightness, most different ones first; readable on images.
-_PALETTE: tuple[Rgb, ...] = (
-    (0, 158, 214),
-    (240, 110, 60),
-    (38, 166, 91),
-    (214, 72, 150),
-    (242, 183, 5),
-    (124, 92, 214),
-    (0, 112, 104),
-    (214, 55, 55),
-    (140, 190, 40),
-    (255, 145, 178),
-    (176, 112, 48),
-    (90, 130, 255),
-)
-_GOLDEN_TURN = 0.61803398875  # successive hues never come close to an earlier one
-
-
-def class_colours(class_keys: Iterable[Key]) -> dict[Key, Rgb]:
-    """Give each class of an image its own colour, 0-255 RGB, in the order of first appearance."""
-    return {key: _colour(number) for number, key in enumerate(dict.fromkeys(class_keys))}
-
-
-def _colour(index: int) -> Rgb:
-    if index < len(_PALETTE):
-        return _PALETTE[index]
-    later = index - len(_PALETTE)
-    lightness = (0.55, 0.4, 0.7)[later % 3]
-    red, green, blue = colorsys.hls_to_rgb(later * _GOLDEN_TURN % 1, lightness, 0.75)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def text_colour(background: Rgb) -> Rgb:
-    """Return near-black or white, whichever contrasts more (WCAG 2.2, relative luminance)."""
-    linear = (
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (channel / 255 for channel in background)
-    )
-    luminance = sum(
-        weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
-    )
-    return (20, 20, 20) if (luminance + 0.05) ** 2 > 1.05 * 0.056 else (255, 255, 255)
-
-
-def css_colour(colour: Rgb) -> str:
-    """Return ``#rrggbb``."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
 RgbImage = npt.NDArray[np.uint8]
+Cover = npt.NDArray[np.float32]
+"""Share of each pixel of the image that a mask covers, (H, W)."""
 Box = tuple[float, float, float, float]
 
+# Far apart in hue and lightness, the most different ones first; readable on images.
+_PALETTE = "009ed6 f06e3c 26a65b d64896 f2b705 7c5cd6 007068 d63737 8cbe28 ff91b2 b07030 5a82ff"
+_COLOURS: list[Rgb] = [(rgb[0], rgb[1], rgb[2]) for rgb in map(bytes.fromhex, _PALETTE.split())]
+_GOLDEN_TURN = 0.61803398875  # keeps each further hue away from the earlier ones
 _FILL_OPACITY = 0.45
-_IMAGE_COLOUR = 0.55  # how much of the image's own colour stays under the masks
+_IMAGE_COLOUR = 0.55  # share of the image's own colour that stays under the masks
 _DASH_PX, _GAP_PX = 7, 5
 _MARGIN_PX = 10  # between the images of a row
 _MARGIN_RGB = (255, 255, 255)
 
 
+def class_colours(class_keys: Iterable[Key]) -> dict[Key, Rgb]:
+    """Give each class of an image its own colour, 0-255 RGB, in the order of first appearance."""
+    keys = list(dict.fromkeys(class_keys))
+    further = [_further_colour(number) for number in range(len(keys) - len(_COLOURS))]
+    return dict(zip(keys, _COLOURS + further, strict=False))
+
+
+def _further_colour(number: int) -> Rgb:
+    lightness = (0.55, 0.4, 0.7)[number % 3]
+    red, green, blue = colorsys.hls_to_rgb(number * _GOLDEN_TURN % 1, lightness, 0.75)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def text_colour(background: Rgb) -> Rgb:
+    """Return near-black or white, whichever contrasts more (WCAG 2.2, relative luminance)."""
+    channels = np.array(background) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return (20, 20, 20) if (luminance + 0.05) ** 2 > 1.05 * 0.056 else (255, 255, 255)
+
+
+def css_colour(colour: Rgb) -> str:
+    """Return ``#rrggbb``."""
+    return "#" + bytes(colour).hex()
+
+
 @dataclass(frozen=True, slots=True)
 class DrawnInstance:
-    """One object to draw."""
+    """An instance or detection to draw."""
 
-    mask: npt.NDArray[np.bool_]  # (h, w) of any size: it is stretched over the image
+    mask: npt.NDArray[np.bool_]  # (h, w) of any size, stretched over the image
     label: str  # short text; empty for none
     colour: Rgb
     matched: bool = True  # False: a dashed outline
 
 
 def fit(image_rgb: RgbImage, edge_px: int) -> RgbImage:
-    """Shrink or enlarge an image to a longer edge of ``edge_px``. (H, W, 3) uint8, RGB.
+    """Resize an image, (H, W, 3) uint8 RGB, to a longer edge of ``edge_px``.
 
     Small images are enlarged so that outlines and labels drawn on them are fine and legible.
     """
-    height, width = image_rgb.shape[:2]
-    scale = edge_px / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image_rgb, size, interpolation=how), dtype=np.uint8)
+    height, width = fitting_hw(image_rgb.shape[:2], edge_px)
+    how = cv2.INTER_AREA if edge_px < max(image_rgb.shape[:2]) else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image_rgb, (width, height), interpolation=how), dtype=np.uint8)
+
+
+def fitting_hw(size_hw: tuple[int, ...], edge_px: int) -> tuple[int, int]:
+    """Return height and width in the proportions of an image, the longer edge ``edge_px``."""
+    height, width = (max(1, round(edge * (edge_px / max(size_hw)))) for edge in size_hw)
+    return height, width
 
 
 def draw_instances(image_rgb: RgbImage, objects: Sequence[DrawnInstance]) -> RgbImage:
-    """Draw masks over an image: filled, outlined, with their labels; large ones below small ones.
+    """Draw masks over an image, filled, outlined and labelled, the small ones on top.
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB.
-        objects: Whose masks cover the image's frame, whatever their own size. Empty ones are left
-            out.
+        objects: Their masks cover the whole image, whatever their own size; empty ones are skipped.
 
     Returns:
-        (H, W, 3) uint8, RGB. The image's colours are muted so that those of the masks speak.
+        (H, W, 3) uint8, RGB. The image's colours are muted so that those of the masks stand out.
     """
     height, width = image_rgb.shape[:2]
     gray = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
     canvas = _IMAGE_COLOUR * image_rgb + (1 - _IMAGE_COLOUR) * gray
-    shown = sorted(
-        (drawn for drawn in objects if drawn.mask.any()),
-        key=lambda drawn: float(drawn.mask.mean()),
-        reverse=True,
-    )
-    coverage = [_cover(drawn.mask, height, width) for drawn in shown]
-    for drawn, cover in zip(shown, coverage, strict=True):
+    visible = [drawn for drawn in objects if drawn.mask.any()]
+    visible.sort(key=lambda drawn: float(drawn.mask.mean()), reverse=True)
+    covers = [cv2.resize(drawn.mask.astype(np.float32), (width, height)) for drawn in visible]
+    shown = list(zip(visible, np.array(covers, dtype=np.float32), strict=True))
+    for drawn, cover in shown:
         opacity = _FILL_OPACITY * cover[:, :, None]
         canvas = (1 - opacity) * canvas + opacity * np.array(drawn.colour, dtype=np.float32)
     canvas_rgb = np.ascontiguousarray(canvas.round().clip(0, 255).astype(np.uint8))
-    for drawn, cover in zip(shown, coverage, strict=True):
+    for drawn, cover in shown:
         _draw_outline(canvas_rgb, cover, drawn)
-    return _draw_labels(canvas_rgb, list(zip(shown, coverage, strict=True))[::-1])
+    return _draw_labels(canvas_rgb, shown[::-1])
 
 
 def draw_side_by_side(
@@ -136,12 +121,10 @@ def draw_side_by_side(
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB, of any size.
-        ground_truth: Ground-truth instances.
-        prediction: Detections.
         edge_px: Longer edge of each of the three images.
 
     Returns:
-        (h, 3 w + 20, 3) uint8, RGB, burnt in: nothing depends on a viewer's overlays.
+        (h, 3 w + 20, 3) uint8, RGB.
     """
     resized = fit(image_rgb, edge_px)
     margin = np.full((resized.shape[0], _MARGIN_PX, 3), _MARGIN_RGB, dtype=np.uint8)
@@ -149,39 +132,22 @@ def draw_side_by_side(
     return np.concatenate([resized, margin, drawn[0], margin, drawn[1]], axis=1)
 
 
-def _cover(mask: npt.NDArray[np.bool_], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Return how much of each pixel of the image a mask covers. (H, W) float32 in [0, 1]."""
-    cover = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cover, dtype=np.float32)
-
-
-def _draw_outline(
-    canvas_rgb: RgbImage, cover: npt.NDArray[np.float32], drawn: DrawnInstance
-) -> None:
+def _draw_outline(canvas_rgb: RgbImage, cover: Cover, drawn: DrawnInstance) -> None:
     inside = (cover > 0.5).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     lines = [np.asarray(contour, dtype=np.int32).reshape(-1, 2) for contour in contours]
     dashes = [np.append(line, line[:1], axis=0) for line in lines]
-    if not drawn.matched:
-        dashes = [dash for line in lines for dash in _dashes(line)]
+    if not drawn.matched:  # a contour's points are a pixel apart
+        period = _DASH_PX + _GAP_PX
+        starts = [(line, start) for line in lines for start in range(0, len(line), period)]
+        dashes = [line[start : start + _DASH_PX] for line, start in starts]
     cv2.polylines(canvas_rgb, dashes, False, (25, 25, 25), 3, cv2.LINE_AA)
     bright = tuple(round(0.75 * channel + 0.25 * 255) for channel in drawn.colour)
     cv2.polylines(canvas_rgb, dashes, False, bright, 2, cv2.LINE_AA)
 
 
-def _dashes(line: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
-    """Cut a contour, whose points are a pixel apart, into dashes."""
-    period = _DASH_PX + _GAP_PX
-    return [line[start : start + _DASH_PX] for start in range(0, len(line), period)]
-
-
-def _draw_labels(
-    canvas_rgb: RgbImage, objects: Sequence[tuple[DrawnInstance, npt.NDArray[np.float32]]]
-) -> RgbImage:
-    """Write the labels, in their masks where there is room, else beside them.
-
-    One that would cover another is left out.
-    """
+def _draw_labels(canvas_rgb: RgbImage, objects: list[tuple[DrawnInstance, Cover]]) -> RgbImage:
+    """Write the labels, in their masks if there is room, else beside; none covers another."""
     image = Image.fromarray(canvas_rgb)
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=max(11, round(canvas_rgb.shape[1] / 29)))
@@ -191,12 +157,10 @@ def _draw_labels(
             continue
         left, top, right, bottom = pen.textbbox((0, 0), drawn.label, font=font)
         width, height = right - left + 8, bottom - top + 6
-        boxes = (
-            _within(place, width, height, image.width, image.height)
-            for place in _label_places(cover, width, height)
-        )
-        box = next((box for box in boxes if not any(_overlap(box, old) for old in taken)), None)
-        if box is None:
+        for box in _label_boxes(cover, width, height):
+            if not any(_overlap(box, other) for other in taken):
+                break
+        else:
             continue
         taken.append(box)
         pen.rounded_rectangle(box, radius=3, fill=drawn.colour)
@@ -205,10 +169,8 @@ def _draw_labels(
     return np.array(image)
 
 
-def _label_places(
-    cover: npt.NDArray[np.float32], width: float, height: float
-) -> list[tuple[float, float]]:
-    """Return x and y of label centres to try: the mask's deepest place first where it is roomy."""
+def _label_boxes(cover: Cover, width: float, height: float) -> list[Box]:
+    """Return the places for a label, xyxy in the image: the mask's deepest first if it is roomy."""
     inside = np.pad((cover > 0.5).astype(np.uint8), 1)
     if not inside.any():  # smaller than a pixel of this image
         return []
@@ -222,17 +184,85 @@ def _label_places(
         (columns[-1] + width / 2 + 3, y),
         (columns[0] - width / 2 - 3, y),
     ]
-    return [(x, y), *beside] if depth.max() > height else [*beside, (x, y)]
-
-
-def _within(
-    centre: tuple[float, float], width: float, height: float, right: int, bottom: int
-) -> Box:
-    """Return the box (x0, y0, x1, y1) of this size around a place, moved into the image."""
-    x = min(max(0.0, centre[0] - width / 2), max(0.0, right - width))
-    y = min(max(0.0, centre[1] - height / 2), max(0.0, bottom - height))
-    return x, y, x + width, y + height
+    centres = [(x, y), *beside] if depth.max() > height else [*beside, (x, y)]
+    most_x, most_y = max(0.0, cover.shape[1] - width), max(0.0, cover.shape[0] - height)
+    corners = [(max(0.0, x - width / 2), max(0.0, y - height / 2)) for x, y in centres]
+    corners = [(min(x, most_x), min(y, most_y)) for x, y in corners]
+    return [(x, y, x + width, y + height) for x, y in corners]
 
 
 def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInImage:
+    """Result of one class in one image."""
+
+    name: str  # short
+    attributes: tuple[int, ...]  # if they are part of the class
+    colour: Rgb
+    num_ground_truth: int
+    num_detections: int
+    value: float  # mean over thresholds of TP / (TP + FP + FN), in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnComparison:
+    """Ground truth and detections of one image, ready to be drawn."""
+
+    ground_truth: tuple[DrawnInstance, ...]
+    prediction: tuple[DrawnInstance, ...]
+    classes: tuple[ClassInImage, ...]
+    matched: int  # pairs with IoU > 0.5
+
+
+def compare_instances(
+    ground_truth: ImageInstances, prediction: ImageInstances, category_names: Mapping[int, str]
+) -> DrawnComparison:
+    """Match the detections of one image with its ground truth; give each a label and a colour.
+
+    A class has the same colour on both sides. A detection's label ends with the IoU of its match;
+    what has no match gets a dashed outline.
+    """
+    matches = match_instances(ground_truth, prediction)
+    colours = class_colours(matches.class_keys)
+    names = {key: short_name(category_names[split_key(key)[0]]) for key in matches.class_keys}
+    counts = (matches.num_ground_truth(), matches.num_detections())
+    columns = (*counts, matches.class_values().mean(axis=1))
+    return DrawnComparison(
+        ground_truth=_drawn(ground_truth, matches.ground_truth_iou, colours, names, show_iou=False),
+        prediction=_drawn(prediction, matches.prediction_iou, colours, names, show_iou=True),
+        classes=tuple(
+            ClassInImage(names[key], split_key(key)[1], colours[key], true, predicted, value)
+            for key, true, predicted, value in zip(
+                matches.class_keys, *(column.tolist() for column in columns), strict=True
+            )
+        ),
+        matched=int(np.count_nonzero(matches.ground_truth_iou)),
+    )
+
+
+def short_name(name: str) -> str:
+    """Return the part of a name that fits on a drawing: ``headband`` of ``headband, hat``."""
+    return name.split(",")[0]
+
+
+def _drawn(
+    objects: ImageInstances,
+    ious: npt.NDArray[np.float64],
+    colours: Mapping[ClassKey, Rgb],
+    names: Mapping[ClassKey, str],
+    show_iou: bool,
+) -> tuple[DrawnInstance, ...]:
+    return tuple(
+        DrawnInstance(
+            mask=mask,
+            label=f"{names[key]} {iou:.2f}" if show_iou and iou else names[key],
+            colour=colours[key],
+            matched=bool(iou),
+        )
+        for key, mask, iou in zip(
+            objects.class_keys, objects.bitmasks.unpack(), ious.tolist(), strict=True
+        )
+    )

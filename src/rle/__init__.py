@@ -27,14 +27,7 @@ from src.rle.masks import (
     subtract,
     union,
 )
-from src.rle.raster import (
-    decode,
-    decode_resized,
-    draw,
-    encode,
-    encode_window,
-    resize_nearest,
-)
+from src.rle.raster import decode, decode_resized, draw, encode, encode_window, resize_nearest
 from src.rle.text import ParsedRle, format_rle, parse_rle, rle_problems
 
 __all__ = [

@@ -27,7 +27,7 @@ class Bitmasks:
         raster_hw: Height and width of the raster in pixels; H * W is a multiple of 8.
 
     Raises:
-        ValueError: H * W is no multiple of 8, or the bits are of another raster.
+        ValueError: H * W is not a multiple of 8, or the bits are of another raster.
 
     Example:
         >>> import numpy as np
@@ -59,12 +59,7 @@ class Bitmasks:
 
     @classmethod
     def of(cls, masks: Masks, raster_hw: Size) -> Bitmasks:
-        """Pack masks of an image on a raster, resized by nearest where the image has another size.
-
-        Args:
-            masks: N valid masks of images of one size.
-            raster_hw: Height and width of the raster.
-        """
+        """Pack N valid masks of images of one size, resized by nearest to the raster."""
         raster_px = _num_pixels(raster_hw)
         batch = RleBatch.of(masks)
         if not len(batch):
@@ -108,10 +103,7 @@ class Bitmasks:
         return areas_px(self.bits)
 
     def intersections_px(self, other: Bitmasks) -> npt.NDArray[np.int64]:
-        """Return the number of pixels that each mask shares with each of ``other``.
-
-        Args:
-            other: M masks of the same raster.
+        """Return the number of pixels that each mask shares with each of M others of its raster.
 
         Returns:
             Shape (N, M) int64.
@@ -129,20 +121,11 @@ class Bitmasks:
         return shared
 
     def paired_intersections_px(
-        self,
-        other: Bitmasks,
-        rows: npt.NDArray[np.integer],
-        other_rows: npt.NDArray[np.integer],
+        self, other: Bitmasks, rows: npt.NDArray[np.integer], other_rows: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.int64]:
         """Return the number of pixels that mask ``rows[i]`` shares with ``other_rows[i]``.
 
-        Args:
-            other: M masks of the same raster.
-            rows: Shape (P,), numbers below N.
-            other_rows: Shape (P,), numbers below M.
-
-        Returns:
-            Shape (P,) int64.
+        Row numbers of this and the other masks have shape (P,), the result shape (P,) int64.
         """
         own, others = _words(self.bits), _words(other.bits)
         shared = np.zeros(len(rows), dtype=np.int64)
@@ -171,7 +154,7 @@ class Bitmasks:
 
 
 def areas_px(bits: Bits) -> npt.NDArray[np.int64]:
-    """Return the number of pixels of each mask, shape (N,) int64, of a part of its bytes, too."""
+    """Return the number of pixels of N masks, or parts of them, as bits; shape (N,) int64."""
     areas: npt.NDArray[np.int64] = np.bitwise_count(_words(bits)).sum(axis=1, dtype=np.int64)
     return areas
 
@@ -195,8 +178,8 @@ def _draw(
     rows = np.flatnonzero(intervals)
     if len(rows) == 0:
         return bits
-    # Each mask is drawn in a window, the words from its first interval to its last, for it is often
-    # a small part of the raster; the windows lie one after the other and are filled together.
+    # Each mask is drawn in a window, the words from its first interval to its last, often a small
+    # part of the raster; the windows lie one after the other and are filled together.
     origins = rows * raster_px
     first_words = (starts[offsets[rows]] - origins) >> 6
     sizes = ((ends[offsets[rows + 1] - 1] - origins) >> 6) + 1 - first_words
@@ -211,7 +194,7 @@ def _draw(
 
 
 def _words(bits: Bits) -> Words:
-    """View rows as 64-bit words; of rows of no whole number of them, a copy with zeros behind."""
+    """View rows as 64-bit words, padded with zeros to a whole number of them."""
     count, length = bits.shape
     if length % 8:
         padded = np.zeros((count, length + 8 - length % 8), dtype=np.uint8)

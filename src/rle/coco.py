@@ -1,7 +1,7 @@
-"""Read and write COCO's RLE: counts, the lengths of background and foreground runs by turns.
+"""Read COCO's masks, RLE and polygons, and write RLE.
 
-Background comes first. Runs that touch are kept apart by a background run of length zero, so a mask
-comes back with the very runs it had.
+RLE counts are the lengths of background and foreground runs in turn, background first. Runs that
+touch are kept apart by a background run of length zero, so a mask comes back with its very runs.
 
 Compressed counts are text of one or two characters a run. Source: ``rleToString`` and
 ``rleFrString`` in ``maskApi.c`` of the COCO API. From the fourth on, a count is written as its
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
-from src.rle.masks import Masks, Rle, RleBatch, RleError, Runs, Size, as_sizes
+from src.rle.masks import NO_RUNS, Masks, Rle, RleBatch, RleError, Runs, Size, as_sizes
 from src.rle.text import (
     BLOCK_RUNS,
     ParsedBlock,
@@ -28,6 +29,8 @@ from src.rle.text import (
     parse_in_blocks,
 )
 
+MIN_COORDINATES = 6  # of a polygon: three points
+_FARTHEST_PX = 100_000  # pycocotools walks along every edge, even outside of the image
 _MAX_GROUPS = 7  # of five bits: more than any count below 2**31 and its sign take
 _JOINS = [
     (np.uint64(low), np.uint64(high), np.uint64(shift))
@@ -51,10 +54,10 @@ def from_coco_counts(counts: Sequence[int] | npt.NDArray[np.integer], size_hw: S
         apart.
 
     Raises:
-        RleError: A count is no whole number or negative, or they do not sum to H * W.
+        RleError: A count is not a whole number, or is negative, or they do not sum to H * W.
     """
     try:
-        lengths = np.asarray(counts, dtype=np.int64 if len(counts) == 0 else None)
+        lengths = np.asarray(counts, dtype=None if len(counts) else np.int64)
     except (TypeError, ValueError):
         lengths = np.zeros(())
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
@@ -95,8 +98,8 @@ def from_coco(texts: Texts, sizes_hw: Sizes) -> ParsedRle:
 
     Returns:
         N masks, in which runs that a background run of length zero parts are kept apart, and the
-        problem of each bad text, whose mask has no runs: a character that the format does not have,
-        a text that ends within a count, a negative count, or counts that do not sum to H * W.
+        problem of each bad text, whose mask has no runs: a character outside the format, a text
+        that ends within a count, a negative count, or counts that do not sum to H * W.
     """
     sizes = as_sizes(sizes_hw, len(texts))
     sizes_px = sizes[:, 0] * sizes[:, 1]
@@ -206,7 +209,7 @@ def _expand_block(block: list[bytes], sizes_px: npt.NDArray[np.int64]) -> Parsed
     totals = np.diff(np.searchsorted(ends, text_ends, side="right"), prepend=0)
     begins = np.cumsum(totals) - totals
     gaps = deltas[begins]
-    # What follows a mask's first count are pairs of a run and the background after it.
+    # After a mask's first count come pairs of a run and the background after it.
     pairs_in = totals >> 1
     firsts = np.cumsum(pairs_in) - pairs_in
     pairs = np.zeros((int(pairs_in.sum()), 2), dtype=np.int64)
@@ -234,7 +237,58 @@ def _expand_block(block: list[bytes], sizes_px: npt.NDArray[np.int64]) -> Parsed
 def _accumulate(
     values: npt.NDArray[np.int64], firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
 ) -> None:
-    """Replace values by their running sums along the first axis, begun anew in each segment."""
+    """Replace values by their running sums along the first axis, restarted in each segment."""
     np.cumsum(values, axis=0, out=values)
     before = np.concatenate([np.zeros((1, *values.shape[1:]), dtype=np.int64), values])[firsts]
     values -= np.repeat(before, sizes, axis=0)
+
+
+def from_polygons(polygons: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> Rle:
+    """Return the union of polygons, rasterised by pycocotools as in every COCO tool.
+
+    Args:
+        polygons: Each ``[x1, y1, x2, y2, ...]`` in pixels. One of fewer than three points has no
+            area and is left out where another one has three.
+        size_hw: Height and width of the image.
+
+    Raises:
+        RleError: A polygon is not a list of an even number of numbers, none has three points, a
+            coordinate is not finite or far beyond any image, or all lie within 0 and 1, as those
+            divided by width and height do.
+    """
+    checked: list[list[float]] = []
+    too_short: str | None = None
+    for index, polygon in enumerate(polygons):
+        name = f"polygon {index + 1} of {len(polygons)}"
+        try:
+            coordinates = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise RleError(f"{name} must hold numbers, got {str(polygon)[:60]}") from None
+        if coordinates.ndim != 1:
+            raise RleError(f"{name} must be one list of coordinates, got {str(polygon)[:60]}")
+        count = len(coordinates)
+        legal = f"{name} must be x1, y1, x2, y2, ... of at least 3 points, got {count} coordinates"
+        if count % 2:
+            raise RleError(legal)
+        outside = np.flatnonzero(~(np.abs(coordinates) <= _FARTHEST_PX))
+        if len(outside):
+            raise RleError(
+                f"{name}: coordinate {outside[0] + 1} must be from -{_FARTHEST_PX} to "
+                f"{_FARTHEST_PX}, got {coordinates[outside[0]]:g}"
+            )
+        if count < MIN_COORDINATES:
+            too_short = too_short or legal
+        else:
+            checked.append(coordinates.tolist())
+    if not checked:
+        if too_short is not None:
+            raise RleError(too_short)
+        return Rle(NO_RUNS, size_hw)
+    if all(0 <= coordinate <= 1 for polygon in checked for coordinate in polygon):
+        raise RleError(
+            "coordinates must be in pixels, got none outside of 0 to 1 "
+            f"({str(checked[0][:4])[1:-1]}, ...): multiply x by the image's width and y by its "
+            "height"
+        )
+    merged = coco_mask.merge(coco_mask.frPyObjects(checked, *size_hw))
+    return from_coco([merged["counts"]], size_hw).masks[0]

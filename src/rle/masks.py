@@ -153,9 +153,9 @@ class RleBatch:
         return boxes
 
     def problems(self) -> dict[int, str]:
-        """Return the first fault of each mask that is none of its image, by the mask's number.
+        """Return the first fault of each mask that is not one of its image, by the mask's number.
 
-        A fault is a negative start, a length below 1, a start before the end of the run before it,
+        A fault is a negative start, a length below 1, a start before the end of the previous run,
         or an end past the image. Messages count starts from 1, as files do.
         """
         starts = self.runs[:, 0].copy()
@@ -237,7 +237,7 @@ def as_sizes(
 
 
 def run_problems(tokens: Iterable[str], size_hw: Size) -> Iterator[tuple[str, str]]:
-    """Find everything that is wrong with the numbers of one mask.
+    """Find every problem of the numbers of one mask.
 
     Args:
         tokens: ``start length start length ...`` as text, starts counted from 1.
@@ -246,10 +246,8 @@ def run_problems(tokens: Iterable[str], size_hw: Size) -> Iterator[tuple[str, st
     Yields:
         Kind and message of each problem, in the order of the numbers.
     """
-    pixels, number, previous, start = size_hw[0] * size_hw[1], 0, (1, 0), None
-    before = ""
-    token = ""
-    count = 0
+    pixels, previous, start = size_hw[0] * size_hw[1], (1, 0), None
+    before, token, count = "", "", 0
     for count, token in enumerate(tokens, start=1):
         value = _whole_number(token)
         if value is None:
@@ -257,38 +255,31 @@ def run_problems(tokens: Iterable[str], size_hw: Size) -> Iterator[tuple[str, st
         if count % 2:
             start, start_text = value, token
             continue
-        number += 1
         if start is None or value is None:
             continue
-        name = f"run {number} (start {_shortened(start_text)}, length {_shortened(token)})"
+        name = f"run {count // 2} (start {_shortened(start_text)}, length {_shortened(token)})"
         if start < 1:
             yield "start", f"{name} must start at 1 or later"
         if value < 1:
             yield "length", f"{name} must have a length of 1 or more"
         elif start + value - 1 > pixels:
-            yield (
-                "outside",
-                f"{name} must end by pixel {pixels}, the last of height {size_hw[0]} and width "
-                f"{size_hw[1]}",
-            )
+            last = f"the last of height {size_hw[0]} and width {size_hw[1]}"
+            yield "outside", f"{name} must end by pixel {pixels}, {last}"
         if before and start < previous[0]:
             yield "descends", f"{name} must start after {before}: starts must ascend"
         elif before and start < sum(previous):
             yield "overlaps", f"{name} must not overlap {before}"
         before, previous = name, (start, value)
     if count % 2:
-        yield (
-            "odd",
-            "the number of values must be even, a length for each start, got "
-            f"{count}; the last is {_shortened(token)!r}",
-        )
+        got = f"{count}; the last is {_shortened(token)!r}"
+        yield "odd", f"the number of values must be even, a length for each start, got {got}"
 
 
 def _whole_number(token: str) -> int | None:
     digits = token[1:] if token[:1] in ("+", "-") else token
     if not (digits.isascii() and digits.isdigit()):
         return None
-    # Thousands of digits would make int() itself refuse.
+    # int() refuses thousands of digits.
     return int(token) if len(token) <= 20 else (-1 if token[0] == "-" else 1) * 10**20
 
 
@@ -304,7 +295,7 @@ def ranges(begins: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt
 
 
 def split_columns(runs: Runs, height_px: int) -> Runs:
-    """Cut runs at the ends of columns, so that each lies in one. Shapes (R, 2) and (S, 2)."""
+    """Cut runs at the ends of columns, so that each is in one. Shapes (R, 2) and (S, 2)."""
     starts = runs[:, 0].astype(np.int64)
     ends = starts + runs[:, 1]
     columns = starts // height_px

@@ -27,7 +27,7 @@ ParsedBlock: TypeAlias = tuple[Runs, npt.NDArray[np.int64]]
 
 
 class ParsedRle(NamedTuple):
-    """N masks as they were read, and the problem of each that is none, by its number."""
+    """N masks as they were read, and the problem of each bad one, by its number."""
 
     masks: RleBatch  # one whose text cannot be read has no runs
     problems: dict[int, str]
@@ -44,8 +44,8 @@ def parse_in_blocks(
     Args:
         texts: N texts.
         sizes_hw: Height and width of the image of each mask, or of all masks.
-        parse_block: Function of texts and the number of the first of them; None where it finds a
-            fault or anything unusual. Then it is asked text by text.
+        parse_block: Function of texts and the number of the first of them. It returns None at a
+            fault or anything unusual, and is then called text by text.
         parse_one: Function of a text that ``parse_block`` refused and its number; raises RleError.
     """
     encoded = [text.encode() if isinstance(text, str) else text for text in texts]
@@ -74,14 +74,9 @@ def parse_in_blocks(
 
 
 def cut_blocks(ends: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
-    """Group rows of any length into blocks.
+    """Yield begin and end of blocks of rows, each longer than ``size`` by at most its last row.
 
-    Args:
-        ends: Shape (N,), the sum of the lengths up to and with each row.
-        size: Length of a block; one is longer by at most its last row.
-
-    Yields:
-        Begin and end of each block, in rows.
+    ``ends``, shape (N,), are the sums of the lengths up to and with each row.
     """
     if len(ends) == 0:
         return
@@ -95,12 +90,7 @@ def load_words(
 ) -> npt.NDArray[np.uint64]:
     """Load the eight characters from each begin on as a word, the first as its lowest byte.
 
-    Args:
-        characters: Shape (C,) uint8, with 16 or more behind the last begin.
-        begins: Shape (T,).
-
-    Returns:
-        Shape (T,) uint64.
+    Shapes (C,), with 16 or more characters behind the last begin, and (T,).
     """
     # Two aligned words shifted together: numpy reads single unaligned ones more slowly.
     aligned = characters[: len(characters) // 8 * 8].view(np.uint64)
@@ -145,9 +135,8 @@ def parse_rle(texts: Texts, sizes_hw: Sizes) -> ParsedRle:
         sizes_hw: Height and width of the image of each mask, or of all masks, in pixels.
 
     Returns:
-        N masks, and the first problem of each bad one: see ``rle_problems``. One of whole numbers
-        keeps its runs though they descend, overlap or end past the image; the other bad ones have
-        none.
+        N masks, and the first problem of each bad one, see ``rle_problems``. A bad mask of whole
+        numbers keeps its runs, which descend, overlap or end past the image; others have none.
 
     Example:
         >>> from src import parse_rle
@@ -175,15 +164,7 @@ def parse_rle(texts: Texts, sizes_hw: Sizes) -> ParsedRle:
 
 
 def rle_problems(text: str, size_hw: Size) -> Iterator[tuple[str, str]]:
-    """Find everything that is wrong with an RLE string.
-
-    Args:
-        text: ``start length start length ...``, starts counted from 1.
-        size_hw: Height and width of the mask's image in pixels.
-
-    Yields:
-        Kind and message of each problem, in the order of the text.
-    """
+    """Find every problem of an RLE string, see ``run_problems``."""
     return run_problems(_tokens(text), size_hw)
 
 
@@ -228,7 +209,7 @@ def _digits_to_values(
     Digits are joined to pairs, pairs to fours and fours to eights, all of a word at once
     (D. Lemire, "Quickly parsing eight digits", 2018).
     """
-    words <<= ((8 - digits) << 3).view(np.uint64)  # zeros in front, what follows the number is out
+    words <<= ((8 - digits) << 3).view(np.uint64)  # zeros in front; drops what follows the number
     for lanes, weights, shift in _JOINS:
         words &= lanes
         words *= weights

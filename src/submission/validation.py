@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,32 +12,58 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.categories import LabelDescriptions, read_label_descriptions
+from src.annotations.formats import default_labels, detect_format
 from src.annotations.image_files import read_size_hw
 from src.annotations.image_names import ImageIds, file_name_of, find_image, read_image_ids
 from src.annotations.imaterialist_csv import IMATERIALIST_2019
 from src.annotations.instances import LONG_EDGE_PX
 from src.annotations.rows import Lines, RowError, describe_ids, iterate_lines, split_fields
-from src.annotations.sources import default_labels, detect_format
 from src.errors import InputError
 from src.io import refuse_special_file
 from src.postprocess.raster import RASTERS
 from src.rle import Bitmasks, Rle, RleBatch, Runs, parse_rle, rle_problems
 from src.rle.masks import merge_intervals
-from src.submission.formats import FORMATS, LEGAL_CATEGORIES, SubmissionFormat, format_named
+from src.submission.writing import FORMATS, LEGAL_CATEGORIES, SubmissionFormat, format_named
+
+_ID = re.compile(r"[0-9]{1,9}")
+_NO_CATEGORY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule."""
+
+    row: int  # line of the file, where the header is 1; 0: the file as a whole
+    image_id: str  # as the file spells it; empty where no image is concerned
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"row {self.row}" if self.row else "the file"
+        return f"{place}{', image ' + self.image_id if self.image_id else ''}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """Result of a validation: what was read, and every broken rule."""
+
+    rows: int
+    images: int
+    violations: tuple[Violation, ...]  # by row; missing images come last
+    format: str = IMATERIALIST_2019.name  # the rules that were checked
 
 
 def mask_problems(text: str, size_hw: tuple[int, int]) -> list[str]:
-    """Return everything that is wrong with one ``EncodedPixels``, the first of each kind.
+    """Return everything that is wrong with an ``EncodedPixels``, the first problem of each kind.
 
     Args:
         text: ``start length start length ...``, starts counted from 1.
         size_hw: Height and width of the raster.
-
-    Returns:
-        Nothing where the text is a mask with a pixel.
     """
     if not text.strip():
-        return ["the mask is empty; an image without objects has the row `1 1` of class 23"]
+        return [
+            f"EncodedPixels must be a mask with a pixel, got {text!r:.60}; an image without "
+            "detections has the row `1 1` of class 23"
+        ]
     found: dict[str, list[str]] = {}
     for kind, problem in rle_problems(text, size_hw):
         found.setdefault(kind, []).append(problem)
@@ -47,38 +73,26 @@ def mask_problems(text: str, size_hw: tuple[int, int]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Two masks of one image and class that share pixels."""
-
-    image_id: str
-    category: int
-    row: int  # of the later mask, in the file
-    earlier_row: int
-    shared_px: int
-
-
-@dataclass(slots=True)
 class MaskCollector:
     """Takes the masks of a file block by block and finds those that overlap.
 
     Runs are kept, eight bytes each; only the masks of an image and class with an overlap are drawn.
     """
 
-    _keys: list[tuple[str, int]] = field(default_factory=list)
-    _groups: dict[tuple[str, int], int] = field(default_factory=dict)
-    _group_sizes_hw: list[tuple[int, int]] = field(default_factory=list)
-    _runs: list[Runs] = field(default_factory=list)
-    _counts: list[npt.NDArray[np.int64]] = field(default_factory=list)
-    _mask_groups: list[int] = field(default_factory=list)
-    _rows: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, int], int] = {}  # by image and category, in order
+        self._group_sizes_hw: list[tuple[int, int]] = []
+        self._runs: list[Runs] = []
+        self._counts: list[npt.NDArray[np.int64]] = []
+        self._mask_groups: list[int] = []
+        self._rows: list[int] = []
 
     def add(self, masks: RleBatch, *, rows: Sequence[int], keys: Sequence[tuple[str, int]]) -> None:
         """Add N masks.
 
         Args:
-            masks: Runs of each need not ascend nor lie on its raster.
-            rows: N numbers of rows.
+            masks: The runs of each need not ascend nor lie on its raster.
+            rows: N row numbers.
             keys: N pairs of image and category; masks of a pair must be disjoint.
         """
         self._runs.append(masks.runs)
@@ -86,22 +100,22 @@ class MaskCollector:
         self._rows.extend(rows)
         for key, (height, width) in zip(keys, masks.sizes_hw.tolist(), strict=True):
             group = self._groups.setdefault(key, len(self._groups))
-            if group == len(self._keys):
-                self._keys.append(key)
+            if group == len(self._group_sizes_hw):
                 self._group_sizes_hw.append((height, width))
             self._mask_groups.append(group)
 
-    def overlaps(self) -> list[Overlap]:
-        """Return every pair of masks of one image and class that share a pixel."""
+    def violations(self) -> list[Violation]:
+        """Return a violation for each pair of masks of one image and class that share a pixel."""
         if not self._rows:
             return []
         runs = np.concatenate(self._runs)
         counts = np.concatenate(self._counts)
         groups = np.array(self._mask_groups)
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        overlaps = []
+        keys = list(self._groups)
+        violations = []
         for group in _groups_with_overlaps(runs, np.repeat(groups, counts)).tolist():
-            image_id, category = self._keys[group]
+            image_id, category = keys[group]
             masks = np.flatnonzero(groups == group)
             raster_hw = self._group_sizes_hw[group]
             drawn = Bitmasks.of(
@@ -109,12 +123,17 @@ class MaskCollector:
                 raster_hw,
             )
             shared = np.triu(drawn.intersections_px(drawn), k=1)
-            in_file = [self._rows[mask] for mask in masks]
-            overlaps += [
-                Overlap(image_id, category, in_file[later], in_file[earlier], int(px))
+            rows = [self._rows[mask] for mask in masks]
+            violations += [
+                Violation(
+                    rows[later],
+                    image_id,
+                    f"EncodedPixels must not overlap row {rows[earlier]} of the same image and "
+                    f"class {category}, got {px} shared pixels",
+                )
                 for earlier, later, px in zip(*np.nonzero(shared), shared[shared > 0], strict=True)
             ]
-        return overlaps
+        return violations
 
 
 def _groups_with_overlaps(runs: Runs, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -139,33 +158,6 @@ def _as_mask(runs: Runs, raster_hw: tuple[int, int]) -> Rle:
     return merge_intervals(starts, ends, raster_hw)[0]
 
 
-_ID = re.compile(r"[0-9]{1,9}")
-_NO_CATEGORY = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One broken rule."""
-
-    row: int  # line of the file, the header is 1; 0: the file as a whole
-    image_id: str  # as the file spells it; empty where it is about no image
-    reason: str
-
-    def __str__(self) -> str:
-        place = f"row {self.row}" if self.row else "the file"
-        return f"{place}{', image ' + self.image_id if self.image_id else ''}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class ValidationReport:
-    """Result of a validation: what was read, and every broken rule."""
-
-    rows: int
-    images: int
-    violations: tuple[Violation, ...]  # by row; images that are missing come last
-    format: str = IMATERIALIST_2019.name  # the rules that were checked
-
-
 def check_submission(
     path: str | Path,
     *,
@@ -179,23 +171,22 @@ def check_submission(
     Args:
         path: The submission.
         submission_format: Which competition's rules.
-        image_ids: Those that must occur, and may; None: ids are not checked.
+        image_ids: Ids that must occur, and may; None: ids are not checked.
         labels: Legal attributes; where it lists none, any.
-        sizes_hw: (height, width) of images by image id, for rasters that depend on them; where one
-            is missing, a raster of that kind has its largest size.
+        sizes_hw: (height, width) of images by image id, for rasters that depend on them; an image
+            that is missing has the largest raster.
 
     Raises:
         InputError: The file cannot be read.
     """
-    path = Path(path)
     reader = _Reader(submission_format, image_ids, labels, sizes_hw or {})
-    for lines in iterate_lines(path):
+    for lines in iterate_lines(Path(path)):
         reader.read(lines)
     return reader.finish()
 
 
 class _Reader:
-    """Reads lines and remembers violations."""
+    """Reads lines and collects violations."""
 
     def __init__(
         self,
@@ -205,6 +196,7 @@ class _Reader:
         sizes_hw: Mapping[str, tuple[int, int]],
     ) -> None:
         self._format = submission_format
+        self._header = ",".join(submission_format.header)
         self._legal_ids = None if image_ids is None else frozenset(image_ids)
         self._names = ImageIds(key="ImageId", add_suffix=True)
         for name in image_ids or ():
@@ -212,7 +204,7 @@ class _Reader:
         self._labels = labels
         self._sizes_hw = sizes_hw
         self._violations: list[Violation] = []
-        self._seen: dict[str, None] = {}
+        self._seen: set[str] = set()
         self._rows = 0
         self._places: dict[str, int] | None = None
         self._columns = 0
@@ -243,74 +235,61 @@ class _Reader:
     def finish(self) -> ValidationReport:
         """Check the file as a whole, and return everything that was found."""
         if self._places is None and not self._violations:
-            self._add(0, "", f"it is empty; the header {self._header()} is wanted")
-        for overlap in self._masks.overlaps():
-            self._add(
-                overlap.row,
-                overlap.image_id,
-                f"the mask shares {overlap.shared_px} pixels with that of row "
-                f"{overlap.earlier_row}, of the same image and class {overlap.category}",
-            )
+            self._add(0, "", f"the header must be {self._header}, got an empty file")
+        self._violations += self._masks.violations()
         self._violations.sort(key=lambda violation: violation.row)
         if self._legal_ids is not None and self._places is not None:
-            for name in sorted(self._legal_ids - self._seen.keys()):
-                self._add(0, name, "it is in the sample and has no row")
-        return ValidationReport(
-            self._rows, len(self._seen), tuple(self._violations), self._format.name
-        )
+            for name in sorted(self._legal_ids - self._seen):
+                self._add(0, name, "each image of the sample must have a row, got none")
+        violations = tuple(self._violations)
+        return ValidationReport(self._rows, len(self._seen), violations, self._format.name)
 
     def _add(self, row: int, image_id: str, reason: str) -> None:
         self._violations.append(Violation(row, image_id, reason))
 
-    def _header(self) -> str:
-        return ",".join(self._format.header)
-
     def _read_header(self, first: tuple[int, bytes]) -> None:
         number, line = first
-        text = line.decode("utf-8", errors="backslashreplace")
-        names = [
-            name.decode("utf-8", errors="backslashreplace") for name in split_fields(line) or []
-        ]
+        text, *names = (
+            field.decode("utf-8", errors="backslashreplace")
+            for field in (line, *(split_fields(line) or []))
+        )
         if tuple(names) != self._format.header:
-            self._add(number, "", f"the header is {text[:100]!r}; {self._header()} is wanted")
+            self._add(number, "", f"the header must be {self._header}, got {text[:100]!r}")
         places = {name: index for index, name in enumerate(names)}
         missing = [name for name in self._format.header if name not in places]
         if missing:
-            self._add(
-                number, "", f"the column {missing[0]} is missing, so the rows cannot be looked at"
-            )
+            reason = f"the header must have the column {missing[0]}; the rows were not checked"
+            self._add(number, "", reason)
             return
         self._places, self._columns = places, len(names)
 
     def _fields(self, number: int, line: bytes) -> dict[str, str] | None:
-        assert self._places is not None  # read_header saw to it
+        assert self._places is not None  # set by _read_header
         try:
             texts = [field.decode("utf-8") for field in split_fields(line) or []]
         except UnicodeDecodeError as error:
-            self._add(number, "", f"not UTF-8 text ({error})")
+            self._add(number, "", f"the row must be UTF-8 text ({error})")
             return None
         if not texts:
-            self._add(number, "", "a quote is misplaced or not closed")
+            self._add(number, "", "quotes must enclose a value, got one misplaced or not closed")
             return None
         if len(texts) != self._columns:
-            self._add(
-                number, texts[0], f"{len(texts)} values; the header has {self._columns} columns"
-            )
+            reason = f"the row must have {self._columns} values, got {len(texts)}"
+            self._add(number, texts[0], reason)
             return None
         return {name: texts[place] for name, place in self._places.items()}
 
     def _check_image_id(self, number: int, name: str) -> None:
-        self._seen[name] = None
+        self._seen.add(name)
+        suffix = self._format.id_suffix
         if not name:
-            self._add(number, "", "ImageId is empty")
-        elif self._format.id_suffix and name.endswith(self._format.id_suffix):
-            self._add(
-                number, name, f"ImageId ends in {self._format.id_suffix}, which it has not here"
-            )
+            self._add(number, "", "ImageId must not be empty")
+        elif suffix and name.endswith(suffix):
+            self._add(number, name, f"ImageId must not end in {suffix}, got {name!r:.100}")
         elif problem := self._spelling(name):
             self._add(number, name, problem)
         elif self._legal_ids is not None and name not in self._legal_ids:
-            self._add(number, name, "the sample has no image of this id")
+            self._add(number, name, f"ImageId must be one of the sample's, got {name!r:.100}")
 
     def _spelling_problem(self, name: str) -> str | None:
         """Return the problem of an image id's spelling, None where it has none."""
@@ -345,23 +324,18 @@ class _Reader:
         """Return the problems of a row's label columns."""
         category, attributes = self._format.edition.split_label(*label)
         problems = []
-        if not _ID.fullmatch(category):
-            problems.append(f"the category is {category!r:.60}, not a whole number")
-        elif int(category) not in LEGAL_CATEGORIES:
-            problems.append(f"category {category}; 0 to 45 are legal")
+        if not _ID.fullmatch(category) or int(category) not in LEGAL_CATEGORIES:
+            problems.append(f"category must be a whole number from 0 to 45, got {category!r:.60}")
         legal = self._labels.attribute_names
-        texts = [text for text in attributes if not _ID.fullmatch(text)]
-        problems += [f"the attribute {text!r:.60} is not a whole number" for text in texts]
+        kind = describe_ids(legal) if legal else "a whole number"
+        for text in attributes:
+            if not _ID.fullmatch(text) or (legal and int(text) not in legal):
+                problems.append(f"attribute must be {kind}, got {text!r:.60}")
         ids = [int(text) for text in attributes if _ID.fullmatch(text)]
-        problems += [
-            f"unknown attribute {number}; {describe_ids(legal)} are legal"
-            for number in ids
-            if legal and number not in legal
-        ]
         if len(set(ids)) < len(ids):
-            problems.append(f"an attribute occurs twice in {','.join(attributes)}")
+            problems.append(f"attributes must be different, got {','.join(attributes)}")
         elif self._format.sorts_attributes and ids != sorted(ids):
-            problems.append(f"the attributes {','.join(attributes)} do not ascend")
+            problems.append(f"attributes must ascend, got {','.join(attributes)}")
         return problems
 
     def _raster_of(self, image_id: str) -> tuple[int, int]:
@@ -384,12 +358,12 @@ def validate_submission(
         submission: The CSV file.
         sample_submission: CSV with the legal image ids, each of which must have a row; None: image
             ids are not checked.
-        images: Folder of the images, for the sizes of the rasters of 2020; None: not known.
-        format: One of ``FORMATS``, or ``auto``: 2020 where there is a column AttributesIds.
+        images: Folder of the images, for the sizes of the rasters of 2020; None: unknown.
+        format: One of ``FORMATS``, or ``auto``: 2020 if there is a column AttributesIds.
         label_descriptions: JSON with the legal attributes; None: those of the format.
 
     Returns:
-        Violations, none where the file is valid, and the numbers of rows and images.
+        The violations, none if the file is valid, and the numbers of rows and images.
 
     Raises:
         InputError: A file cannot be read, or a value is not legal.
@@ -401,7 +375,7 @@ def validate_submission(
         >>> _ = Path("submission.csv").write_text(rows)
         >>> for violation in validate_submission("submission.csv").violations:
         ...     print(violation)
-        row 3, image a.jpg: category 99; 0 to 45 are legal
+        row 3, image a.jpg: category must be a whole number from 0 to 45, got '99'
     """
     path = Path(submission)
     refuse_special_file(path)
@@ -423,7 +397,7 @@ def validate_submission(
 def _format_of(path: Path) -> SubmissionFormat:
     try:
         return FORMATS.get(detect_format(path)) or FORMATS["imaterialist_2019"]
-    except InputError:  # no header at all; the check lists what is wrong
+    except InputError:  # no header at all, which is a violation
         return FORMATS["imaterialist_2019"]
 
 

@@ -1,17 +1,17 @@
-"""Thresholds by class, and cross-validated search results.
+"""Thresholds per class, and settings chosen with cross-validation.
 
-Thresholds of single classes, found one class after the other.
-Where a class gets a threshold of its own, only this class's objects change, so what each class is
-worth at each threshold is counted once, and any combination is put together from these counts. That
-is exact as long as classes leave each other alone; where they do not (class-agnostic NMS, a cap on
-an image's objects that bites) it is an approximation, which steers the choice and no more: what is
-chosen is scored as it is.
+A threshold of one class changes the detections of this class only, so the detections and true
+positives of each class are counted once for each value, and any combination of thresholds is scored
+from these counts. This is exact when classes do not interact. With class-agnostic NMS or a
+per-image cap it is a heuristic for the search only; the settings chosen are always re-scored
+exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,46 +19,44 @@ import numpy.typing as npt
 from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.metrics.competition import THRESHOLDS, Averaging, ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
-from src.tuning.settings_evaluator import SettingsEvaluator
-from src.tuning.settings_search import SettingsSearch
+from src.tuning.search_results import FoundSettings
+from src.tuning.settings_evaluator import Scores, SettingsEvaluator
+from src.tuning.settings_search import SettingsSearch, Trial
 
 _ROUNDS = 3
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassTable:
-    """Scores of C classes of M images at V values of a threshold."""
+    """Counts of C classes of M images at V values of a threshold."""
 
-    key: str  # score_threshold_per_class or mask_threshold_per_class
-    values: tuple[float, ...]  # V, the first is the one of all classes
+    values: tuple[float, ...]  # V, the first is the threshold of all classes
     categories: tuple[ClassKey, ...]  # C
     ground_truth: npt.NDArray[np.int16]  # (M, C)
     predicted: npt.NDArray[np.int16]  # (V, M, C)
     true_positives: npt.NDArray[np.int16]  # (V, M, C, 10)
-    with_filler: bool  # whether an image without an object has the competition's filler row
+    with_filler: bool  # whether an image without a detection has the competition's filler row
 
     def scores(self, chosen: npt.NDArray[np.int64], averaging: Averaging) -> Scores:
         """Return the images' scores where class c has value number ``chosen[c]``. Shape (M,)."""
         classes = np.arange(len(self.categories))
         predicted = self.predicted[chosen, :, classes].T
         true_positives = self.true_positives[chosen, :, classes].swapaxes(0, 1)
-        state = _State(self, predicted, true_positives, averaging)
-        result: Scores = state.scores_without(None)[0]
-        return result
+        sums = _sums(self.ground_truth, predicted, true_positives, averaging)
+        return self._score(*sums, averaging)
 
     def tune(self, images: npt.NDArray[np.bool_], averaging: Averaging) -> dict[int, float]:
         """Return thresholds of single classes that raise the score of these images.
 
-        Classes are gone through until none changes, three times at most. A class moves to the
-        value that is best for it only where the gain is above its standard error over the images.
+        The classes are visited in turn until none changes, three times at most. A class moves to
+        its best value only where the gain is above its standard error over the images.
 
         Args:
-            images: (M,) which ones.
+            images: (M,) the images to use.
             averaging: ``per_class`` or ``pooled``.
 
         Returns:
-            Threshold by category of those that moved.
+            Threshold by category of the classes that moved.
         """
         table = replace(
             self,
@@ -66,132 +64,98 @@ class ClassTable:
             predicted=self.predicted[:, images],
             true_positives=self.true_positives[:, images],
         )
-        state = _State(table, table.predicted[0].copy(), table.true_positives[0].copy(), averaging)
+        # at the values chosen so far
+        predicted, true_positives = table.predicted[0].copy(), table.true_positives[0].copy()
         chosen = np.zeros(len(self.categories), dtype=np.int64)
         for _ in range(_ROUNDS):
             before = chosen.copy()
             for column in range(len(self.categories)):
-                scores = state.scores_without(column)  # (V, M)
+                others = np.arange(len(self.categories)) != column
+                own = slice(column, column + 1)
+                of_others = _sums(
+                    table.ground_truth[:, others],
+                    predicted[:, others],
+                    true_positives[:, others],
+                    averaging,
+                )
+                of_class = _sums(
+                    table.ground_truth[:, own],
+                    table.predicted[:, :, own],
+                    table.true_positives[:, :, own],
+                    averaging,
+                )
+                top, bottom, detections = map(np.add, of_others, of_class)
+                scores = table._score(top, bottom, detections, averaging)  # (V, M)
                 gains = scores - scores[chosen[column]]
                 best = int(np.argmax(gains.mean(axis=1)))
                 error = gains[best].std() / np.sqrt(gains.shape[1])
                 if gains[best].mean() > error:
                     chosen[column] = best
-                    state.move(column, best)
+                    predicted[:, column] = table.predicted[best, :, column]
+                    true_positives[:, column] = table.true_positives[best, :, column]
             if np.array_equal(chosen, before):
                 break
         moved = np.flatnonzero(chosen).tolist()
         return {split_key(self.categories[c])[0]: self.values[chosen[c]] for c in moved}
 
+    def _score(
+        self, top: Scores, bottom: Scores, detections: Scores, averaging: Averaging
+    ) -> Scores:
+        """Return scores (..., M) from the sums of all classes, as ``_sums`` gives them."""
+        if self.with_filler:
+            is_filler = [key == FILLER_CATEGORY for key in self.categories]
+            # the filler's class counts already where the ground truth has an instance of it
+            adds = averaging == "pooled" or ~self.ground_truth[:, is_filler].any(axis=1)
+            bottom = bottom + ((detections == 0) & adds)[..., None]
+        # an image with neither ground truth nor detections scores 1
+        scores: Scores = np.divide(top, bottom, out=np.ones(bottom.shape), where=bottom > 0).mean(
+            axis=-1
+        )
+        return scores
 
-class _State:
-    """Counts of images while the thresholds of classes change.
 
-    Args:
-        table: All values.
-        predicted: (M, C) at the values that are chosen.
-        hits: (M, C, 10) at the values that are chosen.
-        averaging: ``per_class`` or ``pooled``.
+def _sums(
+    ground_truth: npt.NDArray[np.int16],
+    predicted: npt.NDArray[np.int16],
+    true_positives: npt.NDArray[np.int16],
+    averaging: Averaging,
+) -> tuple[Scores, Scores, Scores]:
+    """Return numerators and denominators (..., M, 10) and detections (..., M) of C classes.
+
+    Shapes of the arguments: (M, C), (..., M, C) and (..., M, C, 10).
     """
-
-    def __init__(
-        self,
-        table: ClassTable,
-        predicted: npt.NDArray[np.int16],
-        true_positives: npt.NDArray[np.int16],
-        averaging: Averaging,
-    ) -> None:
-        self._table = table
-        self._predicted = predicted
-        self._true_positives = true_positives
-        self._averaging = averaging
-        filler = [key == FILLER_CATEGORY for key in table.categories]
-        # the filler adds a class to the mean where the ground truth has none of its objects
-        self._filler_is_new = ~table.ground_truth[:, filler].any(axis=1)
-
-    def move(self, column: int, value: int) -> None:
-        """Give a class another value."""
-        self._predicted[:, column] = self._table.predicted[value, :, column]
-        self._true_positives[:, column] = self._table.true_positives[value, :, column]
-
-    def scores_without(self, column: int | None) -> Scores:
-        """Return the scores at each value of one class, the others unchanged; shape (V, M).
-
-        Where None, the scores as all are; (1, M).
-        """
-        rest = np.arange(len(self._table.categories)) != (-1 if column is None else column)
-        of_rest = self._sums(
-            self._table.ground_truth[:, rest],
-            self._predicted[:, rest],
-            self._true_positives[:, rest],
-        )
-        if column is None:
-            return self._score(*(part[None] for part in of_rest))
-        own = [
-            self._sums(
-                self._table.ground_truth[:, [column]],
-                predicted[:, [column]],
-                true_positives[:, [column]],
-            )
-            for predicted, true_positives in zip(
-                self._table.predicted, self._table.true_positives, strict=True
-            )
-        ]
-        return self._score(
-            *(
-                of_rest[part][None] + np.stack([value[part] for value in own])
-                for part in range(len(of_rest))
-            )
-        )
-
-    def _sums(
-        self,
-        ground_truth: npt.NDArray[np.int16],
-        predicted: npt.NDArray[np.int16],
-        true_positives: npt.NDArray[np.int16],
-    ) -> tuple[Scores, Scores, Scores]:
-        """Return numerator and denominator (M, 10) and the detections (M,) of some classes."""
-        either = (ground_truth + predicted)[..., None] - true_positives
-        if self._averaging == "pooled":
-            top, bottom = (
-                true_positives.sum(axis=1, dtype=np.float64),
-                either.sum(axis=1, dtype=np.float64),
-            )
-        else:
-            there = either > 0
-            value = np.divide(
-                true_positives, either, out=np.zeros(true_positives.shape), where=there
-            )
-            top, bottom = value.sum(axis=1), there.sum(axis=1, dtype=np.float64)
-        return top, bottom, predicted.sum(axis=1, dtype=np.float64)
-
-    def _score(self, top: Scores, bottom: Scores, predicted: Scores) -> Scores:
-        """Return scores (V, M) from sums (V, M, 10), (V, M, 10) and (V, M)."""
-        if self._table.with_filler:
-            adds = True if self._averaging == "pooled" else self._filler_is_new
-            bottom = bottom + ((predicted == 0) & adds)[..., None]
-        # an image with neither true nor detections scores 1
-        values = np.divide(top, bottom, out=np.ones(bottom.shape), where=bottom > 0)
-        mean: Scores = values.mean(axis=-1)
-        return mean
+    either = (ground_truth + predicted)[..., None] - true_positives
+    top: npt.NDArray[Any] = true_positives
+    bottom: npt.NDArray[Any] = either
+    if averaging == "per_class":
+        bottom = either > 0
+        top = np.divide(true_positives, either, out=np.zeros(either.shape), where=bottom)
+    return (
+        top.sum(axis=-2, dtype=np.float64),
+        bottom.sum(axis=-2, dtype=np.float64),
+        predicted.sum(axis=-1, dtype=np.float64),
+    )
 
 
 def count_classes(
-    lab: SettingsEvaluator, settings: PostprocessSettings, key: str, values: Sequence[float]
+    evaluator: SettingsEvaluator,
+    settings: PostprocessSettings,
+    key: str,
+    values: Sequence[float],
 ) -> ClassTable:
-    """Count what each class is worth at each value of a threshold.
+    """Count the detections and true positives of each class at each value of a threshold.
 
     Args:
-        lab: The images.
-        settings: All else; no class has a threshold of its own for ``key``.
+        evaluator: The images.
+        settings: All other settings; no class has a threshold of its own for ``key``.
         key: ``score_threshold_per_class`` or ``mask_threshold_per_class``.
-        values: To be tried beside the one that all classes have.
+        values: Tried beside the threshold of all classes.
     """
     common = key.removesuffix("_per_class")
     own = getattr(settings, common)
     tried = (own, *(value for value in values if value != own))
     grid = [settings.replace(**{common: value}) for value in tried]
-    images = [counts for _, counts in lab.counts(grid, with_filler=False)]
+    images = [counts for _, counts in evaluator.counts(grid, with_filler=False)]
     categories = sorted({key for image in images for counts in image for key in counts.class_keys})
     column = {category: number for number, category in enumerate(categories)}
     shape = (len(tried), len(images), len(categories))
@@ -200,110 +164,63 @@ def count_classes(
     true_positives = np.zeros((*shape, len(THRESHOLDS)), dtype=np.int16)
     for row, image in enumerate(images):
         for number, counts in enumerate(image):
-            columns = [column[key] for key in counts.class_keys]
+            columns = [column[category] for category in counts.class_keys]
             ground_truth[row, columns] = counts.num_ground_truth
             predicted[number, row, columns] = counts.num_detections
             true_positives[number, row, columns] = counts.true_positives
-    return ClassTable(
-        key, tried, tuple(categories), ground_truth, predicted, true_positives, lab.with_filler
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FoundSettings:
-    """Settings that a search found."""
-
-    settings: PostprocessSettings  # chosen by all images
-    in_sample: Scores  # (M,) their score on the images that chose them
-    held_out: Scores  # (M,) each image under what was chosen without its fold
-    held_out_common: Scores  # (M,) the same before classes got thresholds of their own
-
-
-class Selector:
-    """Chooses settings by some of the images: the best candidate, then thresholds of classes.
-
-    Args:
-        lab: The images.
-        score: Gives (M,) the score of each image.
-        per_class: Values to try by key, ``score_threshold_per_class`` say.
-        averaging: ``per_class`` or ``pooled``.
-        on_step: Called after each piece of work, one for each key of ``per_class`` a choice.
-    """
-
-    def __init__(
-        self,
-        lab: SettingsEvaluator,
-        *,
-        score: Callable[[PostprocessSettings], Scores],
-        per_class: Mapping[str, Sequence[float]],
-        averaging: Averaging,
-        on_step: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._lab = lab
-        self._score = score
-        self._per_class = per_class
-        self._averaging = averaging
-        self._on_step = on_step
-        self._tables: dict[str, ClassTable] = {}
-
-    def choose(
-        self,
-        candidates: Sequence[tuple[PostprocessSettings, Scores]],
-        images: npt.NDArray[np.bool_],
-    ) -> tuple[PostprocessSettings, PostprocessSettings]:
-        """Choose the settings that are best for these images.
-
-        Args:
-            candidates: Settings with their scores of all images, (M,).
-            images: (M,) which ones choose.
-
-        Returns:
-            The best candidate, and the same with thresholds of single classes.
-        """
-        means = [scores[images].mean() for _, scores in candidates]
-        common = settings = candidates[int(np.argmax(means))][0]
-        for key, values in self._per_class.items():
-            settings = settings.replace(**{key: {}})
-            own = self._table(settings, key, values).tune(images, self._averaging)
-            settings = settings.replace(**{key: own})
-            self._on_step()
-        return common, settings
-
-    def _table(
-        self, settings: PostprocessSettings, key: str, values: Sequence[float]
-    ) -> ClassTable:
-        """Build a candidate's table once: folds often choose the same one."""
-        name = f"{key} {settings}"
-        if name not in self._tables:
-            self._tables[name] = count_classes(self._lab, settings, key, values)
-        return self._tables[name]
+    counts_of = (ground_truth, predicted, true_positives)
+    return ClassTable(tried, tuple(categories), *counts_of, evaluator.with_filler)
 
 
 def cross_validate(
     search: SettingsSearch,
-    selector: Selector,
+    evaluator: SettingsEvaluator,
     *,
-    baselines: Sequence[tuple[PostprocessSettings, Scores]],
-    folds: npt.NDArray[np.int64],
     score: Callable[[PostprocessSettings], Scores],
+    baselines: Sequence[PostprocessSettings],
+    per_class: Mapping[str, Sequence[float]],
+    averaging: Averaging,
+    folds: npt.NDArray[np.int64],
+    on_step: Callable[[], None] = lambda: None,
 ) -> FoundSettings:
-    """Choose for each fold by the images outside it, and at last by all images.
+    """Select settings for each fold on the images outside it, and finally on all images.
+
+    Each selection takes the best candidate, and then tunes its thresholds per class.
 
     Args:
-        search: Finished trials.
-        chooser: Chooses among them.
-        baselines: Further candidates, not made of these images.
+        search: Finished trials, the candidates.
+        evaluator: The images.
+        score: Returns the score of each image, shape (M,).
+        baselines: Further candidates, which these images have not shaped.
+        per_class: Values to try by key, such as ``score_threshold_per_class``.
+        averaging: ``per_class`` or ``pooled``.
         folds: (M,) the fold of each image.
-        score: Gives (M,) the score of each image.
+        on_step: Called after each key of ``per_class`` in each selection.
     """
+    tables: dict[str, ClassTable] = {}
+
+    def select(
+        trials: Sequence[Trial], images: npt.NDArray[np.bool_]
+    ) -> tuple[PostprocessSettings, PostprocessSettings]:
+        """Return the best settings for these images, without and with thresholds per class."""
+        candidates = [(settings, score(settings)) for settings in baselines]
+        candidates += [(trial.settings, trial.per_image) for trial in trials]
+        means = [scores[images].mean() for _, scores in candidates]
+        common = settings = candidates[int(np.argmax(means))][0]
+        for key, values in per_class.items():
+            settings = settings.replace(**{key: {}})
+            name = f"{key} {settings}"
+            if name not in tables:  # folds often select the same candidate
+                tables[name] = count_classes(evaluator, settings, key, values)
+            settings = settings.replace(**{key: tables[name].tune(images, averaging)})
+            on_step()
+        return common, settings
+
     held_out, held_out_common = np.zeros(len(folds)), np.zeros(len(folds))
     for fold in range(int(folds.max()) + 1):
         own = folds == fold
-        trials = search.choices_of(fold)
-        candidates = [*baselines, *((trial.settings, trial.per_image) for trial in trials)]
-        common, settings = selector.choose(candidates, ~own)
+        common, settings = select(search.choices_of(fold), ~own)
         held_out_common[own] = score(common)[own]
         held_out[own] = score(settings)[own]
-    candidates = [*baselines, *((trial.settings, trial.per_image) for trial in search.trials)]
-    _, settings = selector.choose(candidates, np.ones(len(folds), dtype=bool))
+    _, settings = select(search.trials, np.ones(len(folds), dtype=bool))
     return FoundSettings(settings, score(settings), held_out, held_out_common)

@@ -1,14 +1,18 @@
-"""One image whose detections are evaluated under many settings, with what is remembered of it."""
+"""Detections as the competition scores them, and one image evaluated under many settings."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.image_names import match_ids
+from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
+from src.annotations.instances import RASTER_HW
 from src.metrics.competition import (
     THRESHOLDS,
     ClassKey,
@@ -17,22 +21,132 @@ from src.metrics.competition import (
     match_instances,
     no_instances,
 )
+from src.metrics.inputs import class_keys
+from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import Detections
-from src.postprocess.pipeline import Sampler, detect, draw_bitmasks, sampler_of, select
-from src.postprocess.raster import sample_masks_at
+from src.postprocess.pipeline import (
+    Sampler,
+    StepCounts,
+    StoreDetections,
+    detect,
+    draw_bitmasks,
+    sampler_of,
+    select,
+)
+from src.postprocess.raster import sample_masks
 from src.postprocess.selection import Selection
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
+from src.predictions.store import PredictionStore
+from src.rle import Bitmasks, parse_rle
 from src.rle.bitmasks import Bits
-from src.tuning.submitted import as_submitted, filler
 
-_REMEMBERED = 1024  # selections, and results of categories, of an image; beyond, it forgets them
 SCORED_RASTER = "512x512"
+_FILLER_MASK = Bitmasks.of(parse_rle([FILLER_TEXT], RASTER_HW).masks, RASTER_HW)
+_REMEMBERED = 1024  # cached selections, and cached matches, of an image; a full cache is emptied
+_NO_TRUE_POSITIVES = np.zeros(len(THRESHOLDS), dtype=np.int64)
 Key = tuple[Hashable, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Window:
+def as_submitted(
+    detections: Detections, *, with_filler: bool, use_attributes: bool = False
+) -> ImageInstances:
+    """Return the detections of an image as the competition scores them.
+
+    Args:
+        detections: After post-processing, on the 512x512 raster.
+        with_filler: Whether an image without a detection has the competition's filler row, which
+            counts as a prediction there; see ``is_competition``.
+        use_attributes: Whether class keys carry a set of attributes, which is always empty here.
+
+    Raises:
+        ValueError: The masks are on another raster.
+    """
+    raster_hw = detections.bitmasks.raster_hw
+    if raster_hw != RASTER_HW:
+        raise ValueError(
+            f"masks must be on the raster {RASTER_HW} to be scored, got {raster_hw} "
+            f"({detections.image_id})"
+        )
+    categories, bitmasks = detections.category_ids.tolist(), detections.bitmasks
+    if with_filler and not categories:
+        categories, bitmasks = [FILLER_CATEGORY], _FILLER_MASK
+    keys = class_keys(categories, [()] * len(categories), use_attributes)
+    return ImageInstances(detections.image_id, tuple(keys), bitmasks)
+
+
+class SubmittedDetections(Mapping[str, ImageInstances]):
+    """Detections by image id as the competition scores them, each image made when asked for.
+
+    Where ``ids`` spell the name of an image differently, theirs are used. The other arguments are
+    those of ``as_submitted``.
+    """
+
+    def __init__(
+        self,
+        detections: Mapping[str, Detections],
+        *,
+        with_filler: bool,
+        use_attributes: bool = False,
+        ids: Iterable[str] = (),
+    ) -> None:
+        self.detections = detections
+        self.with_filler, self.use_attributes = with_filler, use_attributes
+        self._own_id = dict(zip(match_ids(detections, ids), detections, strict=True))
+        self._left: dict[str, tuple[int, Mapping[str, int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._own_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own_id)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._own_id
+
+    def __getitem__(self, image_id: str) -> ImageInstances:
+        detections = self.detections[self._own_id[image_id]]
+        self._left[image_id] = len(detections), detections.taken
+        submitted = as_submitted(
+            detections, with_filler=self.with_filler, use_attributes=self.use_attributes
+        )
+        return replace(submitted, image_id=image_id)
+
+
+class StoredDetections(SubmittedDetections):
+    """Detections of a prediction store as the competition scores them.
+
+    Categories of the competition imply its filler rows. The arguments ``use_attributes`` and
+    ``ids`` are those of ``SubmittedDetections``.
+    """
+
+    def __init__(
+        self,
+        store: PredictionStore,
+        settings: PostprocessSettings,
+        *,
+        categories: CategoryNames,
+        use_attributes: bool,
+        ids: Iterable[str],
+    ) -> None:
+        self.store, self.settings, self.categories = store, settings, categories
+        super().__init__(
+            StoreDetections(store, settings),
+            with_filler=categories.is_competition,
+            use_attributes=use_attributes,
+            ids=ids,
+        )
+
+    @property
+    def step_warnings(self) -> list[str]:
+        """Sentences on steps that took all or most detections of the images asked for so far."""
+        steps = StepCounts()
+        for left, taken in self._left.values():
+            steps.add(left, taken)
+        return steps.warnings(self.settings, self.categories, self.store.category_ids)
+
+
+class _Window(NamedTuple):
     """The part of a bitmask that is not zero."""
 
     first: int  # byte
@@ -42,20 +156,20 @@ class _Window:
 
 @dataclass(slots=True)
 class RasterCache:
-    """Bitmasks by (image, raster, index, threshold), the bytes from the first that is not zero.
+    """Bitmasks by (image, raster, index, threshold); the least recently used make room.
 
-    Those that were not asked for longest make room for new ones.
+    Of each mask only the bytes from its first to its last set pixel are kept.
 
     Args:
-        room_bytes: What all masks together may take.
+        max_bytes: Memory that all masks together may take.
     """
 
-    room_bytes: int
+    max_bytes: int
     used_bytes: int = 0
     _windows: OrderedDict[Key, _Window] = field(default_factory=OrderedDict)
 
     def sampler(self, image_id: str, make: Sampler) -> Sampler:
-        """Return a sampler that makes only what is missing; ``make`` is that of the image."""
+        """Return a sampler of an image that has ``make`` draw only the masks not in the cache."""
 
         def sample(
             indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
@@ -66,40 +180,28 @@ class RasterCache:
             ]
             there = [self._windows.get(key) for key in keys]
             missing = np.array([window is None for window in there], dtype=bool)
-            if missing.any() or not keys:
+            if keys and there[0] is not None and not missing.any():
+                packed = np.zeros((len(keys), there[0].row_bytes), dtype=np.uint8)
+            else:
                 made = make(indices[missing], thresholds[missing], raster)
                 packed = np.zeros((len(keys), made.shape[1]), dtype=np.uint8)
                 packed[missing] = made
-            else:
-                assert there[0] is not None
-                packed = np.zeros((len(keys), there[0].row_bytes), dtype=np.uint8)
             for key, row, window in zip(keys, packed, there, strict=True):
                 if window is None:
-                    self._keep(key, row)
+                    self.add(key, row)
                     continue
                 row[window.first : window.first + len(window.content)] = window.content
-                if key in self._windows:  # it may have made room just now
+                if key in self._windows:  # a mask added in this loop may have evicted it
                     self._windows.move_to_end(key)
             return packed
 
         return sample
 
-    def missing(
-        self, image_id: str, raster: str, indices: Sequence[int], threshold: float
-    ) -> list[int]:
-        """Return the candidates whose masks at this threshold are not there."""
-        return [
-            index for index in indices if (image_id, raster, index, threshold) not in self._windows
-        ]
+    def __contains__(self, key: Key) -> bool:
+        return key in self._windows
 
-    def add(
-        self, image_id: str, raster: str, indices: Sequence[int], threshold: float, packed: Bits
-    ) -> None:
-        """Keep the masks of these candidates. Shape (N, B)."""
-        for index, mask in zip(indices, packed, strict=True):
-            self._keep((image_id, raster, index, threshold), mask)
-
-    def _keep(self, key: Key, mask: Bits) -> None:
+    def add(self, key: Key, mask: Bits) -> None:
+        """Keep a mask, shape (B,), and evict others until all fit."""
         words = np.flatnonzero(mask.view(np.uint64))  # rasters are whole numbers of words
         first, last = (8 * int(words[0]), 8 * int(words[-1]) + 8) if len(words) else (0, 0)
         window = _Window(first, mask[first:last].copy(), len(mask))
@@ -107,7 +209,7 @@ class RasterCache:
             self.used_bytes -= self._windows[key].content.nbytes
         self._windows[key] = window
         self.used_bytes += window.content.nbytes
-        while self.used_bytes > self.room_bytes:
+        while self.used_bytes > self.max_bytes:
             _, dropped = self._windows.popitem(last=False)
             self.used_bytes -= dropped.content.nbytes
 
@@ -123,16 +225,11 @@ class CategorySelection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CategoryMatches:
-    """How the detections of one category of an image match its ground truth."""
+    """Match counts of the detections of one category of an image."""
 
-    detections: int
+    num_detections: int
     first: int  # the first detection's place in the category's selection
     true_positives: npt.NDArray[np.int64]  # (10,) by threshold
-
-
-_NOTHING = CategoryMatches(
-    detections=0, first=-1, true_positives=np.zeros(len(THRESHOLDS), dtype=np.int64)
-)
 
 
 class EvaluatedImage:
@@ -140,10 +237,10 @@ class EvaluatedImage:
 
     Args:
         candidates: Before NMS.
-        ground_truth: Ground-truth instances, class keys being categories; None where they are not
-        known.
-        category_ids: See ``postprocess``.
-        rasters: Where masks are kept.
+        ground_truth: Ground-truth instances whose class keys are categories; None where there is no
+            ground truth.
+        category_ids: As for ``postprocess``.
+        rasters: Cache of masks, shared by the images.
     """
 
     def __init__(
@@ -166,7 +263,7 @@ class EvaluatedImage:
 
     @property
     def nbytes(self) -> int:
-        """What the candidates take in memory, nearly."""
+        """Approximate memory of the candidates."""
         return self._candidates.mask_probabilities.nbytes
 
     def detections(self, settings: PostprocessSettings, raster: str) -> Detections:
@@ -175,8 +272,8 @@ class EvaluatedImage:
         return detect(selection, settings, sampler=self._sampler, raster=raster)
 
     def prepare(self, grid: Sequence[PostprocessSettings]) -> None:
-        """Draw the masks that these settings will ask for, each probability computed once."""
-        if not self._rasters.room_bytes:
+        """Draw the masks that these settings need, computing each probability once."""
+        if not self._rasters.max_bytes:
             return
         wanted: dict[float, set[int]] = {}
         for settings in grid:
@@ -184,67 +281,61 @@ class EvaluatedImage:
             for own in categories:
                 indices = wanted.setdefault(settings.masks.threshold_of(own.category), set())
                 indices.update(selection.indices[own.places].tolist())
-        name = self._candidates.image_id
+        start = (self._candidates.image_id, SCORED_RASTER)
         missing = {
-            threshold: self._rasters.missing(name, SCORED_RASTER, sorted(indices), threshold)
+            index
             for threshold, indices in wanted.items()
+            for index in indices
+            if (*start, index, threshold) not in self._rasters
         }
-        together = sorted({index for indices in missing.values() for index in indices})
-        if not together:
+        if not missing:
             return
-        masks = sample_masks_at(
+        together = sorted(missing)
+        masks = sample_masks(
             self._candidates.mask_probabilities[together],
             self._candidates.boxes_xyxy[together],
             self._candidates.size_hw,
-            mask_thresholds=list(missing),
+            mask_threshold=np.array(list(wanted), dtype=np.float32)[:, None],
         )
-        for packed, threshold in zip(masks, missing, strict=True):
-            self._rasters.add(name, SCORED_RASTER, together, threshold, packed)
+        for packed, threshold in zip(masks, wanted, strict=True):
+            for index, mask in zip(together, packed, strict=True):
+                self._rasters.add((*start, index, threshold), mask)
 
     def counts(self, settings: PostprocessSettings, *, with_filler: bool) -> ImageCounts:
-        """Return the counts of matching the submitted detections with the ground truth.
-
-        Args:
-            settings: Thresholds and rules.
-            with_filler: Whether an image without a detection has the competition's filler row.
+        """Return match counts of the submitted detections against the ground truth.
 
         Raises:
-            ValueError: The ground truth is not known.
+            ValueError: There is no ground truth.
         """
-        if self._ground_truth is None:
+        ground_truth = self._ground_truth
+        if ground_truth is None:
             raise ValueError(f"{self._candidates.image_id}: its ground truth is not known")
         if not settings.is_per_category:
             detections = self.detections(settings, SCORED_RASTER)
             submitted = as_submitted(detections, with_filler=with_filler)
-            return match_instances(self._ground_truth, submitted).counts()
+            return match_instances(ground_truth, submitted).counts()
         selection, categories = self._select(settings)
-        found: dict[ClassKey, CategoryMatches] = {}
-        firsts: dict[ClassKey, int] = {}
-        for own in categories:
-            matches = self._match(selection, own, settings)
-            if matches.detections:
-                found[own.category] = matches
-                firsts[own.category] = own.places[matches.first]
+        matches = [(own, self._match(selection, own, settings)) for own in categories]
+        matches = [(own, counts) for own, counts in matches if counts.num_detections]
+        matches.sort(key=lambda pair: pair[0].places[pair[1].first])
+        found: dict[ClassKey, CategoryMatches] = {own.category: counts for own, counts in matches}
         if not found and with_filler:
             if self._filler_counts is None:
-                submitted = filler(self._ground_truth.image_id)
-                self._filler_counts = match_instances(self._ground_truth, submitted).counts()
+                submitted = ImageInstances(ground_truth.image_id, (FILLER_CATEGORY,), _FILLER_MASK)
+                self._filler_counts = match_instances(ground_truth, submitted).counts()
             return self._filler_counts
-        # the order of matching a whole image: classes of the ground truth, then those that are
-        # predicted
-        predicted = sorted(found, key=firsts.__getitem__)
-        class_keys = tuple(dict.fromkeys((*self._truth_of_category, *predicted)))
-        of_keys = [found.get(key, _NOTHING) for key in class_keys]
+        # the order in which match_instances has them: classes of the ground truth, then predicted
+        classes = tuple(dict.fromkeys((*self._truth_of_category, *found)))
+        none = CategoryMatches(num_detections=0, first=-1, true_positives=_NO_TRUE_POSITIVES)
+        of_classes = [found.get(key, none) for key in classes]
+        num_ground_truth = [len(self._truth_of_category.get(key, ())) for key in classes]
+        true_positives = np.array([own.true_positives for own in of_classes], dtype=np.int64)
         return ImageCounts(
-            class_keys=class_keys,
-            num_ground_truth=np.array(
-                [len(self._truth_of_category.get(key, ())) for key in class_keys], dtype=np.int64
-            ),
-            num_detections=np.array([own.detections for own in of_keys], dtype=np.int64),
-            # an image with neither side's instances has no class, and still ten thresholds
-            true_positives=np.array(
-                [own.true_positives for own in of_keys], dtype=np.int64
-            ).reshape(-1, len(THRESHOLDS)),
+            class_keys=classes,
+            num_ground_truth=np.array(num_ground_truth, dtype=np.int64),
+            num_detections=np.array([own.num_detections for own in of_classes], dtype=np.int64),
+            # (0, 10) where neither side has an instance
+            true_positives=true_positives.reshape(-1, len(THRESHOLDS)),
         )
 
     def _select(self, settings: PostprocessSettings) -> tuple[Selection, list[CategorySelection]]:
@@ -265,11 +356,8 @@ class EvaluatedImage:
     def _match(
         self, selection: Selection, own: CategorySelection, settings: PostprocessSettings
     ) -> CategoryMatches:
-        category = own.category
-        key = (
-            own.key if settings.uses_scores else own.key[:2],
-            settings.category_key(category),
-        )
+        used = own.key if settings.uses_scores else own.key[:2]
+        key = (used, settings.category_key(own.category))
         if key not in self._matches:
             if len(self._matches) >= _REMEMBERED:
                 self._matches.clear()
@@ -277,29 +365,22 @@ class EvaluatedImage:
             left, bitmasks = draw_bitmasks(
                 selected, settings, sampler=self._sampler, raster=SCORED_RASTER
             )
-            if not len(left):
-                self._matches[key] = _NOTHING
-                return _NOTHING
-            predicted = ImageInstances(
-                image_id=self._candidates.image_id,
-                class_keys=(category,) * len(left),
-                bitmasks=bitmasks,
-            )
-            ground_truth = self._truth_of_category.get(category, no_instances(predicted))
-            self._matches[key] = CategoryMatches(
-                detections=len(predicted),
-                first=int(np.flatnonzero(selected.indices == left.indices[0])[0]),
-                true_positives=match_instances(ground_truth, predicted).true_positives()[0],
-            )
+            first, true_positives = -1, _NO_TRUE_POSITIVES
+            if len(left):
+                predicted = ImageInstances(
+                    self._candidates.image_id, (own.category,) * len(left), bitmasks
+                )
+                ground_truth = self._truth_of_category.get(own.category, no_instances(predicted))
+                first = int(np.flatnonzero(selected.indices == left.indices[0])[0])
+                true_positives = match_instances(ground_truth, predicted).true_positives()[0]
+            self._matches[key] = CategoryMatches(len(left), first, true_positives)
         return self._matches[key]
 
 
-def _by_category(objects: ImageInstances) -> dict[ClassKey, ImageInstances]:
+def _by_category(instances: ImageInstances) -> dict[ClassKey, ImageInstances]:
     """Return the instances of each category, in the order of the first of each."""
     places: dict[ClassKey, list[int]] = {}
-    for place, key in enumerate(objects.class_keys):
+    for place, key in enumerate(instances.class_keys):
         places.setdefault(key, []).append(place)
-    return {
-        key: ImageInstances(objects.image_id, (key,) * len(at), objects.bitmasks[at])
-        for key, at in places.items()
-    }
+    name, bitmasks = instances.image_id, instances.bitmasks
+    return {key: ImageInstances(name, (key,) * len(at), bitmasks[at]) for key, at in places.items()}

@@ -1,10 +1,11 @@
-"""The files of a post-processing run, opened; the jobs of a sweep open them once."""
+"""Input files of a post-processing run, opened once for all jobs of a sweep, and its submission."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,33 @@ from typing import Any
 from rich.progress import Progress
 
 from src.annotations.categories import check_categories
-from src.annotations.exif import AUTO
+from src.annotations.formats import default_labels, detect_format
+from src.annotations.image_files import AUTO
 from src.annotations.image_names import file_name_of, match_ids, read_image_ids
 from src.annotations.mask_folders import MASK_IMAGES, fingerprint
 from src.annotations.mask_settings import MaskImageSettings
-from src.annotations.sources import detect_format
 from src.errors import InputError
-from src.metrics.competition import ImageInstances
+from src.metrics.competition import Averaging, CompetitionScore, ImageInstances, ScoreAccumulator
 from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import Comparison, open_ground_truth
 from src.postprocess.category_names import CategoryNames, names_for
+from src.postprocess.detections import Detections, no_detections
+from src.postprocess.pipeline import StepCounts
+from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore, find_store
-from src.submission.formats import LEGAL_CATEGORIES
+from src.submission.validation import ValidationReport, check_submission
+from src.submission.writing import (
+    LEGAL_CATEGORIES,
+    SubmissionFormat,
+    SubmissionReport,
+    write_submission,
+)
+from src.tuning.evaluated_image import SCORED_RASTER, as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
 
 log = logging.getLogger(__name__)
 
-GROUND_TRUTH_ROOM_BYTES = 1 << 30
+MAX_GROUND_TRUTH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class Inputs:
     sample_submission: str | None
     images: str | None  # the folder of the images
     cache_dir: str | None
-    partial: bool = False  # whether a store that lacks images suffices
+    partial: bool = False  # whether the store may lack images
     exif: str = AUTO
     duplicates: str = "keep"
     mask_images: MaskImageSettings = field(default_factory=MaskImageSettings)
@@ -62,64 +73,60 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An opened store, its images to be written, and their ground truth where it is given."""
+    """An opened store, the images to write, and their ground truth where it is given."""
 
     store: PredictionStore
-    image_ids: Sequence[str]  # those that are in the store
-    absent: Sequence[str]  # those of the sample that are not: only of a store that is partial
-    notes: Sequence[str]  # what the user should know about images that are not in the store
+    image_ids: Sequence[str]  # images to write that are in the store
+    absent: Sequence[str]  # images of the sample that a partial store lacks
+    notes: Sequence[str]  # for the user, about images that are not in the store
     ground_truth: Mapping[str, ImageInstances]  # by image id; empty where none is given
     categories: CategoryNames
     competition: bool  # whether the competition's submission is written, filler rows and all
     comparison: Comparison | None  # None where no ground truth is given
-    lab: SettingsEvaluator
+    evaluator: SettingsEvaluator
 
 
-class _Remembered(Mapping[str, ImageInstances]):
-    """Ground-truth instances, kept once they are read as long as there is room for them."""
+class _CachedInstances(Mapping[str, ImageInstances]):
+    """Ground-truth instances that stay in memory once they are read, up to a limit."""
 
-    def __init__(self, objects: RasterInstances, room_bytes: int) -> None:
-        self._objects = objects
-        self._room_bytes = room_bytes
+    def __init__(self, instances: RasterInstances, max_bytes: int) -> None:
+        self._instances = instances
+        self._free_bytes = max_bytes
         self._kept: dict[str, ImageInstances] = {}
 
     def __len__(self) -> int:
-        return len(self._objects)
+        return len(self._instances)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._objects)
+        return iter(self._instances)
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._objects
+        return image_id in self._instances
 
     def __getitem__(self, image_id: str) -> ImageInstances:
         if image_id in self._kept:
             return self._kept[image_id]
-        objects = self._objects[image_id]
-        if objects.bitmasks.bits.nbytes <= self._room_bytes:
-            self._kept[image_id] = objects
-            self._room_bytes -= objects.bitmasks.bits.nbytes
-        return objects
+        instances = self._instances[image_id]
+        if (num_bytes := instances.bitmasks.bits.nbytes) <= self._free_bytes:
+            self._kept[image_id] = instances
+            self._free_bytes -= num_bytes
+        return instances
 
 
 @contextlib.contextmanager
 def open_session(
-    inputs: Inputs,
-    *,
-    remember: bool = False,
-    progress: Progress | None = None,
+    inputs: Inputs, *, remember: bool = False, progress: Progress | None = None
 ) -> Iterator[Session]:
-    """Open the files; they are there while the context lasts.
+    """Open the files for the duration of a ``with`` block.
 
     Args:
         inputs: The files.
-        remember: Whether candidates, ground truth and masks are kept in memory for the next
-            settings.
-        progress: Where reading the ground truth shows how far it is.
+        remember: Whether candidates, ground truth and masks stay in memory for the next settings.
+        progress: Progress bars; reading the ground truth adds one.
 
     Raises:
-        InputError: A file is missing or wrong, the store lacks an image of the sample, or none of
-            the images has a truth.
+        InputError: A file is missing or wrong, the store lacks an image of the sample, or no image
+            has ground truth.
     """
     store = PredictionStore(inputs.predictions)
     notes = store.check_whole(partial=inputs.partial)
@@ -127,13 +134,13 @@ def open_session(
     if absent:
         notes.append(
             f"{len(absent)} of the {len(image_ids) + len(absent)} images of "
-            f"{inputs.sample_submission} have no predictions: written as images without an object"
+            f"{inputs.sample_submission} have no predictions: written as images without detections"
         )
     with contextlib.ExitStack() as opened:
         ground_truth: Mapping[str, ImageInstances] = {}
         comparison = None
         if inputs.annotations is not None:
-            objects = opened.enter_context(
+            instances = opened.enter_context(
                 open_ground_truth(
                     inputs.annotations,
                     images_directory=inputs.images,
@@ -145,17 +152,14 @@ def open_session(
                     progress=progress,
                 )
             )
-            compare_categories(store, objects)
-            comparison = beside_truth(objects, image_ids)
-            ground_truth = _Remembered(
-                objects, room_bytes=GROUND_TRUTH_ROOM_BYTES if remember else 0
-            )
+            compare_categories(store, instances)
+            comparison = beside_truth(instances, image_ids)
+            ground_truth = _CachedInstances(instances, MAX_GROUND_TRUTH_BYTES if remember else 0)
         categories = names_for(
             store, None if comparison is None else comparison.labels, str(inputs.annotations)
         )
-        room = {} if remember else {"raster_room_bytes": 0, "candidate_room_bytes": 0}
+        limits = {} if remember else {"max_raster_bytes": 0, "max_candidate_bytes": 0}
         with_filler = comparison is not None and categories.is_competition
-        lab = SettingsEvaluator(store, ground_truth, image_ids, with_filler=with_filler, **room)
         yield Session(
             store=store,
             image_ids=image_ids,
@@ -165,7 +169,9 @@ def open_session(
             categories=categories,
             competition=is_competition_submission(store, categories, inputs.sample_submission),
             comparison=comparison,
-            lab=lab,
+            evaluator=SettingsEvaluator(
+                store, ground_truth, image_ids, with_filler=with_filler, **limits
+            ),
         )
 
 
@@ -186,13 +192,13 @@ def compare_categories(store: PredictionStore, ground_truth: RasterInstances) ->
         log.warning(note)
 
 
-_LAST: dict[str, Any] = {}  # the session of the job before, its key, and what closes it
+_LAST: dict[str, Any] = {}  # the previous job's session, its key, and the stack that closes it
 
 
 def shared_session(inputs: Inputs, *, progress: Progress | None = None) -> Session:
-    """Return the session of the job before where its files are unchanged, or a new one.
+    """Return the previous job's session where its files are unchanged, otherwise a new one.
 
-    It stays open until another takes its place, or the process ends.
+    The session stays open until another replaces it or the process ends.
 
     Raises:
         InputError: As for ``open_session``.
@@ -212,7 +218,7 @@ def shared_session(inputs: Inputs, *, progress: Progress | None = None) -> Sessi
 def _chosen_images(
     store: PredictionStore, sample_submission: str | None, *, partial: bool
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the images to write, in the file's order: those in the store, and the others."""
+    """Return the images to write that are in the store, and the others, in the file's order."""
     if not len(store):
         raise InputError(f"{store.directory}: holds no predictions")
     if sample_submission is None:
@@ -232,11 +238,10 @@ def is_competition_submission(
 ) -> bool:
     """Return whether the competition's submission is written.
 
-    A model of some of its categories, without the filler's, is told by the sample submission.
+    With a sample submission that holds for a model of some of its categories, too, even without
+    the filler's.
     """
-    if categories.is_competition:
-        return True
-    return (
+    return categories.is_competition or (
         sample_submission is not None
         and set(store.category_ids) <= set(LEGAL_CATEGORIES)
         and categories.has_only_competition_names
@@ -244,7 +249,11 @@ def is_competition_submission(
 
 
 def beside_truth(ground_truth: RasterInstances, image_ids: Sequence[str]) -> Comparison:
-    """Return the written images that have ground truth, and notes on those of one side only."""
+    """Return the comparison of the written images that have ground truth, without predictions.
+
+    Raises:
+        InputError: None of the images has ground truth.
+    """
     known = tuple(image_id for image_id in image_ids if image_id in ground_truth)
     if not known:
         raise InputError(
@@ -267,7 +276,7 @@ def beside_truth(ground_truth: RasterInstances, image_ids: Sequence[str]) -> Com
 
 
 def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:
-    """Return the path of a file or folder, and name, size and time of each file in it."""
+    """Return the path of a file or folder, and the size and time of each file in it, by name."""
     if path is None:
         return None
     place = find_store(Path(path)).resolve()
@@ -282,3 +291,72 @@ def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:
         "path": str(place),
         "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A written submission."""
+
+    report: SubmissionReport
+    # of the written file, against the competition's rules; None where it is of other data
+    validation: ValidationReport | None
+    score: CompetitionScore | None  # None without ground truth
+    steps: StepCounts
+
+
+def submit(
+    output: Path,
+    session: Session,
+    settings: PostprocessSettings,
+    *,
+    submission_format: SubmissionFormat,
+    averaging: Averaging,
+    track: Callable[[Iterable[Detections]], Iterable[Detections]],
+) -> Submitted:
+    """Write a submission, validate the file, and score the images that have ground truth.
+
+    ``track`` passes the images through and shows the progress.
+
+    Raises:
+        InputError: The file cannot be written, or the store is damaged.
+    """
+    evaluator, steps = session.evaluator, StepCounts()
+    accumulator = ScoreAccumulator(averaging=averaging)
+    raster = submission_format.raster
+
+    def detect() -> Iterator[Detections]:
+        """Yield the detections of each image, counted and, on the scored raster, scored."""
+        for detections in evaluator.detections(settings, raster=raster):
+            if raster == SCORED_RASTER and detections.image_id in session.ground_truth:
+                predicted = as_submitted(detections, with_filler=evaluator.with_filler)
+                accumulator.add(session.ground_truth[detections.image_id], predicted)
+            steps.add(len(detections), detections.taken)
+            yield detections
+
+    report = write_submission(
+        output,
+        itertools.chain(track(detect()), map(no_detections, session.absent)),
+        submission_format=submission_format,
+        competition=session.competition,
+    )
+    score = None
+    if session.comparison is not None and raster == SCORED_RASTER:
+        score = accumulator.result()
+    elif session.comparison is not None:
+        score = evaluator.score(settings, averaging=averaging)
+    validation = _validate(output, session, submission_format) if session.competition else None
+    return Submitted(report, validation, score, steps)
+
+
+def _validate(
+    output: Path, session: Session, submission_format: SubmissionFormat
+) -> ValidationReport:
+    store = session.store
+    names = {submission_format.image_id(image_id): image_id for image_id in session.image_ids}
+    return check_submission(
+        output,
+        submission_format=submission_format,
+        image_ids=[*names, *map(submission_format.image_id, session.absent)],
+        labels=default_labels(submission_format.name),
+        sizes_hw={name: store.size_hw(store.index_of(own)) for name, own in names.items()},
+    )

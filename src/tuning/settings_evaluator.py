@@ -1,16 +1,19 @@
-"""Score many settings on one store, exactly, and do shared work once.
+"""Score many settings on one prediction store, caching shared work; results are exact.
 
-Three things are remembered: which candidates of an image the steps before ``masks`` leave, masks,
-and how the detections of one category of an image match the ground truth. The last is what makes a
-grid fast: settings that keep the same candidates of a category, in the same order, with the same
-steps from ``masks`` on, have the same result there, whatever they do elsewhere. The steps say what
-their results depend on, see ``Step``.
+Three things are cached: the candidates of an image that the steps before ``masks`` leave, masks,
+and the match counts of one category of an image. The last makes a grid fast: settings that keep the
+same candidates of a category, in the same order, with the same steps from ``masks`` on, have the
+same counts there, however they treat other categories. Each step states what its results depend on,
+see ``Step``.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from src.metrics.competition import (
     Averaging,
@@ -22,27 +25,30 @@ from src.metrics.competition import (
 from src.postprocess.detections import Detections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
-from src.tuning.evaluated_image import EvaluatedImage, RasterCache
+from src.tuning.evaluated_image import SCORED_RASTER, EvaluatedImage, RasterCache
 
-RASTER_ROOM_BYTES = 1 << 30
-CANDIDATE_ROOM_BYTES = 2 << 30
+Scores = npt.NDArray[np.float64]
+"""Scores of images, shape (M,) where nothing else is said."""
+
+MAX_RASTER_BYTES = 1 << 30
+MAX_CANDIDATE_BYTES = 2 << 30
 
 
 class SettingsEvaluator:
-    """Evaluate settings on the images of a store, and on their ground truth where it is known.
+    """Evaluate settings on the images of a store, and on their ground truth where there is one.
 
-    Candidates and masks stay in memory as far as there is room: the candidates of 450 images with
-    100 each take 80 MB, and the masks that a mask threshold makes of them as much.
+    Candidates and masks stay in memory up to a limit: the candidates of 450 images with 100 each
+    take 80 MB, and the masks that one mask threshold makes of them take as much.
 
     Args:
         store: Candidates before NMS.
-        ground_truth: Objects by image id; class keys are categories. Images without ground truth
-        are not scored.
+        ground_truth: Ground-truth instances by image id; class keys are categories. Images without
+            an entry are not scored.
         image_ids: The images, in the order of a submission; each in the store.
-        with_filler: Whether an image without an object has the competition's filler row, which is
-            scored as a prediction; see ``src.annotations.imaterialist_2019``.
-        raster_room_bytes: What remembered masks may take.
-        candidate_room_bytes: What remembered candidates may take.
+        with_filler: Whether an image without a detection has the competition's filler row, which is
+            scored as a prediction; see ``src.annotations.imaterialist_csv``.
+        max_raster_bytes: Memory for cached masks.
+        max_candidate_bytes: Memory for cached candidates.
     """
 
     def __init__(
@@ -52,39 +58,35 @@ class SettingsEvaluator:
         image_ids: Iterable[str],
         *,
         with_filler: bool = False,
-        raster_room_bytes: int = RASTER_ROOM_BYTES,
-        candidate_room_bytes: int = CANDIDATE_ROOM_BYTES,
+        max_raster_bytes: int = MAX_RASTER_BYTES,
+        max_candidate_bytes: int = MAX_CANDIDATE_BYTES,
     ) -> None:
         self.image_ids = tuple(image_ids)
         self.with_filler = with_filler
         self._store = store
         self._ground_truth = ground_truth
-        self._rasters = RasterCache(room_bytes=raster_room_bytes)
+        self._rasters = RasterCache(max_bytes=max_raster_bytes)
         self._images: OrderedDict[str, EvaluatedImage] = OrderedDict()
-        self._room_bytes = candidate_room_bytes
+        self._free_bytes = max_candidate_bytes
 
     @property
     def scored_image_ids(self) -> tuple[str, ...]:
-        """Those of the images whose ground truth is known."""
+        """The images that have ground truth."""
         return tuple(image_id for image_id in self.image_ids if image_id in self._ground_truth)
 
     def score(
         self, settings: PostprocessSettings, averaging: Averaging = "per_class"
     ) -> CompetitionScore:
-        """Return the score of the images with ground truth, as scoring their submission gives it.
-
-        Raises:
-            InputError: There is none, the store is damaged, or an unknown averaging.
-        """
+        """Return the score of the images with ground truth, equal to that of their submission."""
         return self.score_grid([settings], averaging)[0]
 
     def score_grid(
         self, grid: Sequence[PostprocessSettings], averaging: Averaging = "per_class"
     ) -> list[CompetitionScore]:
-        """Return the scores of many settings, as ``score`` gives them; masks are drawn once.
+        """Return the scores of many settings, drawing masks once.
 
         Raises:
-            InputError: As for ``score``.
+            InputError: No image has ground truth, the store is damaged, or an unknown averaging.
         """
         accumulators = [ScoreAccumulator(averaging=averaging) for _ in grid]
         for image_id, counts in self.counts(grid):
@@ -95,11 +97,9 @@ class SettingsEvaluator:
     def counts(
         self, grid: Sequence[PostprocessSettings], *, with_filler: bool | None = None
     ) -> Iterator[tuple[str, list[ImageCounts]]]:
-        """Yield each image with known ground truth, and its counts under each of many settings.
+        """Yield the id of each image with ground truth, and its match counts under each setting.
 
-        Args:
-            grid: The settings.
-            with_filler: In place of the evaluator's own; None: as it has it.
+        ``with_filler`` replaces the evaluator's own value.
 
         Raises:
             InputError: The store is damaged.
@@ -110,15 +110,13 @@ class SettingsEvaluator:
             if image_id in self._ground_truth:
                 image = self._image(image_id)
                 image.prepare(grid)
-                yield (
-                    image_id,
-                    [image.counts(settings, with_filler=with_filler) for settings in grid],
-                )
+                counts = [image.counts(settings, with_filler=with_filler) for settings in grid]
+                yield image_id, counts
 
     def detections(
-        self, settings: PostprocessSettings, *, raster: str = "512x512"
+        self, settings: PostprocessSettings, *, raster: str = SCORED_RASTER
     ) -> Iterator[Detections]:
-        """Return the detections of each image, as ``postprocess`` gives them."""
+        """Yield the detections of each image, as ``postprocess`` gives them."""
         for image_id in self.image_ids:
             yield self._image(image_id).detections(settings, raster)
 
@@ -133,7 +131,7 @@ class SettingsEvaluator:
             rasters=self._rasters,
         )
         self._images[image_id] = image
-        self._room_bytes -= image.nbytes
-        while self._room_bytes < 0 and len(self._images) > 1:
-            self._room_bytes += self._images.popitem(last=False)[1].nbytes
+        self._free_bytes -= image.nbytes
+        while self._free_bytes < 0 and len(self._images) > 1:
+            self._free_bytes += self._images.popitem(last=False)[1].nbytes
         return image

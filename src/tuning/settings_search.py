@@ -1,17 +1,17 @@
-"""A search for settings, steered so that no held-out image has a say in what its fold may choose.
+"""A search for settings in which no held-out image influences what its fold may choose.
 
-Trials are of three kinds:
+There are three kinds of trials:
 
 - the first ones are drawn at random, before anything is scored;
-- then every other one is proposed by Optuna's TPE (Bergstra et al. 2011) from the scores of all
-  images;
-- and those in between by a TPE of one fold after the other, which knows the scores of the images
-  outside that fold only, and only of trials that were proposed at random or by itself.
+- every other one after them is proposed by Optuna's TPE (Bergstra et al. 2011) from the scores of
+  all images;
+- the rest are proposed by a TPE of each fold in turn, which sees only the scores of images outside
+  that fold, and only trials that were drawn at random or proposed by itself.
 
-So a fold chooses among trials none of which its own images have shaped, and the score of its images
-under what it chooses is what unseen images would give. The final settings are chosen by all images
-among all trials. Each trial is scored once, on all images; a mean over a part is a mean of a part
-of these numbers.
+So a fold chooses among trials that its own images have not shaped, and the score of its images
+under its choice is an honest estimate for unseen images. The final settings are chosen by all
+images among all trials. Each trial is scored once, on all images; the mean over some images is a
+mean of some of these scores.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import sqlite3
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,135 @@ import sqlalchemy
 
 from src.errors import InputError, find_disk_error, naming_disk_errors
 from src.io import check_input_file, describe_difference, make_directory
-from src.postprocess.settings import PostprocessSettings
+from src.postprocess.category_names import ByCategory
+from src.postprocess.settings import PostprocessSettings, conditions, keys_of_kind, setting_fields
 from src.renamed_keys import upgrade_keys
-from src.tuning.search_space import SearchSpace
+from src.tuning.settings_evaluator import Scores
+from src.validation import shown
 
 log = logging.getLogger(__name__)
 
 STUDY_NAME = "search"
 RANDOM, ALL = "random", "all"
-Scores = npt.NDArray[np.float64]
+
+_RANGE_WORDS = "a range, as 0.1 to 0.9 by 0.05"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_RANGE = re.compile(rf"{_NUMBER} to {_NUMBER} by {_NUMBER}")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from ``low`` to ``high`` inclusive, ``step`` apart."""
+
+    low: float
+    high: float
+    step: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} by {self.step:g}"
+
+    @property
+    def values(self) -> list[float]:
+        """All numbers, ascending."""
+        count = round((self.high - self.low) / self.step)
+        return [_tidy(self.low + self.step * number) for number in range(count + 1)]
+
+
+class SearchSpace:
+    """Values that a search may try for some of the settings.
+
+    Args:
+        space: By key of ``postprocess``, a range (``0.1 to 0.9 by 0.05``) or a list of values; for
+            a threshold per class, a range. Keys that are null or absent keep their value.
+        base: The settings.
+
+    Raises:
+        InputError: A key cannot be searched, or a value is not legal.
+    """
+
+    def __init__(self, space: Mapping[str, Any], base: PostprocessSettings) -> None:
+        self.base = base
+        self._plain = base.to_dict()
+        self._choices: dict[str, Range | list[Any]] = {}
+        self.per_class: dict[str, list[float]] = {}
+        per_class = keys_of_kind(ByCategory)
+        for key, asked in space.items():
+            if asked is None:
+                continue
+            if key not in (fields := setting_fields()):
+                raise InputError(f"space must have keys among {', '.join(fields)}, got {key}")
+            choices = _read(key, asked)
+            if key not in per_class:
+                self._choices[key] = choices
+            elif isinstance(choices, Range):
+                self.per_class[key] = choices.values
+            else:
+                raise InputError(f"space.{key} must be {_RANGE_WORDS}, got {shown(asked)}")
+            self._check(key, choices)
+        if not self._choices:
+            raise InputError("space must have a range or a list for one key or more, got none")
+
+    def suggest(self, trial: optuna.Trial) -> PostprocessSettings:
+        """Return settings with Optuna's value of each key that matters beside the other values."""
+        rules = conditions()
+        decisive = [key for key in self._choices if key in {other for other, _ in rules.values()}]
+        for key in dict.fromkeys([*decisive, *self._choices]):
+            choices = self._choices[key]
+            if key in rules:
+                other, values = rules[key]
+                if trial.params.get(other, self._plain[other]) not in values:
+                    continue
+            if not isinstance(choices, Range):
+                # Optuna takes no lists: those of categories are JSON text
+                texts = [json.dumps(one) if isinstance(one, list) else one for one in choices]
+                trial.suggest_categorical(key, texts)
+            elif isinstance(self._plain[key], int | None):
+                trial.suggest_int(key, int(choices.low), int(choices.high), step=int(choices.step))
+            else:
+                trial.suggest_float(key, choices.low, choices.high, step=choices.step)
+        return self.settings(trial.params)
+
+    def settings(self, params: Mapping[str, Any]) -> PostprocessSettings:
+        """Return the settings that Optuna's parameters stand for."""
+        values = {
+            key: json.loads(value) if isinstance(self._plain[key], list) else _tidy(value)
+            for key, value in params.items()
+        }
+        return self.base.replace(**values)
+
+    def _check(self, key: str, choices: Range | list[Any]) -> None:
+        """Refuse values that the settings refuse."""
+        values = [choices.low, choices.high] if isinstance(choices, Range) else choices
+        if isinstance(choices, Range) and isinstance(self._plain[key], int | None):
+            if not all(value.is_integer() for value in asdict(choices).values()):
+                raise InputError(f"space.{key} must be a range of whole numbers, got {choices}")
+            values = [int(value) for value in values]
+        for value in values:
+            try:
+                self.base.replace(**{key: {0: value} if key in self.per_class else value})
+            except InputError as error:
+                raise InputError(f"space.{key}: {error}") from error
+
+
+def _read(key: str, asked: Any) -> Range | list[Any]:
+    if isinstance(asked, Sequence) and not isinstance(asked, str) and len(asked):
+        return list(asked)
+    match = _RANGE.fullmatch(asked) if isinstance(asked, str) else None
+    if match is None:
+        legal = f"{_RANGE_WORDS}, or a list of values"
+        raise InputError(f"space.{key} must be {legal}, got {shown(asked)}")
+    choices = Range(*map(float, match.groups()))
+    steps = (choices.high - choices.low) / choices.step if choices.step > 0 else -1.0
+    if steps < 0 or abs(steps - round(steps)) > 1e-6:
+        raise InputError(
+            f"space.{key} must be a range of whole steps above 0 from start to end, got {asked!r}"
+        )
+    return choices
+
+
+def _tidy(value: Any) -> Any:
+    """Round a sum of steps: 0.3 for 0.30000000000000004."""
+    return round(value, 10) if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,25 +169,24 @@ class Trial:
     """Settings that were tried."""
 
     number: int
-    proposed_by: str  # RANDOM, ALL, or the fold whose own images were kept out of it
-    params: Mapping[str, Any]  # of the keys that were searched
+    proposed_by: str  # RANDOM, ALL, or the fold whose own images had no influence on it
     settings: PostprocessSettings
     per_image: Scores  # (M,)
 
 
 class SettingsSearch:
-    """A search that lives in an SQLite file, and resumes where it stopped.
+    """A search that is kept in an SQLite file and resumes where it stopped.
 
-    What is proposed depends on the seed, the trial's number and the scores so far, so that a search
-    that was stopped and started again gives the trials of one that ran through.
+    Proposals depend on the seed, the trial's number and the scores so far, so a search that was
+    stopped and resumed has the same trials as one that ran through.
 
     Args:
         storage: The file; Optuna's own tools can open it (study ``search``).
-        identity: What the scores depend on; plain JSON values.
-        space: What may be tried.
+        identity: Everything that the scores depend on, as plain JSON values.
+        space: Values that may be tried.
         folds: (M,) the fold of each image, from 0.
         seed: Of all proposals.
-        random_trials: How many are drawn at random.
+        num_random_trials: How many trials are drawn at random.
 
     Raises:
         InputError: The file holds a search with another identity.
@@ -80,17 +200,15 @@ class SettingsSearch:
         space: SearchSpace,
         folds: npt.NDArray[np.int64],
         seed: int,
-        random_trials: int,
+        num_random_trials: int,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
-        self._folds = folds
         self._seed = seed
-        self._random_trials = random_trials
+        self._num_random_trials = num_random_trials
         views = [str(fold) for fold in range(int(folds.max()) + 1)]
-        self._seen_by = {view: folds != int(view) for view in views} | {
-            ALL: np.ones(len(folds), dtype=bool)
-        }
+        self._seen_by = {view: folds != int(view) for view in views}
+        self._seen_by[ALL] = np.ones(len(folds), dtype=bool)
         self._views = {view: optuna.create_study(direction="maximize") for view in self._seen_by}
         self._storage = storage
         self._study = _open_study(storage, identity)
@@ -106,31 +224,28 @@ class SettingsSearch:
 
     def run(
         self,
-        trials: int,
+        num_trials: int,
         score: Callable[[PostprocessSettings], Scores],
         on_trial: Callable[[Trial], None] = lambda _trial: None,
     ) -> None:
-        """Run the search until there are so many trials.
+        """Run the search up to a number of trials, those of earlier runs included.
 
-        Args:
-            trials: In all, with those of earlier runs.
-            score: Gives (M,) the score of each image.
-            on_trial: Called after each new one.
+        ``score`` returns the score of each image, shape (M,); ``on_trial`` is called with each new
+        trial.
         """
-        while len(self.trials) < trials:
+        while len(self.trials) < num_trials:
             number = len(self.trials)
             proposed_by = self._proposer(number)
-            view = ALL if proposed_by == RANDOM else proposed_by
-            study = self._views[view]
+            study = self._views[ALL if proposed_by == RANDOM else proposed_by]
             seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-            study.sampler = (
-                optuna.samplers.RandomSampler(seed=seed)
-                if proposed_by == RANDOM
-                else optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
-            )
+            if proposed_by == RANDOM:
+                study.sampler = optuna.samplers.RandomSampler(seed=seed)
+            else:
+                study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
             asked = study.ask()
             per_image = score(self._space.suggest(asked))
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)  # it is added below, to all views
+            # not finished here: _take adds the finished trial to every view
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
             trial = optuna.trial.create_trial(
                 params=asked.params,
                 distributions=asked.distributions,
@@ -143,48 +258,33 @@ class SettingsSearch:
             on_trial(self.trials[-1])
 
     def choices_of(self, fold: int) -> list[Trial]:
-        """Return the trials that this fold's images had no say in."""
+        """Return the trials that this fold's images had no influence on."""
         return [trial for trial in self.trials if trial.proposed_by in (RANDOM, str(fold))]
 
     def _proposer(self, number: int) -> str:
-        if number < self._random_trials:
+        turn = number - self._num_random_trials
+        if turn < 0:
             return RANDOM
-        turn = number - self._random_trials
         return ALL if turn % 2 == 0 else str(turn // 2 % (len(self._views) - 1))
 
     def _take(self, frozen: optuna.trial.FrozenTrial) -> None:
-        """Show a finished trial to those that may know it, each with the mean that it may know."""
+        """Add a finished trial to each view that may see it, with the mean over its images."""
         trial = Trial(
             number=frozen.number,
             proposed_by=frozen.user_attrs["proposed_by"],
-            params=frozen.params,
             settings=self._space.settings(frozen.params),
             per_image=np.array(frozen.user_attrs["per_image"]),
         )
         self.trials.append(trial)
         for view, seen in self._seen_by.items():
             if view == ALL or trial.proposed_by in (RANDOM, view):
-                self._views[view].add_trial(
-                    optuna.trial.create_trial(
-                        params=frozen.params,
-                        distributions=frozen.distributions,
-                        value=float(trial.per_image[seen].mean()),
-                    )
-                )
-
-
-def _address(storage: Path) -> str:
-    """Return Optuna's address of a file; braces mean something to it, other signs to SQLAlchemy."""
-    url = sqlalchemy.URL.create("sqlite", database=str(storage.absolute()))
-    return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+                parts: Any = {"params": frozen.params, "distributions": frozen.distributions}
+                mean = float(trial.per_image[seen].mean())
+                self._views[view].add_trial(optuna.trial.create_trial(**parts, value=mean))
 
 
 def _set_damaged_aside(storage: Path) -> None:
-    """Rename a file that is no whole database, so that the search starts again without it.
-
-    Raises:
-        InputError: It is no regular file.
-    """
+    """Rename a damaged database, so that the search starts again without it."""
     if not storage.exists():
         return
     check_input_file(storage)
@@ -195,25 +295,22 @@ def _set_damaged_aside(storage: Path) -> None:
         if find_disk_error(error) is not None or isinstance(error, sqlite3.OperationalError):
             raise
         found = [str(error)]
-    if found == ["ok"]:
-        return
-    aside = storage.with_name(f"{storage.name}.damaged")
-    storage.replace(aside)
-    log.warning(
-        "%s: damaged (%s); moved to %s, the search starts again", storage, found[0], aside.name
-    )
+    if found != ["ok"]:
+        aside = storage.replace(storage.with_name(f"{storage.name}.damaged")).name
+        message = "%s: damaged (%s); moved to %s, the search starts again"
+        log.warning(message, storage, found[0], aside)
 
 
 def _open_study(storage: Path, identity: Mapping[str, Any]) -> optuna.Study:
-    """Open the study in this file; a new one where there is none."""
+    """Open the study in this file, or create one."""
     make_directory(storage.parent)
     _set_damaged_aside(storage)
+    url = sqlalchemy.URL.create("sqlite", database=str(storage.absolute()))
+    # SQLAlchemy escapes the special characters of a path, but for braces, which Optuna expands
+    address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     with naming_disk_errors(storage):
         study = optuna.create_study(
-            study_name=STUDY_NAME,
-            storage=_address(storage),
-            direction="maximize",
-            load_if_exists=True,
+            study_name=STUDY_NAME, storage=address, direction="maximize", load_if_exists=True
         )
     wanted = json.loads(json.dumps(identity, sort_keys=True))
     there = upgrade_keys(study.user_attrs.get("identity"))

@@ -1,15 +1,15 @@
-"""Sweeps: one row of results a job, as files and as a table.
+"""Sweeps: one row of results for each job, as files, as a table, and in W&B.
 
-The results of a sweep's jobs: one file in each job's folder, one table in the sweep's.
-``result.json`` of a job says what it was made of and what came out. It is written last, so it is
-the mark of a finished job as well: a sweep that is started again passes over such folders. Jobs
-write nothing that they share, so they may run in any number of processes or machines; the table is
+The ``result.json`` of a job holds what the result depends on and the result itself. It is written
+last, so it also marks a finished job: a sweep that is started again skips the job's folder. Jobs
+share no file that they write, so they can run in any number of processes or machines; the table is
 made of their files.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -49,37 +49,54 @@ RESULT_NAME = "result.json"
 OVERRIDES_NAME = "overrides.yaml"  # of a job, written when it starts
 SCORE_COLUMNS = ("competition_map", "low", "high")
 TABLE_NAMES = ("results.csv", "results.parquet")
+MARK_NAME = "wandb_row.txt"
+_WANDB_SETTINGS: dict[str, Any] = {"console": "off"} | dict.fromkeys(
+    ("silent", "x_disable_stats", "x_disable_meta", "disable_code", "disable_git"), True
+)
+KEY = "hydra.callbacks.sweep_table"  # of the callback in a sweep's configuration
+SHOWN_OVERRIDES = 120
+_OF_DATA = ("images", "paths.data_dir")  # the next command needs these overrides, too
+_OF_SWEEPS = ("output", "sweep", "logger")  # a single job is repeated without these overrides
 
 
 def finished_result(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the result of this folder's finished job; None where there is none, or it is damaged.
-
-    Args:
-        folder: The job's folder.
-        identity: What a result is made of: settings and files.
+    """Return the result of this folder's finished job; None where it is missing or damaged.
 
     Raises:
-        InputError: The result that lies there was made of something else.
+        InputError: The result there is not one of ``identity``, the job's settings and files.
     """
     path = folder / RESULT_NAME
     if not path.exists():
         return None
     try:
-        content = read_json_object(path)
-        if not isinstance(content.get("result"), dict):
-            raise InputError(f"{path}: key 'result' is missing")
+        content = _read_result(path)
     except InputError as error:
         log.warning("%s; the job is done again", error)
         return None
-    difference = describe_difference(
-        upgrade_keys(content.get("identity")), json.loads(json.dumps(identity, sort_keys=True))
-    )
-    if difference:
+    wanted = json.loads(json.dumps(identity, sort_keys=True))
+    if difference := describe_difference(content["identity"], wanted):
         raise InputError(
             f"{path}: the result of other settings or files lies there, and it is not overwritten; "
             "give another hydra.sweep.dir, or delete it. Different: " + "; ".join(difference[:5])
         )
     return content
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """Read a job's result file, giving keys of an earlier version their names of this one.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    content = read_json_object(path)
+    if not all(isinstance(content.get(key), dict) for key in ("overrides", "result")):
+        raise InputError(f"{path}: overrides or result are missing; the file is damaged")
+    upgrade = {"objects": "num_detections"}
+    return {
+        "identity": upgrade_keys(content.get("identity")),
+        "overrides": {RENAMED_KEYS.get(key, key): one for key, one in content["overrides"].items()},
+        "result": {upgrade.get(key, key): value for key, value in content["result"].items()},
+    }
 
 
 def write_result(
@@ -94,68 +111,75 @@ def write_result(
     write_json(folder / RESULT_NAME, content)
 
 
-def read_overrides(overrides: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
-    """Parse a command line's overrides to keys and values, typed as Hydra reads them.
+def finish_job(folder: Path, *, identity: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Mark the running job of a sweep as finished, and show its result.
 
-    Args:
-        overrides: As typed, ``postprocess.score_threshold=0.3``.
-        exclude: Keys that are left out.
+    The result is a row of the sweep's table, where jobs are ordered by ``competition_map``.
     """
-    values = {}
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.key_or_group
-        if key not in exclude:
-            values[key] = None if override.is_delete() else override.value()
-    # quoted texts and the like become plain JSON
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return plain
+    write_result(folder, identity=identity, overrides=job_overrides(), result=result)
+    counts = [f"{value} {key[4:]}" for key, value in result.items() if key.startswith("num_")]
+    found = ", ".join(counts) or describe_score(result)
+    print(f"{describe_job()}  {found}  {describe_job_settings()}  {folder.name}")
+
+
+def is_sweep() -> bool:
+    """Return whether this is a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def job_overrides() -> dict[str, Any]:
-    """Return key and value of each override of the running job that its result depends on."""
+    """Return key and value of each override that the running job's result depends on.
+
+    Values are typed as Hydra reads them, and plain JSON.
+    """
     hydra: Any = HydraConfig.instance().cfg
-    return read_overrides(
-        typed(hydra, "task"), exclude=hydra.hydra.job.config.override_dirname.exclude_keys
-    )
-
-
-def typed(config: Any, kind: str) -> list[str]:
-    """Return the overrides of a command line as they were typed, interpolations unresolved.
-
-    Args:
-        config: Hydra's own configuration.
-        kind: ``task`` or ``hydra``.
-    """
-    overrides: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
-    texts: list[str] = overrides[kind]
-    return texts
-
-
-def read_job_overrides(folder: Path) -> list[str]:
-    """Return the overrides of a job as they were typed; none where its file is not there.
-
-    Raises:
-        InputError: The file is damaged.
-    """
-    path = folder / OVERRIDES_NAME
-    if not path.exists():
-        return []
-    try:
-        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML; the file is damaged") from error
-    if not isinstance(overrides, list) or not all(isinstance(one, str) for one in overrides):
-        raise InputError(f"{path}: a list of overrides wanted; the file is damaged")
-    return overrides
+    exclude = hydra.hydra.job.config.override_dirname.exclude_keys
+    values = {
+        override.key_or_group: None if override.is_delete() else override.value()
+        for override in _parse(_typed(hydra, "task"))
+        if override.key_or_group not in exclude
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # quoted texts become plain
+    return plain
 
 
 def job_file(path: str | Path, *names: str) -> Path:
-    """Return the file that a job's folder stands for: the first of ``names`` that is in it.
-
-    Anything else stands for itself, a prediction store or an annotation store for one.
-    """
+    """Return the first file of these names in a job's folder; any other path as it is."""
     path = Path(path)
     return next((path / name for name in names if (path / name).is_file()), path)
+
+
+def describe_score(row: Mapping[str, Any]) -> str:
+    """Format a score, with its interval where it has one: ``0.5123 (0.4912 to 0.5334)``."""
+    if row.get("competition_map") is None:
+        return "no score"
+    shown = f"{row['competition_map']:.4f}"
+    if row.get("low") is not None and row.get("high") is not None:
+        shown += f" ({row['low']:.4f} to {row['high']:.4f})"
+    return shown
+
+
+def describe_job() -> str:
+    """Return ``job 5 of 100`` for the running job of a sweep."""
+    jobs = _callback_value("jobs")
+    return f"job {HydraConfig.get().job.num + 1}{'' if jobs is None else f' of {jobs}'}"
+
+
+def describe_job_settings() -> str:
+    """Return the running job's values that the sweep varies: ``score_threshold=0.3 folds=5``."""
+    keys = {key.lstrip("+").partition("@")[0] for key in _callback_value("swept") or ()}
+    text = " ".join(
+        f"{key.removeprefix('postprocess.')}={value}"
+        for key, value in job_overrides().items()
+        if key in keys
+    )
+    return printable(text, limit=SHOWN_OVERRIDES)
+
+
+def _callback_value(key: str) -> Any:
+    """Return a value that the callback ``SweepTable`` has set for the jobs."""
+    callbacks: Any = HydraConfig.get().callbacks
+    return (callbacks.get("sweep_table") or {}).get(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +187,7 @@ class SweepResults:
     """Results of the finished jobs of a sweep."""
 
     overrides: tuple[str, ...]  # keys that some job sets, the first columns of a row
-    rows: tuple[Mapping[str, Any], ...]  # one a job, the best first; those without a score last
+    rows: tuple[Mapping[str, Any], ...]  # one per job, the best first; those without a score last
 
     @property
     def swept(self) -> tuple[str, ...]:
@@ -174,13 +198,13 @@ class SweepResults:
 
 
 def read_results(sweep_directory: str | Path) -> SweepResults:
-    """Read the finished jobs of a sweep: each one's overrides, then its result, then its folder.
+    """Read the finished jobs of a sweep: overrides, result, and folder of each.
 
-    Jobs that were made of the same files and settings, written in two ways, are one row. An
-    override that some jobs lack has there the value that their settings had.
+    Jobs with the same files and settings, however they are written, are one row. An override that
+    some jobs lack has the value of their settings there.
 
     Raises:
-        InputError: There is none, or one is damaged.
+        InputError: There is no result, or one is damaged.
     """
     directory = Path(sweep_directory)
     files = sorted(directory.glob(f"*/{RESULT_NAME}"))
@@ -189,31 +213,26 @@ def read_results(sweep_directory: str | Path) -> SweepResults:
             f"{directory}: holds no results of a sweep (*/{RESULT_NAME}); "
             "postprocess, train and predict write such a folder with -m"
         )
-    distinct: dict[str, tuple[str, dict[str, Any]]] = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for path in files:
-        content = read_json_object(path)
-        if not all(isinstance(content.get(key), dict) for key in ("overrides", "result")):
-            raise InputError(f"{path}: overrides or result are missing; the file is damaged")
-        content["identity"] = upgrade_keys(content.get("identity"))
-        content["overrides"] = {
-            RENAMED_KEYS.get(key, key): value for key, value in content["overrides"].items()
-        }
-        made_of = content.get("identity") or path.parent.name
-        distinct.setdefault(json.dumps(made_of, sort_keys=True), (path.parent.name, content))
-    contents = list(distinct.values())
-    overrides = tuple(dict.fromkeys(key for _, content in contents for key in content["overrides"]))
+        content = {**_read_result(path), "folder": path.parent.name}
+        made_of = content["identity"] or content["folder"]
+        distinct.setdefault(json.dumps(made_of, sort_keys=True), content)
+    contents = distinct.values()
+    keys = tuple(dict.fromkeys(key for content in contents for key in content["overrides"]))
     rows = [
-        {key: _value(content, key) for key in overrides}
-        | {key: content["result"].get(key) for key in SCORE_COLUMNS}
-        | {key: value for key, value in content["result"].items() if key not in SCORE_COLUMNS}
-        | {"folder": folder}
-        for folder, content in contents
+        {key: _value(content, key) for key in keys}
+        | dict.fromkeys(SCORE_COLUMNS)
+        | content["result"]
+        | {"folder": content["folder"]}
+        for content in contents
     ]
-    scores = [row["competition_map"] for row in rows]
-    order = sorted(
-        range(len(rows)), key=lambda row: (scores[row] is None, -(scores[row] or 0), row)
-    )
-    return SweepResults(overrides, tuple(rows[row] for row in order))
+
+    def order(row: Mapping[str, Any]) -> tuple[bool, float]:
+        score = row["competition_map"]
+        return score is None, -(score or 0)
+
+    return SweepResults(keys, tuple(sorted(rows, key=order)))
 
 
 def write_table(sweep_directory: str | Path) -> tuple[Path, Path]:
@@ -226,11 +245,10 @@ def write_table(sweep_directory: str | Path) -> tuple[Path, Path]:
     rows = read_results(directory).rows
     columns = list(dict.fromkeys(key for row in rows for key in row))
     plain = {column: _column([row.get(column) for row in rows]) for column in columns}
-    text = io.StringIO()
+    text, parquet = io.StringIO(), io.BytesIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*plain.values(), strict=True))
-    parquet = io.BytesIO()
     pq.write_table(pa.table(plain), parquet)
     csv_path, parquet_path = (directory / name for name in TABLE_NAMES)
     write_text(csv_path, text.getvalue())
@@ -241,45 +259,37 @@ def write_table(sweep_directory: str | Path) -> tuple[Path, Path]:
 def _value(content: Mapping[str, Any], key: str) -> Any:
     if key in content["overrides"]:
         return content["overrides"][key]
-    value: Any = content.get("identity")
+    value: Any = content["identity"]
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """Return values of one type: numbers, or else texts; None stays."""
-    known = [value for value in values if value is not None]
-    if all(isinstance(value, bool) for value in known):
+    """Return values of one type: all boolean, all numbers, or otherwise text; None stays."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool} or kinds <= {int}:
         return values
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
-        is_whole = all(isinstance(value, int) for value in known)
-        return [value if value is None or is_whole else float(value) for value in values]
+    if kinds <= {int, float}:
+        return [None if value is None else float(value) for value in values]
     return [
         value if value is None or isinstance(value, str) else json.dumps(value) for value in values
     ]
 
 
-KEY = "hydra.callbacks.sweep_table"  # where a sweep's configuration has the callback
-SHOWN_OVERRIDES = 120
-_OF_DATA = ("images", "paths.data_dir")  # what the next command reads, too
-_OF_SWEEPS = ("output", "sweep", "logger")  # overrides that one job alone does not take on
-
-
 class SweepTable(Callback):
-    """Says what a sweep does and gathers what it found.
+    """Hydra callback that prepares the jobs of a sweep and gathers their results.
 
-    Before the first job it leaves out values that are given twice, counts the jobs, and hands the
-    count on to each. It keeps each job's overrides in the job's folder, and when the last one is
-    done it writes ``results.csv`` and ``results.parquet`` into the sweep's and names the best job.
-    It runs in the process that launched the jobs, whatever launcher ran them; only a job's start is
-    noted in the process of the job.
+    Before the first job it removes repeated values, counts the jobs, and passes the count to each.
+    It writes each job's overrides to the job's folder. After the last job it writes
+    ``results.csv`` and ``results.parquet`` to the sweep's folder and names the best job. It runs in
+    the process that launched the jobs, with any launcher; only ``on_job_start`` runs in the job's.
 
     Args:
-        use: The command that uses a job's result, with ``{folder}``; None: this program with the
-            job's own overrides.
-        announce: Whether a job is named when it starts, for those that take long.
-        jobs: How many jobs the sweep has; set by the callback for its jobs.
+        use: Command that uses a job's result, with ``{folder}``; None: this program with the job's
+            own overrides.
+        announce: Whether a job is named when it starts, for jobs that take long.
+        jobs: Number of jobs; set by the callback for its jobs.
         swept: Keys that have several values; set by the callback for its jobs.
     """
 
@@ -292,165 +302,176 @@ class SweepTable(Callback):
     ) -> None:
         self._use = use
         self._announce = announce
-        self._jobs = jobs
-        self._swept = tuple(swept)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave out values that stand there twice, and tell the jobs how many they are."""
+        """Remove repeated values, and pass the number of jobs to each."""
         with flag_override(config.hydra, ["struct", "readonly"], [False, False]):
-            params = _plain(config.hydra.sweeper).get("params") or {}
-            of_file = [
-                _once(override)
-                for override in _parsed([f"{key}={value}" for key, value in params.items()])
-            ]
-            task = [_once(override) for override in _parsed(typed(config, "task"))]
+            sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+            params = sweeper.get("params") or {}
+            of_file = [_once(one) for one in _parse([f"{k}={v}" for k, v in params.items()])]
+            task = [_once(one) for one in _parse(_typed(config, "task"))]
             if params:
-                config.hydra.sweeper.params = dict(text.split("=", 1) for text in of_file)
-            config.hydra.overrides.task = task
-            counts = {
-                override.get_key_element(): _values_of(override)
-                for override in _parsed([*of_file, *task])
-            }
-            swept = [key for key, values in counts.items() if values != 1]
-            own = {"jobs": "null" if None in counts.values() else math.prod(counts.values())}  # type: ignore[arg-type]
-            own["swept"] = "[" + ",".join(f"'{key}'" for key in swept) + "]"
+                config.hydra.sweeper.params = dict(text.split("=", 1) for text, _ in of_file)
+            config.hydra.overrides.task = [text for text, _ in task]
+            counts = {text.partition("=")[0].strip(): count for text, count in [*of_file, *task]}
+            swept = ",".join(f"'{key}'" for key, count in counts.items() if count != 1)
+            known = [count for count in counts.values() if count is not None]
+            jobs = math.prod(known) if len(known) == len(counts) else "null"
             config.hydra.overrides.hydra = [
-                *typed(config, "hydra"),
-                *(f"++{KEY}.{key}={value}" for key, value in own.items()),
+                *_typed(config, "hydra"),
+                f"++{KEY}.jobs={jobs}",
+                f"++{KEY}.swept=[{swept}]",
             ]
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Keep the overrides of a job of a sweep in its folder."""
+        """Write the overrides of a sweep's job to its folder."""
         if config.hydra.mode == RunMode.MULTIRUN:
             folder = Path(config.hydra.runtime.output_dir)
-            text = yaml.safe_dump(typed(config, "task"), width=100_000, allow_unicode=True)
+            text = yaml.safe_dump(_typed(config, "task"), width=100_000, allow_unicode=True)
             write_text(folder / OVERRIDES_NAME, text)
             if self._announce:
-                print(f"{job_in_words()}: {job_settings_in_words()}  {folder}", flush=True)
+                print(f"{describe_job()}: {describe_job_settings()}  {folder}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Gather what the jobs, of this run and of those before it, have found."""
+        """Gather the results of all jobs, those of earlier runs included."""
         directory = Path(config.hydra.sweep.dir)
         if not any(directory.glob(f"*/{RESULT_NAME}")):
             return
-        path, _ = write_table(directory)
-        print(f"wrote {path} and {path.with_suffix('.parquet').name}")
-        results = read_results(directory)
-        best = results.rows[0]
-        if best.get("competition_map") is None:
+        path, parquet_path = write_table(directory)
+        print(f"wrote {path} and {parquet_path.name}")
+        rows = read_results(directory).rows
+        best = rows[0]
+        if best["competition_map"] is None:
             return
         folder = directory / best["folder"]
-        say(f"best of {len(results.rows)} jobs: {score_in_words(best)}, {folder}", file=sys.stdout)
+        say(f"best of {len(rows)} jobs: {describe_score(best)}, {folder}", file=sys.stdout)
         say(f"  {self._command(config.hydra.job.name, folder)}", file=sys.stdout)
 
     def _command(self, program: str, folder: Path) -> str:
-        overrides = {
-            override: override.partition("=")[0].lstrip("+")
-            for override in read_job_overrides(folder)
-        }
+        keys = {one: one.partition("=")[0].lstrip("+") for one in _read_overrides(folder)}
         if self._use is not None:
-            use = self._use.format(folder=shlex.quote(str(folder)))
-            data = [override for override, key in overrides.items() if key in _OF_DATA]
-            return " ".join([use, *map(shlex.quote, data)])
-        own = [
-            override
-            for override, key in overrides.items()
-            if key.partition(".")[0] not in _OF_SWEEPS
-        ]
-        return " ".join(["python -m", f"src.{program}", *map(shlex.quote, own)])
+            data = [override for override, key in keys.items() if key in _OF_DATA]
+            command = self._use.format(folder=shlex.quote(str(folder)))
+        else:
+            data = [one for one, key in keys.items() if key.partition(".")[0] not in _OF_SWEEPS]
+            command = f"python -m src.{program}"
+        return " ".join([command, *map(shlex.quote, data)])
 
 
-def score_in_words(row: Mapping[str, Any]) -> str:
-    """Format a score, ``0.5123 (0.4912 to 0.5334)``; the interval where it is known."""
-    if row.get("competition_map") is None:
-        return "no score"
-    shown = f"{row['competition_map']:.4f}"
-    if row.get("low") is not None and row.get("high") is not None:
-        shown += f" ({row['low']:.4f} to {row['high']:.4f})"
-    return shown
+def _read_overrides(folder: Path) -> list[str]:
+    """Return the overrides of a job as they were typed; empty where their file is missing.
 
-
-def is_sweep() -> bool:
-    """Return whether this is a job of a multirun."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def job_in_words() -> str:
-    """Return ``job 5 of 100`` for the running job of a sweep."""
-    jobs = _handed_on("jobs")
-    return f"job {HydraConfig.get().job.num + 1}{'' if jobs is None else f' of {jobs}'}"
-
-
-def job_settings_in_words() -> str:
-    """Return the running job's values that the sweep varies, ``score_threshold=0.3 folds=5``."""
-    keys = {key.lstrip("+").partition("@")[0] for key in _handed_on("swept") or ()}
-    text = " ".join(
-        f"{key.removeprefix('postprocess.')}={value}"
-        for key, value in job_overrides().items()
-        if key in keys
-    )
-    return printable(text, limit=SHOWN_OVERRIDES)
-
-
-def finish_job(folder: Path, *, identity: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Mark the running job of a sweep as finished, and show what it found.
-
-    Args:
-        folder: The job's folder.
-        identity: What the result was made of.
-        result: A row of the sweep's table; ``competition_map`` is what jobs are ordered by.
+    Raises:
+        InputError: The file is damaged.
     """
-    write_result(folder, identity=identity, overrides=job_overrides(), result=result)
-    counts = [f"{value} {key[4:]}" for key, value in result.items() if key.startswith("num_")]
-    found = ", ".join(counts) or score_in_words(result)
-    print(f"{job_in_words()}  {found}  {job_settings_in_words()}  {folder.name}")
+    path = folder / OVERRIDES_NAME
+    if not path.exists():
+        return []
+    try:
+        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML; the file is damaged") from error
+    if not isinstance(overrides, list) or not all(isinstance(one, str) for one in overrides):
+        raise InputError(f"{path}: must hold a list of overrides; the file is damaged")
+    return overrides
 
 
-def _handed_on(key: str) -> Any:
-    """Return what the callback has passed on to the jobs."""
-    callbacks: Any = HydraConfig.get().callbacks
-    return (callbacks.get("sweep_table") or {}).get(key)
+def _typed(config: Any, kind: str) -> list[str]:
+    """Return the overrides of this kind, ``task`` or ``hydra``, with interpolations unresolved."""
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    texts: list[str] = overrides[kind]
+    return texts
 
 
-def _plain(config: Any) -> Any:
-    """Convert a node to plain values, with interpolations left as they are."""
-    return OmegaConf.to_container(config, resolve=False)
-
-
-def _parsed(overrides: Sequence[str]) -> list[Override]:
+def _parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
-def _once(override: Override) -> str:
-    """Return an override with each of its values once; unchanged where it is no list of values."""
+def _once(override: Override) -> tuple[str, int | None]:
+    """Return an override with each value once, and the number of values, None if only Hydra knows.
+
+    Of equal values in a list of choices (0.3, 0.30) the first stays.
+    """
     line = override.input_line
     assert line is not None  # it was parsed from one
-    if not _is_choice(override):
-        return line
-    texts = _texts(override)
-    if len(texts) == len(list(override.sweep_string_iterator())):
-        return line
-    return f"{override.get_key_element()}={','.join(texts)}"
-
-
-def _values_of(override: Override) -> int | None:
-    """Return how many values an override gives to the sweep; None where only Hydra knows."""
+    choices = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP)
+    if override.value_type in choices and not getattr(override.value(), "shuffle", False):
+        texts: dict[str, str] = {}
+        given = list(override.sweep_string_iterator())
+        for value, text in zip(override.sweep_iterator(), given, strict=True):
+            texts.setdefault(repr(value), text)
+        if len(texts) < len(given):
+            line = f"{override.get_key_element()}={','.join(texts.values())}"
+        return line, len(texts)
     if not override.is_sweep_override():
-        return 1
-    if _is_choice(override):
-        return len(_texts(override))
-    return len(list(override.sweep_iterator())) if override.is_range_sweep() else None
+        return line, 1
+    return line, len(list(override.sweep_iterator())) if override.is_range_sweep() else None
 
 
-def _is_choice(override: Override) -> bool:
-    kinds = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP)
-    return override.value_type in kinds and not getattr(override.value(), "shuffle", False)
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """A group of W&B runs, one run a row: its config holds parameters, its summary results.
+
+    W&B's parallel-coordinates and importance panels show the runs of one group.
+    """
+
+    project: str
+    group: str
+    directory: Path  # W&B's files are written below it, in ``wandb``
+    offline: bool  # whether rows are only written there; ``wandb sync`` uploads them later
+    shown: Path  # the directory in messages; SWEEP/* for the directories of many jobs
+
+    @property
+    def location(self) -> str:
+        """Line that says where the rows go."""
+        if self.offline:
+            runs = self.shown / "wandb" / "offline-run-*"
+            return f"W&B is offline (no WANDB_API_KEY); later: wandb sync {runs}"
+        return f"W&B: project {self.project}, group {self.group}"
+
+    def add(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Write one row. The same name in the same directory is the same run."""
+        import wandb  # takes a second, and most runs do without
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        place = f"{self.directory.resolve()}/{name}"
+        run = wandb.init(
+            project=self.project,
+            group=self.group,
+            name=name,
+            id=hashlib.sha256(place.encode()).hexdigest()[:16],
+            dir=str(self.directory),
+            mode="offline" if self.offline else None,
+            resume=None if self.offline else "allow",
+            config=json.loads(json.dumps(config)),  # keys become text
+            reinit="create_new",
+            settings=wandb.Settings(**_WANDB_SETTINGS),
+        )
+        run.summary.update(json.loads(json.dumps(summary)))
+        run.finish()
+
+    def add_once(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Write the only row of this directory, unless it exists; arguments as for ``add``."""
+        mark = self.directory / MARK_NAME
+        if not mark.exists():
+            self.add(name, config=config, summary=summary)
+            mark.write_text(f"{self.project}: {self.group}: {name}\n", encoding="utf-8")
 
 
-def _texts(override: Override) -> list[str]:
-    """Return its values as a command line has them, equal ones once: 0.3 and 0.30."""
-    texts: dict[str, str] = {}
-    values = zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True)
-    for value, text in values:
-        texts.setdefault(repr(value), text)
-    return list(texts.values())
+def open_dashboard(
+    logger: Mapping[str, Any] | None, *, group: str, directory: Path, shown: Path | None = None
+) -> Dashboard | None:
+    """Open the dashboard of the configuration group ``logger``; None without a logger.
+
+    The group's entry ``wandb`` names the project, and whether it is offline.
+
+    Raises:
+        InputError: There are loggers, but not W&B.
+    """
+    if not logger:
+        return None
+    if "wandb" not in logger:
+        given = ", ".join(map(str, logger))
+        raise InputError(f"logger must include wandb to show rows, got {given}")
+    project, offline = logger["wandb"]["project"], bool(logger["wandb"]["offline"])
+    return Dashboard(project, group, directory, offline, shown or directory)

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from src.annotations.formats import convert
+from src.annotations.formats import ReadingOptions
 from src.annotations.rows import describe_ids
 from src.annotations.store import TABLES, AnnotationStore
-from src.annotations.store_builder import build_store
+from src.annotations.store_builder import build_store, convert
 from src.errors import InputError
 from tests.helpers.annotation_files import (
     HEADER_2019,
@@ -91,10 +91,10 @@ BAD_ROWS = [
     ("b\0.jpg,1 2,5,4,6", "b\0.jpg", "ImageId must be free of control characters, got"),
     (",1 2,5,4,6", "", "ImageId must name an image, got ''"),
     ("x/,1 2,5,4,6", "x/", "ImageId must name an image, got 'x/'"),
-    ("b.jpg,1 2,5,4", "", "4 values; the header has 5 columns"),
-    ("b.jpg,1 2,5,4,6,7", "", "6 values; the header has 5 columns"),
-    ('b.jpg,"1 2,5,4,6', "", "a quote is misplaced or not closed"),
-    (b"b.jpg,1 2,5,4,6\xff", "", "not UTF-8 text: byte 0xff at position 15"),
+    ("b.jpg,1 2,5,4", "", "the row must have 5 values, got 4"),
+    ("b.jpg,1 2,5,4,6,7", "", "the row must have 5 values, got 6"),
+    ('b.jpg,"1 2,5,4,6', "", "quotes must enclose a value, got one misplaced or not closed"),
+    (b"b.jpg,1 2,5,4,6\xff", "", "the row must be UTF-8 text, got byte 0xff at position 15"),
 ]
 
 
@@ -111,7 +111,7 @@ def test_error_names_file_row_image_and_value(tmp_path, row, image, reason):
 def test_skipped_row_costs_no_other(tmp_path, row, image, reason):
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD[:2], row, GOOD[2])
     good = write_lines(tmp_path / "good.csv", HEADER_2019, *GOOD)
-    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    report = build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="skip"))
     build_store(good, tmp_path / "good.store")
     store, expected = (
         AnnotationStore(tmp_path / "a.store"),
@@ -132,7 +132,10 @@ def test_all_of_them_at_once(tmp_path):
     rows = [row for row, _, _ in BAD_ROWS]
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD[:2], *rows, GOOD[2])
     report = convert(
-        source, tmp_path / "o.csv", on_bad_rows="skip", skipped_file=tmp_path / "s" / "bad.csv"
+        source,
+        tmp_path / "o.csv",
+        ReadingOptions(on_bad_rows="skip"),
+        skipped_file=tmp_path / "s" / "bad.csv",
     )
     assert report.read.skipped_rows == len(BAD_ROWS)
     assert len(read_rows(tmp_path / "s" / "bad.csv")) == len(BAD_ROWS)
@@ -150,7 +153,7 @@ def test_lowest_row_is_the_one_named(tmp_path):
 def test_no_skipped_file_where_nothing_is_skipped(tmp_path):
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *GOOD)
     stale = write_lines(tmp_path / "o.json.skipped.csv", "place,image,reason,original")
-    report = convert(source, tmp_path / "o.json", on_bad_rows="skip")
+    report = convert(source, tmp_path / "o.json", ReadingOptions(on_bad_rows="skip"))
     assert report.read.skipped_file is None
     assert not stale.exists()
 
@@ -159,7 +162,7 @@ def test_image_that_lost_all_its_rows_is_left_out(tmp_path):
     source = write_lines(
         tmp_path / "rows.csv", HEADER_2019, *GOOD, "d.jpg,1 99,5,4,6", "a.jpg,1 99,5,4,6"
     )
-    build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="skip"))
     store = AnnotationStore(tmp_path / "a.store")
     assert [image.image_id for image in store.images] == ["a.jpg", "c.jpg"]
 
@@ -167,11 +170,11 @@ def test_image_that_lost_all_its_rows_is_left_out(tmp_path):
 def test_rows_of_an_image_must_agree_on_its_size(tmp_path):
     lines = ["a.jpg,1 2,50,40,6", *GOOD, "b.jpg,1 1,1,1,1"]
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *lines)
-    message = "row 2, image 'a.jpg': Height and Width are 50 and 40, in other rows of the image 5 a"
+    message = "row 2, image 'a.jpg': Height and Width must be 5 and 4 as in"
     with pytest.raises(InputError, match=re.escape(message)):
         build_store(source, tmp_path / "a.store")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
-    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    report = build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="skip"))
     good = write_lines(tmp_path / "good.csv", HEADER_2019, *lines[1:])
     build_store(good, tmp_path / "good.store")
     assert objects_of(AnnotationStore(tmp_path / "a.store")) == objects_of(
@@ -188,9 +191,9 @@ def test_nothing_of_rows_with_another_size_stays(tmp_path, monkeypatch, block_by
     lines = ["a.jpg,1 1,6,4,3", *good[:3], "a.jpg,,7,4,", "a.jpg,2 1,6,4,3", "a.jpg,,6,4,2"]
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, *lines, *good[3:])
     write_lines(tmp_path / "good.csv", HEADER_2019, *good)
-    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+    report = build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="skip"))
     wanted = build_store(tmp_path / "good.csv", tmp_path / "good.store")
-    assert (report.skipped_rows, report.objects, report.empty_masks) == (4, wanted.objects, 0)
+    assert (report.skipped_rows, report.instances, report.empty_masks) == (4, wanted.instances, 0)
     for name in ("images.arrow", "instances.arrow"):
         written = (tmp_path / "a.store" / name).read_bytes()
         assert written == (tmp_path / "good.store" / name).read_bytes()
@@ -200,7 +203,7 @@ def test_nothing_of_rows_with_another_size_stays(tmp_path, monkeypatch, block_by
     for name in ("a.json", "a.csv"):
         outputs = [tmp_path / f"{which}_{name}" for which in ("good", "source", "store")]
         convert(tmp_path / "good.csv", outputs[0])
-        convert(source, outputs[1], on_bad_rows="skip")
+        convert(source, outputs[1], ReadingOptions(on_bad_rows="skip"))
         convert(tmp_path / "a.store", outputs[2])
         first, *others = [path.read_bytes() for path in outputs]
         assert others == [first, first]
@@ -216,7 +219,7 @@ def test_missing_column(tmp_path, name):
         else f"without {name} ({source}, row 1)"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        build_store(source, tmp_path / "a.store", on_bad_rows="skip")
+        build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="skip"))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +242,9 @@ def test_files_that_hold_no_rows(tmp_path, content, message):
     (tmp_path / "rows.csv").write_bytes(content)
     for on_bad_rows in ("error", "skip"):
         with pytest.raises(InputError, match=message):
-            convert(tmp_path / "rows.csv", tmp_path / "o.json", on_bad_rows=on_bad_rows)
+            convert(
+                tmp_path / "rows.csv", tmp_path / "o.json", ReadingOptions(on_bad_rows=on_bad_rows)
+            )
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
@@ -255,14 +260,16 @@ def test_missing_file_and_folders(tmp_path):
         match=r"output must be a new folder or an annotation store to replace, got .*mine",
     ):
         build_store(source, tmp_path / "mine")
-    with pytest.raises(InputError, match=r"on_bad_rows must be error or skip, got 'warn'"):
-        build_store(source, tmp_path / "a.store", on_bad_rows="warn")
+    with pytest.raises(InputError, match=r"on_bad_rows must be one of error, skip, got 'warn'"):
+        build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="warn"))
     with pytest.raises(InputError, match=r"gone: no such image folder"):
-        build_store(source, tmp_path / "a.store", images_directory=tmp_path / "gone")
+        build_store(
+            source, tmp_path / "a.store", ReadingOptions(images_directory=tmp_path / "gone")
+        )
     with pytest.raises(
         InputError, match=r"size_hw must be height and width in pixels, got \[0, 4\]"
     ):
-        build_store(source, tmp_path / "a.store", size_hw=(0, 4))
+        build_store(source, tmp_path / "a.store", ReadingOptions(size_hw=(0, 4)))
 
 
 def test_a_single_legal_id_is_no_range():

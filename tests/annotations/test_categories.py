@@ -8,7 +8,6 @@ import json
 import pytest
 
 from src.annotations.categories import (
-    ATTRIBUTES,
     CATEGORY_INSTANCES,
     IMATERIALIST_2019_CATEGORIES,
     IMATERIALIST_2019_LABELS,
@@ -24,13 +23,14 @@ from tests.helpers.real_data import real_data
 
 def test_label_set_of_2019():
     assert [category.id for category in IMATERIALIST_2019_CATEGORIES] == list(range(46))
-    assert [attribute.id for attribute in ATTRIBUTES] == list(range(92))
+    attributes = IMATERIALIST_2019_LABELS.attributes
+    assert [attribute.id for attribute in attributes] == list(range(92))
     assert IMATERIALIST_2019_CATEGORIES[0] == Category(0, "shirt, blouse", "upperbody")
     assert IMATERIALIST_2019_CATEGORIES[23].name == "shoe"
     assert IMATERIALIST_2019_CATEGORIES[45] == Category(45, "tassel", "decorations")
-    assert ATTRIBUTES[77] == Attribute(77, "leopard", "animal")
-    assert ATTRIBUTES[83] == Attribute(83, "toile de jouy", "textile pattern")
-    assert ATTRIBUTES[91].name == "no waistline"
+    assert attributes[77] == Attribute(77, "leopard", "animal")
+    assert attributes[83] == Attribute(83, "toile de jouy", "textile pattern")
+    assert attributes[91].name == "no waistline"
     assert CATEGORY_INSTANCES[31] == 59452
     assert CATEGORY_INSTANCES[20] == 112
     assert sorted(CATEGORY_INSTANCES) == list(range(46))
@@ -58,7 +58,7 @@ def test_label_file_comes_back_equal(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1", r"labels.json: not JSON"),
+        ("[1", r"labels.json: damaged or no JSON"),
         ("[1]", r"categories must be a list .*labels.json"),
         ({"categories": {}}, r"categories must be a list .*labels.json"),
         ({"categories": []}, r"categories must hold at least one category"),
@@ -72,7 +72,7 @@ def test_label_file_comes_back_equal(tmp_path):
         ({"categories": [{"id": 1}]}, r"categories\[0\]: name must be a text, got None"),
         (
             {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
-            r"categories\[1\]: id must be another than that of 'a', got 1",
+            r"categories\[1\]: id must differ from that of 'a', got 1",
         ),
         (
             {"categories": [{"id": 1, "name": "a"}], "attributes": {"id": 1}},
@@ -88,8 +88,8 @@ def test_bad_label_files(tmp_path, content, message):
 
 
 def test_unreadable_label_files(tmp_path):
-    with pytest.raises(InputError, match=r"gone.json: cannot read the label descriptions"):
+    with pytest.raises(InputError, match=r"gone.json: no such file"):
         read_label_descriptions(tmp_path / "gone.json")
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe4"}')
-    with pytest.raises(InputError, match=r"latin.json: not UTF-8 text"):
+    with pytest.raises(InputError, match=r"latin.json: damaged or no JSON"):
         read_label_descriptions(tmp_path / "latin.json")

@@ -13,9 +13,9 @@ from numpy.testing import assert_array_equal
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from src.annotations.formats import convert
+from src.annotations.formats import ReadingOptions
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store
+from src.annotations.store_builder import build_store, convert
 from src.errors import InputError
 from src.rle import decode
 from tests.helpers.annotation_files import (
@@ -66,7 +66,7 @@ def content() -> dict:
 def build(tmp_path, content, **options):
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content))
-    report = build_store(path, tmp_path / "a.store", **options)
+    report = build_store(path, tmp_path / "a.store", ReadingOptions(**options))
     return AnnotationStore(tmp_path / "a.store"), report
 
 
@@ -86,10 +86,10 @@ def test_masks_of_all_kinds(tmp_path, content):
     assert store.is_crowd(0).tolist() == [False, False, True]
     assert_array_equal(decode(c.masks[0]), noise(30, 9))
     assert len(c.masks[1].runs) == 0
-    assert (report.kind, report.images, report.objects, report.empty_masks) == ("coco", 3, 5, 1)
+    assert (report.kind, report.images, report.instances, report.empty_masks) == ("coco", 3, 5, 1)
     assert report.images_without_instances == 1
     assert report.notes == (
-        "1 annotation ids had occurred before; objects are numbered anew when written",
+        "1 annotation ids had occurred before; instances are numbered again when written",
     )
 
 
@@ -243,9 +243,11 @@ def test_fashionpedia_sample(tmp_path):
     sample = real_data("fashionpedia_sample")
     shutil.copy(sample / "annotations.json", tmp_path / "coco.json")
     report = build_store(
-        tmp_path / "coco.json", tmp_path / "a.store", images_directory=sample / "images"
+        tmp_path / "coco.json",
+        tmp_path / "a.store",
+        ReadingOptions(images_directory=sample / "images"),
     )
-    assert (report.images, report.objects, report.size_findings) == (2, 12, ())
+    assert (report.images, report.instances, report.size_findings) == (2, 12, ())
     store = AnnotationStore(tmp_path / "a.store")
     coco = COCO(str(tmp_path / "coco.json"))
     for image_id, image in coco.imgs.items():

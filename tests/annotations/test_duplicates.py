@@ -8,16 +8,17 @@ import re
 import numpy as np
 import pytest
 
-from src.annotations.formats import convert
-from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, open_or_build
-from src.annotations.store_checks import open_store
+from src.annotations.formats import ReadingOptions
+from src.annotations.store import AnnotationStore, open_store
+from src.annotations.store_builder import build_store, convert, open_or_build
 from src.errors import InputError
 from src.metrics.scoring import open_ground_truth
 from tests.helpers.annotation_files import HEADER_2019, write_lines
 
 SQUARE = [10, 5, 30, 5, 30, 25, 10, 25]
-NOTE = "exact duplicates of earlier objects (same image, category, attributes and mask), duplicates"
+NOTE = (
+    "exact duplicates of earlier instances (same image, category, attributes and mask), duplicates"
+)
 ROWS = [
     "a.jpg,1 2,5,4,6",
     "a.jpg,1 2,5,4,6",
@@ -38,15 +39,15 @@ def source(tmp_path):
 
 def test_duplicates_are_counted_and_kept(tmp_path, source):
     report = build_store(source, tmp_path / "a.store")
-    assert report.objects == 9
+    assert report.instances == 9
     assert f"{NOTE}=keep: 2" in report.notes
     store = open_store(tmp_path / "a.store")
     assert f"{NOTE}=keep: 2" in store.notes
 
 
 def test_duplicates_are_counted_and_dropped(tmp_path, source):
-    report = build_store(source, tmp_path / "a.store", duplicates="drop")
-    assert report.objects == 7
+    report = build_store(source, tmp_path / "a.store", ReadingOptions(duplicates="drop"))
+    assert report.instances == 7
     assert f"{NOTE}=drop: 2" in report.notes
     store = open_store(tmp_path / "a.store")
     assert [len(store.instances(at)) for at in range(len(store))] == [6, 1]
@@ -68,35 +69,42 @@ def test_polygons_and_run_lengths_of_one_mask_are_duplicates(tmp_path):
     path.write_text(
         json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )
-    report = build_store(path, tmp_path / "a.store", duplicates="drop")
-    assert (report.objects, report.crowd_regions) == (2, 1)
+    report = build_store(path, tmp_path / "a.store", ReadingOptions(duplicates="drop"))
+    assert (report.instances, report.crowd_regions) == (2, 1)
 
 
 def test_each_choice_has_a_cache_of_its_own(tmp_path, source):
     counts = [
-        open_or_build(source, tmp_path / "cache", duplicates=duplicates).object_count
+        open_or_build(
+            source, tmp_path / "cache", ReadingOptions(duplicates=duplicates)
+        ).num_instances
         for duplicates in ("keep", "drop", "keep")
     ]
     assert counts == [9, 7, 9]
     with open_ground_truth(source, duplicates="drop", cache_dir=tmp_path / "cache") as ground_truth:
-        assert ground_truth.store.object_count == 7
+        assert ground_truth.store.num_instances == 7
 
 
 def test_duplicates_of_a_store_that_has_them_are_not_dropped_silently(tmp_path, source):
     build_store(source, tmp_path / "a.store")
     message = re.escape("duplicates must be keep for a store that was made with 2 exact duplicates")
     with pytest.raises(InputError, match=message):
-        open_or_build(tmp_path / "a.store", tmp_path / "cache", duplicates="drop")
+        open_or_build(tmp_path / "a.store", tmp_path / "cache", ReadingOptions(duplicates="drop"))
     with pytest.raises(InputError, match=message):
-        convert(tmp_path / "a.store", tmp_path / "out.csv", duplicates="drop")
-    build_store(source, tmp_path / "b.store", duplicates="drop")
-    assert open_or_build(tmp_path / "b.store", tmp_path, duplicates="drop").object_count == 7
+        convert(tmp_path / "a.store", tmp_path / "out.csv", ReadingOptions(duplicates="drop"))
+    build_store(source, tmp_path / "b.store", ReadingOptions(duplicates="drop"))
+    assert (
+        open_or_build(
+            tmp_path / "b.store", tmp_path, ReadingOptions(duplicates="drop")
+        ).num_instances
+        == 7
+    )
 
 
 def test_a_choice_that_is_none_is_refused(tmp_path, source):
     for directory in (source, tmp_path / "in.csv"):
-        with pytest.raises(InputError, match="duplicates must be keep or drop, got 'no'"):
-            open_or_build(directory, tmp_path / "cache", duplicates="no")
+        with pytest.raises(InputError, match="duplicates must be one of keep, drop, got 'no'"):
+            open_or_build(directory, tmp_path / "cache", ReadingOptions(duplicates="no"))
 
 
 @pytest.mark.parametrize("short", [[], [1, 1], [1, 1, 2, 2]])

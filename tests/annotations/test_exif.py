@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from src.annotations.formats import convert
+from src.annotations.formats import ReadingOptions
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, open_or_build
+from src.annotations.store_builder import build_store, convert, open_or_build
 from src.errors import InputError
 from src.rle import decode, encode
 from tests.helpers.exif_data import (
@@ -46,7 +46,7 @@ def overlap(a, b):
 
 
 def read(source, images, directory, **options):
-    report = build_store(source, directory, images_directory=images, **options)
+    report = build_store(source, directory, ReadingOptions(images_directory=images, **options))
     return AnnotationStore(directory), report
 
 
@@ -238,14 +238,14 @@ def test_a_size_of_the_mask_that_is_the_images_exchanged(tmp_path, images):
 
 def test_convert_and_cache_know_the_key(tmp_path, images):
     source = write_annotations(tmp_path / "a", named(6), form="polygon", made_on="as_stored")
-    convert(source, tmp_path / "out.csv", images_directory=images, exif="as_stored")
+    convert(source, tmp_path / "out.csv", ReadingOptions(images_directory=images, exif="as_stored"))
     store, _ = read(tmp_path / "out.csv", images, tmp_path / "a.store")
     assert worst_overlap(store, GARMENT) == 1
 
     cache = tmp_path / "cache"
     options = {"images_directory": images}
-    right = open_or_build(source, cache, exif="as_stored", **options)
-    wrong = open_or_build(source, cache, exif="as_displayed", **options)
+    right = open_or_build(source, cache, ReadingOptions(exif="as_stored", **options))
+    wrong = open_or_build(source, cache, ReadingOptions(exif="as_displayed", **options))
     assert worst_overlap(right, GARMENT) == 1
     assert worst_overlap(wrong, GARMENT) < 0.5
 
@@ -255,11 +255,14 @@ def test_a_store_made_without_the_images(tmp_path, images):
     build_store(source, tmp_path / "a.store")
     message = r"made without the images, of which 1 have an EXIF orientation .*first: o6.jpg"
     with pytest.raises(InputError, match=message):
-        open_or_build(tmp_path / "a.store", tmp_path, images_directory=images)
+        open_or_build(tmp_path / "a.store", tmp_path, ReadingOptions(images_directory=images))
     with pytest.raises(InputError, match=message):
-        convert(tmp_path / "a.store", tmp_path / "b.csv", images_directory=images)
+        convert(tmp_path / "a.store", tmp_path / "b.csv", ReadingOptions(images_directory=images))
     options = {"images_directory": images, "exif": "as_displayed"}
-    store = open_or_build(tmp_path / "a.store", tmp_path, **options)
+    store = open_or_build(tmp_path / "a.store", tmp_path, ReadingOptions(**options))
     assert worst_overlap(store, GARMENT) == 1
     read(source, images, tmp_path / "b.store")
-    assert len(open_or_build(tmp_path / "b.store", tmp_path, images_directory=images)) == 2
+    assert (
+        len(open_or_build(tmp_path / "b.store", tmp_path, ReadingOptions(images_directory=images)))
+        == 2
+    )

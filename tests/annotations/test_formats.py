@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.formats import convert, detect_format
+from src.annotations.formats import detect_format
 from src.annotations.store import AnnotationStore
+from src.annotations.store_builder import convert
 from src.errors import InputError
 from src.rle import format_rle
 from tests.helpers.annotation_files import (
@@ -58,7 +59,7 @@ def test_kind_goes_by_content(tmp_path, csv_2019, csv_2020):
     assert detect_format(tmp_path / "y") == "store"
     (tmp_path / "marked.json").write_bytes(b"\xef\xbb\xbf \n" + (tmp_path / "x").read_bytes())
     assert detect_format(tmp_path / "marked.json") == "coco"
-    assert convert(tmp_path / "marked.json", tmp_path / "out.csv").objects == 6
+    assert convert(tmp_path / "marked.json", tmp_path / "out.csv").instances == 6
 
 
 def test_2019_to_coco_and_back_is_the_same_file(tmp_path, csv_2019):
@@ -141,9 +142,9 @@ def test_any_rows_come_back(tmp_path_factory, data):
 
 def test_store_as_output_and_input(tmp_path, csv_2019):
     assert convert(csv_2019, tmp_path / "a.store").output_format == "store"
-    assert AnnotationStore(tmp_path / "a.store").object_count == 6
+    assert AnnotationStore(tmp_path / "a.store").num_instances == 6
     report = convert(tmp_path / "a.store", tmp_path / "back.csv")
-    assert (report.input_format, report.read, report.objects) == ("store", None, 6)
+    assert (report.input_format, report.read, report.instances) == ("store", None, 6)
     assert (tmp_path / "back.csv").read_bytes() == csv_2019.read_bytes()
     with pytest.raises(InputError, match=r"got a store: copy the folder \(.*a\.store\)"):
         convert(tmp_path / "a.store", tmp_path / "b.store")

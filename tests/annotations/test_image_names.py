@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.image_names import find_image, image_path, is_image_name
 from src.annotations.rows import RowError
 from src.annotations.store import AnnotationStore
@@ -33,7 +34,7 @@ def write_coco(path, images, annotated=None):
 
 
 def build(source, **options):
-    report = build_store(source, source.with_suffix(".store"), **options)
+    report = build_store(source, source.with_suffix(".store"), ReadingOptions(**options))
     store = AnnotationStore(source.with_suffix(".store"))
     found = {image.image_id: len(store.instances(at)) for at, image in enumerate(store.images)}
     return found, store, report
@@ -188,7 +189,9 @@ def test_one_file_under_two_image_ids_is_one_image(tmp_path):
 def test_one_file_of_two_sizes_keeps_the_size_that_most_rows_have(tmp_path):
     images = [(1, {"file_name": "a.jpg"}), (2, {"file_name": "a.jpg", "height": 41})]
     source = write_coco(tmp_path / "in.json", images, annotated=[1, 1, 2])
-    with pytest.raises(InputError, match=r"images\[1\], image 'a.jpg': Height and Width are 41"):
+    with pytest.raises(
+        InputError, match=r"images\[1\], image 'a.jpg': Height and Width must be 40 and .*got 41"
+    ):
         build(source)
     found, _, report = build(source, on_bad_rows="skip")
     assert found == {"a.jpg": 2}

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
 from src.errors import InputError
@@ -36,7 +37,7 @@ def test_exchanged_sizes_are_repaired_and_others_reported(tmp_path, images):
         "small.jpg,1 35,30,20,6",
         "sideways.jpg,569 2 599 2,20,30,6",
     )
-    report = build_store(source, tmp_path / "a.store", images_directory=images)
+    report = build_store(source, tmp_path / "a.store", ReadingOptions(images_directory=images))
     store = AnnotationStore(tmp_path / "a.store")
     assert [image.size_hw for image in store.images] == [(30, 20)] * 3
     assert [(f.image_id, f.annotated_hw, f.image_hw, f.repaired) for f in report.size_findings] == [
@@ -61,7 +62,9 @@ def test_size_of_the_image_wins_a_vote(tmp_path, images):
         "right.jpg,1 7,20,30,6",
         "right.jpg,1 8,30,20,6",
     )
-    report = build_store(source, tmp_path / "a.store", images_directory=images, on_bad_rows="skip")
+    report = build_store(
+        source, tmp_path / "a.store", ReadingOptions(images_directory=images, on_bad_rows="skip")
+    )
     store = AnnotationStore(tmp_path / "a.store")
     assert store.images[0].size_hw == (30, 20)
     assert [mask.runs.tolist() for mask in store.instances(0).masks] == [[[0, 7]], [[0, 8]]]
@@ -91,10 +94,12 @@ def test_missing_and_damaged_images(tmp_path, images, fault, message):
     else:
         path.write_bytes(path.read_bytes()[:-20] if fault == "truncated" else b"hello")
     with pytest.raises(InputError, match=rf"row 3, image 'small.jpg': .*{message}"):
-        build_store(source, tmp_path / "a.store", images_directory=images)
-    report = build_store(source, tmp_path / "a.store", images_directory=images, on_bad_rows="skip")
+        build_store(source, tmp_path / "a.store", ReadingOptions(images_directory=images))
+    report = build_store(
+        source, tmp_path / "a.store", ReadingOptions(images_directory=images, on_bad_rows="skip")
+    )
     assert [image.image_id for image in AnnotationStore(tmp_path / "a.store").images] == [
         "right.jpg"
     ]
-    assert report.objects == 2
+    assert report.instances == 2
     assert [row["place"] for row in read_rows(report.skipped_file)] == ["row 3", "row 5"]

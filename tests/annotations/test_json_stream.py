@@ -57,7 +57,7 @@ def test_any_object_in_any_chunks(tmp_path_factory, parts, items, chunk_bytes, i
         ("{1: 2}", r"line 1, column 2: a member must begin with its name"),
         ('{"a" 2}', r"line 1, column 6: a colon must follow"),
         ('{"a": 2 "b": 3}', r"line 1, column 9: a comma or the closing \} must follow"),
-        ('{"a": 2}}', r"line 1, column 9: the file resumes after the closing \}"),
+        ('{"a": 2}}', r"line 1, column 9: the file continues after the closing \}"),
         ('{"a": 2', r"line 1, column 8: a comma or the closing \}"),
         ('{"items": [1 2]}', r"line 1, column 14: a comma or the closing \] must follow"),
         ('{"items": [1,\n 2,\n {"x": tru}]}', r"line 3, column 8: Expecting value"),

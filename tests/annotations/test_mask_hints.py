@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.store_builder import build_store
 from src.errors import InputError
 from tests.helpers.exif_data import GARMENT, drawn, save_image, write_annotations
@@ -70,8 +71,8 @@ def test_normalised_coordinates_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match=message):
         build_store(source, tmp_path / "a.store")
-    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
-    assert (report.objects, report.skipped_rows) == (1, 1)
+    report = build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="skip"))
+    assert (report.instances, report.skipped_rows) == (1, 1)
 
 
 @pytest.mark.parametrize("form", ["polygon", "rle"])
@@ -81,8 +82,8 @@ def test_a_box_is_turned_with_its_mask(tmp_path, form):
         tmp_path / "a", {"o6.jpg": 6}, form=form, made_on="as_stored", with_boxes=True
     )
     options = {"images_directory": tmp_path, "exif": "as_stored"}
-    assert len(build_store(source, tmp_path / "a.store", **options).notes) == 1
+    assert len(build_store(source, tmp_path / "a.store", ReadingOptions(**options)).notes) == 1
     options["exif"] = "as_displayed"
     if form == "rle":
-        report = build_store(source, tmp_path / "a.store", **options)
+        report = build_store(source, tmp_path / "a.store", ReadingOptions(**options))
         assert report.notes[2].startswith("bbox is more than 2 px from the box of the mask: 1 of 1")

@@ -17,12 +17,12 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from src.annotations.categories import Category, LabelDescriptions, write_label_descriptions
-from src.annotations.formats import convert
+from src.annotations.formats import ReadingOptions
 from src.annotations.mask_images import open_mask_images
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import NO_INSTANCE
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, open_or_build
+from src.annotations.store_builder import build_store, convert, open_or_build
 from src.errors import InputError
 from src.rle import decode
 from tests.helpers.mask_folders import blocks, save_palette, write_images, write_instance_files
@@ -38,7 +38,7 @@ def settings(**values) -> MaskImageSettings:
 
 def read(source, directory, **options) -> AnnotationStore:
     options["mask_images"] = settings(**options.pop("mask_images", {}))
-    build_store(source, directory, **options)
+    build_store(source, directory, ReadingOptions(**options))
     return AnnotationStore(directory)
 
 
@@ -77,8 +77,12 @@ def dsb(tmp_path):
 
 
 def test_instance_files_give_pycocotools_the_areas_of_the_files(tmp_path, dsb):
-    report = convert(dsb, tmp_path / "o.json", mask_images=settings(classes={7: "nucleus"}))
-    assert (report.input_format, report.images, report.objects) == ("mask_images", 3, 5)
+    report = convert(
+        dsb,
+        tmp_path / "o.json",
+        ReadingOptions(mask_images=settings(classes={7: "nucleus"})),
+    )
+    assert (report.input_format, report.images, report.instances) == ("mask_images", 3, 5)
     assert report.read.images_without_instances == 1
     assert report.read.empty_masks == 1
     coco = COCO(str(tmp_path / "o.json"))
@@ -129,7 +133,7 @@ def test_masks_that_share_pixels_are_counted_or_refused(tmp_path, dsb):
     with pytest.raises(InputError, match=r"a2/masks/9\.png, .*must share no pixel with .* got 5$"):
         read(dsb, tmp_path / "b.store", mask_images={"overlaps": "refuse"})
     store = read(dsb, tmp_path / "b.store", mask_images={"overlaps": "refuse"}, on_bad_rows="skip")
-    assert store.object_count == 5
+    assert store.num_instances == 5
 
 
 def test_a_threshold_reads_smoothed_masks(tmp_path, dsb):
@@ -213,7 +217,7 @@ def test_regions_of_no_class_are_counted(tmp_path):
         "regions of ids below 1000 that are no class, left out: 4 (the first: "
         "a_gtFine_instanceIds.png, value 3)",
     )
-    assert (store.object_count, store.crowd_count) == (4, 2)
+    assert (store.num_instances, store.num_crowd_regions) == (4, 2)
 
 
 LABELS = {
@@ -269,7 +273,7 @@ def test_images_are_found_by_the_name_of_their_label_map(tmp_path):
         mask_images=options,
     )
     assert [image.file_name for image in store.images] == ["c.bmp", "x/a.png", "x/b.jpg"]
-    assert store.object_count == 3
+    assert store.num_instances == 3
     with pytest.raises(InputError, match="images must be the folder of the images, or mask_images"):
         read(tmp_path / "maps", tmp_path / "b.store", mask_images=options)
 
@@ -336,15 +340,18 @@ def test_a_cache_is_made_anew_when_a_file_or_a_setting_changes(tmp_path, dsb):
 
     def opened(**values) -> AnnotationStore:
         return open_or_build(
-            dsb, tmp_path / "cache", mask_images=settings(**values), on_built=built.append
+            dsb,
+            tmp_path / "cache",
+            ReadingOptions(mask_images=settings(**values)),
+            on_built=built.append,
         )
 
-    assert opened().object_count == 5
+    assert opened().num_instances == 5
     opened()
     assert len(built) == 1
     path = dsb / "c3" / "masks" / "0.png"  # in a folder two below the one that is given
     Image.fromarray(blocks(SIZE_HW, (0, 0, 2, 2))[0]).save(path)
-    assert opened().object_count == 6
+    assert opened().num_instances == 6
     assert len(built) == 2
     content = path.read_bytes()
     path.write_bytes(content)
@@ -373,4 +380,4 @@ def test_blocks_hold_some_images_only(tmp_path):
     assert json.loads((tmp_path / "a.store" / "store.json").read_text())["source_kind"] == (
         "mask_images"
     )
-    assert store.object_count == 200
+    assert store.num_instances == 200

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
-from src.annotations.formats import convert
-from src.annotations.image_sizes import ImageSizes
+from src.annotations.formats import ReadingOptions
+from src.annotations.image_files import ImageSizes
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, open_or_build
+from src.annotations.store_builder import build_store, convert, open_or_build
 from src.errors import InputError
 from tests.helpers.annotation_files import (
     HEADER_2019,
@@ -48,7 +48,7 @@ def test_store_holds_what_the_rows_say(tmp_path, source):
     store = AnnotationStore(tmp_path / "a.store")
     assert [image.image_id for image in store.images] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     assert [image.size_hw for image in store.images] == [(3, 3), (5, 4), (2, 3), (9, 8)]
-    assert (len(store), store.object_count, report.objects, report.images) == (4, 6, 6, 4)
+    assert (len(store), store.num_instances, report.instances, report.images) == (4, 6, 6, 4)
     assert (report.images_without_instances, report.empty_masks, report.skipped_rows) == (1, 1, 0)
     assert store.category_sets() == [{31, 32}, {6, 0}, {45}, set()]
     assert store.labels == IMATERIALIST_2019_LABELS
@@ -144,14 +144,17 @@ def test_open_or_build_follows_its_source(tmp_path, source, monkeypatch):
         ImageSizes, "resolve_sizes", lambda *args: built.append(1) or resolve_sizes(*args)
     )
     first = open_or_build(source, tmp_path / "cache")
-    assert (len(built), first.object_count) == (1, 6)
+    assert (len(built), first.num_instances) == (1, 6)
     open_or_build(source, tmp_path / "cache")
     assert len(built) == 1
     write_lines(source, HEADER_2019, *ROWS[:3])
     os.utime(source, ns=(1, 1))
-    assert open_or_build(source, tmp_path / "cache").object_count == 3
+    assert open_or_build(source, tmp_path / "cache").num_instances == 3
     assert first.instances(0).category_ids.tolist() == [31, 32, 31]  # still mapped
-    assert open_or_build(source, tmp_path / "cache", on_bad_rows="skip").object_count == 3
+    assert (
+        open_or_build(source, tmp_path / "cache", ReadingOptions(on_bad_rows="skip")).num_instances
+        == 3
+    )
     assert len(built) == 3
     open_or_build(source, tmp_path / "cache")
     assert len(built) == 3  # other arguments, another folder
@@ -160,7 +163,7 @@ def test_open_or_build_follows_its_source(tmp_path, source, monkeypatch):
 
 
 def _count_objects(source, cache):
-    return open_or_build(source, cache).object_count
+    return open_or_build(source, cache).num_instances
 
 
 def test_processes_share_one_build(tmp_path, source):
@@ -175,9 +178,9 @@ def test_rebuild_replaces_the_store_or_leaves_it(tmp_path, source):
     bad = write_lines(tmp_path / "bad.csv", HEADER_2019, ROWS[0], "x.jpg,1 1,0,0,0")
     with pytest.raises(InputError, match="row 3"):
         build_store(bad, tmp_path / "a.store")
-    assert AnnotationStore(tmp_path / "a.store").object_count == 6
+    assert AnnotationStore(tmp_path / "a.store").num_instances == 6
     build_store(write_lines(bad, HEADER_2019, ROWS[0]), tmp_path / "a.store")
-    assert AnnotationStore(tmp_path / "a.store").object_count == 1
+    assert AnnotationStore(tmp_path / "a.store").num_instances == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.store", "bad.csv", "rows.csv"]
 
 
@@ -187,7 +190,7 @@ def test_sizes_given_for_a_submission(tmp_path):
     )
     with pytest.raises(InputError, match=r"columns must be .* without Height"):
         build_store(source, tmp_path / "a.store")
-    build_store(source, tmp_path / "a.store", size_hw=(512, 512))
+    build_store(source, tmp_path / "a.store", ReadingOptions(size_hw=(512, 512)))
     store = AnnotationStore(tmp_path / "a.store")
     assert store.images[0].size_hw == (512, 512)
     assert store.instances(0).boxes_xyxy.tolist() == [[511, 511, 512, 512]]
@@ -201,7 +204,7 @@ def test_unknown_image_and_damaged_stores(tmp_path, source):
     with pytest.raises(InputError, match=r"gone: not an annotation store"):
         AnnotationStore(tmp_path / "gone")
     (tmp_path / "a.store" / "images.arrow").write_bytes(b"")
-    with pytest.raises(InputError, match=r"images\.arrow: damaged annotation store"):
+    with pytest.raises(InputError, match=r"images\.arrow: damaged \(.*\); build the store again"):
         AnnotationStore(tmp_path / "a.store")
     description = tmp_path / "a.store" / "store.json"
     description.write_text(description.read_text().replace('"format_version": 2', '"x": 1'))
@@ -224,6 +227,6 @@ def test_images_without_any_object(tmp_path):
 
 def test_every_row_skipped_leaves_an_empty_store(tmp_path):
     source = write_lines(tmp_path / "rows.csv", HEADER_2019, "b.jpg,1 1,0,0,0")
-    report = build_store(source, tmp_path / "a.store", on_bad_rows="skip")
-    assert (report.images, report.objects, report.skipped_rows) == (0, 0, 1)
+    report = build_store(source, tmp_path / "a.store", ReadingOptions(on_bad_rows="skip"))
+    assert (report.images, report.instances, report.skipped_rows) == (0, 0, 1)
     assert len(AnnotationStore(tmp_path / "a.store")) == 0

@@ -301,7 +301,7 @@ def test_detections_as_masks_coco_and_table(
     assert postprocess(detections.store, PRESET, image_ids=[]).to_frame().empty
     assert detections["5.jpg"].to_coco(1) == []
     assert detections["5.jpg"].masks_at().shape == (0, *SIZE_HW)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"x\.jpg"):
         detections["x.jpg"]
     with pytest.raises(ValueError, match=r"masks must be on the raster \(512, 512\)"):
         score(

@@ -24,11 +24,10 @@ from src.metrics.coco_average_precision import CocoImage, coco_annotations, imag
 from src.metrics.competition import score_images
 from src.metrics.inputs import RasterInstances
 from src.modules.cascade import CascadeModule
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import postprocess
+from src.postprocess.pipeline import coco_results, postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
-from src.tuning.submitted import as_submitted
+from src.tuning.evaluated_image import as_submitted
 from tests.helpers.candidates import DEFAULT
 from tests.helpers.images import Data, DrawnImage
 from tests.helpers.scoring import by_pycocotools, defined
@@ -205,7 +204,7 @@ def test_crowd_regions_of_the_truth_stay_crowds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [-1, 2.5])
 def test_a_number_of_images_that_is_not_legal(number: Any) -> None:
     with pytest.raises(
-        InputError, match=rf"num_images must be a whole number of 0 or more, got {number}$"
+        InputError, match=rf"num_images must be a whole number of at least 0, got {number}$"
     ):
         Evaluator(settings=DEFAULT, metrics=None, num_images=number)
 

@@ -29,9 +29,8 @@ from src.postprocess.category_names import CategoryNames
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.submission.formats import format_named
-from src.tuning.session import Inputs, open_session
-from src.tuning.submit import submit
+from src.submission.writing import format_named
+from src.tuning.session import Inputs, open_session, submit
 from tests.helpers.candidates import make_masks, make_settings
 
 SIZE_HW = (48, 64)
@@ -133,7 +132,7 @@ def in_training(
     for index in range(len(predictions)):
         image = ValidationImage(
             predictions.candidates(index),
-            ground_truth=RasterInstances(store),
+            instances=RasterInstances(store),
             settings=rules,
             category_ids=predictions.category_ids,
             with_filler=categories.is_competition,

@@ -122,7 +122,7 @@ def test_a_finite_loss_with_a_bad_gradient_is_left_out_too(
 
 @pytest.mark.parametrize("value", [-1, 1.5, "3"])
 def test_a_wrong_count_is_named(value: Any) -> None:
-    message = "callbacks.finite_loss.tolerated_in_a_row must be a whole number of 0 or more, got "
+    message = "callbacks.finite_loss.tolerated_in_a_row must be a whole number of at least 0, got "
     with pytest.raises(InputError, match=message):
         FiniteLoss(tolerated_in_a_row=value)
 

@@ -53,8 +53,8 @@ def test_a_run_is_finished_however_the_training_ends(tmp_path: Path, exit_codes:
     with finishing(loggers):
         pass
     for error in (ValueError, KeyboardInterrupt, SystemExit):
-        with pytest.raises(error), finishing(loggers):
-            raise error
+        with pytest.raises(error, match="the end"), finishing(loggers):
+            raise error("the end")
     assert exit_codes == [0, 1, 1, 1]
 
 

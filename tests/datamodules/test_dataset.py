@@ -10,19 +10,14 @@ from PIL import Image
 
 from src.datamodules.dataset import ImageDataset
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import Sample
+from src.mmdet_bridge.cascade.detectors import Sample
 from tests.helpers.datasets import CATEGORY_IDS, competition, training_dataset
 from tests.helpers.images import COLOURS, Data, DrawnImage, save_image, write_rows
+from tests.helpers.masks import resize_by_nearest
 
 
 def pixels(sample: Sample) -> np.ndarray:
     return sample["inputs"].permute(1, 2, 0).numpy()
-
-
-def nearest(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    rows = np.arange(size_hw[0]) * mask.shape[0] // size_hw[0]
-    columns = np.arange(size_hw[1]) * mask.shape[1] // size_hw[1]
-    return mask[rows][:, columns]
 
 
 @pytest.mark.parametrize("number", range(16))
@@ -38,7 +33,7 @@ def test_every_image_is_right_through_rotation_gray_and_transposed_rows(data: Da
     if number == 4:  # saved as grayscale
         expected = np.asarray(Image.fromarray(expected).convert("L").convert("RGB"))
     expected = cv2.resize(expected, (width, height))
-    masks = [nearest(mask, (height, width)) for _, mask in image.objects]
+    masks = [resize_by_nearest(mask, (height, width)) for _, mask in image.objects]
     if data_sample.flip:
         expected = expected[:, ::-1]
         masks = [mask[:, ::-1] for mask in masks]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.store_builder import open_or_build
 from src.cli.derived_config import use_own_data
 from src.datamodules.dataset import TrainingDataset
@@ -23,7 +24,7 @@ def test_masks_of_training_lie_on_the_garment(tmp_path, form, made_on):
         tmp_path / "a", names, form=form, made_on=made_on, points=LONG_GARMENT
     )
     dataset = TrainingDataset(
-        store=open_or_build(source, tmp_path / "cache", images_directory=tmp_path),
+        store=open_or_build(source, tmp_path / "cache", ReadingOptions(images_directory=tmp_path)),
         indices=np.arange(8),
         images_directory=tmp_path,
         category_ids=(6,),

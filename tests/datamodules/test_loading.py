@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
-from src.mmdet_bridge.cascade.samples import Batch
+from src.mmdet_bridge.cascade.detectors import Batch
 from tests.helpers.datasets import training_dataset
 from tests.helpers.images import Data
 

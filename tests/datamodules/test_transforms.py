@@ -15,15 +15,9 @@ from src.datamodules.transforms import (
     resized_hw,
 )
 from src.rle import RleBatch, encode, resize_nearest
+from tests.helpers.masks import resize_by_nearest
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 60))
-
-
-def nearest(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Nearest resizing by its definition."""
-    rows = np.arange(size_hw[0]) * mask.shape[0] // size_hw[0]
-    columns = np.arange(size_hw[1]) * mask.shape[1] // size_hw[1]
-    return mask[rows][:, columns]
 
 
 def box_by_loop(mask: np.ndarray) -> list[int]:
@@ -38,7 +32,7 @@ def random_masks(size_hw: tuple[int, int], seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     blocks = generator.random((2, 1 + size_hw[0] // 9, 1 + size_hw[1] // 9)) < 0.4
     masks = np.zeros((5, *size_hw), dtype=bool)
-    masks[0] = nearest(blocks[0], size_hw)
+    masks[0] = resize_by_nearest(blocks[0], size_hw)
     masks[1] = generator.random(size_hw) < 0.3
     masks[2, generator.integers(size_hw[0]), generator.integers(size_hw[1])] = True
     masks[3] = True
@@ -117,7 +111,7 @@ def test_masks_are_nearest_resized_bitmaps_and_boxes_fit_them(source, target, fl
     assert (resized.num_runs > 0).tolist() == masks.any(axis=(1, 2)).tolist()
     boxes = resized.boxes_xyxy()
     for bitmap, mask, box in zip(bitmaps, masks, boxes, strict=True):
-        expected = nearest(bitmap, target)
+        expected = resize_by_nearest(bitmap, target)
         expected = expected[:, ::-1] if flip else expected
         np.testing.assert_array_equal(mask, expected)
         assert box.tolist() == box_by_loop(expected)

@@ -8,35 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hydra.utils import instantiate
 from mmdet.evaluation.metrics import CocoMetric
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from pycocotools import mask as coco_mask
 
 from benchmarks.coco_masks import run
 from src.metrics.coco_average_precision import CocoImage, coco_score
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.postprocess.coco_results import coco_results
 from src.postprocess.detections import CocoResult
-from src.postprocess.pipeline import postprocess
-from src.postprocess.raster import sample_runs
+from src.postprocess.pipeline import coco_results, postprocess
+from src.postprocess.raster import sample_rles
 from src.predictions.candidates import Candidates
 from src.rle import decode, from_coco
 from tests.helpers.candidates import make_boxes, make_candidates, make_masks, make_settings
-from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
-from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, predict_with_mmdet
+from tests.helpers.cascades import make_batch
+from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, paste, predict_with_mmdet
 
 NUMBERS = (1, 2)
 UNDECIDED = 1e-6
-
-
-@pytest.fixture(scope="module")
-def detector() -> Any:
-    torch.manual_seed(0)
-    module = instantiate(compose_module("htc_tiny", *SMALL).module)
-    spread_scores(module.detector)
-    return module.detector.eval()
 
 
 @pytest.fixture(scope="module")
@@ -156,16 +144,6 @@ def test_average_precision_is_mmdets(candidates: list[Candidates], metric: CocoM
         assert 0.05 < found.map < 0.95
 
 
-def paste(mask: np.ndarray, box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32 probabilities, as mmdet pastes them."""
-    pasted, region = _do_paste_mask(
-        torch.from_numpy(mask)[None, None], torch.from_numpy(box_xyxy)[None], *size_hw
-    )
-    full = torch.zeros(size_hw)
-    full[region] = pasted[0]
-    return full.numpy()
-
-
 @pytest.mark.parametrize("threshold", [0.3, 0.45, 0.5])
 @pytest.mark.parametrize("size_hw", [(64, 48), (331, 296), (499, 151), (1201, 799)], ids=str)
 def test_masks_at_image_size_are_those_that_mmdet_pastes(
@@ -177,7 +155,7 @@ def test_masks_at_image_size_are_those_that_mmdet_pastes(
     boxes = make_boxes(random, 10, size_hw, relative_size=0.6)
     boxes[0] = np.array([-0.1, -0.1, 1.1, 1.1]) * np.tile(size_hw[::-1], 2)  # all of the image
     boxes[1] = -80, -90, size_hw[1] / 2, size_hw[0] / 2
-    runs = sample_runs(masks, boxes, size_hw, mask_threshold=threshold)
+    runs = sample_rles(masks, boxes, size_hw, mask_threshold=threshold)
     assert runs[0].runs.tolist() == [[0, size_hw[0] * size_hw[1]]]
     for mask, box, found in zip(masks, boxes, runs, strict=True):
         probabilities = paste(mask, box, size_hw)

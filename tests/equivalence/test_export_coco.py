@@ -21,8 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from src.datamodules.dataset import ImageDataset
 from src.errors import InputError
 from src.export_coco import number_images
-from src.mmdet_bridge.cascade.detectors import preprocess
-from src.mmdet_bridge.cascade.samples import collate
+from src.mmdet_bridge.cascade.detectors import collate, preprocess
 from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore
 from tests.helpers.predictions import CLASSES, SIZES_HW, checkpoint, run, write_folder

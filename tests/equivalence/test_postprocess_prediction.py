@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hydra.utils import instantiate
 
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.postprocess.pipeline import postprocess
@@ -16,16 +14,9 @@ from src.postprocess.raster import RASTER_HW
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.rle import Bitmasks
 from tests.helpers.candidates import make_settings
-from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
+from tests.helpers.cascades import make_batch
+from tests.helpers.masks import resize_by_nearest
 from tests.helpers.mmdet_results import CATEGORY_IDS, SCALE_WH, paste_and_shrink, predict_with_mmdet
-
-
-@pytest.fixture(scope="module")
-def detector() -> Any:
-    torch.manual_seed(0)
-    module = instantiate(compose_module("htc_tiny", *SMALL).module)
-    spread_scores(module.detector)
-    return module.detector.eval()
 
 
 def store_predictions(detector: Any, directory: Path, mask_dtype: str) -> PredictionStore:
@@ -46,12 +37,6 @@ def store_predictions(detector: Any, directory: Path, mask_dtype: str) -> Predic
     return PredictionStore(directory)
 
 
-def shrink(masks: np.ndarray) -> np.ndarray:
-    """(N, 512, 512) of (N, H, W): nearest resizing."""
-    rows, columns = (np.arange(r) * s // r for r, s in zip(RASTER_HW, masks.shape[1:], strict=True))
-    return masks[:, rows][:, :, columns]
-
-
 @pytest.mark.parametrize(
     ("score", "iou", "mask"), [(0.001, 0.5, 0.5), (0.3, 0.3, 0.45), (0.05, 0.7, 0.6)]
 )
@@ -63,7 +48,7 @@ def test_objects_scores_and_masks_are_those_of_mmdet(
     for index, wanted in enumerate(predict_with_mmdet(detector, score, iou, mask)):
         candidates = store.candidates(index)
         found = postprocess(candidates, settings, category_ids=store.category_ids)
-        masks = shrink(wanted.masks.numpy())
+        masks = resize_by_nearest(wanted.masks.numpy(), RASTER_HW)
         there = masks.any(axis=(1, 2))  # an object without a pixel is none
         assert found.is_exact
         assert there.sum() >= 10
@@ -94,7 +79,7 @@ def test_half_precision_changes_masks_by_less_than_a_thousandth(
             make_settings(score_threshold=0.3, nms_iou_threshold=0.3, mask_threshold=0.45),
             category_ids=store.category_ids,
         )
-        masks = shrink(wanted.masks.numpy())
+        masks = resize_by_nearest(wanted.masks.numpy(), RASTER_HW)
         full = Bitmasks.pack(masks[masks.any(axis=(1, 2))])
         assert np.array_equal(found.scores, wanted.scores.numpy()[masks.any(axis=(1, 2))])
         shared = found.bitmasks.intersections_px(full).diagonal()

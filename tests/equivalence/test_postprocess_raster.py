@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional
 
 from src.annotations.instances import RASTER_HW, long_edge_1024
-from src.postprocess.raster import sample_masks, sample_masks_at
+from src.postprocess.raster import sample_masks
 from src.rle import Bitmasks
 from tests.helpers.candidates import make_boxes, make_masks
 from tests.helpers.mmdet_results import paste_and_shrink
@@ -177,8 +177,8 @@ def test_raster_of_2020(size_hw: tuple[int, int], raster_hw: tuple[int, int]) ->
 def test_several_thresholds_and_one_for_each_mask() -> None:
     random = np.random.default_rng(9)
     masks, boxes = make_masks(random, 5), make_boxes(random, 5, (700, 500), relative_size=0.5)
-    thresholds = [0.3, 0.45, 0.6]
-    found = sample_masks_at(masks, boxes, (700, 500), mask_thresholds=thresholds)
+    thresholds = np.array([0.3, 0.45, 0.6], dtype=np.float32)
+    found = sample_masks(masks, boxes, (700, 500), mask_threshold=thresholds[:, None])
     alone = [sample_masks(masks, boxes, (700, 500), mask_threshold=value) for value in thresholds]
     assert np.array_equal(found, np.stack(alone))
     own = np.array([0.3, 0.6, 0.45, 0.3, 0.6], dtype=np.float32)

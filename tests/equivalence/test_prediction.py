@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from mmcv.ops import batched_nms
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from src.mmdet_bridge.cascade.detectors import preprocess
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.predictions.candidates import Candidates
-from tests.helpers.cascades import SMALL, compose_module, make_batch, one_by_one, spread_scores
+from tests.helpers.cascades import make_batch, make_detector
+from tests.helpers.mmdet_results import predict_with_mmdet
 
 CLASSES = 5
-SCALE_WH = (0.37, 0.41)  # the image is larger than the image, and not by the same factor each way
+SCALE_WH = (0.37, 0.41)  # the image is larger than its view, not by one factor
 THRESHOLDS = [(score, overlap) for score in (0.001, 0.05, 0.3) for overlap in (0.3, 0.5, 0.7)]
-
-
-@pytest.fixture(scope="module")
-def detector() -> Any:
-    torch.manual_seed(0)
-    module = instantiate(compose_module("htc_tiny", *SMALL).module)
-    spread_scores(module.detector)
-    return module.detector.eval()
 
 
 def candidates_of(detector: Any, stages: str = "last", **changes: Any) -> list[Candidates]:
@@ -43,25 +32,8 @@ def candidates_of(detector: Any, stages: str = "last", **changes: Any) -> list[C
     )
 
 
-@torch.no_grad()
 def mmdet_prediction(detector: Any, score_threshold: float, nms_iou_threshold: float) -> list[Any]:
-    """mmdet's own ``predict`` on the same images."""
-    images = [
-        preprocess(detector, image, training=False)
-        for image in one_by_one(make_batch(scale_wh=SCALE_WH, with_objects=False))
-    ]
-    before = detector.roi_head.test_cfg
-    detector.roi_head.test_cfg = copy.deepcopy(before)
-    detector.roi_head.test_cfg.score_thr = score_threshold
-    detector.roi_head.test_cfg.nms.iou_threshold = nms_iou_threshold
-    try:
-        samples = [
-            detector.predict(image["inputs"], image["data_samples"], rescale=True)[0]
-            for image in images
-        ]
-    finally:
-        detector.roi_head.test_cfg = before
-    return [sample.pred_instances for sample in samples]
+    return predict_with_mmdet(detector, score_threshold, nms_iou_threshold, scale_wh=SCALE_WH)
 
 
 def suppress(candidates: Candidates, score_threshold: float, nms_iou_threshold: float) -> Tensor:
@@ -160,13 +132,7 @@ def test_no_candidates_at_all(detector: Any) -> None:
 
 
 def test_masks_without_classes_equal_mmdets() -> None:
-    torch.manual_seed(0)
-    keys = [f"module.detector.roi_head.mask_head.{stage}.class_agnostic" for stage in range(3)]
-    config = compose_module("htc_tiny", *SMALL)
-    for key in keys:
-        OmegaConf.update(config, key, True, force_add=True)
-    agnostic = instantiate(config.module).detector.eval()
-    spread_scores(agnostic)
+    agnostic = make_detector(0, "module.detector.sizes.class_agnostic_masks=true")
     for candidates, wanted in zip(
         candidates_of(agnostic), mmdet_prediction(agnostic, 0.05, 0.5), strict=True
     ):

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from src.annotations.formats import convert
 from src.annotations.store import TABLES, AnnotationStore, describe_files
-from src.annotations.store_builder import build_store, open_or_build
+from src.annotations.store_builder import build_store, convert, open_or_build
 from src.errors import InputError
 from src.io import read_json_object, seal, write_json
 from src.metrics.scoring import open_ground_truth, open_submission
@@ -84,7 +83,7 @@ def test_a_damaged_cache_is_built_anew(
         store = open_or_build(source, tmp_path / "cache", on_built=built.append)
     assert objects_of(store) == wanted
     assert len(built) == 1
-    assert "built anew: " in caplog.text
+    assert "built again: " in caplog.text
     assert str(cached(tmp_path / "cache")) in caplog.text
     open_or_build(source, tmp_path / "cache", on_built=built.append)
     assert len(built) == 1
@@ -147,7 +146,7 @@ def set_first(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
             r"height_px times width_px must be at most .*, got 1073741824 x 50",
         ),
         ("images.arrow", set_first("height_px", 3), r"runs: run 5 .* must end by pixel"),
-        ("images.arrow", set_first("instances", 2), r"image_index must go with the counts"),
+        ("images.arrow", set_first("instances", 2), r"image_index must agree with the counts"),
         ("images.arrow", set_first("width_px", None), r"damaged .*width_px has an empty value"),
         ("instances.arrow", set_first("category_id", 99), r"category_id must be 0 to 45, got 99"),
         ("instances.arrow", set_first("attribute_ids", [92]), r"attribute_ids must be 0 to 91"),
@@ -198,7 +197,7 @@ def test_labels_and_columns_of_a_store_are_checked(source: Path, tmp_path: Path)
     for changes, message in (
         ({"source": ["a"]}, r"store\.json: key 'source' must hold a str, got list"),
         ({"runs_batch_starts": ["x"]}, r"'runs_batch_starts' must hold a list of row numbers"),
-        ({"runs_batch_starts": [1]}, r"runs\.arrow: must hold a row for each of the 40 objects"),
+        ({"runs_batch_starts": [1]}, r"runs\.arrow: must hold a row for each of the 40 instances"),
     ):
         build_store(source, directory)
         seal_again(directory, **changes)

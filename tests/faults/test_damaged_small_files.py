@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from lightning.pytorch import LightningModule
 
 from src.annotations.categories import read_label_descriptions
-from src.annotations.formats import convert
+from src.annotations.store_builder import convert
+from src.callbacks import run_record
 from src.callbacks.run_record import RunRecord
 from src.datamodules.split import read_split
 from src.errors import InputError
@@ -22,8 +26,7 @@ from src.predictions.store import PredictionStore
 from src.search import _shown
 from src.synthetic import synthesize
 from src.tuning.search_results import option_path
-from src.tuning.search_space import SearchSpace
-from src.tuning.settings_search import SettingsSearch
+from src.tuning.settings_search import SearchSpace, SettingsSearch
 from src.tuning.sweeps import finished_result, write_result
 from tests.helpers.candidates import make_settings
 from tests.helpers.stores import make_images, write_store
@@ -60,12 +63,17 @@ def test_a_prediction_store_names_the_file(tmp_path: Path, name: str, content: s
 
 @pytest.mark.parametrize("content", [*DAMAGED[:5], '{"a": 1}'])
 def test_a_damaged_record_of_starts_keeps_no_run_from_resuming(
-    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    content: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "run.json").write_text(content)
     record = RunRecord(config={}, directory=tmp_path)
+    monkeypatch.setattr(run_record, "read_commit", lambda directory: {"commit": None})
+    trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[])
     with caplog.at_level(logging.WARNING):
-        record._add_start({"commit": None})
+        record.setup(trainer, LightningModule(), "fit")
     assert "run.json" in caplog.text
     assert "moved to run.json.damaged, a new record begins" in caplog.text
     assert [start["commit"] for start in read_json(tmp_path / "run.json")] == [None]
@@ -80,7 +88,7 @@ def test_a_damaged_search_starts_again(tmp_path: Path, caplog: pytest.LogCapture
             space=SearchSpace({"score_threshold": [0.1, 0.2, 0.3]}, make_settings()),
             folds=np.array([0, 1]),
             seed=0,
-            random_trials=2,
+            num_random_trials=2,
         )
 
     def score(settings: PostprocessSettings) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.annotations.formats import convert
+from src.annotations.store_builder import convert
 from src.callbacks.checkpoints import AtomicCheckpointIO
 from src.datamodules.split import Split, write_split
 from src.errors import WriteError, describe_disk_error, find_disk_error
@@ -83,7 +83,7 @@ def test_the_old_file_stays(small: Path) -> None:
     path = small / "o"
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(10)}}, path)
     before = path.read_bytes()
-    with pytest.raises(WriteError):
+    with pytest.raises(WriteError, match=r"No space left on device: '.*/o"):
         write_checkpoint(small)
     assert path.read_bytes() == before
     assert [path.name for path in small.iterdir()] == ["o"]

@@ -21,7 +21,7 @@ from src.cli.preflight import describe_ended_rank, explain_failure
 from src.datamodules import loading
 from src.datamodules.loading import check_shared_memory, explain_loader_failure, make_loader
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import make_sample
+from src.mmdet_bridge.cascade.detectors import make_sample
 
 
 class Images(Dataset[Any]):
@@ -42,8 +42,16 @@ class Images(Dataset[Any]):
         )
 
 
-def read_all(happens: Callable[[], None], **options: Any) -> str:
-    """The one line that the failure of a loader with two workers becomes."""
+def read(loader: Any) -> None:
+    try:
+        list(loader)
+    except (EOFError, ConnectionError):  # the worker was killed while its batch was fetched
+        time.sleep(5)  # until torch's handler of SIGCHLD raises
+        raise
+
+
+def read_all(happens: Callable[[], None], *, message: str, **options: Any) -> str:
+    """Return the one line that the failure of a loader with two workers becomes."""
     loader = make_loader(
         Images(happens, options.pop("edge_px", 64)),
         batch_size=1,
@@ -52,8 +60,8 @@ def read_all(happens: Callable[[], None], **options: Any) -> str:
         persistent_workers=False,
         **options,
     )
-    with pytest.raises((RuntimeError, InputError)) as caught:
-        list(loader)
+    with pytest.raises((RuntimeError, InputError), match=message) as caught:
+        read(loader)
     failure = caught.value
     if not isinstance(failure, InputError):
         explained = explain_failure(failure, SimpleNamespace(world_size=1))  # type: ignore[arg-type]
@@ -64,7 +72,7 @@ def read_all(happens: Callable[[], None], **options: Any) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV])
 def test_a_killed_worker_is_named(number: signal.Signals) -> None:
-    line = read_all(lambda: os.kill(os.getpid(), number))
+    line = read_all(lambda: os.kill(os.getpid(), number), message="DataLoader worker")
     assert "\n" not in line
     # torch knows the signal where its handler of SIGCHLD could be set, in a main thread
     signalled = re.match(r"loader worker \d+ was ended by a signal \(.+\): ", line)
@@ -74,8 +82,22 @@ def test_a_killed_worker_is_named(number: signal.Signals) -> None:
     assert "datamodule.num_workers" in line
 
 
+def test_a_worker_killed_while_its_batch_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise ConnectionResetError("Connection reset by peer")
+
+    monkeypatch.setattr("multiprocessing.resource_sharer._ResourceSharer.get_connection", refuse)
+    options: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 1, "persistent_workers": False}
+    loader = make_loader(Images(lambda: None), batch_size=1, **options)
+    with pytest.raises(ConnectionResetError, match="reset by peer") as caught:
+        list(loader)
+    line = one_line(explain_loader_failure(caught.value))
+    assert line.startswith("a loader worker was ended before its work was done: most often the sys")
+    assert explain_loader_failure(ConnectionResetError("Connection reset by peer")) is None
+
+
 def test_a_worker_that_gives_nothing_is_not_waited_for_for_ever() -> None:
-    line = read_all(lambda: time.sleep(60), timeout_s=1)
+    line = read_all(lambda: time.sleep(60), message="timed out after 1 sec", timeout_s=1)
     assert line.startswith(
         "no batch came from the loader's workers in 1 s (datamodule.loader_timeout_s): the disk"
     )
@@ -99,7 +121,7 @@ def full_shared_memory() -> Iterator[None]:
 
 
 def test_shared_memory_that_gets_full_ends_the_run(full_shared_memory: None) -> None:
-    line = read_all(lambda: None, edge_px=1024)
+    line = read_all(lambda: None, message="/dev/shm|shared memory|[Bb]us error", edge_px=1024)
     assert line.startswith("/dev/shm is full (")
     assert "docker run --shm-size=2g" in line
 
@@ -111,7 +133,7 @@ def test_an_error_of_the_copy_reaches_the_reader(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space\nx")
 
     monkeypatch.setattr("torch.Tensor.share_memory_", refuse)
-    line = read_all(lambda: None)
+    line = read_all(lambda: None, message="unable to allocate shared memory")
     assert line.startswith(
         "/dev/shm is full (unable to allocate shared memory(shm) for file </torch_1>: No space): "
     )

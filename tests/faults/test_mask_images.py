@@ -15,8 +15,9 @@ import scipy.io
 from PIL import Image
 
 from src.annotations import image_files
-from src.annotations.formats import convert
+from src.annotations.formats import ReadingOptions
 from src.annotations.mask_settings import MaskImageSettings
+from src.annotations.store_builder import convert
 from src.errors import InputError
 from tests.helpers.mask_folders import blocks, write_images, write_instance_files
 
@@ -30,9 +31,11 @@ def read(source: Path, *, on_bad_rows: str = "error", images: Path | None = None
     return convert(
         source,
         source.parent / "out.json",
-        on_bad_rows=on_bad_rows,
-        images_directory=images,
-        mask_images=MaskImageSettings.from_config(values),
+        ReadingOptions(
+            on_bad_rows=on_bad_rows,
+            images_directory=images,
+            mask_images=MaskImageSettings.from_config(values),
+        ),
     )
 
 
@@ -93,7 +96,7 @@ def test_a_bad_mask_is_named_or_left_out_alone(dsb, fault):
     assert "\n" not in str(caught.value)
     assert not (dsb.parent / "out.json").exists()
     report = read(dsb, on_bad_rows="skip")
-    assert (report.images, report.objects, report.read.skipped_rows) == (2, 2, 1)
+    assert (report.images, report.instances, report.read.skipped_rows) == (2, 2, 1)
     (row,) = csv.DictReader(report.read.skipped_file.open())
     assert row["place"] == "abc/masks/1.png"
     assert message in row["reason"]
@@ -118,7 +121,7 @@ def test_an_image_that_cannot_be_told_is_named_and_the_others_stay(dsb, what):
     with pytest.raises(InputError, match=re.escape(f"{dsb}, {message}")):
         read(dsb)
     report = read(dsb, on_bad_rows="skip")
-    assert (report.images, report.objects) == (1, 1)
+    assert (report.images, report.instances) == (1, 1)
 
 
 def test_an_image_folder_without_an_image_or_with_a_damaged_one(dsb, tmp_path):
@@ -128,7 +131,7 @@ def test_an_image_folder_without_an_image_or_with_a_damaged_one(dsb, tmp_path):
     with pytest.raises(InputError, match=r"abc, .*must be readable where no mask tells the size"):
         read(dsb)
     save(np.zeros(SIZE_HW, dtype=np.uint8), dsb / "abc" / "masks" / "0.png")
-    assert read(dsb).objects == 2  # the size is that of its mask
+    assert read(dsb).instances == 2  # the size is that of its mask
     with pytest.raises(InputError, match=r"abc\.png: not an image"):
         read(dsb, images=dsb)
 
@@ -175,9 +178,9 @@ def test_a_label_without_a_class_is_named_and_left_out_alone(maps):
     with pytest.raises(InputError, match=re.escape(message)):
         read(maps, images=images, **LABELS)
     report = read(maps, images=images, on_bad_rows="skip", **LABELS)
-    assert (report.objects, report.read.skipped_rows) == (2, 1)
+    assert (report.instances, report.read.skipped_rows) == (2, 1)
     report = read(maps, images=images, ignored_values=[0, 9], **LABELS)
-    assert (report.objects, report.read.notes) == (2, ())
+    assert (report.instances, report.read.notes) == (2, ())
     report = read(maps, images=images, ignored_values="all_others", **LABELS)
     assert report.read.notes == (
         "regions of labels that are no class, left out: 1 (the first: a.png, value 9)",

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from src.annotations import image_files
+from src.annotations.formats import ReadingOptions
 from src.annotations.image_files import IMAGE_FILES
 from src.annotations.store_builder import open_or_build
 from src.errors import InputError
@@ -35,9 +36,8 @@ def open_cached(folder: Path, built: list[Any], **options: Any) -> Any:
     return open_or_build(
         folder / "rows.csv",
         folder / "cache",
-        images_directory=folder / "images",
+        ReadingOptions(images_directory=folder / "images", **options),
         on_built=built.append,
-        **options,
     )
 
 
@@ -100,9 +100,9 @@ def test_a_damaged_record_of_the_images_is_made_anew(
 def test_an_image_that_was_missing_is_read_when_it_is_there(folder: Path) -> None:
     built: list[Any] = []
     (folder / "images" / "b.png").rename(folder / "b.png")
-    assert open_cached(folder, built, on_bad_rows="skip").object_count == 2
+    assert open_cached(folder, built, on_bad_rows="skip").num_instances == 2
     (folder / "b.png").rename(folder / "images" / "b.png")
-    assert open_cached(folder, built, on_bad_rows="skip").object_count == 3
+    assert open_cached(folder, built, on_bad_rows="skip").num_instances == 3
 
 
 def test_an_image_that_is_turned_under_the_cache_is_named(folder: Path) -> None:

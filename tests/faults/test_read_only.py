@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.store_builder import open_or_build
 from src.average import main as average
 from src.cli.postprocess import main as postprocess
@@ -130,16 +131,16 @@ def test_cache_and_split_of_read_only_data_lie_in_the_runs_folder(
 
 def test_a_cache_that_is_there_is_used_where_it_is(data: Path, tmp_path: Path, lock: Lock) -> None:
     options: dict[str, Any] = {"images_directory": data / "images"}
-    wanted = open_or_build(data / "train.csv", data / ".cache", **options)
+    wanted = open_or_build(data / "train.csv", data / ".cache", ReadingOptions(**options))
     os.utime(data / "images" / "a.png", ns=(1, 1))
     lock(data)
     built: list[Any] = []
     store = open_or_build(
         data / "train.csv",
         data / ".cache",
+        ReadingOptions(**options),
         fallback_directory=tmp_path / "elsewhere",
         on_built=built.append,
-        **options,
     )
     assert (store.directory, built) == (wanted.directory, [])
     assert objects_of(store) == objects_of(wanted)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from src.cli.signals import STARTS_AGAIN, command_of
+from src.processes import STARTS_AGAIN, command_of
 
 PROJECT = Path(__file__).parents[2]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

@@ -59,7 +59,8 @@ def test_ranks_of_one_run_share_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
             with working_in(tmp_path, key="output"):
                 pass
             monkeypatch.delenv(name)
-        with pytest.raises(InputError), working_in(tmp_path, key="output"):
+        message = rf"another run is at work in it \(.*, process {first.pid} on "
+        with pytest.raises(InputError, match=message), working_in(tmp_path, key="output"):
             pass
         first.kill()
 

@@ -12,9 +12,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
-from src.mmdet_bridge.cascade.detectors import build_detector
+from src.mmdet_bridge.cascade.detectors import (
+    Batch,
+    build_detector,
+    collate,
+    make_instances,
+    make_sample,
+)
 from src.mmdet_bridge.cascade.inference import predict_candidates
-from src.mmdet_bridge.cascade.samples import Batch, collate, make_instances, make_sample
 from src.predictions.candidates import Candidates
 
 SMALL = (  # of htc_tiny, for tests: fewer classes, channels, proposals

@@ -44,7 +44,7 @@ class Malicious:
         return os.system, (f"touch {self.trace}",)
 
 
-COMMON_OVERRIDES = (
+PLAIN = (  # of htc_r50, but small
     "module.num_classes=5",
     "module.detector.sizes.channels=16",
     "module.detector.sizes.box_features=32",
@@ -55,12 +55,11 @@ COMMON_OVERRIDES = (
     "+module.detector.backbone.base_channels=4",
     "module.detector.neck.in_channels=[16,32,64,128]",
 )
-DEFORMABLE = (  # of htc_r50: as htc_x101_dcn, but small
-    *COMMON_OVERRIDES,
+DEFORMABLE = (  # ... with the deformable convolutions of htc_x101_dcn
+    *PLAIN,
     "+module.detector.backbone.dcn={type:DCN,deform_groups:1,fallback_on_stride:false}",
     "+module.detector.backbone.stage_with_dcn=[false,true,true,true]",
 )
-PLAIN = COMMON_OVERRIDES
 
 
 def written_by(weights: dict[str, Tensor], layout: str) -> OrderedDict[str, Tensor]:
@@ -101,129 +100,64 @@ def notes_of(layout: str) -> dict[str, object]:
     return {"mmdet_version": version, "CLASSES": tuple(names), "config": "model = dict()"}
 
 
-# Of mmdetection's htc_dconv_c3-c5_mstrain_400_1400_x101_64x4d_fpn_20e (80 classes): names that its
-# releases gave, the shape in the file, and the name and shape today.
-REAL_NAMES: dict[str, tuple[tuple[str, tuple[int, ...], str | None, tuple[int, ...]], ...]] = {
+# Name and shape in the file, name (None: dropped) and shape today.
+Row = tuple[str, tuple[int, ...], str | None, tuple[int, ...]]
+
+
+def kept(name: str, *shape: int) -> Row:
+    return name, shape, name, shape
+
+
+def renamed(name: str, today: str, *shape: int) -> Row:
+    return name, shape, today, shape
+
+
+def into_roi_head(name: str, *shape: int, today: tuple[int, ...] | None = None) -> Row:
+    return name, shape, f"roi_head.{name}", today or shape
+
+
+def dropped(name: str, *shape: int) -> Row:
+    return name, shape, None, ()
+
+
+# Of mmdetection's htc_dconv_c3-c5_mstrain_400_1400_x101_64x4d_fpn_20e (80 classes), by release.
+REAL_NAMES: dict[str, tuple[Row, ...]] = {
     "v0.6": (
-        ("backbone.conv1.weight", (64, 3, 7, 7), "backbone.conv1.weight", (64, 3, 7, 7)),
-        (
+        kept("backbone.conv1.weight", 64, 3, 7, 7),
+        renamed(
             "backbone.layer2.0.conv2_offset.weight",
-            (18, 512, 3, 3),
             "backbone.layer2.0.conv2.conv_offset.weight",
-            (18, 512, 3, 3),
+            *(18, 512, 3, 3),
         ),
-        (
-            "backbone.layer4.2.conv2_offset.bias",
-            (18,),
-            "backbone.layer4.2.conv2.conv_offset.bias",
-            (18,),
+        renamed(
+            "backbone.layer4.2.conv2_offset.bias", "backbone.layer4.2.conv2.conv_offset.bias", 18
         ),
-        (
-            "backbone.layer2.0.conv2.weight",
-            (512, 8, 3, 3),
-            "backbone.layer2.0.conv2.weight",
-            (512, 8, 3, 3),
-        ),
-        (
-            "backbone.layer3.22.bn3.running_var",
-            (1024,),
-            "backbone.layer3.22.bn3.running_var",
-            (1024,),
-        ),
-        (
-            "backbone.layer1.0.downsample.0.weight",
-            (256, 64, 1, 1),
-            "backbone.layer1.0.downsample.0.weight",
-            (256, 64, 1, 1),
-        ),
-        (
-            "neck.lateral_convs.3.conv.weight",
-            (256, 2048, 1, 1),
-            "neck.lateral_convs.3.conv.weight",
-            (256, 2048, 1, 1),
-        ),
-        ("neck.fpn_convs.0.conv.bias", (256,), "neck.fpn_convs.0.conv.bias", (256,)),
-        (
-            "rpn_head.rpn_conv.weight",
-            (256, 256, 3, 3),
-            "rpn_head.rpn_conv.weight",
-            (256, 256, 3, 3),
-        ),
-        ("rpn_head.rpn_cls.weight", (3, 256, 1, 1), "rpn_head.rpn_cls.weight", (3, 256, 1, 1)),
-        ("rpn_head.rpn_reg.bias", (12,), "rpn_head.rpn_reg.bias", (12,)),
-        (
-            "bbox_head.0.fc_cls.weight",
-            (81, 1024),
-            "roi_head.bbox_head.0.fc_cls.weight",
-            (81, 1024),
-        ),
-        ("bbox_head.1.fc_cls.bias", (81,), "roi_head.bbox_head.1.fc_cls.bias", (81,)),
-        ("bbox_head.2.fc_reg.weight", (4, 1024), "roi_head.bbox_head.2.fc_reg.weight", (4, 1024)),
-        (
-            "bbox_head.0.shared_fcs.0.weight",
-            (1024, 12544),
-            "roi_head.bbox_head.0.shared_fcs.0.weight",
-            (1024, 12544),
-        ),
-        (
-            "mask_head.0.convs.3.conv.weight",
-            (256, 256, 3, 3),
-            "roi_head.mask_head.0.convs.3.conv.weight",
-            (256, 256, 3, 3),
-        ),
-        (
-            "mask_head.2.upsample.weight",
-            (256, 256, 2, 2),
-            "roi_head.mask_head.2.upsample.weight",
-            (256, 256, 2, 2),
-        ),
-        (
-            "mask_head.1.conv_res.conv.weight",
-            (256, 256, 1, 1),
-            "roi_head.mask_head.1.conv_res.conv.weight",
-            (256, 256, 1, 1),
-        ),
-        (
-            "mask_head.0.conv_logits.weight",
-            (81, 256, 1, 1),
-            "roi_head.mask_head.0.conv_logits.weight",
-            (80, 256, 1, 1),
-        ),
-        (
-            "mask_head.0.conv_logits.bias",
-            (81,),
-            "roi_head.mask_head.0.conv_logits.bias",
-            (80,),
-        ),
-        ("semantic_head.conv_embedding.conv.weight", (256, 256, 1, 1), None, ()),
-        ("semantic_head.conv_logits.bias", (183,), None, ()),
+        kept("backbone.layer2.0.conv2.weight", 512, 8, 3, 3),
+        kept("backbone.layer3.22.bn3.running_var", 1024),
+        kept("backbone.layer1.0.downsample.0.weight", 256, 64, 1, 1),
+        kept("neck.lateral_convs.3.conv.weight", 256, 2048, 1, 1),
+        kept("neck.fpn_convs.0.conv.bias", 256),
+        kept("rpn_head.rpn_conv.weight", 256, 256, 3, 3),
+        kept("rpn_head.rpn_cls.weight", 3, 256, 1, 1),
+        kept("rpn_head.rpn_reg.bias", 12),
+        into_roi_head("bbox_head.0.fc_cls.weight", 81, 1024),
+        into_roi_head("bbox_head.1.fc_cls.bias", 81),
+        into_roi_head("bbox_head.2.fc_reg.weight", 4, 1024),
+        into_roi_head("bbox_head.0.shared_fcs.0.weight", 1024, 12544),
+        into_roi_head("mask_head.0.convs.3.conv.weight", 256, 256, 3, 3),
+        into_roi_head("mask_head.2.upsample.weight", 256, 256, 2, 2),
+        into_roi_head("mask_head.1.conv_res.conv.weight", 256, 256, 1, 1),
+        into_roi_head("mask_head.0.conv_logits.weight", 81, 256, 1, 1, today=(80, 256, 1, 1)),
+        into_roi_head("mask_head.0.conv_logits.bias", 81, today=(80,)),
+        dropped("semantic_head.conv_embedding.conv.weight", 256, 256, 1, 1),
+        dropped("semantic_head.conv_logits.bias", 183),
     ),
     "v2": (
-        (
-            "backbone.layer2.0.conv2.conv_offset.weight",
-            (18, 512, 3, 3),
-            "backbone.layer2.0.conv2.conv_offset.weight",
-            (18, 512, 3, 3),
-        ),
-        (
-            "roi_head.bbox_head.0.fc_cls.weight",
-            (81, 1024),
-            "roi_head.bbox_head.0.fc_cls.weight",
-            (81, 1024),
-        ),
-        (
-            "roi_head.bbox_head.0.fc_cls.bias",
-            (81,),
-            "roi_head.bbox_head.0.fc_cls.bias",
-            (81,),
-        ),
-        (
-            "roi_head.mask_head.2.conv_logits.bias",
-            (80,),
-            "roi_head.mask_head.2.conv_logits.bias",
-            (80,),
-        ),
-        ("roi_head.semantic_head.lateral_convs.0.conv.weight", (256, 256, 1, 1), None, ()),
+        kept("backbone.layer2.0.conv2.conv_offset.weight", 18, 512, 3, 3),
+        kept("roi_head.bbox_head.0.fc_cls.weight", 81, 1024),
+        kept("roi_head.bbox_head.0.fc_cls.bias", 81),
+        kept("roi_head.mask_head.2.conv_logits.bias", 80),
+        dropped("roi_head.semantic_head.lateral_convs.0.conv.weight", 256, 256, 1, 1),
     ),
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from src.annotations.formats import ReadingOptions
 from src.annotations.store_builder import open_or_build
 from src.cli.entry_point import CONFIG_DIRECTORY
 from src.datamodules.dataset import TrainingDataset
@@ -30,7 +31,7 @@ def training_dataset(directory: Path, **changes) -> TrainingDataset:
     store = open_or_build(
         changes.pop("annotations", directory / "train.csv"),
         directory / "cache",
-        images_directory=directory / "train",
+        ReadingOptions(images_directory=directory / "train"),
     )
     values = {
         "indices": np.arange(len(store)),

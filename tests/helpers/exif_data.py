@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from src.annotations.polygons import from_polygons
 from src.rle import Rle, RleBatch, decode, encode, format_rle, to_coco
+from src.rle.coco import from_polygons
 from tests.helpers.masks import coco_counts
 
 DISPLAYED_HW = (120, 72)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import postprocess
+from src.postprocess.pipeline import coco_results, postprocess
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStoreWriter
 from src.rle import format_rle

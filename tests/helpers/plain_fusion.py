@@ -9,7 +9,7 @@ import numpy as np
 
 from src.postprocess.late_fusion import LateFusion
 from src.postprocess.selection import select_all
-from src.postprocess.step import run_steps
+from src.postprocess.steps import run_steps
 from src.predictions.candidates import Candidates
 from tests.helpers.candidates import make_candidates, make_masks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,11 @@ from tests.helpers.annotation_files import circle, run_text, write_csv
 
 # A name that is a legal file name and would do harm in a page that does not escape it.
 EVIL_NAME = "<img src=x onerror=alert(1)>\"'&.jpg"
+
+
+def marks(svg: str, kind: str) -> list[ElementTree.Element]:
+    """Return the elements of a drawing that have the class."""
+    return [node for node in ElementTree.fromstring(svg).iter() if node.get("class") == kind]
 
 
 def make_data(folder: Path, images: int = 6, size_hw=(120, 80)) -> Path:
@@ -57,7 +63,7 @@ def write_sweep(folder: Path, *, scored: bool = True) -> None:
                 "high": value and value + 0.03,
                 "averaging": "per_class",
                 "scored_images": 40,
-                "objects": 100 + number,
+                "num_detections": 100 + number,
             },
         }
         (folder / str(number) / "result.json").write_text(json.dumps(content))

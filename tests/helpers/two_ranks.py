@@ -15,7 +15,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.mmdet_bridge.cascade.samples import Batch
+from src.mmdet_bridge.cascade.detectors import Batch
 from src.modules.cascade import CascadeModule
 from tests.helpers.cascades import SMALL_DEFORMABLE, compose_module, make_batch
 from tests.helpers.configs import compose_config

@@ -9,10 +9,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from src.mmdet_bridge.cascade.detectors import Batch, collate
 from src.mmdet_bridge.cascade.inference import merged_proposals, predict_candidates
-from src.mmdet_bridge.cascade.memory import KeptFeatures
-from src.mmdet_bridge.cascade.passes import group_by_padded_size, start_passes
-from src.mmdet_bridge.cascade.samples import Batch, collate
+from src.mmdet_bridge.cascade.passes import KeptFeatures, group_by_padded_size, start_passes
 from src.predictions.candidates import Candidates
 from tests.helpers.cascades import (
     CLASSES,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.memory import FeatureStorage, KeptFeatures, log_once, with_oom_split
+from src.mmdet_bridge.cascade.passes import FeatureStorage, KeptFeatures, log_once, with_oom_split
 from src.predictions.candidates import Candidates
 from tests.helpers.cascades import IMAGE_HW, draw_image, make_detector, make_view, predict
 

@@ -11,7 +11,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures.mask import BitmapMasks
 from torch.utils.data import DataLoader
 
-from src.mmdet_bridge.cascade.samples import Sample, collate, make_instances, make_sample
+from src.mmdet_bridge.cascade.detectors import Sample, collate, make_instances, make_sample
 
 
 def example(size_hw: tuple[int, int] = (30, 41), objects: int = 2, seed: int = 0) -> Sample:

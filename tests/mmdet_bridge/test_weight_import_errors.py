@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +14,9 @@ from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import build_detector
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
 from src.mmdet_bridge.checkpoints.weight_import import import_weights
-from tests.helpers.cascades import detector_config
-from tests.helpers.checkpoints import DEFORMABLE, PLAIN, written_by
+from tests.helpers.checkpoints import PATH, config, written_by
 
-PATH = Path("old.pth")
 MODULE = r"Give the module= with its backbone and heads; what is meant to be drawn anew"
-
-
-def config(*overrides: str, deformable: bool = True) -> dict[str, Any]:
-    return detector_config("htc_r50", *(DEFORMABLE if deformable else PLAIN), *overrides)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.samples import collate, make_instances, make_sample
+from src.mmdet_bridge.cascade.detectors import collate, make_instances, make_sample
 from src.modules.cascade import CascadeModule
 from tests.helpers.cascades import SMALL, compose_module, make_batch, spread_scores
 
@@ -149,7 +149,7 @@ def test_nothing_but_plain_values_is_saved() -> None:
     [
         ("category_ids", [1, 2], "module.category_ids must be 5 different ids, .*, got 2"),
         ("category_ids", [1, 2, 3, 4, 4], "5 different ids, .*, got 5, 4 of them different"),
-        ("base_batch_size", 0, "module.base_batch_size must be null or at least 1, got 0"),
+        ("base_batch_size", 0, "base_batch_size must be a .* 1, or null for no scaling, got 0"),
         ("min_score", 1.0, "module.min_score must be a number from 0, below 1, got 1.0"),
         ("max_candidates", 0, "module.max_candidates must be a whole number of at least 1, got 0"),
         ("mask_stages", "first", "module.mask_stages must be one of all, last, got 'first'"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from src.mmdet_bridge.cascade.samples import Batch
+from src.mmdet_bridge.cascade.detectors import Batch
 from tests.helpers.cascades import SMALL, SMALL_DEFORMABLE, compose_module, make_batch
 
 

@@ -9,7 +9,8 @@ import pytest
 from src.annotations.categories import IMATERIALIST_2019_LABELS, Category, LabelDescriptions
 from src.annotations.imaterialist_csv import is_competition
 from src.errors import InputError
-from src.postprocess.category_names import CategoryNames, named_settings, names_for
+from src.postprocess.category_names import CategoryNames, names_for
+from src.postprocess.settings import named_settings
 from src.predictions.store import PredictionStore
 from tests.helpers.candidates import DEFAULT
 from tests.helpers.stores import make_writer

@@ -81,7 +81,7 @@ def test_default_settings_warn_of_what_the_competition_refuses(
 ) -> None:
     shown = run(f"predictions={store}", "postprocess.score_threshold=0.0005")
     assert "note: in 5 images masks of one class overlap, and the competition refuses" in shown
-    assert "note: in 6 images the store lacks (box, class) pairs above score_threshold=" in shown
+    assert "note: in 6 images the store lacks candidates above score_threshold=" in shown
 
 
 def test_submission_of_2020(run: Any, store: Path, ground_truth: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_sample_submission_chooses_images_and_order(
             "postprocess.min_area_px must be given, got nothing; postprocess=default",
         ),
         (["postprocess.steps=[score,nms]"], "postprocess.steps must have masks"),
-        (["format=coco"], "format=coco: legal are imaterialist_2019, imaterialist_2020"),
+        (["format=coco"], "format must be one of imaterialist_2019, imaterialist_2020, got 'coco'"),
         (["averaging=mean"], "averaging must be one of per_class, pooled, got"),
         (["annotations=none.csv"], "none.csv"),
         (["sample_submission=none.csv"], "none.csv: no such file"),

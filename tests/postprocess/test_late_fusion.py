@@ -12,7 +12,7 @@ from src.errors import InputError
 from src.postprocess.late_fusion import fuse
 from src.postprocess.pipeline import postprocess
 from src.postprocess.selection import select_all
-from src.postprocess.step import run_steps
+from src.postprocess.steps import run_steps
 from src.validation import check_weights
 from tests.helpers.candidates import make_settings
 from tests.helpers.plain_fusion import (

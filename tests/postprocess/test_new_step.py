@@ -14,20 +14,18 @@ import pytest
 from src.errors import InputError
 from src.metrics.competition import ScoreAccumulator
 from src.postprocess import steps
-from src.postprocess.coco_results import coco_results
-from src.postprocess.pipeline import postprocess
-from src.postprocess.step_counts import StepCounts
+from src.postprocess.pipeline import StepCounts, coco_results, postprocess
 from src.predictions.store import PredictionStore
-from src.tuning.search_space import SearchSpace
+from src.tuning.evaluated_image import as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
-from src.tuning.submitted import as_submitted
+from src.tuning.settings_search import SearchSpace
 from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings
 
 STEP = '''
 """A step that no file of the repository names."""
 
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Count
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.postprocess.overlaps import has_overlaps, suppress_overlaps
+from src.postprocess.raster import has_overlaps, suppress_overlaps
 from src.rle import Bitmasks
 
 SIZE_HW = (16, 16)

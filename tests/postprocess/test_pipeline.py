@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.postprocess.detections import Detections
-from src.postprocess.overlaps import has_overlaps
 from src.postprocess.pipeline import postprocess
+from src.postprocess.raster import has_overlaps
 from src.predictions.candidates import Candidates
 from tests.helpers.candidates import (
     DEFAULT,

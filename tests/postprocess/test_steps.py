@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from src.errors import InputError
-from src.postprocess.step_counts import StepCounts
+from src.postprocess.pipeline import StepCounts
 from tests.helpers.candidates import DEFAULT_STEPS, make_settings
 
 
@@ -101,4 +101,6 @@ def test_a_rule_without_its_step_is_refused(changes: dict[str, Any], message: st
 def test_the_first_step_that_took_some_has_the_verb_behind_its_whole_name() -> None:
     counts = StepCounts()
     counts.add(400, {"nms with cap": 800, "score": 1})
-    assert str(counts) == "1,201 pairs: nms with cap took 800, score 1; 400 objects are left"
+    assert (
+        str(counts) == "1,201 candidates: nms with cap took 800, score 1; 400 detections are left"
+    )

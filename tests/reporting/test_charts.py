@@ -16,10 +16,7 @@ from src.reporting.charts import (
     score_histogram,
     threshold_curve,
 )
-
-
-def marks(svg, kind):
-    return [node for node in ElementTree.fromstring(svg).iter() if node.get("class") == kind]
+from tests.helpers.report_files import marks
 
 
 def points(node):

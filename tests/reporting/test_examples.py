@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.metrics.competition import ImageInstances
-from src.reporting.examples import compare_instances
+from src.reporting.drawing import compare_instances
 from src.rle import Bitmasks
 
 

@@ -14,8 +14,14 @@ from PIL import Image
 from src.metrics.errors import GROUPS, KINDS, MISSED, ErrorAccumulator
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
-from src.reporting.examples import choose_examples, load_examples, write_drawings
-from src.reporting.page import Report, render, write_report
+from src.reporting.page import (
+    Report,
+    choose_examples,
+    load_examples,
+    render,
+    write_drawings,
+    write_report,
+)
 from tests.helpers.report_files import EVIL_NAME, make_data
 
 EVIL_TEXT = "</style><script>alert('x')</script>{{ 7 * 7 }}&amp;"
@@ -249,7 +255,7 @@ def test_page_is_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
     assert path.read_text(encoding="utf-8") == render(report)
     assert list(path.parent.iterdir()) == [path]
     monkeypatch.setattr("src.reporting.page.render", lambda report: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
         write_report(report, path)
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
-
 import pytest
 
 from src.errors import InputError
 from src.reporting.charts import best_scores, heat_map
 from src.reporting.page import render_sweep
 from src.tuning.sweeps import read_results
-from tests.helpers.report_files import MASK, NMS, SCORE, write_sweep
-
-
-def marks(svg, kind):
-    return [node for node in ElementTree.fromstring(svg).iter() if node.get("class") == kind]
+from tests.helpers.report_files import MASK, NMS, SCORE, marks, write_sweep
 
 
 def test_cells_hold_the_best_over_the_other_keys(tmp_path):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from pycocotools import mask as coco_mask
 
-from src.annotations.polygons import from_polygons
 from src.rle import (
     RleBatch,
     RleError,
@@ -22,6 +21,7 @@ from src.rle import (
 )
 from src.rle import coco as rle_coco
 from src.rle import text as rle_text
+from src.rle.coco import from_polygons
 from tests.helpers.masks import (
     batch,
     bitmap_by_pixel_loop,

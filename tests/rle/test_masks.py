@@ -17,6 +17,7 @@ from tests.helpers.masks import (
     bitmaps,
     many_examples,
     masks,
+    resize_by_nearest,
     resized_by_pixel_loop,
     rle,
     rle_by_pixel_loop,
@@ -263,9 +264,7 @@ def test_resizing_a_large_image(grid_hw, flip):
     rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
     bitmap = (rows - 700) ** 2 / 9 + (columns - 1300) ** 2 < 200**2
     bitmap |= rng.random(size_hw) < 0.01
-    chosen_rows = np.arange(grid_hw[0]) * size_hw[0] // grid_hw[0]
-    chosen_columns = np.arange(grid_hw[1]) * size_hw[1] // grid_hw[1]
-    wanted = bitmap[np.ix_(chosen_rows, chosen_columns)]
+    wanted = resize_by_nearest(bitmap, grid_hw)
     wanted = wanted[:, ::-1] if flip else wanted
     mask = rl.encode(bitmap)
     assert_array_equal(rl.decode_resized(mask, grid_hw, flip_horizontal=flip), wanted)

@@ -134,9 +134,9 @@ def test_goes_on_after_an_interruption(tmp_path: Path) -> None:
 
     def interrupt(done: int, total: int) -> None:
         if done >= 16:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("at 16")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="at 16"):
         synthesize(tmp_path / "cut", 34, 2, on_progress=interrupt, **SMALL)
     assert not (tmp_path / "cut" / "train.csv").exists()
     assert synthesize(tmp_path / "cut", 34, 2, **SMALL) == 36 - 16

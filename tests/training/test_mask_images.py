@@ -12,10 +12,10 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from src import open_annotations, score
-from src.annotations.formats import convert
+from src.annotations.formats import ReadingOptions
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store
+from src.annotations.store_builder import build_store, convert
 from src.datamodules.datamodule import CompetitionDataModule
 from src.predict import predict
 from src.predictions.store import PredictionStore
@@ -70,11 +70,12 @@ def write_layout(folder: Path, layout: str) -> tuple[Path, Path]:
 def test_a_folder_is_what_its_conversion_is(tmp_path, layout):
     masks, images = write_layout(tmp_path, layout)
     settings = MaskImageSettings.from_config(LAYOUTS[layout])
-    build_store(masks, tmp_path / "a.store", images_directory=images, mask_images=settings)
-    report = convert(masks, tmp_path / "o.json", images_directory=images, mask_images=settings)
-    build_store(tmp_path / "o.json", tmp_path / "b.store", images_directory=images)
+    options = ReadingOptions(images_directory=images, mask_images=settings)
+    build_store(masks, tmp_path / "a.store", options)
+    report = convert(masks, tmp_path / "o.json", options)
+    build_store(tmp_path / "o.json", tmp_path / "b.store", ReadingOptions(images_directory=images))
     folder, file = AnnotationStore(tmp_path / "a.store"), AnnotationStore(tmp_path / "b.store")
-    assert report.objects == sum(map(len, BOXES)) == folder.object_count
+    assert report.instances == sum(map(len, BOXES)) == folder.num_instances
     assert folder.images == file.images
     assert folder.labels == file.labels
     assert_array_equal(folder.digests, file.digests)  # of every mask, category and crowd mark

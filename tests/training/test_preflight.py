@@ -310,8 +310,8 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr(CascadeModule, "training_step", interrupt)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning turns Ctrl-C off for good
-    monkeypatch.setattr("src.cli.signals._state.is_said", False)
-    monkeypatch.setattr("src.cli.signals.received", lambda: signal.SIGINT)
+    monkeypatch.setattr("src.processes._state.is_said", False)
+    monkeypatch.setattr("src.processes.received_signal", lambda: signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
         run(images, tmp_path)
     assert ended.value.code == 130

@@ -284,7 +284,8 @@ def test_early_stopping_ends_a_run_for_good(
 
 @pytest.mark.parametrize("keep", [0, -1])
 def test_at_least_one_epoch_is_kept(keep: int, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"keep must be 1 or more, or null for all, got {keep}"):
+    legal = "a whole number of at least 1, or null for all"
+    with pytest.raises(InputError, match=rf"run_checkpoint\.keep must be {legal}, got {keep}"):
         RunCheckpoint(dirpath=str(tmp_path), every_n_train_steps=1, keep=keep)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from src.cli.postprocess import main
 from src.errors import InputError
-from src.tuning.dashboard import open_dashboard
+from src.tuning.sweeps import open_dashboard
 from tests.helpers.lab_data import write_lab_data
 from tests.helpers.wandb_file import read_records, read_row
 
@@ -47,7 +47,7 @@ def test_each_job_is_a_row_of_one_group(run, data, tmp_path):
 
 def test_no_logger_no_rows(tmp_path):
     assert open_dashboard(None, group="a", directory=tmp_path) is None
-    with pytest.raises(InputError, match=r"^logger: csv cannot show rows; give wandb$"):
+    with pytest.raises(InputError, match=r"^logger must include wandb to show rows, got csv$"):
         open_dashboard({"csv": {}}, group="a", directory=tmp_path)
 
 

@@ -12,7 +12,7 @@ from src.errors import InputError
 from src.metrics.competition import ImageInstances
 from src.metrics.intervals import Interval
 from src.rle import Bitmasks
-from src.tuning.in_sample import (
+from src.tuning.search_results import (
     InSample,
     Searched,
     find_in_sample,

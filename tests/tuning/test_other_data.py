@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from src.annotations.categories import stratified_folds
 from src.annotations.store_builder import build_store
-from src.annotations.stratification import stratified_folds
 from src.cli.postprocess import main as postprocess
 from src.compare import main as compare
 from src.export_coco import main as export_coco
@@ -83,9 +83,7 @@ def test_filler_rows_of_a_file_are_no_predictions(run: Any, data: tuple[Path, Pa
     Path("fillers.csv").write_text("ImageId,EncodedPixels,ClassId\n" + lines)
     arguments = ("submission=fillers.csv", f"annotations={ground_truth}", "cache_dir=null")
     shown = run(score, *arguments)
-    assert "which are no predictions but in the competition, left out: 16" in " ".join(
-        shown.split()
-    )
+    assert "which are predictions only in the competition, left out: 16" in " ".join(shown.split())
     assert last_line(shown)["competition_map"] == EMPTY / (IMAGES + EMPTY)
     few = ("num_resamples=100", "num_worst=1", "num_best=0")
     assert run(report, *arguments, *few).startswith("wrote report.html")
@@ -175,7 +173,7 @@ def test_folds_deal_empty_images_out() -> None:
 def test_a_step_that_takes_everything_is_named(run: Any, inputs: tuple[str, ...]) -> None:
     shown = run(postprocess, *inputs, "postprocess=winner")
     assert "0 detections in 0 of 16 images\n" in shown
-    assert "144 pairs: score took 76, nms 31, remove 37; 0 objects are left" in shown
+    assert "144 candidates: score took 76, nms 31, remove 37; 0 detections are left" in shown
     assert (
         "warning: remove took all 37 detections that reached it: postprocess.remove_categories "
         "removes 1 cat, 5 dog, 9 wild dog; of the predictions' categories none is kept"
@@ -198,7 +196,7 @@ def test_other_commands_name_such_a_step_too(run: Any, inputs: tuple[str, ...]) 
     run(compare, f"a={store}", f"b={store}", "b_postprocess=winner", *few, errors=errors)
     assert f"warning: b: {took}" in errors[0]
     shown = run(export_coco, inputs[0], "output=o.json", "postprocess=winner", errors=errors)
-    assert "o.json: 0 detections in 16 images\n144 pairs: score took 76" in shown
+    assert "o.json: 0 detections in 16 images\n144 candidates: score took 76" in shown
     assert f"warning: {took}, 5, 9; " in errors[1]
 
 
@@ -265,5 +263,5 @@ def test_categories_are_named_in_every_command(run: Any, data: tuple[Path, Path]
     error = run(export_coco, f"predictions={store}", "output=o.json", f"postprocess.{named[0]}")
     assert error == (
         "error: postprocess.remove_categories must be category ids here, got 'Dog': "
-        f"{store} has no names; annotations=... brings them"
+        f"{store} has no names; annotations=... provides them"
     )

@@ -204,13 +204,14 @@ def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
             "num_folds must be at most 60, the images with predictions and ground truth, got 61",
         ),
         (["averaging=x"], "averaging must be one of per_class, pooled, got"),
-        (["name=a/b"], "name=a/b: letters, digits, _ and - make a name"),
+        (["name=a/b"], "name must be made of letters, digits, _ and -, got 'a/b'"),
         (["space.nms_kind=[soft]"], "space.nms_kind: postprocess.nms_kind must be one of "),
-        (["logger=default"], "logger: csv, tensorboard cannot show rows; give wandb"),
+        (["logger=default"], "logger must include wandb to show rows, got csv, tensorboard"),
         (
             ["name=winner", "config_dir=null"],
-            f"name=winner: {CONFIG_DIRECTORY}/postprocess/winner.yaml was written by no search and "
-            "is not overwritten; give another",
+            "name must be a new one or that of an earlier search, got 'winner' "
+            f"({CONFIG_DIRECTORY}/postprocess/winner.yaml was written by no search and is not "
+            "overwritten)",
         ),
     ],
 )
@@ -229,5 +230,5 @@ def test_only_what_a_search_wrote_is_overwritten(tmp_path: Path):
         )
     assert path.read_text().splitlines()[1] == "# b"
     path.write_text("score_threshold: 0.5\n")
-    with pytest.raises(InputError, match=r"a: .*written by no search"):
+    with pytest.raises(InputError, match=r"got 'a' \(.*written by no search"):
         option_path(tmp_path, "a")

@@ -15,9 +15,8 @@ from src.postprocess.pipeline import postprocess
 from src.postprocess.settings import PostprocessSettings
 from src.postprocess.steps.nms import NMS_KINDS
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.tuning.evaluated_image import EvaluatedImage, RasterCache
+from src.tuning.evaluated_image import EvaluatedImage, RasterCache, as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
-from src.tuning.submitted import as_submitted
 from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings
 
 LABELS = (5, 0, 31, 23)  # category ids in the order of the model's labels
@@ -120,16 +119,16 @@ def test_a_grid_scores_as_each_of_its_settings_alone(
             check_same(lab.score(own, averaging), found)
 
 
-@pytest.mark.parametrize("room_bytes", [0, 40_000])
+@pytest.mark.parametrize("max_bytes", [0, 40_000])
 def test_little_room_changes_nothing(
-    store: PredictionStore, ground_truth: dict[str, ImageInstances], room_bytes: int
+    store: PredictionStore, ground_truth: dict[str, ImageInstances], max_bytes: int
 ) -> None:
     lab = SettingsEvaluator(
         store,
         ground_truth,
         store.image_ids,
-        raster_room_bytes=room_bytes,
-        candidate_room_bytes=room_bytes,
+        max_raster_bytes=max_bytes,
+        max_candidate_bytes=max_bytes,
     )
     rules = make_settings(score_threshold=0.2, suppress_overlaps=True)
     wanted = plainly(store, ground_truth, rules)
@@ -164,7 +163,7 @@ def test_what_cannot_be_scored_is_refused(
         store.candidates(2),
         ground_truth=None,
         category_ids=LABELS,
-        rasters=RasterCache(room_bytes=0),
+        rasters=RasterCache(max_bytes=0),
     )
     with pytest.raises(ValueError, match=r"2\.jpg: its ground truth is not known"):
         unknown.counts(make_settings(), with_filler=False)
@@ -180,7 +179,7 @@ def test_rasters_make_room_for_newer_ones() -> None:
             masks[row, 8 * pair : 8 * pair + 16] = 100 * threshold
         return masks
 
-    cache = RasterCache(room_bytes=3 * 16)
+    cache = RasterCache(max_bytes=3 * 16)
     sample = cache.sampler("a", make)
 
     def ask(pairs: list[int], threshold: float = 0.5) -> np.ndarray:

@@ -8,10 +8,9 @@ import numpy as np
 import optuna
 import pytest
 
-from src.annotations.stratification import stratified_folds
+from src.annotations.categories import stratified_folds
 from src.errors import InputError
-from src.tuning.search_space import SearchSpace
-from src.tuning.settings_search import ALL, RANDOM, SettingsSearch
+from src.tuning.settings_search import ALL, RANDOM, SearchSpace, SettingsSearch
 from tests.helpers.candidates import make_settings
 
 IMAGES, FOLDS = 20, 4
@@ -33,7 +32,7 @@ def make_search(path, *, identity=None, seed=3):
         space=SPACE,
         folds=FOLD_OF,
         seed=seed,
-        random_trials=6,
+        num_random_trials=6,
     )
 
 
@@ -76,12 +75,12 @@ def test_a_stopped_search_goes_on_as_one_that_ran_through(search, tmp_path):
     def stop(settings):
         calls.append(settings)
         if len(calls) == 5:
-            raise KeyboardInterrupt  # as a kill: in the middle of a trial
+            raise KeyboardInterrupt("fifth trial")  # as a kill: in the middle of a trial
         return score(settings)
 
     second = make_search(path)
     assert len(second.trials) == 9
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="fifth trial"):
         second.run(30, stop)
     third = make_search(path)
     assert len(third.trials) == 13

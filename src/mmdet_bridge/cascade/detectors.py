@@ -1,4 +1,8 @@
-"""Detector helpers: building, compatibility checks, preprocessing, loading weights."""
+"""Detectors, and the batches that they take.
+
+Building, compatibility checks, preprocessing, loading weights; mmdetection's data types made from
+plain arrays.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,30 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeAlias, TypedDict
 
+import cv2
 import mmdet.models  # noqa: F401  fills the registry
+import numpy as np
+import numpy.typing as npt
+import torch
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from src.errors import InputError
 from src.io import printable
 from src.mmdet_bridge.checkpoints.untrusted_config import find_reader, nodes
-from src.mmdet_bridge.checkpoints.weight_names import misfits, unwrap
+from src.mmdet_bridge.checkpoints.weight_files import misfits, unwrap
 
 log = logging.getLogger(__name__)
 
@@ -110,28 +122,23 @@ def _explained(error: Exception, model: Mapping[str, Any]) -> InputError:
     text = str(error.args[0]) if error.args else str(error)
     if unknown := re.match(r"([\w.]+) is not in the", text):
         name = unknown[1]
-        keys = [_dotted(path) for path, value in nodes(model) if value == name]
+        keys = " and ".join(_dotted(path) for path, value in nodes(model) if value == name)
         known = sorted({*MODELS.module_dict, *TASK_UTILS.module_dict})
         near = difflib.get_close_matches(name, known, n=3)
         hint = f" Near it: {', '.join(near)}." if near else ""
         return InputError(
-            f"{_named(keys)} must be a class of mmdet's registry, got '{name}'.{hint}"
+            f"{keys or 'detector'} must be a class of mmdet's registry, got '{name}'.{hint}"
         )
-    if unexpected := re.search(
-        r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text
-    ):
-        name = unexpected[2]
-        keys = [_dotted(path) for path, _ in nodes(model) if path[-1:] == (name,)]
-        return InputError(f"{_named(keys)}: mmdet's {unexpected[1]} takes no argument '{name}'")
+    if found := re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text):
+        keys = " and ".join(_dotted(path) for path, _ in nodes(model) if path[-1:] == (found[2],))
+        return InputError(
+            f"{keys or 'detector'}: mmdet's {found[1]} takes no argument '{found[2]}'"
+        )
     return InputError(f"detector: mmdet cannot build this configuration: {text}")
 
 
 def _dotted(path: tuple[str, ...]) -> str:
     return ".".join(("detector", *path))
-
-
-def _named(keys: list[str]) -> str:
-    return " and ".join(keys) if keys else "detector"
 
 
 @MODELS.register_module()
@@ -151,7 +158,7 @@ class Float32RoIExtractor(SingleRoIExtractor):  # type: ignore[misc]
         Args:
             feats: One (N, C, H, W) a level.
             rois: (K, 5) float32: view's index, xyxy in its pixels.
-            roi_scale_factor: Stretches the boxes, where given.
+            roi_scale_factor: Stretches the boxes, if given.
 
         Returns:
             (K, C, bins, bins), of the features' dtype.
@@ -166,7 +173,7 @@ def preprocess(detector: Detector, batch: Mapping[str, Any], *, training: bool) 
 
     Args:
         detector: The detector.
-        batch: ``inputs``: N uint8 tensors (3, H_i, W_i), RGB; ``data_samples``: N DetDataSample.
+        batch: A ``Batch`` of N images.
         training: Whether masks are padded, too.
 
     Returns:
@@ -180,11 +187,7 @@ def preprocess(detector: Detector, batch: Mapping[str, Any], *, training: bool) 
 
 
 def check_detector(detector: Detector) -> None:
-    """Refuse a detector that ``predict_candidates`` is not written for.
-
-    Raises:
-        InputError: Names the key, its value and what is legal.
-    """
+    """Refuse a detector that ``predict_candidates`` is not written for."""
     head: Any = getattr(detector, "roi_head", None)
     if type(head).__name__ != "HybridTaskCascadeRoIHead":
         raise InputError(
@@ -213,9 +216,6 @@ def check_ensemble(detectors: Sequence[Detector], names: Sequence[str]) -> None:
     Args:
         detectors: Accepted by ``check_detector``.
         names: Their names in a message.
-
-    Raises:
-        InputError: Names the detector, what differs and both values.
     """
     shared = _shared_values(detectors[0])
     for detector, name in zip(detectors, names, strict=True):
@@ -238,11 +238,7 @@ def _shared_values(detector: Detector) -> dict[str, object]:
 
 
 def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
-    """Load a detector's weights, every one of them.
-
-    Args:
-        detector: The detector.
-        weights: Parameters and buffers by name, as mmdet or a Lightning checkpoint spells it.
+    """Load all weights of a detector: parameters and buffers by mmdet's or Lightning's names.
 
     Raises:
         InputError: The weights are another model's; lists the names that are missing, unknown or of
@@ -268,3 +264,113 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
             "give the experiment or module= that they were trained with"
         )
     detector.load_state_dict(given)
+
+
+Instances: TypeAlias = InstanceData
+"""N instances: bboxes (N, 4) float32, labels (N,) int64, masks BitmapMasks (N, H, W)."""
+
+
+class Sample(TypedDict):
+    """One image for the detector."""
+
+    inputs: torch.Tensor  # (3, H, W), uint8, RGB
+    data_samples: DetDataSample
+
+
+class Batch(TypedDict):
+    """B images of any sizes; the detector's preprocessor pads and stacks them."""
+
+    inputs: list[torch.Tensor]  # B tensors (3, H_i, W_i), uint8, RGB
+    data_samples: list[DetDataSample]
+
+
+def make_sample(
+    *,
+    image: npt.NDArray[np.uint8],
+    image_id: str,
+    image_path: str,
+    original_hw: tuple[int, int],
+    flip: bool = False,
+    instances: Instances | None = None,
+) -> Sample:
+    """Pack an image, in training with its instances, as mmdetection's ``PackDetInputs`` does.
+
+    Args:
+        image: (H, W, 3) uint8, RGB, C-contiguous: resized, and flipped if ``flip``.
+        image_id: The image's id.
+        image_path: The file of the image.
+        original_hw: Height and width of the image before resizing, EXIF rotation applied.
+        flip: Whether the image is flipped left to right.
+        instances: From ``make_instances``, in training.
+    """
+    height, width = image.shape[:2]
+    data_sample = DetDataSample(
+        metainfo={
+            "img_id": image_id,
+            "img_path": image_path,
+            "ori_shape": original_hw,
+            "img_shape": (height, width),
+            "scale_factor": (width / original_hw[1], height / original_hw[0]),
+            **_flip_info(flip),
+        }
+    )
+    if instances is not None:
+        data_sample.gt_instances = instances
+    pixels = np.stack(cv2.split(image))  # as permute(2, 0, 1), in half the time
+    return {"inputs": torch.from_numpy(pixels), "data_samples": data_sample}
+
+
+def _flip_info(flip: bool) -> dict[str, Any]:
+    return {"flip": flip, "flip_direction": "horizontal" if flip else None}
+
+
+def make_instances(
+    *,
+    labels: npt.NDArray[np.int64],
+    boxes_xyxy: npt.NDArray[np.float32],
+    masks: npt.NDArray[np.uint8],
+) -> Instances:
+    """Pack N instances, N = 0 included.
+
+    Boxes are a plain tensor: the detector's preprocessor turns mmdetection's box types into one.
+
+    Args:
+        labels: (N,) int64: positions in the list of category ids.
+        boxes_xyxy: (N, 4) float32: pixels of the resized image, half-open.
+        masks: (N, H, W) uint8, 0 or 1, on the grid of the resized image.
+    """
+    instances = InstanceData()
+    instances.bboxes = torch.from_numpy(boxes_xyxy)
+    instances.labels = torch.from_numpy(labels)
+    instances.masks = BitmapMasks(masks, *masks.shape[1:])
+    return instances
+
+
+def _pack_masks(masks: BitmapMasks) -> tuple[Any, ...]:
+    """Pickle masks as bits: an eighth of the bytes between processes."""
+    return _unpack_masks, (np.packbits(masks.masks), masks.masks.shape)
+
+
+def _unpack_masks(bits: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> BitmapMasks:
+    masks = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
+    return BitmapMasks(masks, *shape[1:])
+
+
+ForkingPickler.register(BitmapMasks, _pack_masks)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Batch samples, in their order."""
+    return {
+        "inputs": [sample["inputs"] for sample in samples],
+        "data_samples": [sample["data_samples"] for sample in samples],
+    }
+
+
+def flip_batch(batch: Batch) -> Batch:
+    """Flip every view of a batch without instances left to right, before it is padded."""
+    samples = [
+        DetDataSample(metainfo=sample.metainfo | _flip_info(not sample.flip))
+        for sample in batch["data_samples"]
+    ]
+    return {"inputs": [view.flip(-1) for view in batch["inputs"]], "data_samples": samples}

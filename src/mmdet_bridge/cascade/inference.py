@@ -26,9 +26,9 @@ from torch import Tensor
 
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import Detector
-from src.mmdet_bridge.cascade.memory import KeptFeatures
 from src.mmdet_bridge.cascade.passes import (
     ForwardPass,
+    KeptFeatures,
     MaskStages,
     ViewTransform,
     group_by_padded_size,
@@ -145,7 +145,7 @@ def _explained_shortage(views: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         images = ", ".join(str(sample.img_id) for sample in views[0]["data_samples"])
-        sizes = ", ".join(str(tuple(view.shape[1:])) for v in views for view in v["inputs"])
+        sizes = ", ".join(str(tuple(view.shape[1:])) for of in views for view in of["inputs"])
         raise InputError(
             f"{images}: views of {sizes} px do not fit into the device's memory, not even one by "
             "one; give smaller scales"
@@ -200,12 +200,7 @@ def _descending(boxes: Tensor, scores: Tensor) -> Tensor:
 def _means_by_image(
     passes: Sequence[ForwardPass], found: Iterable[Sequence[Tensor]]
 ) -> list[Tensor]:
-    """Return each image's float32 mean over all its views, weighted by model.
-
-    Args:
-        passes: The forward passes.
-        found: For each of them a tensor a view; those of an image have one shape.
-    """
+    """Return each image's float32 mean over its views, weighted by model, of a tensor a view."""
     sums: dict[int, Tensor] = {}
     weights: dict[int, float] = {}
     for run, views in zip(passes, found, strict=True):

@@ -1,10 +1,17 @@
-"""Forward passes: one model on a group of views of equal padded size."""
+"""Forward passes: one model on a group of views of equal padded size, within the memory there is.
+
+Features are kept within a budget, and work that runs out of memory is split.
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import IntEnum
+from typing import Any, Literal, TypeVar
 
 import torch
 from mmdet.structures.bbox import bbox2roi
@@ -12,11 +19,132 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from src.mmdet_bridge.cascade.detectors import Detector, mask_edge_px, preprocess
-from src.mmdet_bridge.cascade.memory import Features, KeptFeatures, with_oom_split
+
+log = logging.getLogger(__name__)
 
 MaskStages = Literal["all", "last"]
 MASK_ROIS_AT_ONCE = 128  # bounds memory: logits of 128 RoIs and 46 classes take 18 MB a stage
 LOW_SCORE = 0.1
+Features = tuple[Tensor, ...]
+"""A pyramid's levels of N views, each (N, C, H_l, W_l)."""
+
+Part = TypeVar("Part")
+
+
+class FeatureStorage(IntEnum):
+    """Storage of features, fastest first; the last takes no memory."""
+
+    DEVICE = 0
+    HALF = 1
+    CPU = 2
+    RECOMPUTED = 3
+
+
+_IN_WORDS = (
+    "on the device, as they are computed",
+    "on the device, in half precision",
+    "in the memory of the CPU, in half precision",
+    "not at all: the backbone runs again for the box and for the mask stages",
+)
+
+
+class KeptFeatures:
+    """Features of all forward passes over one batch of images, within a budget.
+
+    Features stay on the device while they fit; once the budget is exceeded all of them move to the
+    next cheaper storage: half precision (float16, rounded by at most 1 in 2,048), CPU memory, and
+    finally recomputation, which is exact. The storage in use is logged once.
+
+    Args:
+        device_gb: Budget on the device, in GB (10^9 bytes).
+        cpu_gb: Budget in CPU memory, in GB.
+    """
+
+    def __init__(self, *, device_gb: float, cpu_gb: float) -> None:
+        self.storage = FeatureStorage.DEVICE
+        self._budgets_gb = (device_gb, device_gb, cpu_gb, math.inf)  # by storage
+        self._kept: list[Features] = []
+
+    def keep(self, features: Features, recompute: Callable[[], Features]) -> Callable[[], Features]:
+        """Store features; the function returned loads them, on their device and in their dtype."""
+        number, device, dtype = len(self._kept), features[0].device, features[0].dtype
+        self._kept.append(self._stored(features))
+        while self._size_gb() > self._budgets_gb[self.storage]:
+            self.step_down()
+
+        def load() -> Features:
+            log_once(logging.INFO, f"features are kept {_IN_WORDS[self.storage]}")
+            if self.storage is FeatureStorage.RECOMPUTED:
+                return recompute()
+            return tuple(level.to(device=device, dtype=dtype) for level in self._kept[number])
+
+        return load
+
+    def step_down(self) -> bool:
+        """Move all features to the next cheaper storage; return False where there is none."""
+        if self.storage is FeatureStorage.RECOMPUTED:
+            return False
+        self.storage = FeatureStorage(self.storage + 1)
+        for number, features in enumerate(self._kept):  # one by one, so that both need not fit
+            self._kept[number] = self._stored(features)
+        return True
+
+    def _stored(self, features: Features) -> Features:
+        if self.storage is FeatureStorage.DEVICE:
+            return features
+        if self.storage is FeatureStorage.RECOMPUTED:
+            return ()
+        halved = tuple(level.half() if level.element_size() > 2 else level for level in features)
+        on_cpu = self.storage is FeatureStorage.CPU
+        return tuple(level.cpu() for level in halved) if on_cpu else halved
+
+    def _size_gb(self) -> float:
+        return sum(level.nbytes for features in self._kept for level in features) / 1e9
+
+
+def with_oom_split(
+    run: Callable[[range], Part], items: range, *, what: str, make_room: Callable[[], bool]
+) -> list[Part]:
+    """Run on all items at once or, if the device runs out of memory, in parts.
+
+    A part that fails is halved; one item that fails is tried again as long as room can be made.
+    Each half is first tried whole, so one OOM does not split everything into tiny batches.
+
+    Args:
+        run: Processes some of the items.
+        items: Numbers of the items.
+        what: Name of the items, for the log.
+        make_room: Frees memory; returns False if nothing is left to free.
+
+    Returns:
+        The results of the parts, in the order of the items.
+
+    Raises:
+        torch.OutOfMemoryError: One item does not fit and nothing is left to free.
+    """
+    try:
+        return [run(items)]
+    except torch.OutOfMemoryError as error:
+        shortage = error.with_traceback(None)  # its frames hold on to the tensors of the attempt
+    torch.cuda.empty_cache()
+    if len(items) > 1:
+        log_once(logging.WARNING, f"out of memory: {what} are split, with the same result")
+        middle = len(items) // 2
+        return [
+            part
+            for half in (items[:middle], items[middle:])
+            for part in with_oom_split(run, half, what=what, make_room=make_room)
+        ]
+    if make_room():
+        log_once(logging.WARNING, f"out of memory: kept features make room for {what}")
+        return with_oom_split(run, items, what=what, make_room=make_room)
+    raise shortage
+
+
+@functools.cache
+def log_once(level: int, message: str) -> None:
+    """Log a message the first time it comes up in this process."""
+    log.log(level, message)
 
 
 @dataclass(frozen=True)
@@ -31,26 +159,19 @@ class ViewTransform:
     def of(cls, meta: Mapping[str, Any]) -> ViewTransform:
         """Read it from a sample's ``scale_factor`` (w, h), ``img_shape`` (h, w) and ``flip``."""
         width_factor, height_factor = meta["scale_factor"]
-        return cls(
-            scale_wh=(width_factor, height_factor),
-            width_px=meta["img_shape"][1],
-            flipped=bool(meta.get("flip", False)),
-        )
+        return cls((width_factor, height_factor), meta["img_shape"][1], bool(meta.get("flip")))
 
     def to_image(self, boxes: Tensor) -> Tensor:
         """Map (N, 4) xyxy boxes from view to image pixels, divided as mmdet does."""
-        return self._flip(boxes) / self._factors(boxes)
+        return self._flip(boxes) / boxes.new_tensor(self.scale_wh).repeat(2)
 
     def to_view(self, boxes: Tensor) -> Tensor:
         """Map (N, 4) xyxy boxes from image to view pixels."""
-        return self._flip(boxes * self._factors(boxes))
+        return self._flip(boxes * boxes.new_tensor(self.scale_wh).repeat(2))
 
     def masks_to_image(self, masks: Tensor) -> Tensor:
         """Map (N, h, w) masks on boxes of the view to masks on the same boxes of the image."""
         return masks.flip(-1) if self.flipped else masks
-
-    def _factors(self, boxes: Tensor) -> Tensor:
-        return boxes.new_tensor(self.scale_wh).repeat(2)
 
     def _flip(self, boxes: Tensor) -> Tensor:
         if not self.flipped:
@@ -69,11 +190,7 @@ class Pairs:
 
 
 def select_candidates(
-    scores: Tensor,
-    *,
-    min_score: float,
-    max_pairs: int,
-    max_low_score_candidates: int | None = None,
+    scores: Tensor, *, min_score: float, max_pairs: int, max_low_score_candidates: int | None = None
 ) -> Pairs:
     """Return the pairs with a score above ``min_score``, at most the best ``max_pairs``.
 
@@ -134,7 +251,7 @@ def group_by_padded_size(views: Sequence[Mapping[str, Any]], size_divisor: int) 
 
     Args:
         views: Batches of the same images, in the same order.
-        size_divisor: Of the padded height and width, the preprocessor's ``pad_size_divisor``.
+        size_divisor: The preprocessor's ``pad_size_divisor``.
     """
     groups: dict[tuple[int, ...], Views] = {}
     for batch in views:
@@ -162,18 +279,23 @@ def start_passes(
     Args:
         detector: The model.
         views: Its input.
-        model: Its position among the models.
-        weight: See ``ForwardPass``.
+        model: See ``ForwardPass``, like ``weight``.
+        weight: See ``model``.
         in_view: Whether the shared frame is the view's own pixels, not the image's.
         kept: Keeps the features.
 
     Returns:
-        One forward pass; more where the views do not fit into memory at once.
+        One forward pass; more if the views do not fit into memory at once.
     """
 
     def start(numbers: range) -> ForwardPass:
         chosen = views[numbers]
-        data = _preprocess(detector, chosen)
+
+        def preprocessed() -> dict[str, Any]:
+            batch = {"inputs": chosen.inputs, "data_samples": chosen.samples}
+            return preprocess(detector, batch, training=False)
+
+        data = preprocessed()
         features = tuple(detector.extract_feat(data["inputs"]))
         metas = [sample.metainfo for sample in data["data_samples"]]
         return ForwardPass(
@@ -185,19 +307,13 @@ def start_passes(
             transforms=[ViewTransform() if in_view else ViewTransform.of(meta) for meta in metas],
             proposals=detector.rpn_head.predict(features, data["data_samples"], rescale=False),
             features=kept.keep(
-                features,
-                lambda: tuple(detector.extract_feat(_preprocess(detector, chosen)["inputs"])),
+                features, lambda: tuple(detector.extract_feat(preprocessed()["inputs"]))
             ),
             make_room=kept.step_down,
         )
 
     numbers = range(len(views.inputs))
     return with_oom_split(start, numbers, what="views", make_room=kept.step_down)
-
-
-def _preprocess(detector: Detector, views: Views) -> dict[str, Any]:
-    batch = {"inputs": views.inputs, "data_samples": views.samples}
-    return preprocess(detector, batch, training=False)
 
 
 def run_box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -211,10 +327,8 @@ def run_box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[
         For each view boxes (R, 4) in the shared frame, and scores (R, C + 1): the softmax of
         the logits' mean over the stages, as in mmdet. The background is the last class.
     """
-    placed = [
-        transform.to_view(proposals[image])
-        for transform, image in zip(run.transforms, run.images, strict=True)
-    ]
+    images = zip(run.transforms, run.images, strict=True)
+    placed = [transform.to_view(proposals[image]) for transform, image in images]
     rois = bbox2roi(placed)
     features = _features(run)
 
@@ -230,16 +344,13 @@ def run_box_stages(run: ForwardPass, proposals: Sequence[Tensor]) -> list[tuple[
             rescale=False,
             semantic_feat=None,
         )
-        return torch.cat(
-            [torch.cat([one.bboxes.float(), one.scores.float()], dim=1) for one in found]
-        )
+        columns = [torch.cat([one.bboxes.float(), one.scores.float()], dim=1) for one in found]
+        return torch.cat(columns)
 
     parts = with_oom_split(predict, range(len(rois)), what="RoIs", make_room=run.make_room)
     views = torch.cat(parts).split([len(boxes) for boxes in placed])  # type: ignore[no-untyped-call]
-    return [
-        (transform.to_image(found[:, :4]), found[:, 4:])
-        for transform, found in zip(run.transforms, views, strict=True)
-    ]
+    pairs = zip(run.transforms, views, strict=True)
+    return [(transform.to_image(found[:, :4]), found[:, 4:]) for transform, found in pairs]
 
 
 def run_mask_stages(
@@ -265,26 +376,17 @@ def run_mask_stages(
     classes = torch.cat([pairs[image].classes for image in run.images])
     masks = _masks_of_rois(run, bbox2roi(placed), torch.cat(rows), classes, stages)
     views = masks.split([len(row) for row in rows])  # type: ignore[no-untyped-call]
-    return [
-        transform.masks_to_image(view)
-        for transform, view in zip(run.transforms, views, strict=True)
-    ]
+    pairs_of_views = zip(run.transforms, views, strict=True)
+    return [transform.masks_to_image(view) for transform, view in pairs_of_views]
 
 
 def _masks_of_rois(
     run: ForwardPass, rois: Tensor, rows: Tensor, classes: Tensor, stages: MaskStages
 ) -> Tensor:
-    """Run the mask heads.
+    """Return (K, h, w) float32 probabilities of K pairs.
 
-    Args:
-        run: The forward pass.
-        rois: (R, 5): view's number, xyxy in its pixels.
-        rows: (K,) RoI of each pair, ascending.
-        classes: (K,) class of each pair.
-        stages: See ``run_mask_stages``.
-
-    Returns:
-        (K, h, w) float32 probabilities.
+    RoIs are (R, 5): the view's number, xyxy in its pixels. ``rows`` (K,) holds the RoI of each
+    pair, ascending, ``classes`` (K,) its class.
     """
     head = run.detector.roi_head
     extractor = head.mask_roi_extractor[-1]

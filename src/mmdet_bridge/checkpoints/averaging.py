@@ -12,7 +12,7 @@ from torch import Tensor
 from src.annotations.categories import ClassList
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import check_finite, load_checkpoint, load_state_dict
-from src.mmdet_bridge.checkpoints.weight_names import detector_names, examples
+from src.mmdet_bridge.checkpoints.weight_files import detector_names, examples
 from src.validation import check_weights
 
 

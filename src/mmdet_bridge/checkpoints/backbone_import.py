@@ -29,8 +29,8 @@ from src.mmdet_bridge.checkpoints.backbone_names import (
     reorder_merged,
 )
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
+from src.mmdet_bridge.checkpoints.weight_files import unwrap
 from src.mmdet_bridge.checkpoints.weight_import import COUNTER, Action, Entry, Record
-from src.mmdet_bridge.checkpoints.weight_names import unwrap
 
 BACKBONE = "backbone."
 BODY = "body."  # torchvision's detectors: the backbone beside the pyramid in it

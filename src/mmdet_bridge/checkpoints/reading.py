@@ -24,7 +24,7 @@ from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
 from src.io import atomic_path, check_input_file, printable
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_plain
-from src.mmdet_bridge.checkpoints.weight_seal import (
+from src.mmdet_bridge.checkpoints.weight_files import (
     check_weights_seal,
     damaged_error,
     sealed_header,
@@ -246,7 +246,7 @@ def check_weights_path(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix != WEIGHTS_SUFFIX:
-        raise InputError(f"the file of weights must end in {WEIGHTS_SUFFIX}, got {path}")
+        raise InputError(f"output must end in {WEIGHTS_SUFFIX}, got {path}")
     return path
 
 

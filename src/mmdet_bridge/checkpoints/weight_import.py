@@ -34,7 +34,7 @@ from src.annotations.categories import ClassList
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import Detector, build_detector, check_detector
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
-from src.mmdet_bridge.checkpoints.weight_names import detector_names, examples, misfits, unwrap
+from src.mmdet_bridge.checkpoints.weight_files import detector_names, examples, misfits, unwrap
 
 log = logging.getLogger(__name__)
 

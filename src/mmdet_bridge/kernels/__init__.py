@@ -21,33 +21,25 @@ import torchvision
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from src.mmdet_bridge.kernels import deform, operators
+from src.mmdet_bridge.kernels import operators
 from src.mmdet_bridge.kernels.operators import UnsupportedOperatorError
 
 EXTENSION = "mmcv._ext"
 OPERATORS: dict[str, Callable[..., Any]] = {
-    operator.__name__: operator
-    for operator in (
-        operators.nms,
-        operators.softnms,
-        operators.roi_align_forward,
-        operators.roi_align_backward,
-        operators.sigmoid_focal_loss_forward,
-        operators.sigmoid_focal_loss_backward,
-        operators.ms_deform_attn_forward,
-        operators.ms_deform_attn_backward,
-        deform.deform_conv_forward,
-        deform.deform_conv_backward_input,
-        deform.deform_conv_backward_parameters,
-        deform.modulated_deform_conv_forward,
-        deform.modulated_deform_conv_backward,
+    name: getattr(operators, name)
+    for name in (
+        *("nms", "softnms", "roi_align_forward", "roi_align_backward"),
+        *("sigmoid_focal_loss_forward", "sigmoid_focal_loss_backward"),
+        *("ms_deform_attn_forward", "ms_deform_attn_backward"),
+        *("deform_conv_forward", "deform_conv_backward_input", "deform_conv_backward_parameters"),
+        *("modulated_deform_conv_forward", "modulated_deform_conv_backward"),
     )
 }
 """Operators of ``mmcv._ext`` that work without a compiled mmcv, by name."""
 
 
 class _Extension(ModuleType):
-    """Stand-in for ``mmcv._ext``; has every name, as mmcv checks for all of them on import."""
+    """Stand-in for ``mmcv._ext``; has every name, because mmcv checks for all on import."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("_"):
@@ -103,7 +95,7 @@ def _deform_conv_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None,
     """Replace ``backward`` of mmcv's ``DeformConv2dFunction``, whose forward has 10 arguments."""
     input, offset, weight = ctx.saved_tensors
     geometry = (*ctx.stride, *ctx.padding, *ctx.dilation, ctx.groups, ctx.deform_groups)
-    by_input, by_weight, by_offset, _, _ = deform.deform_conv_gradients(
+    by_input, by_weight, by_offset, _, _ = operators.deform_conv_gradients(
         grad_output, input, weight, offset, geometry
     )
     by_tensor = zip((input, offset, weight), (by_input, by_offset, by_weight), strict=True)

@@ -1,17 +1,26 @@
-"""mmcv's NMS, RoIAlign, focal loss and deformable attention without a compiled mmcv.
+"""mmcv's NMS, RoIAlign, focal loss, deformable attention and convolutions without a compiled mmcv.
 
-NMS and RoIAlign are torchvision's kernels; soft-NMS is this project's own; focal loss and
-deformable attention are plain torch, as mmdet and mmcv compute them on the CPU.
+NMS, RoIAlign and deformable convolutions are torchvision's kernels; soft-NMS is this project's own;
+focal loss and deformable attention are plain torch, as mmdet and mmcv compute them on the CPU.
 
 Names, arguments and results are those of ``mmcv._ext`` (mmcv/ops/csrc/pytorch/pybind.cpp): results
-are written to the caller's tensors. Float32 and float64, CPU and CUDA. Half precision, which mmcv
-passes under autocast, is computed in float32 and rounded once, at the end: positions on a feature
-map do not fit into a mantissa of 8 or 11 bits.
+are written to the caller's tensors; ``argmax_y``, ``argmax_x``, ``columns`` and ``ones``, scratch
+space of mmcv's own kernels, are unused. Float32 and float64, CPU and CUDA. Half precision, which
+mmcv passes under autocast, is computed in float32 and rounded once, at the end: positions on a
+feature map do not fit into a mantissa of 8 or 11 bits.
+
+Deformable convolutions of the two libraries differ in one rule: for a sample exactly on -1, the
+height or the width, just outside the features, mmcv's gradient by its offset is 0 and torchvision's
+is the one-sided derivative from the inside. With the zero offsets of a fresh layer and padding 1
+that is every border, so mmcv's rule (``get_coordinate_weight`` in its deform_conv_cuda_kernel.cuh
+and modulated_deform_conv_cuda_kernel.cuh) is applied here.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +31,15 @@ from src.postprocess.nms import SoftKind, soft_nms
 
 # By mmcv's numbers for them.
 _SOFT_NMS: tuple[Literal["naive"] | SoftKind, ...] = ("naive", "soft_linear", "soft_gaussian")
+# mmcv's names of the sizes of RoIAlign, and of plain and modulated deformable convolutions.
+_ROI_SIZES = ("spatial_scale", "aligned_height", "aligned_width", "sampling_ratio", "aligned")
+_V1 = itemgetter("dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group")
+_V2 = itemgetter(
+    *("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
+    *("group", "deformable_group"),
+)
+
+DeformConvGradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class UnsupportedOperatorError(NotImplementedError):
@@ -180,18 +198,7 @@ def ms_deform_attn_backward(
 
 
 def roi_align_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **sizes: Any
 ) -> None:
     """Pool regions by RoIAlign (Mask R-CNN, section 3).
 
@@ -199,30 +206,18 @@ def roi_align_forward(
         input: (N, C, H, W) features.
         rois: (K, 5): view's index in the batch, then xyxy in pixels of the view.
         output: (K, C, aligned_height, aligned_width), written.
-        argmax_y: Unused.
-        argmax_x: Unused.
-        aligned_height: Bins a column.
-        aligned_width: Bins a row.
-        spatial_scale: Feature cells a pixel.
-        sampling_ratio: Samples a bin along each axis; 0: one for each feature cell in it.
-        pool_mode: 1 is the average of a bin's samples; 0, their maximum, has no kernel.
-        aligned: Shifts by half a cell, so that a cell's value sits in its middle.
+        **sizes: ``aligned_height`` and ``aligned_width``: bins a column and a row;
+            ``spatial_scale``: feature cells a pixel; ``sampling_ratio``: samples a bin along each
+            axis, 0: one for each feature cell in it; ``aligned``: shifts by half a cell, so that a
+            cell's value sits in its middle; ``pool_mode``: 1 is the average of a bin's samples;
+            0, their maximum, has no kernel.
 
     Raises:
         UnsupportedOperatorError: Maximum pooling.
     """
-    _require_average(pool_mode)
     features = to_float32(input)
     output.copy_(
-        torch.ops.torchvision.roi_align(
-            features,
-            rois.to(features.dtype),
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            sampling_ratio,
-            aligned,
-        )
+        torch.ops.torchvision.roi_align(features, rois.to(features.dtype), *_roi_sizes(sizes))
     )
 
 
@@ -232,29 +227,163 @@ def roi_align_backward(
     argmax_y: Tensor,
     argmax_x: Tensor,
     grad_input: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    **sizes: Any,
 ) -> None:
     """Write the gradient of ``roi_align_forward`` by its features, (N, C, H, W)."""
-    _require_average(pool_mode)
     gradient = to_float32(grad_output)
-    grad_input.copy_(
-        torch.ops.torchvision._roi_align_backward(
-            gradient,
-            rois.to(gradient.dtype),
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
-        )
+    scale, height, width, ratio, aligned = _roi_sizes(sizes)
+    by_input = torch.ops.torchvision._roi_align_backward(
+        gradient,
+        rois.to(gradient.dtype),
+        *(scale, height, width, *grad_input.shape, ratio, aligned),
     )
+    grad_input.copy_(by_input)
+
+
+def _roi_sizes(sizes: dict[str, Any]) -> tuple[Any, ...]:
+    if sizes["pool_mode"] != 1:
+        raise UnsupportedOperatorError(
+            "RoIAlign with pool_mode='max' needs an mmcv with compiled operators; "
+            "pool_mode='avg' works without"
+        )
+    return tuple(sizes[key] for key in _ROI_SIZES)
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    **geometry: int,
+) -> None:
+    """Compute a deformable convolution (Deformable Convolutional Networks, section 2.1).
+
+    Args:
+        input: (N, C, H, W) features.
+        weight: (O, C / group, kH, kW).
+        offset: (N, 2 * deformable_group * kH * kW, H', W'): y, x of each sample, in cells.
+        output: (N, O, H', W'), written.
+        **geometry: See ``_V1``, where d is the stride; the rest is unused.
+    """
+    output.copy_(_convolve(input, weight, offset, None, None, _V1(geometry)))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    **geometry: int,
+) -> None:
+    """Write the gradients of ``deform_conv_forward`` by features and offsets."""
+    gradients = deform_conv_gradients(grad_output, input, weight, offset, _V1(geometry))
+    grad_input.copy_(gradients[0])
+    grad_offset.copy_(gradients[2])
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    *,
+    scale: float,
+    **geometry: int,
+) -> None:
+    """Add ``scale`` times the gradient of ``deform_conv_forward`` by its weight."""
+    # Only the shape of the weight, which mmcv does not pass, matters for this gradient.
+    weight = torch.zeros_like(grad_weight)
+    gradients = deform_conv_gradients(grad_output, input, weight, offset, _V1(geometry))
+    grad_weight.add_(gradients[1], alpha=scale)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    *,
+    with_bias: bool,
+    **geometry: int,
+) -> None:
+    """Compute a modulated deformable convolution (Deformable ConvNets v2, section 3.2).
+
+    Args:
+        input: As in ``deform_conv_forward``, like ``weight``, ``offset`` and ``output``.
+        bias: (O,), or of any shape if ``with_bias`` is false.
+        mask: (N, deformable_group * kH * kW, H', W'): the factor of each sample.
+        with_bias: Whether ``bias`` is added.
+        **geometry: See ``_V2``; the rest is unused.
+    """
+    present = bias if with_bias else None
+    output.copy_(_convolve(input, weight, offset, mask, present, _V2(geometry)))
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    *,
+    with_bias: bool,
+    **geometry: int,
+) -> None:
+    """Write the gradients of ``modulated_deform_conv_forward`` by its tensors."""
+    gradients = deform_conv_gradients(grad_output, input, weight, offset, _V2(geometry), mask=mask)
+    targets = (grad_input, grad_weight, grad_offset, grad_mask)
+    for target, gradient in zip(targets, gradients, strict=False):
+        target.copy_(gradient)
+    if with_bias:
+        grad_bias.copy_(gradients[4])
+
+
+def deform_conv_gradients(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    geometry: tuple[int, ...],
+    *,
+    mask: Tensor | None = None,
+) -> DeformConvGradients:
+    """Return all gradients of a deformable convolution from one run of the kernel.
+
+    Args:
+        grad_output: (N, O, H', W').
+        input: As in ``deform_conv_forward``, like ``weight`` and ``offset``.
+        geometry: Stride, padding, dilation (y before x), groups, deformable groups.
+        mask: As in ``modulated_deform_conv_forward``.
+
+    Returns:
+        Gradients by input, weight, offset, mask (meaningless without one) and bias.
+    """
+    operands = _operands(input, weight, offset, mask, None)
+    gradients: DeformConvGradients = torch.ops.torchvision._deform_conv2d_backward(
+        to_float32(grad_output), *operands, *geometry, mask is not None
+    )
+    outside = _samples_outside(operands[2], input.shape[-2:], weight.shape[-2:], geometry)
+    gradients[2].masked_fill_(outside, 0.0)
+    return gradients
 
 
 def to_float32(tensor: Tensor) -> Tensor:
@@ -272,23 +401,57 @@ def _log_probabilities(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _combine(
     by_positive: Tensor, by_negative: Tensor, target: Tensor, weight: Tensor, alpha: float
 ) -> Tensor:
+    """Return the term of each element, times the weight of its row's class."""
     positive = target[:, None] == torch.arange(by_positive.shape[1], device=target.device)
     combined = -torch.where(positive, alpha * by_positive, (1 - alpha) * by_negative)
-    return combined * _row_weights(weight, target)
-
-
-def _row_weights(weight: Tensor, target: Tensor) -> Tensor:
-    """Return the weight of each row's class, (N, 1); 1 for background, which mmcv leaves open."""
     if not weight.numel():
-        return weight.new_ones((1, 1))
+        return combined
     is_class = (target >= 0) & (target < len(weight))
     factors = weight[target.clamp(0, len(weight) - 1)]
-    return torch.where(is_class, factors, torch.ones_like(factors))[:, None]
+    # 1 for background, which mmcv leaves open
+    return combined * torch.where(is_class, factors, torch.ones_like(factors))[:, None]
 
 
-def _require_average(pool_mode: int) -> None:
-    if pool_mode != 1:
-        raise UnsupportedOperatorError(
-            "RoIAlign with pool_mode='max' needs an mmcv with compiled operators; "
-            "pool_mode='avg' works without"
-        )
+def _samples_outside(
+    offset: Tensor, size_hw: Sequence[int], kernel_hw: Sequence[int], geometry: tuple[int, ...]
+) -> Tensor:
+    """Mark the samples at or beyond -1, the height or the width: bool, shape of ``offset``.
+
+    Positions are computed as in the kernels, integers first, so that they round alike.
+    """
+    strides, paddings, dilations = geometry[0:2], geometry[2:4], geometry[4:6]
+    count, _, *output_hw = offset.shape
+    samples = offset.view(count, geometry[7], *kernel_hw, 2, *output_hw)
+    outside = torch.zeros((), dtype=torch.bool, device=offset.device)
+    for axis in (0, 1):
+        taps = torch.arange(kernel_hw[axis], device=offset.device) * dilations[axis]
+        cells = torch.arange(output_hw[axis], device=offset.device) * strides[axis] - paddings[axis]
+        grid = taps[:, None] + cells  # (taps, cells) of this axis
+        grid = grid[:, None, :, None] if axis == 0 else grid[None, :, None, :]
+        position = samples[:, :, :, :, axis] + grid
+        outside = outside | (position <= -1) | (position >= size_hw[axis])
+    return outside.unsqueeze(4).expand_as(samples).reshape(offset.shape)
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    geometry: tuple[int, ...],
+) -> Tensor:
+    output: Tensor = torch.ops.torchvision.deform_conv2d(
+        *_operands(input, weight, offset, mask, bias), *geometry, mask is not None
+    )
+    return output
+
+
+def _operands(
+    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Return the kernel's tensors, not in half precision; absent ones as it expects them."""
+    input, weight = to_float32(input), to_float32(weight)
+    mask = input.new_zeros((len(input), 1)) if mask is None else to_float32(mask)
+    bias = weight.new_zeros(len(weight)) if bias is None else to_float32(bias)
+    return input, weight, to_float32(offset), mask, bias

@@ -1,11 +1,11 @@
-"""The step ``cap``: so many detections of an image at most."""
+"""The step ``cap``: a maximum number of detections of an image."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Cap as Limit
 
 
@@ -22,11 +22,11 @@ class Cap(Step):
         return self.max_per_image
 
     def apply(self, selection: Selection) -> Selection:
-        """Return the first so many."""
+        """Return the first ``max_per_image`` detections."""
         if self.max_per_image is None:
             return selection
         left = selection.take(slice(self.max_per_image))
-        # what the store lacks would come after a cap that is filled by better ones
+        # candidates that the store lacks come after a cap filled by better ones
         is_filled = len(left) == self.max_per_image
         floor = np.float32(selection.candidates.complete_above_score)
         return left.exact_where(is_filled and bool(left.scores[-1] > floor))

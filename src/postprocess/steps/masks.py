@@ -1,4 +1,4 @@
-"""The step ``masks``: the masks of what is left, from the network's probabilities."""
+"""The step ``masks``: masks of the detections, from the network's probabilities."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from pydantic import Field
 
+from src.postprocess.category_names import PositiveShareByCategory
 from src.postprocess.selection import Selection, by_category
-from src.postprocess.setting_types import PositiveShareByCategory
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import PositiveShare
 
 
@@ -25,14 +25,14 @@ class Masks(Step):
     mask_threshold_per_class: PositiveShareByCategory = Field(default_factory=dict)  # in its place
 
     def apply(self, selection: Selection) -> Selection:
-        """Return all of them with masks."""
+        """Return the selection with masks."""
         thresholds = by_category(
             selection.category_ids, self.mask_threshold, self.mask_threshold_per_class
         )
         return replace(selection, masks=selection.draw(selection.indices, thresholds))
 
     def threshold_of(self, category: int) -> float:
-        """Return the threshold of a category, as float32, in which masks compare it."""
+        """Return the threshold of a category, rounded to float32 as masks compare it."""
         own: float = self.mask_threshold_per_class.get(category, self.mask_threshold)
         return float(np.float32(own))
 
@@ -42,7 +42,7 @@ class Masks(Step):
 
     @property
     def reason(self) -> str:
-        """Why masks are empty."""
+        """Reason of empty masks."""
         return (
             f"no pixel reaches postprocess.mask_threshold={self.mask_threshold:g}, or better masks "
             "of the class cover all of it"

@@ -1,4 +1,4 @@
-"""The step ``min_area``: small masks are left out (S14)."""
+"""The step ``min_area``: removes small masks (S14)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from src.postprocess.raster import RASTERS
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Count, Legal
 
 
 class MinArea(Step):
-    """Leave out masks with fewer pixels than ``min_area_px`` on a raster."""
+    """Remove masks with fewer pixels than ``min_area_px`` on a raster."""
 
     name = "min_area"
     place = "after masks"
@@ -27,11 +27,11 @@ class MinArea(Step):
 
     @property
     def rasters(self) -> frozenset[str]:
-        """The raster, where masks are counted at all."""
+        """The raster on which areas are counted, if they are."""
         return frozenset({self.min_area_raster} if self.min_area_px else ())
 
     def apply(self, selection: Selection) -> Selection:
-        """Return those that are large enough."""
+        """Return the detections whose masks are large enough."""
         if not self.min_area_px:
             return selection
         areas = selection.drawn_masks.areas_px(self.min_area_raster)
@@ -39,5 +39,5 @@ class MinArea(Step):
 
     @property
     def reason(self) -> str:
-        """The least area and its raster."""
+        """The minimum area and its raster."""
         return f"postprocess.min_area_px={self.min_area_px} on {self.min_area_raster}"

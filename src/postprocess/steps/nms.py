@@ -11,7 +11,7 @@ import numpy as np
 from src.postprocess.detections import NMS_AND_CAP
 from src.postprocess.nms import select_by_soft_nms, suppress_boxes
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Legal, Positive, Share
 
 NMS_KINDS = ("class_wise", "class_agnostic", "soft_linear", "soft_gaussian")
@@ -36,13 +36,13 @@ class Nms(Step):
         Literal["class_wise", "class_agnostic", "soft_linear", "soft_gaussian"],
         Legal(f"one of {', '.join(NMS_KINDS)}"),
     ] = "class_wise"
-    nms_iou_threshold: Share  # IoU strictly above it (soft_linear: from it on) counts
+    nms_iou_threshold: Share  # suppresses strictly above it; soft_linear: at it, too
     soft_nms_sigma: Positive = 0.5  # of soft_gaussian
-    soft_nms_min_score: Share = 0.001  # soft-NMS drops what falls below it
+    soft_nms_min_score: Share = 0.001  # soft-NMS drops detections below it
 
     def apply(self, selection: Selection) -> Selection:
-        """Return what is not suppressed."""
-        # mmdet breaks ties of score by the order of the candidates, so they are handed over in it
+        """Return the detections that are not suppressed."""
+        # in the order of the candidates, by which mmdet breaks ties of score
         order = np.argsort(selection.indices)
         indices = selection.indices[order]
         boxes, labels = selection.candidates.boxes_for_nms[indices], selection.labels[indices]

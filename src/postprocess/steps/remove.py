@@ -1,16 +1,16 @@
-"""The step ``remove``: categories that are left out of the result (S12)."""
+"""The step ``remove``: removes all detections of some categories (S12)."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from src.postprocess.category_names import CATEGORY_GROUPS, Categories
 from src.postprocess.selection import Selection
-from src.postprocess.setting_types import CATEGORY_GROUPS, Categories
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 
 
 class Remove(Step):
-    """Leave out all detections of some categories."""
+    """Remove all detections of some categories."""
 
     name = "remove"
     rules = ("remove_categories",)
@@ -21,7 +21,7 @@ class Remove(Step):
 
     @property
     def removed_categories(self) -> frozenset[int]:
-        """The ids of the categories."""
+        """Ids of the categories."""
         return frozenset(
             category
             for entry in self.remove_categories
@@ -29,6 +29,6 @@ class Remove(Step):
         )
 
     def apply(self, selection: Selection) -> Selection:
-        """Return those of other categories."""
+        """Return the detections of other categories."""
         removed = np.array(sorted(self.removed_categories), dtype=np.int64)
         return selection.take(~np.isin(selection.category_ids, removed))

@@ -1,4 +1,4 @@
-"""The step ``score``: a threshold of the score, one for all or by category."""
+"""The step ``score``: a score threshold for all categories or by category."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Hashable
 import numpy as np
 from pydantic import Field
 
+from src.postprocess.category_names import ShareByCategory
 from src.postprocess.selection import Selection, by_category
-from src.postprocess.setting_types import ShareByCategory
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Share
 
 
@@ -25,7 +25,7 @@ class Score(Step):
     score_threshold_per_class: ShareByCategory = Field(default_factory=dict)  # in its place
 
     def apply(self, selection: Selection) -> Selection:
-        """Return those above their threshold."""
+        """Return the detections above their threshold."""
         own = self.score_threshold_per_class
         thresholds = by_category(selection.category_ids, self.score_threshold, own)
         lowest = np.float32(min(self.score_threshold, *own.values(), 1.0))

@@ -1,16 +1,16 @@
-"""The step ``suppress_overlaps``: disjoint masks within a category (S13)."""
+"""The step ``suppress_overlaps``: makes the masks of a category disjoint (S13)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from src.postprocess.selection import Selection
-from src.postprocess.step import Step
+from src.postprocess.steps import Step
 from src.validation import Flag
 
 
 class SuppressOverlaps(Step):
-    """Take from each mask the pixels of better masks of its category."""
+    """Remove from each mask the pixels of better masks of its category."""
 
     name = "suppress_overlaps"
     place = "after masks"
@@ -22,7 +22,7 @@ class SuppressOverlaps(Step):
     suppress_overlaps: Flag
 
     def apply(self, selection: Selection) -> Selection:
-        """Return all of them; masks may have become empty."""
+        """Return the selection with disjoint masks, of which some may be empty."""
         if not self.suppress_overlaps:
             return selection
         masks = selection.drawn_masks.without_overlaps(selection.category_ids)

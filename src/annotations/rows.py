@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -248,7 +248,7 @@ def check_attributes(numbers: Iterable[int], known: dict[int, str]) -> None:
             raise RowError(f"attribute must be {describe_ids(known)}, got {number}")
 
 
-def describe_ids(known: dict[int, str]) -> str:
+def describe_ids(known: Mapping[int, str]) -> str:
     """Return the legal ids in a few words."""
     ids = sorted(known)
     if ids == list(range(ids[0], ids[-1] + 1)):

@@ -24,6 +24,7 @@ from src.annotations.categories import (
 from src.annotations.coco import COCO
 from src.annotations.exif import ExifReadings, ReadOtherwiseError
 from src.annotations.formats import (
+    CSV_EDITIONS,
     DEFAULT_OPTIONS,
     ReadingOptions,
     default_labels,
@@ -43,7 +44,13 @@ from src.annotations.image_files import (
     look_at_images,
     write_image_files,
 )
-from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020
+from src.annotations.imaterialist_csv import (
+    IMATERIALIST_2019,
+    IMATERIALIST_2020,
+    SIZE_COLUMNS,
+    SizesOfFiles,
+    read_header,
+)
 from src.annotations.rows import BadRowHandler, ProgressCallback, Source
 from src.annotations.store import (
     FORMAT_VERSION,
@@ -119,6 +126,8 @@ def build_store(
     options = _with_paths(options, source)
     size_hw, label_file = options.size_hw, options.label_descriptions
     labels = None if label_file is None else read_label_descriptions(label_file)
+    if size_hw is None and options.images_directory is not None:
+        size_hw = _sizes_of_files(source, Path(options.images_directory))
     opened = open_source(source, labels=labels, size_hw=size_hw, on_progress=on_progress)
     sizes = ImageSizes(
         options.images_directory,
@@ -188,6 +197,14 @@ def build_store(
         new.replace(directory)
         fsync(directory.parent)
     return report
+
+
+def _sizes_of_files(source: Path, images: Path) -> SizesOfFiles | None:
+    """Return the sizes of the images for a CSV that has none; None: it has, or is no CSV."""
+    is_csv = source.is_file() and detect_format(source) in CSV_EDITIONS
+    if not is_csv or set(SIZE_COLUMNS) <= set(read_header(source)):
+        return None
+    return SizesOfFiles(images)
 
 
 def open_or_build(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.metrics.competition import THRESHOLDS
+from src.annotations.competition import THRESHOLDS
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
 from src.rle import encode, format_rle

@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.postprocess import SETTINGS, make_image, plain_objects
 from benchmarks.score import class_value
+from src.annotations.competition import Competition
 from src.annotations.imaterialist_csv import FILLER_CATEGORY
 from src.annotations.instances import RASTER_HW
 from src.metrics.competition import ImageInstances
@@ -35,6 +36,8 @@ from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.tuning.evaluated_image import as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
+
+RULES = Competition.preset("imaterialist_2019")
 
 GRID = [
     SETTINGS.replace(score_threshold=score, nms_iou_threshold=iou, mask_threshold=mask)
@@ -55,7 +58,12 @@ def make_store(folder: Path, images: int, candidates: int) -> tuple[PredictionSt
             writer.add(image)
             shift = np.random.default_rng(number).normal(0, 25, (candidates, 4))
             moved = replace(image, boxes_xyxy=(image.boxes_xyxy + shift).astype(np.float32))
-            ground_truth.append(as_submitted(postprocess(moved, TRUE_SETTINGS), with_filler=True))
+            ground_truth.append(
+                as_submitted(
+                    postprocess(moved, TRUE_SETTINGS),
+                    filler=RULES.filler,
+                )
+            )
     return PredictionStore(folder), ground_truth
 
 
@@ -107,7 +115,10 @@ def run(
         ground_truth = {objects.image_id: objects for objects in ground_truth_instances}
         wall, cpu = time.perf_counter(), time.process_time()
         scores = SettingsEvaluator(
-            store, ground_truth, store.image_ids, with_filler=True
+            store,
+            ground_truth,
+            store.image_ids,
+            competition=RULES,
         ).score_grid(GRID)
         seconds, wall_seconds = time.process_time() - cpu, time.perf_counter() - wall
         chosen: Sequence[int] = range(0, len(GRID), plain_every)

@@ -28,8 +28,9 @@ from experiments.rungs import (
 )
 from experiments.running import ROOT, CommandError, Done, run_steps
 from experiments.tables import Conditions, Measured, command_block, rewrite, table
+from src.annotations.competition import Averaging
 from src.errors import InputError
-from src.metrics.competition import Averaging, CompetitionScore
+from src.metrics.competition import CompetitionScore
 from src.metrics.intervals import bootstrap_interval, paired_bootstrap_interval
 from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
 

@@ -13,9 +13,17 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.progress import Progress
 
+from src.annotations.competition import Competition
 from src.annotations.image_names import match_ids
 from src.cli.entry_point import entry_point, to_plain
-from src.cli.scores import check_metric, chosen_images, ground_truth_of, interval_of, open_stored
+from src.cli.scores import (
+    check_metric,
+    chosen_images,
+    competition_of,
+    ground_truth_of,
+    interval_of,
+    open_stored,
+)
 from src.console import progress_bar, say, say_once
 from src.errors import InputError
 from src.metrics.competition import ImageInstances
@@ -31,6 +39,7 @@ from src.metrics.scoring import (
 from src.tuning.evaluated_image import StoredDetections
 from src.tuning.search_results import InSample, find_in_sample, read_beside, read_in_sample
 from src.tuning.sweeps import RESULT_NAME, job_file
+from src.validation import shown
 
 SIDES = ("a", "b")
 
@@ -59,6 +68,18 @@ def scores_of(config: DictConfig, side: str, progress: Progress) -> Side:
             if (own := getattr(scores, key)) != config[key]:
                 raise InputError(
                     f"{key} must be {own}, as {side}={path} was made with, got {config[key]}"
+                )
+        rules = competition_of(config)
+        usual = Competition.preset("imaterialist_2019")  # of files that do not say
+        for name, own, before in (
+            ("raster", rules.scored_on, usual.scored_on),
+            ("strict", rules.strict, usual.strict),
+            ("thresholds", list(rules.thresholds), list(usual.thresholds)),
+        ):
+            if (made_with := scores.content.get(name, before)) != own:
+                raise InputError(
+                    f"{name} must be {shown(made_with)}, as {side}={path} was made with, got "
+                    f"{shown(own)} of competition={rules.name}"
                 )
         kept = scores.per_image
         names = set(kept if wanted is None else match_ids(wanted, kept))

@@ -4,87 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.progress import track
 
 from src.annotations.categories import check_categories, label_descriptions_from_json
-from src.annotations.coco import name_of_image
-from src.annotations.image_names import image_path
+from src.annotations.coco_results import number_images
 from src.annotations.json_stream import iterate_members
 from src.cli.entry_point import entry_point, to_plain
 from src.console import PlainConsole, say
-from src.errors import InputError
-from src.io import check_writable, refuse_special_file, write_text
+from src.io import check_writable, write_text
 from src.postprocess.category_names import names_for
 from src.postprocess.pipeline import StepCounts, coco_results
 from src.postprocess.settings import named_settings, plain_settings
 from src.predictions.store import PredictionStore
-
-
-def read_image_numbers(path: Path) -> dict[str, int]:
-    """Read COCO's id of each image by file name from a file of COCO annotations.
-
-    Raises:
-        InputError: No such file, other JSON, a file name that leads out of the image folder, or a
-            file name or an id that occurs twice.
-    """
-    refuse_special_file(path)
-    try:
-        images = json.loads(path.read_text(encoding="utf-8-sig"))["images"]
-        numbers = {}
-        for image in images:
-            key, name = name_of_image(image)
-            if name is None:
-                raise KeyError(key)
-            numbers[image_path(str(name), key=key)] = int(image["id"])
-    except FileNotFoundError:
-        raise InputError(f"annotations={path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(
-            f"annotations must be the COCO JSON whose image ids to use, got the folder {path}; "
-            "python -m src.convert makes COCO JSON of a store or of mask images"
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(
-            "annotations must be COCO JSON with images that have id and file_name, got "
-            f"{type(error).__name__}: {error} ({path})"
-        ) from error
-    if len(numbers) < len(images):
-        raise InputError(f"file_name must be another one for each image, got one twice ({path})")
-    if len(set(numbers.values())) < len(images):
-        raise InputError(f"id must be another one for each image, got one twice ({path})")
-    return numbers
-
-
-def number_images(store: PredictionStore, annotations: str | None) -> Mapping[str, int]:
-    """Return COCO's id of each image of the store.
-
-    Without a file, images are numbered from 1, as by src.convert. An image id is a file name, or
-    one without its suffix, or one without its folders if no other file has that name.
-    """
-    if annotations is None:
-        return {image_id: place for place, image_id in enumerate(store.image_ids, start=1)}
-    by_file = read_image_numbers(Path(annotations))
-    names: dict[str, int] = {}
-    paths = {PurePosixPath(file): number for file, number in by_file.items()}
-    for shortened in (
-        {path: path.stem for path in paths},
-        {path: path.name for path in paths},
-        {path: str(path.with_suffix("")) for path in paths},
-    ):
-        count = Counter(shortened.values())
-        names |= {name: paths[path] for path, name in shortened.items() if count[name] == 1}
-    names |= by_file
-    if missing := [image_id for image_id in store.image_ids if image_id not in names]:
-        raise InputError(
-            f"annotations must have all {len(store)} images of {store.directory}, got "
-            f"{annotations}, which lacks {len(missing)}; the first is {missing[0]!r}"
-        )
-    return {image_id: names[image_id] for image_id in store.image_ids}
 
 
 def compare_categories(store: PredictionStore, path: Path) -> None:
@@ -117,7 +51,7 @@ def main(config: DictConfig) -> None:
         store.check_none_failed()
     categories = names_for(store, None, source=config.predictions)
     settings = named_settings(to_plain(config.postprocess), categories)
-    numbers = number_images(store, config.annotations)
+    numbers = number_images(store.image_ids, config.annotations, source=str(store.directory))
     if config.annotations is not None:
         compare_categories(store, Path(config.annotations))
     console, steps = PlainConsole(stderr=True), StepCounts()

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from src.errors import InputError, naming_disk_errors
 from src.processes import is_process_alive, process_identity
 
@@ -383,3 +385,48 @@ def printable(text: object, *, limit: int = 200) -> str:
     """
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def read_preset(presets: Path, name: str, *, key: str) -> dict[str, Any]:
+    """Read a file of a configuration group by its name, see ``read_yaml_values``.
+
+    Args:
+        presets: The group's folder.
+        name: The file's name without suffix.
+        key: The key that has the name, for the message.
+
+    Raises:
+        InputError: There is none; names those there are.
+    """
+    names = sorted(path.stem for path in presets.glob("*.yaml"))
+    if name not in names:
+        raise InputError(f"{key} must be one of {', '.join(names)}, got {name!r:.60}")
+    return read_yaml_values(presets / f"{name}.yaml", presets=presets)
+
+
+def read_yaml_values(path: Path, *, presets: Path) -> dict[str, Any]:
+    """Read a YAML file of a configuration group, with the values of the files in its ``defaults``.
+
+    Args:
+        path: The file.
+        presets: Folder of the group's own files, which ``defaults`` names.
+
+    Raises:
+        InputError: The file cannot be read, or its defaults are unknown or lead back to it.
+    """
+    check_input_file(path)
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+            raise InputError(f"{path}: must hold keys with values, got {content!r:.60}")
+        bases = content.pop("defaults", [])
+        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+            raise InputError(f"defaults must be a list of presets, got {bases!r:.60} ({path})")
+        values: dict[str, Any] = {}
+        for base in bases:
+            values |= content if base == "_self_" else read_preset(presets, base, key="preset")
+        return values | content
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML ({printable(str(error))})") from None

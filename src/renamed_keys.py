@@ -20,6 +20,7 @@ RENAMED_KEYS: Mapping[str, str] = {
     "cache_directory": "cache_dir",
     "drawings": "drawings_dir",
     "folds": "num_folds",
+    "format": "competition",
     "ground_truth": "annotations",
     "input": "annotations",
     "max_unlikely_candidates": "max_low_score_candidates",

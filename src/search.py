@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 STORAGE_NAME = "search.db"
 ROWS_NAME = "rows_shown.json"
+HELD_OUT_NAME = "cross_validated.json"  # a score file, for src.compare
 GROUPS = ("postprocess", "default", "winner")  # where the search starts, and its baselines
 
 
@@ -110,6 +111,21 @@ def run(
             averaging=config.averaging,
             folds=folds,
             on_step=lambda: progress.advance(choices),
+        )
+        rules = session.evaluator.competition
+        image_ids = session.evaluator.scored_image_ids
+        write_json(
+            directory / HELD_OUT_NAME,
+            {
+                "competition_map": float(found.held_out.mean()),
+                "averaging": config.averaging,
+                "use_attributes": False,
+                "raster": rules.scored_on,
+                "strict": rules.strict,
+                "thresholds": list(rules.thresholds),
+                "per_image": dict(zip(image_ids, found.held_out.tolist(), strict=True)),
+            },
+            sort_keys=False,
         )
         images = searched_images(session.ground_truth, session.evaluator.scored_image_ids)
         for note in comparison.notes:

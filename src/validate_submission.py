@@ -6,7 +6,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from src.cli.entry_point import entry_point
+from src.annotations.competition import Competition
+from src.cli.entry_point import entry_point, to_plain
 from src.console import say
 from src.submission.validation import validate_submission
 
@@ -14,11 +15,12 @@ from src.submission.validation import validate_submission
 @entry_point("validate_submission")
 def main(config: DictConfig) -> None:
     """List every violation; the exit code is 1 if there is one."""
+    rules = config.get("competition")
     report = validate_submission(
         config.submission,
         sample_submission=config.sample_submission,
         images=config.images,
-        format=config.format,
+        competition=None if rules is None else Competition.from_config(to_plain(rules)),
         label_descriptions=config.label_descriptions,
     )
     for violation in report.violations:

@@ -17,6 +17,7 @@ from src.predictions.store import PredictionStore
 from src.score import main as score
 from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import WINNER, make_settings
+from tests.helpers.competitions import OTHER_DATA
 from tests.helpers.lab_data import write_lab_data
 
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId\n"
@@ -100,7 +101,7 @@ def test_two_settings_on_one_store(run, tmp_path):
     changed = run(*names, "a_postprocess=default", "a_postprocess.score_threshold=0.9")
     with open_ground_truth(ground_truth) as objects:
         opened = PredictionStore(store)
-        lab = SettingsEvaluator(opened, objects, opened.image_ids)
+        lab = SettingsEvaluator(opened, objects, opened.image_ids, competition=OTHER_DATA)
         winner = make_settings(**WINNER | {"remove_categories": []})
         wanted = [
             lab.score(rules).competition_map

@@ -52,7 +52,7 @@ def test_2020_is_told_by_its_column_and_images_give_the_raster(run: Any, tmp_pat
     code, out, _ = run("submission=sub.csv", "sample_submission=sample.csv", f"images={tmp_path}")
     assert code == 1
     assert "must end by pixel 524288, the last of height 512 and width 1024" in out
-    code, out, _ = run("submission=sub.csv", "format=imaterialist_2019")
+    code, out, _ = run("submission=sub.csv", "competition=imaterialist_2019")
     assert code == 1
     assert "the header must be ImageId,EncodedPixels,ClassId, got" in out
 
@@ -73,9 +73,9 @@ def test_an_empty_file_is_invalid(run: Any, tmp_path: Path) -> None:
         (("submission=s.csv", "images=no"), "images=no: no such folder"),
         (
             ("submission=s.csv", "format=coco"),
-            "format must be one of imaterialist_2019, imaterialist_2020, got 'coco'",
+            "format was renamed: use competition (command line)",
         ),
-        (("submission=s.csv", "label_descriptions=no.json"), "no.json: cannot read"),
+        (("submission=s.csv", "label_descriptions=no.json"), "no.json: no such file"),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_2(

@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
+from src.annotations.categories import (
+    IMATERIALIST_2019_LABELS,
+    LabelDescriptions,
+    label_descriptions_from_json,
+)
 from src.annotations.coco import COCO, open_coco, write_coco
 from src.annotations.image_files import AUTO, EXIF_CHOICES
 from src.annotations.imaterialist_csv import (
+    DSB_2018,
     IMATERIALIST_2019,
     IMATERIALIST_2020,
     read_csv_blocks,
@@ -29,7 +34,9 @@ from src.errors import InputError
 from src.io import fitting_name, refuse_special_file
 
 DUPLICATES = ("keep", "drop")
-CSV_EDITIONS = {edition.name: edition for edition in (IMATERIALIST_2019, IMATERIALIST_2020)}
+CSV_EDITIONS = {
+    edition.name: edition for edition in (IMATERIALIST_2019, IMATERIALIST_2020, DSB_2018)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +96,10 @@ def detect_format(path: str | Path) -> str:
     """Return the format of a file or folder by its content, whatever its name.
 
     Returns:
-        ``imaterialist_2019``, ``imaterialist_2020`` (a CSV with the column AttributesIds), ``coco``
-        (a JSON object), ``store`` (a folder with a ``store.json``), or ``mask_images`` (any other
-        folder; reading refuses one without mask images).
+        ``imaterialist_2019``, ``imaterialist_2020`` (a CSV with the column AttributesIds),
+        ``dsb_2018`` (a CSV of images, masks and perhaps sizes alone), ``coco`` (JSON), ``store``
+        (a folder with a ``store.json``), or ``mask_images`` (any other folder; reading refuses one
+        without mask images).
 
     Raises:
         InputError: No such file, an empty one, or none of these.
@@ -109,8 +117,11 @@ def detect_format(path: str | Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if start[:1] in (b"{", b"["):
         return COCO
-    if "AttributesIds" in read_header(path):
+    header = read_header(path)
+    if "AttributesIds" in header:
         return IMATERIALIST_2020.name
+    if {"ImageId", "EncodedPixels"} <= set(header) <= set(DSB_2018.columns):
+        return DSB_2018.name
     return IMATERIALIST_2019.name
 
 
@@ -118,6 +129,10 @@ def default_labels(kind: str) -> LabelDescriptions:
     """Return the labels of a CSV without its own: those of 2019, for 2020 without attributes."""
     if kind == IMATERIALIST_2019.name:
         return IMATERIALIST_2019_LABELS
+    if kind == DSB_2018.name:
+        return label_descriptions_from_json(
+            {"categories": [{"id": 1, "name": "nucleus"}]}, where=kind
+        )
     return LabelDescriptions(categories=IMATERIALIST_2019_LABELS.categories)
 
 

@@ -15,11 +15,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
-from src.annotations.image_names import ImageIds
+from src.annotations.image_files import read_size_hw
+from src.annotations.image_names import ImageIds, list_images
 from src.annotations.instances import ImageRecord
 from src.annotations.rows import (
     BLOCK_BYTES,
@@ -121,6 +122,11 @@ def read_csv_blocks(
             f"columns must be {', '.join(edition.columns)}, got {', '.join(header)} without "
             f"{missing[0]} ({path}, row 1)"
         )
+    if not edition.label_columns and len(labels.categories) != 1:
+        raise InputError(
+            f"columns must have ClassId for {len(labels.categories)} categories, got "
+            f"{', '.join(header)} ({path}, row 1)"
+        )
     parser = _RowParser(header, edition, labels, size_hw)
     any_rows, header_is_next = False, True
     for lines in iterate_lines(path, block_bytes=BLOCK_BYTES, on_progress=on_progress):
@@ -163,10 +169,14 @@ class _RowParser:
         categories, attributes = labels.category_names, labels.attribute_names
         self.image_ids = ImageIds(key="ImageId", add_suffix=True)
         filler_label = tuple(text.encode() for text in edition.join_label(FILLER_CATEGORY, ()))
-        self.filler_label = None if FILLER_CATEGORY in categories else filler_label
+        is_filler_legal = bool(edition.label_columns) and FILLER_CATEGORY not in categories
+        self.filler_label = filler_label if is_filler_legal else None
+        self.only_category = min(categories)
 
         @cache
         def parse_label(*texts: bytes) -> tuple[int, tuple[int, ...]]:
+            if not texts:  # a competition of one class
+                return self.only_category, ()
             category, attribute_texts = edition.split_label(*(text.decode() for text in texts))
             if not category and not attribute_texts:
                 return NO_INSTANCE, ()
@@ -181,6 +191,8 @@ class _RowParser:
             else:
                 assert size_hw is not None  # checked by read_csv_blocks
                 height, width = size_hw(image_id) if callable(size_hw) else size_hw
+            if isinstance(size_hw, SizesOfFiles):
+                file_name = size_hw.file_of(image_id)
             return ImageRecord(image_id, file_name, height, width)
 
         self.parse_label, self.parse_image = parse_label, parse_image
@@ -199,6 +211,8 @@ class _RowParser:
                     for column in (self.runs_at, *self.label_at):
                         fields[column] = b""
                 label = self.parse_label(*(fields[i] for i in self.label_at))
+                if not self.label_at and not fields[self.runs_at].strip():
+                    label = NO_INSTANCE, ()
                 if label[0] == NO_INSTANCE and fields[self.runs_at].strip():
                     raise RowError(
                         "the category must be given where EncodedPixels is, got an empty one"
@@ -299,6 +313,53 @@ def is_competition(category_names: Mapping[int, str]) -> bool:
     known = IMATERIALIST_2019_LABELS.category_names
     shoe = category_names.get(FILLER_CATEGORY, "").strip().casefold()
     return category_names.keys() <= known.keys() and shoe == known[FILLER_CATEGORY].casefold()
+
+
+DSB_2018 = CsvEdition(
+    name="dsb_2018",
+    columns=("ImageId", "EncodedPixels", "Height", "Width"),
+    label_columns=(),
+    split_label=lambda: ("", []),
+    join_label=lambda _category, _attributes: (),
+    image_id_of=lambda image: image.file_name,
+)
+"""Of the Data Science Bowl 2018 and others of one class: no column has the category."""
+
+
+class SizesOfFiles:
+    """Sizes of images that are named without suffix, from the files of a folder.
+
+    Args:
+        directory: The folder of the images.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file_of: dict[str, str] = {}
+        for name in list_images(directory).names:
+            self._file_of.setdefault(str(PurePosixPath(name).with_suffix("")), name)
+            self._file_of.setdefault(name, name)
+
+    def __call__(self, image_id: str) -> tuple[int, int]:
+        """Return height and width of an image.
+
+        Raises:
+            RowError: The folder has no such image, or it cannot be read.
+        """
+        try:
+            return read_size_hw(self._directory / self.file_of(image_id))
+        except InputError as error:
+            raise RowError(str(error)) from error
+
+    def file_of(self, image_id: str) -> str:
+        """Return the file of an image.
+
+        Raises:
+            RowError: The folder has no such image.
+        """
+        if image_id not in self._file_of:
+            raise RowError(f"ImageId must be an image in {self._directory}, got {image_id!r:.100}")
+        return self._file_of[image_id]
 
 
 def _split_label_2020(class_id: str, attributes_ids: str) -> tuple[str, list[str]]:

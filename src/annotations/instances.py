@@ -13,19 +13,6 @@ from src.rle import RleBatch
 RASTER_HW = (512, 512)
 """Height and width of the raster on which the competition compares masks, in pixels."""
 
-LONG_EDGE_PX = 1024
-"""Of the raster on which the 2020 competition takes masks."""
-
-
-def long_edge_1024(size_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return the raster of the 2020 competition for an image: its long edge has 1024 pixels.
-
-    The short edge keeps the aspect ratio, rounded to the nearest pixel (a half up), at least 1.
-    """
-    long = max(size_hw)
-    height, width = (max(1, (2 * edge * LONG_EDGE_PX + long) // (2 * long)) for edge in size_hw)
-    return height, width
-
 
 def box_columns(boxes_xyxy: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """Return the columns of a table of boxes, (N, 4)."""

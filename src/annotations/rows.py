@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -251,7 +251,7 @@ def check_attributes(numbers: Iterable[int], known: dict[int, str]) -> None:
             raise RowError(f"attribute must be {describe_ids(known)}, got {number}")
 
 
-def describe_ids(known: dict[int, str]) -> str:
+def describe_ids(known: Mapping[int, str]) -> str:
     """Return the legal ids in a few words."""
     ids = sorted(known)
     if len(ids) > 1 and ids == list(range(ids[0], ids[-1] + 1)):

@@ -24,6 +24,7 @@ from src.annotations.categories import (
 from src.annotations.coco import COCO
 from src.annotations.exif import ExifReadings, ReadOtherwiseError
 from src.annotations.formats import (
+    CSV_EDITIONS,
     DEFAULT_OPTIONS,
     ReadingOptions,
     default_labels,
@@ -43,7 +44,13 @@ from src.annotations.image_files import (
     look_at_images,
     write_image_files,
 )
-from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020
+from src.annotations.imaterialist_csv import (
+    IMATERIALIST_2019,
+    IMATERIALIST_2020,
+    SIZE_COLUMNS,
+    SizesOfFiles,
+    read_header,
+)
 from src.annotations.mask_folders import fingerprint
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import BadRowHandler, ProgressCallback, Source
@@ -121,7 +128,11 @@ def build_store(
     options = _with_paths(options, source)
     label_file = options.label_descriptions
     labels = None if label_file is None else read_label_descriptions(label_file)
-    open_again = partial(open_source, source, options, labels=labels, on_progress=on_progress)
+    reading = options
+    if options.size_hw is None and options.images_directory is not None:
+        images = Path(options.images_directory)
+        reading = replace(options, size_hw=_sizes_of_files(source, images))
+    open_again = partial(open_source, source, reading, labels=labels, on_progress=on_progress)
     opened = open_again()
     sizes = ImageSizes(
         options.images_directory,
@@ -190,6 +201,14 @@ def build_store(
         new.replace(directory)
         fsync(directory.parent)
     return report
+
+
+def _sizes_of_files(source: Path, images: Path) -> SizesOfFiles | None:
+    """Return the sizes of the images for a CSV that has none; None: it has, or is no CSV."""
+    is_csv = source.is_file() and detect_format(source) in CSV_EDITIONS
+    if not is_csv or set(SIZE_COLUMNS) <= set(read_header(source)):
+        return None
+    return SizesOfFiles(images)
 
 
 def open_or_build(

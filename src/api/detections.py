@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from src.annotations.competition import Competition
 from src.annotations.image_files import read_image_rgb
 from src.annotations.image_names import match_ids, read_image_ids
 from src.errors import InputError
@@ -31,10 +32,9 @@ from src.reporting.drawing import (
     fit,
     short_name,
 )
-from src.submission.writing import SubmissionReport, format_named
+from src.submission.writing import SubmissionReport
 from src.submission.writing import write_submission as write_rows
 from src.tuning.evaluated_image import as_submitted
-from src.tuning.session import is_competition_submission
 
 if TYPE_CHECKING:
     from src.api.scores import Annotations
@@ -122,7 +122,7 @@ def write_submission(
     detections: StoreDetections,
     *,
     sample_submission: str | Path | None = None,
-    format: str = "imaterialist_2019",
+    competition: Competition | str = "imaterialist_2019",
     partial: bool = False,
 ) -> SubmissionReport:
     """Write detections as a submission, as ``python -m src.postprocess`` does.
@@ -132,7 +132,7 @@ def write_submission(
         detections: From ``postprocess``.
         sample_submission: CSV with the images to write, in its order; None: those of the
             detections.
-        format: One of ``FORMATS``; masks are drawn on its raster.
+        competition: The rules, or their name (``Competition.preset``): columns, raster, filler row.
         partial: Whether images of the sample may be missing: they are written without an object.
 
     Returns:
@@ -151,7 +151,8 @@ def write_submission(
         >>> report.images, report.num_detections, validate_submission("submission.csv").violations
         (3, 5, ())
     """
-    submission_format = format_named(format)
+    if isinstance(competition, str):
+        competition = Competition.preset(competition)
     store, image_ids, absent = detections.store, detections.image_ids, []
     if sample_submission is not None:
         wanted = match_ids(read_image_ids(str(sample_submission)), image_ids)
@@ -160,16 +161,15 @@ def write_submission(
             store.check_image_ids(wanted, source=str(sample_submission))
         image_ids = tuple(image_id for image_id in wanted if image_id in detections)
     drawn = StoreDetections(
-        store, detections.settings, image_ids=image_ids, raster=submission_format.raster
+        store, detections.settings, image_ids=image_ids, raster=competition.raster
     )
     return write_rows(
         path,
         itertools.chain(drawn.values(), map(no_detections, absent)),
-        submission_format=submission_format,
-        competition=is_competition_submission(
-            store,
-            names_for(store, None, source=""),
-            None if sample_submission is None else str(sample_submission),
+        competition=competition.for_submission(
+            names_for(store, None, source="").names,
+            store.category_ids,
+            has_sample=sample_submission is not None,
         ),
     )
 
@@ -217,7 +217,7 @@ def draw(
         use_attributes = ground_truth.use_attributes
         drawn = compare_instances(
             ground_truth[detections.image_id],
-            as_submitted(detections, with_filler=False, use_attributes=use_attributes),
+            as_submitted(detections, filler=None, use_attributes=use_attributes),
             category_names or annotations.category_names,
         )
         drawing = draw_side_by_side(pixels, drawn.ground_truth, drawn.prediction, edge_px=edge_px)

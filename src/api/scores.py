@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.annotations.competition import Averaging, Competition
 from src.annotations.image_files import AUTO
 from src.annotations.image_names import file_name_of, find_image, match_ids
-from src.annotations.imaterialist_csv import is_competition
 from src.annotations.instances import Instances, box_columns
 from src.annotations.mask_settings import MaskImageSettings
 from src.api.detections import postprocess
 from src.errors import InputError
-from src.metrics.competition import Averaging, CompetitionScore
+from src.metrics.competition import CompetitionScore
 from src.metrics.inputs import RasterInstances
 from src.metrics.intervals import (
     PairedInterval,
@@ -123,6 +123,7 @@ class Annotations:
             ids={file_name_of(image_id): image_id for image_id in image_ids},
             images_directory=self.objects.images_directory,
             exif=self.objects.exif,
+            competition=self.objects.competition,
         )
 
     def _own_id(self, image_id: str) -> str:
@@ -142,6 +143,7 @@ def open_annotations(
     label_descriptions: str | Path | None = None,
     mask_images: Mapping[str, Any] | None = None,
     cache_dir: str | Path | None = None,
+    competition: Competition | str = "imaterialist_2019",
 ) -> Annotations:
     """Open annotations of any format: CSV, COCO JSON, annotation store, mask images.
 
@@ -157,6 +159,8 @@ def open_annotations(
             ``{"layout": "label_maps", "classes": {1: "shirt"}}``.
         cache_dir: Folder in which the file is kept in its fast form for the next time; None: it is
             read anew each time.
+        competition: The rules by which scores are made, or their name (``Competition.preset``):
+            raster, filler row, averaging and thresholds.
 
     Returns:
         The ground truth, as a plain value or for a ``with`` block.
@@ -182,6 +186,9 @@ def open_annotations(
         label_descriptions=label_descriptions,
         mask_images=MaskImageSettings.from_config(mask_images),
         cache_dir=cache_dir,
+        competition=Competition.preset(competition)
+        if isinstance(competition, str)
+        else competition,
     )
     return Annotations(opened, None if images is None else Path(images))
 
@@ -191,7 +198,7 @@ def score(
     annotations: Annotations,
     *,
     image_ids: Collection[str] | None = None,
-    averaging: Averaging = "per_class",
+    averaging: Averaging | None = None,
 ) -> CompetitionScore:
     """Score detections or a submission with the metric of iMaterialist (Fashion) 2019.
 
@@ -201,7 +208,7 @@ def score(
             ``python -m src.score``.
         annotations: The ground truth.
         image_ids: Only these images are scored, a validation split; None: all.
-        averaging: ``per_class`` or ``pooled``.
+        averaging: ``per_class`` or ``pooled``; None: as the competition has it.
 
     Raises:
         InputError: No image can be scored, or a file is wrong.
@@ -233,7 +240,9 @@ def score(
             )
         else:
             comparison = _compared(detections, annotations, image_ids)
-        result = score_comparison(comparison, averaging)
+        result = score_comparison(
+            comparison, averaging or annotations.objects.competition.averaging
+        )
         return replace(result, category_names=annotations.category_names, notes=comparison.notes)
 
 
@@ -257,9 +266,17 @@ def _compared(
 def _submitted(
     detections: DetectionsById, annotations: Annotations, ids: Iterable[str] = ()
 ) -> SubmittedDetections:
+    competition = annotations.objects.competition
+    if isinstance(detections, StoreDetections) and detections.raster != competition.scored_on:
+        detections = StoreDetections(
+            detections.store,
+            detections.settings,
+            image_ids=detections.image_ids,
+            raster=competition.scored_on,
+        )
     return SubmittedDetections(
         detections,
-        with_filler=is_competition(annotations.category_names),
+        filler=competition.filler,
         use_attributes=annotations.objects.use_attributes,
         ids=ids,
     )
@@ -271,7 +288,7 @@ def compare(
     annotations: Annotations | None = None,
     *,
     image_ids: Collection[str] | None = None,
-    averaging: Averaging = "per_class",
+    averaging: Averaging | None = None,
     num_resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -284,7 +301,7 @@ def compare(
         b: As ``a``.
         annotations: The ground truth; None where both are scored.
         image_ids: Only these images are scored; None: those that have annotations and predictions.
-        averaging: ``per_class`` or ``pooled``.
+        averaging: ``per_class`` or ``pooled``; None: as the competition has it.
         num_resamples: How often the images are drawn with replacement.
         confidence: Coverage of the interval, between 0 and 1.
         seed: Of the draws.
@@ -325,7 +342,7 @@ def _image_scores(
     side: DetectionsById | CompetitionScore | str | Path,
     annotations: Annotations | None,
     image_ids: Collection[str] | None,
-    averaging: Averaging,
+    averaging: Averaging | None,
 ) -> tuple[dict[str, float], str]:
     """Return the score of each image by image id, and how the scores are averaged."""
     if isinstance(side, str | Path) and is_score_file(Path(side)):
@@ -337,6 +354,7 @@ def _image_scores(
     elif annotations is None:
         raise InputError("annotations must be given to score detections or a submission, got None")
     else:
+        averaging = averaging or annotations.objects.competition.averaging
         return _scores_of_both(side, annotations, image_ids, averaging), averaging
     names = set(scores if image_ids is None else match_ids(image_ids, scores))
     return {image_id: value for image_id, value in scores.items() if image_id in names}, averaged
@@ -363,7 +381,9 @@ def _scores_of_both(
         comparison = put_beside(
             ground_truth, prediction, prediction_name="predictions", image_ids=both
         )
-        result = score_comparison(comparison, averaging)
+        result = score_comparison(
+            comparison, averaging or annotations.objects.competition.averaging
+        )
     return dict(zip(result.image_ids, result.per_image.tolist(), strict=True))
 
 
@@ -375,7 +395,7 @@ def sweep(
     settings: PostprocessSettings | None = None,
     image_ids: Collection[str] | None = None,
     partial: bool = False,
-    averaging: Averaging = "per_class",
+    averaging: Averaging | None = None,
     num_resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -389,7 +409,7 @@ def sweep(
         settings: Values of the other keys; None: the preset ``default``.
         image_ids: Only these images are scored; None: those that have annotations and candidates.
         partial: Whether a store that lacks images suffices.
-        averaging: ``per_class`` or ``pooled``.
+        averaging: ``per_class`` or ``pooled``; None: as the competition has it.
         num_resamples: How often the images are drawn with replacement, for the intervals.
         confidence: Coverage of the intervals, between 0 and 1.
         seed: Of the draws.
@@ -430,9 +450,12 @@ def sweep(
         store,
         {image_id: comparison.ground_truth[image_id] for image_id in comparison.image_ids},
         comparison.image_ids,
-        with_filler=is_competition(annotations.category_names),
+        competition=annotations.objects.competition,
     )
-    scores = lab.score_grid([one.settings for one in candidates], averaging)
+    scores = lab.score_grid(
+        [one.settings for one in candidates],
+        averaging or annotations.objects.competition.averaging,
+    )
     rows = []
     for point, result in zip(points, scores, strict=True):
         interval = bootstrap_interval(result.per_image, num_resamples, confidence, seed)

@@ -12,6 +12,7 @@ import torch.distributed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from src.annotations.competition import Competition
 from src.annotations.image_files import read_image_rgb
 from src.annotations.image_names import find_image
 from src.callbacks.loggers import log_images, log_table
@@ -37,6 +38,7 @@ class Evaluator(Callback):
     Args:
         settings: The values of ``PostprocessSettings``, categories by id or name.
         metrics: By name; null is left out.
+        competition: The rules of scores, the values of ``Competition``; None: those of 2019.
         class_table_dir: Folder of ``epoch_07_classes.csv`` (epochs count from 0), with a row for
             each category of the annotations and a column for each score, empty if the images have
             no such instance. Loggers show the table as ``validation/classes``. None: no table.
@@ -54,6 +56,7 @@ class Evaluator(Callback):
         *,
         settings: Mapping[str, Any],
         metrics: Mapping[str, Metric[Any] | None] | None,
+        competition: Mapping[str, Any] | None = None,
         class_table_dir: str | Path | None = None,
         num_images: int = 0,
         image_edge_px: int = 480,
@@ -61,6 +64,9 @@ class Evaluator(Callback):
         plain_settings(settings)
         check_value("callbacks.evaluator.num_images", num_images, Count)
         self._values = settings
+        self.competition = Competition.preset("imaterialist_2019")
+        if competition is not None:
+            self.competition = Competition.from_config(competition)
         self.metrics = {name: one for name, one in (metrics or {}).items() if one is not None}
         self.class_table_dir = None if class_table_dir is None else Path(class_table_dir)
         self.num_images = num_images
@@ -80,7 +86,6 @@ class Evaluator(Callback):
         names = {} if datamodule is None else datamodule.store.labels.category_names
         categories = CategoryNames(names, "the annotations")
         self.settings = named_settings(self._values, categories)
-        self._with_filler = categories.is_competition
         for metric in self.metrics.values():
             metric.setup(categories)
 
@@ -97,14 +102,16 @@ class Evaluator(Callback):
     ) -> None:
         """Update the metrics with the candidates of one batch."""
         assert isinstance(pl_module, CascadeModule)
-        instances = RasterInstances(trainer.datamodule.store)  # type: ignore[attr-defined]
+        instances = RasterInstances(
+            trainer.datamodule.store,  # type: ignore[attr-defined]
+            competition=self.competition,
+        )
         for candidates in outputs:
             image = ValidationImage(
                 candidates,
                 instances=instances,
                 settings=self.settings,
                 category_ids=pl_module.category_ids,
-                with_filler=self._with_filler,
             )
             for metric in self.metrics.values():
                 metric.update(image)
@@ -156,7 +163,7 @@ class Evaluator(Callback):
 
     def _log_images(self, trainer: Trainer, drawn: Mapping[str, ImageInstances]) -> None:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        ground_truth = RasterInstances(datamodule.store)
+        ground_truth = RasterInstances(datamodule.store, competition=self.competition)
         names = datamodule.store.labels.category_names
         directory = datamodule.validation_dataset.images_directory
         images = {}

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from src.annotations.competition import Averaging, Competition
 from src.annotations.store import AnnotationStore
 from src.metrics import coco_average_precision as coco
 from src.metrics.coco_average_precision import CocoImage
 from src.metrics.competition import (
-    Averaging,
     ImageCounts,
     ImageInstances,
     ScoreAccumulator,
@@ -42,10 +42,14 @@ class ValidationImage:
     instances: RasterInstances  # ground truth of all images
     settings: PostprocessSettings
     category_ids: Sequence[int]  # the data's id of each class of the model
-    with_filler: bool  # whether a submission has a filler row for an image without detections
 
     def __post_init__(self) -> None:
         self.image_id, self.store = self.candidates.image_id, self.instances.store
+
+    @property
+    def competition(self) -> Competition:
+        """The rules of the score."""
+        return self.instances.competition
 
     @cached_property
     def ground_truth(self) -> ImageInstances:
@@ -54,9 +58,15 @@ class ValidationImage:
 
     @cached_property
     def submitted(self) -> ImageInstances:
-        """Detections on the 512x512 raster, as in a submission."""
-        detections = postprocess(self.candidates, self.settings, category_ids=self.category_ids)
-        return as_submitted(detections, with_filler=self.with_filler)
+        """Detections on the raster on which they are scored, as in a submission."""
+        rules = self.competition
+        detections = postprocess(
+            self.candidates,
+            self.settings,
+            category_ids=self.category_ids,
+            raster=rules.scored_on,
+        )
+        return as_submitted(detections, filler=rules.filler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,9 @@ class CompetitionScoreMetric(Metric[ImageCounts]):
 
     def update(self, image: ValidationImage) -> None:
         """Keep the counts of true positives, instances and detections."""
-        self.kept[image.image_id] = match_instances(image.ground_truth, image.submitted).counts()
+        self.kept[image.image_id] = match_instances(
+            image.ground_truth, image.submitted, image.competition.rule
+        ).counts()
 
     def compute(self, store: AnnotationStore) -> MetricResult:
         """Return ``validation/competition_map``."""

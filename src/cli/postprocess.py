@@ -36,7 +36,6 @@ from src.postprocess.settings import (
     named_settings,
     plain_settings,
 )
-from src.submission.writing import format_named
 from src.tuning.search_results import find_in_sample
 from src.tuning.session import (
     Inputs,
@@ -81,15 +80,17 @@ def describe(
     )
     warnings = submitted.steps.warnings(settings, session.categories, session.store.category_ids)
     lines = [f"warning: {warning}" for warning in warnings]
-    if violations is None:
+    if violations is None and session.competition.file == "csv":
         text.append(
             "\nnote: the categories are not the competition's, so this is no submission to it: "
             "an image without a detection has a row that names it alone, not the filler"
         )
     elif report.overlapping_images:
+        is_all = session.competition.disjoint == "all"
+        of_one_class, value = ("", "all") if is_all else ("of one class ", "true")
         lines.append(
-            f"note: in {report.overlapping_images} images masks of one class overlap, and the "
-            "competition refuses such a file; postprocess.suppress_overlaps=true takes the "
+            f"note: in {report.overlapping_images} images masks {of_one_class}overlap, and the "
+            f"competition refuses such a file; postprocess.suppress_overlaps={value} takes the "
             "overlaps away"
         )
     elif violations:
@@ -111,7 +112,6 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
     """Write the files of one job, print what they are, and return the row of the sweep's table."""
     output = output_path(config.output, config.output_dir)
     check_writable(output)
-    submission_format = format_named(config.format)
     with progress_bar() as progress, contextlib.ExitStack() as opened:
         session = (
             shared_session(inputs, progress=progress)
@@ -123,7 +123,6 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
             output,
             session,
             settings,
-            submission_format=submission_format,
             averaging=config.averaging,
             track=lambda images: progress.track(images, total=len(session.image_ids)),
         )
@@ -190,14 +189,14 @@ def main(config: DictConfig) -> float | None:
     """Write the submission, show its score and return it; None without ground truth."""
     values = plain_settings(to_plain(config.postprocess))
     check_metric(config)
-    format_named(config.format)
     inputs = inputs_of(config)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
     if not is_sweep():
         score: float | None = run(config, inputs, console)["competition_map"]
         return score
-    keys = ("format", "averaging", "num_resamples", "confidence", "seed")
-    identity = identity_of(inputs, config, keys, postprocess=values)
+    keys = ("averaging", "num_resamples", "confidence", "seed")
+    name = config.competition.name
+    identity = identity_of(inputs, config, keys, postprocess=values, competition=name)
     folder = Path(config.output_dir)
     dashboard = open_dashboard(
         config.get("logger"),

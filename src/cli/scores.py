@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from src.annotations.categories import LabelDescriptions
+from src.annotations.competition import Competition
 from src.annotations.mask_settings import MaskImageSettings
 from src.cli.entry_point import to_plain
 from src.console import say
 from src.datamodules.split import read_split
-from src.metrics.competition import THRESHOLDS, CompetitionScore, check_averaging
+from src.metrics.competition import CompetitionScore, check_averaging
 from src.metrics.inputs import RasterInstances, class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.scoring import open_ground_truth
@@ -32,8 +33,18 @@ from src.tuning.session import Inputs, compare_categories
 
 def check_metric(config: DictConfig) -> None:
     """Check the averaging and the settings of the bootstrap."""
+    competition_of(config)
     check_averaging(config.averaging)
     check_settings(num_resamples=config.num_resamples, confidence=config.confidence)
+
+
+def competition_of(config: DictConfig) -> Competition:
+    """Return the competition of a configuration.
+
+    Raises:
+        InputError: A value is not legal; names its key.
+    """
+    return Competition.from_config(to_plain(config.competition))
 
 
 def ground_truth_of(
@@ -49,6 +60,7 @@ def ground_truth_of(
         label_descriptions=config.label_descriptions,
         mask_images=mask_settings(config),
         cache_dir=config.cache_dir,
+        competition=competition_of(config),
         progress=progress,
     )
 
@@ -79,6 +91,7 @@ def open_stored(
         store,
         named_settings(to_plain(config[postprocess]), categories),
         categories=categories,
+        competition=competition_of(config),
         use_attributes=config.use_attributes,
         ids=ground_truth,
     )
@@ -96,6 +109,7 @@ def inputs_of(config: DictConfig) -> Inputs:
         exif=config.exif,
         duplicates=config.duplicates,
         mask_images=mask_settings(config),
+        competition=competition_of(config),
     )
 
 
@@ -139,7 +153,9 @@ def score_summary(
         "interval": {
             key: getattr(interval, key) for key in ("low", "high", "confidence", "resamples")
         },
-        "thresholds": list(THRESHOLDS),
+        "thresholds": list(score.rule.thresholds),
+        "strict": score.rule.strict,
+        "raster": score.raster,
         "per_threshold": score.per_threshold.tolist(),
         "per_class": {class_key_text(key): value for key, value in score.per_class.items()},
     }
@@ -158,7 +174,7 @@ def score_tables(
         name = Text(class_key_name(key, labels))
         classes.add_row(name, *map(str, counts), f"{result.value:.4f}")
     thresholds = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for threshold in THRESHOLDS:
+    for threshold in score.rule.thresholds:
         thresholds.add_column(f"{threshold:.2f}", justify="right")
     thresholds.add_row(*(f"{value:.4f}" for value in score.per_threshold))
     headline = Text.assemble(

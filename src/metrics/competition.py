@@ -1,10 +1,10 @@
 """The competition's metric: match detections with ground truth, and score them.
 
-Mean average precision over ten IoU thresholds, averaged over images. Source: the evaluation rule of
-iMaterialist (Fashion) 2019. For each threshold t a detection is a true positive if it matches a
-ground-truth instance of the same class with an IoU strictly greater than t, on the 512x512 raster;
-value(t) = TP / (TP + FP + FN); an image's score is the mean over t; the result is the mean over
-images. Public sources disagree on one point:
+Mean average precision over T IoU thresholds, averaged over images. Source: the evaluation rule of
+iMaterialist (Fashion) 2019, with T = 10. For each threshold t a detection is a true positive if it
+matches a ground-truth instance of the same class with an IoU strictly greater than t (see
+``MatchRule``), on the competition's raster; value(t) = TP / (TP + FP + FN); an image's score is the
+mean over t; the result is the mean over images. Public sources disagree on one point:
 
 - ``per_class``: within an image, value(t) of each class in ground truth or detections, then the
   mean over those classes (the winner's own validation metric);
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.competition import Averaging, MatchRule
 from src.errors import InputError
 from src.metrics.intervals import Interval, bootstrap_interval
 from src.rle import Bitmasks
@@ -31,11 +32,8 @@ from src.validation import check_value, one_of
 if TYPE_CHECKING:
     import pandas as pd
 
-# Ten literals: arange(0.5, 1, 0.05) drifts off them. An IoU is one correctly rounded division of
-# integers, so where the exact ratio equals a threshold (11/20 and 0.55) both are the same double,
-# and ``>`` is as strict as in exact arithmetic.
-THRESHOLDS = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
-_THRESHOLD_ARRAY = np.array(THRESHOLDS)
+COMPETITION_RULE = MatchRule()
+"""Ten thresholds from 0.50 to 0.95, to be exceeded."""
 
 ClassKey = int | tuple[int, ...]
 """What must be equal for a match: the category, or the category and its attributes in order."""
@@ -70,10 +68,10 @@ class ImageCounts:
     class_keys: tuple[ClassKey, ...]  # K
     num_ground_truth: npt.NDArray[np.int64]  # (K,)
     num_detections: npt.NDArray[np.int64]  # (K,)
-    true_positives: npt.NDArray[np.int64]  # (K, 10) TP by class and threshold
+    true_positives: npt.NDArray[np.int64]  # (K, T) TP by class and threshold
 
     def class_values(self) -> npt.NDArray[np.float64]:
-        """Return TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
+        """Return TP / (TP + FP + FN) by class and threshold. Shape (K, T), in [0, 1]."""
         return self.true_positives / (
             (self.num_ground_truth + self.num_detections)[:, None] - self.true_positives
         )
@@ -88,12 +86,12 @@ class ImageMatches:
     prediction_classes: npt.NDArray[np.int64]  # (P,)
     ground_truth_iou: npt.NDArray[np.float64]  # (T,) of the match in (0.5, 1]; 0: no match
     prediction_iou: npt.NDArray[np.float64]  # (P,)
+    rule: MatchRule = COMPETITION_RULE
 
     def true_positives(self) -> npt.NDArray[np.int64]:
-        """Return the true positives by class and threshold. Shape (K, 10)."""
-        # the number of thresholds below each IoU
-        passed = np.searchsorted(_THRESHOLD_ARRAY, self.prediction_iou)
-        steps = len(THRESHOLDS) + 1
+        """Return the true positives by class and threshold. Shape (K, T)."""
+        passed = self.rule.num_passed(self.prediction_iou)
+        steps = len(self.rule.thresholds) + 1
         places = self.prediction_classes * steps + passed
         counts = np.bincount(places, minlength=len(self.class_keys) * steps).reshape(-1, steps)
         return np.cumsum(counts[:, :0:-1], axis=1)[:, ::-1]
@@ -113,19 +111,28 @@ class ImageMatches:
         )
 
     def class_values(self) -> npt.NDArray[np.float64]:
-        """Return TP / (TP + FP + FN) by class and threshold. Shape (K, 10), in [0, 1]."""
+        """Return TP / (TP + FP + FN) by class and threshold. Shape (K, T), in [0, 1]."""
         return self.counts().class_values()
 
 
-def match_instances(ground_truth: ImageInstances, prediction: ImageInstances) -> ImageMatches:
+def match_instances(
+    ground_truth: ImageInstances, prediction: ImageInstances, rule: MatchRule = COMPETITION_RULE
+) -> ImageMatches:
     """Match instances and detections of equal class greedily by falling IoU, one to one.
 
-    Pairs with an IoU of 0.5 or less never match. Greedy matching at a threshold t is the beginning
-    of greedy matching at 0.5, so one matching serves all thresholds. Where masks of a class are
-    disjoint, as a submission requires, no mask has two pairs above 0.5 and the matching is unique.
+    Pairs that do not pass the lowest threshold never match. Greedy matching at a threshold t is the
+    beginning of greedy matching at the lowest, so one matching serves all thresholds. Where masks
+    of a class are disjoint, no mask has two pairs above 0.5 and the matching is unique from there.
     Of equal IoUs, the earlier instance comes first, then the earlier detection. A mask without a
     pixel matches nothing.
     """
+    hw, predicted_hw = ground_truth.bitmasks.raster_hw, prediction.bitmasks.raster_hw
+    if hw != predicted_hw and len(ground_truth) and len(prediction):
+        raise InputError(
+            f"masks must be on the ground truth's raster of {hw[0]}x{hw[1]} px, got "
+            f"{predicted_hw[0]}x{predicted_hw[1]} ({ground_truth.image_id}); on the raster native "
+            "the predicted image has the size of the annotated one"
+        )
     keys = dict.fromkeys(ground_truth.class_keys + prediction.class_keys)
     index_of = {key: index for index, key in enumerate(keys)}
     ground_truth_classes, prediction_classes = (
@@ -134,8 +141,8 @@ def match_instances(ground_truth: ImageInstances, prediction: ImageInstances) ->
     )
     ground_truth_iou = np.zeros(len(ground_truth))
     prediction_iou = np.zeros(len(prediction))
-    rows, columns, ious = _pairs_above_half(
-        ground_truth, prediction, ground_truth_classes, prediction_classes
+    rows, columns, ious = _possible_pairs(
+        ground_truth, prediction, ground_truth_classes, prediction_classes, rule
     )
     for pair in np.argsort(-ious, kind="stable").tolist():
         row, column = rows[pair], columns[pair]
@@ -147,28 +154,32 @@ def match_instances(ground_truth: ImageInstances, prediction: ImageInstances) ->
         prediction_classes=prediction_classes,
         ground_truth_iou=ground_truth_iou,
         prediction_iou=prediction_iou,
+        rule=rule,
     )
 
 
-def _pairs_above_half(
+def _possible_pairs(
     ground_truth: ImageInstances,
     prediction: ImageInstances,
     ground_truth_classes: npt.NDArray[np.int64],
     prediction_classes: npt.NDArray[np.int64],
+    rule: MatchRule,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return both indices and the IoU of same-class pairs with IoU > 0.5, in row-major order."""
+    """Return both indices and the IoU of same-class pairs that can match, in row-major order."""
     rows, columns = np.nonzero(ground_truth_classes[:, None] == prediction_classes[None])
+    if not len(rows):
+        return rows, columns, np.zeros(0)
     areas = ground_truth.bitmasks.areas_px()[rows], prediction.bitmasks.areas_px()[columns]
     # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
-    possible = 2 * np.minimum(*areas) > np.maximum(*areas)
+    least, most = np.minimum(*areas), np.maximum(*areas)
+    possible = (least > 0) & (least >= rule.thresholds[0] * most)
     rows, columns = rows[possible], columns[possible]
     shared = ground_truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
     ious = shared / (areas[0][possible] + areas[1][possible] - shared)
-    above = ious > THRESHOLDS[0]
-    return rows[above], columns[above], ious[above]
+    passing = rule.num_passed(ious) > 0
+    return rows[passing], columns[passing], ious[passing]
 
 
-Averaging = Literal["per_class", "pooled"]
 AVERAGINGS: tuple[str, ...] = get_args(Averaging)
 
 
@@ -207,10 +218,12 @@ class CompetitionScore:
 
     averaging: Averaging
     image_ids: tuple[str, ...]  # M
-    values: npt.NDArray[np.float64]  # (M, 10) value(t) of each image
+    values: npt.NDArray[np.float64]  # (M, T) value(t) of each image
     classes: Mapping[ClassKey, ClassResult]  # every class in ground truth or detections
     category_names: Mapping[int, str] = field(default_factory=dict)  # if they are known
     notes: tuple[str, ...] = ()  # sentences on images and masks that do not count
+    rule: MatchRule = COMPETITION_RULE
+    raster: str = "512x512"  # on which masks were compared, see raster_hw
 
     @property
     def competition_map(self) -> float:
@@ -230,7 +243,7 @@ class CompetitionScore:
 
     @property
     def per_threshold(self) -> npt.NDArray[np.float64]:
-        """Mean over images of value(t). Shape (10,)."""
+        """Mean over images of value(t). Shape (T,)."""
         result: npt.NDArray[np.float64] = self.values.mean(axis=0)
         return result
 
@@ -275,12 +288,12 @@ def image_values(
     averaging: Averaging,
     class_values: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Return value(t) of one image. Shape (10,), in [0, 1]; all ones for an empty image.
+    """Return value(t) of one image. Shape (T,), in [0, 1]; all ones for an empty image.
 
     ``class_values`` are those of the counts, where they are already known.
     """
     if not counts.class_keys:
-        return np.ones(len(THRESHOLDS))
+        return np.ones(counts.true_positives.shape[1])
     if averaging == "per_class":
         values = counts.class_values() if class_values is None else class_values
         mean: npt.NDArray[np.float64] = values.mean(axis=0)
@@ -293,13 +306,15 @@ def image_values(
 
 @dataclass
 class ScoreAccumulator:
-    """Running score: keeps ten numbers for each image, so memory does not depend on masks.
+    """Running score: keeps a few numbers for each image, so memory does not depend on masks.
 
     Raises:
         InputError: An unknown ``averaging``.
     """
 
     averaging: Averaging = "per_class"
+    rule: MatchRule = COMPETITION_RULE
+    raster: str = "512x512"
     _image_ids: list[str] = field(default_factory=list)
     _values: list[npt.NDArray[np.float64]] = field(default_factory=list)
     _classes: dict[ClassKey, ClassResult] = field(default_factory=dict)
@@ -309,7 +324,7 @@ class ScoreAccumulator:
 
     def add(self, ground_truth: ImageInstances, prediction: ImageInstances) -> ImageMatches:
         """Score one image and return its matches."""
-        matches = match_instances(ground_truth, prediction)
+        matches = match_instances(ground_truth, prediction, self.rule)
         self.add_counts(ground_truth.image_id, matches.counts())
         return matches
 
@@ -344,6 +359,8 @@ class ScoreAccumulator:
             image_ids=tuple(self._image_ids),
             values=np.stack(self._values),
             classes=dict(sorted(self._classes.items(), key=lambda item: split_key(item[0]))),
+            rule=self.rule,
+            raster=self.raster,
         )
 
 

@@ -20,6 +20,7 @@ fixed the score is 1.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,9 +28,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.competition import Averaging, MatchRule
 from src.metrics.competition import (
-    THRESHOLDS,
-    Averaging,
     ClassKey,
     ImageCounts,
     ImageInstances,
@@ -46,9 +46,9 @@ BANDS = tuple(f"{POOR_MASK}, IoU {low:.2f}-{high:.2f}" for low, high in MASK_BAN
 KINDS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, *BANDS)
 GROUPS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, POOR_MASK)  # all bands as one
 # by pixels of the mask on the 512x512 raster; COCO's bounds
-SIZES = (("small", 32**2), ("medium", 96**2), ("large", 512 * 512 + 1))
+SIZES = (("small", 32**2), ("medium", 96**2), ("large", math.inf))
 _MEANT = 0.1  # IoU above which a detection is paired with an instance of its class
-_FOUND = THRESHOLDS[0]
+_FOUND = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,14 @@ def find_errors(
     )
     free_ground_truth = matches.ground_truth_iou == 0
     free_prediction = matches.prediction_iou == 0
-    found, nothing = _true_positives(1.0), _true_positives(0.0)
+    rule = matches.rule
+    found, nothing = _true_positives(1.0, rule), _true_positives(0.0, rule)
     errors = []
     for row, iou in enumerate(matches.ground_truth_iou.tolist()):
-        if 0 < iou <= THRESHOLDS[-1]:
+        missing = found - _true_positives(iou, rule)
+        if iou > 0 and missing.any():
             key = ground_truth.class_keys[row]
-            change = (key, 0, found - _true_positives(iou))
+            change = (key, 0, missing)
             errors.append(ObjectError(_band(iou), key, true_px[row], (change,)))
     rows, columns, ious = _overlaps(ground_truth, prediction, free_prediction)
     for pair in np.argsort(-ious, kind="stable").tolist():
@@ -220,12 +222,14 @@ def _overlaps(
     return rows[meant], columns[meant], ious[meant]
 
 
-def _true_positives(iou: float) -> npt.NDArray[np.int64]:
-    """Return whether an IoU is a true positive, by threshold. Shape (10,)."""
-    return (iou > np.array(THRESHOLDS)).astype(np.int64)
+def _true_positives(iou: float, rule: MatchRule) -> npt.NDArray[np.int64]:
+    """Return whether an IoU is a true positive, by threshold. Shape (T,)."""
+    passed = rule.num_passed(np.array([iou]))[0]
+    found: npt.NDArray[np.int64] = (np.arange(len(rule.thresholds)) < passed).astype(np.int64)
+    return found
 
 
 def _band(iou: float) -> str:
     return next(
-        name for name, (low, high) in zip(BANDS, MASK_BANDS, strict=True) if low < iou <= high
+        (name for name, (_, high) in zip(BANDS, MASK_BANDS, strict=True) if iou <= high), BANDS[-1]
     )

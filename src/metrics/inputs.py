@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.categories import LabelDescriptions
+from src.annotations.competition import Competition
 from src.annotations.image_files import AUTO
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT, describe_fillers
-from src.annotations.instances import RASTER_HW, ImageRecord, Instances
+from src.annotations.instances import ImageRecord, Instances
 from src.annotations.store import AnnotationStore
 from src.io import printable
 from src.metrics.competition import ClassKey, ImageInstances, split_key
@@ -46,7 +47,7 @@ class RasterInstances(Mapping[str, ImageInstances]):
         images_directory: Images with which the store was read; submissions that are compared with
             it are read with them, too.
         exif: As for ``build_store``.
-        without_filler: Whether the competition's filler rows are left out.
+        competition: Raster and filler row of the score; None: those of 2019.
         ground_truth: The ground truth of detections, which decides which empty masks are left out;
             None: this is the ground truth.
     """
@@ -59,14 +60,20 @@ class RasterInstances(Mapping[str, ImageInstances]):
         ids: Mapping[str, str] | None = None,
         images_directory: str | Path | None = None,
         exif: str = AUTO,
-        without_filler: bool = False,
+        competition: Competition | None = None,
         ground_truth: RasterInstances | None = None,
     ) -> None:
         self.store = store
         self.use_attributes = use_attributes
         self.images_directory, self.exif = images_directory, exif
-        self.without_filler = without_filler
         self.ground_truth = ground_truth
+        rules = competition or Competition.preset("imaterialist_2019")
+        own_rules = rules.for_data(store.labels.category_names)
+        self.competition: Competition = (
+            own_rules if ground_truth is None else ground_truth.competition
+        )
+        # of other data, filler rows are no detections
+        self.without_filler = ground_truth is not None and self.competition.filler is None
         self._left_out: dict[str, Counter[str]] = {}  # by image id, of the images asked for so far
         ids = ids or {}
         self._index_of = {
@@ -86,7 +93,11 @@ class RasterInstances(Mapping[str, ImageInstances]):
     def __getitem__(self, image_id: str) -> ImageInstances:
         index = self._index_of[image_id]
         instances = self.store.instances(index)
-        masks = Bitmasks.of(instances.masks, RASTER_HW)
+        # the size of a submission's image is that of its raster; the ground truth has the image's
+        known = self.ground_truth is not None and image_id in self.ground_truth
+        sized = self.ground_truth if known and self.ground_truth is not None else self
+        size_hw = sized.record(image_id).size_hw
+        masks = Bitmasks.of(instances.masks, self.competition.scored_hw(size_hw))
         is_empty = instances.areas_px == 0
         kept = (masks.areas_px() > 0) | is_empty
         num_vanished = int(np.count_nonzero(~kept))
@@ -151,11 +162,12 @@ class RasterInstances(Mapping[str, ImageInstances]):
         left_out: Counter[str] = Counter()
         for of_image in self._left_out.values():
             left_out.update(of_image)
+        raster = self.competition.scored_on
         notes = [f"{Path(self.source).name}: {note}" for note in self.store.notes]
         if count := left_out["empty"]:
             notes.append(f"{kind} whose mask has no pixel, left out: {count}")
         if count := left_out["vanished"]:
-            notes.append(f"{kind} without a pixel left on the 512x512 raster, left out: {count}")
+            notes.append(f"{kind} without a pixel left on the {raster} raster, left out: {count}")
         if count := left_out["fillers"]:
             notes.append(describe_fillers(count))
         return notes

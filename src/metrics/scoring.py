@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.coco import COCO
+from src.annotations.coco_results import (
+    is_results_list,
+    number_images_of,
+    write_as_annotations,
+)
+from src.annotations.competition import Averaging, Competition, raster_hw
 from src.annotations.formats import ReadingOptions, detect_format
 from src.annotations.image_files import AS_DISPLAYED, AUTO
 from src.annotations.image_names import file_name_of, match_ids
 from src.annotations.imaterialist_csv import (
+    IMATERIALIST_2019,
     IMATERIALIST_2020,
     SIZE_COLUMNS,
-    is_competition,
     read_header,
 )
-from src.annotations.instances import LONG_EDGE_PX, RASTER_HW, long_edge_1024
 from src.annotations.mask_folders import MASK_IMAGES
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import ProgressCallback, SizeOf, describe_ids
@@ -37,7 +43,6 @@ from src.io import (
     write_json,
 )
 from src.metrics.competition import (
-    Averaging,
     CompetitionScore,
     ImageInstances,
     ScoreAccumulator,
@@ -46,6 +51,8 @@ from src.metrics.competition import (
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterInstances
 from src.validation import shown
+
+LARGEST_HW = (1 << 14, 1 << 14)  # of an image of unknown size
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,7 @@ def open_ground_truth(
     mask_images: MaskImageSettings | None = None,
     cache_dir: str | Path | None = None,
     ids: Mapping[str, str] | None = None,
+    competition: Competition | None = None,
     progress: Progress | None = None,
 ) -> Iterator[RasterInstances]:
     """Open the ground truth for the duration of the context.
@@ -202,6 +210,7 @@ def open_ground_truth(
             ids=ids,
             images_directory=images_directory,
             exif=exif,
+            competition=competition,
         )
 
 
@@ -226,17 +235,28 @@ def open_submission(
         labels = ground_truth.store.labels
         write_label_descriptions(labels, labels_file)
         ids = {record.file_name: record.image_id for record in ground_truth.store.images}
+        # a submission may name images without their suffix, whatever that is
+        stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in ids)
+        for name, image_id in list(ids.items()):
+            if stems[stem := str(PurePosixPath(name).with_suffix(""))] == 1:
+                ids.setdefault(file_name_of(stem), image_id)
         kind = detect_format(submission)
         if kind == MASK_IMAGES:
             raise InputError(
                 "submission must be a file or an annotation store, got a folder without "
                 f"store.json ({submission})"
             )
+        if kind == COCO and is_results_list(Path(submission)):
+            images = ground_truth.store.images
+            submission = write_as_annotations(
+                Path(submission),
+                temporary / "results.json",
+                images=images,
+                numbers=number_images_of(ground_truth.source, [one.image_id for one in images]),
+            )
         directory = Path(submission)
         if kind != STORE:
             directory = temporary / "store"
-            is_2020 = kind == IMATERIALIST_2020.name
-            size_hw = _long_edge(ground_truth, ids) if is_2020 else RASTER_HW
             sized = kind == COCO or set(SIZE_COLUMNS) <= set(read_header(Path(submission)))
             build_store(
                 submission,
@@ -247,7 +267,7 @@ def open_submission(
                     exif_undecided=AS_DISPLAYED if ground_truth.exif == AUTO else ground_truth.exif,
                     missing_images="keep",
                     label_descriptions=labels_file,
-                    size_hw=size_hw,
+                    size_hw=_raster_of(kind, ground_truth, ids),
                 ),
                 on_progress=_bytes_read(progress, submission),
             )
@@ -255,7 +275,6 @@ def open_submission(
             open_store(directory) if kind == STORE else AnnotationStore(directory),
             use_attributes=ground_truth.use_attributes,
             ids=ids,
-            without_filler=not is_competition(labels.category_names),
             ground_truth=ground_truth,
         )
         if kind == STORE:  # which has labels of its own
@@ -319,7 +338,8 @@ def score_comparison(
     Raises:
         InputError: Unknown averaging.
     """
-    accumulator = ScoreAccumulator(averaging=averaging)
+    rules = comparison.ground_truth.competition
+    accumulator = ScoreAccumulator(averaging, rules.rule, rules.scored_on)
     image_ids: Iterable[str] = comparison.image_ids
     if progress is not None:
         image_ids = progress.track(comparison.image_ids, description="scoring")
@@ -331,14 +351,21 @@ def score_comparison(
     return accumulator.result()
 
 
-def _long_edge(ground_truth: RasterInstances, ids: Mapping[str, str]) -> SizeOf:
-    """Return the raster of 2020 for each image; the largest if the ground truth lacks the image."""
+def _raster_of(kind: str, ground_truth: RasterInstances, ids: Mapping[str, str]) -> SizeOf:
+    """Return a function from an image id to height and width of the raster of a submission.
+
+    The submissions of 2019 and 2020 are told apart by their columns. An image that the ground truth
+    lacks is not scored, so its raster holds any mask.
+    """
+    rules = ground_truth.competition
+    years = (IMATERIALIST_2019.name, IMATERIALIST_2020.name)
+    if rules.name in years and kind in years:
+        rules = Competition.preset(kind)
 
     def size_of(image_id: str) -> tuple[int, int]:
         known = ids.get(file_name_of(image_id))
-        if known is None:
-            return LONG_EDGE_PX, LONG_EDGE_PX
-        return long_edge_1024(ground_truth.record(known).size_hw)
+        size_hw = LARGEST_HW if known is None else ground_truth.record(known).size_hw
+        return raster_hw(rules.raster, size_hw)
 
     return size_of
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.competition import raster_hw
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import EMPTY, NMS_AND_CAP, CocoResult, Detections, coco_entries
-from src.postprocess.raster import RASTERS, sample_masks, sample_rles
+from src.postprocess.raster import sample_masks, sample_rles
 from src.postprocess.selection import (
     DrawMasks,
     ImageMasks,
@@ -58,7 +59,7 @@ def postprocess(
         candidates: Before NMS, float16 or float32 masks.
         settings: Thresholds and rules.
         category_ids: See ``select_all``.
-        raster: The name of the raster of the masks, one of ``RASTERS``.
+        raster: The name of the raster of the masks, see ``raster_hw``.
     """
     selection = select(candidates, settings, category_ids=category_ids)
     return detect(selection, settings, sampler=sampler_of(candidates), raster=raster)
@@ -112,7 +113,7 @@ class StoreDetections(Mapping[str, Detections]):
         store: Candidates before NMS.
         settings: Thresholds and rules.
         image_ids: Images of the store, in this order; None: all, by ascending id.
-        raster: Name of the raster of the masks, one of ``RASTERS``.
+        raster: Name of the raster of the masks, see ``raster_hw``.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ def draw_bitmasks(
     left = drawn.after(EMPTY, drawn.take(drawn.drawn_masks.areas_px(raster) > 0))
     masks = left.drawn_masks
     assert isinstance(masks, RasterMasks)
-    return left, Bitmasks(masks.on[raster], RASTERS[raster](left.candidates.size_hw))
+    return left, Bitmasks(masks.on[raster], raster_hw(raster, left.candidates.size_hw))
 
 
 def detect(
@@ -238,7 +239,7 @@ def sampler_of(candidates: Candidates) -> Sampler:
             candidates.boxes_xyxy[indices],
             candidates.size_hw,
             mask_threshold=thresholds,
-            raster_hw=RASTERS[raster](candidates.size_hw),
+            raster_hw=raster_hw(raster, candidates.size_hw),
         )
 
     return sample

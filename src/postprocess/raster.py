@@ -8,15 +8,16 @@ COCO's metric needs all pixels of the image: they are computed within each box a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
-from src.annotations.instances import RASTER_HW, long_edge_1024
+from src.annotations.instances import RASTER_HW
 from src.rle import RleBatch, encode_window
+from src.rle.bitmasks import num_bytes
 from src.rle.masks import NO_RUNS
 
 Probabilities = npt.NDArray[np.float16] | npt.NDArray[np.float32]
@@ -26,14 +27,6 @@ _Drawing = TypeVar("_Drawing", bound=Callable[..., Any])
 _one_blas_thread: Callable[[_Drawing], _Drawing] = ThreadpoolController().wrap(
     limits=1, user_api="blas"
 )
-
-RASTER_BYTES = RASTER_HW[0] * RASTER_HW[1] // 8
-
-RASTERS: Mapping[str, Callable[[tuple[int, int]], tuple[int, int]]] = {
-    "512x512": lambda _size_hw: RASTER_HW,
-    "long_edge_1024": long_edge_1024,
-}
-"""Height and width of each named raster for an image of (height, width)."""
 
 
 @_one_blas_thread
@@ -60,14 +53,15 @@ def sample_masks(
         size_hw: Height and width of the image in pixels.
         mask_threshold: One threshold, one for each mask (N,), or several for all masks (T, 1), for
             which the probabilities are computed once.
-        raster_hw: Height and width of the raster; together a multiple of 8.
+        raster_hw: Height and width of the raster.
 
     Returns:
-        Shape (N, H * W / 8) or (T, N, H * W / 8) uint8: bits of the raster (``src.rle.Bitmasks``).
+        Shape (N, B) or (T, N, B) uint8: bits of the raster, B = ceil(H * W / 8); see
+        ``src.rle.Bitmasks``.
     """
     thresholds = _by_mask(mask_threshold, len(boxes_xyxy))
-    height, width = raster_hw
-    packed = np.zeros((*thresholds.shape, height * width // 8), dtype=np.uint8)
+    height = raster_hw[0]
+    packed = np.zeros((*thresholds.shape, num_bytes(raster_hw)), dtype=np.uint8)
     for index, columns, rows, probabilities in _windows(
         mask_probabilities, boxes_xyxy, size_hw, raster_hw
     ):

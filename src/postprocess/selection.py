@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from src.postprocess.raster import RASTERS, suppress_overlaps
+from src.annotations.competition import raster_hw
+from src.postprocess.raster import suppress_overlaps
 from src.predictions.candidates import Candidates
 from src.rle import Rle, RleBatch, resize_nearest, subtract, union
 from src.rle.bitmasks import Bits, areas_px
@@ -72,7 +73,7 @@ class ImageMasks(MaskSet):
 
     def areas_px(self, raster: str) -> npt.NDArray[np.integer]:
         """Return the number of pixels of each mask on a raster. Shape (K,)."""
-        return resize_nearest(self.rles, RASTERS[raster](self.size_hw)).areas_px()
+        return resize_nearest(self.rles, raster_hw(raster, self.size_hw)).areas_px()
 
     def without_overlaps(self, category_ids: npt.NDArray[np.integer]) -> Self:
         """Remove from each mask the pixels of better masks of its category."""

@@ -7,11 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import ValidationError
 
 from src.errors import InputError
-from src.io import check_input_file, printable
+from src.io import read_preset, read_yaml_values
 from src.postprocess.category_names import CategoryIds, CategoryNames, FindCategory
 from src.postprocess.steps import STEPS, Step, bind, check_steps
 from src.postprocess.steps.masks import Masks
@@ -239,31 +238,9 @@ def keys_of_kind(kind: type) -> tuple[str, ...]:
 
 @cache
 def _preset_values(name: str) -> dict[str, Any]:
-    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-    if name not in names:
-        raise InputError(f"preset must be one of {', '.join(names)}, got {shown(name)}")
-    return read_values(PRESETS / f"{name}.yaml")
+    return read_preset(PRESETS, name, key="preset")
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Read a YAML file of the group, with the values of the files in its ``defaults``.
-
-    Raises:
-        InputError: The file cannot be read, or its defaults are unknown or lead back to it.
-    """
-    check_input_file(path)
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-            raise InputError(f"{path}: must hold keys with values, got {shown(content)}")
-        bases = content.pop("defaults", [])
-        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-            raise InputError(f"defaults must be a list of presets, got {shown(bases)} ({path})")
-        values: dict[str, Any] = {}
-        for base in bases:
-            values |= content if base == "_self_" else _preset_values(base)
-        return values | content
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML ({printable(str(error))})") from None
+    """Read a YAML file of the group, with the values of the files in its ``defaults``."""
+    return read_yaml_values(path, presets=PRESETS)

@@ -21,7 +21,7 @@ from src.annotations.image_files import read_image_rgb
 from src.annotations.image_names import find_image, is_image_name
 from src.errors import InputError
 from src.io import write_bytes, write_text
-from src.metrics.competition import THRESHOLDS, CompetitionScore, split_key
+from src.metrics.competition import CompetitionScore, split_key
 from src.metrics.errors import BANDS, GROUPS, KINDS, POOR_MASK, SIZES, ErrorReport
 from src.metrics.intervals import Interval, bootstrap_bands
 from src.metrics.scoring import Comparison
@@ -212,7 +212,7 @@ def render(report: Report) -> str:
         vars(report),
         interval_bar=charts.interval_bar(interval.low, interval.estimate, interval.high),
         missing_images=[one for one in (*report.worst, *report.best) if one.image_problem],
-        curve=charts.threshold_curve(THRESHOLDS, score.per_threshold, bands),
+        curve=charts.threshold_curve(score.rule.thresholds, score.per_threshold, bands),
         histogram=charts.score_histogram(score.per_image),
         errors=error_section(report.errors, interval, names),
         classes=[(*split_key(key), result) for key, result in classes],

@@ -12,7 +12,7 @@ from src.rle.masks import NO_RUNS, Masks, RleBatch, Size, as_sizes
 from src.rle.raster import Words, resized_intervals, runs_to_words, transpose, words_to_runs
 
 Bits = npt.NDArray[np.uint8]
-"""Shape (N, H * W / 8) uint8: see `Bitmasks`."""
+"""Shape (N, ceil(H * W / 8)) uint8: see `Bitmasks`."""
 
 _BLOCK_MASKS = 64  # of 512 x 512 pixels; they fit in a core's cache
 
@@ -22,12 +22,13 @@ class Bitmasks:
     """N masks of one raster as bits.
 
     Args:
-        bits: Shape (N, H * W / 8) uint8. The pixel in row y and column x has the number
-            p = x * H + y, as in RLE; it is bit p % 8, lowest first, of byte p // 8.
-        raster_hw: Height and width of the raster in pixels; H * W is a multiple of 8.
+        bits: Shape (N, ceil(H * W / 8)) uint8. The pixel in row y and column x has the number
+            p = x * H + y, as in RLE; it is bit p % 8, lowest first, of byte p // 8. Bits of the
+            last byte that are no pixels are clear.
+        raster_hw: Height and width of the raster in pixels.
 
     Raises:
-        ValueError: H * W is not a multiple of 8, or the bits are of another raster.
+        ValueError: The bits are of another raster.
 
     Example:
         >>> import numpy as np
@@ -41,7 +42,7 @@ class Bitmasks:
     raster_hw: Size
 
     def __post_init__(self) -> None:
-        expected = _num_pixels(self.raster_hw) // 8
+        expected = num_bytes(self.raster_hw)
         if self.bits.shape[1] != expected:
             raise ValueError(
                 f"bits must have {expected} bytes a mask for a raster of {self.raster_hw[0]} x "
@@ -52,7 +53,7 @@ class Bitmasks:
     def pack(cls, bitmaps: npt.NDArray[np.bool_]) -> Bitmasks:
         """Pack bitmaps, shape (N, H, W) bool."""
         count, height, width = bitmaps.shape
-        bits = np.empty((count, _num_pixels((height, width)) // 8), dtype=np.uint8)
+        bits = np.empty((count, num_bytes((height, width))), dtype=np.uint8)
         for row, bitmap in enumerate(bitmaps):
             bits[row] = np.packbits(transpose(bitmap).ravel(), bitorder="little")
         return cls(bits, (height, width))
@@ -60,10 +61,10 @@ class Bitmasks:
     @classmethod
     def of(cls, masks: Masks, raster_hw: Size) -> Bitmasks:
         """Pack N valid masks of images of one size, resized by nearest to the raster."""
-        raster_px = _num_pixels(raster_hw)
+        raster_px = raster_hw[0] * raster_hw[1]
         batch = RleBatch.of(masks)
         if not len(batch):
-            return cls(np.zeros((0, raster_px // 8), dtype=np.uint8), raster_hw)
+            return cls(np.zeros((0, num_bytes(raster_hw)), dtype=np.uint8), raster_hw)
         if batch.size_hw == raster_hw:
             starts = batch.runs[:, 0] + (np.arange(len(batch)) * raster_px).repeat(batch.num_runs)
             ends = starts + batch.runs[:, 1]
@@ -159,20 +160,16 @@ def areas_px(bits: Bits) -> npt.NDArray[np.int64]:
     return areas
 
 
-def _num_pixels(raster_hw: Size) -> int:
-    pixels = raster_hw[0] * raster_hw[1]
-    if pixels % 8:
-        raise ValueError(
-            f"raster_hw must have a multiple of 8 pixels, got {raster_hw[0]} x {raster_hw[1]}"
-        )
-    return pixels
+def num_bytes(raster_hw: Size) -> int:
+    """Return the bytes of a mask on a raster."""
+    return -(-raster_hw[0] * raster_hw[1] // 8)
 
 
 def _draw(
     starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], count: int, raster_px: int
 ) -> Bits:
     """Set the bits of N masks; the intervals of mask i lie from i to i + 1 times ``raster_px``."""
-    bits = np.zeros((count, raster_px // 8), dtype=np.uint8)
+    bits = np.zeros((count, -(-raster_px // 8)), dtype=np.uint8)
     offsets = starts.searchsorted(np.arange(count + 1) * raster_px)
     intervals = np.diff(offsets)
     rows = np.flatnonzero(intervals)

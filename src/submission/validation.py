@@ -1,32 +1,33 @@
-"""Validate a submission: every rule of the competition, with the row that breaks it."""
+"""Validate a submission: every rule of a competition, with the row that breaks it."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.categories import LabelDescriptions, read_label_descriptions
+from src.annotations.categories import read_label_descriptions
+from src.annotations.competition import Competition, Filler, raster_hw
 from src.annotations.formats import default_labels, detect_format
 from src.annotations.image_files import read_size_hw
 from src.annotations.image_names import ImageIds, file_name_of, find_image, read_image_ids
-from src.annotations.imaterialist_csv import IMATERIALIST_2019
-from src.annotations.instances import LONG_EDGE_PX
+from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020
 from src.annotations.rows import Lines, RowError, describe_ids, iterate_lines, split_fields
 from src.errors import InputError
 from src.io import refuse_special_file
-from src.postprocess.raster import RASTERS
 from src.rle import Bitmasks, Rle, RleBatch, Runs, parse_rle, rle_problems
 from src.rle.masks import merge_intervals
-from src.submission.writing import FORMATS, LEGAL_CATEGORIES, SubmissionFormat, format_named
 
 _ID = re.compile(r"[0-9]{1,9}")
 _NO_CATEGORY = -1
+_ANY_CATEGORY = -2  # all masks of an image must be disjoint
+LARGEST_HW = (1024, 1024)  # of an image of unknown size
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,20 @@ class ValidationReport:
     format: str = IMATERIALIST_2019.name  # the rules that were checked
 
 
-def mask_problems(text: str, size_hw: tuple[int, int]) -> list[str]:
+def mask_problems(text: str, size_hw: tuple[int, int], filler: Filler | None) -> list[str]:
     """Return everything that is wrong with an ``EncodedPixels``, the first problem of each kind.
 
     Args:
         text: ``start length start length ...``, starts counted from 1.
         size_hw: Height and width of the raster.
+        filler: The row of an image without detections; None: it has a row without a mask.
     """
     if not text.strip():
+        if filler is None:
+            return []
         return [
             f"EncodedPixels must be a mask with a pixel, got {text!r:.60}; an image without "
-            "detections has the row `1 1` of class 23"
+            f"detections has the row `{filler.encoded_pixels}` of class {filler.category_id}"
         ]
     found: dict[str, list[str]] = {}
     for kind, problem in rle_problems(text, size_hw):
@@ -161,25 +165,27 @@ def _as_mask(runs: Runs, raster_hw: tuple[int, int]) -> Rle:
 def check_submission(
     path: str | Path,
     *,
-    submission_format: SubmissionFormat,
+    competition: Competition,
     image_ids: Collection[str] | None,
-    labels: LabelDescriptions,
+    attribute_names: Mapping[int, str] | None = None,
     sizes_hw: Mapping[str, tuple[int, int]] | None = None,
 ) -> ValidationReport:
     """Check a whole file.
 
     Args:
         path: The submission.
-        submission_format: Which competition's rules.
+        competition: The rules.
         image_ids: Ids that must occur, and may; None: ids are not checked.
-        labels: Legal attributes; where it lists none, any.
+        attribute_names: Legal attributes by id; empty: any; None: those of the competition.
         sizes_hw: (height, width) of images by image id, for rasters that depend on them; an image
             that is missing has the largest raster.
 
     Raises:
         InputError: The file cannot be read.
     """
-    reader = _Reader(submission_format, image_ids, labels, sizes_hw or {})
+    if attribute_names is None:
+        attribute_names = default_labels(competition.name).attribute_names
+    reader = _Reader(competition, image_ids, attribute_names, sizes_hw or {})
     for lines in iterate_lines(Path(path)):
         reader.read(lines)
     return reader.finish()
@@ -190,18 +196,18 @@ class _Reader:
 
     def __init__(
         self,
-        submission_format: SubmissionFormat,
+        competition: Competition,
         image_ids: Collection[str] | None,
-        labels: LabelDescriptions,
+        attribute_names: Mapping[int, str],
         sizes_hw: Mapping[str, tuple[int, int]],
     ) -> None:
-        self._format = submission_format
-        self._header = ",".join(submission_format.header)
+        self._rules = competition
+        self._header = ",".join(competition.columns)
         self._legal_ids = None if image_ids is None else frozenset(image_ids)
         self._names = ImageIds(key="ImageId", add_suffix=True)
         for name in image_ids or ():
             self._names.identify(name)
-        self._labels = labels
+        self._attribute_names = attribute_names
         self._sizes_hw = sizes_hw
         self._violations: list[Violation] = []
         self._seen: set[str] = set()
@@ -227,7 +233,10 @@ class _Reader:
         rows = {number: row for number, row in fields if row is not None}
         for number, row in rows.items():
             self._check_image_id(number, row["ImageId"])
-            for reason in self._label_problems(*self._label(row)):
+            label = self._label(row)
+            if self._rules.filler is None and not any((*label, row["EncodedPixels"].strip())):
+                continue  # of an image without detections
+            for reason in self._label_problems(*label):
                 self._add(number, row["ImageId"], reason)
         if rows:
             self._check_masks(list(rows), list(rows.values()))
@@ -242,7 +251,7 @@ class _Reader:
             for name in sorted(self._legal_ids - self._seen):
                 self._add(0, name, "each image of the sample must have a row, got none")
         violations = tuple(self._violations)
-        return ValidationReport(self._rows, len(self._seen), violations, self._format.name)
+        return ValidationReport(self._rows, len(self._seen), violations, self._rules.name)
 
     def _add(self, row: int, image_id: str, reason: str) -> None:
         self._violations.append(Violation(row, image_id, reason))
@@ -253,10 +262,10 @@ class _Reader:
             field.decode("utf-8", errors="backslashreplace")
             for field in (line, *(split_fields(line) or []))
         )
-        if tuple(names) != self._format.header:
+        if tuple(names) != self._rules.columns:
             self._add(number, "", f"the header must be {self._header}, got {text[:100]!r}")
         places = {name: index for index, name in enumerate(names)}
-        missing = [name for name in self._format.header if name not in places]
+        missing = [name for name in self._rules.columns if name not in places]
         if missing:
             reason = f"the header must have the column {missing[0]}; the rows were not checked"
             self._add(number, "", reason)
@@ -281,10 +290,10 @@ class _Reader:
 
     def _check_image_id(self, number: int, name: str) -> None:
         self._seen.add(name)
-        suffix = self._format.id_suffix
+        suffix = PurePosixPath(name).suffix
         if not name:
             self._add(number, "", "ImageId must not be empty")
-        elif suffix and name.endswith(suffix):
+        elif self._rules.image_id(name) != name:
             self._add(number, name, f"ImageId must not end in {suffix}, got {name!r:.100}")
         elif problem := self._spelling(name):
             self._add(number, name, problem)
@@ -302,7 +311,7 @@ class _Reader:
         return f"ImageId must be {image_id!r:.100}, one spelling for an image, got {name!r:.100}"
 
     def _label(self, row: dict[str, str]) -> tuple[str, ...]:
-        return tuple(row[column] for column in self._format.edition.label_columns)
+        return tuple(row[column] for column in self._rules.label_columns)
 
     def _check_masks(self, numbers: list[int], rows: list[dict[str, str]]) -> None:
         names = [row["ImageId"] for row in rows]
@@ -311,22 +320,26 @@ class _Reader:
         masks, problems = parse_rle(texts, sizes_hw)
         empty = {index for index, text in enumerate(texts) if not text.strip()}
         for index in sorted(empty | problems.keys()):
-            for reason in mask_problems(texts[index], sizes_hw[index]):
+            for reason in mask_problems(texts[index], sizes_hw[index], self._rules.filler):
                 self._add(numbers[index], names[index], reason)
         keys = [(row["ImageId"], self._category(*self._label(row))) for row in rows]
         self._masks.add(masks, rows=numbers, keys=keys)
 
     def _category_of(self, *label: str) -> int:
-        category, _ = self._format.edition.split_label(*label)
+        if self._rules.disjoint == "all":
+            return _ANY_CATEGORY
+        category, _ = self._rules.split_label(*label)
         return int(category) if _ID.fullmatch(category) else _NO_CATEGORY
 
     def _problems_of(self, *label: str) -> list[str]:
         """Return the problems of a row's label columns."""
-        category, attributes = self._format.edition.split_label(*label)
+        category, attributes = self._rules.split_label(*label)
         problems = []
-        if not _ID.fullmatch(category) or int(category) not in LEGAL_CATEGORIES:
-            problems.append(f"category must be a whole number from 0 to 45, got {category!r:.60}")
-        legal = self._labels.attribute_names
+        known = self._rules.category_names
+        if not _ID.fullmatch(category) or (known and int(category) not in known):
+            wanted = f" from {describe_ids(known)}" if known else ""
+            problems.append(f"category must be a whole number{wanted}, got {category!r:.60}")
+        legal = self._attribute_names
         kind = describe_ids(legal) if legal else "a whole number"
         for text in attributes:
             if not _ID.fullmatch(text) or (legal and int(text) not in legal):
@@ -334,14 +347,13 @@ class _Reader:
         ids = [int(text) for text in attributes if _ID.fullmatch(text)]
         if len(set(ids)) < len(ids):
             problems.append(f"attributes must be different, got {','.join(attributes)}")
-        elif self._format.sorts_attributes and ids != sorted(ids):
+        elif "AttributesIds" in self._rules.label_columns and ids != sorted(ids):
             problems.append(f"attributes must ascend, got {','.join(attributes)}")
         return problems
 
     def _raster_of(self, image_id: str) -> tuple[int, int]:
         """Return height and width of an image's raster."""
-        largest = (LONG_EDGE_PX, LONG_EDGE_PX)
-        return RASTERS[self._format.raster](self._sizes_hw.get(image_id, largest))
+        return raster_hw(self._rules.raster, self._sizes_hw.get(image_id, LARGEST_HW))
 
 
 def validate_submission(
@@ -349,7 +361,7 @@ def validate_submission(
     *,
     sample_submission: str | Path | None = None,
     images: str | Path | None = None,
-    format: str = "auto",
+    competition: Competition | str | None = None,
     label_descriptions: str | Path | None = None,
 ) -> ValidationReport:
     r"""Check a submission file against every rule of the competition.
@@ -358,9 +370,10 @@ def validate_submission(
         submission: The CSV file.
         sample_submission: CSV with the legal image ids, each of which must have a row; None: image
             ids are not checked.
-        images: Folder of the images, for the sizes of the rasters of 2020; None: unknown.
-        format: One of ``FORMATS``, or ``auto``: 2020 if there is a column AttributesIds.
-        label_descriptions: JSON with the legal attributes; None: those of the format.
+        images: Folder of the images, for rasters that depend on their sizes; None: unknown.
+        competition: The rules, or their name (``Competition.preset``); None: those of 2020 if there
+            is a column AttributesIds, otherwise those of 2019.
+        label_descriptions: JSON with the legal attributes; None: those of the competition.
 
     Returns:
         The violations, none if the file is valid, and the numbers of rows and images.
@@ -369,7 +382,7 @@ def validate_submission(
         InputError: A file cannot be read, or a value is not legal.
 
     Example:
-        >>> from pathlib import Path
+        >>> from pathlib import Path, PurePosixPath
         >>> from src import validate_submission
         >>> rows = "ImageId,EncodedPixels,ClassId\na.jpg,1 5,23\na.jpg,3 9,99\n"
         >>> _ = Path("submission.csv").write_text(rows)
@@ -381,24 +394,28 @@ def validate_submission(
     refuse_special_file(path)
     if not path.is_file():
         raise InputError(f"submission={path}: no such file")
-    submission_format = _format_of(path) if format == "auto" else format_named(format)
+    if competition is None:
+        competition = _competition_of(path)
+    elif isinstance(competition, str):
+        competition = Competition.preset(competition)
     image_ids = None if sample_submission is None else list(read_image_ids(sample_submission))
     return check_submission(
         path,
-        submission_format=submission_format,
+        competition=competition,
         image_ids=image_ids,
-        labels=default_labels(submission_format.name)
+        attribute_names=None
         if label_descriptions is None
-        else read_label_descriptions(label_descriptions),
+        else read_label_descriptions(label_descriptions).attribute_names,
         sizes_hw={} if images is None else _sizes_hw(Path(images), image_ids or ()),
     )
 
 
-def _format_of(path: Path) -> SubmissionFormat:
-    try:
-        return FORMATS.get(detect_format(path)) or FORMATS["imaterialist_2019"]
-    except InputError:  # no header at all, which is a violation
-        return FORMATS["imaterialist_2019"]
+def _competition_of(path: Path) -> Competition:
+    name = "imaterialist_2019"
+    with contextlib.suppress(InputError):  # no header at all, which is a violation
+        if detect_format(path) == IMATERIALIST_2020.name:
+            name = IMATERIALIST_2020.name
+    return Competition.preset(name)
 
 
 def _sizes_hw(folder: Path, image_ids: Iterable[str]) -> dict[str, tuple[int, int]]:

@@ -1,80 +1,27 @@
-"""Submissions: the formats of the two competitions, and writing one, a row for each detection.
+"""Submissions: writing one, a row for each detection.
 
-A valid submission by the competition's rules: every test image at least once; categories 0 to 45;
-runs ascending, not overlapping, within the raster; no empty mask except the filler row; masks of
-one image and class disjoint.
+A valid submission by a competition's rules: every test image at least once; categories of the
+competition; runs ascending, not overlapping, within the raster; no empty mask except the filler
+row; masks of one image and class, or of one image, disjoint.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.annotations.imaterialist_csv import (
-    FILLER_CATEGORY,
-    FILLER_TEXT,
-    IMATERIALIST_2019,
-    IMATERIALIST_2020,
-    SIZE_COLUMNS,
-    CsvEdition,
-)
+import numpy as np
+
+from src.annotations.competition import Competition
+from src.annotations.rows import describe_ids
 from src.errors import InputError
 from src.io import atomic_path
 from src.postprocess.detections import Detections
 from src.postprocess.raster import has_overlaps
 from src.rle import format_rle
-from src.validation import check_value, one_of
-
-LEGAL_CATEGORIES = range(46)
-
-
-@dataclass(frozen=True, slots=True)
-class SubmissionFormat:
-    """The file of one year: an annotation file of that year without the size columns."""
-
-    edition: CsvEdition
-    raster: str  # name of the raster of its masks, one of RASTERS
-    id_suffix: str  # suffix of the store's image ids that the file's lack
-    sorts_attributes: bool  # whether a row's attributes must ascend
-
-    @property
-    def name(self) -> str:
-        """The name in configurations."""
-        return self.edition.name
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        """The columns."""
-        return tuple(name for name in self.edition.columns if name not in SIZE_COLUMNS)
-
-    def image_id(self, image_id: str) -> str:
-        """Return an image id as the file spells it."""
-        return image_id.removesuffix(self.id_suffix)
-
-    def label(self, category: int) -> tuple[str, ...]:
-        """Return the label columns of a detection without attributes."""
-        return self.edition.join_label(category, ())
-
-
-FORMATS: Mapping[str, SubmissionFormat] = {
-    edition.name: SubmissionFormat(edition, raster, id_suffix, sorts_attributes)
-    for edition, raster, id_suffix, sorts_attributes in (
-        (IMATERIALIST_2019, "512x512", "", False),
-        (IMATERIALIST_2020, "long_edge_1024", ".jpg", True),
-    )
-}
-
-
-def format_named(name: str) -> SubmissionFormat:
-    """Return the format of this name.
-
-    Raises:
-        InputError: There is none.
-    """
-    check_value("format", name, one_of(*FORMATS))
-    return FORMATS[name]
 
 
 @dataclass(slots=True)
@@ -92,54 +39,91 @@ def write_submission(
     path: str | Path,
     detections: Iterable[Detections],
     *,
-    submission_format: SubmissionFormat = FORMATS[IMATERIALIST_2019.name],
-    competition: bool = True,
+    competition: Competition,
 ) -> SubmissionReport:
     """Write the detections of each image in the order given; the file appears whole or not at all.
 
     Args:
         path: The CSV file; its folder is created.
-        detections: One of each image, with masks on the format's raster. Masks are written as they
-            are; where masks of one class overlap, the report counts the image, since the
+        detections: One of each image, with masks on the competition's raster. They are written as
+            they are; where masks overlap that must not, the report counts the image, since the
             competition refuses such a file.
-        submission_format: Columns and spelling of image ids.
-        competition: Whether it is the competition's submission, where an image without a detection
-            has the filler row and categories are 0 to 45. Of other data any category is written,
-            and an image without a detection has a row with its name only.
+        competition: Columns, categories and filler row. Without one, an image without a detection
+            has a row with its name only; see ``Competition.for_data``.
 
     Raises:
-        InputError: A category outside 0 to 45 in the competition's submission.
+        InputError: A category is none of the competition's, or columns for it are lacking.
         WriteError: The file cannot be written.
     """
     report = SubmissionReport()
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(submission_format.header)
+        rows.writerow(competition.columns)
         for found in detections:
             report.images += 1
             report.num_detections += len(found)
             report.empty_images += not len(found)
-            report.overlapping_images += has_overlaps(found.category_ids, found.bitmasks.bits)
+            report.overlapping_images += competition.disjoint != "none" and has_overlaps(
+                np.zeros_like(found.category_ids)
+                if competition.disjoint == "all"
+                else found.category_ids,
+                found.bitmasks.bits,
+            )
             report.inexact_images += not found.is_exact
-            rows.writerows(_rows(found, submission_format, competition))
+            rows.writerows(_rows(found, competition))
     return report
 
 
-def _rows(
-    detections: Detections, submission_format: SubmissionFormat, competition: bool
-) -> list[tuple[str, ...]]:
-    name = submission_format.image_id(detections.image_id)
+def write_coco_results(
+    path: str | Path, detections: Iterable[Detections], numbers: Mapping[str, int]
+) -> SubmissionReport:
+    """Write the detections of each image as COCO's results; the file appears whole or not at all.
+
+    Args:
+        path: The JSON file; its folder is created.
+        detections: One of each image, with masks on the image's own raster.
+        numbers: COCO's id of each image.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    report = SubmissionReport()
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for found in detections:
+            entries = found.to_coco(numbers[found.image_id]) if len(found) else []
+            first = report.num_detections == 0
+            file.write("".join(f",\n{json.dumps(e)}" for e in entries)[first if entries else 0 :])
+            report.images += 1
+            report.num_detections += len(found)
+            report.empty_images += not len(found)
+            report.inexact_images += not found.is_exact
+        file.write("]\n")
+    return report
+
+
+def _rows(detections: Detections, competition: Competition) -> list[tuple[str, ...]]:
+    name = competition.image_id(detections.image_id)
     if not len(detections):
-        if competition:
-            return [(name, FILLER_TEXT, *submission_format.label(FILLER_CATEGORY))]
-        return [(name, "", *("" for _ in submission_format.edition.label_columns))]
+        if (filler := competition.filler) is not None:
+            return [_row(competition, name, filler.encoded_pixels, filler.category_id)]
+        return [_row(competition, name, "", None)]
     categories = detections.category_ids.tolist()
-    illegal = [category for category in categories if category not in LEGAL_CATEGORIES]
-    if competition and illegal:
+    known = competition.category_names
+    illegal = [category for category in categories if known and category not in known]
+    if illegal:
         raise InputError(
-            f"category must be 0 to 45 in a submission, got {illegal[0]} ({detections.image_id})"
+            f"category must be {describe_ids(known)} in a submission, got {illegal[0]} "
+            f"({detections.image_id})"
         )
+    texts = format_rle(detections.bitmasks.to_rle())
     return [
-        (name, text, *submission_format.label(category))
-        for text, category in zip(format_rle(detections.bitmasks.to_rle()), categories, strict=True)
+        _row(competition, name, text, category)
+        for text, category in zip(texts, categories, strict=True)
     ]
+
+
+def _row(competition: Competition, name: str, mask: str, category: int | None) -> tuple[str, ...]:
+    label = "" if category is None else str(category)
+    values = {"ImageId": name, "EncodedPixels": mask, "ClassId": label, "CategoryId": label}
+    return tuple(values.get(column, "") for column in competition.columns)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.annotations.imaterialist_csv import FILLER_CATEGORY
-from src.metrics.competition import THRESHOLDS, Averaging, ClassKey, split_key
+from src.annotations.competition import Averaging
+from src.metrics.competition import ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
 from src.tuning.search_results import FoundSettings
 from src.tuning.settings_evaluator import Scores, SettingsEvaluator
@@ -34,8 +34,8 @@ class ClassTable:
     categories: tuple[ClassKey, ...]  # C
     ground_truth: npt.NDArray[np.int16]  # (M, C)
     predicted: npt.NDArray[np.int16]  # (V, M, C)
-    true_positives: npt.NDArray[np.int16]  # (V, M, C, 10)
-    with_filler: bool  # whether an image without a detection has the competition's filler row
+    true_positives: npt.NDArray[np.int16]  # (V, M, C, T)
+    filler_category: int | None  # of the row of an image without a detection; None: it has none
 
     def scores(self, chosen: npt.NDArray[np.int64], averaging: Averaging) -> Scores:
         """Return the images' scores where class c has value number ``chosen[c]``. Shape (M,)."""
@@ -102,8 +102,8 @@ class ClassTable:
         self, top: Scores, bottom: Scores, detections: Scores, averaging: Averaging
     ) -> Scores:
         """Return scores (..., M) from the sums of all classes, as ``_sums`` gives them."""
-        if self.with_filler:
-            is_filler = [key == FILLER_CATEGORY for key in self.categories]
+        if self.filler_category is not None:
+            is_filler = [key == self.filler_category for key in self.categories]
             # the filler's class counts already where the ground truth has an instance of it
             adds = averaging == "pooled" or ~self.ground_truth[:, is_filler].any(axis=1)
             bottom = bottom + ((detections == 0) & adds)[..., None]
@@ -120,9 +120,9 @@ def _sums(
     true_positives: npt.NDArray[np.int16],
     averaging: Averaging,
 ) -> tuple[Scores, Scores, Scores]:
-    """Return numerators and denominators (..., M, 10) and detections (..., M) of C classes.
+    """Return numerators and denominators (..., M, T) and detections (..., M) of C classes.
 
-    Shapes of the arguments: (M, C), (..., M, C) and (..., M, C, 10).
+    Shapes of the arguments: (M, C), (..., M, C) and (..., M, C, T).
     """
     either = (ground_truth + predicted)[..., None] - true_positives
     top: npt.NDArray[Any] = true_positives
@@ -161,7 +161,7 @@ def count_classes(
     shape = (len(tried), len(images), len(categories))
     ground_truth = np.zeros(shape[1:], dtype=np.int16)
     predicted = np.zeros(shape, dtype=np.int16)
-    true_positives = np.zeros((*shape, len(THRESHOLDS)), dtype=np.int16)
+    true_positives = np.zeros((*shape, len(evaluator.competition.thresholds)), dtype=np.int16)
     for row, image in enumerate(images):
         for number, counts in enumerate(image):
             columns = [column[category] for category in counts.class_keys]
@@ -169,7 +169,9 @@ def count_classes(
             predicted[number, row, columns] = counts.num_detections
             true_positives[number, row, columns] = counts.true_positives
     counts_of = (ground_truth, predicted, true_positives)
-    return ClassTable(tried, tuple(categories), *counts_of, evaluator.with_filler)
+    filler = evaluator.competition.filler
+    filler_category = None if filler is None else filler.category_id
+    return ClassTable(tried, tuple(categories), *counts_of, filler_category)
 
 
 def cross_validate(

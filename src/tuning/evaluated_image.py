@@ -10,11 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from src.annotations.competition import Competition, Filler, raster_hw
 from src.annotations.image_names import match_ids
-from src.annotations.imaterialist_csv import FILLER_CATEGORY, FILLER_TEXT
-from src.annotations.instances import RASTER_HW
 from src.metrics.competition import (
-    THRESHOLDS,
     ClassKey,
     ImageCounts,
     ImageInstances,
@@ -38,39 +36,26 @@ from src.postprocess.selection import Selection
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
-from src.rle import Bitmasks, parse_rle
 from src.rle.bitmasks import Bits
 
-SCORED_RASTER = "512x512"
-_FILLER_MASK = Bitmasks.of(parse_rle([FILLER_TEXT], RASTER_HW).masks, RASTER_HW)
 _REMEMBERED = 1024  # cached selections, and cached matches, of an image; a full cache is emptied
-_NO_TRUE_POSITIVES = np.zeros(len(THRESHOLDS), dtype=np.int64)
 Key = tuple[Hashable, ...]
 
 
 def as_submitted(
-    detections: Detections, *, with_filler: bool, use_attributes: bool = False
+    detections: Detections, *, filler: Filler | None, use_attributes: bool = False
 ) -> ImageInstances:
     """Return the detections of an image as the competition scores them.
 
     Args:
-        detections: After post-processing, on the 512x512 raster.
-        with_filler: Whether an image without a detection has the competition's filler row, which
-            counts as a prediction there; see ``is_competition``.
+        detections: After post-processing, on the raster on which they are scored.
+        filler: The row of an image without a detection, which counts as a prediction; None: the
+            image has none; see ``Competition.for_data``.
         use_attributes: Whether class keys carry a set of attributes, which is always empty here.
-
-    Raises:
-        ValueError: The masks are on another raster.
     """
-    raster_hw = detections.bitmasks.raster_hw
-    if raster_hw != RASTER_HW:
-        raise ValueError(
-            f"masks must be on the raster {RASTER_HW} to be scored, got {raster_hw} "
-            f"({detections.image_id})"
-        )
     categories, bitmasks = detections.category_ids.tolist(), detections.bitmasks
-    if with_filler and not categories:
-        categories, bitmasks = [FILLER_CATEGORY], _FILLER_MASK
+    if filler is not None and not categories:
+        categories, bitmasks = [filler.category_id], filler.bitmasks(bitmasks.raster_hw)
     keys = class_keys(categories, [()] * len(categories), use_attributes)
     return ImageInstances(detections.image_id, tuple(keys), bitmasks)
 
@@ -86,12 +71,12 @@ class SubmittedDetections(Mapping[str, ImageInstances]):
         self,
         detections: Mapping[str, Detections],
         *,
-        with_filler: bool,
+        filler: Filler | None,
         use_attributes: bool = False,
         ids: Iterable[str] = (),
     ) -> None:
         self.detections = detections
-        self.with_filler, self.use_attributes = with_filler, use_attributes
+        self.filler, self.use_attributes = filler, use_attributes
         self._own_id = dict(zip(match_ids(detections, ids), detections, strict=True))
         self._left: dict[str, tuple[int, Mapping[str, int]]] = {}
 
@@ -107,17 +92,15 @@ class SubmittedDetections(Mapping[str, ImageInstances]):
     def __getitem__(self, image_id: str) -> ImageInstances:
         detections = self.detections[self._own_id[image_id]]
         self._left[image_id] = len(detections), detections.taken
-        submitted = as_submitted(
-            detections, with_filler=self.with_filler, use_attributes=self.use_attributes
-        )
+        submitted = as_submitted(detections, filler=self.filler, use_attributes=self.use_attributes)
         return replace(submitted, image_id=image_id)
 
 
 class StoredDetections(SubmittedDetections):
-    """Detections of a prediction store as the competition scores them.
+    """Detections of a prediction store as a competition scores them.
 
-    Categories of the competition imply its filler rows. The arguments ``use_attributes`` and
-    ``ids`` are those of ``SubmittedDetections``.
+    Only data of the competition's categories has its filler rows. The arguments ``use_attributes``
+    and ``ids`` are those of ``SubmittedDetections``.
     """
 
     def __init__(
@@ -126,13 +109,14 @@ class StoredDetections(SubmittedDetections):
         settings: PostprocessSettings,
         *,
         categories: CategoryNames,
+        competition: Competition,
         use_attributes: bool,
         ids: Iterable[str],
     ) -> None:
         self.store, self.settings, self.categories = store, settings, categories
         super().__init__(
-            StoreDetections(store, settings),
-            with_filler=categories.is_competition,
+            StoreDetections(store, settings, raster=competition.scored_on),
+            filler=competition.for_data(categories.names).filler,
             use_attributes=use_attributes,
             ids=ids,
         )
@@ -202,8 +186,9 @@ class RasterCache:
 
     def add(self, key: Key, mask: Bits) -> None:
         """Keep a mask, shape (B,), and evict others until all fit."""
-        words = np.flatnonzero(mask.view(np.uint64))  # rasters are whole numbers of words
-        first, last = (8 * int(words[0]), 8 * int(words[-1]) + 8) if len(words) else (0, 0)
+        step = 1 if len(mask) % 8 else 8  # in words of 8 bytes where the raster has whole ones
+        used = np.flatnonzero(mask.view(np.uint64) if step == 8 else mask)
+        first, last = (step * int(used[0]), step * int(used[-1]) + step) if len(used) else (0, 0)
         window = _Window(first, mask[first:last].copy(), len(mask))
         if key in self._windows:
             self.used_bytes -= self._windows[key].content.nbytes
@@ -229,7 +214,7 @@ class CategoryMatches:
 
     num_detections: int
     first: int  # the first detection's place in the category's selection
-    true_positives: npt.NDArray[np.int64]  # (10,) by threshold
+    true_positives: npt.NDArray[np.int64]  # (T,) by threshold
 
 
 class EvaluatedImage:
@@ -241,6 +226,7 @@ class EvaluatedImage:
             ground truth.
         category_ids: As for ``postprocess``.
         rasters: Cache of masks, shared by the images.
+        competition: Raster, filler row and thresholds of the score.
     """
 
     def __init__(
@@ -250,8 +236,12 @@ class EvaluatedImage:
         ground_truth: ImageInstances | None,
         category_ids: Sequence[int],
         rasters: RasterCache,
+        competition: Competition,
     ) -> None:
         self._candidates = candidates
+        self._competition = competition
+        self._rule = competition.rule
+        self._no_true_positives = np.zeros(len(competition.thresholds), dtype=np.int64)
         self._ground_truth = ground_truth
         self._category_ids = category_ids
         self._rasters = rasters
@@ -281,7 +271,8 @@ class EvaluatedImage:
             for own in categories:
                 indices = wanted.setdefault(settings.masks.threshold_of(own.category), set())
                 indices.update(selection.indices[own.places].tolist())
-        start = (self._candidates.image_id, SCORED_RASTER)
+        raster = self._competition.scored_on
+        start = (self._candidates.image_id, raster)
         missing = {
             index
             for threshold, indices in wanted.items()
@@ -296,6 +287,7 @@ class EvaluatedImage:
             self._candidates.boxes_xyxy[together],
             self._candidates.size_hw,
             mask_threshold=np.array(list(wanted), dtype=np.float32)[:, None],
+            raster_hw=raster_hw(raster, self._candidates.size_hw),
         )
         for packed, threshold in zip(masks, wanted, strict=True):
             for index, mask in zip(together, packed, strict=True):
@@ -308,25 +300,27 @@ class EvaluatedImage:
             ValueError: There is no ground truth.
         """
         ground_truth = self._ground_truth
+        filler = self._competition.filler if with_filler else None
         if ground_truth is None:
             raise ValueError(f"{self._candidates.image_id}: its ground truth is not known")
         if not settings.is_per_category:
-            detections = self.detections(settings, SCORED_RASTER)
-            submitted = as_submitted(detections, with_filler=with_filler)
-            return match_instances(ground_truth, submitted).counts()
+            detections = self.detections(settings, self._competition.scored_on)
+            submitted = as_submitted(detections, filler=filler)
+            return match_instances(ground_truth, submitted, self._rule).counts()
         selection, categories = self._select(settings)
         matches = [(own, self._match(selection, own, settings)) for own in categories]
         matches = [(own, counts) for own, counts in matches if counts.num_detections]
         matches.sort(key=lambda pair: pair[0].places[pair[1].first])
         found: dict[ClassKey, CategoryMatches] = {own.category: counts for own, counts in matches}
-        if not found and with_filler:
+        if not found and filler is not None:
             if self._filler_counts is None:
-                submitted = ImageInstances(ground_truth.image_id, (FILLER_CATEGORY,), _FILLER_MASK)
-                self._filler_counts = match_instances(ground_truth, submitted).counts()
+                mask = filler.bitmasks(self._competition.scored_hw(self._candidates.size_hw))
+                submitted = ImageInstances(ground_truth.image_id, (filler.category_id,), mask)
+                self._filler_counts = match_instances(ground_truth, submitted, self._rule).counts()
             return self._filler_counts
         # the order in which match_instances has them: classes of the ground truth, then predicted
         classes = tuple(dict.fromkeys((*self._truth_of_category, *found)))
-        none = CategoryMatches(num_detections=0, first=-1, true_positives=_NO_TRUE_POSITIVES)
+        none = CategoryMatches(num_detections=0, first=-1, true_positives=self._no_true_positives)
         of_classes = [found.get(key, none) for key in classes]
         num_ground_truth = [len(self._truth_of_category.get(key, ())) for key in classes]
         true_positives = np.array([own.true_positives for own in of_classes], dtype=np.int64)
@@ -334,8 +328,8 @@ class EvaluatedImage:
             class_keys=classes,
             num_ground_truth=np.array(num_ground_truth, dtype=np.int64),
             num_detections=np.array([own.num_detections for own in of_classes], dtype=np.int64),
-            # (0, 10) where neither side has an instance
-            true_positives=true_positives.reshape(-1, len(THRESHOLDS)),
+            # (0, T) where neither side has an instance
+            true_positives=true_positives.reshape(-1, len(self._no_true_positives)),
         )
 
     def _select(self, settings: PostprocessSettings) -> tuple[Selection, list[CategorySelection]]:
@@ -363,16 +357,17 @@ class EvaluatedImage:
                 self._matches.clear()
             selected = selection.take(own.places)
             left, bitmasks = draw_bitmasks(
-                selected, settings, sampler=self._sampler, raster=SCORED_RASTER
+                selected, settings, sampler=self._sampler, raster=self._competition.scored_on
             )
-            first, true_positives = -1, _NO_TRUE_POSITIVES
+            first, true_positives = -1, self._no_true_positives
             if len(left):
                 predicted = ImageInstances(
                     self._candidates.image_id, (own.category,) * len(left), bitmasks
                 )
                 ground_truth = self._truth_of_category.get(own.category, no_instances(predicted))
                 first = int(np.flatnonzero(selected.indices == left.indices[0])[0])
-                true_positives = match_instances(ground_truth, predicted).true_positives()[0]
+                matches = match_instances(ground_truth, predicted, self._rule)
+                true_positives = matches.true_positives()[0]
             self._matches[key] = CategoryMatches(len(left), first, true_positives)
         return self._matches[key]
 

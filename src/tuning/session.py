@@ -13,13 +13,15 @@ from typing import Any
 from rich.progress import Progress
 
 from src.annotations.categories import check_categories
-from src.annotations.formats import default_labels, detect_format
+from src.annotations.coco_results import number_images, number_images_of
+from src.annotations.competition import Averaging, Competition
+from src.annotations.formats import detect_format
 from src.annotations.image_files import AUTO
 from src.annotations.image_names import file_name_of, match_ids, read_image_ids
 from src.annotations.mask_folders import MASK_IMAGES, fingerprint
 from src.annotations.mask_settings import MaskImageSettings
 from src.errors import InputError
-from src.metrics.competition import Averaging, CompetitionScore, ImageInstances, ScoreAccumulator
+from src.metrics.competition import CompetitionScore, ImageInstances, ScoreAccumulator
 from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import Comparison, open_ground_truth
 from src.postprocess.category_names import CategoryNames, names_for
@@ -28,13 +30,8 @@ from src.postprocess.pipeline import StepCounts
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore, find_store
 from src.submission.validation import ValidationReport, check_submission
-from src.submission.writing import (
-    LEGAL_CATEGORIES,
-    SubmissionFormat,
-    SubmissionReport,
-    write_submission,
-)
-from src.tuning.evaluated_image import SCORED_RASTER, as_submitted
+from src.submission.writing import SubmissionReport, write_coco_results, write_submission
+from src.tuning.evaluated_image import as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
 
 log = logging.getLogger(__name__)
@@ -55,6 +52,9 @@ class Inputs:
     exif: str = AUTO
     duplicates: str = "keep"
     mask_images: MaskImageSettings = field(default_factory=MaskImageSettings)
+    competition: Competition = field(
+        default_factory=lambda: Competition.preset("imaterialist_2019")
+    )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return a JSON fingerprint of the input files; it changes whenever one of them does.
@@ -68,7 +68,15 @@ class Inputs:
         }
         choices = {"exif": (self.exif, AUTO), "duplicates": (self.duplicates, "keep")}
         choices["mask_images"] = (repr(self.mask_images), repr(MaskImageSettings()))
-        return files | {key: value for key, (value, usual) in choices.items() if value != usual}
+        changed: dict[str, Any] = {
+            key: value for key, (value, usual) in choices.items() if value != usual
+        }
+        usual_rules = [
+            Competition.preset(name) for name in ("imaterialist_2019", "imaterialist_2020")
+        ]
+        if self.competition.score_rules not in [rules.score_rules for rules in usual_rules]:
+            changed["score_rules"] = self.competition.score_rules
+        return files | changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,9 @@ class Session:
     notes: Sequence[str]  # for the user, about images that are not in the store
     ground_truth: Mapping[str, ImageInstances]  # by image id; empty where none is given
     categories: CategoryNames
-    competition: bool  # whether the competition's submission is written, filler rows and all
+    competition: Competition  # rules of the submission, see Competition.for_data
+    is_own: bool  # whether the data is the competition's
+    numbers: Mapping[str, int]  # COCO's ids of the images, for a file of COCO results
     comparison: Comparison | None  # None where no ground truth is given
     evaluator: SettingsEvaluator
 
@@ -149,6 +159,7 @@ def open_session(
                     mask_images=inputs.mask_images,
                     cache_dir=inputs.cache_dir,
                     ids={file_name_of(image_id): image_id for image_id in store.image_ids},
+                    competition=inputs.competition,
                     progress=progress,
                 )
             )
@@ -159,7 +170,12 @@ def open_session(
             store, None if comparison is None else comparison.labels, str(inputs.annotations)
         )
         limits = {} if remember else {"max_raster_bytes": 0, "max_candidate_bytes": 0}
-        with_filler = comparison is not None and categories.is_competition
+        rules = inputs.competition
+        own_rules = rules.for_submission(
+            categories.names,
+            store.category_ids,
+            has_sample=inputs.sample_submission is not None,
+        )
         yield Session(
             store=store,
             image_ids=image_ids,
@@ -167,12 +183,27 @@ def open_session(
             notes=notes,
             ground_truth=ground_truth,
             categories=categories,
-            competition=is_competition_submission(store, categories, inputs.sample_submission),
+            competition=own_rules,
+            is_own=own_rules is rules and rules.file == "csv",
+            numbers=_numbers(inputs, [*image_ids, *absent]),
             comparison=comparison,
             evaluator=SettingsEvaluator(
-                store, ground_truth, image_ids, with_filler=with_filler, **limits
+                store,
+                ground_truth,
+                image_ids,
+                competition=rules.for_data(categories.names),
+                **limits,
             ),
         )
+
+
+def _numbers(inputs: Inputs, image_ids: Sequence[str]) -> Mapping[str, int]:
+    """Return COCO's ids of images where the competition takes COCO results, else none."""
+    if inputs.competition.file != "coco_results":
+        return {}
+    if inputs.annotations is None:
+        return number_images(image_ids, None, source=inputs.predictions)
+    return number_images_of(inputs.annotations, image_ids)
 
 
 def compare_categories(store: PredictionStore, ground_truth: RasterInstances) -> None:
@@ -233,21 +264,6 @@ def _chosen_images(
     return [image_id for image_id in image_ids if image_id in there], absent
 
 
-def is_competition_submission(
-    store: PredictionStore, categories: CategoryNames, sample_submission: str | None
-) -> bool:
-    """Return whether the competition's submission is written.
-
-    With a sample submission that holds for a model of some of its categories, too, even without
-    the filler's.
-    """
-    return categories.is_competition or (
-        sample_submission is not None
-        and set(store.category_ids) <= set(LEGAL_CATEGORIES)
-        and categories.has_only_competition_names
-    )
-
-
 def beside_truth(ground_truth: RasterInstances, image_ids: Sequence[str]) -> Comparison:
     """Return the comparison of the written images that have ground truth, without predictions.
 
@@ -298,7 +314,7 @@ class Submitted:
     """A written submission."""
 
     report: SubmissionReport
-    # of the written file, against the competition's rules; None where it is of other data
+    # of the written file, against the competition's rules; None where they do not hold for the data
     validation: ValidationReport | None
     score: CompetitionScore | None  # None without ground truth
     steps: StepCounts
@@ -309,7 +325,6 @@ def submit(
     session: Session,
     settings: PostprocessSettings,
     *,
-    submission_format: SubmissionFormat,
     averaging: Averaging,
     track: Callable[[Iterable[Detections]], Iterable[Detections]],
 ) -> Submitted:
@@ -321,42 +336,39 @@ def submit(
         InputError: The file cannot be written, or the store is damaged.
     """
     evaluator, steps = session.evaluator, StepCounts()
-    accumulator = ScoreAccumulator(averaging=averaging)
-    raster = submission_format.raster
+    rules = evaluator.competition
+    accumulator = ScoreAccumulator(averaging, rules.rule, rules.scored_on)
+    is_scored_raster = rules.raster == rules.scored_on
 
     def detect() -> Iterator[Detections]:
         """Yield the detections of each image, counted and, on the scored raster, scored."""
-        for detections in evaluator.detections(settings, raster=raster):
-            if raster == SCORED_RASTER and detections.image_id in session.ground_truth:
-                predicted = as_submitted(detections, with_filler=evaluator.with_filler)
+        for detections in evaluator.detections(settings, raster=rules.raster):
+            if is_scored_raster and detections.image_id in session.ground_truth:
+                predicted = as_submitted(detections, filler=rules.filler)
                 accumulator.add(session.ground_truth[detections.image_id], predicted)
             steps.add(len(detections), detections.taken)
             yield detections
 
-    report = write_submission(
-        output,
-        itertools.chain(track(detect()), map(no_detections, session.absent)),
-        submission_format=submission_format,
-        competition=session.competition,
-    )
+    found = itertools.chain(track(detect()), map(no_detections, session.absent))
+    if session.competition.file == "coco_results":
+        report = write_coco_results(output, found, session.numbers)
+    else:
+        report = write_submission(output, found, competition=session.competition)
     score = None
-    if session.comparison is not None and raster == SCORED_RASTER:
+    if session.comparison is not None and is_scored_raster:
         score = accumulator.result()
     elif session.comparison is not None:
         score = evaluator.score(settings, averaging=averaging)
-    validation = _validate(output, session, submission_format) if session.competition else None
+    validation = _validate(output, session) if session.is_own else None
     return Submitted(report, validation, score, steps)
 
 
-def _validate(
-    output: Path, session: Session, submission_format: SubmissionFormat
-) -> ValidationReport:
-    store = session.store
-    names = {submission_format.image_id(image_id): image_id for image_id in session.image_ids}
+def _validate(output: Path, session: Session) -> ValidationReport:
+    store, competition = session.store, session.competition
+    names = {competition.image_id(image_id): image_id for image_id in session.image_ids}
     return check_submission(
         output,
-        submission_format=submission_format,
-        image_ids=[*names, *map(submission_format.image_id, session.absent)],
-        labels=default_labels(submission_format.name),
+        competition=competition,
+        image_ids=[*names, *map(competition.image_id, session.absent)],
         sizes_hw={name: store.size_hw(store.index_of(own)) for name, own in names.items()},
     )

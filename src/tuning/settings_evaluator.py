@@ -15,17 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from src.metrics.competition import (
-    Averaging,
-    CompetitionScore,
-    ImageCounts,
-    ImageInstances,
-    ScoreAccumulator,
-)
+from src.annotations.competition import Averaging, Competition
+from src.metrics.competition import CompetitionScore, ImageCounts, ImageInstances, ScoreAccumulator
 from src.postprocess.detections import Detections
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
-from src.tuning.evaluated_image import SCORED_RASTER, EvaluatedImage, RasterCache
+from src.tuning.evaluated_image import EvaluatedImage, RasterCache
 
 Scores = npt.NDArray[np.float64]
 """Scores of images, shape (M,) where nothing else is said."""
@@ -45,8 +40,7 @@ class SettingsEvaluator:
         ground_truth: Ground-truth instances by image id; class keys are categories. Images without
             an entry are not scored.
         image_ids: The images, in the order of a submission; each in the store.
-        with_filler: Whether an image without a detection has the competition's filler row, which is
-            scored as a prediction; see ``src.annotations.imaterialist_csv``.
+        competition: Raster, filler row and thresholds of the score; see ``Competition.for_data``.
         max_raster_bytes: Memory for cached masks.
         max_candidate_bytes: Memory for cached candidates.
     """
@@ -57,12 +51,12 @@ class SettingsEvaluator:
         ground_truth: Mapping[str, ImageInstances],
         image_ids: Iterable[str],
         *,
-        with_filler: bool = False,
+        competition: Competition,
         max_raster_bytes: int = MAX_RASTER_BYTES,
         max_candidate_bytes: int = MAX_CANDIDATE_BYTES,
     ) -> None:
         self.image_ids = tuple(image_ids)
-        self.with_filler = with_filler
+        self.competition = competition
         self._store = store
         self._ground_truth = ground_truth
         self._rasters = RasterCache(max_bytes=max_raster_bytes)
@@ -88,24 +82,23 @@ class SettingsEvaluator:
         Raises:
             InputError: No image has ground truth, the store is damaged, or an unknown averaging.
         """
-        accumulators = [ScoreAccumulator(averaging=averaging) for _ in grid]
+        rules = self.competition
+        accumulators = [ScoreAccumulator(averaging, rules.rule, rules.scored_on) for _ in grid]
         for image_id, counts in self.counts(grid):
             for accumulator, of_settings in zip(accumulators, counts, strict=True):
                 accumulator.add_counts(image_id, of_settings)
         return [accumulator.result() for accumulator in accumulators]
 
     def counts(
-        self, grid: Sequence[PostprocessSettings], *, with_filler: bool | None = None
+        self, grid: Sequence[PostprocessSettings], *, with_filler: bool = True
     ) -> Iterator[tuple[str, list[ImageCounts]]]:
         """Yield the id of each image with ground truth, and its match counts under each setting.
 
-        ``with_filler`` replaces the evaluator's own value.
+        ``with_filler=False`` leaves out the competition's filler row, where it has one.
 
         Raises:
             InputError: The store is damaged.
         """
-        if with_filler is None:
-            with_filler = self.with_filler
         for image_id in self.image_ids:
             if image_id in self._ground_truth:
                 image = self._image(image_id)
@@ -114,9 +107,15 @@ class SettingsEvaluator:
                 yield image_id, counts
 
     def detections(
-        self, settings: PostprocessSettings, *, raster: str = SCORED_RASTER
+        self, settings: PostprocessSettings, *, raster: str | None = None
     ) -> Iterator[Detections]:
-        """Yield the detections of each image, as ``postprocess`` gives them."""
+        """Yield the detections of each image, as ``postprocess`` gives them.
+
+        Args:
+            settings: The settings.
+            raster: Name of the raster of the masks; None: that on which they are scored.
+        """
+        raster = raster or self.competition.scored_on
         for image_id in self.image_ids:
             yield self._image(image_id).detections(settings, raster)
 
@@ -129,6 +128,7 @@ class SettingsEvaluator:
             ground_truth=self._ground_truth.get(image_id),
             category_ids=self._store.category_ids,
             rasters=self._rasters,
+            competition=self.competition,
         )
         self._images[image_id] = image
         self._free_bytes -= image.nbytes

@@ -212,15 +212,17 @@ def test_submission_is_that_of_src_postprocess(
     Path("sample.csv").write_text("ImageId\n5.jpg\n1.jpg\n3.jpg\n")
     suffix = "" if name == "imaterialist_2019" else ".jpg"
     Path("sample.csv").write_text(Path("sample.csv").read_text().replace(suffix or "?", ""))
-    given = (f"format={name}", "sample_submission=sample.csv", "output=theirs.csv")
+    given = (f"competition={name}", "sample_submission=sample.csv", "output=theirs.csv")
     run(postprocess_main, *STORE, *given)
     detections = postprocess(PredictionStore(folder / "store"), PRESET)
-    report = write_submission("own.csv", detections, sample_submission="sample.csv", format=name)
+    report = write_submission(
+        "own.csv", detections, sample_submission="sample.csv", competition=name
+    )
     assert Path("own.csv").read_bytes() == Path("theirs.csv").read_bytes()
     assert (report.images, report.empty_images) == (3, 1)
     assert validate_submission("own.csv", sample_submission="sample.csv").violations == ()
-    run(postprocess_main, *STORE, f"format={name}", "output=all.csv")
-    write_submission("own.csv", detections, format=name)
+    run(postprocess_main, *STORE, f"competition={name}", "output=all.csv")
+    write_submission("own.csv", detections, competition=name)
     assert Path("own.csv").read_bytes() == Path("all.csv").read_bytes()
 
 
@@ -303,11 +305,12 @@ def test_detections_as_masks_coco_and_table(
     assert detections["5.jpg"].masks_at().shape == (0, *SIZE_HW)
     with pytest.raises(KeyError, match=r"x\.jpg"):
         detections["x.jpg"]
-    with pytest.raises(ValueError, match=r"masks must be on the raster \(512, 512\)"):
-        score(
-            postprocess(detections.store, PRESET, raster="long_edge_1024"),
-            open_annotations(folder / "train.csv"),
-        )
+    annotations = open_annotations(folder / "train.csv")
+    on_another = postprocess(detections.store, PRESET, raster="long_edge_1024")
+    wanted = score(postprocess(detections.store, PRESET), annotations)
+    assert score(on_another, annotations).per_image.tolist() == wanted.per_image.tolist()
+    with pytest.raises(InputError, match=r"masks must be on the ground truth's raster of 512x512"):
+        score({"1.jpg": on_another["1.jpg"]}, annotations)
 
 
 def test_candidates_of_a_store_as_a_table(folder: Path) -> None:

@@ -29,6 +29,7 @@ from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.tuning.evaluated_image import as_submitted
 from tests.helpers.candidates import DEFAULT
+from tests.helpers.competitions import IMATERIALIST_2019
 from tests.helpers.images import Data, DrawnImage
 from tests.helpers.scoring import by_pycocotools, defined
 from tests.helpers.trainers import CATEGORY_IDS, compose_training
@@ -135,7 +136,7 @@ def test_competition_score_is_that_of_all_images(
     predictions = {}
     for image_id in datamodule.split.validation:
         found = postprocess(guesses(data.images[image_id]), settings)
-        predictions[image_id] = as_submitted(found, with_filler=True)
+        predictions[image_id] = as_submitted(found, filler=IMATERIALIST_2019.filler)
     ground_truth = RasterInstances(datamodule.store)
     expected = score_images([ground_truth[image_id] for image_id in predictions], predictions)
     found = scores["validation/competition_map"]

@@ -25,11 +25,9 @@ from src.callbacks.validation_metrics import (
 from src.metrics.competition import CompetitionScore, split_key
 from src.metrics.inputs import RasterInstances
 from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
-from src.postprocess.category_names import CategoryNames
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore, PredictionStoreWriter
-from src.submission.writing import format_named
 from src.tuning.session import Inputs, open_session, submit
 from tests.helpers.candidates import make_masks, make_settings
 
@@ -127,7 +125,6 @@ def in_training(
     averaging: Any,
 ) -> MetricResult:
     """Two processes, one of whose images are with the other, too."""
-    categories = CategoryNames(store.labels.category_names, "the annotations")
     ranks = [CompetitionScoreMetric(averaging=averaging) for _ in range(2)]
     for index in range(len(predictions)):
         image = ValidationImage(
@@ -135,7 +132,6 @@ def in_training(
             instances=RasterInstances(store),
             settings=rules,
             category_ids=predictions.category_ids,
-            with_filler=categories.is_competition,
         )
         ranks[index % 2].update(image)
         if index == 0:
@@ -147,7 +143,6 @@ def in_training(
 
 def submitted(folder: Path, rules: PostprocessSettings) -> Path:
     """Write the submission as ``src.postprocess`` does."""
-    submission_format = format_named("imaterialist_2019")
     inputs = Inputs(
         predictions=str(folder / "predictions"),
         annotations=str(folder / "truth.json"),
@@ -161,7 +156,6 @@ def submitted(folder: Path, rules: PostprocessSettings) -> Path:
             output,
             session,
             rules,
-            submission_format=submission_format,
             averaging="per_class",
             track=lambda x: x,
         )

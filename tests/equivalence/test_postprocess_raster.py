@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional
 
-from src.annotations.instances import RASTER_HW, long_edge_1024
+from src.annotations.competition import raster_hw as hw_of_raster
+from src.annotations.instances import RASTER_HW
 from src.postprocess.raster import sample_masks
 from src.rle import Bitmasks
 from tests.helpers.candidates import make_boxes, make_masks
-from tests.helpers.mmdet_results import paste_and_shrink
+from tests.helpers.mmdet_results import paste, paste_and_shrink
 
 UNDECIDED = 1e-6
 
@@ -29,6 +30,23 @@ def check_equal(
         assert (np.abs(probabilities[different] - threshold) <= UNDECIDED).all()
         pixels += int(drawn.sum())
     return pixels
+
+
+@pytest.mark.parametrize("size_hw", [(37, 53), (64, 64), (151, 499), (801, 1333), (7, 3)], ids=str)
+def test_native_raster_is_full_size_pasting(size_hw: tuple[int, int]) -> None:
+    random = np.random.default_rng(sum(size_hw))
+    masks = make_masks(random, 12)
+    boxes = make_boxes(random, 12, size_hw, relative_size=0.5)
+    packed = sample_masks(
+        masks, boxes, size_hw, mask_threshold=0.5, raster_hw=hw_of_raster("native", size_hw)
+    )
+    pixels = 0
+    for mask, box, drawn in zip(masks, boxes, Bitmasks(packed, size_hw).unpack(), strict=True):
+        probabilities = paste(mask, box, size_hw)
+        different = drawn != (probabilities >= np.float32(0.5))
+        assert (np.abs(probabilities[different] - 0.5) <= UNDECIDED).all()
+        pixels += int(drawn.sum())
+    assert pixels > 5
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.45, 0.5])
@@ -162,7 +180,7 @@ def test_equal_to_torchs_sampling_on_images_of_10_000_pixels(
     ids=str,
 )
 def test_raster_of_2020(size_hw: tuple[int, int], raster_hw: tuple[int, int]) -> None:
-    assert long_edge_1024(size_hw) == raster_hw
+    assert hw_of_raster("long_edge_1024", size_hw) == raster_hw
     random = np.random.default_rng(8)
     masks = make_masks(random, 4)
     boxes = make_boxes(random, 4, size_hw, relative_size=0.6)

@@ -13,12 +13,12 @@ import pytest
 from lightning.pytorch import LightningModule
 
 from src.annotations.categories import read_label_descriptions
+from src.annotations.coco_results import read_image_numbers
 from src.annotations.store_builder import convert
 from src.callbacks import run_record
 from src.callbacks.run_record import RunRecord
 from src.datamodules.split import read_split
 from src.errors import InputError
-from src.export_coco import read_image_numbers
 from src.io import read_json
 from src.metrics.scoring import read_scores
 from src.postprocess.settings import PostprocessSettings

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from src.annotations.categories import read_label_descriptions
+from src.annotations.coco_results import read_image_numbers
 from src.annotations.formats import detect_format
 from src.annotations.image_files import read_image_rgb, read_size_hw
 from src.annotations.json_stream import iterate_members
@@ -21,7 +22,6 @@ from src.annotations.store_builder import convert
 from src.cli.entry_point import entry_point
 from src.datamodules.split import read_split
 from src.errors import InputError
-from src.export_coco import read_image_numbers
 from src.io import atomic_path, refuse_special_file, write_json
 from src.metrics.scoring import is_score_file
 from src.mmdet_bridge.checkpoints.category_map import read_category_map

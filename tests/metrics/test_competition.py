@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.annotations.competition import THRESHOLDS
 from src.errors import InputError
 from src.metrics.competition import (
-    THRESHOLDS,
     ImageInstances,
     ScoreAccumulator,
     image_values,

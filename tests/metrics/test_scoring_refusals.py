@@ -16,7 +16,7 @@ from tests.helpers.scoring import score_files
         (
             "ImageId,EncodedPixels",
             ("a", "1 1"),
-            r"columns must be .* without ClassId \(.*s\.csv, row 1\)",
+            r"columns must have ClassId for 46 categories, got ImageId, .* \(.*s\.csv, row 1\)",
         ),
         (
             "ImageId,EncodedPixels,ClassId",

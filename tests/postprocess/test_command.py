@@ -89,7 +89,7 @@ def test_submission_of_2020(run: Any, store: Path, ground_truth: Path, tmp_path:
     sample = tmp_path / "sample.csv"
     sample.write_text("ImageId,EncodedPixels,ClassId,AttributesIds\n5,1 1,23,\n0,1 1,23,\n")
     arguments = (f"predictions={store}", f"annotations={ground_truth}", "postprocess=winner")
-    shown = run(*arguments, f"sample_submission={sample}", "format=imaterialist_2020")
+    shown = run(*arguments, f"sample_submission={sample}", "competition=imaterialist_2020")
     assert "of 2 images, a valid submission" in shown
     rows = read_rows(tmp_path / "submission.csv")
     assert list(rows[0]) == ["ImageId", "EncodedPixels", "ClassId", "AttributesIds"]
@@ -143,7 +143,7 @@ def test_sample_submission_chooses_images_and_order(
             "postprocess.min_area_px must be given, got nothing; postprocess=default",
         ),
         (["postprocess.steps=[score,nms]"], "postprocess.steps must have masks"),
-        (["format=coco"], "format must be one of imaterialist_2019, imaterialist_2020, got 'coco'"),
+        (["format=coco"], "format was renamed: use competition (command line)"),
         (["averaging=mean"], "averaging must be one of per_class, pooled, got"),
         (["annotations=none.csv"], "none.csv"),
         (["sample_submission=none.csv"], "none.csv: no such file"),

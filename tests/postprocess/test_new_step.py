@@ -20,6 +20,7 @@ from src.tuning.evaluated_image import as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
 from src.tuning.settings_search import SearchSpace
 from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings
+from tests.helpers.competitions import IMATERIALIST_2019
 
 STEP = '''
 """A step that no file of the repository names."""
@@ -27,6 +28,7 @@ STEP = '''
 from src.postprocess.selection import Selection
 from src.postprocess.steps import Step
 from src.validation import Count
+
 
 
 class MaxArea(Step):
@@ -106,7 +108,8 @@ def test_the_evaluator_scores_it_as_the_pipeline_does(store: Path) -> None:
     ids = opened.category_ids
     ground_truth = {
         image_id: as_submitted(
-            postprocess(opened.candidates(index), loose, category_ids=ids), with_filler=True
+            postprocess(opened.candidates(index), loose, category_ids=ids),
+            filler=IMATERIALIST_2019.filler,
         )
         for index, image_id in enumerate(opened.image_ids)
     }
@@ -115,14 +118,16 @@ def test_the_evaluator_scores_it_as_the_pipeline_does(store: Path) -> None:
         for order in (ORDER, [*DEFAULT_STEPS[:-1], "max_area", "min_area"])
         for area in (0, 4000, 9000, 20_000)
     ]
-    scores = SettingsEvaluator(opened, ground_truth, opened.image_ids, with_filler=True).score_grid(
-        grid
-    )
+    scores = SettingsEvaluator(
+        opened, ground_truth, opened.image_ids, competition=IMATERIALIST_2019
+    ).score_grid(grid)
     for found, settings in zip(scores, grid, strict=True):
         plain = ScoreAccumulator(averaging="per_class")
         for index, image_id in enumerate(opened.image_ids):
             detections = postprocess(opened.candidates(index), settings, category_ids=ids)
-            plain.add(ground_truth[image_id], as_submitted(detections, with_filler=True))
+            plain.add(
+                ground_truth[image_id], as_submitted(detections, filler=IMATERIALIST_2019.filler)
+            )
         assert np.array_equal(found.values, plain.result().values)
     assert len({score.competition_map for score in scores}) == 4
 

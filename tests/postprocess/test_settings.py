@@ -15,6 +15,7 @@ from src.postprocess.settings import PRESETS, PostprocessSettings
 from tests.helpers.candidates import DEFAULT, WINNER, make_settings
 
 CAP = "a whole number of at least 1, or null for no cap"
+OVERLAPS = "suppress_overlaps must be true, false, or all (masks of different categories, too)"
 IDS = "category ids (0, 1, 2, ...)"
 
 
@@ -34,8 +35,8 @@ IDS = "category ids (0, 1, 2, ...)"
         ("max_per_image", True, f"max_per_image must be {CAP}, got True"),
         ("max_per_image", 3.0, f"max_per_image must be {CAP}, got 3.0"),
         ("min_area_px", -1, "min_area_px must be a whole number of at least 0, got -1"),
-        ("suppress_overlaps", "yes", "suppress_overlaps must be true or false, got 'yes'"),
-        ("suppress_overlaps", 1, "suppress_overlaps must be true or false, got 1"),
+        ("suppress_overlaps", "yes", OVERLAPS + ", got 'yes'"),
+        ("suppress_overlaps", 1, OVERLAPS + ", got 1"),
         ("remove_categories", 3, "remove_categories must be a list of categories, as [0,1,2], got"),
         ("remove_categories", "1,2", "remove_categories must be a list of categories, as [0,1,2],"),
         ("remove_categories", [1, "shoe"], f"remove_categories must be {IDS}, got 'shoe'"),
@@ -50,7 +51,11 @@ IDS = "category ids (0, 1, 2, ...)"
         ("soft_nms_sigma", float("inf"), "soft_nms_sigma must be a finite number above 0, got inf"),
         ("soft_nms_min_score", 2, "soft_nms_min_score must be a number from 0 to 1, got 2"),
         ("max_per_class", 0, f"max_per_class must be {CAP}, got 0"),
-        ("min_area_raster", "photo", "min_area_raster must be one of 512x512, long_edge_1024, got"),
+        (
+            "min_area_raster",
+            "photo",
+            "min_area_raster must be HEIGHTxWIDTH as 512x512, long_edge_PIXELS as long_edge_1024",
+        ),
         ("score_threshold_per_class", 0.5, "score_threshold_per_class must be a threshold by cat"),
         ("score_threshold_per_class", {"shoe": 1}, f"_threshold_per_class must be {IDS}, got 'sh"),
         ("score_threshold_per_class", {-1: 0.5}, f"score_threshold_per_class must be {IDS}, got -"),

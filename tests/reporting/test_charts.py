@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from src.metrics.competition import THRESHOLDS
+from src.annotations.competition import THRESHOLDS
 from src.reporting.charts import (
     HEIGHT,
     WIDTH,

@@ -18,15 +18,13 @@ from tests.helpers.masks import (
     rle_by_pixel_loop,
 )
 
-packable_hw = st.tuples(st.integers(1, 20), st.integers(1, 20)).filter(
-    lambda size: size[0] * size[1] % 8 == 0
-)
+sizes_hw = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
 @st.composite
 def stacks(draw) -> tuple[np.ndarray, np.ndarray]:
-    """Two stacks of bitmaps of one size that packs into whole bytes."""
-    size = draw(packable_hw)
+    """Two stacks of bitmaps of one size."""
+    size = draw(sizes_hw)
     both = [[draw(bitmaps(size_hw=size)) for _ in range(draw(st.integers(0, 4)))] for _ in range(2)]
     first, second = (np.array(stack, dtype=bool).reshape(-1, *size) for stack in both)
     return first, second
@@ -54,7 +52,7 @@ def test_packing_areas_and_runs_agree_with_bitmaps(pair):
     masks, _ = pair
     size_hw = masks.shape[1:]
     packed = Bitmasks.pack(masks)
-    assert packed.bits.shape == (len(masks), size_hw[0] * size_hw[1] // 8)
+    assert packed.bits.shape == (len(masks), -(-size_hw[0] * size_hw[1] // 8))
     columns = masks.transpose(0, 2, 1).reshape(len(masks), size_hw[0] * size_hw[1])
     assert_array_equal(packed.bits, np.packbits(columns, axis=1, bitorder="little"))
     unpacked = packed.unpack()
@@ -119,7 +117,7 @@ def test_intersections_of_more_masks_than_a_block():
 
 
 @many_examples
-@given(stacks(), st.sampled_from([(8, 8), (3, 8), (20, 30), (512, 512)]))
+@given(stacks(), st.sampled_from([(8, 8), (3, 8), (3, 5), (20, 30), (31, 17), (512, 512)]))
 def test_packing_resized_is_resizing_and_packing(pair, raster_hw):
     masks, _ = pair
     given_masks = [encode(mask) for mask in masks]
@@ -133,14 +131,24 @@ def test_touching_runs_are_one_mask():
     assert packed.to_rle() == batch([[[0, 8], [64, 64]]], (16, 16))
 
 
-def test_a_raster_of_broken_bytes_is_refused():
-    message = "raster_hw must have a multiple of 8 pixels, got 3 x 5"
+@many_examples
+@given(stacks())
+def test_the_bits_behind_the_last_pixel_are_clear(pair):
+    """So areas, intersections and runs need not know where the last byte's pixels end."""
+    masks, others = pair
+    size_hw = masks.shape[1:]
+    spare = -size_hw[0] * size_hw[1] % 8
+    for made in (Bitmasks.pack(masks), Bitmasks.of([encode(mask) for mask in masks], size_hw)):
+        assert made.bits.shape == (len(masks), -(-size_hw[0] * size_hw[1] // 8))
+        assert not (made.bits[:, -1:] >> (8 - spare)).any() or not spare
+    shared = Bitmasks.pack(masks).intersections_px(Bitmasks.pack(others))
+    assert shared.tolist() == [[int((a & b).sum()) for b in others] for a in masks]
+
+
+def test_bits_of_another_raster_are_refused():
+    message = "bits must have 2 bytes a mask for a raster of 3 x 5 pixels, got 3"
     with pytest.raises(ValueError, match=message):
-        Bitmasks.pack(np.zeros((1, 3, 5), dtype=bool))
-    with pytest.raises(ValueError, match=message):
-        Bitmasks.of([], (3, 5))
-    with pytest.raises(ValueError, match=message):
-        Bitmasks(np.zeros((1, 2), dtype=np.uint8), (3, 5))
+        Bitmasks(np.zeros((1, 3), dtype=np.uint8), (3, 5))
 
 
 def test_masks_of_another_raster_are_refused():

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.annotations.formats import default_labels
+from src.annotations.competition import Competition
 from src.errors import InputError
 from src.postprocess.detections import Detections
 from src.postprocess.pipeline import postprocess
 from src.postprocess.steps.nms import NMS_KINDS
 from src.rle import Bitmasks
 from src.submission.validation import check_submission
-from src.submission.writing import FORMATS, format_named, write_submission
+from src.submission.writing import write_submission
 from tests.helpers.candidates import (
     DEFAULT,
     DEFAULT_STEPS,
@@ -26,6 +26,7 @@ from tests.helpers.candidates import (
     make_candidates,
     make_settings,
 )
+from tests.helpers.competitions import IMATERIALIST_2019, IMATERIALIST_2020
 
 LATE_STEPS = ("max_per_class", "nms", "masks", "min_area", "suppress_overlaps", "cap", "score")
 
@@ -98,7 +99,7 @@ def test_what_is_written_is_valid(
         postprocess(make_candidates(seed, image_id=f"{seed}.jpg", categories=categories), rules)
         for seed in seeds
     ]
-    report = write_submission(path, found)
+    report = write_submission(path, found, competition=IMATERIALIST_2019)
     image_ids = [f"{seed}.jpg" for seed in seeds]
     rows = check_valid(path, image_ids, disjoint=report.overlapping_images == 0)
     if rules.suppress_overlaps:
@@ -114,7 +115,7 @@ def test_what_is_written_is_valid(
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    name=st.sampled_from(list(FORMATS)),
+    name=st.sampled_from(["imaterialist_2019", "imaterialist_2020"]),
     size_hw=st.sampled_from([(48, 36), (5, 300), (301, 299)]),
     changes=st.fixed_dictionaries(
         {
@@ -139,7 +140,7 @@ def test_whatever_is_set_with_suppression_the_file_is_valid(
     size_hw: tuple[int, int],
     changes: dict[str, Any],
 ) -> None:
-    submission_format = FORMATS[name]
+    competition = Competition.preset(name)
     images = [
         make_candidates(
             seed + number,
@@ -152,14 +153,13 @@ def test_whatever_is_set_with_suppression_the_file_is_valid(
     ]
     rules = make_settings(**changes, suppress_overlaps=True)
     path = tmp_path_factory.mktemp("submission") / "submission.csv"
-    found = [postprocess(image, rules, raster=submission_format.raster) for image in images]
-    report = write_submission(path, found, submission_format=submission_format)
-    names = [submission_format.image_id(image.image_id) for image in images]
+    found = [postprocess(image, rules, raster=competition.raster) for image in images]
+    report = write_submission(path, found, competition=competition)
+    names = [competition.image_id(image.image_id) for image in images]
     checked = check_submission(
         path,
-        submission_format=submission_format,
+        competition=competition,
         image_ids=names,
-        labels=default_labels(name),
         sizes_hw=dict.fromkeys(names, size_hw),
     )
     assert checked.violations == ()
@@ -182,12 +182,12 @@ def test_golden_file_of_2020(tmp_path: Path) -> None:
     )
     path = tmp_path / "submission.csv"
     empty = make_detections("a.jpg", [], [])
-    write_submission(path, [made, empty], submission_format=format_named("imaterialist_2020"))
+    write_submission(path, [made, empty], competition=IMATERIALIST_2020)
     assert path.read_text() == (
         "ImageId,EncodedPixels,ClassId,AttributesIds\nb,1023 3,33,\na,1 1,23,\n"
     )
-    with pytest.raises(InputError, match="format must be one of imaterialist_2019, imaterialist_2"):
-        format_named("2020")
+    with pytest.raises(InputError, match="competition must be one of coco, dsb_2018, imat"):
+        Competition.preset("2020")
 
 
 def test_golden_file(tmp_path: Path) -> None:
@@ -204,6 +204,7 @@ def test_golden_file(tmp_path: Path) -> None:
             make_detections("b.jpg", [mask, corner], [33, 0]),
             make_detections("a.jpg", [], []),
         ],
+        competition=IMATERIALIST_2019,
     )
     assert path.read_bytes() == (
         b"ImageId,EncodedPixels,ClassId\nb.jpg,3 2 1024 2,33\nb.jpg,262144 1,0\na.jpg,1 1,23\n"
@@ -219,6 +220,7 @@ def test_overlapping_images_are_counted(tmp_path: Path) -> None:
             make_detections("a.jpg", [full, full], [3, 3]),
             make_detections("b.jpg", [full, full], [3, 4]),
         ],
+        competition=IMATERIALIST_2019,
     )
     assert report.overlapping_images == 1
 
@@ -230,7 +232,9 @@ def test_illegal_category_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"category must be 0 to 45 in a submission, got 46 \(a\.jpg\)"
     ):
-        write_submission(path, [make_detections("a.jpg", [full], [46])])
+        write_submission(
+            path, [make_detections("a.jpg", [full], [46])], competition=IMATERIALIST_2019
+        )
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["s.csv"]
 
@@ -238,4 +242,4 @@ def test_illegal_category_leaves_the_old_file(tmp_path: Path) -> None:
 def test_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
-        write_submission(tmp_path / "file" / "s.csv", [])
+        write_submission(tmp_path / "file" / "s.csv", [], competition=IMATERIALIST_2019)

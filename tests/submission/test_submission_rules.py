@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.annotations.categories import LabelDescriptions
+from src.annotations.competition import Competition
 from src.annotations.formats import default_labels
 from src.rle import encode, format_rle
 from src.submission.validation import ValidationReport, check_submission
-from src.submission.writing import FORMATS
 
 HEADER_2019 = "ImageId,EncodedPixels,ClassId\n"
 HEADER_2020 = "ImageId,EncodedPixels,ClassId,AttributesIds\n"
@@ -27,11 +27,9 @@ def check(
 ) -> ValidationReport:
     path = path / "submission.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    submission_format = FORMATS[f"imaterialist_{year}"]
     values: dict[str, Any] = {
-        "submission_format": submission_format,
+        "competition": Competition.preset(f"imaterialist_{year}"),
         "image_ids": ids,
-        "labels": default_labels(submission_format.name),
     }
     return check_submission(path, **(values | changes))
 
@@ -199,9 +197,9 @@ def test_2020(tmp_path: Path) -> None:
         categories=default_labels("imaterialist_2020").categories,
         attributes=default_labels("imaterialist_2019").attributes[:5],
     )
-    assert found(tmp_path, HEADER_2020 + 'a,1 5,4,"3,7"\n', year=2020, labels=legal) == [
-        "row 2, image a: attribute must be 0 to 4, got '7'"
-    ]
+    assert found(
+        tmp_path, HEADER_2020 + 'a,1 5,4,"3,7"\n', year=2020, attribute_names=legal.attribute_names
+    ) == ["row 2, image a: attribute must be 0 to 4, got '7'"]
 
 
 @settings(max_examples=60, deadline=None)

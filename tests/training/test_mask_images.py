@@ -105,7 +105,7 @@ def test_samples_of_training_have_the_masks_of_the_files(tmp_path, layout):
     sample = datamodule.train_dataset[0]["data_samples"]
     store = datamodule.store
     index = store.index_of(sample.img_id)
-    assert len(sample.gt_instances.labels) == store.instance_count(index)
+    assert len(sample.gt_instances.labels) == store.instance_counts[index]
     assert sample.gt_instances.masks.masks.sum() == store.instances(index).areas_px.sum()
 
 

@@ -13,6 +13,7 @@ from src.predictions.store import PredictionStore
 from src.tuning.cross_validation import count_classes
 from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import make_settings
+from tests.helpers.competitions import IMATERIALIST_2019
 from tests.helpers.lab_data import CATEGORIES, REAL_ABOVE, write_lab_data
 
 VALUES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.97)
@@ -25,7 +26,10 @@ def lab(tmp_path_factory):
     with open_ground_truth(ground_truth) as objects:
         opened = PredictionStore(store)
         yield SettingsEvaluator(
-            opened, {i: objects[i] for i in objects}, opened.image_ids, with_filler=True
+            opened,
+            {i: objects[i] for i in objects},
+            opened.image_ids,
+            competition=IMATERIALIST_2019,
         )
 
 

@@ -27,6 +27,7 @@ from src.search import main as search
 from src.tuning.cross_validation import count_classes
 from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import make_settings
+from tests.helpers.competitions import OTHER_DATA
 from tests.helpers.lab_data import write_own_data
 
 IMAGES, EMPTY = 12, 4
@@ -142,7 +143,7 @@ def test_class_thresholds_with_empty_images(
     settings = make_settings(score_threshold=0.5, nms_iou_threshold=0.5, suppress_overlaps=True)
     with open_ground_truth(ground_truth) as objects:
         opened = PredictionStore(store)
-        lab = SettingsEvaluator(opened, objects, opened.image_ids)
+        lab = SettingsEvaluator(opened, objects, opened.image_ids, competition=OTHER_DATA)
         table = count_classes(lab, settings, key, (0.2, 0.8, 0.97))
         for chosen in np.random.default_rng(0).integers(0, 4, (5, 3)):
             own = {c: float(table.values[v]) for c, v in zip((1, 5, 9), chosen, strict=True)}

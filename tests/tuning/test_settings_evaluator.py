@@ -18,6 +18,7 @@ from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.tuning.evaluated_image import EvaluatedImage, RasterCache, as_submitted
 from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings
+from tests.helpers.competitions import IMATERIALIST_2019, OTHER_DATA
 
 LABELS = (5, 0, 31, 23)  # category ids in the order of the model's labels
 IMAGES = 4
@@ -50,7 +51,7 @@ def ground_truth(store: PredictionStore) -> dict[str, ImageInstances]:
     found = {
         store.image_ids[index]: as_submitted(
             postprocess(store.candidates(index), loose, category_ids=LABELS),
-            with_filler=True,
+            filler=IMATERIALIST_2019.filler,
         )
         for index in (0, 1, 3)
     }
@@ -63,13 +64,15 @@ def plainly(
     ground_truth: dict[str, ImageInstances],
     rules: PostprocessSettings,
     averaging: Any = "per_class",
-    with_filler: bool = False,
+    competition: Any = OTHER_DATA,
 ) -> CompetitionScore:
     accumulator = ScoreAccumulator(averaging=averaging)
     for index, image_id in enumerate(store.image_ids):
         if image_id in ground_truth:
             objects = postprocess(store.candidates(index), rules, category_ids=LABELS)
-            accumulator.add(ground_truth[image_id], as_submitted(objects, with_filler=with_filler))
+            accumulator.add(
+                ground_truth[image_id], as_submitted(objects, filler=competition.filler)
+            )
     return accumulator.result()
 
 
@@ -110,12 +113,12 @@ def test_a_grid_scores_as_each_of_its_settings_alone(
     rules = [
         make_settings(**changes, steps=order) for changes, order in zip(grid, steps, strict=False)
     ]
-    with_filler = len(rules) % 2 == 0
-    lab = SettingsEvaluator(store, ground_truth, store.image_ids, with_filler=with_filler)
+    competition = IMATERIALIST_2019 if len(rules) % 2 == 0 else OTHER_DATA
+    lab = SettingsEvaluator(store, ground_truth, store.image_ids, competition=competition)
     for averaging in ("per_class", "pooled"):
         scores = lab.score_grid(rules, averaging)
         for found, own in zip(scores, rules, strict=True):
-            check_same(found, plainly(store, ground_truth, own, averaging, with_filler))
+            check_same(found, plainly(store, ground_truth, own, averaging, competition))
             check_same(lab.score(own, averaging), found)
 
 
@@ -127,6 +130,7 @@ def test_little_room_changes_nothing(
         store,
         ground_truth,
         store.image_ids,
+        competition=OTHER_DATA,
         max_raster_bytes=max_bytes,
         max_candidate_bytes=max_bytes,
     )
@@ -146,7 +150,7 @@ def test_forgetting_changes_nothing(
     store: PredictionStore, ground_truth: dict[str, ImageInstances], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("src.tuning.evaluated_image._REMEMBERED", 2)
-    lab = SettingsEvaluator(store, ground_truth, store.image_ids)
+    lab = SettingsEvaluator(store, ground_truth, store.image_ids, competition=OTHER_DATA)
     grid = [make_settings(score_threshold=score) for score in (0.1, 0.3, 0.5, 0.1)]
     for found, rules in zip(lab.score_grid(grid), grid, strict=True):
         check_same(found, plainly(store, ground_truth, rules))
@@ -156,13 +160,16 @@ def test_what_cannot_be_scored_is_refused(
     store: PredictionStore, ground_truth: dict[str, ImageInstances]
 ) -> None:
     with pytest.raises(InputError, match="there is no image to score"):
-        SettingsEvaluator(store, {}, store.image_ids).score(make_settings())
+        SettingsEvaluator(store, {}, store.image_ids, competition=OTHER_DATA).score(make_settings())
     with pytest.raises(InputError, match="averaging must be one of per_class, pooled, got"):
-        SettingsEvaluator(store, ground_truth, store.image_ids).score(make_settings(), "mean")
+        SettingsEvaluator(store, ground_truth, store.image_ids, competition=OTHER_DATA).score(
+            make_settings(), "mean"
+        )
     unknown = EvaluatedImage(
         store.candidates(2),
         ground_truth=None,
         category_ids=LABELS,
+        competition=OTHER_DATA,
         rasters=RasterCache(max_bytes=0),
     )
     with pytest.raises(ValueError, match=r"2\.jpg: its ground truth is not known"):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from src.postprocess.raster import RASTERS
+from src.annotations.competition import Raster
 from src.postprocess.selection import Selection
 from src.postprocess.steps import Step
-from src.validation import Count, Legal
+from src.validation import Count
 
 
 class MinArea(Step):
@@ -21,9 +19,7 @@ class MinArea(Step):
     uses_scores = False
 
     min_area_px: Count  # the winner deleted masks under 20 pixels; 0: none
-    min_area_raster: Annotated[
-        Literal["512x512", "long_edge_1024"], Legal(f"one of {', '.join(RASTERS)}")
-    ] = "512x512"
+    min_area_raster: Raster = "512x512"
 
     @property
     def rasters(self) -> frozenset[str]:

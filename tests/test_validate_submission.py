@@ -75,7 +75,7 @@ def test_an_empty_file_is_invalid(run: Any, tmp_path: Path) -> None:
             ("submission=s.csv", "format=coco"),
             "format must be one of imaterialist_2019, imaterialist_2020, got 'coco'",
         ),
-        (("submission=s.csv", "label_descriptions=no.json"), "no.json: cannot read"),
+        (("submission=s.csv", "label_descriptions=no.json"), "no.json: no such file"),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_2(

@@ -217,7 +217,7 @@ def test_a_module_is_loaded_from_an_honest_checkpoint(
     }
     torch.save(content, tmp_path / "model.ckpt")
     loaded = CascadeModule.load_from_checkpoint(tmp_path / "model.ckpt", min_score=0.25)
-    assert loaded.min_score == 0.25
+    assert loaded.hparams["min_score"] == 0.25
     for name, value in module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
 

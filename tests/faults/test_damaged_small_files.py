@@ -104,7 +104,7 @@ def test_a_damaged_search_starts_again(tmp_path: Path, caplog: pytest.LogCapture
         assert "moved to search.db.damaged, the search starts again" in caplog.text
         assert again.trials == []
         again.run(3, score)
-        assert [one.params for one in again.trials] == [one.params for one in first.trials]
+        assert [one.settings for one in again.trials] == [one.settings for one in first.trials]
 
 
 @pytest.mark.parametrize("content", [*DAMAGED, '{"shown": -1}', '{"shown": "3"}'])

@@ -141,25 +141,8 @@ def train(config: DictConfig) -> float | None:
 
 def start_from(module: CascadeModule, initial_weights: str | None) -> None:
     """Give a module its first weights."""
-    backbone = module.backbone_weights
-    if initial_weights is None and backbone is not None and Path(backbone).exists():
-        checkpoint = load_checkpoint(backbone)
-        _start_backbone_from(module, checkpoint, key="module.backbone_weights")
-        return
     if initial_weights is None:
-        fixed = sum(not parameter.requires_grad for parameter in module.parameters())
-        if backbone is not None:
-            log.warning(
-                "module.backbone_weights=%s: no such file, so the backbone starts from random "
-                "weights, and the %d frozen ones of it stay so; %s",
-                backbone,
-                fixed,
-                BACKBONE_CURE,
-            )
-        elif fixed:
-            log.warning(
-                "initial_weights=null: %d parameters of the frozen stages stay random", fixed
-            )
+        _start_from_backbone(module)
         return
     try:
         path = find_checkpoint(initial_weights)
@@ -172,7 +155,7 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
     checkpoint = load_checkpoint(path)
     check_finite(checkpoint.weights, path)
     if is_backbone_only(checkpoint.weights):
-        _start_backbone_from(module, checkpoint, key="initial_weights")
+        _load_backbone(module, checkpoint, key="initial_weights")
         return
     weights, given = checkpoint.weights, checkpoint.classes
     if given is not None:
@@ -192,7 +175,26 @@ def start_from(module: CascadeModule, initial_weights: str | None) -> None:
     )
 
 
-def _start_backbone_from(module: CascadeModule, checkpoint: Checkpoint, *, key: str) -> None:
+def _start_from_backbone(module: CascadeModule) -> None:
+    """Give a module's backbone the weights of its configuration, or say what is random."""
+    backbone = module.backbone_weights
+    if backbone is not None and Path(backbone).exists():
+        _load_backbone(module, load_checkpoint(backbone), key="module.backbone_weights")
+        return
+    fixed = sum(not parameter.requires_grad for parameter in module.parameters())
+    if backbone is not None:
+        log.warning(
+            "module.backbone_weights=%s: no such file, so the backbone starts from random "
+            "weights, and the %d frozen ones of it stay so; %s",
+            backbone,
+            fixed,
+            BACKBONE_CURE,
+        )
+    elif fixed:
+        log.warning("initial_weights=null: %d parameters of the frozen stages stay random", fixed)
+
+
+def _load_backbone(module: CascadeModule, checkpoint: Checkpoint, *, key: str) -> None:
     """Give a module's backbone its first weights, and say how many tensors they are."""
     check_finite(checkpoint.weights, checkpoint.path)
     if not is_backbone_only(checkpoint.weights):

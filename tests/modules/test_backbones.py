@@ -101,3 +101,8 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     )
     with pytest.raises(InputError, match=message):
         build_detector(detector_config("htc_convnext_tiny"))
+
+
+def test_heads_alone_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^detector\.backbone must be given, got none: \+module/"):
+        build_detector(detector_config("htc_heads"))

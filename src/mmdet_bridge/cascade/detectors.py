@@ -66,6 +66,11 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     model = copy.deepcopy(dict(plain))  # type: ignore[arg-type]
     model.pop(SHARED_SIZES_KEY, None)
+    if "backbone" not in model:
+        raise InputError(
+            "detector.backbone must be given, got none: +module/backbone=resnet50 adds one to "
+            "module=htc_heads"
+        )
     if found := find_reader(model):  # mmdet would unpickle the file
         raise InputError(
             f"{_dotted(found[0])} must be absent or null, got {printable(found[1])!r}: models read "

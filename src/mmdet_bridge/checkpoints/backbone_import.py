@@ -262,6 +262,7 @@ def _fit(
         else:
             differences.append(f"{name} {tuple(own[name].shape)}, which the file lacks")
     if differences:
+        differences.sort(key=lambda one: COUNTER in one)  # these say least
         raise InputError(
             f"checkpoint {checkpoint.path} is of another architecture than {class_name} of the "
             f"configured module: the first of {len(differences)} tensors that differ is "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from torch import nn
 from src.errors import InputError
 from src.io import describe_difference
 from src.mmdet_bridge.cascade.detectors import (
+    VIEW_CHANGES,
     Detector,
+    ViewChange,
     build_detector,
+    change_batch,
     check_detector,
     check_ensemble,
-    flip_batch,
     load_weights,
 )
 from src.mmdet_bridge.cascade.inference import (
@@ -43,7 +45,7 @@ from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, chec
 from src.modules.cascade import check_candidates
 from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.candidates import Candidates
-from src.validation import Flag, check_value, check_values, check_weights, number, one_of
+from src.validation import check_values, check_weights, number, one_of
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +237,8 @@ class CascadeEnsemble(LightningModule):
         max_candidates: See ``predict_candidates``.
         mask_stages: See ``predict_candidates``.
         model_weights: M weights above 0 of the averages; None: equal.
-        flip: Whether each view is also predicted flipped.
+        view_changes: Each view is also predicted with each of these, and with those together; see
+            ``VIEW_CHANGES``.
         seed_proposals: See ``predict_candidates``.
         feature_memory_gb: See ``KeptFeatures``.
         feature_memory_cpu_gb: See ``KeptFeatures``.
@@ -259,7 +262,7 @@ class CascadeEnsemble(LightningModule):
         max_candidates: int = 1000,
         mask_stages: MaskStages = "all",
         model_weights: Sequence[float] | None = None,
-        flip: bool = False,
+        view_changes: Collection[ViewChange] = (),
         seed_proposals: SeedProposals = "all",
         feature_memory_gb: float = FEATURE_MEMORY_GB,
         feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
@@ -278,12 +281,11 @@ class CascadeEnsemble(LightningModule):
             "feature_memory_cpu_gb": _GIGABYTES,
         }
         check_values(kinds, locals())
-        check_value("tta.flip", flip, Flag)
         self.failures: dict[str, str] = {}
         self.models = nn.ModuleList(models)
         self.min_score = min_score
         self.model_weights = model_weights
-        self.flip = flip
+        self.view_changes = [change for change in VIEW_CHANGES if change in view_changes]
         self.late_fusion = late_fusion
         self._predict = partial(
             predict_candidates,
@@ -309,8 +311,8 @@ class CascadeEnsemble(LightningModule):
         views = list(batch["views"])
         if not views:
             return []
-        if self.flip:
-            views += [flip_batch(view) for view in views]
+        for change in self.view_changes:
+            views += [change_batch(view, change) for view in views]
         try:
             if self.late_fusion is not None:
                 return self._fused_late(views, self.late_fusion)

@@ -67,7 +67,7 @@ def run(
             category_ids=range(detectors[0].roi_head.bbox_head[-1].num_classes),
             min_score=SETTINGS.score_threshold,
             max_candidates=300,
-            flip=True,
+            view_changes=["flip"],
             late_fusion=late,
         ).eval()
         counted: list[int] = []

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.tta import make_detector, view_of
 from src.datamodules.transforms import resized_hw
-from src.mmdet_bridge.cascade.detectors import flip_batch
+from src.mmdet_bridge.cascade.detectors import change_batch
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.predictions.candidates import Candidates
 from tests.helpers.cascades import SMALL
@@ -66,7 +66,7 @@ def run(
     for short, long in scales:
         height, width = resized_hw(image_hw, short_edge_px=short, long_edge_px=long)
         plain.append(view_of(cv2.resize(image, (width, height)), image_hw=image_hw))
-    views = [*plain, *(flip_batch(view) for view in plain)]
+    views = [*plain, *(change_batch(view, "flip") for view in plain)]
 
     def predict(models: Sequence[Any], some_views: Sequence[Any]) -> list[Candidates]:
         return predict_candidates(

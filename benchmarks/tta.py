@@ -23,8 +23,8 @@ from src.mmdet_bridge.cascade.detectors import (
     Batch,
     Detector,
     build_detector,
+    change_batch,
     collate,
-    flip_batch,
     make_sample,
     preprocess,
 )
@@ -68,7 +68,7 @@ def run(
     detector = make_detector(module, overrides, seed=seed)
     image = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
     plain = view_of(image)
-    views = [plain, flip_batch(plain)]
+    views = [plain, change_batch(plain, "flip")]
     passes: list[int] = []
     hook = detector.backbone.register_forward_pre_hook(
         lambda _, inputs: passes.append(len(inputs[0]))

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
@@ -20,6 +21,7 @@ from src.cli.preflight import check_multirun, explain_failure, start_process
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import check_writable
+from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, ViewChange
 from src.mmdet_bridge.checkpoints.reading import file_sha256
 from src.modules.ensemble import CascadeEnsemble, checkpoint_paths, load_models
 from src.postprocess.late_fusion import LateFusion
@@ -27,7 +29,7 @@ from src.predictions.files import META_NAME, StoreMeta
 from src.predictions.store import PredictionStore, claim_folder
 from src.processes import RESUMES
 from src.tuning.sweeps import finish_job, is_sweep
-from src.validation import shown
+from src.validation import Flag, check_values, shown
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +56,24 @@ def build_ensemble(config: DictConfig, paths: Sequence[Path], carried: Carried) 
         max_candidates=module.max_candidates,
         mask_stages=module.mask_stages,
         model_weights=to_plain(config.ensemble.model_weights),
-        flip=config.tta.flip,
+        view_changes=view_changes_of(config),
         seed_proposals=config.seed_proposals,
         feature_memory_gb=config.feature_memory_gb,
         feature_memory_cpu_gb=config.feature_memory_cpu_gb,
         max_low_score_candidates=None if late_fusion else config.max_low_score_candidates,
         late_fusion=late_fusion,
     )
+
+
+def view_changes_of(config: DictConfig) -> list[ViewChange]:
+    """Return the changes of the views that ``tta`` asks for.
+
+    Raises:
+        InputError: A value that is not legal; names its key.
+    """
+    flags: dict[str, Any] = {change: config.tta.get(change, False) for change in VIEW_CHANGES}
+    check_values(dict.fromkeys(VIEW_CHANGES, Flag), flags, prefix="tta.")
+    return [change for change in VIEW_CHANGES if flags[change]]
 
 
 def late_fusion_of(config: DictConfig) -> LateFusion | None:
@@ -87,7 +100,12 @@ def describe_store(config: DictConfig, paths: Sequence[Path], carried: Carried) 
             CLASS_NAMES_KEY: carried.classes.names,
             "checkpoints": [{"name": path.name, "sha256": file_sha256(path)} for path in paths],
             "model_weights": to_plain(config.ensemble.model_weights),
-            "tta": to_plain(config.tta),
+            # changes that are off are left out, so that stores from before they existed resume
+            "tta": {
+                "scales": to_plain(config.tta.scales),
+                "flip": config.tta.flip,
+                **dict.fromkeys((c for c in view_changes_of(config) if c != "flip"), True),
+            },
             "fusion": fusion,
             "seed_proposals": config.seed_proposals,
             "mask_stages": module.mask_stages,

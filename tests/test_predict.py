@@ -90,6 +90,23 @@ def test_another_setting_in_the_same_folder_is_refused(folder: Path, tmp_path: P
         run(folder, tmp_path, given, "tta=flip")
 
 
+@pytest.mark.parametrize("key", ["flip", "vertical_flip", "quarter_turn"])
+def test_a_change_of_views_is_true_or_false(folder: Path, tmp_path: Path, key: str) -> None:
+    given = f"checkpoint={checkpoint(folder, 0)}"
+    with pytest.raises(InputError, match=rf"^tta\.{key} must be true or false, got 'maybe'$"):
+        run(folder, tmp_path, given, f"tta.{key}=maybe")
+
+
+def test_eight_views_are_recorded(folder: Path, tmp_path: Path) -> None:
+    store = run(folder, tmp_path, f"checkpoint={checkpoint(folder, 0)}", "tta=eight_views")
+    assert store.settings["tta"] == {
+        "scales": None,
+        "flip": True,
+        "quarter_turn": True,
+        "vertical_flip": True,
+    }
+
+
 def test_no_candidates_at_all_is_said(folder: Path, tmp_path: Path) -> None:
     given = [f"checkpoint={checkpoint(folder, 0)}", "module.min_score=0.9999"]
     message = (

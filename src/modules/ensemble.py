@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 from src.errors import InputError
 from src.io import describe_difference
 from src.mmdet_bridge.cascade import detectors
-from src.mmdet_bridge.cascade.detectors import Detector
+from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, Detector, ViewChange
 from src.mmdet_bridge.cascade.inference import (
     FEATURE_MEMORY_CPU_GB,
     FEATURE_MEMORY_GB,
@@ -30,7 +30,7 @@ from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, chec
 from src.modules.cascade import check_candidates
 from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.candidates import Candidates
-from src.validation import Flag, check_value, check_values, check_weights, number, one_of
+from src.validation import check_values, check_weights, number, one_of
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,8 @@ class CascadeEnsemble(LightningModule):
         models: M detectors that fit together, see ``check_ensemble``.
         category_ids: Category id of each class in the models' order.
         model_weights: M weights above 0 of the averages; None: equal.
-        flip: Whether each view is also predicted flipped.
+        view_changes: Each view is also predicted with each of these, and with those together; see
+            ``VIEW_CHANGES``.
         late_fusion: Settings that fuse the detections of each model on each view; None: models and
             views meet inside the cascade.
 
@@ -233,7 +234,7 @@ class CascadeEnsemble(LightningModule):
         max_candidates: int = 1000,
         mask_stages: MaskStages = "all",
         model_weights: Sequence[float] | None = None,
-        flip: bool = False,
+        view_changes: Collection[ViewChange] = (),
         seed_proposals: SeedProposals = "all",
         feature_memory_gb: float = FEATURE_MEMORY_GB,
         feature_memory_cpu_gb: float = FEATURE_MEMORY_CPU_GB,
@@ -252,10 +253,10 @@ class CascadeEnsemble(LightningModule):
             "feature_memory_cpu_gb": _GIGABYTES,
         }
         check_values(kinds, locals())
-        check_value("tta.flip", flip, Flag)
         self.failures: dict[str, str] = {}
         self.models = nn.ModuleList(models)
-        self.min_score, self.flip = min_score, flip
+        self.min_score = min_score
+        self.view_changes = [change for change in VIEW_CHANGES if change in view_changes]
         self.model_weights, self.late_fusion = model_weights, late_fusion
         self._predict = partial(
             predict_candidates,
@@ -279,8 +280,8 @@ class CascadeEnsemble(LightningModule):
         views = list(batch["views"])
         if not views:
             return []
-        if self.flip:
-            views += [detectors.flip_batch(view) for view in views]
+        for change in self.view_changes:
+            views += [detectors.change_batch(view, change) for view in views]
         try:
             if self.late_fusion is not None:
                 return self._fused_late(views, self.late_fusion)

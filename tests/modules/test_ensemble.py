@@ -12,6 +12,8 @@ from hydra.utils import instantiate
 from lightning import Trainer
 
 from src.errors import InputError
+from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, change_batch
+from src.mmdet_bridge.cascade.passes import ViewTransform
 from src.mmdet_bridge.checkpoints.reading import save_weights
 from src.modules.ensemble import CascadeEnsemble, best_checkpoints, checkpoint_paths, load_models
 from tests.helpers.cascades import SMALL, compose_module, detector_config, make_batch, spread_scores
@@ -220,7 +222,6 @@ def test_checkpoints_that_are_given(tmp_path: Path) -> None:
             r"ensemble.model_weights must be a finite number above 0, got 0.0",
         ),
         ({"model_weights": [1.0, "a"]}, r"model_weights must be a finite number above 0, got 'a'"),
-        ({"flip": "maybe"}, r"tta.flip must be true or false, got 'maybe'"),
         (
             {"feature_memory_gb": "lots"},
             r"must be a number of GB, 0 or more, got 'lots'",
@@ -247,26 +248,60 @@ def test_wrong_values_of_an_ensemble_are_named(
         CascadeEnsemble(models, **{"category_ids": range(5), **changes})
 
 
-def test_mirrored_views_are_the_same_pixels_mirrored(model: Any) -> None:
-    """``flip`` equals giving the mirrored images as views of their own."""
+@pytest.mark.parametrize(
+    "changes", [("flip",), ("vertical_flip",), ("quarter_turn",), VIEW_CHANGES]
+)
+def test_changed_views_are_the_same_pixels_changed(model: Any, changes: Any) -> None:
+    """``view_changes`` equals giving the changed images as views of their own."""
     models = [model]
     plain = make_batch(with_objects=False)
-    mirrored = make_batch(with_objects=False)
-    mirrored["inputs"] = [image.flip(-1) for image in mirrored["inputs"]]
-    for sample in mirrored["data_samples"]:
-        sample.set_metainfo({"flip": True, "flip_direction": "horizontal"})
+    views = [plain]
+    for change in changes:
+        views += [change_batch(view, change) for view in views]
+    assert len(views) == 2 ** len(changes)
+    seen = {(tuple(v["inputs"][0].shape), v["inputs"][0].numpy().tobytes()) for v in views}
+    assert len(seen) == len(views)
     values: dict[str, Any] = {"category_ids": range(5), "min_score": 0.1}
     batch = {"views": [plain], "failures": {}}
-    by_flip = CascadeEnsemble(models, flip=True, **values).predict_step(batch, 0)
-    by_views = CascadeEnsemble(models, **values).predict_step(
-        {"views": [plain, mirrored], "failures": {}}, 0
-    )
+    changed = CascadeEnsemble(models, view_changes=changes, **values).predict_step(batch, 0)
+    by_views = CascadeEnsemble(models, **values).predict_step({"views": views, "failures": {}}, 0)
     alone = CascadeEnsemble(models, **values).predict_step(batch, 0)
-    for one, other, single in zip(by_flip, by_views, alone, strict=True):
+    for one, other, single in zip(changed, by_views, alone, strict=True):
         assert (one.scores == other.scores).all()
         assert (one.boxes_xyxy == other.boxes_xyxy).all()
         assert (one.mask_probabilities == other.mask_probabilities).all()
         assert len(one) != len(single) or (one.scores != single.scores).any()
+
+
+@pytest.mark.parametrize("changes", [("flip",), VIEW_CHANGES])
+def test_a_changed_image_has_changed_predictions(model: Any, changes: Any) -> None:
+    """Of all eight views (or both) nothing depends on how the image lies: the boxes of the
+    upside-down image are those of the image, upside down.
+    """
+    plain = make_batch(with_objects=False)
+    turned = change_batch(plain, changes[0])
+    for sample in turned["data_samples"]:  # now an image of its own
+        sample.set_metainfo({"ori_shape": sample.img_shape, changes[0]: False})
+    for sample in plain["data_samples"]:
+        sample.set_metainfo({"ori_shape": sample.img_shape, "scale_factor": (1.0, 1.0)})
+    for sample in turned["data_samples"]:
+        sample.set_metainfo({"scale_factor": (1.0, 1.0)})
+    ensemble = CascadeEnsemble(
+        [model], view_changes=changes, category_ids=range(5), min_score=0.15, max_candidates=50
+    )
+    one = ensemble.predict_step({"views": [plain], "failures": {}}, 0)
+    other = ensemble.predict_step({"views": [turned], "failures": {}}, 0)
+    for image, changed in zip(one, other, strict=True):
+        assert len(image) > 3
+        best, its_twin = image.scores.max(), changed.scores.max()
+        assert abs(best - its_twin) < 1e-4
+        transform = ViewTransform.of(
+            {"scale_factor": (1, 1), "img_shape": changed.size_hw, changes[0]: True}
+        )
+        box = torch.from_numpy(image.boxes_xyxy[image.scores.argmax()])[None]
+        expected = transform.to_view(box)[0]
+        found = torch.from_numpy(changed.boxes_xyxy)
+        assert (found - expected).abs().amax(dim=1).min() < 0.01
 
 
 def test_images_too_large_for_the_device_fail_with_the_others_going_on(

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import cv2
 import mmdet.models  # noqa: F401  fills the registry
@@ -41,6 +41,11 @@ from src.mmdet_bridge.checkpoints.weight_files import misfits, unwrap
 log = logging.getLogger(__name__)
 
 SHARED_SIZES_KEY = "sizes"
+
+ViewChange = Literal["quarter_turn", "vertical_flip", "flip"]
+VIEW_CHANGES: tuple[ViewChange, ...] = ("quarter_turn", "vertical_flip", "flip")
+"""Exact changes of a view, in the order in which they are made: by 90 degrees counter-clockwise,
+upside down, left to right. All three together make the eight ways to lay a picture on a table."""
 
 Detector = Any
 """A detector of mmdet's (a ``torch.nn.Module``); mmdet has no types for a checker."""
@@ -316,17 +321,14 @@ def make_sample(
             "ori_shape": original_hw,
             "img_shape": (height, width),
             "scale_factor": (width / original_hw[1], height / original_hw[0]),
-            **_flip_info(flip),
+            "flip": flip,
+            "flip_direction": "horizontal" if flip else None,
         }
     )
     if instances is not None:
         data_sample.gt_instances = instances
     pixels = np.stack(cv2.split(image))  # as permute(2, 0, 1), in half the time
     return {"inputs": torch.from_numpy(pixels), "data_samples": data_sample}
-
-
-def _flip_info(flip: bool) -> dict[str, Any]:
-    return {"flip": flip, "flip_direction": "horizontal" if flip else None}
 
 
 def make_instances(
@@ -372,10 +374,19 @@ def collate(samples: Sequence[Sample]) -> Batch:
     }
 
 
-def flip_batch(batch: Batch) -> Batch:
-    """Flip every view of a batch without instances left to right, before it is padded."""
-    samples = [
-        DetDataSample(metainfo=sample.metainfo | _flip_info(not sample.flip))
-        for sample in batch["data_samples"]
-    ]
-    return {"inputs": [view.flip(-1) for view in batch["inputs"]], "data_samples": samples}
+def change_batch(batch: Batch, change: ViewChange) -> Batch:
+    """Flip or turn every view of a batch without instances, before it is padded.
+
+    A view that gets several changes gets them in the order of ``VIEW_CHANGES``.
+    """
+    views, samples = [], []
+    for view, sample in zip(batch["inputs"], batch["data_samples"], strict=True):
+        changed = (
+            view.rot90(1, (1, 2))
+            if change == "quarter_turn"
+            else view.flip(1 if change == "vertical_flip" else 2)
+        )
+        views.append(changed)
+        meta = {**sample.metainfo, change: True, "img_shape": tuple(changed.shape[1:])}
+        samples.append(DetDataSample(metainfo=meta))
+    return {"inputs": views, "data_samples": samples}

@@ -25,7 +25,7 @@ from mmcv.ops import nms
 from torch import Tensor
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.detectors import Detector
+from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, Detector
 from src.mmdet_bridge.cascade.passes import (
     ForwardPass,
     KeptFeatures,
@@ -75,7 +75,7 @@ def predict_candidates(
             ``HybridTaskCascadeRoIHead._mask_forward`` fills its list of stages after the loop.
         model_weights: M weights of the averages of boxes, scores and masks; None: equal.
         seed_proposals: ``all``: the proposals of every model and view. ``first_view``: only the
-            first model's on the smallest view that is not flipped, the winning code's mistake.
+            first model's on the smallest view that is as the image is, the winning code's mistake.
         feature_memory_gb: Budget for kept features on the device, see ``KeptFeatures``.
         feature_memory_cpu_gb: Budget for them in CPU memory.
         max_low_score_candidates: See ``select_candidates``.
@@ -180,10 +180,11 @@ def merged_proposals(
 
 
 def _seeds_first_view(shown: tuple[ForwardPass, int]) -> tuple[int, bool, int]:
-    """Return the sort key of (forward pass, view): first model, not flipped, smallest."""
+    """Return the sort key of (forward pass, view): first model, unchanged, smallest."""
     run, view = shown
     height, width = run.metas[view]["img_shape"][:2]
-    return run.model, bool(run.metas[view].get("flip")), height * width
+    changed = any(run.metas[view].get(change) for change in VIEW_CHANGES)
+    return run.model, changed, height * width
 
 
 def _descending(boxes: Tensor, scores: Tensor) -> Tensor:

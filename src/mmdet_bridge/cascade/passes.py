@@ -18,7 +18,7 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from src.mmdet_bridge.cascade.detectors import Detector, mask_edge_px, preprocess
+from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, Detector, mask_edge_px, preprocess
 
 log = logging.getLogger(__name__)
 
@@ -149,35 +149,55 @@ def log_once(level: int, message: str) -> None:
 
 @dataclass(frozen=True)
 class ViewTransform:
-    """Transform from an image to a view: resized by ``scale_wh``, then flipped if ``flipped``."""
+    """Transform from an image to a view: resized, turned, then flipped down and across."""
 
-    scale_wh: tuple[float, float] = (1.0, 1.0)  # view pixels per image pixel, across and down
-    width_px: float = 0.0  # of the view; matters only where it is flipped
-    flipped: bool = False  # left to right
+    scale_wh: tuple[float, float] = (1.0, 1.0)  # resized pixels per image pixel, across and down
+    size_hw: tuple[float, float] = (0.0, 0.0)  # of the view; matters where it is turned or flipped
+    quarter_turn: bool = False  # by 90 degrees counter-clockwise
+    vertical_flip: bool = False  # upside down
+    flip: bool = False  # left to right
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> ViewTransform:
-        """Read it from a sample's ``scale_factor`` (w, h), ``img_shape`` (h, w) and ``flip``."""
+        """Read it from a sample's ``scale_factor`` (w, h), ``img_shape`` (h, w) and changes."""
         width_factor, height_factor = meta["scale_factor"]
-        return cls((width_factor, height_factor), meta["img_shape"][1], bool(meta.get("flip")))
+        changes = {name: bool(meta.get(name)) for name in VIEW_CHANGES}
+        return cls((width_factor, height_factor), tuple(meta["img_shape"][:2]), **changes)
 
     def to_image(self, boxes: Tensor) -> Tensor:
         """Map (N, 4) xyxy boxes from view to image pixels, divided as mmdet does."""
-        return self._flip(boxes) / boxes.new_tensor(self.scale_wh).repeat(2)
+        boxes = self._flip(boxes)
+        if self.quarter_turn:  # the width before the turn is the height after it
+            x_min, y_min, x_max, y_max = boxes.unbind(-1)
+            width_px = self.size_hw[0]
+            boxes = torch.stack([width_px - y_max, x_min, width_px - y_min, x_max], dim=-1)
+        return boxes / boxes.new_tensor(self.scale_wh).repeat(2)
 
     def to_view(self, boxes: Tensor) -> Tensor:
         """Map (N, 4) xyxy boxes from image to view pixels."""
-        return self._flip(boxes * boxes.new_tensor(self.scale_wh).repeat(2))
+        boxes = boxes * boxes.new_tensor(self.scale_wh).repeat(2)
+        if self.quarter_turn:
+            x_min, y_min, x_max, y_max = boxes.unbind(-1)
+            width_px = self.size_hw[0]
+            boxes = torch.stack([y_min, width_px - x_max, y_max, width_px - x_min], dim=-1)
+        return self._flip(boxes)
 
     def masks_to_image(self, masks: Tensor) -> Tensor:
         """Map (N, h, w) masks on boxes of the view to masks on the same boxes of the image."""
-        return masks.flip(-1) if self.flipped else masks
+        flipped = [dim for dim, flip in ((-2, self.vertical_flip), (-1, self.flip)) if flip]
+        masks = masks.flip(flipped) if flipped else masks
+        return masks.rot90(-1, (-2, -1)) if self.quarter_turn else masks
 
     def _flip(self, boxes: Tensor) -> Tensor:
-        if not self.flipped:
+        if not (self.flip or self.vertical_flip):
             return boxes
         x_min, y_min, x_max, y_max = boxes.unbind(-1)
-        return torch.stack([self.width_px - x_max, y_min, self.width_px - x_min, y_max], dim=-1)
+        height_px, width_px = self.size_hw
+        if self.flip:
+            x_min, x_max = width_px - x_max, width_px - x_min
+        if self.vertical_flip:
+            y_min, y_max = height_px - y_max, height_px - y_min
+        return torch.stack([x_min, y_min, x_max, y_max], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -365,7 +385,7 @@ def run_mask_stages(
         stages: ``all``: the mean of the stages' probabilities; ``last``: the last stage's.
 
     Returns:
-        For each view (K, h, w) float32 probabilities on the boxes, flipped back.
+        For each view (K, h, w) float32 probabilities on the boxes, flipped and turned back.
     """
     placed, rows, start = [], [], 0
     for transform, image in zip(run.transforms, run.images, strict=True):

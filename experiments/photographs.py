@@ -1,4 +1,4 @@
-"""The ladder on photographs: ``python -m experiments.ladder data=street annotations=... images=...``.
+"""The ladder on photographs: ``python -m experiments.ladder data=street annotations=A images=I``.
 
 A data set is a COCO file and a folder. A cascade is trained from ImageNet's backbone, a stratified
 part of the images validates, and each rung is scored on these images; thresholds that are searched
@@ -54,7 +54,7 @@ class Recipe:
 ROTATION = "datamodule.geometric_augmentation.rotation_degrees=10"
 JITTER = "'datamodule.geometric_augmentation.scale_jitter=[0.7,1.5]'"
 COPY_PASTE = "datamodule.geometric_augmentation.copy_paste_probability=0.5"
-PLAIN_PIXELS = "'datamodule.pixel_augmentations={}'"
+PLAIN_PIXELS = "datamodule.pixel_augmentations=null"
 
 RECIPES = {
     recipe.name: recipe
@@ -88,7 +88,8 @@ RECIPES = {
                 ("cutout, brightness and contrast, JPEG (S4)", ""),
                 (
                     "vertical flip and quarter turns",
-                    f"{PLAIN_PIXELS} datamodule.geometric_augmentation.vertical_flip_probability=0.5 "
+                    f"{PLAIN_PIXELS} "
+                    "datamodule.geometric_augmentation.vertical_flip_probability=0.5 "
                     "datamodule.geometric_augmentation.quarter_turn_probability=0.75",
                 ),
                 (
@@ -113,7 +114,7 @@ class DataSet:
         recipe: What is done with it.
         annotations: The COCO file.
         images: The folder of its images.
-        test_images: The folder of the images to hand in predictions for; None: nothing is handed in.
+        test_images: The folder of the images to hand in predictions for; None: none.
         steps: Of training; None: as the experiment has them.
         augmentation_steps: Of each of the short trainings.
         overrides: Further keys of the training, for all runs.

@@ -1,8 +1,8 @@
 """This project beside torchvision's Mask R-CNN and plain mmdetection, on photographs of yours.
 
-    python -m benchmarks.peers annotations=A.json images=DIR experiment=street minutes=20
+    python -m benchmarks.peers --experiment street --annotations A.json --images DIR
 
-Same images, same validation split, same ImageNet weights of the backbone, same CPU time of training:
+Same images, same split, same ImageNet weights of the backbone, same CPU time of training:
 
 - ours: ``python -m src.train +experiment=...``, prediction, and post-processing with mmdetection's
   defaults;
@@ -51,6 +51,7 @@ WARM_UP_STEPS = 5  # before images a second are counted
 CALIBRATION_STEPS = 25  # of which the CPU seconds a step are taken
 SCORE_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 19))
 NUM_FOLDS = 5
+INVERTED_RESIDUAL = ("expand_conv", "depthwise_conv", "linear_conv")
 
 
 def image_path(images: Path, record: Mapping[str, Any]) -> str:
@@ -216,18 +217,12 @@ def to_mmdet_name(name: str) -> str:
     # blocks of the seven layers: 1, 2, 3, 4, 3, 3, 1
     layer_of = [(layer, at) for layer, n in enumerate((1, 2, 3, 4, 3, 3, 1), 1) for at in range(n)]
     layer, at = layer_of[number - 1]
-    steps = part.split(".")[1:]
-    if number == 1:  # no expansion
-        at_step = {"0.0": "1.conv", "0.1": "1.bn", "1": "2.conv", "2": "2.bn"}
-    else:
-        at_step = {
-            **{"0.0": "0.conv", "0.1": "0.bn", "1.0": "1.conv", "1.1": "1.bn"},
-            **{"2": "2.conv", "3": "2.bn"},
-        }
-    index, kind = at_step[".".join(steps)].split(".")
-    if number == 1:
-        index = str(int(index) - 1)
-    return f"layer{layer}.{at}.conv.{index}.{kind}.{leaf}"
+    step = ".".join(part.split(".")[1:])
+    own = ("depthwise_conv", "linear_conv") if number == 1 else INVERTED_RESIDUAL
+    places = [f"{one}.{kind}" for one in range(len(own) - 1) for kind in (0, 1)]
+    places += [str(len(own) - 1), str(len(own))]
+    name = own[places.index(step) // 2]
+    return f"layer{layer}.{at}.{name}.{('conv', 'bn')[places.index(step) % 2]}.{leaf}"
 
 
 def run_torchvision(job: Mapping[str, Any]) -> dict[str, Any]:

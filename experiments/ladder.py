@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from experiments import photographs
+from experiments.photographs import data_set
 from experiments.rungs import (
     DIRECTORY,
     FOLDERS,
@@ -121,8 +123,28 @@ def climb(
     return measured
 
 
+def climb_photographs(words: Sequence[str]) -> int:
+    """Climb on photographs, as ``key=value`` words say, and return the exit code."""
+    try:
+        pairs = [word.partition("=") for word in words]
+        if wrong := [key for key, equals, _ in pairs if not equals]:
+            raise InputError(f"arguments must be key=value, got {wrong[0]}")
+        data, tables = data_set({key: value for key, _, value in pairs})
+        rows = photographs.climb(
+            data, directory=Path(), readmes=ROOT / "experiments", tables=tables
+        )
+    except (InputError, CommandError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for row in rows:
+        print(f"{row.score.estimate:.4f}  {row.name}")
+    return 0
+
+
 def main(words: Sequence[str]) -> int:
     """Climb, and return the exit code."""
+    if any(word.startswith("data=") for word in words):
+        return climb_photographs(words)
     options = parse_arguments(words)
     sizes = Sizes(**{size.name: getattr(options, size.name) for size in fields(Sizes)})
     try:

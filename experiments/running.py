@@ -46,7 +46,7 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def run_steps(commands: Sequence[str], directory: Path) -> list[Done]:
+def run_steps(commands: Sequence[str], directory: Path, *, marks: str = DIRECTORY) -> list[Done]:
     """Run commands in their order, each building on those before it.
 
     A command leaves a mark when it is done. It is passed over where its mark was left by the same
@@ -56,6 +56,7 @@ def run_steps(commands: Sequence[str], directory: Path) -> list[Done]:
         commands: as a reader would type them.
         directory: where they are run, made where it is missing; results lie in outputs/ladder
             below it.
+        marks: the folder below it that holds the marks.
 
     Raises:
         CommandError: one ended with an error; says which.
@@ -63,7 +64,7 @@ def run_steps(commands: Sequence[str], directory: Path) -> list[Done]:
     directory.mkdir(parents=True, exist_ok=True)
     finished = []
     for number, command in enumerate(commands, start=1):
-        mark = directory / DIRECTORY / "done" / f"{_name(commands[:number])}.json"
+        mark = directory / marks / "done" / f"{_name(commands[:number])}.json"
         if mark.is_file():
             done = Done(**json.loads(mark.read_text()))
         else:

@@ -97,6 +97,40 @@ def table(measured: Sequence[Measured], conditions: Conditions) -> str:
     return "\n".join((HEAD, *(table_row(one) for one in measured), "", textwrap.fill(notes, 110)))
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table of single scores, each compared with another row's."""
+
+    name: str
+    score: Interval
+    gain: PairedInterval | None  # over the row that it is compared with
+    images: int
+
+
+def paired_table(rows: Sequence[Row], *, head: str, compared: str) -> str:
+    """Rows below each other, each with its gain.
+
+    Args:
+        rows: The rows.
+        head: Of the first column.
+        compared: Of the column of the gains.
+    """
+    lines = [_row(head, "score", compared, "probability of being better", "in words")]
+    lines.append("|" + "---|" * 5)
+    for row in rows:
+        gain = row.gain
+        lines.append(
+            _row(
+                row.name,
+                _with_interval(row.score, ".3f"),
+                NONE if gain is None else _with_interval(gain.difference, "+.4f"),
+                NONE if gain is None else f"{gain.probability_better:.3f}",
+                NONE if gain is None else describe(gain, row.images),
+            )
+        )
+    return "\n".join(lines)
+
+
 def command_block(rungs: Iterable[Rung], sizes: Sizes) -> str:
     """The commands of some rungs, each once, and how to see their scores."""
     rungs = tuple(rungs)

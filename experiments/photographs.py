@@ -1,0 +1,567 @@
+"""The ladder on photographs: ``python -m experiments.ladder data=street annotations=A images=I``.
+
+A data set is a COCO file and a folder. A cascade is trained from ImageNet's backbone, a stratified
+part of the images validates, and each rung is scored on these images; thresholds that are searched
+are cross-validated, so no image is scored by thresholds that it helped to choose. Beside it: the
+same run from random weights, and one short run for each kind of augmentation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from experiments.running import ROOT, Done, run_steps
+from experiments.tables import Row, paired_table, rewrite
+from src.errors import InputError
+from src.io import atomic_path, read_json_object, write_json
+from src.metrics.intervals import bootstrap_interval, paired_bootstrap_interval
+from src.metrics.scoring import read_scores
+
+NUM_DRAWN = 4  # best and as many worst
+DRAWING_WIDTH_PX = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What differs between the two data sets."""
+
+    name: str
+    experiment: str
+    competition: str
+    num_validation_images: int
+    scales: str  # of S10, the middle one being that of one view
+    views: str  # name of the option of tta that flips or turns them
+    num_trials: int
+    augmentations: tuple[tuple[str, str], ...]  # what, and the overrides
+    may_show_pixels: bool  # whether the licence of the images lets drawings of them be published
+    source: str
+
+
+ROTATION = "datamodule.geometric_augmentation.rotation_degrees=10"
+JITTER = "'datamodule.geometric_augmentation.scale_jitter=[0.7,1.5]'"
+COPY_PASTE = "datamodule.geometric_augmentation.copy_paste_probability=0.5"
+PLAIN_PIXELS = "datamodule.pixel_augmentations=null"
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="street",
+            experiment="street",
+            competition="imaterialist_2019",
+            num_validation_images=80,
+            scales="[[240,420],[288,500],[336,580]]",
+            views="flip",
+            num_trials=200,
+            augmentations=(
+                ("cutout, brightness and contrast, JPEG (S4)", ""),
+                ("rotation by up to 10 degrees", f"{PLAIN_PIXELS} {ROTATION}"),
+                ("scale jitter 0.7 to 1.5 with crop", f"{PLAIN_PIXELS} {JITTER}"),
+                ("copy-paste", f"{PLAIN_PIXELS} {COPY_PASTE}"),
+            ),
+            may_show_pixels=False,
+            source="Clothing Co-Parsing (Yang, Luo, Lin, CVPR 2014)",
+        ),
+        Recipe(
+            name="nuclei",
+            experiment="nuclei",
+            competition="dsb_2018",
+            num_validation_images=52,
+            scales="[[320,320],[384,384],[448,448]]",
+            views="eight_views",
+            num_trials=200,
+            augmentations=(
+                ("cutout, brightness and contrast, JPEG (S4)", ""),
+                (
+                    "vertical flip and quarter turns",
+                    f"{PLAIN_PIXELS} "
+                    "datamodule.geometric_augmentation.vertical_flip_probability=0.5 "
+                    "datamodule.geometric_augmentation.quarter_turn_probability=0.75",
+                ),
+                (
+                    "rotation by any angle",
+                    f"{PLAIN_PIXELS} datamodule.geometric_augmentation.rotation_degrees=180",
+                ),
+                ("scale jitter 0.7 to 1.5 with crop", f"{PLAIN_PIXELS} {JITTER}"),
+                ("copy-paste", f"{PLAIN_PIXELS} {COPY_PASTE}"),
+            ),
+            may_show_pixels=True,
+            source="Data Science Bowl 2018, stage 1 (CC0)",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Where a data set lies, and how large the experiment is.
+
+    Args:
+        recipe: What is done with it.
+        annotations: The COCO file.
+        images: The folder of its images.
+        test_images: The folder of the images to hand in predictions for; None: none.
+        steps: Of training; None: as the experiment has them.
+        augmentation_steps: Of each of the short trainings.
+        overrides: Further keys of the training, for all runs.
+    """
+
+    recipe: Recipe
+    annotations: Path
+    images: Path
+    test_images: Path | None
+    steps: int | None = None
+    augmentation_steps: int = 600
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def directory(self) -> str:
+        """Where everything is written."""
+        return f"outputs/{self.recipe.name}"
+
+    @property
+    def data(self) -> str:
+        """The keys that name the data in every command."""
+        return f"annotations={_quoted(self.annotations)} images={_quoted(self.images)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of a table: how it is made, and the file with its images' scores."""
+
+    name: str
+    what: str
+    commands: tuple[str, ...]
+    scores: str  # a score file, below the folder where commands run
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def split_command(data: DataSet) -> str:
+    """Return the command that makes the split."""
+    return (
+        f"python -m src.split {data.data} "
+        f"num_validation_images={data.recipe.num_validation_images} "
+        f"output={data.directory}/split.json"
+    )
+
+
+def training_command(data: DataSet, name: str, *overrides: str, steps: int | None = None) -> str:
+    """Return the command of a training; its run lies in ``outputs/NAME/runs/RUN``."""
+    words = [
+        f"python -m src.train +experiment={data.recipe.experiment} {data.data}",
+        f"datamodule.split_file={data.directory}/split.json",
+        f"hydra.run.dir={data.directory}/runs/{name}",
+        *data.overrides,
+        *overrides,
+    ]
+    if steps is not None:
+        words.append(f"trainer.max_steps={steps}")
+    return " ".join(word for word in words if word)
+
+
+def prediction_command(data: DataSet, store: str, *overrides: str) -> str:
+    """Return the command that predicts the validation images with checkpoints of a run."""
+    return " ".join(
+        [
+            f"python -m src.predict {data.data} predict_split=validation",
+            f"datamodule.split_file={data.directory}/split.json",
+            *overrides,
+            f"hydra.run.dir={data.directory}/predict",
+            f"predictions={data.directory}/stores/{store}",
+        ]
+    )
+
+
+def scored(data: DataSet, store: str, name: str, settings: str) -> tuple[str, str]:
+    """Return the command that scores a store with given settings, and its score file."""
+    folder = f"{data.directory}/scores/{name}"
+    return (
+        f"python -m src.postprocess predictions={data.directory}/stores/{store} {settings} "
+        f"competition={data.recipe.competition} {data.data} output={folder}/validation.csv"
+    ), f"{folder}/score.json"
+
+
+def searched(data: DataSet, store: str, name: str, settings: str = "") -> tuple[str, str]:
+    """Return the command that searches settings, and the file of the cross-validated scores."""
+    folder = f"{data.directory}/search/{name}"
+    return " ".join(
+        word
+        for word in [
+            f"python -m src.search predictions={data.directory}/stores/{store} {data.data}",
+            f"competition={data.recipe.competition} name={name} output_dir={folder}",
+            f"config_dir={data.directory}/found num_trials={data.recipe.num_trials}",
+            "space.nms_kind=[class_wise]",
+            settings,
+        ]
+        if word
+    ), f"{folder}/cross_validated.json"
+
+
+NOTHING_AFTER_MASKS = "postprocess.suppress_overlaps=false postprocess.min_area_px=0"
+
+
+def ladder(data: DataSet) -> tuple[Variant, ...]:
+    """Return the rungs."""
+    run = f"{data.directory}/runs/main/checkpoints"
+    recipe = data.recipe
+    views = f"tta={recipe.views} tta.scales={recipe.scales}"
+    base = (split_command(data), training_command(data, "main", steps=data.steps))
+    predictions = {
+        "one_view": prediction_command(data, "one_view", f"checkpoint={run}/best.ckpt"),
+        "views": prediction_command(data, "views", f"checkpoint={run}/best.ckpt {views}"),
+        "three_models": prediction_command(
+            data, "main", "three_models", f"ensemble=top3 checkpoint=null {views}"
+        ),
+    }
+    plain = f"space.min_area_px=null {NOTHING_AFTER_MASKS}"
+    disjoint = "postprocess.suppress_overlaps=true"
+    rows: list[tuple[str, str, str, tuple[str, str]]] = [
+        (
+            "S8",
+            "default thresholds",
+            "one_view",
+            scored(data, "one_view", "s8", "postprocess=default"),
+        ),
+        (
+            "S9",
+            "winner's thresholds",
+            "one_view",
+            scored(data, "one_view", "s9", f"postprocess=winner_all_classes {NOTHING_AFTER_MASKS}"),
+        ),
+        ("", "searched thresholds", "one_view", searched(data, "one_view", "one_view", plain)),
+        ("S10", "flips and scales", "views", searched(data, "views", "s10", plain)),
+        ("S11", "three checkpoints", "three_models", searched(data, "three_models", "s11", plain)),
+        (
+            "S13",
+            "overlaps suppressed",
+            "three_models",
+            searched(
+                data,
+                "three_models",
+                "s13",
+                f"space.min_area_px=null postprocess.min_area_px=0 {disjoint}",
+            ),
+        ),
+        (
+            "S14",
+            "small detections deleted",
+            "three_models",
+            searched(data, "three_models", "s14", disjoint),
+        ),
+    ]
+    return tuple(
+        Variant(name, what, (*base, predictions[store], command), scores)
+        for name, what, store, (command, scores) in rows
+    )
+
+
+def backbones(data: DataSet) -> tuple[Variant, ...]:
+    """Return the run from ImageNet's backbone, and the same from random weights."""
+    run = f"{data.directory}/runs/random/checkpoints"
+    random = (
+        split_command(data),
+        training_command(data, "random", "module.backbone_weights=null", steps=data.steps),
+        prediction_command(data, "random", f"checkpoint={run}/best.ckpt"),
+    )
+    plain = f"space.min_area_px=null {NOTHING_AFTER_MASKS}"
+    pretrained = next(rung for rung in ladder(data) if rung.what == "searched thresholds")
+    command, scores = searched(data, "random", "random", plain)
+    return (
+        Variant("", "random weights, searched thresholds", (*random, command), scores),
+        Variant(
+            "",
+            "ImageNet's backbone, searched thresholds",
+            pretrained.commands,
+            pretrained.scores,
+        ),
+    )
+
+
+def augmentations(data: DataSet) -> tuple[Variant, ...]:
+    """Return one short training for each kind of augmentation, the first with flips alone."""
+    found = []
+    for number, (what, overrides) in enumerate(
+        (("horizontal flip alone", PLAIN_PIXELS), *data.recipe.augmentations)
+    ):
+        name = f"augmentation_{number}"
+        settings = f"postprocess=winner_all_classes {NOTHING_AFTER_MASKS}"
+        command, scores = scored(data, name, name, settings)
+        found.append(
+            Variant(
+                "",
+                what,
+                (
+                    split_command(data),
+                    training_command(data, name, overrides, steps=data.augmentation_steps),
+                    prediction_command(
+                        data,
+                        name,
+                        f"checkpoint={data.directory}/runs/{name}/checkpoints/last.ckpt",
+                    ),
+                    command,
+                ),
+                scores,
+            )
+        )
+    return tuple(found)
+
+
+def submission_commands(data: DataSet) -> tuple[str, ...]:
+    """Return the commands that make and check the submission of the test images."""
+    folder = data.directory
+    run = f"{folder}/runs/main/checkpoints"
+    recipe = data.recipe
+    assert data.test_images is not None
+    found = f"file://{Path(folder).resolve()}/found"
+    return (
+        f"python -m src.predict ensemble=top3 checkpoint=null ensemble.directory={run} "
+        f"images={_quoted(data.test_images)} predict_split=test tta={recipe.views} "
+        f"tta.scales={recipe.scales} hydra.run.dir={folder}/predict "
+        f"predictions={folder}/stores/test",
+        f"python -m src.postprocess predictions={folder}/stores/test postprocess=s14 "
+        f"'hydra.searchpath=[{found}]' competition={recipe.competition} "
+        f"output={folder}/submission.csv",
+        f"python -m src.validate_submission submission={folder}/submission.csv "
+        f"competition={recipe.competition} images={_quoted(data.test_images)}",
+    )
+
+
+def measure(variants: Sequence[Variant], directory: Path, *, first: bool) -> list[Row]:
+    """Read the scores of variants, and compare each with the one before or with the first.
+
+    Args:
+        variants: Done.
+        directory: Where the commands ran.
+        first: Whether each is compared with the first one.
+    """
+    rows: list[Row] = []
+    of = [read_scores(directory / variant.scores).per_image for variant in variants]
+    for number, (variant, scores) in enumerate(zip(variants, of, strict=True)):
+        values = list(scores.values())
+        other = None if not number else of[0 if first else number - 1]
+        gain = (
+            None
+            if other is None
+            else paired_bootstrap_interval([other[name] for name in scores], values)
+        )
+        name = f"{variant.name} {variant.what}".strip()
+        rows.append(Row(name, bootstrap_interval(values), gain, len(values)))
+    return rows
+
+
+def draw(data: DataSet, directory: Path, drawings: Path) -> None:
+    """Draw the best and the worst validation images of the last rung, each beside its ground truth.
+
+    Where the licence of the images is not clear, masks are drawn on white instead of on the image.
+    """
+    folder = directory / data.directory
+    images = data.images
+    last = ladder(data)[-1]
+    scores = read_scores(directory / last.scores).per_image
+    if not data.recipe.may_show_pixels:
+        images = folder / "blank"
+        shutil.rmtree(images, ignore_errors=True)
+        for name in scores:
+            with Image.open(data.images / name) as image:
+                blank = Image.new("RGB", image.size, "white")
+            path = images / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            blank.save(path)
+    shown = folder / "drawings"
+    shutil.rmtree(shown, ignore_errors=True)
+    found = f"file://{(directory / data.directory).resolve()}/found"
+    command = [
+        *("-m", "src.report", f"predictions={folder}/stores/three_models", "postprocess=s14"),
+        f"hydra.searchpath=[{found}]",
+        *(f"annotations={data.annotations.resolve()}", f"images={images.resolve()}"),
+        f"competition={data.recipe.competition}",
+        *(f"output={folder}/report.html", f"drawings_dir={shown}"),
+        *(f"num_worst={NUM_DRAWN}", f"num_best={NUM_DRAWN}"),
+    ]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    paths = sorted(shown.iterdir())[: 2 * NUM_DRAWN]
+    drawn = []
+    for path in paths:
+        with Image.open(path) as image:
+            height = image.height * DRAWING_WIDTH_PX // 2 // image.width
+            drawn.append(image.convert("RGB").resize((DRAWING_WIDTH_PX // 2, height)))
+    rows = [drawn[at : at + 2] for at in range(0, len(drawn), 2)]
+    heights = [max(image.height for image in row) for row in rows]
+    canvas = Image.new("RGB", (DRAWING_WIDTH_PX, sum(heights)), "white")
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for at, image in enumerate(row):
+            canvas.paste(image, (at * DRAWING_WIDTH_PX // 2, top))
+        top += height
+    drawings.mkdir(parents=True, exist_ok=True)
+    canvas.save(drawings / "predictions.jpg", quality=85)
+
+
+def pack_submission(data: DataSet, directory: Path, folder: Path) -> dict[str, Any]:
+    """Write the submission gzipped, the same bytes each time, and return its digests."""
+    content = (directory / data.directory / "submission.csv").read_bytes()
+    packed = gzip.compress(content, mtime=0)
+    with atomic_path(folder / "submission.csv.gz") as partial:
+        partial.write_bytes(packed)
+    return {
+        "rows": content.count(b"\n") - 1,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256_gzip": hashlib.sha256(packed).hexdigest(),
+    }
+
+
+def climb(data: DataSet, *, directory: Path, readmes: Path, tables: Iterable[str]) -> list[Row]:
+    """Run what the wanted tables need, and write them into the README of the data set.
+
+    Args:
+        data: The data set.
+        directory: Where the commands run.
+        readmes: The folder of the experiments' folders.
+        tables: Of ``ladder``, ``backbone``, ``augmentation``, ``submission``.
+
+    Raises:
+        CommandError: A command ended with an error.
+        InputError: The README lacks its markers.
+    """
+    readme = readmes / data.recipe.name / "README.md"
+    result_path = readme.with_name("result.json")
+    result: dict[str, Any] = {}
+    if result_path.exists():
+        result = dict(read_json_object(result_path))
+    done: dict[str, Done] = {}
+    shown: list[Row] = []
+    kinds = {
+        "ladder": (ladder(data), "rung", "gain over the row before", False),
+        "backbone": (backbones(data), "start", "gain", False),
+        "augmentation": (augmentations(data), "training", "gain over flips alone", True),
+    }
+    for table in tables:
+        if table == "submission":
+            continue
+        variants, head, compared, first = kinds[table]
+        own: dict[str, Done] = {}
+        for number, variant in enumerate(variants, start=1):
+            print(f"[{number}/{len(variants)}] {variant.name} {variant.what}", flush=True)
+            own |= {
+                step.command: step
+                for step in run_steps(variant.commands, directory, marks=data.directory)
+            }
+        done |= own
+        rows = measure(variants, directory, first=first)
+        shown += rows
+        minutes = sum(step.seconds for step in own.values()) / 60
+        commits = ", ".join(dict.fromkeys(step.commit for step in own.values()))
+        note = (
+            f"{rows[0].images} validation images; intervals are 95% bootstrap intervals over "
+            f"images, gains paired. Commit {commits}; {minutes:.0f} minutes for this table on "
+            f"{os.cpu_count()} cores ({platform.machine()}), an interrupted command counting "
+            "from where it resumed."
+        )
+        block = paired_table(rows, head=head, compared=compared)
+        rewrite(readme, table, f"{block}\n\n{textwrap.fill(note, 110)}")
+        commands = "\n".join(
+            f"    {command}" for command in dict.fromkeys(c for v in variants for c in v.commands)
+        )
+        if table == "ladder":
+            rewrite(readme, "commands", _anonymous(commands, data))
+            draw(data, directory, readme.parent)
+        result[table] = {
+            "minutes": round(minutes, 1),
+            "commits": commits,
+            "num_validation_images": rows[0].images,
+            "rows": [
+                {
+                    "name": row.name,
+                    "score": row.score.estimate,
+                    "interval": [row.score.low, row.score.high],
+                    "gain": None if row.gain is None else row.gain.difference.estimate,
+                    "gain_interval": None
+                    if row.gain is None
+                    else [row.gain.difference.low, row.gain.difference.high],
+                }
+                for row in rows
+            ],
+        }
+        write_json(result_path, result, sort_keys=False)
+    if "submission" in tables:
+        steps = (*ladder(data)[-1].commands, *submission_commands(data))
+        run_steps(steps, directory, marks=data.directory)
+        result["submission"] = pack_submission(data, directory, readme.parent)
+        write_json(result_path, result, sort_keys=False)
+    return shown
+
+
+def _anonymous(commands: str, data: DataSet) -> str:
+    """Return commands with the place of the data as a reader would have it."""
+    name = data.recipe.name
+    places = {data.annotations: f"data/{name}/train.json", data.images: f"data/{name}/train"}
+    if data.test_images is not None:
+        places[data.test_images] = f"data/{name}/test"
+    for path, shown in sorted(places.items(), key=lambda item: -len(str(item[0]))):
+        commands = commands.replace(_quoted(path), shown)
+    return commands
+
+
+def data_set(values: dict[str, str]) -> tuple[DataSet, tuple[str, ...]]:
+    """Return the data set that ``key=value`` words name, and the wanted tables.
+
+    Raises:
+        InputError: A key or a value is not legal; names the legal ones.
+    """
+    legal = (
+        "data",
+        "annotations",
+        "images",
+        "test_images",
+        "tables",
+        "steps",
+        "augmentation_steps",
+    )
+    overrides = tuple(f"{k}={v}" for k, v in values.items() if "." in k)
+    if unknown := [key for key in values if key not in legal and "." not in key]:
+        raise InputError(f"key must be one of {', '.join(legal)}, got {unknown[0]}")
+    name = values["data"]
+    if name not in RECIPES:
+        raise InputError(f"data must be one of {', '.join(RECIPES)}, got {name}")
+    for key in ("annotations", "images"):
+        if key not in values or not Path(values[key]).exists():
+            raise InputError(
+                f"{key} must be {'the COCO file' if key == 'annotations' else 'the folder'} of the "
+                f"data set {name}, got {values.get(key, 'nothing')} (docs/photographs.md)"
+            )
+    known = ("ladder", "backbone", "augmentation", "submission")
+    tables = tuple(values.get("tables", "ladder,backbone,augmentation,submission").split(","))
+    if unknown := [table for table in tables if table not in known]:
+        raise InputError(f"tables must be of {', '.join(known)}, got {unknown[0]}")
+    if "submission" in tables and "test_images" not in values:
+        raise InputError("test_images must be the folder of the test images, got nothing")
+    for key in ("steps", "augmentation_steps"):
+        if key in values and not values[key].isdecimal():
+            raise InputError(f"{key} must be a whole number, got {values[key]}")
+    test_images = values.get("test_images")
+    return DataSet(
+        recipe=RECIPES[name],
+        annotations=Path(values["annotations"]).resolve(),
+        images=Path(values["images"]).resolve(),
+        test_images=None if test_images is None else Path(test_images).resolve(),
+        steps=int(values["steps"]) if "steps" in values else None,
+        augmentation_steps=int(values.get("augmentation_steps", 600)),
+        overrides=overrides,
+    ), tables

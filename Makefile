@@ -75,9 +75,10 @@ DEMO := outputs/demo
 DEMO_IMAGES := num_train_images=440 num_test_images=20 seed=1 image_size=256 difficulty=0 clutter=0.2 \
   categories=[1,6,10,23,31]
 
-# Images, their ground truth and their split; a cascade from scratch; stored predictions; thresholds; score; report.
+# Images, their ground truth and their split; a cascade on ImageNet's backbone; stored predictions; thresholds; score;
+# report.
 .PHONY: demo
-demo: setup  ## everything on generated images: data, training, prediction, submission, score, report
+demo: weights-if-reachable  ## everything on generated images: data, training, prediction, submission, score, report
 	@$(PY) -m src.synthesize output=$(DEMO)/data $(DEMO_IMAGES)
 	@$(PY) -m src.split annotations=$(DEMO)/data/train.csv images=$(DEMO)/data/train num_validation_images=40 output=$(DEMO)/data/split.json
 	@$(PY) -m src.train +experiment=demo

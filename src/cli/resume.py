@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from src.callbacks.checkpoints import (
     REQUEUE_FILES,
     STEP_FILES,
 )
+from src.datamodules.geometry import GeometricAugmentation
 from src.errors import InputError
 from src.io import printable, remove_all_partial_files
 from src.mmdet_bridge.checkpoints.reading import (
@@ -43,6 +44,15 @@ SAME_KEYS = (
     *("seed", "module", "optimizer", "scheduler", "datamodule"),
     *("trainer.overfit_batches", "trainer.limit_train_batches"),
 )
+# Keys that runs of earlier versions lack, with the values that they had without saying so.
+LATER_KEYS: Mapping[str, Any] = {
+    "datamodule": {
+        "geometric_augmentation": {
+            "_target_": "src.datamodules.geometry.GeometricAugmentation",
+            **asdict(GeometricAugmentation()),
+        }
+    }
+}
 FREE_KEYS = (
     # places; the images to train on are compared when the data is read
     *("datamodule.annotations", "datamodule.images", "datamodule.label_descriptions"),
@@ -258,8 +268,9 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
     Raises:
         InputError: A difference makes the run another one.
     """
-    saved, now = _flat(checkpoint.content[CONFIG_KEY]), _flat(config)
-    missing = "nothing"
+    now, missing = _flat(config), "nothing"
+    later = {key: value for key, value in _flat(LATER_KEYS).items() if key in now}
+    saved = later | _flat(checkpoint.content[CONFIG_KEY])
     changed = [key for key in now | saved if now.get(key, missing) != saved.get(key, missing)]
     others = [key for key in changed if _is_below(key, SAME_KEYS)]
     then = {key: printable(saved.get(key, missing)) for key in changed}

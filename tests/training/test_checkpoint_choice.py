@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from src.callbacks.checkpoints import AtomicCheckpointIO, hard_link
+from src.cli.entry_point import to_plain
 from src.cli.resume import (
     FoundCheckpoint,
     archive_later_checkpoints,
@@ -20,6 +21,7 @@ from src.cli.resume import (
 )
 from src.errors import InputError, WriteError
 from src.processes import process_identity
+from tests.helpers.configs import compose_config
 
 
 def write(
@@ -218,6 +220,15 @@ def compare(saved: dict, now: dict) -> None:
 def test_another_run_is_refused(saved: dict, now: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         compare(saved, now)
+
+
+def test_a_run_from_before_a_key_resumes_unless_it_changes_something() -> None:
+    off = compose_config("train", ["paths.output_dir=x"]).datamodule.geometric_augmentation
+    now = {"datamodule": {"seed": 1, "geometric_augmentation": to_plain(off)}}
+    compare({"datamodule": {"seed": 1}}, now)
+    now["datamodule"]["geometric_augmentation"]["rotation_degrees"] = 10.0
+    with pytest.raises(InputError, match=r"rotation_degrees: 0\.0 then, 10\.0 now\. Resume"):
+        compare({"datamodule": {"seed": 1}}, now)
 
 
 def test_what_makes_no_other_run_may_change(caplog: pytest.LogCaptureFixture) -> None:

@@ -46,15 +46,20 @@ class Recipe:
     scales: str  # of S10, the middle one being that of one view
     views: str  # name of the option of tta that flips or turns them
     num_trials: int
+    areas: str  # of the smallest detections that the search tries, in pixels of the raster
     augmentations: tuple[tuple[str, str], ...]  # what, and the overrides
     may_show_pixels: bool  # whether the licence of the images lets drawings of them be published
     source: str
 
 
-ROTATION = "datamodule.geometric_augmentation.rotation_degrees=10"
-JITTER = "'datamodule.geometric_augmentation.scale_jitter=[0.7,1.5]'"
-COPY_PASTE = "datamodule.geometric_augmentation.copy_paste_probability=0.5"
-PLAIN_PIXELS = "datamodule.pixel_augmentations=null"
+GEOMETRY = "datamodule.geometric_augmentation"
+PLAIN = (
+    f"datamodule.pixel_augmentations=null {GEOMETRY}.vertical_flip_probability=0 "
+    f"{GEOMETRY}.quarter_turn_probability=0"
+)
+ROTATION = f"{GEOMETRY}.rotation_degrees=10"
+JITTER = f"'{GEOMETRY}.scale_jitter=[0.7,1.5]'"
+COPY_PASTE = f"{GEOMETRY}.copy_paste_probability=0.5"
 
 RECIPES = {
     recipe.name: recipe
@@ -67,11 +72,12 @@ RECIPES = {
             scales="[[240,420],[288,500],[336,580]]",
             views="flip",
             num_trials=200,
+            areas="space.min_area_px=[0,20,50,100,200]",
             augmentations=(
-                ("cutout, brightness and contrast, JPEG (S4)", ""),
-                ("rotation by up to 10 degrees", f"{PLAIN_PIXELS} {ROTATION}"),
-                ("scale jitter 0.7 to 1.5 with crop", f"{PLAIN_PIXELS} {JITTER}"),
-                ("copy-paste", f"{PLAIN_PIXELS} {COPY_PASTE}"),
+                ("cutout, brightness and contrast, JPEG (S4)", PLAIN.partition(" ")[2]),
+                ("rotation by up to 10 degrees", f"{PLAIN} {ROTATION}"),
+                ("scale jitter 0.7 to 1.5 with crop", f"{PLAIN} {JITTER}"),
+                ("copy-paste", f"{PLAIN} {COPY_PASTE}"),
             ),
             may_show_pixels=False,
             source="Clothing Co-Parsing (Yang, Luo, Lin, CVPR 2014)",
@@ -82,22 +88,23 @@ RECIPES = {
             competition="dsb_2018",
             num_validation_images=52,
             scales="[[320,320],[384,384],[448,448]]",
-            views="eight_views",
+            views="flip",
             num_trials=200,
+            areas="space.min_area_px=[0,5,10,20,40] postprocess.min_area_raster=native",
             augmentations=(
-                ("cutout, brightness and contrast, JPEG (S4)", ""),
+                ("cutout, brightness and contrast, JPEG (S4)", PLAIN.partition(" ")[2]),
                 (
                     "vertical flip and quarter turns",
-                    f"{PLAIN_PIXELS} "
-                    "datamodule.geometric_augmentation.vertical_flip_probability=0.5 "
-                    "datamodule.geometric_augmentation.quarter_turn_probability=0.75",
+                    "datamodule.pixel_augmentations=null "
+                    f"{GEOMETRY}.vertical_flip_probability=0.5 "
+                    f"{GEOMETRY}.quarter_turn_probability=0.75",
                 ),
                 (
                     "rotation by any angle",
-                    f"{PLAIN_PIXELS} datamodule.geometric_augmentation.rotation_degrees=180",
+                    f"{PLAIN} {GEOMETRY}.rotation_degrees=180",
                 ),
-                ("scale jitter 0.7 to 1.5 with crop", f"{PLAIN_PIXELS} {JITTER}"),
-                ("copy-paste", f"{PLAIN_PIXELS} {COPY_PASTE}"),
+                ("scale jitter 0.7 to 1.5 with crop", f"{PLAIN} {JITTER}"),
+                ("copy-paste", f"{PLAIN} {COPY_PASTE}"),
             ),
             may_show_pixels=True,
             source="Data Science Bowl 2018, stage 1 (CC0)",
@@ -227,7 +234,7 @@ def ladder(data: DataSet) -> tuple[Variant, ...]:
         "one_view": prediction_command(data, "one_view", f"checkpoint={run}/best.ckpt"),
         "views": prediction_command(data, "views", f"checkpoint={run}/best.ckpt {views}"),
         "three_models": prediction_command(
-            data, "main", "three_models", f"ensemble=top3 checkpoint=null {views}"
+            data, "main", "three_models", f"ensemble=top3 ensemble.checkpoint_dir={run} {views}"
         ),
     }
     plain = f"space.min_area_px=null {NOTHING_AFTER_MASKS}"
@@ -263,7 +270,7 @@ def ladder(data: DataSet) -> tuple[Variant, ...]:
             "S14",
             "small detections deleted",
             "three_models",
-            searched(data, "three_models", "s14", disjoint),
+            searched(data, "three_models", "s14", f"{disjoint} {recipe.areas}"),
         ),
     ]
     return tuple(
@@ -298,7 +305,7 @@ def augmentations(data: DataSet) -> tuple[Variant, ...]:
     """Return one short training for each kind of augmentation, the first with flips alone."""
     found = []
     for number, (what, overrides) in enumerate(
-        (("horizontal flip alone", PLAIN_PIXELS), *data.recipe.augmentations)
+        (("horizontal flip alone", PLAIN), *data.recipe.augmentations)
     ):
         name = f"augmentation_{number}"
         settings = f"postprocess=winner_all_classes {NOTHING_AFTER_MASKS}"
@@ -331,7 +338,7 @@ def submission_commands(data: DataSet) -> tuple[str, ...]:
     assert data.test_images is not None
     found = f"file://{Path(folder).resolve()}/found"
     return (
-        f"python -m src.predict ensemble=top3 checkpoint=null ensemble.directory={run} "
+        f"python -m src.predict ensemble=top3 ensemble.checkpoint_dir={run} "
         f"images={_quoted(data.test_images)} predict_split=test tta={recipe.views} "
         f"tta.scales={recipe.scales} hydra.run.dir={folder}/predict "
         f"predictions={folder}/stores/test",

@@ -234,7 +234,7 @@ def ladder(data: DataSet) -> tuple[Variant, ...]:
         "one_view": prediction_command(data, "one_view", f"checkpoint={run}/best.ckpt"),
         "views": prediction_command(data, "views", f"checkpoint={run}/best.ckpt {views}"),
         "three_models": prediction_command(
-            data, "main", "three_models", f"ensemble=top3 ensemble.checkpoint_dir={run} {views}"
+            data, "three_models", f"ensemble=top3 ensemble.checkpoint_dir={run} {views}"
         ),
     }
     plain = f"space.min_area_px=null {NOTHING_AFTER_MASKS}"
@@ -490,6 +490,11 @@ def climb(data: DataSet, *, directory: Path, readmes: Path, tables: Iterable[str
         if table == "ladder":
             rewrite(readme, "commands", _anonymous(commands, data))
             draw(data, directory, readme.parent)
+            rewrite(
+                readme,
+                "drawings",
+                "![Ground truth and detections of eight validation images](predictions.jpg)",
+            )
         result[table] = {
             "minutes": round(minutes, 1),
             "commits": commits,

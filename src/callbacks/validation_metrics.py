@@ -53,7 +53,7 @@ class ValidationImage:
 
     @cached_property
     def ground_truth(self) -> ImageInstances:
-        """Ground-truth instances on the 512x512 raster."""
+        """Ground-truth instances on the raster on which they are scored."""
         return self.instances[self.image_id]
 
     @cached_property

@@ -45,7 +45,7 @@ POOR_MASK = "poor mask"
 BANDS = tuple(f"{POOR_MASK}, IoU {low:.2f}-{high:.2f}" for low, high in MASK_BANDS)
 KINDS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, *BANDS)
 GROUPS = (MISSED, WRONG_CLASS, DUPLICATE, BACKGROUND, POOR_MASK)  # all bands as one
-# by pixels of the mask on the 512x512 raster; COCO's bounds
+# by pixels of the mask on the raster of the score; COCO's bounds
 SIZES = (("small", 32**2), ("medium", 96**2), ("large", math.inf))
 _MEANT = 0.1  # IoU above which a detection is paired with an instance of its class
 _FOUND = 0.5

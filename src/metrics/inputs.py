@@ -1,8 +1,8 @@
 """Instances and detections of annotation files on the raster, one image at a time.
 
-A submission is read as an annotation file whose masks lie on the 512x512 raster or, in the format
-of 2020, on one whose long edge has 1024 pixels. The latter is resized, like the ground truth; so
-are a file with the columns Height and Width and a COCO file, whose masks have the image's size.
+A submission is read as an annotation file whose masks lie on the competition's raster. Where masks
+are compared on another one they are resized, like the ground truth; so are those of a file with the
+columns Height and Width and of a COCO file, which have the image's size.
 
 What counts:
 

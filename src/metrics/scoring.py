@@ -221,9 +221,9 @@ def open_submission(
     """Open a submission for the duration of the context, as the ground truth is opened.
 
     Args:
-        submission: ``ImageId,EncodedPixels,ClassId`` on the 512x512 raster; with the column
-            ``AttributesIds`` (2020) on the raster with a long edge of 1024 pixels and the shape of
-            the ground truth's image; or any annotation format with sizes.
+        submission: A CSV with the columns and on the raster of the ground truth's competition (of
+            the two years of iMaterialist, that which its columns say); COCO results; or any
+            annotation format with sizes.
         ground_truth: Defines the legal categories and attributes, and the spelling of image ids.
         progress: Shows the progress of reading.
 

@@ -46,7 +46,8 @@ def threshold_curve(
         per_threshold: (T,) scores in [0, 1].
         bands: (T, 2) lower and upper end of each score's interval.
     """
-    x = _Axis(thresholds[0], thresholds[-1], _LEFT + 10, WIDTH - _RIGHT - 10)
+    margin = 0.05 if len(thresholds) == 1 else 0.0
+    x = _Axis(thresholds[0] - margin, thresholds[-1] + margin, _LEFT + 10, WIDTH - _RIGHT - 10)
     y = _Axis(0, 1, HEIGHT - _BOTTOM, _TOP)
     parts = _grid(y, _SHARES)
     parts += [_text(x(t), HEIGHT - _BOTTOM + 18, f"{t:.2f}", "middle") for t in thresholds]

@@ -87,7 +87,7 @@ def postprocess(
         settings: Thresholds and rules.
         image_ids: Images of the store, in this order; None: all, by ascending id.
         partial: Whether a store that lacks images suffices.
-        raster: Raster of the masks: ``512x512``, ``long_edge_1024`` or ``native``, see ``raster_hw``.
+        raster: Raster of the masks, see ``raster_hw``: ``512x512``, ``native`` and others.
 
     Returns:
         The detections of the image; of a store a mapping from image id to detections, each made

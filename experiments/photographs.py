@@ -227,7 +227,7 @@ def ladder(data: DataSet) -> tuple[Variant, ...]:
         "one_view": prediction_command(data, "one_view", f"checkpoint={run}/best.ckpt"),
         "views": prediction_command(data, "views", f"checkpoint={run}/best.ckpt {views}"),
         "three_models": prediction_command(
-            data, "main", "three_models", f"ensemble=top3 checkpoint=null {views}"
+            data, "three_models", f"ensemble=top3 ensemble.checkpoint_dir={run} {views}"
         ),
     }
     plain = f"space.min_area_px=null {NOTHING_AFTER_MASKS}"
@@ -331,7 +331,7 @@ def submission_commands(data: DataSet) -> tuple[str, ...]:
     assert data.test_images is not None
     found = f"file://{Path(folder).resolve()}/found"
     return (
-        f"python -m src.predict ensemble=top3 checkpoint=null ensemble.directory={run} "
+        f"python -m src.predict ensemble=top3 ensemble.checkpoint_dir={run} "
         f"images={_quoted(data.test_images)} predict_split=test tta={recipe.views} "
         f"tta.scales={recipe.scales} hydra.run.dir={folder}/predict "
         f"predictions={folder}/stores/test",
@@ -379,8 +379,8 @@ def draw(data: DataSet, directory: Path, drawings: Path) -> None:
         images = folder / "blank"
         shutil.rmtree(images, ignore_errors=True)
         for name in scores:
-            with Image.open(data.images / name) as image:
-                blank = Image.new("RGB", image.size, "white")
+            with Image.open(data.images / name) as opened:
+                blank = Image.new("RGB", opened.size, "white")
             path = images / name
             path.parent.mkdir(parents=True, exist_ok=True)
             blank.save(path)
@@ -399,9 +399,9 @@ def draw(data: DataSet, directory: Path, drawings: Path) -> None:
     paths = sorted(shown.iterdir())[: 2 * NUM_DRAWN]
     drawn = []
     for path in paths:
-        with Image.open(path) as image:
-            height = image.height * DRAWING_WIDTH_PX // 2 // image.width
-            drawn.append(image.convert("RGB").resize((DRAWING_WIDTH_PX // 2, height)))
+        with Image.open(path) as drawing:
+            height = drawing.height * DRAWING_WIDTH_PX // 2 // drawing.width
+            drawn.append(drawing.convert("RGB").resize((DRAWING_WIDTH_PX // 2, height)))
     rows = [drawn[at : at + 2] for at in range(0, len(drawn), 2)]
     heights = [max(image.height for image in row) for row in rows]
     canvas = Image.new("RGB", (DRAWING_WIDTH_PX, sum(heights)), "white")

@@ -312,7 +312,7 @@ def endless(loader: DataLoader[Any]) -> Iterator[Any]:
 # mmdetection ------------------------------------------------------------------------------------
 
 
-def mmdet_model(job: Mapping[str, Any]) -> dict[str, Any]:
+def mmdet_model(job: Mapping[str, Any]) -> Any:
     """Return the cascade's configuration with mmdetection's own RoI extractor."""
     from omegaconf import OmegaConf
 
@@ -321,7 +321,9 @@ def mmdet_model(job: Mapping[str, Any]) -> dict[str, Any]:
     detector.pop("sizes")
     for extractor in ("bbox_roi_extractor", "mask_roi_extractor"):
         detector["roi_head"][extractor]["type"] = "SingleRoIExtractor"
-    return detector
+    from mmengine import ConfigDict
+
+    return ConfigDict(detector)
 
 
 def run_mmdetection(job: Mapping[str, Any]) -> dict[str, Any]:

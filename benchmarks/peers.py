@@ -525,7 +525,7 @@ def competition_scores(
     results: list[dict[str, Any]], validation: Path, *, raster_hw: tuple[int, int] | None
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the score of each image at each score threshold, shape (thresholds, images)."""
-    from src.metrics.competition import ImageInstances, image_values, match_instances
+    from src.metrics.competition import ImageInstances, image_score, match_instances
     from src.rle import Bitmasks, from_coco
 
     truth = json.loads(validation.read_text())
@@ -550,7 +550,7 @@ def competition_scores(
         for row, threshold in enumerate(SCORE_THRESHOLDS):
             found = [r for r in both["found"] if r["score"] > threshold]
             matches = match_instances(expected, instances(image["file_name"], found, size_hw))
-            values[row, column] = image_values(matches, "per_class").mean()
+            values[row, column] = image_score(matches.counts(), "per_class")
     return values
 
 

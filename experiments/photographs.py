@@ -386,9 +386,8 @@ def draw(data: DataSet, directory: Path, drawings: Path) -> None:
         images = folder / "blank"
         shutil.rmtree(images, ignore_errors=True)
         for name in scores:
-            with Image.open(data.images / name) as image:
-                size = image.size
-            blank = Image.new("RGB", size, "white")
+            with Image.open(data.images / name) as opened:
+                blank = Image.new("RGB", opened.size, "white")
             path = images / name
             path.parent.mkdir(parents=True, exist_ok=True)
             blank.save(path)
@@ -407,16 +406,16 @@ def draw(data: DataSet, directory: Path, drawings: Path) -> None:
     paths = sorted(shown.iterdir())[: 2 * NUM_DRAWN]
     drawn = []
     for path in paths:
-        with Image.open(path) as image:
-            height = image.height * DRAWING_WIDTH_PX // 2 // image.width
-            drawn.append(image.convert("RGB").resize((DRAWING_WIDTH_PX // 2, height)))
+        with Image.open(path) as drawing:
+            height = drawing.height * DRAWING_WIDTH_PX // 2 // drawing.width
+            drawn.append(drawing.convert("RGB").resize((DRAWING_WIDTH_PX // 2, height)))
     rows = [drawn[at : at + 2] for at in range(0, len(drawn), 2)]
     heights = [max(one.height for one in row) for row in rows]
     canvas = Image.new("RGB", (DRAWING_WIDTH_PX, sum(heights)), "white")
     top = 0
     for row, height in zip(rows, heights, strict=True):
-        for at, drawing in enumerate(row):
-            canvas.paste(drawing, (at * DRAWING_WIDTH_PX // 2, top))
+        for at, image in enumerate(row):
+            canvas.paste(image, (at * DRAWING_WIDTH_PX // 2, top))
         top += height
     drawings.mkdir(parents=True, exist_ok=True)
     canvas.save(drawings / "predictions.jpg", quality=85)

@@ -308,11 +308,17 @@ class Competition(CheckedModel):
         return {**rules, "thresholds": list(self.thresholds)}
 
     def image_id(self, image_id: str) -> str:
-        """Return an image id as the submission spells it."""
+        """Return an image id as the submission spells it.
+
+        Where any suffix is left out, ``ID/images/ID.png``, the layout of the Data Science Bowl, is
+        ``ID``, too.
+        """
         if self.image_id_suffix == ANY_SUFFIX:
             path = PurePosixPath(image_id)
-            known = path.suffix.casefold() in IMAGE_SUFFIXES
-            return str(path.with_suffix("")) if known else image_id
+            if path.suffix.casefold() not in IMAGE_SUFFIXES:
+                return image_id
+            is_bowl = path.parts[:-1] == (path.stem, "images")
+            return path.stem if is_bowl else str(path.with_suffix(""))
         return image_id.removesuffix(self.image_id_suffix)
 
 

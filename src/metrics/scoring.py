@@ -235,11 +235,13 @@ def open_submission(
         labels = ground_truth.store.labels
         write_label_descriptions(labels, labels_file)
         ids = {record.file_name: record.image_id for record in ground_truth.store.images}
-        # a submission may name images without their suffix, whatever that is
-        stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in ids)
-        for name, image_id in list(ids.items()):
-            if stems[stem := str(PurePosixPath(name).with_suffix(""))] == 1:
-                ids.setdefault(file_name_of(stem), image_id)
+        # a submission may name images without their suffix, whatever that is, or by its own rule
+        stems = {name: str(PurePosixPath(name).with_suffix("")) for name in ids}
+        for short in (stems, {name: ground_truth.competition.image_id(name) for name in stems}):
+            counts = Counter(short.values())
+            for name, shorter in short.items():
+                if counts[shorter] == 1:
+                    ids.setdefault(file_name_of(shorter), ids[name])
         kind = detect_format(submission)
         if kind == MASK_IMAGES:
             raise InputError(

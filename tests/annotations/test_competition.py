@@ -71,6 +71,8 @@ def test_a_submission_with_a_sample_may_be_of_some_categories() -> None:
         (IMATERIALIST_2020, "a.jpg", "a"),
         (IMATERIALIST_2020, "a.png", "a.png"),
         (DSB_2018, "x/a.png", "x/a"),
+        (DSB_2018, "a/images/a.png", "a"),
+        (DSB_2018, "x/images/a.png", "x/images/a"),
         (DSB_2018, "a.b", "a.b"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.photographs import RECIPES
 from experiments.rungs import FOLDERS, LADDER, Sizes
 from experiments.tables import (
     Conditions,
@@ -144,7 +145,7 @@ def test_markers_that_are_no_pair_are_refused(text: str, tmp_path: Path) -> None
 def test_every_rung_has_a_folder_whose_readme_can_be_written(tmp_path: Path) -> None:
     experiments = GOLDEN.parents[2] / "experiments"
     folders = {path.parent.name for path in experiments.glob("*/README.md")}
-    assert folders == {*FOLDERS, "demo"}  # the demo is no rung
+    assert folders == {*FOLDERS, *RECIPES, "demo"}  # the demo is no rung
     for readme, names in [
         (experiments / "README.md", ("result",)),
         *((experiments / folder / "README.md", ("result", "commands")) for folder in FOLDERS),

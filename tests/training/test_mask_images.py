@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from src import open_annotations, score
+from src.annotations.competition import Competition
 from src.annotations.formats import ReadingOptions
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
@@ -19,6 +20,7 @@ from src.annotations.store_builder import build_store, convert
 from src.datamodules.datamodule import CompetitionDataModule
 from src.predict import predict
 from src.predictions.store import PredictionStore
+from src.rle import format_rle
 from src.train import train
 from tests.helpers.cascades import SMALL
 from tests.helpers.configs import compose_config
@@ -149,3 +151,18 @@ def test_a_cascade_is_trained_on_a_folder_and_predicts_its_validation_images(tmp
     annotations = open_annotations(masks, images=images, mask_images=LAYOUTS[layout])
     assert found.image_ids[0] in annotations.image_ids
     torch.set_num_threads(threads)
+
+
+def test_the_bowls_folder_is_scored_by_its_own_ids(tmp_path):
+    masks, images = write_layout(tmp_path, "instance_files")
+    competition = Competition.preset("dsb_2018")
+    options = {"images": images, "mask_images": {"classes": {1: "nucleus"}}}
+    annotations = open_annotations(masks, competition="dsb_2018", **options)
+    rows = []
+    for index, image_id in enumerate(annotations.image_ids):
+        assert competition.image_id(image_id) == f"i{index}"
+        found = annotations.instances(image_id)
+        rows += [f"i{index},{text}" for text in format_rle(found.masks)]
+    submission = tmp_path / "submission.csv"
+    submission.write_text("\n".join(["ImageId,EncodedPixels", *rows]) + "\n")
+    assert score(submission, annotations).competition_map == 1

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from experiments import photographs
+from experiments import photograph_tables
 from experiments.photographs import data_set
 from experiments.rungs import (
     DIRECTORY,
@@ -130,7 +130,7 @@ def climb_photographs(words: Sequence[str]) -> int:
         if wrong := [key for key, equals, _ in pairs if not equals]:
             raise InputError(f"arguments must be key=value, got {wrong[0]}")
         data, tables = data_set({key: value for key, _, value in pairs})
-        rows = photographs.climb(
+        rows = photograph_tables.climb(
             data, directory=Path(), readmes=ROOT / "experiments", tables=tables
         )
     except (InputError, CommandError) as error:

@@ -8,31 +8,11 @@ same run from random weights, and one short run for each kind of augmentation.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import os
-import platform
 import shlex
-import shutil
-import subprocess
-import sys
-import textwrap
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-
-from experiments.running import ROOT, Done, run_steps
-from experiments.tables import Row, paired_table, rewrite
 from src.errors import InputError
-from src.io import atomic_path, read_json_object, write_json
-from src.metrics.intervals import bootstrap_interval, paired_bootstrap_interval
-from src.metrics.scoring import read_scores
-
-NUM_DRAWN = 4  # best and as many worst
-DRAWING_WIDTH_PX = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +123,7 @@ class DataSet:
     @property
     def data(self) -> str:
         """The keys that name the data in every command."""
-        return f"annotations={_quoted(self.annotations)} images={_quoted(self.images)}"
+        return f"annotations={quoted(self.annotations)} images={quoted(self.images)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +136,8 @@ class Variant:
     scores: str  # a score file, below the folder where commands run
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """Return a path as a shell takes it."""
     return shlex.quote(str(path))
 
 
@@ -339,196 +320,15 @@ def submission_commands(data: DataSet) -> tuple[str, ...]:
     found = f"file://{Path(folder).resolve()}/found"
     return (
         f"python -m src.predict ensemble=top3 ensemble.checkpoint_dir={run} "
-        f"images={_quoted(data.test_images)} predict_split=test tta={recipe.views} "
+        f"images={quoted(data.test_images)} predict_split=test tta={recipe.views} "
         f"tta.scales={recipe.scales} hydra.run.dir={folder}/predict "
         f"predictions={folder}/stores/test",
         f"python -m src.postprocess predictions={folder}/stores/test postprocess=s14 "
         f"'hydra.searchpath=[{found}]' competition={recipe.competition} "
         f"output={folder}/submission.csv",
         f"python -m src.validate_submission submission={folder}/submission.csv "
-        f"competition={recipe.competition} images={_quoted(data.test_images)}",
+        f"competition={recipe.competition} images={quoted(data.test_images)}",
     )
-
-
-def measure(variants: Sequence[Variant], directory: Path, *, first: bool) -> list[Row]:
-    """Read the scores of variants, and compare each with the one before or with the first.
-
-    Args:
-        variants: Done.
-        directory: Where the commands ran.
-        first: Whether each is compared with the first one.
-    """
-    rows: list[Row] = []
-    of = [read_scores(directory / variant.scores).per_image for variant in variants]
-    for number, (variant, scores) in enumerate(zip(variants, of, strict=True)):
-        values = list(scores.values())
-        other = None if not number else of[0 if first else number - 1]
-        gain = (
-            None
-            if other is None
-            else paired_bootstrap_interval([other[name] for name in scores], values)
-        )
-        name = f"{variant.name} {variant.what}".strip()
-        rows.append(Row(name, bootstrap_interval(values), gain, len(values)))
-    return rows
-
-
-def draw(data: DataSet, directory: Path, drawings: Path) -> None:
-    """Draw the best and the worst validation images of the last rung, each beside its ground truth.
-
-    Where the licence of the images is not clear, masks are drawn on white instead of on the image.
-    """
-    folder = directory / data.directory
-    images = data.images
-    last = ladder(data)[-1]
-    scores = read_scores(directory / last.scores).per_image
-    if not data.recipe.may_show_pixels:
-        images = folder / "blank"
-        shutil.rmtree(images, ignore_errors=True)
-        for name in scores:
-            with Image.open(data.images / name) as opened:
-                blank = Image.new("RGB", opened.size, "white")
-            path = images / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            blank.save(path)
-    shown = folder / "drawings"
-    shutil.rmtree(shown, ignore_errors=True)
-    found = f"file://{(directory / data.directory).resolve()}/found"
-    command = [
-        *("-m", "src.report", f"predictions={folder}/stores/three_models", "postprocess=s14"),
-        f"hydra.searchpath=[{found}]",
-        *(f"annotations={data.annotations.resolve()}", f"images={images.resolve()}"),
-        f"competition={data.recipe.competition}",
-        *(f"output={folder}/report.html", f"drawings_dir={shown}"),
-        *(f"num_worst={NUM_DRAWN}", f"num_best={NUM_DRAWN}"),
-    ]
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-    paths = sorted(shown.iterdir())[: 2 * NUM_DRAWN]
-    drawn = []
-    for path in paths:
-        with Image.open(path) as drawing:
-            height = drawing.height * DRAWING_WIDTH_PX // 2 // drawing.width
-            drawn.append(drawing.convert("RGB").resize((DRAWING_WIDTH_PX // 2, height)))
-    rows = [drawn[at : at + 2] for at in range(0, len(drawn), 2)]
-    heights = [max(one.height for one in row) for row in rows]
-    canvas = Image.new("RGB", (DRAWING_WIDTH_PX, sum(heights)), "white")
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        for at, image in enumerate(row):
-            canvas.paste(image, (at * DRAWING_WIDTH_PX // 2, top))
-        top += height
-    drawings.mkdir(parents=True, exist_ok=True)
-    canvas.save(drawings / "predictions.jpg", quality=85)
-
-
-def pack_submission(data: DataSet, directory: Path, folder: Path) -> dict[str, Any]:
-    """Write the submission gzipped, the same bytes each time, and return its digests."""
-    content = (directory / data.directory / "submission.csv").read_bytes()
-    packed = gzip.compress(content, mtime=0)
-    with atomic_path(folder / "submission.csv.gz") as partial:
-        partial.write_bytes(packed)
-    return {
-        "rows": content.count(b"\n") - 1,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "sha256_gzip": hashlib.sha256(packed).hexdigest(),
-    }
-
-
-def climb(data: DataSet, *, directory: Path, readmes: Path, tables: Iterable[str]) -> list[Row]:
-    """Run what the wanted tables need, and write them into the README of the data set.
-
-    Args:
-        data: The data set.
-        directory: Where the commands run.
-        readmes: The folder of the experiments' folders.
-        tables: Of ``ladder``, ``backbone``, ``augmentation``, ``submission``.
-
-    Raises:
-        CommandError: A command ended with an error.
-        InputError: The README lacks its markers.
-    """
-    readme = readmes / data.recipe.name / "README.md"
-    result_path = readme.with_name("result.json")
-    result: dict[str, Any] = {}
-    if result_path.exists():
-        result = dict(read_json_object(result_path))
-    done: dict[str, Done] = {}
-    shown: list[Row] = []
-    kinds = {
-        "ladder": (ladder(data), "rung", "gain over the row before", False),
-        "backbone": (backbones(data), "start", "gain", False),
-        "augmentation": (augmentations(data), "training", "gain over flips alone", True),
-    }
-    for table in tables:
-        if table == "submission":
-            continue
-        variants, head, compared, first = kinds[table]
-        own: dict[str, Done] = {}
-        for number, variant in enumerate(variants, start=1):
-            print(f"[{number}/{len(variants)}] {variant.name} {variant.what}", flush=True)
-            own |= {
-                step.command: step
-                for step in run_steps(variant.commands, directory, marks=data.directory)
-            }
-        done |= own
-        rows = measure(variants, directory, first=first)
-        shown += rows
-        minutes = sum(step.seconds for step in own.values()) / 60
-        commits = ", ".join(dict.fromkeys(step.commit for step in own.values()))
-        note = (
-            f"{rows[0].images} validation images; intervals are 95% bootstrap intervals over "
-            f"images, gains paired. Commit {commits}; {minutes:.0f} minutes for this table on "
-            f"{os.cpu_count()} cores ({platform.machine()}), an interrupted command counting "
-            "from where it resumed."
-        )
-        block = paired_table(rows, head=head, compared=compared)
-        rewrite(readme, table, f"{block}\n\n{textwrap.fill(note, 110)}")
-        commands = "\n".join(
-            f"    {command}" for command in dict.fromkeys(c for v in variants for c in v.commands)
-        )
-        if table == "ladder":
-            rewrite(readme, "commands", _anonymous(commands, data))
-            draw(data, directory, readme.parent)
-            rewrite(
-                readme,
-                "drawings",
-                "![Ground truth and detections of eight validation images](predictions.jpg)",
-            )
-        result[table] = {
-            "minutes": round(minutes, 1),
-            "commits": commits,
-            "num_validation_images": rows[0].images,
-            "rows": [
-                {
-                    "name": row.name,
-                    "score": row.score.estimate,
-                    "interval": [row.score.low, row.score.high],
-                    "gain": None if row.gain is None else row.gain.difference.estimate,
-                    "gain_interval": None
-                    if row.gain is None
-                    else [row.gain.difference.low, row.gain.difference.high],
-                }
-                for row in rows
-            ],
-        }
-        write_json(result_path, result, sort_keys=False)
-    if "submission" in tables:
-        steps = (*ladder(data)[-1].commands, *submission_commands(data))
-        run_steps(steps, directory, marks=data.directory)
-        result["submission"] = pack_submission(data, directory, readme.parent)
-        write_json(result_path, result, sort_keys=False)
-    return shown
-
-
-def _anonymous(commands: str, data: DataSet) -> str:
-    """Return commands with the place of the data as a reader would have it."""
-    name = data.recipe.name
-    places = {data.annotations: f"data/{name}/train.json", data.images: f"data/{name}/train"}
-    if data.test_images is not None:
-        places[data.test_images] = f"data/{name}/test"
-    for path, shown in sorted(places.items(), key=lambda item: -len(str(item[0]))):
-        commands = commands.replace(_quoted(path), shown)
-    return commands
 
 
 def data_set(values: dict[str, str]) -> tuple[DataSet, tuple[str, ...]]:

@@ -12,15 +12,17 @@ from mmdet.models.backbones import MobileNetV2
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
-from benchmarks.peers import (
-    SCORE_THRESHOLDS,
+from benchmarks.peer_runs import (
     StepClock,
-    coco_average_precision,
-    competition_scores,
-    cross_validated,
     mobilenet_v2_features,
     to_mmdet_name,
     to_results,
+)
+from benchmarks.peers import (
+    SCORE_THRESHOLDS,
+    coco_average_precision,
+    competition_scores,
+    cross_validated,
 )
 
 
@@ -89,8 +91,8 @@ def test_judging(tmp_path: Path, raster_hw: tuple[int, int] | None) -> None:
 
 def test_pauses_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"wall": 0.0, "cpu": 0.0}
-    monkeypatch.setattr("benchmarks.peers.time.perf_counter", lambda: now["wall"])
-    monkeypatch.setattr("benchmarks.peers.tree_cpu_seconds", lambda: now["cpu"])
+    monkeypatch.setattr("benchmarks.peer_runs.time.perf_counter", lambda: now["wall"])
+    monkeypatch.setattr("benchmarks.peer_runs.tree_cpu_seconds", lambda: now["cpu"])
     clock = StepClock(batch_size=2)
     for step in range(12):
         now["wall"] += 2.0

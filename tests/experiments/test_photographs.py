@@ -11,17 +11,15 @@ from pathlib import Path
 import pytest
 
 from experiments.ladder import main
+from experiments.photograph_tables import anonymous, measure, pack_submission
 from experiments.photographs import (
     RECIPES,
     DataSet,
     Variant,
-    _anonymous,
     augmentations,
     backbones,
     data_set,
     ladder,
-    measure,
-    pack_submission,
     submission_commands,
 )
 from experiments.rungs import arguments
@@ -136,7 +134,7 @@ def test_commands_of_a_page_name_no_folder_of_the_machine(tmp_path: Path) -> Non
         images=tmp_path / "street" / "train",
         test_images=tmp_path / "street" / "test",
     )
-    shown = _anonymous("\n".join(commands_of(data)), data)
+    shown = anonymous("\n".join(commands_of(data)), data)
     assert "annotations=data/street/train.json images=data/street/train " in shown
     assert "images=data/street/test" in shown
     rest = re.sub(r"file://\S+", "", shown)

@@ -209,7 +209,8 @@ def ladder(data: DataSet) -> tuple[Variant, ...]:
     """Return the rungs."""
     run = f"{data.directory}/runs/main/checkpoints"
     recipe = data.recipe
-    views = f"tta={recipe.views} tta.scales={recipe.scales}"
+    # what the search tries begins at 0.1; a lower floor costs masks that it would drop
+    views = f"tta={recipe.views} tta.scales={recipe.scales} module.min_score=0.1"
     base = (split_command(data), training_command(data, "main", steps=data.steps))
     predictions = {
         "one_view": prediction_command(data, "one_view", f"checkpoint={run}/best.ckpt"),
@@ -321,7 +322,7 @@ def submission_commands(data: DataSet) -> tuple[str, ...]:
     return (
         f"python -m src.predict ensemble=top3 ensemble.checkpoint_dir={run} "
         f"images={quoted(data.test_images)} predict_split=test tta={recipe.views} "
-        f"tta.scales={recipe.scales} hydra.run.dir={folder}/predict "
+        f"tta.scales={recipe.scales} module.min_score=0.1 hydra.run.dir={folder}/predict "
         f"predictions={folder}/stores/test",
         f"python -m src.postprocess predictions={folder}/stores/test postprocess=s14 "
         f"'hydra.searchpath=[{found}]' competition={recipe.competition} "

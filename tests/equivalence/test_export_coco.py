@@ -18,9 +18,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from src.annotations.coco_results import number_images
 from src.datamodules.dataset import ImageDataset
 from src.errors import InputError
-from src.export_coco import number_images
 from src.mmdet_bridge.cascade.detectors import collate, preprocess
 from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore
@@ -154,17 +154,29 @@ def write_coco(path: Path, names: dict[str, Any]) -> str:
     return str(path)
 
 
+def number(folder: Path, annotations: Path) -> dict[str, int]:
+    """Number the images of the folder's store."""
+    store = PredictionStore(folder / "store")
+    return number_images(store.image_ids, str(annotations), source=str(store.directory))
+
+
 def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_path: Path) -> None:
     write_store(tmp_path / "store", make_images(0, 3, count=1))
     store = PredictionStore(tmp_path / "store")
     file = tmp_path / "a.json"
-    assert number_images(store, None) == {"000.jpg": 1, "001.jpg": 2, "002.jpg": 3}
+    assert number_images(store.image_ids, None, source=str(store.directory)) == {
+        "000.jpg": 1,
+        "001.jpg": 2,
+        "002.jpg": 3,
+    }
     for names in (
         {"002.jpg": 5, "000.jpg": 7, "001.jpg": 9, "more.jpg": 1},
         {"x/002.jpg": 5, "y/000.jpg": 7, "z/001.jpg": 9},
         {"002.jpg.png": 5, "000.jpg.png": 7, "001.jpg.png": 9},
     ):
-        assert number_images(store, write_coco(file, names)) == {
+        assert number_images(
+            store.image_ids, write_coco(file, names), source=str(store.directory)
+        ) == {
             "000.jpg": 7,
             "001.jpg": 9,
             "002.jpg": 5,
@@ -174,7 +186,7 @@ def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_pat
     with pytest.raises(
         InputError, match=r"all 3 images of .*which lacks 1; the first is '000\.jpg'"
     ):
-        number_images(store, write_coco(file, names))
+        number_images(store.image_ids, write_coco(file, names), source=str(store.directory))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +221,7 @@ def test_bad_annotations_are_named(tmp_path: Path, content: str | None, message:
     if content is not None:
         (tmp_path / "a.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        number_images(PredictionStore(tmp_path / "store"), str(tmp_path / "a.json"))
+        number(tmp_path, tmp_path / "a.json")
 
 
 def test_images_that_failed_are_one_line(tmp_path: Path) -> None:
@@ -229,4 +241,4 @@ def test_a_folder_of_annotations_is_told_how_to_become_a_file(tmp_path: Path) ->
     write_store(tmp_path / "store", make_images(0, 2, count=1))
     message = r"must be the COCO JSON whose image ids to use, got the folder .*python -m src\.conv"
     with pytest.raises(InputError, match=message):
-        number_images(PredictionStore(tmp_path / "store"), str(tmp_path))
+        number(tmp_path, tmp_path)

@@ -186,7 +186,7 @@ def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_pat
     with pytest.raises(
         InputError, match=r"all 3 images of .*which lacks 1; the first is '000\.jpg'"
     ):
-        number_images(store.image_ids, write_coco(file, names), source=str(store.directory))
+        number_images(ids, write_coco(file, names), source=source)
 
 
 @pytest.mark.parametrize(

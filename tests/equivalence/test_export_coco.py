@@ -162,21 +162,15 @@ def number(folder: Path, annotations: Path) -> dict[str, int]:
 
 def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_path: Path) -> None:
     write_store(tmp_path / "store", make_images(0, 3, count=1))
-    store = PredictionStore(tmp_path / "store")
+    ids, source = PredictionStore(tmp_path / "store").image_ids, str(tmp_path / "store")
     file = tmp_path / "a.json"
-    assert number_images(store.image_ids, None, source=str(store.directory)) == {
-        "000.jpg": 1,
-        "001.jpg": 2,
-        "002.jpg": 3,
-    }
+    assert number_images(ids, None, source=source) == {"000.jpg": 1, "001.jpg": 2, "002.jpg": 3}
     for names in (
         {"002.jpg": 5, "000.jpg": 7, "001.jpg": 9, "more.jpg": 1},
         {"x/002.jpg": 5, "y/000.jpg": 7, "z/001.jpg": 9},
         {"002.jpg.png": 5, "000.jpg.png": 7, "001.jpg.png": 9},
     ):
-        assert number_images(
-            store.image_ids, write_coco(file, names), source=str(store.directory)
-        ) == {
+        assert number_images(ids, write_coco(file, names), source=source) == {
             "000.jpg": 7,
             "001.jpg": 9,
             "002.jpg": 5,

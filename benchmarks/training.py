@@ -27,6 +27,7 @@ from benchmarks.cascade_batches import compose_training, draw_batch
 from src.callbacks.training_steps import seed_step
 from src.cli.entry_point import instantiate_all
 from src.mmdet_bridge.cascade.detectors import Batch, Detector
+from src.modules.cascade import fuse_on_cpu
 
 CLIP_NORM = 35.0
 
@@ -38,6 +39,7 @@ class PlainLoop:
         self.detector = detector
         self.parameters = [p for p in detector.parameters() if p.requires_grad]
         self.optimizer = optimizer(self.parameters)
+        fuse_on_cpu(self.optimizer)
         self.schedule = scheduler(self.optimizer, total_steps=steps, steps_per_epoch=steps)
 
     def step(self, batch: Batch) -> None:

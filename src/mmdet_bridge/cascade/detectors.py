@@ -21,7 +21,7 @@ import mmdet.models  # noqa: F401  fills the registry
 import numpy as np
 import numpy.typing as npt
 import torch
-from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack, RoIAlign
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
@@ -35,8 +35,10 @@ from torch import Tensor
 
 from src.errors import InputError
 from src.io import printable
+from src.mmdet_bridge.cascade.cpu_training import is_trained_on_cpu, make_fast_on_cpu
 from src.mmdet_bridge.checkpoints.untrusted_config import find_reader, nodes
 from src.mmdet_bridge.checkpoints.weight_files import misfits, unwrap
+from src.mmdet_bridge.kernels.roi_align_cpu import pool_rois
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ def build_detector(config: Mapping[str, Any], *, init_weights: bool = True) -> D
     backbone: Any = getattr(detector, "backbone", None)
     if type(backbone).__name__ == "MobileNetV2" and backbone.layers[-1] == "conv2":
         backbone.conv2.requires_grad_(len(backbone.layers) - 1 in backbone.out_indices)
+    make_fast_on_cpu(detector)
     # `norm_eval` acts when the mode is set, and Lightning leaves the mode as it finds it.
     return detector.train()
 
@@ -174,8 +177,34 @@ class Float32RoIExtractor(SingleRoIExtractor):  # type: ignore[misc]
             (K, C, bins, bins), of the features' dtype.
         """
         levels = tuple(level.float() for level in feats)
-        pooled: Tensor = super().forward(levels, rois, roi_scale_factor)
+        pooled: Tensor
+        if is_trained_on_cpu(levels) and (roi_levels := self._poolable(rois, levels)) is not None:
+            if roi_scale_factor is not None:
+                rois = self.roi_rescale(rois, roi_scale_factor)
+            layer = self.roi_layers[0]
+            pooled = pool_rois(
+                levels,
+                rois.float(),
+                roi_levels,
+                spatial_scales=[layer.spatial_scale for layer in self.roi_layers],
+                output_hw=layer.output_size,
+                sampling_ratio=layer.sampling_ratio,
+                aligned=layer.aligned,
+            )
+        else:
+            pooled = super().forward(levels, rois, roi_scale_factor)
         return pooled.to(feats[0].dtype)
+
+    def _poolable(self, rois: Tensor, levels: tuple[Tensor, ...]) -> Tensor | None:
+        """Return the RoIs' levels; None where ``pool_rois`` is not written for the case."""
+        if not len(rois) or len(levels) < 2 or not rois.isfinite().all():
+            return None
+        if any(
+            type(layer) is not RoIAlign or layer.pool_mode != "avg" for layer in self.roi_layers
+        ):
+            return None
+        roi_levels: Tensor = self.map_roi_levels(rois, len(levels))
+        return roi_levels if int(roi_levels.min()) >= 0 else None  # an inverted box has none
 
 
 def preprocess(detector: Detector, batch: Mapping[str, Any], *, training: bool) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def rungs_of(folders: Sequence[str]) -> tuple[Rung, ...]:
     """
     for folder in folders:
         if folder not in FOLDERS:
-            raise InputError(f"no rung {folder!r}; legal are {', '.join(FOLDERS)}")
+            raise InputError(f"rung must be one of {', '.join(FOLDERS)}, got {folder!r}")
     return tuple(rung for rung in LADDER if not folders or rung.folder in folders)
 
 

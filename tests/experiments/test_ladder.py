@@ -123,7 +123,8 @@ def test_an_unknown_rung_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["s9_threshold"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith("error: no rung 's9_threshold'; legal are s8_defaults, s9_thresholds,")
+    assert error.startswith("error: rung must be one of s8_defaults, s9_thresholds, ")
+    assert error.endswith(", got 's9_threshold'\n")
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ class Recipe:
     scales: str  # of S10, the middle one being that of one view
     views: str  # name of the option of tta that flips or turns them
     num_trials: int
+    cap: str  # where an image holds more instances than the cap of the defaults, 100
     areas: str  # of the smallest detections that the search tries, in pixels of the raster
     augmentations: tuple[tuple[str, str], ...]  # what, and the overrides
     may_show_pixels: bool  # whether the licence of the images lets drawings of them be published
@@ -52,6 +53,7 @@ RECIPES = {
             scales="[[240,420],[288,500],[336,580]]",
             views="flip",
             num_trials=200,
+            cap="",
             areas="space.min_area_px=[0,20,50,100,200]",
             augmentations=(
                 ("cutout, brightness and contrast, JPEG (S4)", PLAIN.partition(" ")[2]),
@@ -70,6 +72,7 @@ RECIPES = {
             scales="[[320,320],[384,384],[448,448]]",
             views="flip",
             num_trials=200,
+            cap="postprocess.max_per_image=null space.max_per_image=null",
             areas="space.min_area_px=[0,5,10,20,40] postprocess.min_area_raster=native",
             augmentations=(
                 ("cutout, brightness and contrast, JPEG (S4)", PLAIN.partition(" ")[2]),
@@ -196,6 +199,7 @@ def searched(data: DataSet, store: str, name: str, settings: str = "") -> tuple[
             f"competition={data.recipe.competition} name={name} output_dir={folder}",
             f"config_dir={data.directory}/found num_trials={data.recipe.num_trials}",
             "space.nms_kind=[class_wise]",
+            data.recipe.cap,
             settings,
         ]
         if word

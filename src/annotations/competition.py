@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
-from src.annotations.image_names import IMAGE_SUFFIXES
+from src.annotations.image_names import short_id
 from src.errors import InputError
 from src.io import read_preset
 from src.rle import Bitmasks, parse_rle
@@ -308,17 +308,9 @@ class Competition(CheckedModel):
         return {**rules, "thresholds": list(self.thresholds)}
 
     def image_id(self, image_id: str) -> str:
-        """Return an image id as the submission spells it.
-
-        Where any suffix is left out, ``ID/images/ID.png``, the layout of the Data Science Bowl, is
-        ``ID``, too.
-        """
+        """Return an image id as the submission spells it; see ``short_id``."""
         if self.image_id_suffix == ANY_SUFFIX:
-            path = PurePosixPath(image_id)
-            if path.suffix.casefold() not in IMAGE_SUFFIXES:
-                return image_id
-            is_bowl = path.parts[:-1] == (path.stem, "images")
-            return path.stem if is_bowl else str(path.with_suffix(""))
+            return short_id(image_id)
         return image_id.removesuffix(self.image_id_suffix)
 
 

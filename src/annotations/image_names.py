@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from src.annotations.rows import RowError, iterate_lines, split_fields
 from src.errors import InputError
@@ -71,6 +72,18 @@ def file_name_of(image_id: str) -> str:
     return image_id if is_image_name(image_id) else f"{image_id}.jpg"
 
 
+def short_id(image_id: str) -> str:
+    """Return an image's id as a competition without suffixes spells it.
+
+    ``x/abc.png`` is ``x/abc``; ``abc/images/abc.png``, the Data Science Bowl's layout, is ``abc``.
+    """
+    path = PurePosixPath(image_id)
+    if path.suffix.casefold() not in IMAGE_SUFFIXES:
+        return image_id
+    is_bowl = path.parts[:-1] == (path.stem, "images")
+    return path.stem if is_bowl else str(path.with_suffix(""))
+
+
 def find_image(directory: str | Path, file_name: str, *, key: str = "file_name") -> Path:
     """Return the path of an image. Nothing is opened, and the file may be missing.
 
@@ -109,10 +122,15 @@ def find_image(directory: str | Path, file_name: str, *, key: str = "file_name")
 def match_ids(wanted: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return image ids, wanted in any spelling, as those known are spelled.
 
-    ``abc`` is ``abc.jpg`` where that is known; an id of no known image stays as it is.
+    ``abc`` is ``abc.jpg`` where that is known, else the only image with this ``short_id``; an id of
+    no known image stays as it is.
     """
     known = dict.fromkeys(known)
     by_file = {file_name_of(image_id): image_id for image_id in known}
+    num_short = Counter(map(short_id, known))
+    for image_id in known:
+        if num_short[name := short_id(image_id)] == 1:
+            by_file.setdefault(file_name_of(name), image_id)
     matched = []
     for image_id in wanted:
         if image_id not in known:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -69,7 +69,7 @@ def read_image(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]
 def files_of_ids(
     image_ids: Sequence[str], *, folder: ImageFolder, source: Path, some_suffice: bool = False
 ) -> list[str]:
-    """Return each id's file in a folder: the id itself (2019) or the id and a suffix (2020).
+    """Return each id's file in a folder: the id itself (2019), or what has the ``short_id``.
 
     Args:
         folder: The images in the folder and below it.
@@ -82,7 +82,7 @@ def files_of_ids(
     """
     files: dict[str, str] = {}
     for name in folder.names:
-        files.setdefault(str(PurePosixPath(name).with_suffix("")), name)
+        files.setdefault(image_names.short_id(name), name)
     files |= {name: name for name in folder.names}
     missing = [image_id for image_id in image_ids if image_id not in files]
     if missing and not (some_suffice and len(missing) < len(image_ids)):

@@ -30,6 +30,7 @@ _IMAGE_COLOUR = 0.55  # share of the image's own colour that stays under the mas
 _DASH_PX, _GAP_PX = 7, 5
 _MARGIN_PX = 10  # between the images of a row
 _MARGIN_RGB = (255, 255, 255)
+_MAX_LABELS = 24  # more than these hide the masks
 
 
 def class_colours(class_keys: Iterable[Key]) -> dict[Key, Rgb]:
@@ -223,16 +224,20 @@ def compare_instances(
     """Match the detections of one image with its ground truth; give each a label and a colour.
 
     A class has the same colour on both sides. A detection's label ends with the IoU of its match;
-    what has no match gets a dashed outline.
+    what has no match gets a dashed outline. Data of one class needs no name on each label, and a
+    side of more than 24 instances has no labels.
     """
     matches = match_instances(ground_truth, prediction)
     colours = class_colours(matches.class_keys)
     names = {key: short_name(category_names[split_key(key)[0]]) for key in matches.class_keys}
+    labels = names if len(category_names) > 1 else dict.fromkeys(names, "")
     counts = (matches.num_ground_truth(), matches.num_detections())
     columns = (*counts, matches.class_values().mean(axis=1))
     return DrawnComparison(
-        ground_truth=_drawn(ground_truth, matches.ground_truth_iou, colours, names, show_iou=False),
-        prediction=_drawn(prediction, matches.prediction_iou, colours, names, show_iou=True),
+        ground_truth=_drawn(
+            ground_truth, matches.ground_truth_iou, colours, labels, show_iou=False
+        ),
+        prediction=_drawn(prediction, matches.prediction_iou, colours, labels, show_iou=True),
         classes=tuple(
             ClassInImage(names[key], split_key(key)[1], colours[key], true, predicted, value)
             for key, true, predicted, value in zip(
@@ -252,13 +257,18 @@ def _drawn(
     objects: ImageInstances,
     ious: npt.NDArray[np.float64],
     colours: Mapping[ClassKey, Rgb],
-    names: Mapping[ClassKey, str],
+    labels: Mapping[ClassKey, str],
     show_iou: bool,
 ) -> tuple[DrawnInstance, ...]:
+    def label(key: ClassKey, iou: float) -> str:
+        if len(objects) > _MAX_LABELS:
+            return ""
+        return f"{labels[key]} {iou:.2f}".lstrip() if show_iou and iou else labels[key]
+
     return tuple(
         DrawnInstance(
             mask=mask,
-            label=f"{names[key]} {iou:.2f}" if show_iou and iou else names[key],
+            label=label(key, iou),
             colour=colours[key],
             matched=bool(iou),
         )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from src.annotations.formats import ReadingOptions
-from src.annotations.image_names import find_image, image_path, is_image_name
+from src.annotations.image_names import find_image, image_path, is_image_name, match_ids, short_id
 from src.annotations.rows import RowError
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store
@@ -60,6 +60,28 @@ def build(source, **options):
 )
 def test_a_path_has_one_spelling(text, path):
     assert image_path(text, key="file_name") == path
+
+
+@pytest.mark.parametrize(
+    ("image_id", "short"),
+    [
+        ("abc.png", "abc"),
+        ("x/abc.JPG", "x/abc"),
+        ("abc/images/abc.png", "abc"),
+        ("abc/images/other.png", "abc/images/other"),
+        ("x/abc/images/abc.png", "x/abc/images/abc"),
+        ("abc.v2", "abc.v2"),
+    ],
+)
+def test_short_ids(image_id, short):
+    assert short_id(image_id) == short
+
+
+def test_ids_match_in_any_spelling_but_not_two_images():
+    known = ["a.png", "b/images/b.png", "c.jpg", "c.png", "d.png", "d.tif", "e"]
+    wanted = ["a", "b", "c", "d", "e.jpg", "a.png", "b/images/b", "f"]
+    found = ["a.png", "b/images/b.png", "c.jpg", "d", "e", "a.png", "b/images/b", "f"]
+    assert match_ids(wanted, known) == found
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,16 @@ def test_a_submission_to_the_data_science_bowl(
     assert 0.1 < of_file["competition_map"] < 0.99
 
 
+def test_a_sample_submission_names_images_without_their_suffix(
+    run: Callable[..., str], arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "sample.csv").write_text("ImageId,EncodedPixels\n2,1 1\n0,1 1\n")
+    run(*arguments, "sample_submission=sample.csv")
+    with (tmp_path / "submission.csv").open(newline="") as file:
+        names = [row["ImageId"] for row in csv.DictReader(file)]
+    assert list(dict.fromkeys(names)) == ["2", "0"]
+
+
 def test_search_report_and_comparison_follow_it(
     run: Callable[..., str], arguments: tuple[str, ...], folder: Path, tmp_path: Path
 ) -> None:

@@ -31,10 +31,23 @@ def test_attributes_are_shown_beside_the_class_and_not_on_the_drawing():
     packed = Bitmasks(bits, (512, 512))
     long_name = "headband, head covering, hair accessory"
     ground_truth = ImageInstances("a", ((15, 7, 9),), packed)
-    drawn = compare_instances(ground_truth, ImageInstances("a", ((15,),), packed), {15: long_name})
+    names = {15: long_name, 23: "shoe"}
+    drawn = compare_instances(ground_truth, ImageInstances("a", ((15,),), packed), names)
     assert [entry.label for entry in (*drawn.ground_truth, *drawn.prediction)] == ["headband"] * 2
     assert [(entry.name, entry.attributes) for entry in drawn.classes] == [
         ("headband", (7, 9)),
         ("headband", ()),
     ]
     assert drawn.ground_truth[0].colour != drawn.prediction[0].colour
+
+
+@pytest.mark.parametrize("count", [24, 25])
+def test_instances_of_the_only_class_and_many_instances_are_not_named(count):
+    bits = np.packbits(np.arange(count)[:, None] == np.arange(64), axis=1, bitorder="little")
+    instances = ImageInstances("a", (1,) * count, Bitmasks(bits, (8, 8)))
+    few = count == 24
+    drawn = compare_instances(instances, instances, {1: "nucleus"})
+    assert {entry.label for entry in drawn.ground_truth} == {""}
+    assert {entry.label for entry in drawn.prediction} == {"1.00" if few else ""}
+    drawn = compare_instances(instances, instances, {1: "nucleus", 2: "cell"})
+    assert {entry.label for entry in drawn.ground_truth} == {"nucleus" if few else ""}

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -27,6 +27,7 @@ from src.annotations.image_files import set_max_megapixels
 from src.cli.arguments import prepare_arguments
 from src.console import escape_log_records, say
 from src.errors import InputError, describe_disk_error, find_disk_error
+from src.io import printable
 from src.processes import at_work, leave, received_signal
 from src.renamed_keys import (
     RENAMED_KEYS,
@@ -141,6 +142,11 @@ def unknown_argument(error: BaseException, config: DictConfig) -> InputError | N
 
 def composition_mistake(error: Exception, config_name: str) -> InputError:
     """Return the error that says why the command line makes no config."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        *others, last = error.options
+        legal = f"{', '.join(others)} or {last}" if others else last
+        return InputError(f"{group} must be {legal}, got {printable(name)}")
     found = re.match(r"Could not override '([^']+)'", str(error))
     if found is None or "No match in the defaults list" in str(error):
         return InputError(" ".join(str(error).split()))

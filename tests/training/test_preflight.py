@@ -228,7 +228,7 @@ def test_what_multirun_allows(
         (["trainer.devicess=2"], "unknown key trainer.devicess; near ones: trainer.devices"),
         (["+trainer.devicess=2"], "unknown key trainer.devicess; near ones: trainer.devices"),
         (["+datamodule.batch_sizes=2"], "unknown key datamodule.batch_sizes; near ones: datamodul"),
-        (["module=htc_x102"], "Could not find 'module/htc_x102' Available options"),
+        (["module=htc_x102"], "htc_tiny or htc_x101_dcn, got htc_x102"),
         (["trainer.max_epochs=[1"], "no viable alternative at input"),
         (["datamodule.train_short_edge_px=[64,48]"], "train_short_edge_px must be one or two who"),
         (["datamodule.batch_size=14"], "training images with instances, got 14"),

@@ -163,7 +163,7 @@ def training_command(data: DataSet, name: str, *overrides: str, steps: int | Non
         *overrides,
     ]
     if steps is not None:
-        words.append(f"trainer.max_steps={steps}")
+        words.append(f"trainer.max_epochs=-1 trainer.max_steps={steps}")
     return " ".join(word for word in words if word)
 
 

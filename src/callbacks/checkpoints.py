@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -98,6 +99,16 @@ class BestLink(Callback):
 
     def __init__(self, *, monitor: str | None) -> None:
         self.monitor = monitor
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Warn if ``max_steps`` ends an epoch early, whose weights no validation will see."""
+        last = _last_validated_step(trainer)
+        if self.monitor is not None and 0 < last < trainer.max_steps and trainer.is_global_zero:
+            log.warning(
+                "trainer.max_steps=%d: the last validation is after step %d, so best.ckpt cannot "
+                "hold the weights of the steps behind it; trainer.max_steps=%d ends with it",
+                *(trainer.max_steps, last, last),
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Point to the best checkpoint; it was saved at the end of validation, before this hook."""
@@ -378,6 +389,17 @@ def _is_stopped_early(trainer: Trainer) -> bool:
     reasons = [callback.stopping_reason for callback in trainer.early_stopping_callbacks]
     has_stopped = any(reason != EarlyStoppingReason.NOT_STOPPED for reason in reasons)
     return trainer.should_stop and trainer.fit_loop._can_stop_early and has_stopped
+
+
+def _last_validated_step(trainer: Trainer) -> int:
+    """Return the step of the last validation; ``max_steps`` if it is not what ends the run."""
+    per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    in_epochs = trainer.check_val_every_n_epoch is not None and trainer.val_check_interval == 1.0
+    if not in_epochs or steps < 0 or (epochs is not None and 0 <= epochs * per_epoch <= steps):
+        return steps
+    between = per_epoch * int(trainer.check_val_every_n_epoch or 1)
+    return steps // between * between
 
 
 def _epochs_processed(trainer: Trainer) -> int:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from lightning import Trainer
+from lightning import Callback, Trainer
 
+from src.callbacks.checkpoints import BestLink
 from src.train import best_score
 from tests.helpers.configs import compose_config
-from tests.helpers.trainers import Scored
+from tests.helpers.trainers import Scored, make_trainer
 
 
 def fit(folder: Path, scores: list[float], **options: Any) -> Trainer:
@@ -74,3 +75,43 @@ def test_the_competitions_experiments_validate_on_all_images_after_every_epoch(n
     assert evaluator.metrics.coco_average_precision.settings.score_threshold == 0.001
     assert evaluator.metrics.coco_average_precision.settings.nms_iou_threshold == 0.5
     assert evaluator.settings == config.postprocess
+
+
+class ValidatedSteps(Callback):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_validation_end(self, trainer: Trainer, _: Any) -> None:
+        self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "others", "last"),
+    [
+        (12, {}, 10),  # epochs of five steps
+        (10, {}, None),
+        (4, {}, None),  # no validation at all: nothing to be best
+        (12, {"max_epochs": 2}, None),  # ends by its epochs
+        (12, {"check_val_every_n_epoch": 2}, 10),
+        (18, {"check_val_every_n_epoch": 2}, 10),
+        (12, {"check_val_every_n_epoch": 3}, None),
+        (8, {"accumulate_grad_batches": 2}, 6),
+    ],
+)
+def test_steps_behind_the_last_validation_are_named(
+    max_steps: int, others: dict[str, Any], last: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = ValidatedSteps()
+    trainer = make_trainer(
+        max_steps=max_steps,
+        limit_train_batches=5,
+        limit_val_batches=1,
+        callbacks=[BestLink(monitor="validation/competition_map"), seen],
+        **others,
+    )
+    trainer.fit(Scored([0.1] * 10))
+    warned = [record.getMessage() for record in caplog.records if "best.ckpt" in record.message]
+    behind = f"trainer.max_steps={max_steps}: the last validation is after step {last}, so best"
+    assert [text.startswith(behind) for text in warned] == [True] * (last is not None)
+    if last is not None:
+        assert seen.steps[-1] == last < trainer.global_step == max_steps

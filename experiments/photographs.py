@@ -316,8 +316,13 @@ def augmentations(data: DataSet) -> tuple[Variant, ...]:
     return tuple(found)
 
 
-def submission_commands(data: DataSet) -> tuple[str, ...]:
-    """Return the commands that make and check the submission of the test images."""
+def submission_commands(data: DataSet, settings: str = "s14") -> tuple[str, ...]:
+    """Return the commands that make and check the submission of the test images.
+
+    Args:
+        data: The data set.
+        settings: The rung whose settings are taken: S13 or S14, whose masks are disjoint.
+    """
     folder = data.directory
     run = f"{folder}/runs/main/checkpoints"
     recipe = data.recipe
@@ -328,7 +333,7 @@ def submission_commands(data: DataSet) -> tuple[str, ...]:
         f"images={quoted(data.test_images)} predict_split=test tta={recipe.views} "
         f"tta.scales={recipe.scales} module.min_score=0.1 hydra.run.dir={folder}/predict "
         f"predictions={folder}/stores/test",
-        f"python -m src.postprocess predictions={folder}/stores/test postprocess=s14 "
+        f"python -m src.postprocess predictions={folder}/stores/test postprocess={settings} "
         f"'hydra.searchpath=[{found}]' competition={recipe.competition} "
         f"output={folder}/submission.csv",
         f"python -m src.validate_submission submission={folder}/submission.csv "

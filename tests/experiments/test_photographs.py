@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.ladder import main
-from experiments.photograph_tables import anonymous, measure, pack_submission
+from experiments.photograph_tables import anonymous, better_rung, measure, pack_submission
 from experiments.photographs import (
     RECIPES,
     DataSet,
@@ -139,6 +139,21 @@ def test_commands_of_a_page_name_no_folder_of_the_machine(tmp_path: Path) -> Non
     assert "images=data/street/test" in shown
     rest = re.sub(r"file://\S+", "", shown)
     assert str(tmp_path) not in rest
+
+
+@pytest.mark.parametrize(
+    ("s13", "wanted"), [(None, "s14"), (0.4, "s14"), (0.5, "s14"), (0.6, "s13")]
+)
+def test_the_submission_takes_the_better_of_the_rungs_without_overlaps(
+    s13: float | None, wanted: str, tmp_path: Path
+) -> None:
+    data = a_set("street")
+    scores = {rung.name: tmp_path / rung.scores for rung in ladder(data)}
+    write_scores(scores["S14"], {"1": 0.4, "2": 0.6})
+    if s13 is not None:
+        write_scores(scores["S13"], {"1": s13, "2": s13})
+    assert better_rung(data, tmp_path) == wanted
+    assert f" postprocess={wanted} " in submission_commands(data, wanted)[1]
 
 
 def test_a_submission_is_packed_to_the_same_bytes(tmp_path: Path) -> None:

@@ -93,8 +93,10 @@ def draw(data: DataSet, directory: Path, drawings: Path) -> None:
     drawn = []
     for path in paths:
         with Image.open(path) as drawing:
-            height = drawing.height * DRAWING_WIDTH_PX // 2 // drawing.width
-            drawn.append(drawing.convert("RGB").resize((DRAWING_WIDTH_PX // 2, height)))
+            shown_left = 0 if data.recipe.may_show_pixels else drawing.width // 3  # the blank image
+            cut = drawing.convert("RGB").crop((shown_left, 0, drawing.width, drawing.height))
+            height = cut.height * DRAWING_WIDTH_PX // 2 // cut.width
+            drawn.append(cut.resize((DRAWING_WIDTH_PX // 2, height)))
     rows = [drawn[at : at + 2] for at in range(0, len(drawn), 2)]
     heights = [max(one.height for one in row) for row in rows]
     canvas = Image.new("RGB", (DRAWING_WIDTH_PX, sum(heights)), "white")

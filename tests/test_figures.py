@@ -106,7 +106,7 @@ def values(figure: Figure, text: str) -> list[float]:
     for one in path.split(", "):
         node: Any = json.loads(text)
         for key in one.split("."):
-            node = node[key]
+            node = node[int(key) if isinstance(node, list) else key]
         found.append(float(node) * scale)
     return found
 

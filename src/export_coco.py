@@ -16,6 +16,7 @@ from src.cli.entry_point import entry_point, to_plain
 from src.console import PlainConsole, say
 from src.io import check_writable, write_text
 from src.postprocess.category_names import names_for
+from src.postprocess.mask_source import check_fixed_masks
 from src.postprocess.pipeline import StepCounts, coco_results
 from src.postprocess.settings import named_settings, plain_settings
 from src.predictions.store import PredictionStore
@@ -51,6 +52,7 @@ def main(config: DictConfig) -> None:
         store.check_none_failed()
     categories = names_for(store, None, source=config.predictions)
     settings = named_settings(to_plain(config.postprocess), categories)
+    check_fixed_masks(settings, store)
     numbers = number_images(store.image_ids, config.annotations, source=str(store.directory))
     if config.annotations is not None:
         compare_categories(store, Path(config.annotations))

@@ -36,7 +36,8 @@ def open_stores(
         The stores, and notes on images that they lack.
 
     Raises:
-        InputError: No store, one that cannot be read, or two of different classes, images or masks.
+        InputError: No store, one that cannot be read or has fixed masks, or two of different
+            classes, images or masks.
     """
     if isinstance(directories, str) or not directories:
         raise InputError(
@@ -46,6 +47,11 @@ def open_stores(
     stores = [PredictionStore(directory) for directory in directories]
     notes = []
     for store in stores:
+        if (reason := store.fixed_masks) is not None:
+            raise InputError(
+                "predictions must be stores with mask probabilities, which fusing averages, got "
+                f"{store.directory}: {reason}"
+            )
         notes += store.check_whole(partial=partial)
         if not partial:
             store.check_none_failed()

@@ -30,6 +30,7 @@ from src.console import PlainConsole, progress_bar, say_once
 from src.errors import InputError
 from src.io import check_writable
 from src.metrics.scoring import write_scores
+from src.postprocess.mask_source import check_fixed_masks
 from src.postprocess.settings import (
     SEARCHED_KEY,
     PostprocessSettings,
@@ -119,6 +120,7 @@ def run(config: DictConfig, inputs: Inputs, console: Console) -> dict[str, Any]:
             else opened.enter_context(open_session(inputs, progress=progress))
         )
         settings = named_settings(to_plain(config.postprocess), session.categories)
+        check_fixed_masks(settings, session.store)
         submitted = submit(
             output,
             session,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.instances import RASTER_HW, box_columns
+from src.predictions.candidates import Scores
 from src.rle import Bitmasks, Masks, decode_resized, resize_nearest, to_coco
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def coco_entries(
     image_number: int,
     category_ids: npt.NDArray[np.int16],
     boxes_xyxy: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
+    scores: Scores,
     masks: Masks,
     size_hw: tuple[int, int],
 ) -> list[CocoResult]:
@@ -78,7 +79,7 @@ class Detections:
 
     image_id: str
     category_ids: npt.NDArray[np.int16]  # (K,)
-    scores: npt.NDArray[np.float32]  # (K,) in [0, 1]
+    scores: Scores  # (K,) in [0, 1]
     boxes_xyxy: npt.NDArray[np.float32]  # (K, 4) image pixels, as predicted: not of the final mask
     bitmasks: Bitmasks  # K
     # Whether the model gives the same with these settings. False where the store lacks candidates

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from src.errors import InputError
+from src.postprocess.raster import Probabilities
 from src.postprocess.selection import select_all
 from src.postprocess.steps import Step, bind, run_steps
 from src.postprocess.steps.cap import Cap
@@ -89,6 +90,7 @@ def fuse(
 
     Raises:
         ValueError: The models are of different images, or their masks of different sizes.
+        InputError: The masks of a model are fixed: fusing averages probabilities.
     """
     _check_same_image(models)
     weights = [1.0] * len(models) if weights is None else weights
@@ -102,7 +104,7 @@ def fuse(
                 corners=model.boxes_xyxy[kept].astype(np.float64),
                 weights=model.scores[kept].astype(np.float64) * weight,
                 category_ids=model.category_ids[kept],
-                masks=model.mask_probabilities[kept].astype(np.float32),
+                masks=_probabilities(model)[kept].astype(np.float32),
             )
         )
     boxes = _Boxes.joined(parts)
@@ -113,7 +115,7 @@ def fuse(
     scores = np.array(means) * models_seen / sum(weights)
     order = np.argsort(-scores, kind="stable")
     masks = [_fused_mask(boxes, clusters[chosen], fused[chosen]) for chosen in order]
-    mask_size_hw = models[0].mask_probabilities.shape[1:]
+    mask_size_hw = _probabilities(models[0]).shape[1:]
     first = [clusters[chosen][0] for chosen in order]
     return Candidates(
         image_id=models[0].image_id,
@@ -152,12 +154,20 @@ def _check_same_image(models: Sequence[Candidates]) -> None:
         for name, of_first, of_other in (
             ("image_id", first.image_id, other.image_id),
             ("size_hw", tuple(first.size_hw), tuple(other.size_hw)),
-            ("masks", first.mask_probabilities.shape[1:], other.mask_probabilities.shape[1:]),
+            ("masks", _probabilities(first).shape[1:], _probabilities(other).shape[1:]),
         ):
             if of_first != of_other:
                 raise ValueError(
                     f"{first.image_id}: models differ in {name}: {of_first} and {of_other}"
                 )
+
+
+def _probabilities(model: Candidates) -> Probabilities:
+    if model.mask_probabilities is None:
+        raise InputError(
+            f"models must have mask probabilities to be fused, got fixed masks ({model.image_id})"
+        )
+    return model.mask_probabilities
 
 
 def _cluster(boxes: _Boxes, iou_threshold: float) -> list[list[int]]:

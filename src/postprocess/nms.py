@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from src.predictions.candidates import Scores
+
 # from this number of boxes on, mmcv's batched_nms ("split_thr") goes class by class, and torch's
 # sort decides the order of equal scores
 SPLIT_AT = 10_000
@@ -21,7 +23,7 @@ SoftKind = Literal["soft_linear", "soft_gaussian"]
 
 def suppress_boxes(
     boxes_xyxy: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
+    scores: Scores,
     labels: npt.NDArray[np.integer],
     *,
     iou_threshold: float,
@@ -37,7 +39,7 @@ def suppress_boxes(
 
     Args:
         boxes_xyxy: Shape (N, 4) float32, in the frame in which the model ran NMS.
-        scores: Shape (N,) float32.
+        scores: Shape (N,) float32, or float64 as imported.
         labels: Shape (N,) integer: the model's class indices.
         iou_threshold: Compared as float32, as mmcv's kernel does (torchvision's: as float64).
         max_selected: Maximum number of candidates, the best; None: all.
@@ -117,7 +119,7 @@ def _suppresses(
 
 def select_by_soft_nms(
     boxes_xyxy: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
+    scores: Scores,
     labels: npt.NDArray[np.integer],
     *,
     kind: SoftKind,
@@ -139,7 +141,7 @@ def select_by_soft_nms(
 
     Args:
         boxes_xyxy: Shape (N, 4) float32, in the frame in which the model ran NMS.
-        scores: Shape (N,) float32.
+        scores: Shape (N,) float32, or float64 as imported.
         labels: Shape (N,) integer: the model's class indices.
         kind: How a score is lowered.
         iou_threshold: Of ``soft_linear``; compared as float32.
@@ -165,7 +167,7 @@ def select_by_soft_nms(
 
 def soft_nms(
     boxes_xyxy: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
+    scores: Scores,
     *,
     kind: SoftKind | Literal["naive"],
     iou_threshold: float,

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from src.annotations.competition import raster_hw
+from src.postprocess import mask_source
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import EMPTY, NMS_AND_CAP, CocoResult, Detections, coco_entries
-from src.postprocess.raster import sample_masks, sample_rles
 from src.postprocess.selection import (
     DrawMasks,
     ImageMasks,
@@ -89,12 +89,7 @@ def coco_results(
     """
 
     def draw_masks(indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32]) -> MaskSet:
-        rles = sample_rles(
-            candidates.mask_probabilities[indices],
-            candidates.boxes_xyxy[indices],
-            candidates.size_hw,
-            mask_threshold=thresholds,
-        )
+        rles = mask_source.draw_rles(candidates, indices, mask_threshold=thresholds)
         return ImageMasks(rles, candidates.size_hw)
 
     left = draw(select(candidates, settings, category_ids=category_ids), settings, draw_masks)
@@ -114,6 +109,9 @@ class StoreDetections(Mapping[str, Detections]):
         settings: Thresholds and rules.
         image_ids: Images of the store, in this order; None: all, by ascending id.
         raster: Name of the raster of the masks, see ``raster_hw``.
+
+    Raises:
+        InputError: The settings need mask probabilities, and the store's masks are fixed.
     """
 
     def __init__(
@@ -124,6 +122,7 @@ class StoreDetections(Mapping[str, Detections]):
         image_ids: Iterable[str] | None = None,
         raster: str = "512x512",
     ) -> None:
+        mask_source.check_fixed_masks(settings, store)
         self.store = store
         self.settings = settings
         self.image_ids = store.image_ids if image_ids is None else tuple(image_ids)
@@ -234,12 +233,9 @@ def sampler_of(candidates: Candidates) -> Sampler:
     def sample(
         indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
     ) -> Bits:
-        return sample_masks(
-            candidates.mask_probabilities[indices],
-            candidates.boxes_xyxy[indices],
-            candidates.size_hw,
-            mask_threshold=thresholds,
-            raster_hw=raster_hw(raster, candidates.size_hw),
+        grid_hw = raster_hw(raster, candidates.size_hw)
+        return mask_source.draw_bitmasks(
+            candidates, indices, mask_threshold=thresholds, raster_hw=grid_hw
         )
 
     return sample

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from src.annotations.competition import raster_hw
 from src.postprocess.raster import suppress_overlaps
-from src.predictions.candidates import Candidates
+from src.predictions.candidates import Candidates, Scores
 from src.rle import Rle, RleBatch, resize_nearest, subtract, union
 from src.rle.bitmasks import Bits, areas_px
 
@@ -97,7 +97,7 @@ class Selection:
     candidates: Candidates  # N, of the image
     labels: npt.NDArray[np.integer]  # (N,) the model's class index of each candidate
     indices: npt.NDArray[np.int64]  # (K,) into the candidates
-    scores: npt.NDArray[np.float32]  # (K,) as stored, or as soft-NMS has lowered them
+    scores: Scores  # (K,) as stored, or as soft-NMS has lowered them
     category_ids: npt.NDArray[np.int16]  # (K,)
     is_exact: bool  # see Detections
     draw: DrawMasks = _draw_nothing

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from src.errors import InputError, naming_disk_errors
@@ -31,7 +28,6 @@ from src.io import (
     seal,
     write_json,
 )
-from src.predictions.candidates import Candidates
 from src.renamed_keys import upgrade_keys
 
 FORMAT_VERSION = 2
@@ -39,7 +35,8 @@ UNSEALED_VERSION = 1
 META_NAME = "meta.json"
 EXPECTED_NAME = "expected_images.json"
 SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
-MASK_DTYPES = ("float16", "float32")
+FIXED = "rle"  # the mask_dtype of fixed masks
+MASK_DTYPES = ("float16", "float32", FIXED)
 INDEX_FIELDS = ("image_id", "height", "width", "count")
 RUN_AGAIN = "run the same predict command again, it writes what is missing"
 REMEDY = f"delete it and {RUN_AGAIN}"
@@ -58,7 +55,7 @@ class StoreMeta:
 
     category_ids: tuple[int, ...]  # in the order of the model's labels
     settings: Mapping[str, Any]  # plain JSON values: the config, checkpoint hashes, ...
-    mask_size_hw: tuple[int, int]  # of the stored probabilities, 28 x 28 in HTC
+    mask_size_hw: tuple[int, int]  # of the stored probabilities, 28 x 28 in HTC; 0 x 0 of FIXED
     mask_dtype: str  # one of MASK_DTYPES
     min_score: float  # candidates at or below this score were not written
     max_candidates: int | None  # maximum number of an image's candidates; None: no cap
@@ -267,123 +264,6 @@ class ShardImage:
     size_hw: tuple[int, int]
     num_candidates: int
     batch: int
-
-
-def shard_schema(mask_size_hw: tuple[int, int], mask_dtype: str) -> pa.Schema:
-    """Return the columns of a shard: a row an image, with an entry a candidate in its lists."""
-    box = pa.list_(pa.float32(), 4)
-    mask_bytes = mask_size_hw[0] * mask_size_hw[1] * np.dtype(mask_dtype).itemsize
-    required = {
-        "image_id": pa.string(),
-        "height": pa.int32(),
-        "width": pa.int32(),
-        "count": pa.int32(),
-        "exact_above_score": pa.float64(),  # complete_above_score
-        "checksum": pa.uint32(),
-        "boxes": pa.list_(box),
-        "nms_boxes": pa.list_(box),
-        "scores": pa.list_(pa.float32()),
-        "category_ids": pa.list_(pa.int16()),
-        "mask_probabilities": pa.list_(pa.binary(mask_bytes)),
-    }
-    return pa.schema(
-        [pa.field(name, kind, nullable=name == "nms_boxes") for name, kind in required.items()]
-    )
-
-
-def _checksum(candidates: Candidates) -> int:
-    """Return the CRC-32 of everything stored, since Arrow has no checksum of its own."""
-    frame = (candidates.image_id, *candidates.size_hw, candidates.complete_above_score)
-    value = zlib.crc32(repr(frame).encode())
-    for name in ("boxes_xyxy", "scores", "category_ids", "mask_probabilities", "nms_boxes_xyxy"):
-        array = getattr(candidates, name)
-        if array is not None:
-            value = zlib.crc32(np.ascontiguousarray(array).data, value)
-    return value
-
-
-def _list_of_one(values: pa.Array) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
-
-
-def _box_list(boxes_xyxy: npt.NDArray[np.float32]) -> pa.Array:
-    return _list_of_one(pa.FixedSizeListArray.from_arrays(pa.array(boxes_xyxy.reshape(-1)), 4))
-
-
-def to_record_batch(candidates: Candidates, schema: pa.Schema, mask_dtype: str) -> pa.RecordBatch:
-    """Return one image as a record batch of one row."""
-    nms_boxes = candidates.nms_boxes_xyxy
-    stored = Candidates(
-        image_id=candidates.image_id,
-        size_hw=(int(candidates.size_hw[0]), int(candidates.size_hw[1])),
-        boxes_xyxy=np.ascontiguousarray(candidates.boxes_xyxy, np.float32),
-        scores=np.ascontiguousarray(candidates.scores, np.float32),
-        category_ids=np.ascontiguousarray(candidates.category_ids, np.int16),
-        mask_probabilities=np.ascontiguousarray(candidates.mask_probabilities, mask_dtype),
-        complete_above_score=float(candidates.complete_above_score),
-        nms_boxes_xyxy=None if nms_boxes is None else np.ascontiguousarray(nms_boxes, np.float32),
-    )
-    mask_bytes = pa.FixedSizeBinaryArray.from_buffers(
-        schema.field("mask_probabilities").type.value_type,
-        len(stored),
-        [None, pa.py_buffer(stored.mask_probabilities)],
-    )
-    frame = (stored.image_id, *stored.size_hw, len(stored), stored.complete_above_score)
-    scalars = (*frame, _checksum(stored))
-    columns = [
-        *(pa.array([value], field.type) for value, field in zip(scalars, schema, strict=False)),
-        _box_list(stored.boxes_xyxy),
-        pa.nulls(1, schema.field("nms_boxes").type)
-        if stored.nms_boxes_xyxy is None
-        else _box_list(stored.nms_boxes_xyxy),
-        _list_of_one(pa.array(stored.scores)),
-        _list_of_one(pa.array(stored.category_ids)),
-        _list_of_one(mask_bytes),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _values(column: pa.Array, kind: type[np.generic]) -> npt.NDArray[Any]:
-    """Return a flat column without nulls as an array; ``to_numpy`` would import pandas."""
-    offset = column.offset * np.dtype(kind).itemsize
-    return np.frombuffer(column.buffers()[1] or b"", kind, count=len(column), offset=offset)
-
-
-def _boxes_from(column: pa.Array) -> npt.NDArray[np.float32]:
-    # flatten() honours the offsets of both list levels, the raw child arrays do not
-    return _values(column.flatten().flatten(), np.float32).reshape(-1, 4)
-
-
-def from_record_batch(
-    batch: pa.RecordBatch, mask_size_hw: tuple[int, int], mask_dtype: str
-) -> Candidates:
-    """Return the candidates of a record batch from ``to_record_batch``.
-
-    Raises:
-        ValueError: The bytes are not those that were written.
-    """
-    batch.validate(full=True)
-    mask_bytes = batch.column("mask_probabilities").flatten()
-    dtype = np.dtype(mask_dtype)
-    cells = mask_size_hw[0] * mask_size_hw[1]
-    count, offset = len(mask_bytes) * cells, mask_bytes.offset * cells * dtype.itemsize
-    masks: npt.NDArray[np.float32] = np.frombuffer(
-        mask_bytes.buffers()[1] or b"", dtype, count, offset
-    )
-    nms_boxes = batch.column("nms_boxes")
-    candidates = Candidates(
-        image_id=batch.column("image_id")[0].as_py(),
-        size_hw=(batch.column("height")[0].as_py(), batch.column("width")[0].as_py()),
-        boxes_xyxy=_boxes_from(batch.column("boxes")),
-        scores=_values(batch.column("scores").flatten(), np.float32),
-        category_ids=_values(batch.column("category_ids").flatten(), np.int16),
-        mask_probabilities=masks.reshape(-1, *mask_size_hw),
-        complete_above_score=batch.column("exact_above_score")[0].as_py(),
-        nms_boxes_xyxy=None if nms_boxes.null_count else _boxes_from(nms_boxes),
-    )
-    if _checksum(candidates) != batch.column("checksum")[0].as_py():
-        raise ValueError("the checksum does not match")
-    return candidates
 
 
 class ShardWriter:

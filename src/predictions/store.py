@@ -14,6 +14,9 @@ Masks are float16 by default. In [0.5, 1] float16 values are 0.0005 apart, so a 
 at pixels whose probability is within 0.00025 of the threshold. Measured on 2,400 smooth masks on
 the 512 x 512 raster at thresholds from 0.3 to 0.5: 1 - IoU with the float32 mask is 0.00004 on
 average and 0.003 at worst, one pixel of a mask of 352 (tests/postprocess/test_mask_precision.py).
+
+Predictions that were imported (``python -m src.import_predictions``) have no probabilities: their
+store has the masks as run lengths (mask type ``rle``), and the scores in float64 as in their file.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from src.errors import InputError, WriteError
 from src.io import describe_difference, printable, seal
 from src.predictions.candidates import Candidates
 from src.predictions.files import (
+    FIXED,
     META_NAME,
     REMEDY,
     ShardImage,
@@ -40,7 +44,6 @@ from src.predictions.files import (
     check_series,
     done_path,
     failed_path,
-    from_record_batch,
     list_images,
     list_shards,
     open_shard,
@@ -50,17 +53,18 @@ from src.predictions.files import (
     read_meta,
     read_store_json,
     shard_path,
-    shard_schema,
     to_json,
-    to_record_batch,
     unfinished_shards,
     write_expected,
     write_sealed,
 )
+from src.predictions.record_batches import from_record_batch, shard_schema, to_record_batch
 from src.renamed_keys import upgrade_keys
 
 if TYPE_CHECKING:
     import pandas as pd
+
+IMPORTED_KEY = "imported"  # in the settings of imported predictions: name and hash of their file
 
 
 def find_store(directory: Path) -> Path:
@@ -115,7 +119,7 @@ class PredictionStoreWriter:
             same for all writers of a folder.
         rank: Number of this process.
         mask_size_hw: Size of the probabilities of each mask.
-        mask_dtype: ``float16`` or ``float32``.
+        mask_dtype: ``float16`` or ``float32``; ``rle`` where the masks are fixed.
         min_score: Candidates at or below it are not in the store; recorded.
         max_candidates: Cap on the candidates of an image, None for no cap; recorded.
         images_per_shard: Number of images after which a shard is closed.
@@ -155,7 +159,9 @@ class PredictionStoreWriter:
         self.meta = StoreMeta(
             category_ids=tuple(int(value) for value in category_ids),
             settings=settings,
-            mask_size_hw=(int(mask_size_hw[0]), int(mask_size_hw[1])),
+            mask_size_hw=(0, 0)
+            if mask_dtype == FIXED
+            else (int(mask_size_hw[0]), int(mask_size_hw[1])),
             mask_dtype=mask_dtype,
             min_score=float(min_score),
             max_candidates=max_candidates,
@@ -210,10 +216,14 @@ class PredictionStoreWriter:
 
     def _check(self, candidates: Candidates) -> None:
         name = candidates.image_id
-        mask_size_hw = candidates.mask_probabilities.shape[1:]
-        if mask_size_hw != self.meta.mask_size_hw:
+        probabilities, is_fixed = candidates.mask_probabilities, self.meta.mask_dtype == FIXED
+        if (probabilities is None) != is_fixed:
+            kind = "fixed" if is_fixed else "probabilities"
+            raise ValueError(f"masks must be {kind} in this store, got others ({name})")
+        if probabilities is not None and probabilities.shape[1:] != self.meta.mask_size_hw:
             raise ValueError(
-                f"masks must be of size {self.meta.mask_size_hw}, got {mask_size_hw} ({name})"
+                f"masks must be of size {self.meta.mask_size_hw}, got {probabilities.shape[1:]} "
+                f"({name})"
             )
         unknown = np.setdiff1d(candidates.category_ids, self._known_categories)
         if len(unknown):
@@ -221,7 +231,8 @@ class PredictionStoreWriter:
                 f"category must be one of {self.meta.category_ids}, got {unknown[0]} ({name})"
             )
         for field in ("scores", "boxes_xyxy", "boxes_for_nms", "mask_probabilities"):
-            if not np.isfinite(getattr(candidates, field)).all():
+            array = getattr(candidates, field)
+            if array is not None and not np.isfinite(array).all():
                 raise ValueError(f"{field} must be finite ({name})")
 
     def flush(self) -> None:
@@ -322,6 +333,16 @@ class PredictionStore:
         return self.meta.category_ids
 
     @property
+    def fixed_masks(self) -> str | None:
+        """Why settings that need mask probabilities are not legal here; None: they are."""
+        if self.meta.mask_dtype != FIXED:
+            return None
+        origin = self.settings.get(IMPORTED_KEY)
+        name = origin.get("name") if isinstance(origin, dict) else None
+        source = f", imported from {printable(name)}" if isinstance(name, str) else ""
+        return f"its masks are fixed{source}, which has no mask probabilities"
+
+    @property
     def classes(self) -> ClassList:
         """The model's classes, with their names in the checkpoint."""
         return ClassList.from_plain(self.category_ids, self.settings.get(CLASS_NAMES_KEY))
@@ -417,6 +438,8 @@ class PredictionStore:
             first = printable(repr(missing[0]))
             lacks = f"{len(missing)} of its {total} images are missing, the first is {first}"
         again = "run the same predict command again, it predicts what is missing"
+        if self.fixed_masks is not None:
+            again = "run the same import_predictions command again"
         if lacks and not len(self):
             unfinished = [path.name for path in unfinished_shards(self.directory)]
             only = f", only the unfinished shard {unfinished[0]}" if unfinished else ""

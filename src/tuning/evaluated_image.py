@@ -22,6 +22,7 @@ from src.metrics.competition import (
 from src.metrics.inputs import class_keys
 from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import Detections
+from src.postprocess.mask_source import draw_bitmasks as draw_masks
 from src.postprocess.pipeline import (
     Sampler,
     StepCounts,
@@ -31,7 +32,6 @@ from src.postprocess.pipeline import (
     sampler_of,
     select,
 )
-from src.postprocess.raster import sample_masks
 from src.postprocess.selection import Selection
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
@@ -254,7 +254,7 @@ class EvaluatedImage:
     @property
     def nbytes(self) -> int:
         """Approximate memory of the candidates."""
-        return self._candidates.mask_probabilities.nbytes
+        return self._candidates.mask_bytes
 
     def detections(self, settings: PostprocessSettings, raster: str) -> Detections:
         """Return the detections that ``src.postprocess.pipeline.postprocess`` gives."""
@@ -282,10 +282,9 @@ class EvaluatedImage:
         if not missing:
             return
         together = sorted(missing)
-        masks = sample_masks(
-            self._candidates.mask_probabilities[together],
-            self._candidates.boxes_xyxy[together],
-            self._candidates.size_hw,
+        masks = draw_masks(
+            self._candidates,
+            np.array(together),
             mask_threshold=np.array(list(wanted), dtype=np.float32)[:, None],
             raster_hw=raster_hw(raster, self._candidates.size_hw),
         )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from src.annotations.competition import Averaging, Competition
 from src.metrics.competition import CompetitionScore, ImageCounts, ImageInstances, ScoreAccumulator
 from src.postprocess.detections import Detections
+from src.postprocess.mask_source import check_fixed_masks
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
 from src.tuning.evaluated_image import EvaluatedImage, RasterCache
@@ -97,8 +98,10 @@ class SettingsEvaluator:
         ``with_filler=False`` leaves out the competition's filler row, where it has one.
 
         Raises:
-            InputError: The store is damaged.
+            InputError: The store is damaged, or its masks are fixed and a setting needs others.
         """
+        for settings in grid:
+            check_fixed_masks(settings, self._store)
         for image_id in self.image_ids:
             if image_id in self._ground_truth:
                 image = self._image(image_id)
@@ -115,6 +118,7 @@ class SettingsEvaluator:
             settings: The settings.
             raster: Name of the raster of the masks; None: that on which they are scored.
         """
+        check_fixed_masks(settings, self._store)
         raster = raster or self.competition.scored_on
         for image_id in self.image_ids:
             yield self._image(image_id).detections(settings, raster)

@@ -118,7 +118,7 @@ def test_presets_are_the_options_of_the_configuration() -> None:
     every_class = PostprocessSettings.preset("winner_all_classes")
     assert every_class == make_settings(**WINNER | {"remove_categories": []})
     for name in ("nothing", "../postprocess", "winner.yaml", 3):
-        with pytest.raises(InputError, match=r"^preset must be one of default, winner, winner_all"):
+        with pytest.raises(InputError, match=r"^preset must be one of default, unchanged, winner"):
             PostprocessSettings.preset(name)
 
 

@@ -135,7 +135,7 @@ def test_settings_of_tuples_and_lists_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mask_dtype": "int8"}, r"mask_dtype must be one of float16, float32, got 'int8'"),
+        ({"mask_dtype": "int8"}, r"mask_dtype must be one of float16, float32, rle, got 'int8'"),
         ({"settings": {"path": Path("a")}}, r"must be plain JSON \(.*PosixPath"),
         ({"settings": {"lr": float("nan")}}, r"must be plain JSON"),
         ({"images_per_shard": 0}, r"images_per_shard must be at least 1, got 0"),

@@ -29,7 +29,8 @@ class Score(Step):
         own = self.score_threshold_per_class
         thresholds = by_category(selection.category_ids, self.score_threshold, own)
         lowest = np.float32(min(self.score_threshold, *own.values(), 1.0))
-        return selection.take(selection.scores > thresholds).exact_where(
+        scores = selection.scores.astype(np.float32, copy=False)
+        return selection.take(scores > thresholds).exact_where(
             bool(lowest >= np.float32(selection.candidates.complete_above_score))
         )
 

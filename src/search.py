@@ -234,6 +234,7 @@ def main(config: DictConfig) -> None:
         gain=result.over_winner[HELD_OUT].difference,
         verdict=result.verdict,
         images=images,
+        cross_validated=result.scores[HELD_OUT].estimate,
     )
     write_option(path, settings, origin, searched)
     console.print(result.table())

@@ -68,8 +68,8 @@ PATH_KEYS = frozenset(
     {
         *("a", "b", "annotations", "cache_dir", "category_map", "checkpoint_dir", "config_dir"),
         *("data_dir", "drawings_dir", "images", "initial_weights", "label_descriptions"),
-        *("output", "output_dir", "sample_submission", "skipped_rows", "source", "split"),
-        *("split_file", "submission", "sweep_dir", "test_images"),
+        *("output", "output_dir", "sample_submission", "session_dir", "skipped_rows", "source"),
+        *("split", "split_file", "submission", "sweep_dir", "test_images"),
         *("hydra.run.dir", "hydra.sweep.dir"),
     }
 )
@@ -113,7 +113,8 @@ def prepare_arguments(
         if "=" not in override and not override.startswith("~"):
             raise InputError(_not_a_pair(override, overrides[number - 1] if number else None))
         typed, equals, value = override.partition("=")
-        old = find_renamed(typed.lstrip("+~"))
+        is_alias = typed in (renamed or {})  # of this command, whatever others renamed
+        old = None if is_alias else find_renamed(typed.lstrip("+~"))
         if old is not None and ("." in old or is_key(RENAMED_KEYS[old])):
             raise describe_renamed(old, "command line")
         argument = f"{(renamed or {}).get(typed, typed)}{equals}{value}"

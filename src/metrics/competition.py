@@ -87,6 +87,7 @@ class ImageMatches:
     ground_truth_iou: npt.NDArray[np.float64]  # (T,) of the match in (0.5, 1]; 0: no match
     prediction_iou: npt.NDArray[np.float64]  # (P,)
     rule: MatchRule = COMPETITION_RULE
+    pairs: tuple[tuple[int, int], ...] = ()  # instance and detection of each match
 
     def true_positives(self) -> npt.NDArray[np.int64]:
         """Return the true positives by class and threshold. Shape (K, T)."""
@@ -141,6 +142,7 @@ def match_instances(
     )
     ground_truth_iou = np.zeros(len(ground_truth))
     prediction_iou = np.zeros(len(prediction))
+    pairs = []
     rows, columns, ious = _possible_pairs(
         ground_truth, prediction, ground_truth_classes, prediction_classes, rule
     )
@@ -148,6 +150,7 @@ def match_instances(
         row, column = rows[pair], columns[pair]
         if ground_truth_iou[row] == 0 and prediction_iou[column] == 0:
             ground_truth_iou[row] = prediction_iou[column] = ious[pair]
+            pairs.append((int(row), int(column)))
     return ImageMatches(
         class_keys=tuple(index_of),
         ground_truth_classes=ground_truth_classes,
@@ -155,6 +158,7 @@ def match_instances(
         ground_truth_iou=ground_truth_iou,
         prediction_iou=prediction_iou,
         rule=rule,
+        pairs=tuple(pairs),
     )
 
 

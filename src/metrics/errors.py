@@ -60,6 +60,9 @@ class ObjectError:
     area_px: int  # of the same mask
     # changes of the counts when it is fixed: class, detections, true positives by threshold
     changes: tuple[tuple[ClassKey, int, npt.NDArray[np.int64]], ...]
+    ground_truth: int | None = None  # position of the instance that is concerned
+    detection: int | None = None  # position of the detection
+    iou: float = 0.0  # of the two masks; 0 where there is one alone
 
     @property
     def group(self) -> str:
@@ -82,6 +85,7 @@ def find_errors(
     free_ground_truth = matches.ground_truth_iou == 0
     free_prediction = matches.prediction_iou == 0
     rule = matches.rule
+    detection_of = dict(matches.pairs)
     found, nothing = _true_positives(1.0, rule), _true_positives(0.0, rule)
     errors = []
     for row, iou in enumerate(matches.ground_truth_iou.tolist()):
@@ -89,7 +93,8 @@ def find_errors(
         if iou > 0 and missing.any():
             key = ground_truth.class_keys[row]
             change = (key, 0, missing)
-            errors.append(ObjectError(_band(iou), key, true_px[row], (change,)))
+            at = row, detection_of.get(row), iou
+            errors.append(ObjectError(_band(iou), key, true_px[row], (change,), *at))
     rows, columns, ious = _overlaps(ground_truth, prediction, free_prediction)
     for pair in np.argsort(-ious, kind="stable").tolist():
         row, column, iou = int(rows[pair]), int(columns[pair]), float(ious[pair])
@@ -98,18 +103,23 @@ def find_errors(
         free_ground_truth[row] = free_prediction[column] = False
         key, predicted = ground_truth.class_keys[row], prediction.class_keys[column]
         if key == predicted:  # an IoU of at most 0.5, else they would match
-            errors.append(ObjectError(_band(iou), key, true_px[row], ((key, 0, found),)))
+            change = (key, 0, found)
+            errors.append(ObjectError(_band(iou), key, true_px[row], (change,), row, column, iou))
         else:
             changes = ((predicted, -1, nothing), (key, 1, found))
-            errors.append(ObjectError(WRONG_CLASS, key, true_px[row], changes))
+            at = row, column, iou
+            errors.append(ObjectError(WRONG_CLASS, key, true_px[row], changes, *at))
     over_ground_truth = set(columns.tolist())
     for column in np.flatnonzero(free_prediction).tolist():
         key = prediction.class_keys[column]
         kind = DUPLICATE if column in over_ground_truth else BACKGROUND
-        errors.append(ObjectError(kind, key, predicted_px[column], ((key, -1, nothing),)))
+        change = (key, -1, nothing)
+        error = ObjectError(kind, key, predicted_px[column], (change,), detection=column)
+        errors.append(error)
     for row in np.flatnonzero(free_ground_truth).tolist():
         key = ground_truth.class_keys[row]
-        errors.append(ObjectError(MISSED, key, true_px[row], ((key, 1, found),)))
+        change = (key, 1, found)
+        errors.append(ObjectError(MISSED, key, true_px[row], (change,), ground_truth=row))
     return errors
 
 
@@ -162,8 +172,8 @@ class ErrorAccumulator:
 
     def add(
         self, ground_truth: ImageInstances, prediction: ImageInstances, matches: ImageMatches
-    ) -> None:
-        """Add one image."""
+    ) -> list[ObjectError]:
+        """Add one image, and return its errors."""
         counts = matches.counts()
         score = image_score(counts, self.averaging)
         errors = find_errors(ground_truth, prediction, matches)
@@ -187,6 +197,7 @@ class ErrorAccumulator:
             self._by_class.setdefault(key, Counter())[group] += gain(own)  # type: ignore[assignment]
         for (size, group), own in of_size.items():
             self._by_size[size][group] += gain(own)  # type: ignore[assignment]
+        return errors
 
     def result(self) -> ErrorReport:
         """Return the report of the images so far, at least one."""

@@ -21,8 +21,8 @@ from src.metrics.competition import (
 )
 from src.metrics.inputs import class_keys
 from src.postprocess.category_names import CategoryNames
-from src.postprocess.detections import Detections
 from src.postprocess.mask_source import draw_bitmasks as draw_masks
+from src.postprocess.detections import EMPTY, Detections
 from src.postprocess.pipeline import (
     Sampler,
     StepCounts,
@@ -53,11 +53,20 @@ def as_submitted(
             image has none; see ``Competition.for_data``.
         use_attributes: Whether class keys carry a set of attributes, which is always empty here.
     """
-    categories, bitmasks = detections.category_ids.tolist(), detections.bitmasks
-    if filler is not None and not categories:
-        categories, bitmasks = [filler.category_id], filler.bitmasks(bitmasks.raster_hw)
+    categories = detections.category_ids.tolist()
     keys = class_keys(categories, [()] * len(categories), use_attributes)
-    return ImageInstances(detections.image_id, tuple(keys), bitmasks)
+    found = ImageInstances(detections.image_id, tuple(keys), detections.bitmasks)
+    return or_filler(found, filler, use_attributes=use_attributes)
+
+
+def or_filler(
+    found: ImageInstances, filler: Filler | None, *, use_attributes: bool = False
+) -> ImageInstances:
+    """Return the detections of an image, or the filler row where it has none."""
+    if filler is None or len(found):
+        return found
+    keys = class_keys([filler.category_id], [()], use_attributes)
+    return ImageInstances(found.image_id, tuple(keys), filler.bitmasks(found.bitmasks.raster_hw))
 
 
 class SubmittedDetections(Mapping[str, ImageInstances]):
@@ -215,6 +224,19 @@ class CategoryMatches:
     num_detections: int
     first: int  # the first detection's place in the category's selection
     true_positives: npt.NDArray[np.int64]  # (T,) by threshold
+    taken: Mapping[str, int] = field(default_factory=dict)  # by the steps from masks on
+    is_exact: bool = False  # see Detections
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageOutcome:
+    """What settings make of one image, in numbers."""
+
+    image_id: str
+    counts: ImageCounts | None  # of the submitted detections; None without ground truth
+    num_detections: int  # without a filler row
+    taken: Mapping[str, int]  # see Detections
+    is_exact: bool
 
 
 class EvaluatedImage:
@@ -306,9 +328,7 @@ class EvaluatedImage:
             detections = self.detections(settings, self._competition.scored_on)
             submitted = as_submitted(detections, filler=filler)
             return match_instances(ground_truth, submitted, self._rule).counts()
-        selection, categories = self._select(settings)
-        matches = [(own, self._match(selection, own, settings)) for own in categories]
-        matches = [(own, counts) for own, counts in matches if counts.num_detections]
+        matches = [pair for pair in self._match_all(settings) if pair[1].num_detections]
         matches.sort(key=lambda pair: pair[0].places[pair[1].first])
         found: dict[ClassKey, CategoryMatches] = {own.category: counts for own, counts in matches}
         if not found and filler is not None:
@@ -330,6 +350,36 @@ class EvaluatedImage:
             # (0, T) where neither side has an instance
             true_positives=true_positives.reshape(-1, len(self._no_true_positives)),
         )
+
+    def outcome(self, settings: PostprocessSettings) -> ImageOutcome:
+        """Return the counts of an image, where there is ground truth, and what its steps took."""
+        ground_truth, image_id = self._ground_truth, self._candidates.image_id
+        if settings.is_per_category and self._select(settings)[1]:
+            selection, _ = self._select(settings)
+            matches = [own for _, own in self._match_all(settings)]
+            order = (*(step.name for step in settings.from_masks), EMPTY)
+            after = {step: sum(own.taken.get(step, 0) for own in matches) for step in order}
+            return ImageOutcome(
+                image_id,
+                None if ground_truth is None else self.counts(settings, with_filler=True),
+                sum(own.num_detections for own in matches),
+                {**selection.taken, **{step: count for step, count in after.items() if count}},
+                selection.is_exact or any(own.is_exact for own in matches),
+            )
+        detections = self.detections(settings, self._competition.scored_on)
+        counts = None
+        if ground_truth is not None:
+            submitted = as_submitted(detections, filler=self._competition.filler)
+            counts = match_instances(ground_truth, submitted, self._rule).counts()
+        return ImageOutcome(
+            image_id, counts, len(detections), detections.taken, detections.is_exact
+        )
+
+    def _match_all(
+        self, settings: PostprocessSettings
+    ) -> list[tuple[CategorySelection, CategoryMatches]]:
+        selection, categories = self._select(settings)
+        return [(own, self._match(selection, own, settings)) for own in categories]
 
     def _select(self, settings: PostprocessSettings) -> tuple[Selection, list[CategorySelection]]:
         key = settings.selection_key
@@ -354,7 +404,7 @@ class EvaluatedImage:
         if key not in self._matches:
             if len(self._matches) >= _REMEMBERED:
                 self._matches.clear()
-            selected = selection.take(own.places)
+            selected = replace(selection.take(own.places), taken={})
             left, bitmasks = draw_bitmasks(
                 selected, settings, sampler=self._sampler, raster=self._competition.scored_on
             )
@@ -367,7 +417,9 @@ class EvaluatedImage:
                 first = int(np.flatnonzero(selected.indices == left.indices[0])[0])
                 matches = match_instances(ground_truth, predicted, self._rule)
                 true_positives = matches.true_positives()[0]
-            self._matches[key] = CategoryMatches(len(left), first, true_positives)
+            self._matches[key] = CategoryMatches(
+                len(left), first, true_positives, left.taken, left.is_exact
+            )
         return self._matches[key]
 
 

@@ -35,6 +35,7 @@ from src.validation import shown
 
 ORIGIN_CHARACTERS = 10_000  # of a comment; a line end in a path would start a key
 HEADER = "# Found by python -m src.search"
+LAB_HEADER = "# Chosen in python -m src.lab"
 _DIGEST_BYTES = 6
 
 DEFAULT, WINNER = "default (S8)", "winner (S9)"
@@ -60,6 +61,7 @@ class Searched:
     gain: Interval  # over the winner's settings, cross-validated
     verdict: str
     images: frozenset[bytes]  # digests, see image_digest
+    cross_validated: float | None = None  # the score on held-out images; None: an earlier record
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values for YAML and JSON."""
@@ -69,6 +71,7 @@ class Searched:
             "averaging": self.averaging,
             "cross_validated_gain": asdict(self.gain),
             "verdict": self.verdict,
+            **({} if self.cross_validated is None else {"cross_validated": self.cross_validated}),
             "images": base64.b64encode(b"".join(sorted(self.images))).decode(),
         }
 
@@ -153,6 +156,9 @@ def read_searched(values: Mapping[str, Any], where: str) -> Searched | None:
             gain=Interval(**numbers, resamples=int(gain["resamples"])),
             verdict=str(content["verdict"]),
             images=frozenset(digests[start : start + _DIGEST_BYTES] for start in starts),
+            cross_validated=None
+            if (held_out := content.get("cross_validated")) is None
+            else float(held_out),
         )
     except (TypeError, ValueError, LookupError, AttributeError, binascii.Error) as error:
         raise InputError(
@@ -220,28 +226,35 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def option_path(config_directory: Path, name: str) -> Path:
+def option_path(config_directory: Path, name: str, *, header: str = HEADER) -> Path:
     """Return the path of the option of this name: ``postprocess/NAME.yaml``.
 
+    Args:
+        config_directory: With the folder ``postprocess``.
+        name: The option's.
+        header: The beginning of the files that may be overwritten.
+
     Raises:
-        InputError: The name is not legal, or the file was not written by a search.
+        InputError: The name is not legal, or the file is no earlier one of the same tool.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", str(name)):
         raise InputError(f"name must be made of letters, digits, _ and -, got {shown(name)}")
     path = config_directory / "postprocess" / f"{name}.yaml"
-    if path.exists() and not is_found(path):
+    if path.exists() and not is_found(path, header=header):
+        earlier = "that of an earlier search" if header == HEADER else "one written here before"
+        writer = "no search" if header == HEADER else "another tool or by hand"
         raise InputError(
-            f"name must be a new one or that of an earlier search, got {shown(name)} ({path} was "
-            "written by no search and is not overwritten)"
+            f"name must be a new one or {earlier}, got {shown(name)} ({path} was written by "
+            f"{writer} and is not overwritten)"
         )
     return path
 
 
-def is_found(path: Path) -> bool:
-    """Return whether a search wrote this file."""
+def is_found(path: Path, *, header: str = HEADER) -> bool:
+    """Return whether a tool wrote this file: a search, or that of the header."""
     refuse_special_file(path)
     with path.open("rb") as file:
-        return file.read(len(HEADER)) == HEADER.encode()
+        return file.read(len(header)) == header.encode()
 
 
 def write_option(
@@ -249,6 +262,8 @@ def write_option(
     settings: PostprocessSettings,
     origin: Sequence[str],
     searched: Searched | None = None,
+    *,
+    header: str = HEADER,
 ) -> None:
     """Write an option of the group ``postprocess``, the file whole or not at all.
 
@@ -259,7 +274,7 @@ def write_option(
     values = {key: None if value == {} else value for key, value in settings.to_dict().items()}
     if searched is not None:
         values[SEARCHED_KEY] = searched.to_plain()
-    lines = [f"{HEADER}.", *(f"# {printable(line, limit=ORIGIN_CHARACTERS)}" for line in origin)]
+    lines = [f"{header}.", *(f"# {printable(line, limit=ORIGIN_CHARACTERS)}" for line in origin)]
     text = "\n".join(lines) + "\n" + yaml.safe_dump(values, sort_keys=False, width=120)
     write_text(path, text)
 

@@ -21,7 +21,7 @@ from src.postprocess.detections import Detections
 from src.postprocess.mask_source import check_fixed_masks
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
-from src.tuning.evaluated_image import EvaluatedImage, RasterCache
+from src.tuning.evaluated_image import EvaluatedImage, ImageOutcome, RasterCache
 
 Scores = npt.NDArray[np.float64]
 """Scores of images, shape (M,) where nothing else is said."""
@@ -108,6 +108,17 @@ class SettingsEvaluator:
                 image.prepare(grid)
                 counts = [image.counts(settings, with_filler=with_filler) for settings in grid]
                 yield image_id, counts
+
+    def outcomes(self, settings: PostprocessSettings) -> Iterator[ImageOutcome]:
+        """Yield the outcome of each image, with or without ground truth.
+
+        Raises:
+            InputError: The store is damaged.
+        """
+        for image_id in self.image_ids:
+            image = self._image(image_id)
+            image.prepare([settings])
+            yield image.outcome(settings)
 
     def detections(
         self, settings: PostprocessSettings, *, raster: str | None = None

@@ -15,6 +15,7 @@ from src.annotations.competition import Averaging
 from src.errors import InputError
 from src.lab.controls import describe_controls
 from src.metrics.inputs import RasterInstances
+from src.postprocess.mask_source import check_fixed_masks, settings_for
 from src.postprocess.settings import PRESETS, PostprocessSettings, named_settings, read_values
 from src.reporting.drawing import class_colours, css_colour
 from src.tuning.search_results import InSample, find_in_sample, read_searched
@@ -81,8 +82,7 @@ class Workspace:
     @property
     def fixed_masks(self) -> str | None:
         """Why no mask threshold can be chosen; None: the store has probabilities."""
-        reason = getattr(self.session.store, "fixed_masks", None)
-        return reason if isinstance(reason, str) else None
+        return self.session.store.fixed_masks
 
     def settings(self, values: Any, *, key: str = "settings") -> PostprocessSettings:
         """Return the settings that a request has.
@@ -93,7 +93,9 @@ class Workspace:
         if not isinstance(values, dict):
             raise InputError(f"{key} must be an object of the keys of postprocess")
         try:
-            return named_settings(values, self.session.categories)
+            settings = named_settings(values, self.session.categories)
+            check_fixed_masks(settings, self.session.store)
+            return settings
         except (OverflowError, RecursionError):
             raise InputError(f"{key} must have numbers that a computer counts with") from None
 
@@ -108,7 +110,8 @@ class Workspace:
             try:
                 values = read_values(paths[name])
                 read_searched(values, name)
-                found.append(Preset(name, self.settings(values), values))
+                settings = named_settings(values, self.session.categories)
+                found.append(Preset(name, settings_for(settings, self.session.store), values))
             except InputError as error:
                 self.notes.append(f"postprocess={name} is left out: {error}")
         return tuple(found)
@@ -138,7 +141,8 @@ class Workspace:
     @cached_property
     def start(self) -> PostprocessSettings:
         """The settings at the start."""
-        return self.settings(dict(self.options.settings), key="postprocess")
+        settings = named_settings(self.options.settings, self.session.categories)
+        return settings_for(settings, self.session.store)
 
     @cached_property
     def category_ids(self) -> tuple[int, ...]:

@@ -21,8 +21,8 @@ from src.metrics.competition import (
 )
 from src.metrics.inputs import class_keys
 from src.postprocess.category_names import CategoryNames
-from src.postprocess.mask_source import draw_bitmasks as draw_masks
 from src.postprocess.detections import EMPTY, Detections
+from src.postprocess.mask_source import draw_bitmasks as draw_masks
 from src.postprocess.pipeline import (
     Sampler,
     StepCounts,

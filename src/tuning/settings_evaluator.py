@@ -115,6 +115,7 @@ class SettingsEvaluator:
         Raises:
             InputError: The store is damaged.
         """
+        check_fixed_masks(settings, self._store)
         for image_id in self.image_ids:
             image = self._image(image_id)
             image.prepare([settings])

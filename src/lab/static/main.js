@@ -1,6 +1,6 @@
 // The page of the lab: reads the store's description, then connects the parts.
 
-import { ApiError, getJson, numbered, post, postJson } from "./api.js";
+import { ApiError, getJson, numbered, postJson } from "./api.js";
 import { Controls } from "./controls.js";
 import { byId, debounced, element, fill, setVariable } from "./dom.js";
 import { Grid } from "./grid.js";
@@ -237,7 +237,7 @@ function keepSession(state) {
     const plain = state.toPlain();
     if (isEqual(plain, saved)) return;
     saved = plain;
-    post("/api/session", { state: plain }, options).catch((error) => {
+    postJson("/api/session", { state: plain }, options).catch((error) => {
       if (!(error instanceof ApiError)) throw error;
       if (error.status !== 0) say(`The state is not saved: ${error.message}`);
     });

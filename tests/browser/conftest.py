@@ -1,0 +1,53 @@
+"""A browser and a running lab, once for all tests of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.helpers.lab_page import (
+    NO_BROWSER,
+    PageData,
+    find_browser,
+    open_browser,
+    run_lab,
+    write_page_data,
+)
+
+
+class Lab(NamedTuple):
+    """A running lab."""
+
+    address: str
+    data: PageData
+    config_dir: Path
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless browser."""
+    pytest.importorskip("selenium", reason="needs selenium: make setup")
+    if find_browser() is None:
+        pytest.skip(NO_BROWSER)
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def lab(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab of a small store."""
+    folder = tmp_path_factory.mktemp("lab")
+    data, config_dir = write_page_data(folder / "data"), folder / "conf"
+    (config_dir / "postprocess").mkdir(parents=True)
+    with run_lab(
+        f"predictions={data.predictions}",
+        f"ground_truth={data.annotations}",
+        f"images={data.images}",
+        f"cache_dir={folder / 'cache'}",
+        f"session_dir={folder / 'sessions'}",
+        f"config_dir={config_dir}",
+    ) as address:
+        yield Lab(address, data, config_dir)

@@ -27,6 +27,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line why the tests of the lab's page did not run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = {one.longrepr[2] for one in skipped if one.nodeid.startswith("tests/browser/")}
+    for reason in sorted(reasons):
+        terminalreporter.write_line(f"tests/browser: {reason}")
+
+
 class Ended(NamedTuple):
     """A program's end."""
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from src.cli.postprocess import main as postprocess
+from tests.helpers.candidates import DEFAULT_STEPS
 from tests.helpers.lab_page import CATEGORY_NAMES, HOSTILE_IMAGE, NUM_IMAGES
 
 pytestmark = pytest.mark.browser
@@ -111,8 +112,7 @@ def test_every_setting_can_be_changed_and_is_scored(page):
         "nms_kind": "soft_gaussian",
         "remove_categories": [9],
         "max_per_class": 50,
-        "steps": ["score", "nms", "cap", "remove", "max_per_class", "masks"]
-        + ["min_area", "suppress_overlaps"],
+        "steps": [*DEFAULT_STEPS[:-2], "min_area", "suppress_overlaps"],
     }
 
 
@@ -263,7 +263,7 @@ def test_hovering_tells_about_a_detection(page):
         """
     )
     canvas = page.find("#prediction-pane canvas")
-    x, y = ((share - 0.5) * canvas.size[key] for share, key in zip(at, ("width", "height")))
+    x, y = (at[0] - 0.5) * canvas.size["width"], (at[1] - 0.5) * canvas.size["height"]
     ActionChains(page.driver).move_to_element_with_offset(canvas, round(x), round(y)).perform()
     page.wait("!document.querySelector('#tip').hidden")
     tip = page.text("#tip")
@@ -303,7 +303,7 @@ def test_the_baseline_is_pinned_and_compared_with(page):
     page.press("p")
     page.settle()
     page.type_number("score_threshold", 0.9)
-    difference = float(page.text("#difference b").replace("−", "-"))
+    difference = float(page.text("#difference b").replace("\N{MINUS SIGN}", "-"))
     assert difference == pytest.approx(page.score - before, abs=6e-5)
     assert page.text("#verdict").split(" (")[0] in ("a is better", "within noise", "b is better")
     page.wait("document.querySelector('#grid .bad') !== null")
@@ -326,8 +326,6 @@ def test_settings_are_written_and_never_over_a_file_of_somebody(page, lab):
 
 
 def test_tables_are_saved_as_csv(page, driver):
-    from src.lab import __file__ as _  # noqa: F401  (the lab is there)
-
     text = driver.execute_async_script(
         """
         const done = arguments[0];
@@ -335,7 +333,7 @@ def test_tables_are_saved_as_csv(page, driver):
         done(["=1+1", 'a "b", c', 0.5, "plain", "@x", "-2"].map(csvCell).join(";"));
         """
     )
-    assert text == "'=1+1;\"a \"\"b\"\", c\";0.5;plain;'@x;'-2"
+    assert text == '\'=1+1;"a ""b"", c";0.5;plain;\'@x;\'-2'
 
 
 def test_the_session_is_offered_at_the_next_start(page):

@@ -6,7 +6,7 @@ Checkpoints, prediction stores, searches and sweeps hold the configuration they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,20 @@ def describe_renamed(key: str, place: str) -> InputError:
     return InputError(f"{printable(key)} was renamed: use {RENAMED_KEYS[key]} ({printable(place)})")
 
 
-def check_renamed_keys(config: Any, directories: Iterable[Path] = ()) -> None:
+def check_renamed_keys(
+    config: Any,
+    directories: Iterable[Path] = (),
+    is_own: Callable[[str], bool] = lambda _key: False,
+) -> None:
     """Refuse a composed configuration that has an old key, from a user's own file.
 
     Args:
         config: The configuration as plain values.
         directories: Folders of the configuration's YAML files, to name the one with the key.
+        is_own: Whether a key is one of the command's, whatever it was called elsewhere.
     """
     for key in _flat_keys(config):
-        if (old := find_renamed(key)) is not None:
+        if (old := find_renamed(key)) is not None and not is_own(old):
             raise describe_renamed(old, find_file(old, directories))
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from rich.console import Console
 
 from src.annotations.categories import stratified_folds
 from src.cli.arguments import quote
-from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, to_plain
+from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, overridden_keys, to_plain
 from src.cli.locks import working_in
 from src.cli.scores import check_metric, identity_of, inputs_of
 from src.console import PlainConsole, progress_bar
 from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
+from src.postprocess.mask_source import MASK_KEYS, check_fixed_masks, settings_for
 from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
 from src.tuning.cross_validation import cross_validate
 from src.tuning.search_results import (
@@ -36,7 +37,7 @@ from src.tuning.session import Session, open_session
 from src.tuning.settings_evaluator import Scores
 from src.tuning.settings_search import SearchSpace, SettingsSearch, Trial
 from src.tuning.sweeps import Dashboard, open_dashboard
-from src.validation import Count, check_values, whole
+from src.validation import Count, check_values, shown, whole
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,15 @@ def run(
         for note in (*session.notes, *comparison.ground_truth.store.notes):
             console.print(f"note: {note}")
         base, *baselines = (named_settings(values[key], session.categories) for key in GROUPS)
+        if session.store.fixed_masks is not None:
+            space_values = without_mask_keys(space_values, session.store.fixed_masks)
+            if {f"postprocess.{key}" for key in MASK_KEYS} & overridden_keys():
+                check_fixed_masks(base, session.store)
+            base, *baselines = (settings_for(one, session.store) for one in (base, *baselines))
+            console.print(
+                f"note: {' and '.join(MASK_KEYS)} are not searched, and have their default in the "
+                f"baselines, too: of {config.predictions}, {session.store.fixed_masks}"
+            )
         space = SearchSpace(space_values, base)
         score = _scorer(session, config.averaging)
         folds = _folds(session, comparison.image_ids, config)
@@ -142,6 +152,18 @@ def run(
         seed=config.seed,
     )
     return result, found.settings, images
+
+
+def without_mask_keys(space: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """Return the space without the keys that need mask probabilities.
+
+    Raises:
+        InputError: The command line asks for one of them; the message ends with ``reason``.
+    """
+    for key in MASK_KEYS:
+        if space.get(key) is not None and f"space.{key}" in overridden_keys():
+            raise InputError(f"space.{key} must be null here, got {shown(space[key])}: {reason}")
+    return {key: value for key, value in space.items() if key not in MASK_KEYS}
 
 
 class _Rows:

@@ -22,7 +22,7 @@ from src.annotations.categories import (
 )
 from src.annotations.image_names import ImageIds, image_path
 from src.annotations.instances import ImageRecord
-from src.annotations.json_stream import iterate_members
+from src.annotations.json_stream import iterate_members, starts_with_list
 from src.annotations.rows import (
     NO_INSTANCE,
     BadRow,
@@ -63,6 +63,7 @@ def open_coco(
         InputError: Not a JSON object with the lists images, annotations and categories, or these
             are malformed.
     """
+    _refuse_results(path)
     members = iterate_members(path, streamed="annotations")
     parts = {name: value for name, position, value in members if position < 0}
     for name in ("images", "annotations"):
@@ -79,6 +80,37 @@ def open_coco(
         notes=notes,
         name_key="file_name",
     )
+
+
+def _refuse_results(path: Path) -> None:
+    if starts_with_list(path):
+        raise InputError(
+            "annotations must be a JSON object with images and annotations, got a JSON list, as "
+            f"COCO results are: predictions ({path}); src.score submission=, src.report "
+            "submission=, src.compare a= and src.import_predictions input= take them"
+        )
+
+
+def read_coco_images(
+    path: Path, *, on_progress: ProgressCallback | None = None
+) -> tuple[dict[int | str, ImageRecord], LabelDescriptions]:
+    """Read the images of a COCO JSON file by their id, and its labels; no mask is decoded.
+
+    The file needs no annotations, as those of the images of a test set.
+
+    Raises:
+        InputError: Not a JSON object with the lists images and categories, or these are malformed.
+    """
+    _refuse_results(path)
+    members = iterate_members(path, streamed="annotations", on_progress=on_progress)
+    parts = {name: value for name, position, value in members if position < 0}
+    if not isinstance(parts.get("images"), list):
+        raise InputError(f"images must be a list in COCO annotations, got none ({path})")
+    labels = label_descriptions_from_json(parts, where=str(path))
+    images = _Images()
+    for row in images.block(parts["images"]).bad_rows:
+        raise InputError(f"{path}, {row.place}: {row.reason}")
+    return images.by_id, labels
 
 
 def _read_blocks(

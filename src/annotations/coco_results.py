@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from src.annotations.coco import COCO, name_of_image
 from src.annotations.formats import detect_format
 from src.annotations.image_names import image_path
-from src.annotations.instances import ImageRecord
 from src.errors import InputError
-from src.io import refuse_special_file, write_text
+from src.io import refuse_special_file
 
 
 def read_image_numbers(path: Path) -> dict[str, int]:
@@ -91,66 +89,3 @@ def number_images_of(annotations: str | Path, image_ids: Sequence[str]) -> dict[
     path = Path(annotations)
     is_coco = path.is_file() and detect_format(path) == COCO
     return number_images(image_ids, path if is_coco else None, source=str(path))
-
-
-def is_results_list(path: Path) -> bool:
-    """Return whether a JSON file is a list, as COCO's results are, and no object."""
-    refuse_special_file(path)
-    with path.open("rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-
-
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read a list of results.
-
-    Raises:
-        InputError: The file is no JSON list of objects.
-    """
-    refuse_special_file(path)
-    try:
-        results = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no JSON ({error})") from error
-    wrong = [n for n, entry in enumerate(results, 1) if not isinstance(entry, dict)]
-    if not isinstance(results, list) or wrong:
-        raise InputError(f"COCO's results must be a list of objects ({path}, entry {wrong[:1]})")
-    return results
-
-
-def write_as_annotations(
-    path: Path, output: Path, *, images: Iterable[ImageRecord], numbers: Mapping[str, int]
-) -> Path:
-    """Write results as a COCO annotation file, to be read as the annotations are.
-
-    Args:
-        path: The results.
-        output: The file to write.
-        images: The images that the results may be of.
-        numbers: COCO's id of each image, by image id.
-
-    Raises:
-        InputError: The results are no list, or one has no image of these.
-    """
-    known = {
-        numbers[image.image_id]: {
-            "id": numbers[image.image_id],
-            "file_name": image.file_name,
-            "height": image.height_px,
-            "width": image.width_px,
-        }
-        for image in images
-        if image.image_id in numbers
-    }
-    results = read_results(path)
-    for place, entry in enumerate(results, start=1):
-        if entry.get("image_id") not in known:
-            raise InputError(
-                f"image_id must be the id of an image of the annotations, got "
-                f"{entry.get('image_id')!r:.60} ({path}, entry {place})"
-            )
-    annotations = [
-        {"id": place, "iscrowd": 0} | {k: v for k, v in entry.items() if k not in ("id", "bbox")}
-        for place, entry in enumerate(results, start=1)
-    ]
-    write_text(output, json.dumps({"images": list(known.values()), "annotations": annotations}))
-    return output

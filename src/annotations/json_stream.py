@@ -1,4 +1,4 @@
-"""Read a JSON object too large for memory, value by value."""
+"""Read a JSON object or list too large for memory, value by value."""
 
 from __future__ import annotations
 
@@ -43,6 +43,35 @@ def iterate_members(
     text = _Text(path, on_progress)
     try:
         yield from _members(text, streamed)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    finally:
+        text.close()
+
+
+def starts_with_list(path: Path) -> bool:
+    """Return whether a file begins like a JSON list, as COCO's results do."""
+    refuse_special_file(path)
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+
+
+def iterate_list(
+    path: Path, *, on_progress: ProgressCallback | None = None
+) -> Iterator[tuple[int, Any]]:
+    """Yield (position, element) for each element of the JSON list in a UTF-8 file.
+
+    Raises:
+        InputError: As for ``iterate_members``; no list.
+    """
+    refuse_special_file(path)
+    text = _Text(path, on_progress)
+    try:
+        if text.peek() != "[":
+            raise text.error("must be a JSON list [ ... ]")
+        yield from _elements(text)
+        if text.peek():
+            raise text.error("the file continues after the closing ]")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     finally:
@@ -135,6 +164,8 @@ class _Text:
                     raise self._error(error.msg, error.pos) from error
             except RecursionError as error:
                 raise self.error("nested too deeply") from error
+            except ValueError as error:  # of a number of thousands of digits
+                raise self.error(str(error).partition(";")[0]) from error
             else:
                 # A number may go on in what was not read yet, by as little as the 5 of 1e+5.
                 if end + 3 <= len(self._text) or self._ended:

@@ -115,7 +115,7 @@ def prepare_arguments(
         typed, equals, value = override.partition("=")
         is_alias = typed in (renamed or {})  # of this command, whatever others renamed
         old = None if is_alias else find_renamed(typed.lstrip("+~"))
-        if old is not None and ("." in old or is_key(RENAMED_KEYS[old])):
+        if old is not None and ("." in old or is_key(RENAMED_KEYS[old])) and not is_key(old):
             raise describe_renamed(old, "command line")
         argument = f"{(renamed or {}).get(typed, typed)}{equals}{value}"
         if config_directory is not None and isinstance(parsed := _parse(argument), Override):

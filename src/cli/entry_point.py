@@ -239,7 +239,9 @@ def entry_point(
             escape_log_records()
             try:
                 check_renamed_keys(
-                    OmegaConf.to_container(config, resolve=False), config_directories(sys.argv)
+                    OmegaConf.to_container(config, resolve=False),
+                    config_directories(sys.argv),
+                    is_own=lambda key: key in set(compose_default(config_name)),
                 )
                 check_missing(config)
                 if "max_image_megapixels" in config:

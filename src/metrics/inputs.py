@@ -182,6 +182,11 @@ class RasterInstances(Mapping[str, ImageInstances]):
         """Return an image, with its size after repair."""
         return self.store.images[self._index_of[image_id]]
 
+    def instances(self, image_id: str) -> tuple[Instances, npt.NDArray[np.bool_]]:
+        """Return the instances of an image in the store, and which of them count: not a filler."""
+        instances = self.store.instances(self._index_of[image_id])
+        return instances, np.full(len(instances), not self._is_filler(instances))
+
     def _is_filler(self, instances: Instances) -> bool:
         """Return whether an image has nothing but a filler row, and that is left out."""
         return (

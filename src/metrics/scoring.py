@@ -13,11 +13,7 @@ from rich.progress import Progress
 
 from src.annotations.categories import LabelDescriptions, write_label_descriptions
 from src.annotations.coco import COCO
-from src.annotations.coco_results import (
-    is_results_list,
-    number_images_of,
-    write_as_annotations,
-)
+from src.annotations.coco_results import number_images_of
 from src.annotations.competition import Averaging, Competition, raster_hw
 from src.annotations.formats import ReadingOptions, detect_format
 from src.annotations.image_files import AS_DISPLAYED, AUTO
@@ -28,6 +24,7 @@ from src.annotations.imaterialist_csv import (
     SIZE_COLUMNS,
     read_header,
 )
+from src.annotations.json_stream import starts_with_list
 from src.annotations.mask_folders import MASK_IMAGES
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import ProgressCallback, SizeOf, describe_ids
@@ -50,6 +47,7 @@ from src.metrics.competition import (
 )
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterInstances
+from src.predictions.results import ResultImages, ResultReader, write_as_annotations
 from src.validation import shown
 
 LARGEST_HW = (1 << 14, 1 << 14)  # of an image of unknown size
@@ -248,13 +246,9 @@ def open_submission(
                 "submission must be a file or an annotation store, got a folder without "
                 f"store.json ({submission})"
             )
-        if kind == COCO and is_results_list(Path(submission)):
-            images = ground_truth.store.images
-            submission = write_as_annotations(
-                Path(submission),
-                temporary / "results.json",
-                images=images,
-                numbers=number_images_of(ground_truth.source, [one.image_id for one in images]),
+        if kind == COCO and starts_with_list(Path(submission)):
+            submission = _results_as_annotations(
+                Path(submission), temporary / "results.json", ground_truth
             )
         directory = Path(submission)
         if kind != STORE:
@@ -282,6 +276,21 @@ def open_submission(
         if kind == STORE:  # which has labels of its own
             _check_categories(detections, labels)
         yield detections
+
+
+def _results_as_annotations(path: Path, output: Path, ground_truth: RasterInstances) -> Path:
+    """Write COCO results as annotations of the same images; return the new file."""
+    images = ground_truth.store.images
+    places = {image.image_id: place for place, image in enumerate(images)}
+    numbers = number_images_of(ground_truth.source, list(places))
+    known = ResultImages(
+        images,
+        {number: places[image_id] for image_id, number in numbers.items()},
+        source=ground_truth.source,
+    )
+    reader = ResultReader(path, known, ground_truth.store.labels, needs_score=False)
+    write_as_annotations(reader, images, output)
+    return output
 
 
 def compare(

@@ -68,6 +68,8 @@ def from_coco_counts(counts: Sequence[int] | npt.NDArray[np.integer], size_hw: S
     height_px, width_px = size_hw
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
+    if len(lengths) and lengths.max() > height_px * width_px:  # their sum may not fit in 64 bits
+        total = sum(lengths.tolist())
     if total != height_px * width_px:
         raise RleError(
             f"counts must sum to {height_px * width_px} for an image of height {height_px} and "

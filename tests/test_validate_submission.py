@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from src.submission.validation import validate_submission
 from src.validate_submission import main
 
 SAMPLE = "ImageId,EncodedPixels,ClassId\na.jpg,1 1,23\nb.jpg,1 1,23\n"
@@ -86,3 +88,29 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
     assert code == 2
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
+
+
+def test_coco_results_are_checked_entry_by_entry(tmp_path: Path) -> None:
+    right = {"image_id": 1, "category_id": 2, "score": 0.5, "bbox": [0, 0, 2, 2]}
+    right["segmentation"] = {"size": [4, 4], "counts": [0, 5, 11]}
+    wrong: list[Any] = [right | {"score": 2}, right | {"segmentation": [[1, 2, 3]]}, 7]
+    wrong += [right | {"segmentation": None, "image_id": None}]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([right, *wrong, right | {"image_id": "b"}]))
+    found = validate_submission(path, competition="coco")
+    assert (found.rows, found.images, found.format) == (6, 2, "coco")
+    assert [str(violation).partition(", got")[0] for violation in found.violations] == [
+        "row 2, image 1: score must be a number from 0 to 1",
+        "row 3, image 1: segmentation: polygon 1 of 1 must be x1, y1, x2, y2, ... of at least 3 "
+        "points",
+        "row 4: an entry must be an object",
+        "row 5: image_id must be a whole number or a text",
+        "row 5: segmentation must be RLE or polygons",
+    ]
+    path.write_text(json.dumps([right]))
+    assert validate_submission(path, competition="coco").violations == ()
+    (violation,) = validate_submission(path).violations
+    assert str(violation) == (
+        "row 1: the header must be ImageId,EncodedPixels,ClassId, got a JSON list, as COCO results "
+        "are; competition=coco checks those"
+    )

@@ -33,6 +33,7 @@ MAX_OF_IMAGE = 100_000  # entries; those of an image are in memory together
 AUTO, NUMBER, NAME = IMAGE_IDS = ("auto", "number", "name")
 """What ``image_id`` is: a number is the annotations' id, a text is a file name; or always one."""
 _LARGEST_PX = 1e9  # of a coordinate of a box
+_LARGEST_EDGE = 1 << 15  # of an image of unknown size, in pixels
 
 
 class ResultImages:
@@ -242,12 +243,45 @@ class ResultReader:
         raise RowError(f"category_id must be {legal}{offset}, got {shown(given)}{hint}")
 
     def _score(self, entry: Mapping[str, Any]) -> float:
-        score = entry.get("score")
-        if score is None and not self._needs_score:
-            return 1.0
-        if type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
-            raise RowError(f"score must be a number from 0 to 1, got {shown(score)}")
-        return float(score)  # type: ignore[arg-type]
+        is_absent = entry.get("score") is None and not self._needs_score
+        return 1.0 if is_absent else _score(entry)
+
+
+def entry_problems(entry: Any) -> list[str]:
+    """Return what is wrong with an entry by itself, whatever the images and categories are."""
+    if not isinstance(entry, dict):
+        return [f"an entry must be an object, got {shown(entry)}"]
+    problems = []
+    if type(image_id := entry.get("image_id")) not in (int, str):
+        problems.append(f"image_id must be a whole number or a text, got {shown(image_id)}")
+    if type(category := entry.get("category_id")) is not int:
+        problems.append(f"category_id must be a whole number, got {shown(category)}")
+    for check in (_score, lambda entry: entry.get("bbox") is None or _box(entry["bbox"]), _mask):
+        try:
+            check(entry)
+        except RowError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _mask(entry: Mapping[str, Any]) -> None:
+    """Check a mask against the size that it names; polygons name none."""
+    mask = entry.get("segmentation")
+    size: Any = mask.get("size") if isinstance(mask, dict) else [_LARGEST_EDGE, _LARGEST_EDGE]
+    is_pair = isinstance(size, list) and len(size) == 2
+    if not is_pair or any(type(one) is not int or not 0 < one <= _LARGEST_EDGE for one in size):
+        raise RowError(f"segmentation.size must be height and width, got {shown(size)}")
+    size_hw = size[0], size[1]
+    _check_mask(entry, ImageRecord("", "", *size_hw))
+    for problem in read_segmentations([mask], [size_hw]).problems.values():
+        raise RowError(f"segmentation: {problem}")
+
+
+def _score(entry: Mapping[str, Any]) -> float:
+    score: Any = entry.get("score")
+    if type(score) not in (int, float) or not 0 <= score <= 1:
+        raise RowError(f"score must be a number from 0 to 1, got {shown(score)}")
+    return float(score)
 
 
 def _box(value: Any) -> list[float]:

@@ -18,9 +18,11 @@ from src.annotations.formats import default_labels, detect_format
 from src.annotations.image_files import read_size_hw
 from src.annotations.image_names import ImageIds, file_name_of, find_image, read_image_ids
 from src.annotations.imaterialist_csv import IMATERIALIST_2019, IMATERIALIST_2020
+from src.annotations.json_stream import iterate_list, starts_with_list
 from src.annotations.rows import Lines, RowError, describe_ids, iterate_lines, split_fields
 from src.errors import InputError
-from src.io import refuse_special_file
+from src.io import printable, refuse_special_file
+from src.predictions.results import entry_problems
 from src.rle import Bitmasks, Rle, RleBatch, Runs, parse_rle, rle_problems
 from src.rle.masks import merge_intervals
 
@@ -185,10 +187,47 @@ def check_submission(
     """
     if attribute_names is None:
         attribute_names = default_labels(competition.name).attribute_names
+    if starts_with_list(Path(path)):
+        if competition.file == "coco_results":
+            return check_results(Path(path), competition.name)
+        reason = (
+            f"the header must be {','.join(competition.columns)}, got a JSON list, as COCO results "
+            "are; competition=coco checks those"
+        )
+        return ValidationReport(0, 0, (Violation(1, "", reason),), competition.name)
+    if competition.file == "coco_results":
+        reason = "the file must be COCO results, a JSON list of detections, got another"
+        return ValidationReport(0, 0, (Violation(1, "", reason),), competition.name)
     reader = _Reader(competition, image_ids, attribute_names, sizes_hw or {})
     for lines in iterate_lines(Path(path)):
         reader.read(lines)
     return reader.finish()
+
+
+def check_results(path: Path, name: str) -> ValidationReport:
+    """Check COCO results: every key of every entry, each mask against the size that it names.
+
+    Whether images and categories exist is known where the annotations are: in ``src.score``.
+
+    Args:
+        path: The file.
+        name: Name of the rules.
+
+    Raises:
+        InputError: The file is no JSON list.
+    """
+    violations, images, count = [], set(), 0
+    for position, entry in iterate_list(path):
+        count = position + 1
+        image_id = entry.get("image_id") if isinstance(entry, dict) else None
+        known = image_id if type(image_id) in (int, str) else None
+        if known is not None:
+            images.add(known)
+        violations += [
+            Violation(count, "" if known is None else printable(known), reason)
+            for reason in entry_problems(entry)
+        ]
+    return ValidationReport(count, len(images), tuple(violations), name)
 
 
 class _Reader:

@@ -71,7 +71,12 @@ export class Controls {
 
   refresh() {
     const { settings, baseline } = this.state;
-    for (const { control, node, part, reset, note } of this.#rows) {
+    for (const row of this.#rows) {
+      const { control, node, part, reset, note } = row;
+      const seen = [settings[control.key], baseline.settings[control.key],
+        settings[part.usualKey], this.#whyIdle(control)];
+      if (row.seen?.every((value, place) => value === seen[place])) continue;
+      row.seen = seen;
       part.set(settings[control.key]);
       const isChanged = !isEqual(settings[control.key], baseline.settings[control.key]);
       node.classList.toggle("changed", isChanged);
@@ -277,6 +282,7 @@ function perCategoryControl(control, state, id) {
   });
   return {
     isGroup: true,
+    usualKey,
     below: element("details", { class: "opens" }, summary, body),
     set(values) {
       for (const { category, own, pair } of rows) {

@@ -1,6 +1,6 @@
 // The grid of images: filters, orders, and only the rows that are on screen.
 
-import { byId, count, element, fill, number, setVariable, signed } from "./dom.js";
+import { byId, count, element, fill, number, plural, setVariable, signed } from "./dom.js";
 import { toneOf } from "./viewer.js";
 
 const CARD_PX = 112; // smallest width; the row has as many as fit
@@ -29,6 +29,7 @@ export class Grid {
     this.box = byId("grid");
     this.list = this.box.querySelector("ul");
     this.shown = [];
+    document.body.classList.toggle("unscored", !state.lab.has_scores);
     this.#fillChoices();
     this.#listen();
     this.refresh();
@@ -187,7 +188,8 @@ export class Grid {
     const change = this.baselineScores ? this.changeOf(index) : null;
     const hasChange = change !== null && score !== null;
     fill(button.lastChild,
-      element("b", {}, score === null ? "–" : number(score, 3)),
+      this.state.lab.has_scores ? element("b", {}, score === null ? "–" : number(score, 3))
+        : plural(entry.num_candidates, "candidate"),
       hasChange ? element("span", { class: toneOf(change) }, signed(change, 3)) : null);
     const told = score === null ? "no score" : `score ${number(score, 3)}`;
     button.setAttribute("aria-label",

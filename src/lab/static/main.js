@@ -64,7 +64,7 @@ function build(state) {
       scores.show(answer);
       controls.showTaken(answer.taken);
       grid.setScores(answer.per_image, baselineScores);
-      viewer.draw();
+      viewer.describe();
     },
     interval: (answer) => scores.showInterval(answer),
     errors: (answer) => {
@@ -97,7 +97,7 @@ const placeOf = ({ view }, { shown }) => {
 
 // Buttons, check boxes and tabs.
 
-function connectButtons({ state, open, grid, scores }) {
+function connectButtons({ state, open, grid, scores, viewer }) {
   const on = (id, act) => byId(id).addEventListener("click", act);
   on("undo", () => state.undo());
   on("redo", () => state.redo());
@@ -115,7 +115,7 @@ function connectButtons({ state, open, grid, scores }) {
     byId(name).addEventListener("change", () => state.show({ [name]: byId(name).checked }));
   byId("opacity").addEventListener("input", () => state.show({ opacity: Number(byId("opacity").value) }));
   byId("single-keys").addEventListener("change", () => state.show({ shortcuts: byId("single-keys").checked }));
-  connectTabs();
+  connectTabs(viewer);
   markPanel("settings");
   for (const button of document.querySelectorAll("#panels button"))
     button.addEventListener("click", () => showPanel(state, button.dataset.panel));
@@ -127,7 +127,7 @@ function connectButtons({ state, open, grid, scores }) {
   byId("undo").disabled = byId("redo").disabled = true;
 }
 
-function connectTabs() {
+function connectTabs(viewer) {
   const tabs = [byId("grid-tab"), byId("table-tab")];
   const choose = (chosen) => {
     for (const tab of tabs) {
@@ -136,6 +136,7 @@ function connectTabs() {
       tab.tabIndex = isChosen ? 0 : -1;
       byId(tab.getAttribute("aria-controls")).hidden = !isChosen;
     }
+    viewer.fillTable();
   };
   for (const tab of tabs) {
     tab.addEventListener("click", () => choose(tab));

@@ -18,7 +18,9 @@ export function parseRle(text) {
 /** Decode a mask to bytes of 0 and 1, row by row as a canvas has them. */
 export function decode(bounds, [height, width]) {
   const pixels = new Uint8Array(height * width);
-  forEachPixel(bounds, height, (x, y) => { pixels[y * width + x] = 1; });
+  forEachColumn(bounds, height, (x, top, bottom) => {
+    for (let y = top; y < bottom; y += 1) pixels[y * width + x] = 1;
+  });
   return pixels;
 }
 
@@ -35,33 +37,26 @@ export function covers(bounds, height, x, y) {
   return 2 * low < bounds.length && bounds[2 * low] <= place;
 }
 
-function forEachPixel(bounds, height, visit) {
-  for (let run = 0; run < bounds.length; run += 2) {
-    let x = Math.floor(bounds[run] / height);
-    let y = bounds[run] - x * height;
-    for (let left = bounds[run + 1] - bounds[run]; left > 0; left -= 1) {
-      visit(x, y);
-      y += 1;
-      if (y === height) { y = 0; x += 1; }
-    }
-  }
-}
+const MAX_PIXELS = 1 << 22; // of a layer; of a larger raster every second pixel is drawn, or third
 
-const MAX_PIXELS = 1 << 22; // of a layer; a larger raster is drawn with every second pixel, or third
-
-/** A transparent picture on the raster of the masks, into which masks are painted. */
+/**
+ * A transparent picture on the raster of the masks, into which masks are painted. Its canvas is
+ * transposed: pixels lie in memory column by column, as runs have them, so that a run is painted by
+ * one fill. `drawOn` turns it round.
+ */
 export class Layer {
   constructor([height, width]) {
-    this.height = height;
-    this.width = width;
+    this.size = [height, width];
     this.stride = Math.ceil(Math.sqrt((height * width) / MAX_PIXELS));
+    this.height = Math.ceil(height / this.stride);
+    this.width = Math.ceil(width / this.stride);
     this.canvas = document.createElement("canvas");
-    this.canvas.width = Math.ceil(width / this.stride);
-    this.canvas.height = Math.ceil(height / this.stride);
+    this.canvas.width = this.height;
+    this.canvas.height = this.width;
     this.context = this.canvas.getContext("2d");
-    this.image = this.context.createImageData(this.canvas.width, this.canvas.height);
+    this.image = this.context.createImageData(this.height, this.width);
     this.pixels = new Uint32Array(this.image.data.buffer);
-    this.inside = new Uint8Array(height * width); // of the mask that is painted, by column
+    this.inside = new Uint8Array((this.width + 2) * this.height); // a column of margin at both ends
   }
 
   clear() {
@@ -73,57 +68,78 @@ export class Layer {
     this.context.putImageData(this.image, 0, 0);
   }
 
-  /** Paint a mask's pixels, over those that are there. */
-  paintArea(bounds, color) {
-    const value = packed(color);
-    this.#visit(bounds, (place) => { this.pixels[place] = value; });
+  /** Draw the layer on a context, so many pixels wide and high. */
+  drawOn(context, width, height) {
+    context.save();
+    context.transform(0, 1, 1, 0, 0, 0);
+    context.drawImage(this.canvas, 0, 0, height, width);
+    context.restore();
   }
 
-  /** Paint the pixels of a mask that touch one outside it; every second pair where dotted. */
+  /** Paint a mask's pixels, in place of those that are there. */
+  paintArea(bounds, color, opacity = 1) {
+    const value = packed(color, opacity);
+    const runs = this.#reduced(bounds);
+    for (let run = 0; run < runs.length; run += 2) this.pixels.fill(value, runs[run], runs[run + 1]);
+  }
+
+  /** Paint the pixels of a mask that touch one outside it; with gaps where dotted. */
   paintOutline(bounds, color, { dotted = false } = {}) {
-    const value = packed(color);
-    const { inside, height } = this;
-    const last = this.width * height - height;
-    this.#mark(bounds, 1);
-    this.#visit(bounds, (place, position, x, y) => {
-      const isInner = y > 0 && y < height - 1 && position >= height && position < last &&
-        inside[position - 1] && inside[position + 1] &&
-        inside[position - height] && inside[position + height];
-      if (!isInner && !(dotted && (x + y) % 6 > 2)) this.pixels[place] = value;
-    });
-    this.#mark(bounds, 0);
-  }
-
-  #mark(bounds, value) {
-    for (let run = 0; run < bounds.length; run += 2)
-      this.inside.fill(value, bounds[run], bounds[run + 1]);
-  }
-
-  #visit(bounds, paint) {
-    const { height, stride } = this;
-    const columns = this.canvas.width;
-    for (let run = 0; run < bounds.length; run += 2) {
-      let x = Math.floor(bounds[run] / height);
-      let y = bounds[run] - x * height;
-      for (let position = bounds[run]; position < bounds[run + 1]; position += 1) {
-        if (stride === 1) paint(y * columns + x, position, x, y);
-        else if (x % stride === 0 && y % stride === 0)
-          paint((y / stride) * columns + x / stride, position, x, y);
-        y += 1;
-        if (y === height) { y = 0; x += 1; }
+    const { inside, pixels, height } = this;
+    const value = packed(color, 1);
+    const runs = this.#reduced(bounds);
+    this.#mark(runs, 1);
+    const paint = (place) => { if (!dotted || place % 6 < 3) pixels[place] = value; };
+    for (let run = 0; run < runs.length; run += 2) {
+      const [begin, end] = [runs[run], runs[run + 1]];
+      for (let place = begin; place < end; place += 1) // the columns to the left and to the right
+        if (inside[place] === 0 || inside[place + 2 * height] === 0) paint(place);
+      paint(begin);
+      paint(end - 1);
+      for (let top = Math.ceil((begin + 1) / height) * height; top < end; top += height) {
+        paint(top - 1); // a run that goes on in the next column touches the border of the image
+        paint(top);
       }
+    }
+    this.#mark(runs, 0);
+  }
+
+  /** Note where a mask is; `inside` begins a column before the image. */
+  #mark(runs, value) {
+    for (let run = 0; run < runs.length; run += 2)
+      this.inside.fill(value, runs[run] + this.height, runs[run + 1] + this.height);
+  }
+
+  /** Return the runs of every second (or third ...) pixel of every second column. */
+  #reduced(bounds) {
+    const { stride, height } = this;
+    if (stride === 1) return bounds;
+    const runs = [];
+    forEachColumn(bounds, this.size[0], (x, top, bottom) => {
+      if (x % stride) return;
+      const [begin, end] = [Math.ceil(top / stride), Math.ceil(bottom / stride)];
+      if (begin < end) runs.push((x / stride) * height + begin, (x / stride) * height + end);
+    });
+    return runs;
+  }
+}
+
+/** Cut runs at the ends of columns: `visit(x, top, bottom)`. */
+function forEachColumn(bounds, height, visit) {
+  for (let run = 0; run < bounds.length; run += 2) {
+    for (let begin = bounds[run]; begin < bounds[run + 1];) {
+      const x = Math.floor(begin / height);
+      const end = Math.min(bounds[run + 1], (x + 1) * height);
+      visit(x, begin - x * height, end - x * height);
+      begin = end;
     }
   }
 }
 
-const PACKED = new Map(); // colours as the canvas keeps them in memory, by "#rrggbb"
-
-function packed(color) {
-  if (!PACKED.has(color)) {
-    const bytes = new Uint8ClampedArray([...channels(color), 255]);
-    PACKED.set(color, new Uint32Array(bytes.buffer)[0]);
-  }
-  return PACKED.get(color);
+/** Return "#rrggbb" as the canvas keeps it in memory. */
+function packed(color, opacity) {
+  const bytes = new Uint8ClampedArray([...channels(color), Math.round(255 * opacity)]);
+  return new Uint32Array(bytes.buffer)[0];
 }
 
 export const channels = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));

@@ -18,20 +18,16 @@ export class Pane {
   }
 
   /** Paint masks of an answer: filled ones, dotted ghosts, and outlines of the other side. */
-  paint({ height, width, raster_hw: raster }, { areas, ghosts = [], outlines = [] }) {
+  paint({ height, width, raster_hw: raster }, { areas, ghosts = [], outlines = [], opacity }) {
     this.#size = { height, width };
     this.#makeLayers(raster);
-    const { fills, edges } = this.layers;
-    fills.clear();
-    edges.clear();
-    for (const one of ghosts) edges.paintOutline(one.bounds, this.#color(one), { dotted: true });
-    for (const one of areas) {
-      fills.paintArea(one.bounds, this.#color(one));
-      edges.paintOutline(one.bounds, this.#color(one));
-    }
-    for (const one of outlines) edges.paintOutline(one.bounds, TRUTH_COLOR);
-    fills.finish();
-    edges.finish();
+    const { masks } = this.layers;
+    masks.clear();
+    for (const one of areas) masks.paintArea(one.bounds, this.#color(one), opacity);
+    for (const one of ghosts) masks.paintOutline(one.bounds, this.#color(one), { dotted: true });
+    for (const one of areas) masks.paintOutline(one.bounds, this.#color(one));
+    for (const one of outlines) masks.paintOutline(one.bounds, TRUTH_COLOR);
+    masks.finish();
     this.#boxes = [
       ...ghosts.map((instance) => ({ instance, color: this.#color(instance), isGhost: true })),
       ...outlines.map((instance) => ({ instance, color: TRUTH_COLOR, isOther: true })),
@@ -40,20 +36,18 @@ export class Pane {
   }
 
   #makeLayers([height, width]) {
-    if (this.layers?.fills.height === height && this.layers.fills.width === width) return;
-    this.layers = {
-      fills: new Layer([height, width]), edges: new Layer([height, width]),
-      marks: new Layer([height, width]),
-    };
+    const [rows, columns] = this.layers?.masks.size ?? [];
+    if (rows !== height || columns !== width)
+      this.layers = { masks: new Layer([height, width]), marks: new Layer([height, width]) };
   }
 
   /** Mark one instance: the one under the pointer, or (weaker) the one that it belongs to. */
   highlight(instance) {
     this.#highlighted = instance;
-    if (!this.layers) return;
+    if (!this.layers || !instance) return;
     const { marks } = this.layers;
     marks.clear();
-    if (instance) marks.paintOutline(instance.bounds, TRUTH_COLOR);
+    marks.paintOutline(instance.bounds, TRUTH_COLOR);
     marks.finish();
   }
 
@@ -97,17 +91,13 @@ export class Pane {
   }
 
   /** Draw the layers; enlarged ones without smoothing, so that a submitted pixel is a rectangle. */
-  #drawMasks({ masks, opacity }) {
+  #drawMasks({ masks: areShown }) {
     const { context } = this;
     const { height, width } = this.#size;
-    context.imageSmoothingEnabled = width * this.transform.scale < this.layers.fills.width;
-    if (masks) {
-      context.globalAlpha = this.#highlighted ? opacity * 0.6 : opacity;
-      context.drawImage(this.layers.fills.canvas, 0, 0, width, height);
-      context.globalAlpha = 1;
-      context.drawImage(this.layers.edges.canvas, 0, 0, width, height);
-    }
-    if (this.#highlighted) context.drawImage(this.layers.marks.canvas, 0, 0, width, height);
+    const { masks, marks } = this.layers;
+    context.imageSmoothingEnabled = width * this.transform.scale < masks.width;
+    if (areShown) masks.drawOn(context, width, height);
+    if (this.#highlighted) marks.drawOn(context, width, height);
   }
 
   #drawBoxes(view, ratio) {

@@ -69,7 +69,7 @@ export class Questions {
 
   #takeImage(answer, body) {
     if (body.index === this.state.view.image) this.show.image(answer);
-    measure("lab:image");
+    if (this.#isCurrent(body)) measure("lab:image");
     this.#scoreAfterImage();
   }
 
@@ -86,8 +86,8 @@ export class Questions {
     }
     this.show.score(answer, this.#baselineScores);
     this.show.accepted();
-    measure("lab:score");
     if (!this.#isCurrent(body)) return;
+    measure("lab:score");
     this.show.stale(false);
     clearTimeout(this.#followTimer);
     if (this.state.lab.has_scores)

@@ -24,8 +24,6 @@ export class Scores {
     fill(byId("notes"), (lab.notes ?? []).map((note) => element("li", {}, note)));
     byId("notes").parentElement.hidden = !lab.notes?.length;
     this.showSearched();
-    for (const id of ["against", "errors-part", "coco-part"]) byId(id).hidden = !lab.has_scores;
-    byId("curve").parentElement.hidden = !lab.has_scores;
     this.showBaselines();
   }
 
@@ -140,13 +138,15 @@ export class Scores {
 
   /** Show what is wrong, and what each kind of error costs. */
   showErrors({ rows, by_category: byCategory, image_errors: imageErrors }) {
-    const kind = (name) => !Object.hasOwn(imageErrors, name) ? name : element("button", {
+    const kind = (name) => !Object.hasOwn(imageErrors, name) ? element("span", { class: "part" }, name) : element("button", {
       type: "button", class: "link", title: `Show images with this error: ${name}`,
       onclick: () => this.state.show({ error: name }),
     }, name);
+    const isPart = (row) => !Object.hasOwn(imageErrors, row.kind);
+    const ordered = [...rows.filter((row) => !isPart(row)), ...rows.filter(isPart)];
     fill(byId("errors"), table("Errors by kind",
       [{ name: "Kind" }, { name: "Count", number: true }, { name: "Gain if fixed", number: true }],
-      rows.map((row) => [kind(row.kind), count(row.count), signed(row.gain)])));
+      ordered.map((row) => [kind(row.kind), count(row.count), signed(row.gain)])));
     const kinds = Object.keys(byCategory[0] ?? {}).filter((key) => key !== "id" && key !== "name");
     fill(byId("errors-by-category"), table("Gain by category if a kind of error were fixed",
       [{ name: "Category" }, ...kinds.map((name) => ({ name, number: true }))],

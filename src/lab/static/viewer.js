@@ -49,7 +49,8 @@ export class Viewer {
     this.#loadPhoto(answer.index);
     this.#paint();
     this.draw();
-    this.#fillTable();
+    byId("table-tab").textContent = `Detections (${answer.detections.length})`;
+    this.fillTable();
   }
 
   /** Load an image that may be opened next. */
@@ -76,15 +77,22 @@ export class Viewer {
   #paint() {
     const answer = this.#answer;
     if (!answer) return;
-    const { layout, ghosts } = this.state.view;
+    const { layout, ghosts, opacity } = this.state.view;
     const predicted = [...answer.detections].reverse(); // the best last, on top
     const shownGhosts = ghosts ? answer.ghosts : [];
-    this.panes.truth.paint(answer, { areas: answer.ground_truth });
+    this.panes.truth.paint(answer, { areas: answer.ground_truth, opacity });
     this.panes.prediction.paint(answer, {
-      areas: predicted, ghosts: shownGhosts, outlines: layout === "over" ? answer.ground_truth : [],
+      areas: predicted, ghosts: shownGhosts, opacity,
+      outlines: layout === "over" ? answer.ground_truth : [],
     });
     this.#paintHovered();
-    this.painted = `${layout} ${ghosts}`;
+    this.painted = this.#paintedWith();
+  }
+
+  /** What the painted masks depend on, besides the answer. */
+  #paintedWith() {
+    const { layout, ghosts, opacity } = this.state.view;
+    return `${layout === "over"} ${ghosts} ${opacity}`;
   }
 
   #paintHovered() {
@@ -111,14 +119,16 @@ export class Viewer {
     byId("panes").dataset.layout = entry?.has_truth ? view.layout : "prediction";
     byId("prediction-caption").textContent = byId("panes").dataset.layout === "over"
       ? "Prediction, and ground truth in white" : "Prediction";
-    this.#describe(entry);
+    this.describe();
     if (!this.#answer || this.#answer.index !== view.image) return;
-    if (this.painted !== `${view.layout} ${view.ghosts}`) this.#paint();
+    if (this.painted !== this.#paintedWith()) this.#paint();
     const photo = this.#photos.get(this.#answer.index) ?? null;
     for (const pane of Object.values(this.panes)) pane.draw(photo, view, this.#zoom);
   }
 
-  #describe(entry) {
+  /** Name the image, and say in words what the canvases show. */
+  describe() {
+    const entry = this.state.lab.image_list[this.state.view.image];
     byId("image-name").textContent = entry.image_id;
     byId("image-name").title = entry.image_id;
     const answer = this.#answer;
@@ -263,7 +273,8 @@ export class Viewer {
 
   // The same as a table, for those who do not see the canvas, and for its numbers.
 
-  #fillTable() {
+  fillTable() {
+    if (!this.#answer || byId("table-panel").hidden) return;
     const { detections, ground_truth, ghosts } = this.#answer;
     const shownGhosts = this.state.view.ghosts ? ghosts : [];
     const missed = ground_truth.filter((one) => one.detection === null || one.detection === undefined);
@@ -286,7 +297,6 @@ export class Viewer {
       node.addEventListener("blur", () => this.#setHovered(null));
     });
     fill(byId("table-panel"), rows.length ? made : element("p", { class: "remark" }, "Nothing is detected."));
-    byId("table-tab").textContent = `Detections (${detections.length})`;
   }
 
   #tableRow(role, one, wrong) {

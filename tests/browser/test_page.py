@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -325,15 +326,26 @@ def test_settings_are_written_and_never_over_a_file_of_somebody(page, lab):
     assert any("400" in message for message in page.messages())  # of the refused file
 
 
-def test_tables_are_saved_as_csv(page, driver):
-    text = driver.execute_async_script(
-        """
-        const done = arguments[0];
-        const { csvCell } = await import("/static/out.js");
-        done(["=1+1", 'a "b", c', 0.5, "plain", "@x", "-2"].map(csvCell).join(";"));
-        """
-    )
-    assert text == '\'=1+1;"a ""b"", c";0.5;plain;\'@x;\'-2'
+def test_files_are_downloaded(page, driver, tmp_path):
+    behavior = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)
+    page.choose("#order", "worst")
+    page.press("e")
+    page.click("#download-images")
+    rows = list(csv.DictReader(page.downloaded(tmp_path, "images.csv").decode().splitlines()))
+    assert len(rows) == NUM_IMAGES
+    mean = sum(float(row["score"]) for row in rows) / NUM_IMAGES
+    assert mean == pytest.approx(page.score, abs=1e-12)
+    page.click("#download-categories")
+    rows = list(csv.DictReader(page.downloaded(tmp_path, "categories.csv").decode().splitlines()))
+    names = [f"'{name}" if name.startswith("=") else name for name in CATEGORY_NAMES.values()]
+    assert [row["name"] for row in rows] == names  # a formula is a text for a spreadsheet
+    page.click("#download-png")
+    assert page.downloaded(tmp_path, "000.png").startswith(b"\x89PNG")
+    page.click("#download-submission")
+    lines = page.downloaded(tmp_path, "submission.csv").decode().splitlines()
+    assert {int(line.rsplit(",", 1)[1]) for line in lines[1:]} == set(CATEGORY_NAMES)
+    assert page.text("#out-message").startswith("Submission: ")
 
 
 def test_the_session_is_offered_at_the_next_start(page):

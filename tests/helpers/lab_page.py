@@ -34,7 +34,7 @@ CATEGORY_NAMES = {
     9: "=HYPERLINK(\"x\") & 'wild dog'",
 }
 HOSTILE_IMAGE = "<svg onload=\"window.wasHacked='image'\"> {{ 7 * 7 }}.png"
-START_S = 60  # for the server to print its address, on a machine that is busy
+START_S = 180  # for the server to print its address, on a machine that is busy
 NO_BROWSER = "needs a browser: apt-get install chromium chromium-driver"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-WAIT_S = 20  # on a machine that is busy; each wait ends as soon as it can
+WAIT_S = 60  # on a machine that is busy; each wait ends as soon as it can
 
 
 class Page:

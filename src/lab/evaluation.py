@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ MAX_KEPT = 256  # results of settings
 MAX_KEPT_ERRORS = 16
 MAX_GRID_VALUES = 200
 
+_IDLE_S = 0.005  # between two looks whether somebody waits
+
 Check = Callable[[], None]
 """Raises where the work that it is called from is to stop."""
 
@@ -56,9 +59,39 @@ class Evaluation:
     def __init__(self, workspace: Workspace, *, pause: Check = lambda: None) -> None:
         self._workspace, self._pause = workspace, pause
         self._evaluator = workspace.session.evaluator
-        self.lock = threading.Lock()
+        self._lock, self._num_waiting = threading.Lock(), 0
+        self._count_lock = threading.Lock()
         self._known: OrderedDict[str, Result] = OrderedDict()
         self._known_errors: OrderedDict[str, dict[str, Any]] = OrderedDict()
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hold the evaluator, before work that nobody waits for."""
+        with self._count_lock:
+            self._num_waiting += 1
+        try:
+            with self._lock:
+                yield
+        finally:
+            with self._count_lock:
+                self._num_waiting -= 1
+
+    def warm(self, settings: PostprocessSettings, check: Check) -> None:
+        """Prepare, image by image and while nobody waits, for other mask thresholds.
+
+        Raises:
+            InputError: The store is damaged.
+        """
+        images = self._evaluator.prepare_curves(settings)
+        while True:
+            check()
+            while self._num_waiting:
+                time.sleep(_IDLE_S)
+                check()
+            self._pause()
+            with self._lock:
+                if next(images, None) is None:
+                    return
 
     def result(self, settings: PostprocessSettings, check: Check) -> Result:
         """Return the evaluation of some settings.
@@ -67,7 +100,7 @@ class Evaluation:
             InputError: The store is damaged.
         """
         key = key_of(settings)
-        with self.lock:
+        with self.at_work():
             check()
             if key not in self._known:
                 self._known[key] = self._evaluate(settings, check)
@@ -248,7 +281,7 @@ class Evaluation:
         key, truth = key_of(settings), self._workspace.session.ground_truth
         if not truth:
             raise InputError("ground_truth must be given for errors, got null")
-        with self.lock:
+        with self.at_work():
             check()
             if key not in self._known_errors:
                 self._known_errors[key] = self._find_errors(settings, check)
@@ -295,7 +328,7 @@ class Evaluation:
         if truth is None:
             raise InputError("ground_truth must be given for COCO AP, got null")
         images = []
-        with self.lock:
+        with self.at_work():
             for image_id in self._evaluator.scored_image_ids:
                 check()
                 self._pause()

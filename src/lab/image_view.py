@@ -25,7 +25,8 @@ from src.postprocess.settings import PostprocessSettings
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
 from src.rle import Bitmasks, format_rle
-from src.tuning.evaluated_image import RasterCache, or_filler
+from src.tuning.evaluated_image import or_filler
+from src.tuning.raster_cache import RasterCache
 
 MAX_GHOSTS = 100
 _MAX_OPEN = 8  # images that stay in memory

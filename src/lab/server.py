@@ -31,6 +31,7 @@ from src.lab.outputs import (
 )
 from src.lab.photos import Photos
 from src.lab.requests import Channels, DroppedError, parse_json, take
+from src.lab.warming import Warmer
 from src.lab.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class LabApp:
         self._urgent = _Urgent()
         self.evaluation = Evaluation(workspace, pause=self._urgent.wait)
         self._views, self._photos = ImageViews(workspace), Photos(workspace)
+        self._warmer = Warmer(self.evaluation)
         self._channels = Channels()
         self._state_lock = threading.Lock()
         environment = Environment(
@@ -153,7 +155,10 @@ class LabApp:
         settings = self._workspace.settings(body.get("settings"))
         baseline = self._workspace.settings(body.get("baseline"), key="baseline")
         known = body.get("known_baseline")
-        return self.evaluation.score(settings, baseline, known_baseline=known, check=check)
+        answer = self.evaluation.score(settings, baseline, known_baseline=known, check=check)
+        if self._workspace.has_scores:
+            self._warmer.prepare(settings)
+        return answer
 
     def _interval(self, body: dict[str, Any]) -> Answer:
         check = self._channels.enter(body, "interval").check
@@ -199,7 +204,7 @@ class LabApp:
 
     def _submission(self, body: dict[str, Any]) -> Answer:
         settings = self._workspace.settings(body.get("settings"))
-        with self.evaluation.lock:
+        with self.evaluation.at_work():
             name, content, verdict = make_submission(self._workspace, settings)
         kind = "application/json" if name.endswith(".json") else "text/csv; charset=utf-8"
         disposition = f'attachment; filename="{name}"'

@@ -16,7 +16,7 @@ In both, an image without instances and detections scores 1, and one with only e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -140,17 +140,16 @@ def match_instances(
         np.array([index_of[key] for key in side.class_keys], dtype=np.int64)
         for side in (ground_truth, prediction)
     )
-    ground_truth_iou = np.zeros(len(ground_truth))
-    prediction_iou = np.zeros(len(prediction))
-    pairs = []
-    rows, columns, ious = _possible_pairs(
-        ground_truth, prediction, ground_truth_classes, prediction_classes, rule
+    rows, columns = np.nonzero(ground_truth_classes[:, None] == prediction_classes[None])
+    own, others = ground_truth.bitmasks, prediction.bitmasks
+    ground_truth_iou, prediction_iou, pairs = match_pairs(
+        rows,
+        columns,
+        true_px=_areas_px(own, is_needed=len(rows) > 0),
+        predicted_px=_areas_px(others, is_needed=len(rows) > 0),
+        shared_px=lambda rows, columns: own.paired_intersections_px(others, rows, columns),
+        rule=rule,
     )
-    for pair in np.argsort(-ious, kind="stable").tolist():
-        row, column = rows[pair], columns[pair]
-        if ground_truth_iou[row] == 0 and prediction_iou[column] == 0:
-            ground_truth_iou[row] = prediction_iou[column] = ious[pair]
-            pairs.append((int(row), int(column)))
     return ImageMatches(
         class_keys=tuple(index_of),
         ground_truth_classes=ground_truth_classes,
@@ -158,27 +157,65 @@ def match_instances(
         ground_truth_iou=ground_truth_iou,
         prediction_iou=prediction_iou,
         rule=rule,
-        pairs=tuple(pairs),
+        pairs=pairs,
     )
 
 
+def _areas_px(masks: Bitmasks, *, is_needed: bool) -> npt.NDArray[np.int64]:
+    return masks.areas_px() if is_needed else np.zeros(len(masks), dtype=np.int64)
+
+
+def match_pairs(
+    rows: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+    *,
+    true_px: npt.NDArray[np.integer],
+    predicted_px: npt.NDArray[np.integer],
+    shared_px: Callable[[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.integer]],
+    rule: MatchRule,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], tuple[tuple[int, int], ...]]:
+    """Match instances and detections greedily by falling IoU, as ``match_instances`` does.
+
+    Args:
+        rows: Positions of the instances of pairs of equal class, in row-major order.
+        columns: Positions of their detections.
+        true_px: (T,) areas of all instances.
+        predicted_px: (P,) areas of all detections.
+        shared_px: Returns the pixels that each of some pairs shares.
+        rule: When a pair matches.
+
+    Returns:
+        The IoU of the match of each instance, (T,), and of each detection, (P,); 0: it has none.
+        The position of the instance and of the detection of each match.
+    """
+    ground_truth_iou, prediction_iou = np.zeros(len(true_px)), np.zeros(len(predicted_px))
+    if not len(rows):
+        return ground_truth_iou, prediction_iou, ()
+    rows, columns, ious = _possible_pairs(rows, columns, true_px, predicted_px, shared_px, rule)
+    pairs = []
+    for pair in np.argsort(-ious, kind="stable").tolist():
+        row, column = int(rows[pair]), int(columns[pair])
+        if ground_truth_iou[row] == 0 and prediction_iou[column] == 0:
+            ground_truth_iou[row] = prediction_iou[column] = ious[pair]
+            pairs.append((row, column))
+    return ground_truth_iou, prediction_iou, tuple(pairs)
+
+
 def _possible_pairs(
-    ground_truth: ImageInstances,
-    prediction: ImageInstances,
-    ground_truth_classes: npt.NDArray[np.int64],
-    prediction_classes: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+    true_px: npt.NDArray[np.integer],
+    predicted_px: npt.NDArray[np.integer],
+    shared_px: Callable[[npt.NDArray[np.intp], npt.NDArray[np.intp]], npt.NDArray[np.integer]],
     rule: MatchRule,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return both indices and the IoU of same-class pairs that can match, in row-major order."""
-    rows, columns = np.nonzero(ground_truth_classes[:, None] == prediction_classes[None])
-    if not len(rows):
-        return rows, columns, np.zeros(0)
-    areas = ground_truth.bitmasks.areas_px()[rows], prediction.bitmasks.areas_px()[columns]
+    """Return both indices and the IoU of the pairs that can match, in the same order."""
+    areas = true_px[rows], predicted_px[columns]
     # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
     least, most = np.minimum(*areas), np.maximum(*areas)
     possible = (least > 0) & (least >= rule.thresholds[0] * most)
     rows, columns = rows[possible], columns[possible]
-    shared = ground_truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
+    shared = shared_px(rows, columns)
     ious = shared / (areas[0][possible] + areas[1][possible] - shared)
     passing = rule.num_passed(ious) > 0
     return rows[passing], columns[passing], ious[passing]

@@ -17,6 +17,7 @@ from src.predictions.store import PredictionStore
 from src.validation import Legal, PositiveShare, Share, shown
 
 SHOWN = 6
+LARGEST_ID = (1 << 31) - 1
 _COMPETITION = IMATERIALIST_2019_LABELS.category_names
 # Groups of categories that a list may name. The winner removed the classes that carry attributes
 # (S12), because attributes were not predicted; earlier also garment parts with few, noisy ones.
@@ -38,11 +39,11 @@ class CategoryIds:
 
 def _id_of(entry: Any, info: ValidationInfo) -> Any:
     find: FindCategory | None = info.context
-    if isinstance(entry, str) and entry.strip().isdecimal():
-        return int(entry)  # as a command line has it
+    if isinstance(entry, str) and entry.strip().isdecimal() and len(entry) < 20:
+        entry = int(entry)  # as a command line has it
     if isinstance(entry, str) and find is not None:
         return find(str(info.field_name), entry)
-    if isinstance(entry, bool) or not isinstance(entry, int) or entry < 0:
+    if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry <= LARGEST_ID:
         raise InputError(
             f"postprocess.{info.field_name} must be category ids (0, 1, 2, ...), got {shown(entry)}"
         )

@@ -95,6 +95,23 @@ def sample_rles(
     return RleBatch.join(masks, size_hw)
 
 
+@_one_blas_thread
+def sample_windows(
+    mask_probabilities: Probabilities,
+    boxes_xyxy: npt.NDArray[np.float32],
+    size_hw: tuple[int, int],
+    *,
+    raster_hw: tuple[int, int],
+) -> list[tuple[int, slice, slice, npt.NDArray[np.float32]]]:
+    """Return the probabilities that ``sample_masks`` compares with a threshold.
+
+    Returns:
+        Of each mask whose box covers a pixel: its index, the columns and rows of the raster, and
+        the probability of each pixel there, shape (columns, rows) float32.
+    """
+    return list(_windows(mask_probabilities, boxes_xyxy, size_hw, raster_hw))
+
+
 def _by_mask(
     mask_threshold: float | npt.NDArray[np.float32], count: int
 ) -> npt.NDArray[np.float32]:

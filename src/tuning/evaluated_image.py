@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,22 +23,22 @@ from src.postprocess.category_names import CategoryNames
 from src.postprocess.detections import EMPTY, Detections
 from src.postprocess.mask_source import draw_bitmasks as draw_masks
 from src.postprocess.pipeline import (
-    Sampler,
     StepCounts,
     StoreDetections,
     detect,
     draw_bitmasks,
     sampler_of,
-    select,
 )
-from src.postprocess.selection import Selection
+from src.postprocess.selection import Selection, select_all
 from src.postprocess.settings import PostprocessSettings
+from src.postprocess.steps import run_steps
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
-from src.rle.bitmasks import Bits
+from src.tuning.mask_curves import CategoryCurves, CurveMaker, curve_rules
+from src.tuning.raster_cache import RasterCache
 
+_REMEMBERED_CURVES = 256  # of the categories of an image; a full cache is emptied
 _REMEMBERED = 1024  # cached selections, and cached matches, of an image; a full cache is emptied
-Key = tuple[Hashable, ...]
 
 
 def as_submitted(
@@ -139,75 +138,6 @@ class StoredDetections(SubmittedDetections):
         return steps.warnings(self.settings, self.categories, self.store.category_ids)
 
 
-class _Window(NamedTuple):
-    """The part of a bitmask that is not zero."""
-
-    first: int  # byte
-    content: Bits
-    row_bytes: int  # of the whole mask
-
-
-@dataclass(slots=True)
-class RasterCache:
-    """Bitmasks by (image, raster, index, threshold); the least recently used make room.
-
-    Of each mask only the bytes from its first to its last set pixel are kept.
-
-    Args:
-        max_bytes: Memory that all masks together may take.
-    """
-
-    max_bytes: int
-    used_bytes: int = 0
-    _windows: OrderedDict[Key, _Window] = field(default_factory=OrderedDict)
-
-    def sampler(self, image_id: str, make: Sampler) -> Sampler:
-        """Return a sampler of an image that has ``make`` draw only the masks not in the cache."""
-
-        def sample(
-            indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str
-        ) -> Bits:
-            keys: list[Key] = [
-                (image_id, raster, index, threshold)
-                for index, threshold in zip(indices.tolist(), thresholds.tolist(), strict=True)
-            ]
-            there = [self._windows.get(key) for key in keys]
-            missing = np.array([window is None for window in there], dtype=bool)
-            if keys and there[0] is not None and not missing.any():
-                packed = np.zeros((len(keys), there[0].row_bytes), dtype=np.uint8)
-            else:
-                made = make(indices[missing], thresholds[missing], raster)
-                packed = np.zeros((len(keys), made.shape[1]), dtype=np.uint8)
-                packed[missing] = made
-            for key, row, window in zip(keys, packed, there, strict=True):
-                if window is None:
-                    self.add(key, row)
-                    continue
-                row[window.first : window.first + len(window.content)] = window.content
-                if key in self._windows:  # a mask added in this loop may have evicted it
-                    self._windows.move_to_end(key)
-            return packed
-
-        return sample
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._windows
-
-    def add(self, key: Key, mask: Bits) -> None:
-        """Keep a mask, shape (B,), and evict others until all fit."""
-        step = 1 if len(mask) % 8 else 8  # in words of 8 bytes where the raster has whole ones
-        used = np.flatnonzero(mask.view(np.uint64) if step == 8 else mask)
-        first, last = (step * int(used[0]), step * int(used[-1]) + step) if len(used) else (0, 0)
-        window = _Window(first, mask[first:last].copy(), len(mask))
-        if key in self._windows:
-            self.used_bytes -= self._windows[key].content.nbytes
-        self._windows[key] = window
-        self.used_bytes += window.content.nbytes
-        while self.used_bytes > self.max_bytes:
-            _, dropped = self._windows.popitem(last=False)
-            self.used_bytes -= dropped.content.nbytes
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class CategorySelection:
     """The candidates of one category in an image's selection."""
@@ -272,6 +202,12 @@ class EvaluatedImage:
         self._selections: dict[Hashable, tuple[Selection, list[CategorySelection]]] = {}
         self._matches: dict[Hashable, CategoryMatches] = {}
         self._filler_counts: ImageCounts | None = None
+        self._curves: dict[Hashable, CategoryCurves] = {}
+        self._partial: dict[Hashable, Selection] = {}  # by the steps that were applied
+
+    @cached_property
+    def _all(self) -> Selection:
+        return select_all(self._candidates, self._category_ids)
 
     @property
     def nbytes(self) -> int:
@@ -291,6 +227,8 @@ class EvaluatedImage:
         for settings in grid:
             selection, categories = self._select(settings)
             for own in categories:
+                if settings.is_per_category and self._known(own, settings) is not None:
+                    continue
                 indices = wanted.setdefault(settings.masks.threshold_of(own.category), set())
                 indices.update(selection.indices[own.places].tolist())
         raster = self._competition.scored_on
@@ -328,7 +266,15 @@ class EvaluatedImage:
             detections = self.detections(settings, self._competition.scored_on)
             submitted = as_submitted(detections, filler=filler)
             return match_instances(ground_truth, submitted, self._rule).counts()
-        matches = [pair for pair in self._match_all(settings) if pair[1].num_detections]
+        return self._counts(self._match_all(settings), filler)
+
+    def _counts(
+        self, matches: list[tuple[CategorySelection, CategoryMatches]], filler: Filler | None
+    ) -> ImageCounts:
+        """Return the counts of an image, given those of its categories."""
+        ground_truth = self._ground_truth
+        assert ground_truth is not None
+        matches = [pair for pair in matches if pair[1].num_detections]
         matches.sort(key=lambda pair: pair[0].places[pair[1].first])
         found: dict[ClassKey, CategoryMatches] = {own.category: counts for own, counts in matches}
         if not found and filler is not None:
@@ -356,12 +302,13 @@ class EvaluatedImage:
         ground_truth, image_id = self._ground_truth, self._candidates.image_id
         if settings.is_per_category and self._select(settings)[1]:
             selection, _ = self._select(settings)
-            matches = [own for _, own in self._match_all(settings)]
+            pairs = self._match_all(settings)
+            matches = [own for _, own in pairs]
             order = (*(step.name for step in settings.from_masks), EMPTY)
             after = {step: sum(own.taken.get(step, 0) for own in matches) for step in order}
             return ImageOutcome(
                 image_id,
-                None if ground_truth is None else self.counts(settings, with_filler=True),
+                None if ground_truth is None else self._counts(pairs, self._competition.filler),
                 sum(own.num_detections for own in matches),
                 {**selection.taken, **{step: count for step, count in after.items() if count}},
                 selection.is_exact or any(own.is_exact for own in matches),
@@ -384,7 +331,7 @@ class EvaluatedImage:
     def _select(self, settings: PostprocessSettings) -> tuple[Selection, list[CategorySelection]]:
         key = settings.selection_key
         if key not in self._selections:
-            selection = select(self._candidates, settings, category_ids=self._category_ids)
+            selection = self._run_steps(settings)
             categories = []
             for category in np.unique(selection.category_ids).tolist():
                 places = np.flatnonzero(selection.category_ids == category)
@@ -396,31 +343,101 @@ class EvaluatedImage:
             self._selections[key] = selection, categories
         return self._selections[key]
 
+    def _run_steps(self, settings: PostprocessSettings) -> Selection:
+        """Apply the steps before ``masks``, from the last one on whose input is known."""
+        selection, key = self._all, tuple[Hashable, ...]()
+        if len(self._partial) >= _REMEMBERED:
+            self._partial.clear()
+        for step in settings.before_masks:
+            key = (*key, step.cache_key)
+            if key not in self._partial:
+                self._partial[key] = run_steps(selection, [step])
+            selection = self._partial[key]
+        return selection
+
     def _match(
         self, selection: Selection, own: CategorySelection, settings: PostprocessSettings
     ) -> CategoryMatches:
-        used = own.key if settings.uses_scores else own.key[:2]
-        key = (used, settings.category_key(own.category))
-        if key not in self._matches:
-            if len(self._matches) >= _REMEMBERED:
-                self._matches.clear()
-            selected = replace(selection.take(own.places), taken={})
-            left, bitmasks = draw_bitmasks(
-                selected, settings, sampler=self._sampler, raster=self._competition.scored_on
+        known = self._known(own, settings)
+        if known is not None:
+            return known
+        selected = replace(selection.take(own.places), taken={})
+        left, bitmasks = draw_bitmasks(
+            selected, settings, sampler=self._sampler, raster=self._competition.scored_on
+        )
+        first, true_positives = -1, self._no_true_positives
+        if len(left):
+            predicted = ImageInstances(
+                self._candidates.image_id, (own.category,) * len(left), bitmasks
             )
-            first, true_positives = -1, self._no_true_positives
-            if len(left):
-                predicted = ImageInstances(
-                    self._candidates.image_id, (own.category,) * len(left), bitmasks
-                )
-                ground_truth = self._truth_of_category.get(own.category, no_instances(predicted))
-                first = int(np.flatnonzero(selected.indices == left.indices[0])[0])
-                matches = match_instances(ground_truth, predicted, self._rule)
-                true_positives = matches.true_positives()[0]
-            self._matches[key] = CategoryMatches(
-                len(left), first, true_positives, left.taken, left.is_exact
+            ground_truth = self._truth_of_category.get(own.category, no_instances(predicted))
+            first = int(np.flatnonzero(selected.indices == left.indices[0])[0])
+            matches = match_instances(ground_truth, predicted, self._rule)
+            true_positives = matches.true_positives()[0]
+        found = CategoryMatches(len(left), first, true_positives, left.taken, left.is_exact)
+        return self._remember(own, settings, found)
+
+    def _known(
+        self, own: CategorySelection, settings: PostprocessSettings
+    ) -> CategoryMatches | None:
+        """Return the matches of a category that were counted before, or that its curves tell."""
+        found = self._matches.get(_match_key(own, settings))
+        if found is not None or not self._curves:
+            return found
+        rules = curve_rules(settings, own.category, raster=self._competition.scored_on)
+        if rules is None or rules.step is None:
+            return None
+        curves = self._curves.get((*own.key[:2], rules.disjoint))
+        if curves is None:
+            return None
+        table, step = curves.table(rules.min_area_px, self._rule), rules.step
+        found = CategoryMatches(
+            table.num_detections[step],
+            table.first[step],
+            table.true_positives[step],
+            curves.taken(rules.min_area_px, step),
+        )
+        return self._remember(own, settings, found)
+
+    def _remember(
+        self, own: CategorySelection, settings: PostprocessSettings, found: CategoryMatches
+    ) -> CategoryMatches:
+        if len(self._matches) >= _REMEMBERED:
+            self._matches.clear()
+        self._matches[_match_key(own, settings)] = found
+        return found
+
+    def prepare_curves(self, settings: PostprocessSettings) -> bool:
+        """Make the curves with which other mask thresholds and smallest areas are counted at once.
+
+        Returns:
+            Whether some were missing.
+        """
+        if self._candidates.mask_probabilities is None or not settings.is_per_category:
+            return False
+        raster, is_new = self._competition.scored_on, False
+        selection, categories = self._select(settings)
+        maker = CurveMaker(self._candidates, raster=raster)
+        for own in categories:
+            rules = curve_rules(settings, own.category, raster=raster)
+            if rules is None or (*own.key[:2], rules.disjoint) in self._curves:
+                continue
+            curves = maker.make(
+                selection.indices[own.places],
+                self._truth_of_category.get(own.category),
+                disjoint=rules.disjoint,
             )
-        return self._matches[key]
+            curves.table(rules.min_area_px, self._rule)
+            if len(self._curves) >= _REMEMBERED_CURVES:
+                self._curves.clear()
+            self._curves[(*own.key[:2], rules.disjoint)] = curves
+            is_new = True
+        return is_new
+
+
+def _match_key(own: CategorySelection, settings: PostprocessSettings) -> Hashable:
+    used = own.key if settings.uses_scores else own.key[:2]
+    return used, settings.category_key(own.category)
 
 
 def _by_category(instances: ImageInstances) -> dict[ClassKey, ImageInstances]:

@@ -21,7 +21,8 @@ from src.postprocess.detections import Detections
 from src.postprocess.mask_source import check_fixed_masks
 from src.postprocess.settings import PostprocessSettings
 from src.predictions.store import PredictionStore
-from src.tuning.evaluated_image import EvaluatedImage, ImageOutcome, RasterCache
+from src.tuning.evaluated_image import EvaluatedImage, ImageOutcome
+from src.tuning.raster_cache import RasterCache
 
 Scores = npt.NDArray[np.float64]
 """Scores of images, shape (M,) where nothing else is said."""
@@ -120,6 +121,11 @@ class SettingsEvaluator:
             image = self._image(image_id)
             image.prepare([settings])
             yield image.outcome(settings)
+
+    def prepare_curves(self, settings: PostprocessSettings) -> Iterator[bool]:
+        """Prepare each image for other mask thresholds; yield whether there was something to do."""
+        for image_id in self.image_ids:
+            yield self._image(image_id).prepare_curves(settings)
 
     def detections(
         self, settings: PostprocessSettings, *, raster: str | None = None

@@ -31,6 +31,7 @@ BENCHMARKS = (
     "tta",
     "prediction_store",
     "fusion",
+    "lab",
 )
 ON_A_GPU = ("gpu_training", "gpu_tta")  # without one they run when named, on a small model
 RESULTS = Path(__file__).parent / "results"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from src.cli.entry_point import CONFIG_DIRECTORY
+from src.cli.entry_point import CONFIG_DIRECTORY, to_plain
 from src.cli.lab import post_processing_command, session_file
 from src.lab.controls import describe_controls
 from src.postprocess.settings import PostprocessSettings
@@ -112,8 +112,6 @@ def test_the_command_of_settings_gives_them(tmp_path: Path) -> None:
     composed = compose_config("postprocess", [*words[3:], "output_dir=."])
     assert composed.predictions == folder
     assert composed.annotations == f"{tmp_path}/t r.csv"
-    from src.cli.entry_point import to_plain
-
     found = PostprocessSettings.from_config(to_plain(composed.postprocess))
     assert found == PostprocessSettings.preset("winner").replace(**changes)
 
@@ -181,11 +179,9 @@ def test_without_ground_truth_all_but_scores_works(tmp_path: Path) -> None:
     store, _ = write_lab_data(tmp_path, 3)
     with open_page(make_inputs(store, None), tmp_path) as page:
         lab = page.get("/api/lab")
-        assert (lab["has_scores"], lab["ground_truth"], lab["in_sample_note"]) == (
-            False,
-            None,
-            None,
-        )
+        assert not lab["has_scores"]
+        assert lab["ground_truth"] is None
+        assert lab["in_sample_note"] is None
         status, answer = page.post("/api/score")
         assert status == 200
         assert answer["competition_map"] is None

@@ -170,7 +170,7 @@ def test_the_reasons_of_ghosts_hold(workspace: Workspace) -> None:
 
 
 def test_a_newer_request_stops_an_older_one_between_two_images(workspace: Workspace) -> None:
-    class Newer(Exception):
+    class NewerError(Exception):
         pass
 
     seen = []
@@ -178,9 +178,9 @@ def test_a_newer_request_stops_an_older_one_between_two_images(workspace: Worksp
     def check() -> None:
         seen.append(1)
         if len(seen) == 3:
-            raise Newer
+            raise NewerError
 
-    with pytest.raises(Newer):
+    with pytest.raises(NewerError):
         Evaluation(workspace).result(workspace.start.replace(score_threshold=0.123), check)
     assert len(seen) == 3
 

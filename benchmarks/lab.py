@@ -28,7 +28,7 @@ from src.lab.server import LabApp, open_server
 from src.postprocess.settings import PostprocessSettings
 from src.rle import format_rle
 from src.tuning.session import open_session
-from tests.helpers.lab_page import make_inputs, make_workspace
+from tests.helpers.lab_server import make_inputs, make_workspace
 
 START = PostprocessSettings.preset("winner_all_classes")
 # Values of each slider, none of which the start has; others are one key that changes.

@@ -14,7 +14,7 @@ from PIL import Image
 from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStoreWriter
 from tests.helpers.candidates import make_candidates
-from tests.helpers.lab_page import Page, make_inputs, open_page
+from tests.helpers.lab_server import Page, make_inputs, open_page
 
 NASTY = '<script>alert("x")</script>{{ 7 * 7 }}'
 ESCAPING = "secret.jpg"

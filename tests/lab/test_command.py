@@ -21,7 +21,7 @@ from src.lab.controls import describe_controls
 from src.postprocess.settings import PostprocessSettings
 from tests.helpers.configs import compose_config
 from tests.helpers.lab_data import write_lab_data
-from tests.helpers.lab_page import Page, make_inputs, open_page
+from tests.helpers.lab_server import Page, make_inputs, open_page
 
 ROOT = CONFIG_DIRECTORY.parent
 

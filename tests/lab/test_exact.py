@@ -26,7 +26,7 @@ from src.tuning.evaluated_image import as_submitted
 from src.tuning.session import open_session
 from tests.helpers.candidates import DEFAULT_STEPS, make_settings
 from tests.helpers.lab_data import write_lab_data
-from tests.helpers.lab_page import make_inputs, make_workspace
+from tests.helpers.lab_server import make_inputs, make_workspace
 
 NUM_IMAGES = 5
 OTHER_ORDERS = (

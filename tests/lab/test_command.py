@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from src.cli.entry_point import CONFIG_DIRECTORY, to_plain
-from src.cli.lab import post_processing_command, session_file
+from src.cli.lab import main, post_processing_command, session_file
 from src.lab.controls import describe_controls
 from src.postprocess.settings import PostprocessSettings
 from tests.helpers.configs import compose_config
@@ -80,11 +80,20 @@ def test_it_prints_the_address_and_ends_by_ctrl_c(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     store, _ = write_lab_data(tmp_path / "data", 1)
-    lab = start(f"predictions={store}", f"session_dir={tmp_path}", *arguments)
-    _, errors = lab.communicate(timeout=120)
-    assert lab.returncode == 2
+    given = ["lab", f"predictions={store}", f"session_dir={tmp_path}", *arguments]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
     assert len(errors.strip().splitlines()) == 1
     assert message in errors
 

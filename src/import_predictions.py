@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from src.console import PlainConsole, progress_bar, say
 from src.errors import InputError
 from src.io import check_writable, working_directory
 from src.metrics.inputs import RasterInstances
-from src.metrics.scoring import open_ground_truth, open_submission
+from src.metrics.scoring import images_of_results, open_ground_truth, open_submission
 from src.predictions.files import FIXED, META_NAME, list_shards
 from src.predictions.importing import candidates_of, write_results
 from src.predictions.results import ResultBlock, ResultImages, ResultReader
@@ -45,32 +44,22 @@ USE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KnownImages:
-    """The images of the annotations.
+def places_of(images: Sequence[ImageRecord], image_ids: Sequence[str] | None) -> list[int]:
+    """Return the places of these images, of all if None.
 
-    Attributes:
-        records: N images, ascending by image id.
-        numbers: Places in ``records`` by the id of the annotations.
-        labels: Their categories.
+    Raises:
+        InputError: One of them is not there.
     """
-
-    records: Sequence[ImageRecord]
-    numbers: Mapping[int | str, int]
-    labels: LabelDescriptions
-
-    def chosen(self, image_ids: Sequence[str] | None) -> list[int]:
-        """Return the places of these images, of all if None."""
-        places = {record.image_id: place for place, record in enumerate(self.records)}
-        if image_ids is None:
-            return list(places.values())
-        found = match_ids(image_ids, places)
-        if unknown := [name for name in found if name not in places]:
-            raise InputError(
-                f"split must have images of the annotations, got {unknown[0]!r:.100} and "
-                f"{len(unknown) - 1} others that they lack"
-            )
-        return sorted(places[name] for name in found)
+    places = {record.image_id: place for place, record in enumerate(images)}
+    if image_ids is None:
+        return list(places.values())
+    found = match_ids(image_ids, places)
+    if unknown := [name for name in found if name not in places]:
+        raise InputError(
+            f"split must have images of the annotations, got {unknown[0]!r:.100} and "
+            f"{len(unknown) - 1} others that they lack"
+        )
+    return sorted(places[name] for name in found)
 
 
 def kind_of(path: Path) -> str:
@@ -107,26 +96,24 @@ def ground_truth_of(config: DictConfig, progress: Progress) -> Any:
     )
 
 
-def read_known_images(config: DictConfig, progress: Progress) -> KnownImages:
-    """Read the images of the annotations; their masks only where that is needed for the sizes."""
-    by_id: dict[int | str, ImageRecord] = {}
-    path = Path(config.annotations)
-    if detect_format(path) == COCO:
-        by_id, labels = read_coco_images(path, on_progress=_bytes_of(progress, path))
-        records = {record.image_id: record for record in by_id.values()}
-    if not by_id or config.images is not None:
+def read_images(config: DictConfig, progress: Progress) -> tuple[ResultImages, LabelDescriptions]:
+    """Read the images of the annotations, and their categories.
+
+    The masks of a COCO file are not read, unless ``images`` is given to repair its sizes.
+    """
+    path, kind = Path(config.annotations), config.image_ids
+    is_coco = detect_format(path) == COCO
+    if not is_coco or config.images is not None:
         with ground_truth_of(config, progress) as truth:
-            records = {record.image_id: record for record in truth.store.images}
-            labels = truth.store.labels
+            return images_of_results(truth, image_ids=kind), truth.store.labels
+    by_id, labels = read_coco_images(path, on_progress=_bytes_of(progress, path))
+    records = {record.image_id: record for record in by_id.values()}
     if not records:
         raise InputError(f"annotations must have one image or more, got none ({path})")
-    ordered = [records[image_id] for image_id in sorted(records)]
-    places = {record.image_id: place for place, record in enumerate(ordered)}
+    places = {image_id: place for place, image_id in enumerate(sorted(records))}
     numbers: dict[int | str, int] = {one: places[own.image_id] for one, own in by_id.items()}
-    # as src.export_coco numbers images without COCO annotations
-    return KnownImages(
-        ordered, numbers or {place + 1: place for place in range(len(ordered))}, labels
-    )
+    ordered = [records[image_id] for image_id in places]
+    return ResultImages(ordered, numbers, source=str(path), kind=kind), labels
 
 
 def writer_of(
@@ -172,21 +159,18 @@ def is_done(
 def import_results(config: DictConfig, progress: Progress) -> list[str]:
     """Write the store of COCO results, and return notes for the user."""
     path, output = Path(config.input), Path(config.output)
-    known = read_known_images(config, progress)
-    chosen = known.chosen(chosen_images(config))
-    names = [known.records[place].image_id for place in chosen]
-    open_writer = writer_of(config, RESULTS, known.labels, names)
-    images = ResultImages(
-        known.records, known.numbers, source=str(config.annotations), kind=config.image_ids
-    )
+    images, labels = read_images(config, progress)
+    chosen = places_of(images.images, chosen_images(config))
+    names = [images.images[place].image_id for place in chosen]
+    open_writer = writer_of(config, RESULTS, labels, names)
     if is_done(open_writer, output, names):
         return ["the store was there before, of the same file"]
-    reader = ResultReader(path, images, known.labels, category_offset=config.category_offset)
+    reader = ResultReader(path, images, labels, category_offset=config.category_offset)
     task = progress.add_task("writing", total=len(chosen))
     with working_directory(next_to=output) as directory:
         write_results(
             reader,
-            known.records,
+            images.images,
             open_writer,
             chosen=chosen,
             num_bytes=path.stat().st_size,

@@ -271,3 +271,35 @@ def test_a_stopped_import_resumes_and_another_file_is_refused(
     shown = refused(import_predictions, f"input={other}", *given)
     assert "holds predictions of another run; give another folder" in shown
     assert "settings.imported.sha256" in shown
+
+
+def test_a_store_of_annotations_keeps_the_ids_of_its_file(
+    run: Any, refused: Any, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    truth, results = tmp_path / "truth.json", files[1]
+    truth.write_bytes(files[0].read_bytes())
+    run(convert, f"annotations={truth}", "output=truth.store", "output_format=store")
+    given = (f"input={results}", "annotations=truth.store")
+    run(import_predictions, *given, "output=store")
+    exported = "output=out.json", f"annotations={truth}", "postprocess=unchanged"
+    run(export_coco, "predictions=store", *exported)
+    wanted = by_image(json.loads(results.read_text()))
+    assert by_image(json.loads(Path("out.json").read_text())) == wanted
+    truth.unlink()  # the ids are lost, and are not made up
+    message = "image_id must be the id or the file name of an image of "
+    assert message in refused(import_predictions, *given, "output=other")
+    assert message in refused(score, f"submission={results}", "annotations=truth.store", NO_CACHE)
+
+
+def test_a_split_takes_its_validation_images(
+    run: Any, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    names = [f"{n:06d}.jpg" for n in range(6)]
+    split = tmp_path / "split.json"
+    parts = {"train": names[:4], "validation": names[4:]}
+    split.write_text(json.dumps(parts | {"seed": 0, "annotations": "truth.json"}))
+    errors: list[str] = []
+    given = (f"input={files[1]}", f"annotations={files[0]}", "output=store", f"split={split}")
+    run(import_predictions, *given, errors=errors)
+    assert PredictionStore("store").image_ids == ("000004.jpg", "000005.jpg")
+    assert errors[0] == (f"note: 48 results of images that are not in split={split}, left out\n")

@@ -47,6 +47,7 @@ from src.metrics.competition import (
 )
 from src.metrics.errors import ErrorAccumulator
 from src.metrics.inputs import RasterInstances
+from src.predictions.results import AUTO as AUTO_IDS
 from src.predictions.results import ResultImages, ResultReader, write_as_annotations
 from src.validation import shown
 
@@ -278,18 +279,32 @@ def open_submission(
         yield detections
 
 
-def _results_as_annotations(path: Path, output: Path, ground_truth: RasterInstances) -> Path:
-    """Write COCO results as annotations of the same images; return the new file."""
-    images = ground_truth.store.images
-    places = {image.image_id: place for place, image in enumerate(images)}
-    numbers = number_images_of(ground_truth.source, list(places))
-    known = ResultImages(
-        images,
+def images_of_results(ground_truth: RasterInstances, *, image_ids: str = AUTO_IDS) -> ResultImages:
+    """Return the images that COCO results may name, by the ids that their annotations have.
+
+    Annotations that are no COCO file number their images by name from 1, as ``src.export_coco``
+    does. A store of a COCO file that is gone has no ids: its images go by name.
+    """
+    store = ground_truth.store
+    places = {image.image_id: place for place, image in enumerate(store.images)}
+    is_lost = (
+        store.description.get("source_kind") == COCO and not Path(ground_truth.source).exists()
+    )
+    numbers = {} if is_lost else number_images_of(ground_truth.source, list(places))
+    return ResultImages(
+        store.images,
         {number: places[image_id] for image_id, number in numbers.items()},
         source=ground_truth.source,
+        kind=image_ids,
     )
-    reader = ResultReader(path, known, ground_truth.store.labels, needs_score=False)
-    write_as_annotations(reader, images, output)
+
+
+def _results_as_annotations(path: Path, output: Path, ground_truth: RasterInstances) -> Path:
+    """Write COCO results as annotations of the same images; return the new file."""
+    store = ground_truth.store
+    known = images_of_results(ground_truth)
+    reader = ResultReader(path, known, store.labels, needs_score=False)
+    write_as_annotations(reader, store.images, output)
     return output
 
 

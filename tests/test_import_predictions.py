@@ -214,7 +214,8 @@ def test_the_other_refusals_say_why(
         f"{store}: {fixed}"
     )
     sides = (f"a={store}", f"b={results}", f"annotations={truth}", NO_CACHE)
-    assert refused(compare, *sides, "a_postprocess.mask_threshold=0.4").endswith(fixed)
+    shown = refused(compare, *sides, "a_postprocess.mask_threshold=0.4")
+    assert shown == f"error: a_postprocess.mask_threshold must be 0.5 for {store}, got 0.4: {fixed}"
     shown = refused(convert, f"annotations={results}", "output=converted.json")
     assert shown.startswith(
         "error: annotations must be a JSON object with images and annotations, got a JSON list, as "

@@ -25,6 +25,7 @@ from src.metrics.inputs import RasterInstances, class_key_name, class_key_text
 from src.metrics.intervals import Interval, bootstrap_interval, check_settings
 from src.metrics.scoring import open_ground_truth
 from src.postprocess.category_names import names_for
+from src.postprocess.mask_source import check_fixed_masks
 from src.postprocess.settings import named_settings
 from src.predictions.store import PredictionStore
 from src.tuning.evaluated_image import StoredDetections
@@ -87,9 +88,11 @@ def open_stored(
     for note in store.check_whole(partial=config.partial):
         say(f"note: {side}{note}")
     categories = names_for(store, ground_truth.store.labels, config.annotations)
+    settings = named_settings(to_plain(config[postprocess]), categories)
+    check_fixed_masks(settings, store, group=postprocess)
     return StoredDetections(
         store,
-        named_settings(to_plain(config[postprocess]), categories),
+        settings,
         categories=categories,
         competition=competition_of(config),
         use_attributes=config.use_attributes,

@@ -85,8 +85,12 @@ def _check_thresholds(candidates: Candidates, mask_threshold: npt.NDArray[np.flo
         )
 
 
-def check_fixed_masks(settings: PostprocessSettings, store: PredictionStore) -> None:
+def check_fixed_masks(
+    settings: PostprocessSettings, store: PredictionStore, *, group: str = "postprocess"
+) -> None:
     """Check that the settings do not need probabilities where the masks of a store are fixed.
+
+    ``group`` is the settings' key in the configuration, for the message.
 
     Raises:
         InputError: They do; says why that is not possible.
@@ -98,7 +102,7 @@ def check_fixed_masks(settings: PostprocessSettings, store: PredictionStore) -> 
         value = getattr(settings, key)
         if value and value != legal:
             raise InputError(
-                f"postprocess.{key} must be {'null' if legal is None else legal} for "
+                f"{group}.{key} must be {'null' if legal is None else legal} for "
                 f"{store.directory}, got {value}: {reason}"
             )
 

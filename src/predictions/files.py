@@ -38,7 +38,7 @@ SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
 FIXED = "rle"  # the mask_dtype of fixed masks
 MASK_DTYPES = ("float16", "float32", FIXED)
 INDEX_FIELDS = ("image_id", "height", "width", "count")
-RUN_AGAIN = "run the same predict command again, it writes what is missing"
+RUN_AGAIN = "run the command that made the store again, it writes what is missing"
 REMEDY = f"delete it and {RUN_AGAIN}"
 
 Shard = tuple[int, int, Path]
@@ -97,7 +97,9 @@ def read_store_json(path: Path) -> dict[str, Any]:
         InputError: The file is missing or damaged.
     """
     return read_json_object(
-        path, missing="missing; a prediction store is a folder that `python -m src.predict` wrote"
+        path,
+        missing="missing; a prediction store is a folder that `python -m src.predict` wrote, or "
+        "src.import_predictions",
     )
 
 

@@ -138,7 +138,7 @@ export class Scores {
 
   /** Show what is wrong, and what each kind of error costs. */
   showErrors({ rows, by_category: byCategory, image_errors: imageErrors }) {
-    const kind = (name) => !Object.hasOwn(imageErrors, name) ? element("span", { class: "part" }, name) : element("button", {
+    const kind = (name) => !Object.hasOwn(imageErrors, name) ? element("span", { class: "part" }, name.replace(/^poor mask, /, "")) : element("button", {
       type: "button", class: "link", title: `Show images with this error: ${name}`,
       onclick: () => this.state.show({ error: name }),
     }, name);

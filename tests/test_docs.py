@@ -95,6 +95,8 @@ def override(word: str) -> str:
     key, _, value = word.partition("=")
     if key == "sweep":  # of src.report, which renames it
         return f"sweep_dir={value}"
+    if key == "ground_truth":  # of src.lab, as well
+        return f"annotations={value}"
     if value in ("mine", "found"):  # settings that a search wrote
         return f"{key}=winner"
     if "..." in value or "$" in value or " to " in value:

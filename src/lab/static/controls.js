@@ -82,11 +82,16 @@ export class Controls {
       node.classList.toggle("changed", isChanged);
       reset.hidden = !isChanged || control.refused !== null;
       const reason = this.#whyIdle(control);
-      note.textContent = control.refused ?? reason ?? "";
+      note.textContent = this.#whyRefused(control) ?? reason ?? "";
       node.classList.toggle("idle", note.textContent !== "");
       for (const input of node.querySelectorAll(".field")) input.disabled = control.refused !== null;
     }
     this.#showPreset();
+  }
+
+  /** Say why a setting cannot be changed; null where it can. The store's own reason stands above. */
+  #whyRefused({ refused }) {
+    return refused !== null && refused === this.state.lab.fixed_masks ? "Not with fixed masks." : refused;
   }
 
   /** Say why a setting has no effect at the moment; null where it has. */

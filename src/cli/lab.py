@@ -18,7 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.cli.arguments import quote
-from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, name_of_files, to_plain
+from src.cli.entry_point import (
+    CONFIG_DIRECTORY,
+    entry_point,
+    name_of_files,
+    overridden_keys,
+    to_plain,
+)
 from src.cli.scores import check_metric, inputs_of
 from src.console import progress_bar, say
 from src.errors import InputError
@@ -26,7 +32,8 @@ from src.io import user_cache_directory
 from src.lab.guard import Guard, is_loopback
 from src.lab.server import LabApp, open_server
 from src.lab.workspace import LabOptions, Workspace
-from src.postprocess.settings import plain_settings
+from src.postprocess.mask_source import MASK_KEYS, check_fixed_masks
+from src.postprocess.settings import named_settings, plain_settings
 from src.tuning.session import open_session
 from src.validation import check_values, whole
 
@@ -135,6 +142,9 @@ def main(config: DictConfig) -> None:
         progress.stop()
         workspace = Workspace(session, inputs, _options(config))
         _ = workspace.start, workspace.presets  # not legal for this data: said before the page
+        if {f"postprocess.{key}" for key in MASK_KEYS} & overridden_keys():
+            values = named_settings(to_plain(config.postprocess), session.categories)
+            check_fixed_masks(values, session.store)
         for note in (*session.notes, *workspace.notes):
             say(f"note: {note}")
         app = _Later()

@@ -22,7 +22,7 @@ async function fetchChecked(path, options) {
     answer = await fetch(path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The lab does not answer. Start python -m src.lab again, then reload.", 0);
+    throw new ApiError("The lab does not answer. Start python -m src.lab again: it offers the last state.", 0);
   }
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));

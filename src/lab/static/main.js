@@ -40,7 +40,7 @@ function build(state) {
   byId("source").textContent = `${lab.predictions} · ${lab.competition.name}`;
   byId("source").title = [lab.predictions, lab.ground_truth, lab.images].filter(Boolean).join("\n");
   document.title = `Lab: ${lab.predictions}`;
-  byId("settings-note").textContent = `This store: ${lab.fixed_masks}`;
+  byId("settings-note").textContent = lab.fixed_masks ? `This store: ${lab.fixed_masks}` : "";
   byId("settings-note").hidden = !lab.fixed_masks;
   const controls = new Controls(state);
   const viewer = new Viewer(state, (index) => grid.baselineScores?.[index]);

@@ -174,11 +174,13 @@ def climb(data: DataSet, *, directory: Path, readmes: Path, tables: Iterable[str
         rows = measure(variants, directory, first=first)
         shown += rows
         minutes = sum(step.seconds for step in own.values()) / 60
+        cpu = [step.cpu_seconds for step in own.values() if step.cpu_seconds is not None]
+        of_cpu = f" ({sum(cpu) / 60:.0f} of CPU)" if len(cpu) == len(own) else ""
         commits = ", ".join(dict.fromkeys(step.commit for step in own.values()))
         note = (
             f"{rows[0].images} validation images; intervals are 95% bootstrap intervals over "
-            f"images, gains paired. Commit {commits}; {minutes:.0f} minutes for this table on "
-            f"{os.cpu_count()} cores ({platform.machine()}), an interrupted command counting "
+            f"images, gains paired. Commit {commits}; {minutes:.0f} minutes{of_cpu} for this table "
+            f"on {os.cpu_count()} cores ({platform.machine()}), an interrupted command counting "
             "from where it resumed."
         )
         block = paired_table(rows, head=head, compared=compared)

@@ -38,6 +38,10 @@ PLAIN = (
     f"datamodule.pixel_augmentations=null {GEOMETRY}.vertical_flip_probability=0 "
     f"{GEOMETRY}.quarter_turn_probability=0"
 )
+FROM_SCRATCH = (  # nothing random stays frozen, and the batch statistics are the images' own
+    "module.backbone_weights=null module.detector.backbone.frozen_stages=-1 "
+    "module.detector.backbone.norm_eval=false"
+)
 ROTATION = f"{GEOMETRY}.rotation_degrees=10"
 JITTER = f"'{GEOMETRY}.scale_jitter=[0.7,1.5]'"
 COPY_PASTE = f"{GEOMETRY}.copy_paste_probability=0.5"
@@ -270,7 +274,7 @@ def backbones(data: DataSet) -> tuple[Variant, ...]:
     run = f"{data.directory}/runs/random/checkpoints"
     random = (
         split_command(data),
-        training_command(data, "random", "module.backbone_weights=null", steps=data.steps),
+        training_command(data, "random", FROM_SCRATCH, steps=data.steps),
         prediction_command(data, "random", f"checkpoint={run}/best.ckpt"),
     )
     plain = f"space.min_area_px=null {NOTHING_AFTER_MASKS}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ class Done:
     command: str
     commit: str
     seconds: float
+    cpu_seconds: float | None = None  # of its processes; None: not measured
 
 
 class CommandError(Exception):
@@ -84,7 +86,7 @@ def _name(commands: Sequence[str]) -> str:
 
 def _run(command: str, directory: Path) -> Done:
     print(f"$ {command}", flush=True)
-    commit, start = current_commit(), time.monotonic()
+    commit, start, cpu_start = current_commit(), time.monotonic(), _children_cpu_seconds()
     search_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     process = subprocess.run(
         [sys.executable, *arguments(command)],
@@ -94,4 +96,10 @@ def _run(command: str, directory: Path) -> Done:
     )
     if process.returncode:
         raise CommandError(f"exit code {process.returncode}: {command}")
-    return Done(command, commit, round(time.monotonic() - start, 1))
+    cpu_seconds = round(_children_cpu_seconds() - cpu_start, 1)
+    return Done(command, commit, round(time.monotonic() - start, 1), cpu_seconds)
+
+
+def _children_cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -191,7 +191,7 @@ def test_labels_may_come_from_elsewhere(tmp_path, content):
 def test_results_are_no_annotations(tmp_path):
     (tmp_path / "results.json").write_text('[{"image_id": 1}]')
     with pytest.raises(
-        InputError, match=r"not valid JSON at line 1, column 1: must be a JSON object"
+        InputError, match=r"got a JSON list, as COCO results are: predictions \(.*results.json\)"
     ):
         build_store(tmp_path / "results.json", tmp_path / "a.store")
 

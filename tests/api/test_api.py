@@ -386,7 +386,7 @@ def test_drawing(tmp_path: Path) -> None:
         ("defaults: winner", r"defaults must be a list of presets, got 'winner' \(.*mine\.yaml\)"),
         ("defaults: [{override a: b}]", "defaults must be a list of presets"),
         ("a: [", "not readable as YAML"),
-        ("defaults: [none_such]", "preset must be one of default, winner"),
+        ("defaults: [none_such]", "preset must be one of default, unchanged, winner"),
         ("score_threshold: 3", "score_threshold"),
         ("threshold: 0.3", "threshold"),
     ],

@@ -102,7 +102,7 @@ def run_lab(*arguments: object) -> Iterator[str]:
         try:
             yield _address(lab, errors)
         finally:
-            lab.send_signal(signal.SIGINT)
+            lab.send_signal(signal.SIGTERM)
             try:
                 lab.wait(timeout=10)
             except subprocess.TimeoutExpired:

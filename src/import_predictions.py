@@ -24,12 +24,12 @@ from src.annotations.mask_folders import MASK_IMAGES
 from src.annotations.store import STORE
 from src.cli.entry_point import entry_point
 from src.cli.locks import working_in
-from src.cli.scores import chosen_images, competition_of, mask_settings
+from src.cli.scores import chosen_images, ground_truth_of
 from src.console import PlainConsole, progress_bar, say
 from src.errors import InputError
 from src.io import check_writable, working_directory
 from src.metrics.inputs import RasterInstances
-from src.metrics.scoring import images_of_results, open_ground_truth, open_submission
+from src.metrics.scoring import images_of_results, open_submission
 from src.predictions.files import FIXED, META_NAME, list_shards
 from src.predictions.importing import candidates_of, write_results
 from src.predictions.results import ResultBlock, ResultImages, ResultReader
@@ -79,21 +79,6 @@ def kind_of(path: Path) -> str:
     if not starts_with_list(path):
         raise InputError(f"{legal} a JSON object ({path}): annotations are no predictions")
     return RESULTS
-
-
-def ground_truth_of(config: DictConfig, progress: Progress) -> Any:
-    """Open the annotations, as ``src.score`` does."""
-    return open_ground_truth(
-        config.annotations,
-        images_directory=config.images,
-        exif=config.exif,
-        duplicates=config.duplicates,
-        label_descriptions=config.label_descriptions,
-        mask_images=mask_settings(config),
-        cache_dir=config.cache_dir,
-        competition=competition_of(config),
-        progress=progress,
-    )
 
 
 def read_images(config: DictConfig, progress: Progress) -> tuple[ResultImages, LabelDescriptions]:

@@ -54,7 +54,7 @@ def ground_truth_of(
     """Open the annotations of a command by its configuration; see ``open_ground_truth``."""
     return open_ground_truth(
         config.annotations,
-        use_attributes=config.use_attributes,
+        use_attributes=config.get("use_attributes", False),
         images_directory=config.images,
         exif=config.exif,
         duplicates=config.duplicates,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.tta import make_detector, view_of
-from src.datamodules.transforms import resized_hw
+from src.datamodules.sizes import resized_hw
 from src.mmdet_bridge.cascade.detectors import change_batch
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.predictions.candidates import Candidates

@@ -8,17 +8,13 @@ from omegaconf import DictConfig
 
 from src.cli.entry_point import entry_point, to_plain
 from src.io import check_writable
-from src.mmdet_bridge.checkpoints.averaging import average_weights
-from src.mmdet_bridge.checkpoints.reading import (
-    carried_notes,
-    check_given_once,
+from src.mmdet_bridge.checkpoints.files import (
+    check_checkpoint_file,
+    check_shares,
     check_weights_path,
     file_sha256,
     find_checkpoint,
-    load_checkpoint,
-    save_weights,
 )
-from src.mmdet_bridge.checkpoints.weight_files import detector_names
 
 
 def average(config: DictConfig) -> None:
@@ -28,6 +24,19 @@ def average(config: DictConfig) -> None:
     paths = [find_checkpoint(path) for path in paths]
     output = check_weights_path(keys["output"])
     check_writable(output)
+    for path in paths:
+        check_checkpoint_file(path)
+    check_shares(paths, keys["weights"])
+    # Imported where it is needed: torch takes 2 s, which --help and mistakes do without.
+    from src.mmdet_bridge.checkpoints.averaging import average_weights
+    from src.mmdet_bridge.checkpoints.reading import (
+        carried_notes,
+        check_given_once,
+        load_checkpoint,
+        save_weights,
+    )
+    from src.mmdet_bridge.checkpoints.weight_files import detector_names
+
     known: dict[str, Path] = {}
     for path in paths:
         weights = detector_names(load_checkpoint(path, only_notes=True).weights)

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -33,11 +33,14 @@ from src.tuning.search_results import (
     searched_images,
     write_option,
 )
+from src.tuning.search_space import SearchSpace
 from src.tuning.session import Session, open_session
 from src.tuning.settings_evaluator import Scores
-from src.tuning.settings_search import SearchSpace, SettingsSearch, Trial
 from src.tuning.sweeps import Dashboard, open_dashboard
 from src.validation import Count, check_values, shown, whole
+
+if TYPE_CHECKING:
+    from src.tuning.settings_search import Trial
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +93,10 @@ def run(
         space = SearchSpace(space_values, base)
         score = _scorer(session, config.averaging)
         folds = _folds(session, comparison.image_ids, config)
+        # Imported where it is needed: Optuna and SQLAlchemy take a second, which --help and
+        # mistakes do without.
+        from src.tuning.settings_search import SettingsSearch
+
         search = SettingsSearch(
             directory / STORAGE_NAME,
             identity=identity,

@@ -21,6 +21,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
+from src.callbacks.checkpoint_files import (
+    EPOCH_FILES,
+    LAST_FILE,
+    LINKS,
+    POSITION_KEY,
+    REQUEUE_FILES,
+    STEP_FILES,
+    STEP_FILES_KEPT,
+)
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import atomic_path, fsync
@@ -29,11 +38,6 @@ from src.validation import check_values, nullable, whole
 
 log = logging.getLogger(__name__)
 
-EPOCH_FILES, STEP_FILES, LAST_FILE = "epoch_*.ckpt", "step_*.ckpt", "last.ckpt"
-LINKS = ("last.ckpt", "best.ckpt")
-REQUEUE_FILES = "hpc_ckpt_*.ckpt"  # Lightning's, in the folder above, when SLURM stops a job
-STEP_FILES_KEPT = 2  # the newest, and the one before in case that the newest gets damaged
-POSITION_KEY = "position"
 VALIDATION_PATIENCE_S = 30.0  # of the 90 seconds or so between SLURM's signal and the job's end
 
 

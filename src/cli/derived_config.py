@@ -1,32 +1,25 @@
-"""Values of a configuration that follow from the data or, in prediction, from the checkpoints.
-
-A checkpoint is somebody's file: lists of whole numbers and texts are taken from it, each checked.
-Category ids and sizes in pixels alone become part of the composed configuration; the detector's
-configuration goes to ``load_models``, which checks its content.
-"""
+"""Values of a configuration that follow from the data; without torch."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from src.annotations.categories import ClassList, classes_of_data
-from src.cli.entry_point import compose_default, overridden_keys, to_plain
-from src.datamodules.datamodule import CompetitionDataModule
+from src.annotations.mask_settings import MaskImageSettings
+from src.annotations.store import AnnotationStore
+from src.cli.entry_point import overridden_keys, to_plain
+from src.datamodules.settings import SOURCE_KEYS, check_settings, open_store
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints.averaging import check_same_classes
-from src.mmdet_bridge.checkpoints.reading import PREDICTION_SIZES, Checkpoint, load_checkpoint
-from src.modules.ensemble import INFERENCE_KEYS
 
 log = logging.getLogger(__name__)
 
+DATAMODULE = "src.datamodules.datamodule.CompetitionDataModule"
 DEFAULT_NUM_CLASSES = 46  # of conf/module, the competition's
-LARGEST_EDGE_PX = 100_000
 
 
 def use_own_data(config: DictConfig, *, run_directory: Path) -> None:
@@ -91,30 +84,56 @@ def choose_schedule(config: DictConfig, images: int) -> None:
         trainer.check_val_every_n_epoch = min(every, max(1, trainer.max_epochs))
 
 
-def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> ClassList:
-    """Set the model's classes to the data's categories, before the model is built.
+def check_datamodule(config: DictConfig) -> None:
+    """Check the values of ``datamodule`` that need no torch; the constructor checks all."""
+    if config.datamodule._target_ == DATAMODULE:
+        check_settings(to_plain(config.datamodule))
+        if (augmentation := config.datamodule.get("geometric_augmentation")) is not None:
+            instantiate(augmentation)
+
+
+def open_data(config: DictConfig) -> AnnotationStore:
+    """Open the annotations of ``datamodule``; torch is imported for somebody's own class only.
+
+    Raises:
+        InputError: A value is not legal; a file is missing or wrong.
+    """
+    directory = Path(config.paths.output_dir)
+    if config.datamodule._target_ != DATAMODULE:
+        datamodule = instantiate(config.datamodule)
+        datamodule.fallback_directory = directory
+        store: AnnotationStore = datamodule.open_store()
+        return store
+    check_datamodule(config)
+    values = to_plain(config.datamodule)
+    values["mask_images"] = MaskImageSettings.from_config(values.get("mask_images"))
+    return open_store(
+        **{key: values[key] for key in SOURCE_KEYS if key in values}, fallback_directory=directory
+    )
+
+
+def take_classes(config: DictConfig, store: AnnotationStore) -> ClassList:
+    """Set the model's classes to the data's categories, before data module and model are built.
 
     ``module.num_classes``, ``module.category_ids`` and ``datamodule.category_ids`` are set in the
-    composed configuration and in the datamodule. Names stay out of the configuration, which would
-    resolve ``${...}`` in them.
+    composed configuration. Names stay out of it, for it would resolve ``${...}`` in them.
 
     Raises:
         InputError: The user's values contradict the data.
     """
     module = config.module
-    store = datamodule.open_store()
     instances = store.instances_by_category()
-    source = str(datamodule.annotations)
+    source = str(config.datamodule.annotations)
     classes = classes_of_data(
         store.labels,
         instances,
-        num_classes=module.num_classes if _is_num_classes_given(module) else None,
+        num_classes=module.num_classes if is_num_classes_given(module) else None,
         category_ids=to_plain(module.category_ids),
         source=source,
     )
     category_ids = list(classes.category_ids)
     module.num_classes, module.category_ids = len(category_ids), category_ids
-    config.datamodule.category_ids = datamodule.category_ids = category_ids
+    config.datamodule.category_ids = category_ids
     choose_schedule(config, len(store))
     log.info("the model's classes are the categories of %s: %s", source, classes)
     if empty := classes.only([key for key in category_ids if not instances.get(key)]):
@@ -126,103 +145,6 @@ def take_classes(config: DictConfig, datamodule: CompetitionDataModule) -> Class
     return classes
 
 
-@dataclass(frozen=True)
-class Carried:
-    """Values that prediction takes from its checkpoints."""
-
-    classes: ClassList
-    own_inference: bool  # whether each model's own configuration holds for inference, too
-
-
-def take_from_checkpoints(config: DictConfig, paths: Sequence[Path]) -> Carried:
-    """Set classes and sizes as the checkpoints have them, before anything is built.
-
-    ``module.num_classes``, ``module.category_ids`` and the datamodule's sizes of prediction are set
-    in the composed configuration, unless the command line gives them.
-
-    Raises:
-        InputError: The checkpoints contradict one another, or the command line contradicts them.
-    """
-    check_same_classes(paths)
-    checkpoints = [load_checkpoint(path, only_notes=True) for path in paths]
-    default, keys = compose_default("predict"), overridden_keys()
-    own_inference = _has_own_inference(config, default)
-    module = config.module
-    classes = _classes(checkpoints, module)
-    module.num_classes, module.category_ids = len(classes), list(classes.category_ids)
-    sizes = [_sizes(checkpoint) for checkpoint in checkpoints]
-    known = next((found for found in sizes if found), {})
-    for key, value in known.items():
-        is_given = {f"datamodule.{key}", "datamodule"} & keys
-        if not is_given and config.datamodule[key] == default.datamodule[key]:
-            config.datamodule[key] = value
-    others = [path for path, found in zip(paths, sizes, strict=True) if found and found != known]
-    if others:
-        log.warning("%s was trained for other sizes than %s", others[0], paths[0])
-    log.info(
-        "the models' classes are %s; images are brought to at most %s px",
-        classes,
-        " x ".join(str(config.datamodule[key]) for key in PREDICTION_SIZES),
-    )
-    return Carried(classes=classes, own_inference=own_inference)
-
-
-def _classes(checkpoints: Sequence[Checkpoint], module: DictConfig) -> ClassList:
-    named = {one.path: one.classes for one in checkpoints if one.classes is not None}
-    category_ids = to_plain(module.category_ids)
-    count = module.num_classes if _is_num_classes_given(module) else None
-    if not named:
-        return _classes_of_weights(checkpoints[0], category_ids, count)
-    path, classes = next(iter(named.items()))
-    for key, wanted, own in (
-        ("num_classes", count, len(classes)),
-        ("category_ids", category_ids, list(classes.category_ids)),
-    ):
-        if wanted is not None and wanted != own:
-            raise InputError(
-                f"module.{key} must be {own}, as {path} has it ({classes}), got {wanted}; leave it "
-                "out to take the checkpoint's"
-            )
-    return classes
-
-
-def _classes_of_weights(
-    checkpoint: Checkpoint, category_ids: list[int] | None, count: int | None
-) -> ClassList:
-    """Return the classes of a file without their names."""
-    if category_ids is not None:
-        return ClassList(tuple(category_ids))
-    if count is None:
-        names = (n for n in checkpoint.weights if n.endswith("bbox_head.0.fc_cls.weight"))
-        rows = next((len(checkpoint.weights[name]) for name in names), DEFAULT_NUM_CLASSES + 1)
-        count = rows - 1  # the last is the background
-    log.warning(
-        "%s does not say which categories its %d classes are: taken as 0 to %d; "
-        "module.category_ids=[...] says others",
-        *(checkpoint.path, count, count - 1),
-    )
-    return ClassList(tuple(range(count)))
-
-
-def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """Return the prediction sizes that a run was configured with; empty if one is not valid."""
-    datamodule = checkpoint.config.get("datamodule")
-    if not isinstance(datamodule, Mapping):
-        return {}
-    sizes = {key: datamodule.get(key) for key in PREDICTION_SIZES}
-    found = {key: edge for key, edge in sizes.items() if type(edge) is int}
-    is_valid = all(1 <= found.get(key, 0) <= LARGEST_EDGE_PX for key in PREDICTION_SIZES)
-    return found if is_valid else {}
-
-
-def _has_own_inference(config: DictConfig, default: DictConfig) -> bool:
-    """Return whether each model predicts by its own configuration, not by the command line's."""
-    own, standard = (to_plain(one.module.detector) for one in (config, default))
-    return not (
-        any(key == "module" or key.startswith("module.detector") for key in overridden_keys())
-        or any(own.get(key) != standard.get(key) for key in INFERENCE_KEYS)
-    )
-
-
-def _is_num_classes_given(module: DictConfig) -> bool:
+def is_num_classes_given(module: DictConfig) -> bool:
+    """Return whether the command line, or the model, says how many classes there are."""
     return module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in overridden_keys()

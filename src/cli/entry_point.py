@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from src.annotations.image_files import set_max_megapixels
 from src.cli.arguments import prepare_arguments
+from src.cli.help import show_help
 from src.console import escape_log_records, say
 from src.errors import InputError, describe_disk_error, find_disk_error
 from src.io import printable
@@ -171,6 +172,23 @@ def _near(key: str, others: Iterable[str], *, prefix: str = "") -> str:
     return f"; near ones: {', '.join(prefix + name for name in near)}"
 
 
+def find_mode(
+    hydra: Hydra,
+    config_name: str | None,
+    overrides: list[str],
+    _compose: Callable[[Hydra, str | None, list[str]], Any] = Hydra.get_mode,
+) -> Any:
+    """Return the mode that a configuration asks for, None for none; in place of Hydra's method.
+
+    That composes everything, which takes as long as the rest of a start. Only a file that the
+    command line chooses (``+sweep=thresholds``), or a key of Hydra's, can ask for a multirun.
+    """
+    keys = (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides)
+    if all(not (CONFIG_DIRECTORY / key).is_dir() and "hydra" not in key for key in keys):
+        return None
+    return _compose(hydra, config_name, overrides)
+
+
 def _end_by(error: Exception, config: DictConfig | None = None) -> None:
     """End the program with one line if the exception is no bug of it."""
     if isinstance(error, BrokenPipeError):  # the reader of our output ended, as head does
@@ -245,6 +263,9 @@ def entry_point(
                 )
                 check_missing(config)
                 if "max_image_megapixels" in config:
+                    # numpy, OpenCV and Arrow, which --help and typos do without
+                    from src.annotations.image_files import set_max_megapixels
+
                     set_max_megapixels(config.max_image_megapixels)
                 with lock(config) if lock is not None else contextlib.nullcontext():
                     return function(config)
@@ -286,5 +307,7 @@ def entry_point(
     return decorate
 
 
+Hydra.app_help = show_help  # type: ignore[assignment]
+Hydra.get_mode = find_mode  # type: ignore[method-assign]
 # A job that a launcher runs in another process imports this module and calls no entry point.
 register_resolvers()

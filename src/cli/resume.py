@@ -11,27 +11,22 @@ from typing import Any
 
 import torch
 
-from src.callbacks.checkpoints import (
-    EPOCH_FILES,
-    LAST_FILE,
-    POSITION_KEY,
-    REQUEUE_FILES,
-    STEP_FILES,
-)
+from src.callbacks.checkpoint_files import LAST_FILE, POSITION_KEY, files_of_run
+from src.cli.run_checks import check_resume
 from src.datamodules.geometry import GeometricAugmentation
 from src.errors import InputError
 from src.io import printable, remove_all_partial_files
+from src.mmdet_bridge.checkpoints.files import check_checkpoint_file
 from src.mmdet_bridge.checkpoints.reading import (
     CONFIG_KEY,
     RUN_ID_KEY,
     check_archive,
-    check_checkpoint_file,
     check_finite,
     describe_load_error,
     read_run_id,
 )
 from src.mmdet_bridge.checkpoints.untrusted_config import check_plain
-from src.modules.ensemble import SCORE_IN_NAME
+from src.modules.checkpoint_choice import SCORE_IN_NAME
 from src.renamed_keys import upgrade_keys
 
 log = logging.getLogger(__name__)
@@ -108,6 +103,11 @@ class FoundCheckpoint:
         return int(self.content["global_step"])
 
     @property
+    def initial_weights(self) -> Any:
+        """The weights that the run began with, as its configuration names them."""
+        return self.content[CONFIG_KEY].get("initial_weights")
+
+    @property
     def run_id(self) -> str:
         """The id of the run, empty for one of a version that gave none."""
         return str(self.content.get(RUN_ID_KEY, ""))
@@ -160,18 +160,14 @@ def choose_checkpoint(
     if resume == "never":
         return None
     if resume != "auto":
-        path = Path(resume)
-        if not path.exists():
-            raise InputError(
-                f"resume must be auto, never or a checkpoint file, got {resume}: no such file"
-            )
-        return _read(path)
+        check_resume(resume)
+        return _read(Path(resume))
     return _newest_whole(directory, trial_limits(trainer or {}))
 
 
 def describe_next_start(*, resume: str, directory: Path) -> str:
     """Return what the same command does after an interruption; see ``choose_checkpoint``."""
-    has_own = bool(_files(directory))
+    has_own = bool(files_of_run(directory))
     if resume == "auto":
         if has_own:
             return f"the same command resumes from the last checkpoint in {directory}"
@@ -216,7 +212,7 @@ def archive_later_checkpoints(
     """
     remove_all_partial_files(directory)
     last, moved = directory / LAST_FILE, []
-    for path in _files(directory):
+    for path in files_of_run(directory):
         try:
             content = _peek(path)
             is_own = run_id is None or content.get(RUN_ID_KEY, "") == run_id
@@ -345,7 +341,7 @@ def _is_below(key: str, nodes: Collection[str]) -> bool:
 
 def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint | None:
     readable, trials = [], []
-    for path in _files(directory):
+    for path in files_of_run(directory):
         try:
             content = _peek(path)
         except InputError as error:
@@ -373,16 +369,6 @@ def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint
 
 def _listed(limits: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={printable(value)}" for key, value in limits.items())
-
-
-def _files(directory: Path) -> list[Path]:
-    """Return a run's checkpoints; ``last.ckpt`` only if it is a file of its own."""
-    files = sorted([*directory.glob(EPOCH_FILES), *directory.glob(STEP_FILES)])
-    files += sorted(directory.parent.glob(REQUEUE_FILES))
-    last = directory / LAST_FILE
-    if last.exists() and not any(last.samefile(path) for path in files):
-        files.append(last)
-    return files
 
 
 def _read(path: Path) -> FoundCheckpoint:

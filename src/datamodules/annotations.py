@@ -17,7 +17,7 @@ from src.annotations.image_files import describe_outcome
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import BuildReport, open_or_build
 from src.console import PlainConsole
-from src.datamodules.transforms import LEAST_VIEW_PX, resized_hw
+from src.datamodules.sizes import LEAST_VIEW_PX, resized_hw
 from src.errors import InputError
 from src.io import printable
 from src.rle import resize_nearest

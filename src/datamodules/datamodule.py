@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,45 +12,32 @@ import albumentations
 import lightning
 from torch.utils.data import DataLoader
 
-from src.annotations.formats import DUPLICATES, ReadingOptions
-from src.annotations.image_files import EXIF_CHOICES
-from src.annotations.image_names import find_image
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
-from src.datamodules.annotations import indices_to_train_on, indices_wide_enough, open_annotations
+from src.datamodules.annotations import indices_to_train_on, indices_wide_enough
 from src.datamodules.dataset import (
     ImageDataset,
     ImageViews,
     ImageViewsDataset,
     TrainingDataset,
     by_predicted_size,
-    check_scales,
+)
+from src.datamodules.geometry import GeometricAugmentation
+from src.datamodules.image_lists import (
+    check_directory,
+    check_images,
     positions_left,
     select_images,
 )
-from src.datamodules.geometry import GeometricAugmentation
 from src.datamodules.loading import EpochSampler, make_loader, repeat_factors
+from src.datamodules.settings import check_settings, open_store
+from src.datamodules.sizes import rgb_bytes
 from src.datamodules.split import Split, choose_split_file, load_or_make_split
-from src.datamodules.transforms import PixelAugmentation, rgb_bytes
+from src.datamodules.transforms import PixelAugmentation
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import Sample
-from src.validation import Count, PositiveShare, Share, check_values, nullable, one_of, whole
 
 log = logging.getLogger(__name__)
-
-_LEGAL = {
-    "exif": one_of(*EXIF_CHOICES),
-    "duplicates": one_of(*DUPLICATES),
-    "predict_split": one_of("validation", "test"),
-    "flip_probability": Share,
-    "repeat_factor": nullable(PositiveShare, null="for each image once"),
-    "batch_size": whole(1),
-    "predict_batch_size": whole(1),
-    "num_workers": Count,
-    "prefetch_factor": whole(1),
-    "loader_timeout_s": Count,
-    "seed": Count,
-}
 
 
 class CompetitionDataModule(lightning.LightningDataModule):
@@ -105,10 +91,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         loader_timeout_s: int = 0,
     ) -> None:
         super().__init__()
-        check_values(_LEGAL, locals(), prefix="datamodule.")
-        _check_scale("datamodule.train", train_short_edge_px, train_long_edge_px)
-        _check_scale("datamodule.predict", [predict_short_edge_px], predict_long_edge_px)
-        check_scales("datamodule.predict_scales", predict_scales)
+        check_settings(locals())
         self.annotations = annotations
         self.images, self.test_images, self.sample_submission, self.label_descriptions = (
             None if path is None else Path(path)
@@ -250,20 +233,16 @@ class CompetitionDataModule(lightning.LightningDataModule):
         Raises:
             InputError: The annotation file or the folder of images is missing or wrong.
         """
-        if self.annotations is None:
-            raise InputError("datamodule.annotations must be the annotation file, got null")
-        return open_annotations(
-            Path(self.annotations),
-            self.cache_dir,
-            ReadingOptions(
-                images_directory=_check_directory("datamodule.images", self.images),
-                exif=self.exif,
-                on_bad_rows=self.on_bad_rows,
-                duplicates=self.duplicates,
-                label_descriptions=self.label_descriptions,
-                mask_images=self.mask_images,
-            ),
-            fallback_directory=self.fallback_directory and self.fallback_directory / ".cache",
+        return open_store(
+            annotations=self.annotations,
+            images=self.images,
+            cache_dir=self.cache_dir,
+            label_descriptions=self.label_descriptions,
+            mask_images=self.mask_images,
+            exif=self.exif,
+            on_bad_rows=self.on_bad_rows,
+            duplicates=self.duplicates,
+            fallback_directory=self.fallback_directory,
         )
 
     def _load_or_make_split(self, store: AnnotationStore) -> Split:
@@ -316,59 +295,7 @@ class CompetitionDataModule(lightning.LightningDataModule):
         return self._image_dataset(images_directory=directory, image_ids=ids, file_names=names)
 
     def _test_dataset(self, *, some_suffice: bool) -> ImageDataset:
-        directory = _check_directory("datamodule.test_images", self.test_images)
+        directory = check_directory("datamodule.test_images", self.test_images)
         sample = self.sample_submission
         ids, names = select_images(directory, sample_submission=sample, some_suffice=some_suffice)
         return self._image_dataset(images_directory=directory, image_ids=ids, file_names=names)
-
-
-def _check_scale(prefix: str, short_edge_px: Sequence[int], long_edge_px: int) -> None:
-    """Check the limits of an image's edges in px, ``short_edge_px`` one limit or a range of it."""
-    limits = [*short_edge_px]
-    are_whole = all(type(limit) is int for limit in limits)
-    if len(limits) not in (1, 2) or not are_whole or not 1 <= limits[0] <= limits[-1]:
-        raise InputError(
-            f"{prefix}_short_edge_px must be one or two whole numbers of pixels from 1 up, the "
-            f"least first, got {limits}"
-        )
-    if long_edge_px < limits[-1]:
-        raise InputError(
-            f"{prefix}_long_edge_px must be at least {prefix}_short_edge_px={limits[-1]}, got "
-            f"{long_edge_px}"
-        )
-
-
-def _check_directory(key: str, directory: Path | None) -> Path:
-    """Return a folder after checking that it exists; ``key`` is for the message."""
-    if directory is None:
-        raise InputError(f"{key} must be the folder of the images, got null")
-    if not directory.is_dir():
-        raise InputError(f"{key} must be a folder, got {directory}: no such folder")
-    return directory
-
-
-def check_images(
-    key: str, directory: Path | None, file_names: Sequence[str], *, some_suffice: bool = False
-) -> Path:
-    """Return a folder after checking, with one listing, that it holds certain images.
-
-    An image may be in a sub-folder, but not outside the folder, as through a symbolic link.
-
-    Args:
-        key: Key of the folder, for the message.
-        some_suffice: Whether to refuse only a folder that has none of them.
-
-    Raises:
-        InputError: There is no such folder, or an image is missing or outside of it.
-    """
-    directory = _check_directory(key, directory)
-    with os.scandir(directory) as entries:
-        listing = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
-    below = [name for name in file_names if name not in listing]
-    missing = [name for name in below if not find_image(directory, name).is_file()]
-    if missing and not (some_suffice and len(missing) < len(file_names)):
-        raise InputError(
-            f"{key}={directory}: the image file {missing[0]} is missing "
-            f"({len(missing)} of {len(file_names)} are)"
-        )
-    return directory

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from src.annotations import image_names
 from src.annotations.image_files import read_image_rgb, read_size_hw
-from src.annotations.image_names import ImageFolder, find_image
+from src.annotations.image_names import find_image
 from src.annotations.instances import ImageRecord
 from src.annotations.store import AnnotationStore
 from src.datamodules.geometry import (
@@ -27,8 +25,8 @@ from src.datamodules.geometry import (
     turn_and_flip,
 )
 from src.datamodules.loading import SampleKey
+from src.datamodules.sizes import LEAST_VIEW_PX, resized_hw
 from src.datamodules.transforms import (
-    LEAST_VIEW_PX,
     PixelAugmentation,
     View,
     draw_cropped_masks,
@@ -36,7 +34,6 @@ from src.datamodules.transforms import (
     draw_view,
     flip_image,
     resize_image,
-    resized_hw,
 )
 from src.errors import InputError
 from src.mmdet_bridge.cascade import detectors
@@ -64,68 +61,6 @@ def read_image(path: Path, *, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]
         InputError: The file is missing or damaged.
     """
     return resize_image(read_image_rgb(path, at_least_hw=size_hw), size_hw)
-
-
-def files_of_ids(
-    image_ids: Sequence[str], *, folder: ImageFolder, source: Path, some_suffice: bool = False
-) -> list[str]:
-    """Return each id's file in a folder: the id itself (2019), or what has the ``short_id``.
-
-    Args:
-        folder: The images in the folder and below it.
-        source: The file that names the ids, for the message.
-        some_suffice: Whether to refuse only a folder that has none of the images. An id without one
-            is then returned as its file, and reading it fails.
-
-    Raises:
-        InputError: Names the first id without an image, and the number of them.
-    """
-    files: dict[str, str] = {}
-    for name in folder.names:
-        files.setdefault(image_names.short_id(name), name)
-    files |= {name: name for name in folder.names}
-    missing = [image_id for image_id in image_ids if image_id not in files]
-    if missing and not (some_suffice and len(missing) < len(image_ids)):
-        raise InputError(
-            f"{source}: image id {missing[0]!r} has no image in {folder.directory} "
-            f"({len(missing)} of {len(image_ids)} ids have none)"
-        )
-    found = [files.get(image_id, image_id) for image_id in image_ids]
-    if others := sorted(set(folder.names).difference(found)):
-        log.info(
-            "%s: %d images are not in %s and are left out (the first: %r)",
-            *(folder.directory, len(others), source, others[0]),
-        )
-    return found
-
-
-def select_images(
-    directory: Path, *, sample_submission: Path | None, some_suffice: bool = False
-) -> tuple[list[str], list[str]]:
-    """Return the ids of the images to predict, and their files in the folder; log the others.
-
-    Args:
-        sample_submission: CSV whose column ``ImageId`` names them; None: all in the folder and
-            below it, with the path relative to the folder as id.
-        some_suffice: See ``files_of_ids``.
-
-    Raises:
-        InputError: No images, or an id without one.
-    """
-    folder = image_names.list_images(directory)
-    left_out = folder.describe_left_out()
-    if not folder.names:
-        suffixes = " ".join(image_names.IMAGE_SUFFIXES)
-        raise InputError(left_out or f"{directory}: no images ({suffixes}) in this folder")
-    if sample_submission is None:
-        if left_out is not None:
-            log.warning("%s", left_out)
-        return list(folder.names), list(folder.names)
-    image_ids = image_names.read_image_ids(sample_submission)
-    file_names = files_of_ids(
-        image_ids, folder=folder, source=sample_submission, some_suffice=some_suffice
-    )
-    return list(image_ids), file_names
 
 
 @dataclass(kw_only=True, eq=False)
@@ -377,44 +312,6 @@ class ImageViewsDataset(Dataset[ImageViews]):
             "views": [detectors.collate(of_scale) for of_scale in zip(*views, strict=True)],
             "failures": {image_id: why for image_id, why in reasons.items() if why is not None},
         }
-
-
-def positions_left(ids: Sequence[str], predicted: Collection[str], world_size: int) -> list[int]:
-    """Return the positions of the images still to predict, those not in ``predicted``.
-
-    With fewer images than processes some are repeated: Lightning needs one for each process, and
-    the prediction store drops the second.
-
-    Raises:
-        InputError: An image that has predictions is not among ``ids``.
-    """
-    if unknown := sorted(set(predicted).difference(ids)):
-        raise InputError(
-            f"{len(unknown)} images are in the prediction store that are none of the "
-            f"{len(ids)} images to predict, the first is {unknown[0]!r}; the list of images "
-            "has changed: give another folder"
-        )
-    left = [place for place, image_id in enumerate(ids) if image_id not in predicted]
-    return [*left, *itertools.islice(itertools.cycle(left), max(0, world_size - len(left)))]
-
-
-def check_scales(key: str, scales: Sequence[Any] | None) -> None:
-    """Check the scales of the views; None is legal.
-
-    Raises:
-        InputError: There are none, or one is not a pair (shorter, longer) of legal limits.
-    """
-    if scales is None:
-        return
-    for scale in scales or [None]:
-        match scale:
-            case [int(short), int(long)] if LEAST_VIEW_PX <= short <= long:
-                continue
-        raise InputError(
-            f"{key} must be null or at least one pair [SHORT,LONG], limits of the shorter and of "
-            f"the longer edge in px, whole numbers with {LEAST_VIEW_PX} <= SHORT <= LONG, got "
-            f"{scale or list(scales)}"
-        )
 
 
 def _wide_enough(scale: ImageDataset, sample: Sample) -> Sample:

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from src.datamodules.geometry import Geometry, crop
+from src.datamodules.sizes import resized_hw
 from src.errors import InputError
 from src.rle import RleBatch, draw
-
-LEAST_VIEW_PX = 32  # edge of a cell of the coarsest level that boxes and masks are pooled from
 
 
 class PixelAugmentation:
@@ -66,29 +65,6 @@ class View:
     size_hw: tuple[int, int]  # pixels of the view
     flip: bool  # left to right, after resizing
     pixel_seed: int  # of the pixel augmentation
-
-
-def resized_hw(
-    size_hw: tuple[int, int], *, short_edge_px: int, long_edge_px: int
-) -> tuple[int, int]:
-    """Return the largest size of the same aspect within both limits.
-
-    mmdetection's rule for a scale of two numbers (``mmcv.rescale_size``): the smaller of both
-    factors, sizes rounded half up; here at least 1 px.
-
-    Args:
-        size_hw: Height and width in pixels.
-        short_edge_px: Upper limit of the shorter edge.
-        long_edge_px: Upper limit of the longer edge.
-    """
-    height, width = size_hw
-    factor = min(long_edge_px / max(height, width), short_edge_px / min(height, width))
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
-def rgb_bytes(short_edge_px: int, long_edge_px: int) -> int:
-    """Return the bytes of the largest RGB image within both limits."""
-    return 3 * short_edge_px * long_edge_px
 
 
 def draw_view(

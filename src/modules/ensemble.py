@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from torch import nn
 
 from src.errors import InputError
 from src.io import describe_difference
 from src.mmdet_bridge.cascade import detectors
-from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, Detector, ViewChange
+from src.mmdet_bridge.cascade.detectors import Detector
 from src.mmdet_bridge.cascade.inference import (
     FEATURE_MEMORY_CPU_GB,
     FEATURE_MEMORY_GB,
@@ -25,95 +23,18 @@ from src.mmdet_bridge.cascade.inference import (
 )
 from src.mmdet_bridge.cascade.passes import MaskStages
 from src.mmdet_bridge.checkpoints import reading
-from src.mmdet_bridge.checkpoints.reading import Checkpoint, load_checkpoint, read_run_id
+from src.mmdet_bridge.checkpoints.reading import Checkpoint, load_checkpoint
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_untrusted_detector
-from src.modules.cascade import check_candidates
+from src.mmdet_bridge.view_changes import VIEW_CHANGES, ViewChange
+from src.modules.candidate_limits import check_candidates
+from src.modules.checkpoint_choice import INFERENCE_KEYS
 from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.candidates import Candidates
 from src.validation import check_values, check_weights, number, one_of
 
 log = logging.getLogger(__name__)
 
-SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)(?:-v\d+)?\.ckpt$")
-LAST_CHECKPOINT = "last.ckpt"  # has the states of the callbacks that kept the best
-INFERENCE_KEYS = ("test_cfg", "sizes")  # taken from the configuration, not from a checkpoint
 DIFFERENCES_SHOWN = 3
-
-
-def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> list[Path]:
-    """Return the paths of an ensemble's checkpoints.
-
-    Args:
-        checkpoint: The value of ``checkpoint=``: a path, a list of paths, or None.
-        best: Number of the folder's best checkpoints to take; None: those of ``checkpoint``.
-        directory: A run's folder of checkpoints.
-
-    Raises:
-        InputError: Checkpoints are given in neither way or in both, or a file does not exist.
-    """
-    if best is not None:
-        if checkpoint is not None:
-            key = f"ensemble.num_best={best}"
-            raise InputError(f"checkpoint must be null with {key}, got {checkpoint}")
-        return best_checkpoints(directory, best)
-    names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
-    if not names:
-        raise InputError(
-            "checkpoint must be the trained weights, a path or a list of paths, got null; or give "
-            "ensemble=top3, which takes a run's best"
-        )
-    paths = [reading.find_checkpoint(str(name)) for name in names]
-    for path in paths:
-        reading.check_checkpoint_file(path)
-    return paths
-
-
-def best_checkpoints(directory: Path, count: int) -> list[Path]:
-    """Return a run's checkpoints with the highest scores, best first, equal ones by name.
-
-    Scores are in the names (``best_epoch_07_score_0.3312.ckpt``); if no name has one, they are read
-    from the state of the ``ModelCheckpoint`` callbacks in ``last.ckpt``.
-
-    Raises:
-        InputError: There are fewer; the message says how many.
-    """
-    named = [(SCORE_IN_NAME.search(path.name), path) for path in directory.glob("*.ckpt")]
-    of_runs = {path: read_run_id(path) for found, path in named if found}
-    run_id = _newest_run_id(directory)
-    scores = {path: float(found[1]) for found, path in named if found and of_runs[path] == run_id}
-    if others := [path.name for path in of_runs if path not in scores]:
-        log.warning("left out, because another run wrote them: %s", ", ".join(sorted(others)))
-    if not scores and (directory / LAST_CHECKPOINT).is_file():
-        scores = _scores_of_callbacks(directory)
-    if not 1 <= count <= len(scores):
-        raise InputError(
-            "ensemble.num_best must be at least 1 and at most the checkpoints with a score in "
-            f"{directory}, {len(scores)} (best_epoch_07_score_0.3312.ckpt has the score 0.3312), "
-            f"got {count}"
-        )
-    return sorted(scores, key=lambda path: (-scores[path], path.name))[:count]
-
-
-def _newest_run_id(directory: Path) -> str:
-    """Return the run id of a folder's last, or newest, checkpoint."""
-    files = [path for path in directory.glob("*.ckpt") if path.is_file()]
-    files.sort(key=lambda path: (path.name == LAST_CHECKPOINT, path.stat().st_mtime), reverse=True)
-    return next(filter(None, map(read_run_id, files)), "")
-
-
-def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
-    """Read the scores that callbacks kept, of files by name, as a run may have been moved."""
-    scores: dict[Path, float] = {}
-    run_id = read_run_id(directory / LAST_CHECKPOINT)
-    for state in load_checkpoint(directory / LAST_CHECKPOINT).callbacks.values():
-        if isinstance(state, Mapping) and state.get("monitor") == "validation/competition_map":
-            best = state.get("best_k_models")
-            for name, score in best.items() if isinstance(best, Mapping) else ():
-                path = directory / Path(str(name)).name
-                is_own = path.is_file() and read_run_id(path) == run_id
-                if is_own and isinstance(score, int | float | torch.Tensor):
-                    scores[path] = float(score)
-    return scores
 
 
 def load_models(

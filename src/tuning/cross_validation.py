@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from src.metrics.competition import ClassKey, split_key
 from src.postprocess.settings import PostprocessSettings
 from src.tuning.search_results import FoundSettings
 from src.tuning.settings_evaluator import Scores, SettingsEvaluator
-from src.tuning.settings_search import SettingsSearch, Trial
+
+if TYPE_CHECKING:
+    from src.tuning.settings_search import SettingsSearch, Trial
 
 _ROUNDS = 3
 

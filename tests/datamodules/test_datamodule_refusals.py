@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from src.datamodules.datamodule import check_images
+from src.datamodules.image_lists import check_images
 from src.errors import InputError
 from tests.helpers.images import Data
 

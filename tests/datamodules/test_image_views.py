@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.datamodules.dataset import ImageDataset, ImageViewsDataset, positions_left
+from src.datamodules.dataset import ImageDataset, ImageViewsDataset
+from src.datamodules.image_lists import positions_left
 from src.errors import InputError
 from tests.helpers.images import Data
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.image import rescale_size
 
+from src.datamodules.sizes import resized_hw
 from src.datamodules.transforms import (
     draw_masks,
     draw_view,
     flip_image,
     resize_image,
-    resized_hw,
 )
 from src.rle import RleBatch, encode, resize_nearest
 from tests.helpers.masks import resize_by_nearest

@@ -15,14 +15,16 @@ from rich.progress import Progress
 
 from src import train as training
 from src.average import average
-from src.cli.derived_config import take_classes, take_from_checkpoints, use_own_data
+from src.cli.carried_config import take_from_checkpoints
+from src.cli.derived_config import open_data, take_classes, use_own_data
 from src.cli.entry_point import to_plain
 from src.compare import scores_of
 from src.errors import InputError
 from src.export_coco import compare_categories
 from src.import_weights import import_checkpoint
 from src.metrics.scoring import open_ground_truth
-from src.mmdet_bridge.checkpoints.reading import find_checkpoint, load_checkpoint
+from src.mmdet_bridge.checkpoints.files import find_checkpoint
+from src.mmdet_bridge.checkpoints.reading import load_checkpoint
 from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.report import open_predictions
@@ -66,13 +68,13 @@ def test_heads_have_the_classes_of_the_file(
 ) -> None:
     write_data(tmp_path, categories, [1, 5, 9])
     config = own(tmp_path, *overrides)
-    datamodule = instantiate(config.datamodule)
-    classes = take_classes(config, datamodule)
+    classes = take_classes(config, open_data(config))
     assert list(classes.category_ids) == to_plain(config.module.category_ids) == category_ids
     assert classes.names == tuple(NAMES[key] for key in category_ids)
     head = to_plain(config.module)["detector"]["roi_head"]
     heads = [*head["bbox_head"], *head["mask_head"]]
     assert [one["num_classes"] for one in heads] == [len(category_ids)] * 6
+    datamodule = instantiate(config.datamodule)
     datamodule.setup("fit")
     labels = datamodule.train_dataset[0]["data_samples"].gt_instances.labels
     assert labels.tolist() == [category_ids.index(category) for category in (1, 5, 9)]
@@ -106,7 +108,7 @@ def test_training_says_what_contradicts_its_data(
 def test_a_name_in_a_file_is_no_interpolation(tmp_path: Path) -> None:
     write_data(tmp_path, {1: "${oc.env:HOME}", 2: "[red]\x1b[31m"}, [1, 2])
     config = own(tmp_path)
-    classes = take_classes(config, instantiate(config.datamodule))
+    classes = take_classes(config, open_data(config))
     assert classes.names == ("${oc.env:HOME}", "[red]\x1b[31m")
     assert "oc.env:HOME" not in str(config)
     assert str(classes) == r"1 ${oc.env:HOME}, 2 [red]\x1b[31m"
@@ -115,8 +117,8 @@ def test_a_name_in_a_file_is_no_interpolation(tmp_path: Path) -> None:
 def test_a_small_set_gets_its_own_places_and_schedule(tmp_path: Path) -> None:
     write_data(tmp_path, NAMES, [1, 5, 9], images=10)
     config = own(tmp_path, "name=mine")
+    take_classes(config, open_data(config))
     datamodule = instantiate(config.datamodule)
-    take_classes(config, datamodule)
     assert (config.trainer.max_epochs, config.trainer.check_val_every_n_epoch) == (77, 7)
     datamodule.setup("fit")
     assert (len(datamodule.train_dataset), len(datamodule.validation_dataset)) == (8, 2)
@@ -124,7 +126,7 @@ def test_a_small_set_gets_its_own_places_and_schedule(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "split.json").is_file()
     assert any((tmp_path / "run" / ".cache").glob("a-*.store"))
     given = own(tmp_path, "trainer.max_epochs=3")
-    take_classes(given, instantiate(given.datamodule))
+    take_classes(given, open_data(given))
     assert (given.trainer.max_epochs, given.trainer.check_val_every_n_epoch) == (3, 3)
 
 

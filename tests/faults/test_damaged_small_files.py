@@ -26,7 +26,8 @@ from src.predictions.store import PredictionStore
 from src.search import _shown
 from src.synthetic import synthesize
 from src.tuning.search_results import option_path
-from src.tuning.settings_search import SearchSpace, SettingsSearch
+from src.tuning.search_space import SearchSpace
+from src.tuning.settings_search import SettingsSearch
 from src.tuning.sweeps import finished_result, write_result
 from tests.helpers.candidates import make_settings
 from tests.helpers.stores import make_images, write_store

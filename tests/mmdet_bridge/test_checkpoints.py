@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
+from src.mmdet_bridge.checkpoints.files import file_sha256
 from src.mmdet_bridge.checkpoints.reading import (
-    file_sha256,
     load_checkpoint,
     load_state_dict,
     save_weights,

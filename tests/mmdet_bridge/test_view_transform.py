@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.mmdet_bridge.cascade.detectors import (
-    VIEW_CHANGES,
-    ViewChange,
     change_batch,
     collate,
     make_sample,
 )
 from src.mmdet_bridge.cascade.passes import ViewTransform
+from src.mmdet_bridge.view_changes import VIEW_CHANGES, ViewChange
 
 
 def test_a_mirrored_view_of_half_the_size() -> None:

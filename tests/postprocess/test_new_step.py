@@ -17,8 +17,8 @@ from src.postprocess import steps
 from src.postprocess.pipeline import StepCounts, coco_results, postprocess
 from src.predictions.store import PredictionStore
 from src.tuning.evaluated_image import as_submitted
+from src.tuning.search_space import SearchSpace
 from src.tuning.settings_evaluator import SettingsEvaluator
-from src.tuning.settings_search import SearchSpace
 from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings
 from tests.helpers.competitions import IMATERIALIST_2019
 

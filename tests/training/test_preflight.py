@@ -16,21 +16,21 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src import train as entry
 from src.callbacks.training_steps import MemoryAdvice, describe_batch
-from src.cli.preflight import (
-    build_trainer,
+from src.cli.preflight import build_trainer, silence_lightning
+from src.cli.resume import describe_next_start
+from src.cli.run_checks import (
     check_devices,
     check_monitors,
     check_multirun,
     check_precision,
     local_devices,
-    silence_lightning,
 )
-from src.cli.resume import describe_next_start
+from src.cli.training_run import start_from
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import save_weights
 from src.modules.cascade import CascadeModule
+from src.train import main
 from tests.helpers.cascades import SMALL, compose_module, make_batch
 from tests.helpers.runs import overrides, run
 
@@ -80,16 +80,16 @@ def test_first_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
         InputError,
         match=r"initial_weights must be .*coco\.safetensors: no such .*import_weights",
     ):
-        entry.start_from(module, str(missing))
+        start_from(module, str(missing))
     with caplog.at_level(logging.WARNING):
-        entry.start_from(module, None)
+        start_from(module, None)
     assert re.search(r"initial_weights=null: \d+ parameters of the frozen stages", caplog.text)
     caplog.clear()
     given = {name: value + 1 for name, value in module.detector.state_dict().items()}
     save_weights(given, missing)
-    entry.start_from(module, str(missing))
+    start_from(module, str(missing))
     assert all(torch.equal(v, given[k]) for k, v in module.detector.state_dict().items())
-    entry.start_from(instantiate(compose_module("htc_tiny", *SMALL).module), None)
+    start_from(instantiate(compose_module("htc_tiny", *SMALL).module), None)
     assert caplog.text == ""
 
 
@@ -262,7 +262,7 @@ def test_a_mistake_on_the_command_line_is_one_line(
     command = [*arguments, *base, f"hydra.run.dir={tmp_path}", f"hydra.sweep.dir={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["train.py", *command, f"datamodule.split_file={tmp_path}/s"])
     with pytest.raises(SystemExit) as ended:
-        entry.main()
+        main()
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert ended.value.code == 2
     assert error.startswith("error: ")
@@ -393,7 +393,7 @@ def test_first_weights_of_a_backbone(tmp_path: Path, caplog: pytest.LogCaptureFi
     overrides = (*SMALL, f"module.backbone_weights={path}")
     module = instantiate(compose_module("htc_tiny", *overrides).module)
     with caplog.at_level(logging.INFO):
-        entry.start_from(module, None)
+        start_from(module, None)
     (line,) = [record.message for record in caplog.records]
     assert line.startswith(f"module.backbone_weights={path}: no such file, so the backbone starts")
     assert "`make weights`" in line
@@ -407,7 +407,7 @@ def test_first_weights_of_a_backbone(tmp_path: Path, caplog: pytest.LogCaptureFi
         caplog.clear()
         module.detector.load_state_dict(own)
         with caplog.at_level(logging.INFO):
-            entry.start_from(module, initial_weights)
+            start_from(module, initial_weights)
         counts = (
             f"{len(given)} tensors of the model came from the file, {len(own) - len(given)} are"
         )
@@ -418,9 +418,9 @@ def test_first_weights_of_a_backbone(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert all(torch.equal(now[name], given.get(name, value)) for name, value in own.items())
     save_weights(given | {"backbone.conv1.weight": torch.zeros(3, 3, 3, 3)}, path)
     with pytest.raises(InputError, match=r"is backbone\.conv1\.weight, \(3, 3, 3, 3\) in the file"):
-        entry.start_from(module, None)
+        start_from(module, None)
     save_weights(own, path)
     with pytest.raises(
         InputError, match=r"module\.backbone_weights must be a file of .*scope=back"
     ):
-        entry.start_from(module, None)
+        start_from(module, None)

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from src.errors import InputError
-from src.tuning.settings_search import SearchSpace
+from src.tuning.search_space import SearchSpace
 from tests.helpers.candidates import make_settings
 
 BASE = make_settings(nms_iou_threshold=0.42, soft_nms_min_score=0.007)

@@ -10,7 +10,8 @@ import pytest
 
 from src.annotations.categories import stratified_folds
 from src.errors import InputError
-from src.tuning.settings_search import ALL, RANDOM, SearchSpace, SettingsSearch
+from src.tuning.search_space import SearchSpace
+from src.tuning.settings_search import ALL, RANDOM, SettingsSearch
 from tests.helpers.candidates import make_settings
 
 IMAGES, FOLDS = 20, 4

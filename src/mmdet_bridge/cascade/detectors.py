@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import cv2
 import mmdet.models  # noqa: F401  fills the registry
@@ -39,15 +39,11 @@ from src.mmdet_bridge.cascade.cpu_training import is_trained_on_cpu, make_fast_o
 from src.mmdet_bridge.checkpoints.untrusted_config import find_reader, nodes
 from src.mmdet_bridge.checkpoints.weight_files import misfits, unwrap
 from src.mmdet_bridge.kernels.roi_align_cpu import pool_rois
+from src.mmdet_bridge.view_changes import ViewChange
 
 log = logging.getLogger(__name__)
 
 SHARED_SIZES_KEY = "sizes"
-
-ViewChange = Literal["quarter_turn", "vertical_flip", "flip"]
-VIEW_CHANGES: tuple[ViewChange, ...] = ("quarter_turn", "vertical_flip", "flip")
-"""Exact changes of a view, in the order in which they are made: by 90 degrees counter-clockwise,
-upside down, left to right. All three together make the eight ways to lay a picture on a table."""
 
 Detector = Any
 """A detector of mmdet's (a ``torch.nn.Module``); mmdet has no types for a checker."""

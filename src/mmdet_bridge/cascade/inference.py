@@ -25,7 +25,7 @@ from mmcv.ops import nms
 from torch import Tensor
 
 from src.errors import InputError
-from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, Detector
+from src.mmdet_bridge.cascade.detectors import Detector
 from src.mmdet_bridge.cascade.passes import (
     ForwardPass,
     KeptFeatures,
@@ -37,6 +37,7 @@ from src.mmdet_bridge.cascade.passes import (
     select_candidates,
     start_passes,
 )
+from src.mmdet_bridge.view_changes import VIEW_CHANGES
 from src.predictions.candidates import Candidates
 
 SeedProposals = Literal["all", "first_view"]

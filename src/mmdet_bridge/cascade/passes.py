@@ -18,7 +18,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from src.mmdet_bridge.cascade.detectors import VIEW_CHANGES, Detector, mask_edge_px, preprocess
+from src.mmdet_bridge.cascade.detectors import Detector, mask_edge_px, preprocess
+from src.mmdet_bridge.view_changes import VIEW_CHANGES
 
 log = logging.getLogger(__name__)
 

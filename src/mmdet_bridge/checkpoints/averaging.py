@@ -11,9 +11,9 @@ from torch import Tensor
 
 from src.annotations.categories import ClassList
 from src.errors import InputError
+from src.mmdet_bridge.checkpoints.files import check_shares
 from src.mmdet_bridge.checkpoints.reading import check_finite, load_checkpoint, load_state_dict
 from src.mmdet_bridge.checkpoints.weight_files import detector_names, examples
-from src.validation import check_weights
 
 
 def average_weights(
@@ -32,7 +32,7 @@ def average_weights(
     Raises:
         InputError: Names the key, or the file and the weight in it that does not match.
     """
-    shares = _check(paths, weights)
+    shares = check_shares(paths, weights)
     check_same_classes(paths)
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
@@ -88,16 +88,6 @@ def check_same_classes(paths: Sequence[str | Path]) -> None:
                     f"{difference}"
                 )
         known.setdefault(path, classes)
-
-
-def _check(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list[float]:
-    if len(paths) < 2:
-        raise InputError(f"checkpoint must be 2 or more files to average, got {len(paths)}")
-    if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise InputError("checkpoint must name each file once; weights= sets how much each counts")
-    shares = [1.0] * len(paths) if weights is None else list(weights)
-    check_weights("weights", shares, len(paths), of="checkpoint")
-    return shares
 
 
 def _kind(shape: torch.Size, dtype: torch.dtype) -> str:

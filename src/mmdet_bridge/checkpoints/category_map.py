@@ -70,7 +70,7 @@ def read_category_map(
     class_map: list[int | None] = [None] * len(category_ids)
     seen = set()
     own_names = {category: category_names.get(category, "") for category in category_ids}
-    for category, source in _entries(path):
+    for category, source in read_entries(path):
         where = f"category_map {path}: category {category!r}"
         position = _position(where, category, list(category_ids), list(own_names.values()))
         if position in seen:
@@ -83,7 +83,8 @@ def read_category_map(
     return class_map
 
 
-def _entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
+def read_entries(path: Path) -> list[tuple[int | str | None, int | str | None]]:
+    """Read the pairs of a category and a class of a file; see ``read_category_map``."""
     refuse_special_file(path)
     if not path.is_file():
         raise InputError(f"category_map must be a file, got {path}: no such file")

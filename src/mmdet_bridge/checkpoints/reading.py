@@ -22,7 +22,8 @@ from torch import Tensor
 
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
-from src.io import atomic_path, check_input_file, printable
+from src.io import atomic_path, printable
+from src.mmdet_bridge.checkpoints.files import check_checkpoint_file, check_weights_path
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_plain
 from src.mmdet_bridge.checkpoints.weight_files import (
     check_weights_seal,
@@ -36,10 +37,8 @@ META_KEY = "meta"  # mmdetection's notes beside the weights: its version, the cl
 CONFIG_KEY = "config"  # the composed configuration of the run that wrote a checkpoint
 HYPER_PARAMETERS_KEY = "hyper_parameters"  # of Lightning's module
 NOTES = (META_KEY, HYPER_PARAMETERS_KEY, "callbacks", CONFIG_KEY)
-RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # a run's folder stands for the first that exists
 PREDICTION_SIZES = ("predict_short_edge_px", "predict_long_edge_px")  # of the datamodule
 RUN_ID_KEY = "run_id"  # tells the checkpoints of one training from those of others
-WEIGHTS_SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 2**20  # the winning model's has 0.2 MB
 MAX_EXPANSION = 8  # tensors may share their bytes, tied weights, say
 PICKLES_OF_OLDER_FORMAT = 4  # torch.save before 1.6: magic number, version, machine, content
@@ -88,36 +87,6 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     return load_checkpoint(path).weights
 
 
-def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
-    """Resolve a path to a checkpoint: itself, or one of the run whose folder it names.
-
-    ``RUN`` is its best checkpoint, else its last; ``RUN/best.ckpt`` is in ``RUN/checkpoints``.
-
-    Args:
-        path: The user's path.
-        key: Its name in the message.
-
-    Raises:
-        InputError: There is no such file.
-    """
-    path = Path(path)
-    places = [path, path.parent / "checkpoints" / path.name]
-    if path.is_dir():
-        places = [
-            folder / name for name in RUN_CHECKPOINTS for folder in (path, path / "checkpoints")
-        ]
-    for place in places:
-        if place.exists() and not place.is_dir():
-            return place
-    folders = (path if path.is_dir() else path.parent, places[-1].parent)
-    there = sorted(file.name for folder in {*folders} for file in folder.glob("*.ckpt"))
-    hint = f"; there are {', '.join(there[:5])}" if there else ""
-    raise InputError(
-        f"{key} must be a file of weights, or the folder of a run that has one, got {path}: no "
-        f"such file{hint}"
-    )
-
-
 def load_checkpoint(
     path: str | Path, *, trusted: bool = False, only_notes: bool = False
 ) -> Checkpoint:
@@ -158,22 +127,6 @@ def load_checkpoint(
             if isinstance(content.get(key), Mapping):
                 weights = content[key]
     return Checkpoint(path=path, weights=_check_weights(weights, path), **notes)
-
-
-def check_checkpoint_file(path: Path) -> None:
-    """Refuse a path that is missing or no regular file, before anything of it is read.
-
-    Raises:
-        InputError: It is missing, a folder, a pipe, a device.
-    """
-    if not path.exists():
-        raise InputError(f"checkpoint {path} does not exist")
-    if path.is_dir():
-        raise InputError(f"checkpoint {path} is a folder; give one of the files in it")
-    try:
-        check_input_file(path)
-    except InputError as error:
-        raise InputError(f"checkpoint {error}") from error
 
 
 def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
@@ -238,18 +191,6 @@ def read_run_id(path: str | Path) -> str:
     return str(content.get(RUN_ID_KEY, "")) if isinstance(content, Mapping) else ""
 
 
-def check_weights_path(path: str | Path) -> Path:
-    """Return the path of a file of weights to write.
-
-    Raises:
-        InputError: It does not end in ``.safetensors``.
-    """
-    path = Path(path)
-    if path.suffix != WEIGHTS_SUFFIX:
-        raise InputError(f"output must end in {WEIGHTS_SUFFIX}, got {path}")
-    return path
-
-
 def save_weights(
     state_dict: Mapping[str, Tensor], path: str | Path, *, notes: Mapping[str, str] | None = None
 ) -> None:
@@ -279,12 +220,6 @@ def save_weights(
     ):
         file.write(header)
         file.write(numbers)
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:

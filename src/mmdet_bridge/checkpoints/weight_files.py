@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from src.errors import InputError
 from src.io import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LIGHTNING_PREFIX = "detector."  # of a detector's weights in a Lightning checkpoint
 AVERAGE_PREFIX = "ema_"

@@ -33,13 +33,17 @@ from torch import Tensor
 from src.annotations.categories import ClassList
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import Detector, build_detector, check_detector
+from src.mmdet_bridge.checkpoints.import_options import (
+    LAYOUTS,
+    OLD_LAYOUTS,
+    ClassLayers,
+    check_options,
+)
 from src.mmdet_bridge.checkpoints.reading import Checkpoint
 from src.mmdet_bridge.checkpoints.weight_files import detector_names, examples, misfits, unwrap
 
 log = logging.getLogger(__name__)
 
-ClassLayers = Literal["reset", "slice"]
-CLASS_LAYERS = ("reset", "slice")
 COUNTER = ".num_batches_tracked"  # torch before 0.4.1 had none; nothing here reads it
 
 MISFIT_CURE = (
@@ -51,8 +55,6 @@ OFFSETS_CURE = (
     "'reset=[*.conv_offset.*]'"
 )
 
-OLD_LAYOUTS = ("v0.6", "v1")  # mmdetection 1.2 and before
-LAYOUTS = (*OLD_LAYOUTS, "v2", "v3")
 BACKGROUND_LAST = "background moved last"
 SECOND_SET = "second set of weights beside a moving average"
 BACKGROUND_LEFT_OUT = "background left out"
@@ -221,9 +223,7 @@ def import_weights(
         InputError: The checkpoint is another model's: weights are missing, left over, or of another
             shape; or the arguments contradict it.
     """
-    if class_layers not in CLASS_LAYERS:
-        legal = ", ".join(CLASS_LAYERS)
-        raise InputError(f"class_layers must be one of {legal}, got {class_layers}")
+    check_options(layout=layout, class_layers=class_layers, has_class_map=map_classes is not None)
     if layout == "auto":
         layout = detect_layout(checkpoint)
     entries = upgrade_layout(checkpoint, layout)
@@ -236,8 +236,6 @@ def import_weights(
     class_map: Sequence[int | None] = [None] * classes
     if class_layers == "slice":
         class_map = _class_map(source_classes, classes, map_classes)
-    elif map_classes is not None:
-        raise InputError("category_map must be null with class_layers=reset; give slice")
     _check_patterns("reset", reset, own)
     _check_patterns("drop", drop, [entry.target for entry in entries if entry.target])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from src.errors import InputError
 from src.io import atomic_path, printable, temporary_directory
-from src.mmdet_bridge.checkpoints.reading import file_sha256
+from src.mmdet_bridge.checkpoints.files import file_sha256
 
 TIMEOUT_S = 600
 MAX_BYTES = 1 << 28  # of the file; ImageNet's MobileNetV2 has 14 MB

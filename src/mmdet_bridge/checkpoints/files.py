@@ -1,0 +1,93 @@
+"""Files of weights: find and check them by their paths, which needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.errors import InputError
+from src.io import check_input_file
+from src.validation import check_weights
+
+RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # a run's folder stands for the first that exists
+WEIGHTS_SUFFIX = ".safetensors"
+
+
+def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
+    """Resolve a path to a checkpoint: itself, or one of the run whose folder it names.
+
+    ``RUN`` is its best checkpoint, else its last; ``RUN/best.ckpt`` is in ``RUN/checkpoints``.
+
+    Args:
+        path: The user's path.
+        key: Its name in the message.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    path = Path(path)
+    places = [path, path.parent / "checkpoints" / path.name]
+    if path.is_dir():
+        places = [
+            folder / name for name in RUN_CHECKPOINTS for folder in (path, path / "checkpoints")
+        ]
+    for place in places:
+        if place.exists() and not place.is_dir():
+            return place
+    folders = (path if path.is_dir() else path.parent, places[-1].parent)
+    there = sorted(file.name for folder in {*folders} for file in folder.glob("*.ckpt"))
+    hint = f"; there are {', '.join(there[:5])}" if there else ""
+    raise InputError(
+        f"{key} must be a file of weights, or the folder of a run that has one, got {path}: no "
+        f"such file{hint}"
+    )
+
+
+def check_checkpoint_file(path: Path) -> None:
+    """Refuse a path that is missing or no regular file, before anything of it is read.
+
+    Raises:
+        InputError: It is missing, a folder, a pipe, a device.
+    """
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist")
+    if path.is_dir():
+        raise InputError(f"checkpoint {path} is a folder; give one of the files in it")
+    try:
+        check_input_file(path)
+    except InputError as error:
+        raise InputError(f"checkpoint {error}") from error
+
+
+def check_weights_path(path: str | Path) -> Path:
+    """Return the path of a file of weights to write.
+
+    Raises:
+        InputError: It does not end in ``.safetensors``.
+    """
+    path = Path(path)
+    if path.suffix != WEIGHTS_SUFFIX:
+        raise InputError(f"output must end in {WEIGHTS_SUFFIX}, got {path}")
+    return path
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_shares(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list[float]:
+    """Return the weight of each file of an average.
+
+    Raises:
+        InputError: One file alone, a file twice, or weights that do not fit.
+    """
+    if len(paths) < 2:
+        raise InputError(f"checkpoint must be 2 or more files to average, got {len(paths)}")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise InputError("checkpoint must name each file once; weights= sets how much each counts")
+    shares = [1.0] * len(paths) if weights is None else list(weights)
+    check_weights("weights", shares, len(paths), of="checkpoint")
+    return shares

@@ -308,6 +308,6 @@ def entry_point(
 
 
 Hydra.app_help = show_help  # type: ignore[assignment]
-Hydra.get_mode = find_mode  # type: ignore[method-assign]
+Hydra.get_mode = find_mode  # type: ignore[assignment]
 # A job that a launcher runs in another process imports this module and calls no entry point.
 register_resolvers()

@@ -32,6 +32,7 @@ BENCHMARKS = (
     "prediction_store",
     "fusion",
     "lab",
+    "startup",
 )
 ON_A_GPU = ("gpu_training", "gpu_tta")  # without one they run when named, on a small model
 RESULTS = Path(__file__).parent / "results"

@@ -183,10 +183,16 @@ def find_mode(
     That composes everything, which takes as long as the rest of a start. Only a file that the
     command line chooses (``+sweep=thresholds``), or a key of Hydra's, can ask for a multirun.
     """
-    keys = (override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides)
-    if all(not (CONFIG_DIRECTORY / key).is_dir() and "hydra" not in key for key in keys):
-        return None
-    return _compose(hydra, config_name, overrides)
+    return _compose(hydra, config_name, overrides) if any(map(_may_set_mode, overrides)) else None
+
+
+def _may_set_mode(override: str) -> bool:
+    key, _, value = override.lstrip("+~").partition("=")
+    folder = CONFIG_DIRECTORY / key.partition("@")[0]
+    if "hydra" in key or not folder.is_dir():
+        return "hydra" in key
+    file = folder / f"{value}.yaml"
+    return not file.is_file() or re.search(r"\b(mode|sweep)\b", file.read_text()) is not None
 
 
 def _end_by(error: Exception, config: DictConfig | None = None) -> None:

@@ -139,7 +139,8 @@ def _places(text: str) -> list[tuple[Key, int, int]]:
             key, line = (*prefix, str(name.value)), name.start_mark.line
             is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
             yield key, line, line if is_block else value.end_mark.line
-            yield from walk(value, key)
+            if is_block:
+                yield from walk(value, key)
 
     root = yaml.compose(text, Loader=_LOADER)
     return [] if root is None else list(walk(root, ()))

@@ -86,6 +86,8 @@ _LINES = (
     "`Trainer(limit_val_batches=1.0)` was configured so 100% of the batches will be used",
     "`Trainer(limit_predict_batches=1.0)` was configured so 100% of the batches will be used",
     "TPU available: False, using: 0 TPU cores",
+    # src.cli.run_checks refuses devices that are not there
+    "GPU available: False, used: False",
     # src.processes says it, once
     "\nDetected KeyboardInterrupt, attempting graceful shutdown",
     # src.cli.resume says which file, and from which step
@@ -113,6 +115,18 @@ _WARNINGS = (
     ),
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/callbacks/weight_averaging.py
     "The checkpoint was not created with WeightAveraging.",
+    # Frozen stages are meant to be:
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/fit_loop.py
+    r"Found \d+ module\(s\) in eval mode at the start of training\.",
+    # The configuration says trainer.accelerator=cpu:
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/trainer/setup.py
+    r"GPU available but not used\. You can set it by doing `Trainer\(accelerator='gpu'\)`\.",
+    # The configuration says how many (datamodule.num_workers), and callbacks.training_speed how
+    # long a training waits for them:
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/trainer/connectors/data_connector.py
+    r"The '\w+_dataloader' does not have many workers which may be a bottleneck\.",
+    # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/data/dataloader.py
+    r"This DataLoader will create \d+ worker processes in total\.",
     # Lightning's use of torch: https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     re.escape(
         "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)"

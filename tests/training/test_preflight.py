@@ -367,6 +367,19 @@ def test_other_images_than_the_checkpoints_are_refused(images: Path, tmp_path: P
         run(images, tmp_path / "run", "optimizer.lr=0.1")
 
 
+# As Lightning 2.6 and torch 2.13 word them.
+OF_OTHERS = (
+    "Checkpoint directory /x/checkpoints exists and is not empty.",
+    "Found 60 module(s) in eval mode at the start of training. This may lead to unexpected "
+    "behavior during training. If this is intentional, you can ignore this warning.",
+    "GPU available but not used. You can set it by doing `Trainer(accelerator='gpu')`.",
+    "The 'train_dataloader' does not have many workers which may be a bottleneck. Consider "
+    "increasing the value of the `num_workers` argument` to `num_workers=3` in the `DataLoader`",
+    "This DataLoader will create 4 worker processes in total. Our suggested max number of worker "
+    "in current system is 1, which is smaller than what this DataLoader is going to create.",
+)
+
+
 def test_advertisements_are_left_out() -> None:
     silence_lightning()
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -378,14 +391,17 @@ def test_advertisements_are_left_out() -> None:
         log.warning(
             "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels](x)"
         )
+        log.warning("GPU available: False, used: False")
         log.warning("GPU available: True, used: True")
     finally:
         log.removeHandler(handler)
     assert seen == ["GPU available: True, used: True"]
     with warnings.catch_warnings(record=True) as caught:
         silence_lightning()
-        warnings.warn("Checkpoint directory /x/checkpoints exists and is not empty.", stacklevel=1)
-    assert caught == []
+        for text in OF_OTHERS:
+            warnings.warn(text, stacklevel=1)
+        warnings.warn("The 'train_dataloader' has no batch.", stacklevel=1)
+    assert [str(one.message) for one in caught] == ["The 'train_dataloader' has no batch."]
 
 
 def test_first_weights_of_a_backbone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -62,6 +63,7 @@ def test_what_is_in_the_store_is_not_predicted_again(
     folder: Path,
     tmp_path: Path,
     predicted: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     given = [f"checkpoint={checkpoint(folder, 0)}", SHARDS_OF_ONE]
     whole = run(folder, tmp_path / "whole", *given)
@@ -80,7 +82,14 @@ def test_what_is_in_the_store_is_not_predicted_again(
     assert predicted == ["b.jpg"]
     assert not list(cut.directory.glob(".*.part"))
     predicted.clear()
-    check_same_stores(run(folder, tmp_path, *given), whole)
+    # of an earlier version, without the list of its images, which is added
+    (cut.directory / "expected_images.json").unlink()
+    with caplog.at_level(logging.INFO):
+        check_same_stores(run(folder, tmp_path, *given), whole)
+        assert "finished already" not in caplog.text
+        assert (cut.directory / "expected_images.json").exists()
+        check_same_stores(run(folder, tmp_path, *given), whole)
+    assert f"finished already: {cut.directory} has all 3 images" in caplog.text
     assert predicted == []
 
 

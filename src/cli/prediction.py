@@ -6,7 +6,7 @@ See ``src.cli.training``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from src.mmdet_bridge.checkpoints.files import file_sha256
 from src.mmdet_bridge.view_changes import VIEW_CHANGES, ViewChange
 from src.modules.checkpoint_choice import checkpoint_paths
 from src.postprocess.late_fusion import LateFusion
-from src.predictions.files import META_NAME, StoreMeta
+from src.predictions.files import META_NAME, StoreMeta, read_expected
 from src.predictions.store import PredictionStore, claim_folder
 from src.validation import Flag, check_values, shown
 
@@ -188,6 +188,20 @@ def listed_images(config: DictConfig) -> tuple[str, ...] | None:
     return tuple(list_images(directory).names)
 
 
+def is_finished(directory: Path, meta: StoreMeta, image_ids: Collection[str]) -> bool:
+    """Return whether nothing is left to do for a store, so that no model has to be built.
+
+    A store with another list of its images or none, which one of an earlier version lacks, takes
+    the long way, and one without a candidate, which is refused.
+    """
+    wanted = set(image_ids)
+    if not (directory / META_NAME).exists() or claim_folder(directory, meta) != wanted:
+        return False
+    store = PredictionStore(directory)
+    listed = set(read_expected(directory) or ())
+    return listed == wanted and any(map(store.count, range(len(store))))
+
+
 def predict(config: DictConfig) -> Path:
     """Predict every image of the split and return the folder of the prediction store.
 
@@ -213,8 +227,7 @@ def predict(config: DictConfig) -> Path:
     meta = describe_store(config, paths, carried, view_changes)
     if store is not None:
         check_data(store, carried.classes, paths, source=str(config.datamodule.annotations))
-    has_store = image_ids is not None and (directory / META_NAME).exists()
-    if image_ids and has_store and claim_folder(directory, meta) == set(image_ids):
+    if image_ids and is_finished(directory, meta, image_ids):
         log.info("finished already: %s has all %d images", directory, len(image_ids))
         return directory
     from src.cli.prediction_run import predict_images

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("train", "predict", "postprocess", "score", "report", "search", "compare", "convert"),
     *("split", "synthesize", "import_weights", "average", "validate_submission", "fuse"),
-    "export_coco",
+    *("export_coco", "import_predictions", "lab"),
 )
 # Packages that only a command's work needs.
 HEAVY = (
     *("torch", "torchvision", "torchmetrics", "lightning", "mmdet", "mmcv", "mmengine"),
     *("albumentations", "optuna", "sqlalchemy", "pandas", "matplotlib", "sklearn", "scipy"),
-    *("wandb", "timm", "faster_coco_eval"),
+    *("wandb", "timm", "faster_coco_eval", "werkzeug"),
 )
 TYPO = "outputt=x"
 # Values that are refused and files that are missing, with a part of the message.
@@ -43,6 +43,9 @@ MISTAKES = (
     ("average", ("checkpoint=[a.ckpt,b.ckpt]", "output=x.safetensors"), "a.ckpt: no such file"),
     ("split", ("annotations=no.csv",), "no.csv"),
     ("search", ("predictions=no", "annotations=no.csv"), "no"),
+    ("lab", ("predictions=no", "annotations=no.csv"), "no"),
+    ("lab", ("predictions=no", "port=-1"), "port must be"),
+    ("import_predictions", ("input=no.json", "annotations=a", "output=b"), "no.json: no such file"),
     ("score", ("submission=no.csv", "annotations=no.csv"), "no.csv"),
     ("score", ("submission=a", "annotations=b", "averaging=c"), "averaging must be one of"),
 )

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from src.cli.entry_point import entry_point, to_plain
 from src.io import check_writable
 from src.mmdet_bridge.checkpoints.files import (
+    SAME_WEIGHTS_CURE,
     check_checkpoint_file,
     check_shares,
     check_weights_path,
@@ -40,7 +41,7 @@ def average(config: DictConfig) -> None:
     known: dict[str, Path] = {}
     for path in paths:
         weights = detector_names(load_checkpoint(path, only_notes=True).weights)
-        check_given_once(known, path, weights, cure="; weights= says how much each counts")
+        check_given_once(known, path, weights, cure=SAME_WEIGHTS_CURE)
     mean = average_weights(paths, weights=keys["weights"])
     shares = keys["weights"] or [1] * len(paths)
     notes = {

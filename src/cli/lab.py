@@ -29,8 +29,6 @@ from src.cli.scores import check_metric, inputs_of
 from src.console import progress_bar, say
 from src.errors import InputError
 from src.io import user_cache_directory
-from src.lab.guard import Guard, is_loopback
-from src.lab.server import LabApp, open_server
 from src.lab.workspace import LabOptions, Workspace
 from src.postprocess.mask_source import MASK_KEYS, check_fixed_masks
 from src.postprocess.settings import named_settings, plain_settings
@@ -133,6 +131,10 @@ def main(config: DictConfig) -> None:
     if config.images is not None and not Path(config.images).is_dir():
         raise InputError(f"images must be a folder, got {config.images}: no such folder")
     inputs = inputs_of(config)
+    # Imported where it is needed: Werkzeug and Jinja, which --help and typos do without.
+    from src.lab.guard import Guard, is_loopback
+    from src.lab.server import LabApp, open_server
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     token = None if is_loopback(config.host) else secrets.token_urlsafe(24)
     with (

@@ -13,11 +13,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 
-from src import train as training
 from src.average import average
+from src.cli import resume
 from src.cli.carried_config import take_from_checkpoints
 from src.cli.derived_config import open_data, take_classes, use_own_data
 from src.cli.entry_point import to_plain
+from src.cli.training import train
+from src.cli.training_run import start_from
 from src.compare import scores_of
 from src.errors import InputError
 from src.export_coco import compare_categories
@@ -100,9 +102,9 @@ def test_training_says_what_contradicts_its_data(
     tmp_path: Path, overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_data(tmp_path, {1: "coat", 5: "hat", 9: "shoe"}, [1, 5, 9])
-    monkeypatch.setattr(training, "choose_checkpoint", lambda **_: pytest.fail("too late"))
+    monkeypatch.setattr(resume, "choose_checkpoint", lambda **_: pytest.fail("too late"))
     with pytest.raises(InputError, match=message):
-        training.train(own(tmp_path, *overrides))
+        train(own(tmp_path, *overrides))
 
 
 def test_a_name_in_a_file_is_no_interpolation(tmp_path: Path) -> None:
@@ -328,7 +330,7 @@ def test_first_weights_go_to_their_categories(tmp_path: Path) -> None:
     }
     torch.save(content, path)
     module = instantiate(compose_module("htc_tiny", *SMALL).module, category_ids=[5, 3, 1, 2, 4])
-    training.start_from(module, str(path))
+    start_from(module, str(path))
     before, after = given.detector.state_dict(), module.detector.state_dict()
     for name in before:
         rows = list(range(len(before[name]))) if before[name].ndim else None
@@ -341,7 +343,7 @@ def test_first_weights_go_to_their_categories(tmp_path: Path) -> None:
     other = instantiate(compose_module("htc_tiny", *SMALL).module, category_ids=[0, 1, 2, 3, 4])
     message = r"initial_weights=.*a.ckpt: the classes must be the categories of the model \(0, 1"
     with pytest.raises(InputError, match=message):
-        training.start_from(other, str(path))
+        start_from(other, str(path))
 
 
 def test_slicing_keeps_rows_by_id(tmp_path: Path) -> None:

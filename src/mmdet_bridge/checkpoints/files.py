@@ -12,6 +12,7 @@ from src.validation import check_weights
 
 RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # a run's folder stands for the first that exists
 WEIGHTS_SUFFIX = ".safetensors"
+SAME_WEIGHTS_CURE = "; weights= says how much each counts"  # of an average
 
 
 def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
@@ -86,8 +87,14 @@ def check_shares(paths: Sequence[str | Path], weights: Sequence[float] | None) -
     """
     if len(paths) < 2:
         raise InputError(f"checkpoint must be 2 or more files to average, got {len(paths)}")
-    if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise InputError("checkpoint must name each file once; weights= sets how much each counts")
+    known: dict[Path, str | Path] = {}
+    for path in paths:
+        if (place := Path(path).resolve()) in known:
+            raise InputError(
+                f"checkpoint must be different checkpoints, got {known[place]} and {path}, which "
+                f"hold the same weights{SAME_WEIGHTS_CURE}"
+            )
+        known[place] = path
     shares = [1.0] * len(paths) if weights is None else list(weights)
     check_weights("weights", shares, len(paths), of="checkpoint")
     return shares

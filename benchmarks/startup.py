@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("train", "predict", "postprocess", "score", "report", "search", "compare", "convert"),
     *("split", "synthesize", "import_weights", "average", "validate_submission", "fuse"),
-    *("export_coco", "import_predictions", "lab"),
+    *("export_coco", "import_predictions", "lab", "doctor"),
 )
 # Packages that only a command's work needs.
 HEAVY = (

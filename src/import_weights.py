@@ -14,8 +14,8 @@ from src.errors import InputError
 from src.io import check_writable
 from src.mmdet_bridge.checkpoints.category_map import read_entries
 from src.mmdet_bridge.checkpoints.files import check_checkpoint_file, check_weights_path
-from src.mmdet_bridge.checkpoints.import_options import check_options
 from src.mmdet_bridge.checkpoints.sources import find_source
+from src.mmdet_bridge.options import check_import_options
 
 SCOPES = ("detector", "backbone")
 # Keys of the configuration that are for whole detectors, with the value that says nothing.
@@ -50,7 +50,7 @@ def _check_options(keys: dict[str, Any]) -> None:
         if keys[key] != legal:
             shown = "null" if legal is None else legal
             raise InputError(f"{key} must be {shown} with scope=backbone, got {keys[key]}")
-    check_options(
+    check_import_options(
         layout=keys["layout"],
         class_layers=keys["class_layers"],
         has_class_map=category_map is not None,

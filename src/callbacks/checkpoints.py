@@ -21,23 +21,22 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from src.callbacks.checkpoint_files import (
-    EPOCH_FILES,
-    LAST_FILE,
-    LINKS,
-    POSITION_KEY,
-    REQUEUE_FILES,
-    STEP_FILES,
-    STEP_FILES_KEPT,
-)
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import atomic_path, fsync
-from src.mmdet_bridge.checkpoints.reading import check_archive, check_finite
+from src.mmdet_bridge.checkpoints.files import (
+    EPOCH_FILES,
+    LAST_FILE,
+    REQUEUE_FILES,
+    RUN_CHECKPOINTS,
+    STEP_FILES,
+)
+from src.mmdet_bridge.checkpoints.reading import POSITION_KEY, check_archive, check_finite
 from src.validation import check_values, nullable, whole
 
 log = logging.getLogger(__name__)
 
+STEP_FILES_KEPT = 2  # the newest, and the one before in case that the newest gets damaged
 VALIDATION_PATIENCE_S = 30.0  # of the 90 seconds or so between SLURM's signal and the job's end
 
 
@@ -367,7 +366,7 @@ class RunCheckpoint(Checkpoint):
         """Remove the checkpoints of epochs before the newest ones."""
         if self.keep is None:
             return
-        links = [path for name in LINKS if (path := self.directory / name).exists()]
+        links = [path for name in RUN_CHECKPOINTS if (path := self.directory / name).exists()]
         ranked = {Path(name) for callback in _rankings(trainer) for name in callback.best_k_models}
         files = sorted(self.directory.glob(EPOCH_FILES), key=lambda path: (len(path.name), path))
         for path in files[: -self.keep]:

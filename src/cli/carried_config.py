@@ -19,8 +19,12 @@ from src.cli.derived_config import DEFAULT_NUM_CLASSES, is_num_classes_given
 from src.cli.entry_point import compose_default, overridden_keys, to_plain
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.averaging import check_same_classes
-from src.mmdet_bridge.checkpoints.reading import PREDICTION_SIZES, Checkpoint, load_checkpoint
-from src.modules.checkpoint_choice import INFERENCE_KEYS
+from src.mmdet_bridge.checkpoints.reading import (
+    INFERENCE_KEYS,
+    PREDICTION_SIZES,
+    Checkpoint,
+    load_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 

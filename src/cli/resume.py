@@ -11,14 +11,20 @@ from typing import Any
 
 import torch
 
-from src.callbacks.checkpoint_files import LAST_FILE, POSITION_KEY, files_of_run
 from src.cli.run_checks import check_resume
 from src.datamodules.geometry import GeometricAugmentation
 from src.errors import InputError
 from src.io import printable, remove_all_partial_files
-from src.mmdet_bridge.checkpoints.files import check_checkpoint_file
+from src.mmdet_bridge.checkpoints.files import (
+    BEST_FILE,
+    LAST_FILE,
+    SCORE_IN_NAME,
+    check_checkpoint_file,
+    files_of_run,
+)
 from src.mmdet_bridge.checkpoints.reading import (
     CONFIG_KEY,
+    POSITION_KEY,
     RUN_ID_KEY,
     check_archive,
     check_finite,
@@ -26,13 +32,11 @@ from src.mmdet_bridge.checkpoints.reading import (
     read_run_id,
 )
 from src.mmdet_bridge.checkpoints.untrusted_config import check_plain
-from src.modules.checkpoint_choice import SCORE_IN_NAME
 from src.renamed_keys import upgrade_keys
 
 log = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
-BEST_LINK = "best.ckpt"
 MAX_SHOWN = 5
 # A change of these makes the run another one; of those below, not.
 SAME_KEYS = (
@@ -231,7 +235,7 @@ def archive_later_checkpoints(
             "moved %d checkpoints to %s, because this run does not resume from them: %s",
             *(len(moved), directory / SUPERSEDED, ", ".join(path.name for path in moved)),
         )
-    link = directory / BEST_LINK
+    link = directory / BEST_FILE
     if link.is_symlink() and not link.exists():
         link.unlink()
 
@@ -245,7 +249,7 @@ def _superseded_best(directory: Path, *, run_id: str, best: Collection[Path] | N
         # A link that is a file lies in a folder that was copied.
         has_score = SCORE_IN_NAME.search(path.name) is not None
         is_worse = has_score and kept is not None and path.name not in kept
-        if is_worse or (not is_own and (has_score or path.name == BEST_LINK)):
+        if is_worse or (not is_own and (has_score or path.name == BEST_FILE)):
             found.append(path)
     return found
 

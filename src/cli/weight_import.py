@@ -17,7 +17,6 @@ from src.errors import InputError
 from src.mmdet_bridge.checkpoints.backbone_import import import_backbone
 from src.mmdet_bridge.checkpoints.category_map import read_category_map, source_class_names
 from src.mmdet_bridge.checkpoints.files import file_sha256
-from src.mmdet_bridge.checkpoints.import_options import OLD_LAYOUTS
 from src.mmdet_bridge.checkpoints.reading import (
     Checkpoint,
     check_finite,
@@ -32,6 +31,7 @@ from src.mmdet_bridge.checkpoints.weight_import import (
     import_weights,
     map_by_id,
 )
+from src.mmdet_bridge.options import OLD_LAYOUTS
 
 OLD_GEOMETRY = (
     "before 2.0 mmdetection pooled RoIs without a half-pixel offset, with 2x2 samples a bin; "

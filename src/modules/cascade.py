@@ -20,10 +20,9 @@ from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.mmdet_bridge.cascade.passes import MaskStages
 from src.mmdet_bridge.checkpoints import untrusted_config
 from src.mmdet_bridge.checkpoints.reading import load_checkpoint
-from src.modules.candidate_limits import check_candidates
 from src.modules.schedules import SchedulerFactory, scale_learning_rate
 from src.predictions.candidates import Candidates
-from src.validation import check_value, nullable, whole
+from src.validation import check_value, check_values, nullable, number, one_of, whole
 
 Batch = Mapping[str, Any]
 """``inputs``: N uint8 tensors (3, H_i, W_i), RGB; ``data_samples``: N DetDataSample."""
@@ -227,3 +226,29 @@ def _describe_sizes(batch: Batch) -> str:
         f"{printable(sample.img_id)} ({pixels.shape[-2]}x{pixels.shape[-1]} px)"
         for pixels, sample in zip(batch["inputs"], batch["data_samples"], strict=True)
     )
+
+
+def check_candidates(
+    category_ids: list[int],
+    num_classes: int,
+    min_score: float,
+    max_candidates: int,
+    mask_stages: str,
+) -> None:
+    """Check the values that select a module's candidates.
+
+    Raises:
+        InputError: A value that is not legal; names its key.
+    """
+    different = len(set(category_ids))
+    if len(category_ids) != num_classes or different != num_classes:
+        raise InputError(
+            f"module.category_ids must be {num_classes} different ids, as module.num_classes, got "
+            f"{len(category_ids)}, {different} of them different"
+        )
+    kinds = {
+        "min_score": number(least=0, below=1, legal="a number from 0, below 1"),
+        "max_candidates": whole(1),
+        "mask_stages": one_of("all", "last"),
+    }
+    check_values(kinds, locals(), prefix="module.")

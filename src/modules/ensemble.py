@@ -23,11 +23,10 @@ from src.mmdet_bridge.cascade.inference import (
 )
 from src.mmdet_bridge.cascade.passes import MaskStages
 from src.mmdet_bridge.checkpoints import reading
-from src.mmdet_bridge.checkpoints.reading import Checkpoint, load_checkpoint
+from src.mmdet_bridge.checkpoints.reading import INFERENCE_KEYS, Checkpoint, load_checkpoint
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_untrusted_detector
-from src.mmdet_bridge.view_changes import VIEW_CHANGES, ViewChange
-from src.modules.candidate_limits import check_candidates
-from src.modules.checkpoint_choice import INFERENCE_KEYS
+from src.mmdet_bridge.options import VIEW_CHANGES, ViewChange
+from src.modules.cascade import check_candidates
 from src.postprocess.late_fusion import LateFusion, fuse
 from src.predictions.candidates import Candidates
 from src.validation import check_values, check_weights, number, one_of

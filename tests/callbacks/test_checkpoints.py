@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from lightning import Callback, Trainer
 
 from src.callbacks.checkpoints import BestLink
-from src.cli.training_run import best_score
+from src.cli.training import best_score
 from tests.helpers.configs import compose_config
 from tests.helpers.trainers import Scored, make_trainer
 

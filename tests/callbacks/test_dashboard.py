@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.cli.training import train
+from src.train import train
 from tests.helpers.images import Data
 from tests.helpers.trainers import compose_training
 from tests.helpers.wandb_file import config, history, read_records

@@ -18,8 +18,7 @@ from src.cli import resume
 from src.cli.carried_config import take_from_checkpoints
 from src.cli.derived_config import open_data, take_classes, use_own_data
 from src.cli.entry_point import to_plain
-from src.cli.training import train
-from src.cli.training_run import start_from
+from src.cli.training import start_from
 from src.compare import scores_of
 from src.errors import InputError
 from src.export_coco import compare_categories
@@ -30,6 +29,7 @@ from src.mmdet_bridge.checkpoints.reading import load_checkpoint
 from src.modules.ensemble import load_models
 from src.predictions.store import PredictionStore, PredictionStoreWriter
 from src.report import open_predictions
+from src.train import train
 from src.tuning.session import Inputs, open_session
 from tests.helpers.annotation_files import write_data
 from tests.helpers.candidates import make_candidates

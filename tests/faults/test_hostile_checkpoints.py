@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from src.cli.resume import choose_checkpoint
-from src.cli.training_run import start_from
+from src.cli.training import start_from
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import build_detector, load_weights
 from src.mmdet_bridge.checkpoints.averaging import average_weights
+from src.mmdet_bridge.checkpoints.files import checkpoint_paths
 from src.mmdet_bridge.checkpoints.reading import (
     MAX_HEADER_BYTES,
     Checkpoint,
@@ -29,7 +30,6 @@ from src.mmdet_bridge.checkpoints.reading import (
     load_state_dict,
 )
 from src.mmdet_bridge.checkpoints.weight_import import detect_layout, upgrade_layout
-from src.modules.checkpoint_choice import checkpoint_paths
 from src.modules.ensemble import load_models
 from tests.helpers.cascades import SMALL, detector_config
 from tests.helpers.checkpoints import Malicious

@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from src.cli.entry_point import CONFIG_DIRECTORY, register_resolvers
-from src.cli.prediction import predict
 from src.mmdet_bridge.cascade.detectors import build_detector
+from src.predict import predict
 from src.predictions.store import PredictionStore
 from tests.helpers.cascades import SMALL, detector_config, spread_scores
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from src.cli.training import train
 from src.synthetic.dataset import synthesize
+from src.train import train
 from tests.helpers.cascades import SMALL
 from tests.helpers.configs import compose_config
 

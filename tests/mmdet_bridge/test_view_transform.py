@@ -13,7 +13,7 @@ from src.mmdet_bridge.cascade.detectors import (
     make_sample,
 )
 from src.mmdet_bridge.cascade.passes import ViewTransform
-from src.mmdet_bridge.view_changes import VIEW_CHANGES, ViewChange
+from src.mmdet_bridge.options import VIEW_CHANGES, ViewChange
 
 
 def test_a_mirrored_view_of_half_the_size() -> None:

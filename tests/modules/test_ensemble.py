@@ -14,10 +14,10 @@ from lightning import Trainer
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import change_batch
 from src.mmdet_bridge.cascade.passes import ViewTransform
+from src.mmdet_bridge.checkpoints.best import best_checkpoints
+from src.mmdet_bridge.checkpoints.files import checkpoint_paths
 from src.mmdet_bridge.checkpoints.reading import save_weights
-from src.mmdet_bridge.view_changes import VIEW_CHANGES
-from src.modules.best_checkpoints import best_checkpoints
-from src.modules.checkpoint_choice import checkpoint_paths
+from src.mmdet_bridge.options import VIEW_CHANGES
 from src.modules.ensemble import CascadeEnsemble, load_models
 from tests.helpers.cascades import SMALL, compose_module, detector_config, make_batch, spread_scores
 

@@ -17,11 +17,11 @@ from src.annotations.formats import ReadingOptions
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
 from src.annotations.store_builder import build_store, convert
-from src.cli.prediction import predict
-from src.cli.training import train
 from src.datamodules.datamodule import CompetitionDataModule
+from src.predict import predict
 from src.predictions.store import PredictionStore
 from src.rle import format_rle
+from src.train import train
 from tests.helpers.cascades import SMALL
 from tests.helpers.configs import compose_config
 from tests.helpers.mask_folders import blocks, save_palette, write_images, write_instance_files

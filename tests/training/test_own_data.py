@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.cli.prediction import predict
-from src.cli.training import train
+from src.predict import predict
 from src.predictions.store import PredictionStore
+from src.train import train
 from tests.helpers.annotation_files import write_data
 from tests.helpers.cascades import SMALL
 from tests.helpers.configs import compose_config

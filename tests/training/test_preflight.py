@@ -26,7 +26,7 @@ from src.cli.run_checks import (
     check_precision,
     local_devices,
 )
-from src.cli.training_run import start_from
+from src.cli.training import start_from
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.reading import save_weights
 from src.modules.cascade import CascadeModule

@@ -22,7 +22,7 @@ from src.cli.resume import (
     trial_limits,
 )
 from src.errors import InputError
-from src.modules.best_checkpoints import best_checkpoints
+from src.mmdet_bridge.checkpoints.best import best_checkpoints
 from tests.helpers.runs import STEPS_PER_EPOCH, load, run, state_differences
 
 CONSTANT = ("scheduler=none",)

@@ -39,7 +39,7 @@ from src.mmdet_bridge.cascade.cpu_training import is_trained_on_cpu, make_fast_o
 from src.mmdet_bridge.checkpoints.untrusted_config import find_reader, nodes
 from src.mmdet_bridge.checkpoints.weight_files import misfits, unwrap
 from src.mmdet_bridge.kernels.roi_align_cpu import pool_rois
-from src.mmdet_bridge.view_changes import ViewChange
+from src.mmdet_bridge.options import ViewChange
 
 log = logging.getLogger(__name__)
 

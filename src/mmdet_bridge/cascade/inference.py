@@ -37,7 +37,7 @@ from src.mmdet_bridge.cascade.passes import (
     select_candidates,
     start_passes,
 )
-from src.mmdet_bridge.view_changes import VIEW_CHANGES
+from src.mmdet_bridge.options import VIEW_CHANGES
 from src.predictions.candidates import Candidates
 
 SeedProposals = Literal["all", "first_view"]

@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from src.mmdet_bridge.cascade.detectors import Detector, mask_edge_px, preprocess
-from src.mmdet_bridge.view_changes import VIEW_CHANGES
+from src.mmdet_bridge.options import VIEW_CHANGES
 
 log = logging.getLogger(__name__)
 

@@ -1,16 +1,22 @@
-"""Files of weights: find and check them by their paths, which needs no torch."""
+"""Files of weights and checkpoints: find and check them by their paths, which needs no torch."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from src.errors import InputError
 from src.io import check_input_file
 from src.validation import check_weights
 
-RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")  # a run's folder stands for the first that exists
+EPOCH_FILES, STEP_FILES = "epoch_*.ckpt", "step_*.ckpt"
+LAST_FILE, BEST_FILE = "last.ckpt", "best.ckpt"  # links to the files of a run, or copies of them
+REQUEUE_FILES = "hpc_ckpt_*.ckpt"  # Lightning's, in the folder above, when SLURM stops a job
+SCORE_IN_NAME = re.compile(r"_score_(\d+(?:\.\d+)?)(?:-v\d+)?\.ckpt$")
+RUN_CHECKPOINTS = (BEST_FILE, LAST_FILE)  # a run's folder stands for the first that exists
 WEIGHTS_SUFFIX = ".safetensors"
 SAME_WEIGHTS_CURE = "; weights= says how much each counts"  # of an average
 
@@ -43,6 +49,46 @@ def find_checkpoint(path: str | Path, *, key: str = "checkpoint") -> Path:
         f"{key} must be a file of weights, or the folder of a run that has one, got {path}: no "
         f"such file{hint}"
     )
+
+
+def files_of_run(directory: Path) -> list[Path]:
+    """Return a run's checkpoints; ``last.ckpt`` only if it is a file of its own."""
+    files = sorted([*directory.glob(EPOCH_FILES), *directory.glob(STEP_FILES)])
+    files += sorted(directory.parent.glob(REQUEUE_FILES))
+    last = directory / LAST_FILE
+    if last.exists() and not any(last.samefile(path) for path in files):
+        files.append(last)
+    return files
+
+
+def checkpoint_paths(checkpoint: Any, *, best: int | None, directory: Path) -> list[Path]:
+    """Return the paths of an ensemble's checkpoints.
+
+    Args:
+        checkpoint: The value of ``checkpoint=``: a path, a list of paths, or None.
+        best: Number of the folder's best checkpoints to take; None: those of ``checkpoint``.
+        directory: A run's folder of checkpoints.
+
+    Raises:
+        InputError: Checkpoints are given in neither way or in both, or a file does not exist.
+    """
+    if best is not None:
+        if checkpoint is not None:
+            key = f"ensemble.num_best={best}"
+            raise InputError(f"checkpoint must be null with {key}, got {checkpoint}")
+        from src.mmdet_bridge.checkpoints.best import best_checkpoints  # torch takes seconds
+
+        return best_checkpoints(directory, best)
+    names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or [])
+    if not names:
+        raise InputError(
+            "checkpoint must be the trained weights, a path or a list of paths, got null; or give "
+            "ensemble=top3, which takes a run's best"
+        )
+    paths = [find_checkpoint(str(name)) for name in names]
+    for path in paths:
+        check_checkpoint_file(path)
+    return paths
 
 
 def check_checkpoint_file(path: Path) -> None:

@@ -33,14 +33,14 @@ from torch import Tensor
 from src.annotations.categories import ClassList
 from src.errors import InputError
 from src.mmdet_bridge.cascade.detectors import Detector, build_detector, check_detector
-from src.mmdet_bridge.checkpoints.import_options import (
+from src.mmdet_bridge.checkpoints.reading import Checkpoint
+from src.mmdet_bridge.checkpoints.weight_files import detector_names, examples, misfits, unwrap
+from src.mmdet_bridge.options import (
     LAYOUTS,
     OLD_LAYOUTS,
     ClassLayers,
-    check_options,
+    check_import_options,
 )
-from src.mmdet_bridge.checkpoints.reading import Checkpoint
-from src.mmdet_bridge.checkpoints.weight_files import detector_names, examples, misfits, unwrap
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,9 @@ def import_weights(
         InputError: The checkpoint is another model's: weights are missing, left over, or of another
             shape; or the arguments contradict it.
     """
-    check_options(layout=layout, class_layers=class_layers, has_class_map=map_classes is not None)
+    check_import_options(
+        layout=layout, class_layers=class_layers, has_class_map=map_classes is not None
+    )
     if layout == "auto":
         layout = detect_layout(checkpoint)
     entries = upgrade_layout(checkpoint, layout)

@@ -1,4 +1,4 @@
-"""Options of the import of a detector's weights, and their checks; without torch."""
+"""Options that commands check before they import what acts on them, torch and mmdet."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from typing import Literal
 
 from src.errors import InputError
 
+ViewChange = Literal["quarter_turn", "vertical_flip", "flip"]
+VIEW_CHANGES: tuple[ViewChange, ...] = ("quarter_turn", "vertical_flip", "flip")
+"""Exact changes of a view, in the order in which they are made: by 90 degrees counter-clockwise,
+upside down, left to right. All three together make the eight ways to lay a picture on a table."""
+
 ClassLayers = Literal["reset", "slice"]
 CLASS_LAYERS = ("reset", "slice")
 OLD_LAYOUTS = ("v0.6", "v1")  # mmdetection 1.2 and before
 LAYOUTS = (*OLD_LAYOUTS, "v2", "v3")
 
 
-def check_options(*, layout: str, class_layers: str, has_class_map: bool) -> None:
-    """Check how a checkpoint is to be read.
+def check_import_options(*, layout: str, class_layers: str, has_class_map: bool) -> None:
+    """Check how the weights of a checkpoint are to be imported.
 
     Raises:
         InputError: A value is not legal, or classes are mapped that are drawn anew.

@@ -9,12 +9,10 @@ from pathlib import Path
 import torch
 
 from src.errors import InputError
+from src.mmdet_bridge.checkpoints.files import LAST_FILE, SCORE_IN_NAME
 from src.mmdet_bridge.checkpoints.reading import load_checkpoint, read_run_id
-from src.modules.checkpoint_choice import SCORE_IN_NAME
 
 log = logging.getLogger(__name__)
-
-LAST_CHECKPOINT = "last.ckpt"  # has the states of the callbacks that kept the best
 
 
 def best_checkpoints(directory: Path, count: int) -> list[Path]:
@@ -32,7 +30,7 @@ def best_checkpoints(directory: Path, count: int) -> list[Path]:
     scores = {path: float(found[1]) for found, path in named if found and of_runs[path] == run_id}
     if others := [path.name for path in of_runs if path not in scores]:
         log.warning("left out, because another run wrote them: %s", ", ".join(sorted(others)))
-    if not scores and (directory / LAST_CHECKPOINT).is_file():
+    if not scores and (directory / LAST_FILE).is_file():
         scores = _scores_of_callbacks(directory)
     if not 1 <= count <= len(scores):
         raise InputError(
@@ -46,15 +44,15 @@ def best_checkpoints(directory: Path, count: int) -> list[Path]:
 def _newest_run_id(directory: Path) -> str:
     """Return the run id of a folder's last, or newest, checkpoint."""
     files = [path for path in directory.glob("*.ckpt") if path.is_file()]
-    files.sort(key=lambda path: (path.name == LAST_CHECKPOINT, path.stat().st_mtime), reverse=True)
+    files.sort(key=lambda path: (path.name == LAST_FILE, path.stat().st_mtime), reverse=True)
     return next(filter(None, map(read_run_id, files)), "")
 
 
 def _scores_of_callbacks(directory: Path) -> dict[Path, float]:
     """Read the scores that callbacks kept, of files by name, as a run may have been moved."""
     scores: dict[Path, float] = {}
-    run_id = read_run_id(directory / LAST_CHECKPOINT)
-    for state in load_checkpoint(directory / LAST_CHECKPOINT).callbacks.values():
+    run_id = read_run_id(directory / LAST_FILE)
+    for state in load_checkpoint(directory / LAST_FILE).callbacks.values():
         if isinstance(state, Mapping) and state.get("monitor") == "validation/competition_map":
             best = state.get("best_k_models")
             for name, score in best.items() if isinstance(best, Mapping) else ():

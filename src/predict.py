@@ -211,6 +211,7 @@ def predict(config: DictConfig) -> Path:
     Images that are in the folder already are not predicted again.
     """
     check_precision(config.trainer)
+    check_devices(config.trainer)
     check_datamodule(config)
     view_changes, late_fusion = view_changes_of(config), late_fusion_of(config)
     directory = Path(config.predictions)
@@ -225,7 +226,6 @@ def predict(config: DictConfig) -> Path:
     image_ids = listed_images(config)
     from src.cli.carried_config import take_from_checkpoints
 
-    check_devices(config.trainer)
     carried = take_from_checkpoints(config, paths)
     meta = describe_store(config, paths, carried, view_changes)
     if store is not None:

@@ -38,6 +38,7 @@ def train(config: DictConfig) -> float | None:
         The best competition score on the validation images, in [0, 1]; None without any.
     """
     check_precision(config.trainer)
+    check_devices(config.trainer)
     check_monitors(config.callbacks, config.trainer)
     if config.trainer.get("fast_dev_run"):
         # A folder of its own, so that a real run takes nothing of it.
@@ -53,7 +54,6 @@ def train(config: DictConfig) -> float | None:
     use_own_data(config, run_directory=Path(config.paths.output_dir))
     classes = take_classes(config, open_data(config))
     plain_config = to_plain(config)
-    check_devices(config.trainer)
     from src.cli.resume import check_same_run, choose_checkpoint
 
     found = choose_checkpoint(resume=resume, directory=checkpoints, trainer=plain_config["trainer"])

@@ -181,9 +181,13 @@ def find_mode(
     """Return the mode that a configuration asks for, None for none; in place of Hydra's method.
 
     That composes everything, which takes as long as the rest of a start. Only a file that the
-    command line chooses (``+sweep=thresholds``), or a key of Hydra's, can ask for a multirun.
+    command line chooses (``+sweep=thresholds``, ``--config-name=mine``), or a key of Hydra's, can
+    ask for a multirun.
     """
-    return _compose(hydra, config_name, overrides) if any(map(_may_set_mode, overrides)) else None
+    is_own = (CONFIG_DIRECTORY / f"{config_name}.yaml").is_file()
+    if is_own and not any(map(_may_set_mode, overrides)):
+        return None
+    return _compose(hydra, config_name, overrides)
 
 
 def _may_set_mode(override: str) -> bool:

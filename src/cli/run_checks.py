@@ -47,6 +47,8 @@ def check_devices(trainer: DictConfig) -> None:
     """Refuse devices that are not there, and several on the CPU if nobody asked for the CPU."""
     if trainer.accelerator not in ("auto", "gpu", "cuda"):
         return
+    if trainer.accelerator == "auto" and str(trainer.devices) in ("1", "auto", "-1"):
+        return  # legal on every machine
     import torch  # see local_devices
 
     wanted, gpus = local_devices(trainer), torch.cuda.device_count()

@@ -29,14 +29,15 @@ HEAVY = (
     *("wandb", "timm", "faster_coco_eval", "werkzeug"),
 )
 TYPO = "outputt=x"
-# Values that are refused and files that are missing, with a part of the message.
+THERE = "there.ckpt"
+# Values that are refused and files that are missing, with a part of the message; THERE is there.
 MISTAKES = (
     ("train", ("trainer.precision=bf61",), "trainer.precision must be one of"),
     ("train", ("initial_weights=no.pth",), "got no.pth: no such file"),
     ("train", ("datamodule.batch_size=0",), "datamodule.batch_size must be"),
     ("train", ("annotations=no.json", "images=."), "no.json"),
     ("predict", ("checkpoint=no.ckpt",), "got no.ckpt: no such file"),
-    ("predict", ("checkpoint=there.ckpt", "images=no"), "no: no such folder"),
+    ("predict", (f"checkpoint={THERE}", "images=no"), "no: no such folder"),
     ("predict", ("tta.flip=2",), "tta.flip must be true or false"),
     ("import_weights", ("source=no.pth", "output=x.safetensors"), "no.pth does not exist"),
     ("import_weights", ("source=no.pth", "output=x.pth"), "output must end in .safetensors"),
@@ -60,8 +61,7 @@ def cpu_seconds(task: Callable[[], T]) -> tuple[T, float]:
 
 
 def start(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder with the file that ``MISTAKES`` takes to be there."""
-    (folder / "there.ckpt").touch()
+    """Run Python in a folder."""
     return subprocess.run(
         [sys.executable, *line],
         cwd=folder,
@@ -75,6 +75,7 @@ def start(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def run(*, rounds: int = 2) -> dict[str, Any]:
     """Measure every command; the fastest of some rounds counts."""
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / THERE).touch()
         return _run(Path(folder), rounds)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.startup import COMMANDS, HEAVY, MISTAKES, TYPO, cpu_seconds, start
+from benchmarks.startup import COMMANDS, HEAVY, MISTAKES, THERE, TYPO, cpu_seconds, start
 from src.cli.entry_point import find_mode
 from src.cli.help import Comments, annotate, describe_groups
 
@@ -33,6 +33,7 @@ def outcome(*arguments: str) -> tuple[int, str, str, str, float]:
         f"runpy.run_module({arguments[0]!r}, run_name='__main__', alter_sys=True)"
     )
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / THERE).touch()
         done, seconds = cpu_seconds(lambda: start(["-c", program], Path(folder)))
     stderr, _, imported = done.stderr.rpartition("imported:")
     return done.returncode, done.stdout, stderr, imported.strip(), seconds
@@ -60,6 +61,13 @@ def test_mistakes(command: str, arguments: tuple[str, ...], message: str) -> Non
     assert (code, imported) == (2, ""), stderr
     assert message in stderr
     assert seconds < MOST_CPU_S
+
+
+def test_a_finished_run_is_found_without_lightning_and_mmdet() -> None:
+    modules = ("src.train", "src.cli.resume", "src.predict", "src.cli.carried_config")
+    program = f"{WATCH}\nimport {', '.join(modules)}"
+    done = start(["-c", program], Path(tempfile.gettempdir()))
+    assert done.stderr == "imported: torch\n"
 
 
 def test_all_commands_are_measured() -> None:

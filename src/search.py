@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from src.annotations.categories import stratified_folds
-from src.cli.arguments import quote
 from src.cli.entry_point import CONFIG_DIRECTORY, entry_point, overridden_keys, to_plain
 from src.cli.locks import working_in
 from src.cli.scores import check_metric, identity_of, inputs_of
@@ -23,6 +21,7 @@ from src.errors import InputError
 from src.io import check_writable, read_json_object, write_json
 from src.postprocess.mask_source import MASK_KEYS, check_fixed_masks, settings_for
 from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
+from src.quoting import quote
 from src.tuning.cross_validation import cross_validate
 from src.tuning.search_results import (
     HELD_OUT,
@@ -272,9 +271,7 @@ def main(config: DictConfig) -> None:
     use = f"postprocess={config.name}"
     if config.config_dir is not None:
         place = f"file://{directory.resolve()}"
-        is_plain = re.fullmatch(r"[\w./:@+-]+", place, re.ASCII) is not None
-        key = "hydra.searchpath"
-        use += f" {key}=[{place}]" if is_plain else f" {quote(key, [place])}"
+        use += f" {quote('hydra.searchpath', [place])}"
     console.print(f"wrote {path}: {use}")
     summary = result.summary() | {"settings": settings.to_dict(), "written": str(path)}
     write_json(Path(config.output_dir) / "result.json", json.loads(json.dumps(summary)))

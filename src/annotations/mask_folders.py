@@ -26,6 +26,7 @@ from src.annotations.mask_settings import (
 )
 from src.annotations.rows import RowError
 from src.errors import InputError
+from src.quoting import quote
 
 MASK_IMAGES = "mask_images"
 """The format of a folder of mask images, whatever its layout."""
@@ -123,8 +124,8 @@ def _detect_layout(listed: ImageFolder) -> str:
         f"mask_images.layout must be {INSTANCE_IDS} or {LABEL_MAPS} for a folder without "
         f"ID/{_MASKS}/, got {AUTO} ({listed.directory}): names do not tell one from the other"
         + (
-            f"; annotations={listed.directory / _MASKS} images={listed.directory / _IMAGES} takes "
-            "the folders in it"
+            f"; {quote('annotations', listed.directory / _MASKS)} "
+            f"{quote('images', listed.directory / _IMAGES)} takes the folders in it"
             if (listed.directory / _MASKS).is_dir()
             else ""
         )

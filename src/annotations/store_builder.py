@@ -74,6 +74,7 @@ from src.io import (
     working_directory,
     writing_problem,
 )
+from src.quoting import quote
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +290,8 @@ def _open_given(directory: Path, options: ReadingOptions) -> AnnotationStore:
     accepts it) or height and width exchanged, or where it has duplicates that are to be dropped.
     """
     store, images = open_store(directory), options.images_directory
-    again = f"make it again: python -m src.convert annotations={store.description['source']}"
+    source, output = str(store.description["source"]), quote("output", directory)
+    again = f"make it again: python -m src.convert {quote('annotations', source)}"
     if images is not None and not store.description.get("sizes_compared"):
         turned = [
             frame.record.image_id
@@ -302,12 +304,12 @@ def _open_given(directory: Path, options: ReadingOptions) -> AnnotationStore:
             raise InputError(
                 f"{directory}: made without the images, of which {len(turned)} have an EXIF "
                 f"orientation or height and width exchanged (the first: {turned[0]}); {again} "
-                f"images={images} output={directory}"
+                f"{quote('images', images)} {output}"
             )
     if options.duplicates == "drop" and (kept := store.description.get("duplicates_kept")):
         raise InputError(
             f"duplicates must be keep for a store that was made with {kept} exact duplicates, got "
-            f"drop ({directory}); {again} duplicates=drop output={directory}"
+            f"drop ({directory}); {again} duplicates=drop {output}"
         )
     return store
 

@@ -1,15 +1,9 @@
-"""Command-line arguments before Hydra reads them: paths, quoting, choices of config groups.
-
-Hydra has a grammar of values: https://hydra.cc/docs/advanced/override_grammar/basic. A path with
-``#``, ``=``, quotes, brackets or letters beyond ASCII has to be quoted for Hydra, and then for the
-shell.
-"""
+"""Command-line arguments before Hydra reads them: paths, choices of config groups."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +15,7 @@ from hydra.errors import HydraException
 
 from src.errors import InputError
 from src.io import printable
+from src.quoting import quote, quote_for_shell
 from src.renamed_keys import RENAMED_KEYS, describe_renamed, find_renamed
 
 OPTIONAL_GROUPS = frozenset({"logger"})  # commands run without these
@@ -124,33 +119,6 @@ def prepare_arguments(
     return [*flags, *prepared]
 
 
-def quote(key: str, value: str | Sequence[str]) -> str:
-    """Return ``key=value`` quoted for Hydra and then for a shell, each value one literal text.
-
-    >>> print(quote("images", "my data [1]"))
-    "images='my data [1]'"
-    >>> print(quote("checkpoint", ["a.ckpt", "b c.ckpt"]))
-    "checkpoint=['a.ckpt','b c.ckpt']"
-    """
-    if isinstance(value, str):
-        argument = f"{key}={_literal(value)}"
-    else:
-        argument = f"{key}=[{','.join(map(_literal, value))}]"
-    return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
-
-
-def _literal(value: str) -> str:
-    """Return a value quoted for Hydra."""
-    mark = '"' if "'" in value and '"' not in value else "'"
-    text = value.replace("${", "\\${")
-    text = re.sub(rf"(\\*)({mark}|$)", lambda found: 2 * found[1] + _escaped(found[2]), text)
-    return f"{mark}{text}{mark}"
-
-
-def _escaped(mark: str) -> str:
-    return f"\\{mark}" if mark else ""
-
-
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return Hydra's flags with their values, and the other arguments."""
     parser = get_args_parser()
@@ -203,7 +171,7 @@ def _prepare(override: str, argument: str, *, is_multirun: bool) -> str:
         raise InputError(
             f"{printable(override)}: several values, one for each job of a sweep, need -m; one "
             f"value with a comma is quoted: {quote(typed, value)}; a list is "
-            f"{shlex.quote(f'{typed}=[{value}]')}"
+            f"{quote_for_shell(f'{typed}=[{value}]')}"
         )
     if parsed.is_sweep_override():
         return argument

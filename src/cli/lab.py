@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
-import shlex
 import sys
 import threading
 import webbrowser
@@ -17,7 +15,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.cli.arguments import quote
 from src.cli.entry_point import (
     CONFIG_DIRECTORY,
     entry_point,
@@ -32,6 +29,7 @@ from src.io import user_cache_directory
 from src.lab.workspace import LabOptions, Workspace
 from src.postprocess.mask_source import MASK_KEYS, check_fixed_masks
 from src.postprocess.settings import named_settings, plain_settings
+from src.quoting import quote, quote_for_shell
 from src.tuning.session import open_session
 from src.validation import check_values, whole
 
@@ -65,26 +63,16 @@ def post_processing_command(
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key.partition(".")[0] not in _OWN_KEYS:
-            words.append(shlex.quote(override))
+            words.append(quote_for_shell(override))
     if config.config_dir is not None:
         place = f"file://{Path(config.config_dir).resolve()}"
         words.append(quote("hydra.searchpath", [place]))
-    words.append(f"postprocess={preset}")
+    words.append(quote("postprocess", preset))
     words += [
-        shlex.quote(f"postprocess.{key}={_as_value(value)}") for key, value in changes.items()
+        quote(f"postprocess.{key}", None if value == {} else value)  # Hydra would merge {}
+        for key, value in changes.items()
     ]
     return " ".join(words)
-
-
-def _as_value(value: Any) -> str:
-    """Return a value of a setting as Hydra's command line has it."""
-    if value is None or value == {}:
-        return "null"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_as_value(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_as_value, value)) + "]"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def has_browser() -> bool:

@@ -32,6 +32,7 @@ from src.mmdet_bridge.checkpoints.reading import (
     read_run_id,
 )
 from src.mmdet_bridge.checkpoints.untrusted_config import check_plain
+from src.quoting import quote
 from src.renamed_keys import upgrade_keys
 
 log = logging.getLogger(__name__)
@@ -283,7 +284,7 @@ def check_same_run(checkpoint: FoundCheckpoint, config: Mapping[str, Any]) -> No
         raise InputError(
             f"{checkpoint.path} is of a run with other values: {listed}{more}. Resume with the "
             "values of then, or start another run with name=... (its weights may begin from these: "
-            f"initial_weights={checkpoint.path})"
+            f"{quote('initial_weights', checkpoint.path)})"
         )
     unsaid: tuple[str, ...] = UNSAID_KEYS
     if _is_of_earlier_version(saved):
@@ -398,7 +399,7 @@ def _peek(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping) or any(key not in content for key in wanted):
         raise InputError(
             f"checkpoint {path} is none that a run can resume from; to begin from its weights: "
-            f"initial_weights={path}"
+            f"{quote('initial_weights', path)}"
         )
     _check_content(content, path)
     return {**content, CONFIG_KEY: upgrade_keys(content[CONFIG_KEY])}

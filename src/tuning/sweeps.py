@@ -14,7 +14,6 @@ import io
 import json
 import logging
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from src.io import (
     write_json,
     write_text,
 )
+from src.quoting import quote_for_hydra, quote_for_shell
 from src.renamed_keys import RENAMED_KEYS, upgrade_keys
 
 log = logging.getLogger(__name__)
@@ -351,11 +351,11 @@ class SweepTable(Callback):
         keys = {one: one.partition("=")[0].lstrip("+") for one in _read_overrides(folder)}
         if self._use is not None:
             data = [override for override, key in keys.items() if key in _OF_DATA]
-            command = self._use.format(folder=shlex.quote(str(folder)))
+            command = self._use.format(folder=quote_for_shell(quote_for_hydra(folder)))
         else:
             data = [one for one, key in keys.items() if key.partition(".")[0] not in _OF_SWEEPS]
             command = f"python -m src.{program}"
-        return " ".join([command, *map(shlex.quote, data)])
+        return " ".join([command, *map(quote_for_shell, data)])
 
 
 def _read_overrides(folder: Path) -> list[str]:

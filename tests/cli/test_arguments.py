@@ -1,18 +1,16 @@
-"""The command line before Hydra: how to quote, `~`, what looks like another thing than it is."""
+"""The command line before Hydra: hints how to quote, `~`, what looks like another thing than it is."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-from src.cli.arguments import PATH_KEYS, prepare_arguments, quote
+from src.cli.arguments import PATH_KEYS, prepare_arguments
 from src.cli.entry_point import CONFIG_DIRECTORY
 from src.errors import InputError
+from src.quoting import quote
 from tests.helpers.configs import FILES
 
 STRANGE = [
@@ -32,22 +30,6 @@ STRANGE = [
     "my data #1 = {a,b} [x] 'q'",
     "$HOME `x`",
 ]
-
-
-@pytest.mark.parametrize("value", [*STRANGE, "[x]", "a,b", "${x}", "a b", "2019", "a\\", "~"])
-def test_a_quoted_argument_gives_the_value(value: str) -> None:
-    typed = quote("images", value)
-    command = f"printf %s {typed}"
-    passed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    parsed = OverridesParser.create().parse_override(passed.stdout).value()
-    assert OmegaConf.create({"images": parsed}).images == value
-
-
-def test_quoted_lists_give_their_values() -> None:
-    command = f"printf %s {quote('checkpoint', STRANGE)}"
-    passed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    parsed = OverridesParser.create().parse_override(passed.stdout).value()
-    assert OmegaConf.create({"checkpoint": parsed}).checkpoint == STRANGE
 
 
 @pytest.mark.parametrize("value", [*STRANGE, "[x]", "a,b"])

@@ -69,7 +69,7 @@ def test_found_settings_beat_the_winners_on_held_out_images(run, arguments, data
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
 
     path = tmp_path / "own" / "postprocess" / "mine.yaml"
-    assert f"wrote {path}: postprocess=mine hydra.searchpath=[file://{tmp_path}/own]" in shown
+    assert f'wrote {path}: postprocess=mine "hydra.searchpath=[file://{tmp_path}/own]"' in shown
     text = path.read_text()
     assert text.startswith("# Found by python -m src.search.\n# predictions ")
     assert "Gain over the winner's settings on held-out images: +0." in text

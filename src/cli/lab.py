@@ -146,7 +146,10 @@ def main(config: DictConfig) -> None:
             print(f"{address}  (Ctrl-C ends it)", flush=True)
             if config.open_browser and has_browser():
                 threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
-            server.serve_forever()  # until Ctrl-C, which it takes for a reason to return
+            try:
+                server.serve_forever()  # until Ctrl-C, which it takes for a reason to return
+            finally:
+                app.app.close()
             raise KeyboardInterrupt
 
 

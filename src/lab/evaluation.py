@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ MAX_GRID_VALUES = 200
 
 _IDLE_S = 0.005  # between two looks whether somebody waits
 
+T = TypeVar("T")
 Check = Callable[[], None]
 """Raises where the work that it is called from is to stop."""
 
@@ -46,6 +47,16 @@ class Result:
     score: CompetitionScore | None  # None without ground truth
     steps: StepCounts
     is_exact: bool
+
+
+def _recall(known: OrderedDict[str, T], key: str, make: Callable[[], T], limit: int) -> T:
+    """Return what is known under a key, or make it; the least recently used make room for it."""
+    if key not in known:
+        known[key] = make()
+        while len(known) > limit:
+            known.popitem(last=False)
+    known.move_to_end(key)
+    return known[key]
 
 
 class Evaluation:
@@ -77,11 +88,14 @@ class Evaluation:
                 self._num_waiting -= 1
 
     def warm(self, settings: PostprocessSettings, check: Check) -> None:
-        """Prepare, image by image and while nobody waits, for other mask thresholds.
+        """Evaluate some settings; then prepare, while nobody waits, for other mask thresholds.
 
         Raises:
             InputError: The store is damaged.
         """
+        self.result(settings, check)
+        if not self._workspace.has_scores:
+            return
         images = self._evaluator.prepare_curves(settings)
         while True:
             check()
@@ -102,12 +116,7 @@ class Evaluation:
         key = key_of(settings)
         with self.at_work():
             check()
-            if key not in self._known:
-                self._known[key] = self._evaluate(settings, check)
-                while len(self._known) > MAX_KEPT:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(key)
-            return self._known[key]
+            return _recall(self._known, key, lambda: self._evaluate(settings, check), MAX_KEPT)
 
     def _evaluate(self, settings: PostprocessSettings, check: Check) -> Result:
         rules = self._evaluator.competition
@@ -283,11 +292,12 @@ class Evaluation:
             raise InputError("ground_truth must be given for errors, got null")
         with self.at_work():
             check()
-            if key not in self._known_errors:
-                self._known_errors[key] = self._find_errors(settings, check)
-                while len(self._known_errors) > MAX_KEPT_ERRORS:
-                    self._known_errors.popitem(last=False)
-            return self._known_errors[key]
+            return _recall(
+                self._known_errors,
+                key,
+                lambda: self._find_errors(settings, check),
+                MAX_KEPT_ERRORS,
+            )
 
     def _find_errors(self, settings: PostprocessSettings, check: Check) -> dict[str, Any]:
         rules, truth = self._evaluator.competition, self._workspace.session.ground_truth
@@ -343,7 +353,8 @@ class Evaluation:
                 )
                 annotations = coco.coco_annotations(truth.store, own, size_hw=size_hw)
                 images.append(coco.CocoImage(number, size_hw, annotations, results))
-            score = coco.coco_score(images, category_ids=truth.store.category_ids)
+        # nothing here can be stopped, and it needs the evaluator no more
+        score = coco.coco_score(images, category_ids=truth.store.category_ids)
         boxes = {f"box_{name}": value for name, value in score.boxes.values().items()}
         by_category = [
             {"id": id_, "name": self._workspace.name_of(id_), **one.values()}

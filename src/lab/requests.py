@@ -16,7 +16,7 @@ MAX_BODY_BYTES = 1 << 20
 MAX_CLIENTS = 64  # tabs whose newest requests are remembered
 MAX_NAME_CHARACTERS = 64
 MAX_SEQUENCE = 1 << 53  # the largest whole number of JavaScript
-FOLLOWERS = ("interval", "errors")  # the page asks for these after each score
+FOLLOWERS = ("interval", "errors", "coco")  # of a score: a newer one makes them old
 CHANNELS = ("score", "errors", "interval", "image", "grid", "coco")
 
 
@@ -86,7 +86,7 @@ class Channels:
         with self._lock:
             newest = self._newest.setdefault(client, {})
             self._newest.move_to_end(client)
-            # older followers of a score would keep it waiting, and nobody waits for them
+            # older followers would keep the score waiting, and nobody waits for them
             for name in (channel, *(FOLLOWERS if channel == "score" else ())):
                 newest[name] = max(sequence, newest.get(name, 0))
             while len(self._newest) > MAX_CLIENTS:

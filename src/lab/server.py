@@ -62,6 +62,7 @@ class LabApp:
         self.evaluation = Evaluation(workspace, pause=self._urgent.wait)
         self._views, self._photos = ImageViews(workspace), Photos(workspace)
         self._warmer = Warmer(self.evaluation)
+        self._warmer.prepare(workspace.start)  # while the browser opens
         self._channels = Channels()
         self._state_lock = threading.Lock()
         environment = Environment(
@@ -70,7 +71,7 @@ class LabApp:
         self._page = environment.get_template("lab.html")
         self._get: dict[str, Callable[[LabRequest], Answer]] = {
             "/": self._show_page,
-            "/api/lab": lambda _: workspace.describe(load_state(workspace.options.session_file)),
+            "/api/lab": self._describe,
             "/api/photo": self._photo,
             "/api/thumbnail": self._photo,
         }
@@ -93,6 +94,10 @@ class LabApp:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response(environ, start_response)
+
+    def close(self) -> None:
+        """End the work ahead, which reads the store: before the store is closed."""
+        self._warmer.close()
 
     def _respond(self, request: LabRequest) -> Response:
         try:
@@ -125,8 +130,9 @@ class LabApp:
             return self._post[path](parse_json(request.get_data(cache=False)))
         if path.startswith("/static/") and method in ("GET", "HEAD"):
             return _static_file(path.removeprefix("/static/"))
-        is_known = path in self._get or path in self._post
-        return _error(405 if is_known else 404, "no such page" if not is_known else "other method")
+        if path in self._get or path in self._post:
+            return _error(405, f"{path} must be asked by {'GET' if path in self._get else 'POST'}")
+        return _error(404, "no such page")
 
     def _show_page(self, request: LabRequest) -> Response:
         if self._guard.token is not None and "token" in request.args:
@@ -137,6 +143,10 @@ class LabApp:
             return response
         html = self._page.render(predictions=printable(self._workspace.inputs.predictions))
         return Response(html, content_type="text/html; charset=utf-8")
+
+    def _describe(self, _: LabRequest) -> Answer:
+        with self._urgent:
+            return self._workspace.describe(load_state(self._workspace.options.session_file))
 
     def _photo(self, request: LabRequest) -> Response:
         index = self._index(_whole(request.args.get("index"), "index"))
@@ -155,10 +165,8 @@ class LabApp:
         settings = self._workspace.settings(body.get("settings"))
         baseline = self._workspace.settings(body.get("baseline"), key="baseline")
         known = body.get("known_baseline")
-        answer = self.evaluation.score(settings, baseline, known_baseline=known, check=check)
-        if self._workspace.has_scores:
-            self._warmer.prepare(settings)
-        return answer
+        self._warmer.prepare(settings)  # and with others no longer
+        return self.evaluation.score(settings, baseline, known_baseline=known, check=check)
 
     def _interval(self, body: dict[str, Any]) -> Answer:
         check = self._channels.enter(body, "interval").check

@@ -24,9 +24,9 @@ from src.tuning.session import Inputs, Session
 log = logging.getLogger(__name__)
 
 IN_SAMPLE_NOTE = (
-    "These images are the ones that settings are chosen on here, so the score of the settings "
-    "chosen is in-sample and looks better than it will be on new images; python -m src.search "
-    "gives a cross-validated one."
+    "Settings chosen here are scored on the images that they are chosen on: the score is in-sample "
+    "and looks better than it will be on new images. python -m src.search gives a cross-validated "
+    "one."
 )
 
 

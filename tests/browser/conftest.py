@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from src.metrics.intervals import Interval
+from src.postprocess.settings import PostprocessSettings
+from src.tuning.search_results import Searched, write_option
 from tests.helpers.lab_page import (
     NO_BROWSER,
     PageData,
@@ -15,6 +18,18 @@ from tests.helpers.lab_page import (
     open_browser,
     run_lab,
     write_page_data,
+)
+
+# An option that a search found on other images.
+FOUND = PostprocessSettings.preset("winner_all_classes").replace(score_threshold=0.45)
+SEARCHED = Searched(
+    name="found",
+    trials=40,
+    averaging="per_class",
+    gain=Interval(0.0123, -0.0045, 0.0291, confidence=0.95, resamples=1000),
+    verdict="within noise",
+    images=frozenset(),
+    cross_validated=0.5712,
 )
 
 
@@ -42,6 +57,7 @@ def lab(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     data, config_dir = write_page_data(folder / "data"), folder / "conf"
     (config_dir / "postprocess").mkdir(parents=True)
+    write_option(config_dir / "postprocess" / "found.yaml", FOUND, ["a search"], SEARCHED)
     with run_lab(
         f"predictions={data.predictions}",
         f"ground_truth={data.annotations}",
@@ -49,5 +65,5 @@ def lab(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         f"cache_dir={folder / 'cache'}",
         f"session_dir={folder / 'sessions'}",
         f"config_dir={config_dir}",
-    ) as address:
-        yield Lab(address, data, config_dir)
+    ) as running:
+        yield Lab(running.address, data, config_dir)

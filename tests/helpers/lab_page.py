@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -91,16 +91,23 @@ def write_page_data(folder: Path) -> PageData:
     return data
 
 
+class RunningLab(NamedTuple):
+    """A process of ``python -m src.lab`` that serves its page."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+
 @contextmanager
-def run_lab(*arguments: object) -> Iterator[str]:
-    """Run ``python -m src.lab`` for the duration of a ``with`` block, which gets its address."""
+def run_lab(*arguments: object) -> Iterator[RunningLab]:
+    """Run ``python -m src.lab`` for the duration of a ``with`` block."""
     command = [sys.executable, "-m", "src.lab", "open_browser=false", *map(str, arguments)]
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors) as lab,
     ):
         try:
-            yield _address(lab, errors)
+            yield RunningLab(_address(lab, errors), lab)
         finally:
             lab.send_signal(signal.SIGTERM)
             try:

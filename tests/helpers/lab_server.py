@@ -53,6 +53,7 @@ class Page:
 
     port: int
     workspace: Workspace
+    app: LabApp
     sequence: int = 0
     headers: Mapping[str, str] = field(default_factory=lambda: {"X-Lab": "1"})
 
@@ -103,7 +104,8 @@ def open_page(
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             try:
-                yield Page(server.port, workspace)
+                yield Page(server.port, workspace, apps[0])
             finally:
                 server.shutdown()
                 thread.join()
+                apps[0].close()

@@ -127,6 +127,16 @@ def test_the_command_of_settings_gives_them(tmp_path: Path) -> None:
     assert found == PostprocessSettings.preset("winner").replace(**changes)
 
 
+def test_the_command_has_no_quotes_where_it_needs_none() -> None:
+    config = compose_config("lab", ["predictions=/tmp/x-1/store", "annotations=data/train.csv"])
+    given = ["predictions=/tmp/x-1/store", "images='my data'", "metric=coco"]
+    text = post_processing_command(config, given, "winner", {"score_threshold": 0.4})
+    assert text == (
+        "python -m src.postprocess predictions=/tmp/x-1/store annotations=data/train.csv "
+        "\"images='my data'\" metric=coco postprocess=winner postprocess.score_threshold=0.4"
+    )
+
+
 def test_each_setting_has_a_control_with_its_explanation() -> None:
     controls = {one["key"]: one for one in describe_controls()}
     assert list(controls) == list(PostprocessSettings().to_dict())
@@ -174,6 +184,13 @@ def test_what_leaves_the_page(page: Page, tmp_path: Path) -> None:
     status, _, content = page.request("POST", "/api/submission", {"settings": overlapping})
     assert status == 400
     assert b"breaks a rule of the competition" in content
+
+
+def test_the_settings_at_the_start_are_scored_before_the_page_asks(page: Page) -> None:
+    end = time.monotonic() + 60
+    while page.app.evaluation.known_score(page.workspace.start) is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_an_old_request_is_dropped(page: Page) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from src.lab.evaluation import Evaluation
 from src.lab.image_view import ImageViews
+from src.lab.requests import Channels, DroppedError
 from src.lab.workspace import Workspace
 from src.metrics.competition import ScoreAccumulator
 from src.metrics.intervals import paired_bootstrap_interval
@@ -183,6 +184,23 @@ def test_a_newer_request_stops_an_older_one_between_two_images(workspace: Worksp
     with pytest.raises(NewerError):
         Evaluation(workspace).result(workspace.start.replace(score_threshold=0.123), check)
     assert len(seen) == 3
+
+
+def test_coco_ap_gives_way_to_a_newer_score(workspace: Workspace) -> None:
+    channels, evaluation = Channels(), Evaluation(workspace)
+    asked = channels.enter({"client": "a", "sequence": 1}, "coco")
+    seen = []
+
+    def check() -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            channels.enter({"client": "a", "sequence": 2}, "score")
+        asked.check()
+
+    with pytest.raises(DroppedError):
+        evaluation.coco(workspace.start, check)
+    assert len(seen) == 3
+    assert evaluation.result(workspace.start, nothing).score is not None  # nothing is held
 
 
 def test_errors_point_at_images_that_have_them(workspace: Workspace) -> None:

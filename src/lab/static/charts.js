@@ -33,7 +33,7 @@ export function curve(thresholds, scores, baseline) {
 
 function gridLine(value, y) {
   return [svg("line", { x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y, y2: y, class: "grid" }),
-    text(EDGE.left - 5, y + 4, value.toFixed(value < 0.1 ? 2 : 1), "end")];
+    text(EDGE.left - 5, y + 4, value && value.toFixed(value < 0.1 ? 2 : 1), "end")];
 }
 
 function dot(x, y, title) {

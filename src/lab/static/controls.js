@@ -73,17 +73,17 @@ export class Controls {
     const { settings, baseline } = this.state;
     for (const row of this.#rows) {
       const { control, node, part, reset, note } = row;
+      const reason = this.#whyRefused(control) ?? this.#whyIdle(control) ?? "";
       const seen = [settings[control.key], baseline.settings[control.key],
-        settings[part.usualKey], this.#whyIdle(control)];
+        settings[part.usualKey], reason];
       if (row.seen?.every((value, place) => value === seen[place])) continue;
       row.seen = seen;
       part.set(settings[control.key]);
       const isChanged = !isEqual(settings[control.key], baseline.settings[control.key]);
       node.classList.toggle("changed", isChanged);
       reset.hidden = !isChanged || control.refused !== null;
-      const reason = this.#whyIdle(control);
-      note.textContent = this.#whyRefused(control) ?? reason ?? "";
-      node.classList.toggle("idle", note.textContent !== "");
+      note.textContent = reason;
+      node.classList.toggle("idle", reason !== "");
       for (const input of node.querySelectorAll(".field")) input.disabled = control.refused !== null;
     }
     this.#showPreset();

@@ -67,7 +67,7 @@ export class Grid {
     this.shown = order ? indices.sort(order(this)) : indices;
     const total = lab.image_list.length;
     byId("shown").textContent = indices.length === total
-      ? `${count(total)} images` : `${count(indices.length)} of ${count(total)} images`;
+      ? plural(total, "image") : `${count(indices.length)} of ${plural(total, "image")}`;
     this.#showFilters();
     this.#draw();
   }

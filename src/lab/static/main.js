@@ -1,6 +1,6 @@
 // The page of the lab: reads the store's description, then connects the parts.
 
-import { ApiError, getJson, numbered, postJson } from "./api.js";
+import { ApiError, getJson, postJson } from "./api.js";
 import { Controls } from "./controls.js";
 import { byId, debounced, element, fill, setVariable } from "./dom.js";
 import { Grid } from "./grid.js";
@@ -71,6 +71,7 @@ function build(state) {
       scores.showErrors(answer);
       grid.setErrors(answer.image_errors);
     },
+    coco: (answer) => scores.showCoco(answer),
     stale: (isStale) => scores.markStale(isStale),
     accepted: () => refuse(""),
     refused: (error) => (error.status === 400 ? refuse(error.message) : say(error.message)),
@@ -97,7 +98,7 @@ const placeOf = ({ view }, { shown }) => {
 
 // Buttons, check boxes and tabs.
 
-function connectButtons({ state, open, grid, scores, viewer }) {
+function connectButtons({ state, open, grid, scores, viewer, questions }) {
   const on = (id, act) => byId(id).addEventListener("click", act);
   on("undo", () => state.undo());
   on("redo", () => state.redo());
@@ -108,7 +109,7 @@ function connectButtons({ state, open, grid, scores, viewer }) {
     const names = Object.keys(THEMES);
     state.show({ theme: names[(names.indexOf(state.view.theme) + 1) % names.length] });
   });
-  on("coco-button", () => computeCoco(state, scores));
+  on("coco-button", () => questions.askCoco());
   for (const name of ["layout", "mode"])
     byId(name).addEventListener("change", (event) => state.show({ [name]: event.target.value }));
   for (const name of ["masks", "boxes", "labels", "ghosts"])
@@ -159,18 +160,6 @@ function markPanel(panel) {
   document.body.dataset.panel = panel;
   for (const button of document.querySelectorAll("#panels button"))
     button.setAttribute("aria-pressed", String(button.dataset.panel === panel));
-}
-
-async function computeCoco(state, scores) {
-  const { settings } = state;
-  byId("coco-button").disabled = true;
-  fill(byId("coco"), "Computing ...");
-  try {
-    scores.showCoco(await postJson("/api/coco", numbered({ settings })));
-  } catch (error) {
-    fill(byId("coco"), error.message);
-  }
-  byId("coco-button").disabled = false;
 }
 
 // The view: what is shown of it outside the parts that follow it themselves.

@@ -41,7 +41,7 @@ export class Pane {
       this.layers = { masks: new Layer([height, width]), marks: new Layer([height, width]) };
   }
 
-  /** Mark one instance: the one under the pointer, or (weaker) the one that it belongs to. */
+  /** Mark one instance: the one under the pointer, or its partner of the other side; null: none. */
   highlight(instance) {
     this.#highlighted = instance;
     if (!this.layers || !instance) return;
@@ -135,14 +135,18 @@ export class Pane {
     }
   }
 
-  /** Move a label down until it covers no other, and into the canvas. */
+  /** Return the place of a label in the canvas: the nearest, below or above, where it covers none. */
   #freePlace(taken, left, top, width, height) {
     const x = Math.max(0, Math.min(left, this.canvas.width - width));
-    let y = Math.max(0, Math.min(top, this.canvas.height - height));
-    const isCovered = () => taken.some((other) =>
+    const lowest = this.canvas.height - height;
+    const start = Math.max(0, Math.min(top, lowest));
+    const isFree = (y) => y >= 0 && y <= lowest && !taken.some((other) =>
       x < other.x + other.width && other.x < x + width && y < other.y + height && other.y < y + height);
-    while (isCovered() && y + 2 * height < this.canvas.height) y += height + 1;
-    return { x, y, width };
+    for (let away = 0; away <= lowest; away += height + 1) {
+      const y = [start + away, start - away].find(isFree);
+      if (y !== undefined) return { x, y, width };
+    }
+    return { x, y: start, width };
   }
 
   #labelOf({ category_id: id, score }) {

@@ -9,7 +9,8 @@ const FOLLOW_AFTER_MS = 60; // of rest after a score: its interval, then the err
  * Ask the server on each change of the state, and hand the answers to those who show them.
  *
  * @param {State} state
- * @param {object} show  functions by name: image, score, interval, errors, refused, accepted, stale
+ * @param {object} show  functions by name: image, score, interval, errors, coco, refused, accepted,
+ *   stale
  */
 export class Questions {
   #knownBaseline = null; // the key of the baseline whose scores by image the page has
@@ -17,6 +18,8 @@ export class Questions {
   #lastScore = 0; // when the score was asked last
   #scoreIsDue = false;
   #followTimer = null;
+  #cocoOf = null; // the settings whose COCO AP is asked for or shown
+  #cocoIsDue = false;
 
   constructor(state, show) {
     this.state = state;
@@ -27,6 +30,8 @@ export class Questions {
     this.score = channel("score", this.#takeScore);
     this.interval = channel("interval", this.#takeInterval);
     this.errors = channel("errors", this.#takeErrors);
+    this.coco = new Channel("/api/coco", this.#takeCoco.bind(this),
+      (error) => this.show.coco(error.message));
     state.listen((what) => {
       if (what === "settings" || what === "baseline") this.settingsChanged();
     });
@@ -37,6 +42,7 @@ export class Questions {
     clearTimeout(this.#followTimer);
     this.interval.cancel();
     this.errors.cancel();
+    this.#stopCoco();
     this.show.stale(true);
     this.#scoreIsDue = true;
     this.askImage(); // whose answer asks for the score
@@ -61,6 +67,31 @@ export class Questions {
     this.#lastScore = performance.now();
     const { settings, baseline } = this.state;
     this.score.send({ settings, baseline: baseline.settings, known_baseline: this.#knownBaseline });
+  }
+
+  /** Ask for COCO AP, after the score of these settings: a score would drop an earlier request. */
+  askCoco() {
+    this.#cocoOf = this.state.settings;
+    this.#cocoIsDue = true;
+    this.show.coco("Computing ...");
+    if (this.score.isIdle && !this.#scoreIsDue) this.#sendCoco();
+  }
+
+  #sendCoco() {
+    this.#cocoIsDue = false;
+    this.coco.send({ settings: this.#cocoOf });
+  }
+
+  /** Forget the COCO AP of other settings; with another baseline, it follows the next score. */
+  #stopCoco() {
+    if (this.#cocoOf === this.state.settings) {
+      this.#cocoIsDue ||= !this.coco.isIdle;
+    } else {
+      this.#cocoOf = null;
+      this.#cocoIsDue = false;
+      this.show.coco(null);
+    }
+    this.coco.cancel();
   }
 
   #isCurrent(body) {
@@ -90,12 +121,10 @@ export class Questions {
     measure("lab:score");
     this.show.stale(false);
     clearTimeout(this.#followTimer);
-    if (this.state.lab.has_scores)
-      this.#followTimer = setTimeout(() => this.#follow(body), FOLLOW_AFTER_MS);
-  }
-
-  #follow({ settings, baseline }) {
-    this.interval.send({ settings, baseline });
+    if (!this.state.lab.has_scores) return;
+    const { settings, baseline } = body;
+    this.#followTimer = setTimeout(() => this.interval.send({ settings, baseline }), FOLLOW_AFTER_MS);
+    if (this.#cocoIsDue) this.#sendCoco();
   }
 
   #takeInterval(answer, body) {
@@ -109,8 +138,16 @@ export class Questions {
     if (body.settings === this.state.settings) this.show.errors(answer);
   }
 
+  #takeCoco(answer, body) {
+    if (body.settings === this.state.settings) this.show.coco(answer);
+  }
+
   #refuse(error, body) {
-    if (body.settings === this.state.settings) this.show.refused(error);
+    if (body.settings === this.state.settings) {
+      this.show.refused(error);
+      if (this.#cocoIsDue) this.show.coco(null);
+      this.#cocoIsDue = false;
+    }
     if (this.#scoreIsDue && this.image.isIdle) this.#askScore();
   }
 }

@@ -3,6 +3,7 @@
 import { curve } from "./charts.js";
 import { presetName } from "./controls.js";
 import { byId, count, debounced, element, fill, number, plural, signed, swatch, table } from "./dom.js";
+import { isEqual } from "./state.js";
 import { toneOf } from "./viewer.js";
 
 const SPEAK_AFTER_MS = 800; // of rest: a dragged slider is not read aloud at each position
@@ -23,15 +24,19 @@ export class Scores {
       ? lab.in_sample_note : "There is no ground truth: nothing is scored.";
     fill(byId("notes"), (lab.notes ?? []).map((note) => element("li", {}, note)));
     byId("notes").parentElement.hidden = !lab.notes?.length;
-    this.showSearched();
+    this.#showSearched();
     this.showBaselines();
+    state.listen((what) => {
+      if (what === "settings") this.#showSearched();
+    });
   }
 
-  /** Show what a search found on images that did not choose: the one that made these settings. */
-  showSearched() {
-    const { lab } = this.state;
+  /** Show the cross-validated figure of the search that found these settings, where one did. */
+  #showSearched() {
+    const { lab, settings } = this.state;
     const preset = lab.presets.find(({ name }) => name === presetName(this.state));
-    const searched = preset?.searched ?? lab.searched;
+    // the option at the start need not be among the presets: it may come from another folder
+    const searched = preset?.searched ?? (isEqual(settings, lab.settings) ? lab.searched : null);
     byId("searched").hidden = !lab.has_scores || !searched;
     if (!searched) return;
     const { gain, verdict, cross_validated: value, name } = searched;
@@ -76,7 +81,7 @@ export class Scores {
     byId("score").dataset.value = score ?? "";
     byId("small-score").textContent = number(score, 3);
     byId("timing").textContent = `${Math.round(answer.milliseconds)} ms`;
-    byId("interval").classList.add("old");
+    byId("interval").classList.toggle("old", score !== null); // until the new one comes
     if (score !== null) this.#showDifference(score, baseline, difference);
     else this.speak(`${plural(answer.num_detections, "detection")}`);
     this.#showCounts(answer);
@@ -138,12 +143,14 @@ export class Scores {
 
   /** Show what is wrong, and what each kind of error costs. */
   showErrors({ rows, by_category: byCategory, image_errors: imageErrors }) {
-    const kind = (name) => !Object.hasOwn(imageErrors, name) ? element("span", { class: "part" }, name.replace(/^poor mask, /, "")) : element("button", {
-      type: "button", class: "link", title: `Show images with this error: ${name}`,
-      onclick: () => this.state.show({ error: name }),
-    }, name);
-    const isPart = (row) => !Object.hasOwn(imageErrors, row.kind);
-    const ordered = [...rows.filter((row) => !isPart(row)), ...rows.filter(isPart)];
+    const isPart = (name) => !Object.hasOwn(imageErrors, name); // "poor mask, WHICH": of poor masks
+    const kind = (name) => (isPart(name)
+      ? element("span", { class: "part" }, name.replace(/^poor mask, /, ""))
+      : element("button", {
+        type: "button", class: "link", title: `Show images with this error: ${name}`,
+        onclick: () => this.state.show({ error: name }),
+      }, name));
+    const ordered = [...rows.filter((row) => !isPart(row.kind)), ...rows.filter((row) => isPart(row.kind))];
     fill(byId("errors"), table("Errors by kind",
       [{ name: "Kind" }, { name: "Count", number: true }, { name: "Gain if fixed", number: true }],
       ordered.map((row) => [kind(row.kind), count(row.count), signed(row.gain)])));
@@ -153,7 +160,12 @@ export class Scores {
       byCategory.map((row) => [row.name, ...kinds.map((name) => number(row[name], 3))])));
   }
 
+  /** Show COCO AP as a table, or a text in its place; null: nothing. */
   showCoco(answer) {
+    if (answer === null || typeof answer === "string") {
+      byId("coco").textContent = answer ?? "";
+      return;
+    }
     const rows = Object.entries(answer)
       .filter(([, value]) => typeof value === "number" || value === null)
       .map(([key, value]) => [COCO_NAMES[key] ?? key, number(value)]);

@@ -161,19 +161,16 @@ export class State {
     const view = Object.fromEntries(
       Object.entries(this.view).filter(([key, value]) => value !== VIEW[key]));
     const { name, settings } = this.baseline;
-    const usual = this.#usual();
+    const usual = usualSettings(this.lab);
     return {
       settings: differences(this.settings, usual),
       baseline: { name, settings: differences(settings, usual) },
       view,
     };
   }
-
-  #usual() {
-    return usualSettings(this.lab);
-  }
 }
 
+/** Return the settings that the address leaves out. */
 const usualSettings = (lab) =>
   (lab.presets.find((preset) => preset.name === "default") ?? { settings: lab.settings }).settings;
 

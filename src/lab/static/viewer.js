@@ -10,7 +10,7 @@ const KEPT_PHOTOS = 8;
 /** The open image. `show` takes the answer of /api/image; drawing follows the state's view. */
 export class Viewer {
   #answer = null;
-  #photos = new Map(); // index -> image element, null where there is none
+  #photos = new Map(); // index -> image element; null: it loads, or there is none
   #zoom = { scale: 1, x: 0, y: 0 };
   #drag = null;
   #hovered = null; // {role, id}
@@ -24,7 +24,7 @@ export class Viewer {
       truth: new Pane(byId("truth-pane"), this.categories),
       prediction: new Pane(byId("prediction-pane"), this.categories),
     };
-    for (const pane of Object.values(this.panes)) this.#listen(pane.canvas);
+    for (const pane of Object.values(this.panes)) this.#listen(pane);
     new ResizeObserver(() => this.draw()).observe(byId("panes"));
     state.listen((what) => {
       if (what === "view") this.draw();
@@ -102,8 +102,8 @@ export class Viewer {
       : role === "truth" ? this.#find("detection", found?.detection)
         : role === "ghost" ? this.#find("detection", found?.by) : null;
     const isTruth = role === "truth";
-    this.panes.truth.highlight(isTruth ? found : match, isTruth);
-    this.panes.prediction.highlight(isTruth ? match : found, !isTruth);
+    this.panes.truth.highlight(isTruth ? found : match);
+    this.panes.prediction.highlight(isTruth ? match : found);
   }
 
   #find(role, id) {
@@ -152,8 +152,8 @@ export class Viewer {
 
   // What the pointer is on.
 
-  #listen(canvas) {
-    const pane = canvas === this.panes.truth.canvas ? this.panes.truth : this.panes.prediction;
+  #listen(pane) {
+    const { canvas } = pane;
     canvas.addEventListener("pointermove", (event) => {
       if (this.#drag) this.#pan(event);
       else this.#hover(pane, event);

@@ -1,4 +1,4 @@
-"""The command line before Hydra: hints how to quote, `~`, what looks like another thing than it is."""
+"""The command line before Hydra: hints how to quote, `~`, what is other than it looks."""
 
 from __future__ import annotations
 

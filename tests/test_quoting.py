@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -31,6 +31,7 @@ def read_back(key: str, text: str) -> Any:
     return OmegaConf.to_container(OmegaConf.create({key: override.value()}), resolve=True)[key]
 
 
+@settings(deadline=None)
 @given(TEXTS)
 @example("2019")
 @example("1_000")
@@ -45,11 +46,13 @@ def test_a_text_is_read_back(text: str) -> None:
     assert read_back("images", quote("images", text)) == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(TEXTS, NUMBERS, st.booleans(), st.none())))
 def test_a_list_is_read_back(values: list[Any]) -> None:
     assert read_back("checkpoint", quote("checkpoint", values)) == values
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 10**6), NUMBERS))
 def test_numbers_by_category_are_read_back(values: dict[int, float]) -> None:
     assert read_back("key", quote("key", values)) == values

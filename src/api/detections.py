@@ -25,13 +25,13 @@ from src.predictions.candidates import Candidates
 from src.predictions.store import PredictionStore
 from src.reporting.drawing import (
     DrawnInstance,
-    class_colours,
     compare_instances,
     draw_instances,
     draw_side_by_side,
     fit,
     short_name,
 )
+from src.reporting.palette import category_colour
 from src.submission.writing import SubmissionReport
 from src.submission.writing import write_submission as write_rows
 from src.tuning.evaluated_image import as_submitted
@@ -223,11 +223,12 @@ def draw(
         drawing = draw_side_by_side(pixels, drawn.ground_truth, drawn.prediction, edge_px=edge_px)
     else:
         categories = detections.category_ids.tolist()
-        colours = class_colours(categories)
         names = {number: short_name(name) for number, name in (category_names or {}).items()}
         columns = (detections.masks, categories, detections.scores.tolist())
         instances = [
-            DrawnInstance(mask, f"{names.get(category, category)} {value:.2f}", colours[category])
+            DrawnInstance(
+                mask, f"{names.get(category, category)} {value:.2f}", category_colour(category)
+            )
             for mask, category, value in zip(*columns, strict=True)
         ]
         drawing = draw_instances(fit(pixels, edge_px), instances)

@@ -17,7 +17,7 @@ from src.lab.controls import describe_controls
 from src.metrics.inputs import RasterInstances
 from src.postprocess.mask_source import check_fixed_masks, settings_for
 from src.postprocess.settings import PRESETS, PostprocessSettings, named_settings, read_values
-from src.reporting.drawing import class_colours, css_colour
+from src.reporting.palette import category_colour, css_colour
 from src.tuning.search_results import InSample, find_in_sample, read_searched
 from src.tuning.session import Inputs, Session
 
@@ -151,11 +151,6 @@ class Workspace:
         of_truth = () if truth is None else truth.store.instances_by_category()
         return tuple(sorted({*self.session.store.category_ids, *of_truth}))
 
-    @cached_property
-    def colours(self) -> Mapping[int, str]:
-        """The colour of each category."""
-        return {key: css_colour(rgb) for key, rgb in class_colours(self.category_ids).items()}
-
     def name_of(self, category_id: int) -> str:
         """Return the name of a category, its number where the name is not known."""
         return self.session.categories.names.get(category_id, str(category_id))
@@ -179,7 +174,7 @@ class Workspace:
             "confidence": options.confidence,
             "num_resamples": options.num_resamples,
             "categories": [
-                {"id": id_, "name": self.name_of(id_), "color": self.colours[id_]}
+                {"id": id_, "name": self.name_of(id_), "color": css_colour(category_colour(id_))}
                 for id_ in self.category_ids
             ],
             "image_list": self.image_list,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import colorsys
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,50 +11,19 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from src.metrics.competition import ClassKey, ImageInstances, match_instances, split_key
+from src.reporting.palette import Rgb, category_colour, text_colour
 
-Key = TypeVar("Key", bound=Hashable)
-Rgb = tuple[int, int, int]
 RgbImage = npt.NDArray[np.uint8]
 Cover = npt.NDArray[np.float32]
 """Share of each pixel of the image that a mask covers, (H, W)."""
 Box = tuple[float, float, float, float]
 
-# Far apart in hue and lightness, the most different ones first; readable on images.
-_PALETTE = "009ed6 f06e3c 26a65b d64896 f2b705 7c5cd6 007068 d63737 8cbe28 ff91b2 b07030 5a82ff"
-_COLOURS: list[Rgb] = [(rgb[0], rgb[1], rgb[2]) for rgb in map(bytes.fromhex, _PALETTE.split())]
-_GOLDEN_TURN = 0.61803398875  # keeps each further hue away from the earlier ones
 _FILL_OPACITY = 0.45
 _IMAGE_COLOUR = 0.55  # share of the image's own colour that stays under the masks
 _DASH_PX, _GAP_PX = 7, 5
 _MARGIN_PX = 10  # between the images of a row
 _MARGIN_RGB = (255, 255, 255)
 _MAX_LABELS = 24  # more than these hide the masks
-
-
-def class_colours(class_keys: Iterable[Key]) -> dict[Key, Rgb]:
-    """Give each class of an image its own colour, 0-255 RGB, in the order of first appearance."""
-    keys = list(dict.fromkeys(class_keys))
-    further = [_further_colour(number) for number in range(len(keys) - len(_COLOURS))]
-    return dict(zip(keys, _COLOURS + further, strict=False))
-
-
-def _further_colour(number: int) -> Rgb:
-    lightness = (0.55, 0.4, 0.7)[number % 3]
-    red, green, blue = colorsys.hls_to_rgb(number * _GOLDEN_TURN % 1, lightness, 0.75)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def text_colour(background: Rgb) -> Rgb:
-    """Return near-black or white, whichever contrasts more (WCAG 2.2, relative luminance)."""
-    channels = np.array(background) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
-    return (20, 20, 20) if (luminance + 0.05) ** 2 > 1.05 * 0.056 else (255, 255, 255)
-
-
-def css_colour(colour: Rgb) -> str:
-    """Return ``#rrggbb``."""
-    return "#" + bytes(colour).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +190,12 @@ def compare_instances(
 ) -> DrawnComparison:
     """Match the detections of one image with its ground truth; give each a label and a colour.
 
-    A class has the same colour on both sides. A detection's label ends with the IoU of its match;
+    A category has the same colour on both sides and on every image. A detection's label ends with the IoU of its match;
     what has no match gets a dashed outline. Data of one class needs no name on each label, and a
     side of more than 24 instances has no labels.
     """
     matches = match_instances(ground_truth, prediction)
-    colours = class_colours(matches.class_keys)
+    colours = {key: category_colour(split_key(key)[0]) for key in matches.class_keys}
     names = {key: short_name(category_names[split_key(key)[0]]) for key in matches.class_keys}
     labels = names if len(category_names) > 1 else dict.fromkeys(names, "")
     counts = (matches.num_ground_truth(), matches.num_detections())

@@ -30,12 +30,12 @@ from src.reporting.drawing import (
     DrawnComparison,
     RgbImage,
     compare_instances,
-    css_colour,
     draw_instances,
     draw_side_by_side,
     fit,
     fitting_hw,
 )
+from src.reporting.palette import css_colour
 from src.tuning.sweeps import TABLE_NAMES, SweepResults
 
 SHOWN_CLASSES, SHOWN_JOBS = 20, 25

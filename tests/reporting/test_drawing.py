@@ -8,13 +8,11 @@ import pytest
 
 from src.reporting.drawing import (
     DrawnInstance,
-    class_colours,
-    css_colour,
     draw_instances,
     draw_side_by_side,
     fit,
-    text_colour,
 )
+from src.reporting.palette import category_colour
 
 RED, BLUE = (220, 0, 0), (0, 0, 220)
 
@@ -89,7 +87,7 @@ def test_empty_masks_and_masks_below_a_pixel_are_left_out():
 def test_labels_do_not_cover_each_other():
     """Ten objects in one place: each label is drawn once at most, in its own solid box."""
     image = gray_image(300, 300)
-    colours = list(class_colours(range(10)).values())
+    colours = [category_colour(number) for number in range(10)]
     mask = box(140, 140, 160, 160, (300, 300))
     objects = [DrawnInstance(mask, f"label {number}", c) for number, c in enumerate(colours)]
     drawn = draw_instances(image, objects)
@@ -133,31 +131,3 @@ def test_side_by_side_is_image_truth_prediction():
 )
 def test_fit_keeps_proportions(size, expected):
     assert fit(gray_image(*size), 640).shape[:2] == expected
-
-
-def test_colours_are_distinct_and_follow_the_order_of_appearance():
-    colours = class_colours([7, 3, 7, (6, 1), *range(100, 143)])
-    assert list(colours)[:3] == [7, 3, (6, 1)]
-    assert len(set(colours.values())) == len(colours) == 46
-    again = class_colours([7, 3])
-    assert again == {7: colours[7], 3: colours[3]}
-    first = np.array(list(colours.values())[:12])
-    distances = np.linalg.norm(first[:, None] - first[None], axis=2)
-    assert distances[~np.eye(12, dtype=bool)].min() > 55
-
-
-def test_text_contrasts_with_every_label_colour():
-    def luminance(colour):
-        linear = [
-            value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-            for value in (channel / 255 for channel in colour)
-        ]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    for colour in class_colours(range(46)).values():
-        low, high = sorted([luminance(colour), luminance(text_colour(colour))])
-        assert (high + 0.05) / (low + 0.05) > 4.2
-
-
-def test_css_colour():
-    assert css_colour((0, 158, 214)) == "#009ed6"

@@ -123,10 +123,6 @@ def test_page_of_a_sweep(tmp_path):
             "one of submission and predictions must be given, got submission=null predictions=null",
         ),
         (
-            ["annotations=null"],
-            "annotations must be the ground truth, got null; sweep= stands in place of everything",
-        ),
-        (
             ["submission=a.csv", "predictions=b"],
             "one of submission and predictions must be given, got "
             "submission='a.csv' predictions='b'",
@@ -135,6 +131,18 @@ def test_page_of_a_sweep(tmp_path):
         (
             ["submission=a.csv", "num_worst=-1"],
             "num_worst must be a whole number of at least 0, got -1",
+        ),
+        (
+            ["submission=a.csv", "max_images=-1"],
+            "max_images must be a whole number of at least 0, got -1",
+        ),
+        (
+            ["submission=a.csv", "max_size_mb=0"],
+            "max_size_mb must be a finite number above 0, got 0",
+        ),
+        (
+            ["submission=a.csv", "image_px=9"],
+            "image_px must be a whole number of pixels from 16 to 2048, got 9",
         ),
         (
             ["submission=a.csv", "num_best=few"],

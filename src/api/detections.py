@@ -189,7 +189,8 @@ def draw(
         image: File of the image, or its pixels: (H, W, 3) uint8, RGB.
         detections: Of this image.
         annotations: The ground truth: image, ground truth and detections are drawn in a row. A
-            detection's label ends with its IoU, and what has no match has a dashed outline.
+            detection's label has its confidence and its IoU; what has no match has a dashed
+            outline.
         category_names: Name of each category, for the labels; None: those of the annotations, or
             the ids.
         edge_px: Longer edge of each drawing in pixels.
@@ -219,6 +220,7 @@ def draw(
             ground_truth[detections.image_id],
             as_submitted(detections, filler=None, use_attributes=use_attributes),
             category_names or annotations.category_names,
+            ground_truth.competition.rule,
         )
         drawing = draw_side_by_side(pixels, drawn.ground_truth, drawn.prediction, edge_px=edge_px)
     else:

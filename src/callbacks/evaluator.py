@@ -168,7 +168,9 @@ class Evaluator(Callback):
         directory = datamodule.validation_dataset.images_directory
         images = {}
         for image_id, submitted in sorted(drawn.items()):
-            sides = compare_instances(ground_truth[image_id], submitted, names)
+            sides = compare_instances(
+                ground_truth[image_id], submitted, names, self.competition.rule
+            )
             images[image_id] = draw_side_by_side(
                 read_image_rgb(find_image(directory, self._file_names[image_id])),
                 sides.ground_truth,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,7 @@ class ImageInstances:
     image_id: str
     class_keys: tuple[ClassKey, ...]  # N; only equal keys match
     bitmasks: Bitmasks  # N
+    scores: npt.NDArray[np.floating[Any]] | None = None  # (N,) confidences in [0, 1], if known
 
     def __len__(self) -> int:
         return len(self.class_keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,15 +42,17 @@ from src.io import (
 from src.metrics.competition import (
     CompetitionScore,
     ImageInstances,
+    ImageMatches,
     ScoreAccumulator,
     no_instances,
 )
-from src.metrics.errors import ErrorAccumulator
+from src.metrics.errors import ErrorAccumulator, ObjectError
 from src.metrics.inputs import RasterInstances
 from src.predictions.results import AUTO as AUTO_IDS
 from src.predictions.results import ResultImages, ResultReader, write_as_annotations
 from src.validation import shown
 
+OnErrors = Callable[[ImageInstances, ImageInstances, ImageMatches, Sequence[ObjectError]], None]
 LARGEST_HW = (1 << 14, 1 << 14)  # of an image of unknown size
 
 
@@ -352,6 +354,7 @@ def score_comparison(
     averaging: Averaging = "per_class",
     progress: Progress | None = None,
     errors: ErrorAccumulator | None = None,
+    on_errors: OnErrors | None = None,
 ) -> CompetitionScore:
     """Score the compared images one by one; only one is on the raster at a time.
 
@@ -360,6 +363,8 @@ def score_comparison(
         averaging: ``per_class`` or ``pooled``.
         progress: Shows the progress of scoring.
         errors: Accumulates the errors of the images.
+        on_errors: Called with each image's ground truth, detections, matches and errors; needs
+            ``errors``.
 
     Raises:
         InputError: Unknown averaging.
@@ -373,7 +378,9 @@ def score_comparison(
         ground_truth, prediction = comparison.pair(image_id)
         matches = accumulator.add(ground_truth, prediction)
         if errors is not None:
-            errors.add(ground_truth, prediction, matches)
+            found = errors.add(ground_truth, prediction, matches)
+            if on_errors is not None:
+                on_errors(ground_truth, prediction, matches, found)
     return accumulator.result()
 
 

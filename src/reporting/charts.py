@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -72,25 +73,84 @@ def threshold_curve(
     return _svg(parts, f"Score by IoU threshold, {per_threshold[0]:.3f} to {per_threshold[-1]:.3f}")
 
 
-def score_histogram(per_image: npt.NDArray[np.float64], bins: int = 20) -> Markup:
-    """Draw a histogram of the images' scores, (M,) in [0, 1]; the last bin includes 1."""
-    counts, edges = np.histogram(per_image, bins=bins, range=(0.0, 1.0))
-    step = _tick_step(int(counts.max()))
-    top = step * int(np.ceil(counts.max() / step))
-    x = _Axis(0, 1, _LEFT, WIDTH - _RIGHT)
-    y = _Axis(0, top, HEIGHT - _BOTTOM, _TOP)
-    parts = _grid(y, range(0, top + 1, step))
-    parts += [_text(x(tick), HEIGHT - _BOTTOM + 18, str(tick), "middle") for tick in _SHARES]
-    parts.append(_name("score of an image", (_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5))
-    for count, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
-        if count:
-            box = (x(low) + 1, y(count), round(x(high) - x(low) - 2, 2), round(y(0) - y(count), 2))
-            parts.append(_rect("bar", box, f"{low:.2f} to {high:.2f}: {count} images"))
-    mean = float(per_image.mean())
+def share_histogram(
+    values: npt.NDArray[np.floating[Any]],
+    *,
+    axis: str,
+    noun: str,
+    key: str,
+    bins: int = 20,
+) -> Markup:
+    """Draw a histogram of N values in [0, 1]; the last bin includes 1. A bar is a link.
+
+    Args:
+        axis: Name of the values.
+        noun: What is counted, in the plural.
+        key: Key of the page's fragment that a bar sets to its range.
+    """
+    counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
+    ticks = [(share, str(share)) for share in _SHARES]
+    starts, ends = (side.round(6).tolist() for side in (edges[:-1], edges[1:]))
+    bars = [
+        (low, high, count, f"{low:.2f} to {high:.2f}: {count} {noun}", f"{key}={low:g}-{high:g}")
+        for count, low, high in zip(counts.tolist(), starts, ends, strict=True)
+    ]
+    mean = float(values.mean())
+    x, parts = _bars(bars, (0.0, 1.0), ticks, axis)
     parts.append(_line("mark", (x(mean), x(mean)), (_TOP - 4, HEIGHT - _BOTTOM)))
     anchor, offset = ("start", 6) if mean < 0.7 else ("end", -6)
     parts.append(_text(x(mean) + offset, _TOP + 6, f"mean {mean:.3f}", anchor, "value"))
-    return _svg(parts, f"Images by score, mean {mean:.3f}")
+    return _svg(parts, f"{noun.capitalize()} by {axis}, mean {mean:.3f}", is_group=True)
+
+
+def count_histogram(counts: npt.NDArray[np.integer[Any]], *, axis: str, noun: str) -> Markup:
+    """Draw how often each count occurs; many counts share a bar.
+
+    Args:
+        counts: (N,) at least 0.
+        axis: Name of the counts.
+        noun: What has them, in the plural.
+    """
+    largest = int(counts.max())
+    width = -(-(largest + 1) // 20)
+    starts = range(0, largest + 1, width)
+    bars = []
+    for start in starts:
+        end = start + width - 1
+        number = int(np.count_nonzero((counts >= start) & (counts <= end)))
+        of = str(start) if width == 1 else f"{start} to {end}"
+        bars.append((start, start + width, number, f"{of}: {number} {noun}", ""))
+    step = _tick_step(largest)
+    ticks = [(tick + width / 2, str(tick)) for tick in range(0, largest + 1, max(step, width))]
+    _, parts = _bars(bars, (0, starts[-1] + width), ticks, axis)
+    return _svg(parts, f"{noun.capitalize()} by {axis}")
+
+
+def _bars(
+    bars: Sequence[tuple[float, float, int, str, str]],
+    ends: tuple[float, float],
+    ticks: Iterable[tuple[float, str]],
+    axis: str,
+) -> tuple[_Axis, list[Markup]]:
+    """Draw bars: from, to, height, title and fragment of the link ("": none)."""
+    tallest = max(1, *(height for _, _, height, _, _ in bars))
+    step = _tick_step(tallest)
+    top = step * -(-tallest // step)
+    x = _Axis(*ends, _LEFT, WIDTH - _RIGHT)
+    y = _Axis(0, top, HEIGHT - _BOTTOM, _TOP)
+    parts = _grid(y, range(0, top + 1, step))
+    parts += [_text(x(at), HEIGHT - _BOTTOM + 18, text, "middle") for at, text in ticks]
+    parts.append(_name(axis, (_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 5))
+    for low, high, height, title, fragment in bars:
+        if not height:
+            continue
+        left, width = x(low) + 1, max(0.5, round(x(high) - x(low) - 2, 2))
+        bar = _rect("bar", (left, y(height), width, round(y(0) - y(height), 2)), title)
+        if fragment:
+            whole = (left, _TOP, width, HEIGHT - _BOTTOM - _TOP)
+            bar = _link(fragment, title, bar + _rect("hit", whole, title))
+        parts.append(bar)
+    return x, parts
 
 
 def interval_bar(low: float, estimate: float, high: float) -> Markup:
@@ -182,8 +242,7 @@ def heat_map(data: HeatMap) -> Markup:
         parts.append(_text(left + _CELL_WIDTH * (column + 0.5), bottom + 16, value, "middle"))
     parts.append(_name(data.x_key, (left + width) / 2, bottom + 36))
     label = f"Best score by {data.x_key}" + (f" and {data.y_key}" if data.y_key else "")
-    style = Markup(' style="max-width: {}px"').format(round(1.6 * width))
-    return _svg(parts, label, (round(width, 1), height), style)
+    return _svg(parts, label, (round(width, 1), height), shown_px=round(1.6 * width))
 
 
 def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
@@ -203,11 +262,16 @@ def gain_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
         low, gain, high = (x(max(0.0, row[end])) for end in ("low", "gain", "high"))
         place = (_GAIN_LEFT, y + 6, round(gain - _GAIN_LEFT, 2), _GAIN_ROW - 12)
         title = f"{row['kind']}: {row['gain']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
-        parts.append(_rect("bar part" if row["is_band"] else "bar", place, title))
+        bar = _rect("bar part" if row["is_band"] else "bar", place, title)
+        whole = (_GAIN_LEFT, y + 2, WIDTH - _GAIN_RIGHT - _GAIN_LEFT, _GAIN_ROW - 4)
+        fragment = f"error={quote(row['error'])}"
+        parts.append(_link(fragment, title, bar + _rect("hit", whole, title)))
         parts.append(_line("whisker", (low, high), (y + _GAIN_ROW / 2, y + _GAIN_ROW / 2)))
         parts.append(_text(high + 6, y + 19, f"{row['gain']:.3f}", "start", "value"))
     parts.append(_name("gain", (_GAIN_LEFT + WIDTH - _GAIN_RIGHT) / 2, bottom + 36))
-    return _svg(parts, "Gain of the score by type of error", (WIDTH, bottom + _GAIN_BOTTOM))
+    return _svg(
+        parts, "Gain of the score by type of error", (WIDTH, bottom + _GAIN_BOTTOM), is_group=True
+    )
 
 
 def _ordered(values: Sequence[Any]) -> list[Any]:
@@ -249,9 +313,27 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Mar
     )
 
 
+def _link(fragment: str, label: str, content: Markup) -> Markup:
+    """Return a link to the page's images that ``fragment`` chooses."""
+    return Markup('<a href="#{}" aria-label="{}">{}</a>').format(fragment, label, content)
+
+
 def _svg(
-    parts: list[Markup], label: str, size_wh: tuple[float, float] = (WIDTH, HEIGHT), style: str = ""
+    parts: list[Markup],
+    label: str,
+    size_wh: tuple[float, float] = (WIDTH, HEIGHT),
+    *,
+    shown_px: int | None = None,
+    is_group: bool = False,
 ) -> Markup:
-    return Markup(
-        '<svg class="chart" viewBox="0 0 {} {}"{} role="img" aria-label="{}">{}</svg>'
-    ).format(*size_wh, style, label, Markup("").join(parts))
+    """Return the drawing.
+
+    Args:
+        shown_px: Largest width on the page; None: as wide as there is room.
+        is_group: Whether it has links, which a drawing with the role ``img`` would hide.
+    """
+    kind = Markup("chart") if shown_px is None else Markup('chart map" width="{}').format(shown_px)
+    role = "group" if is_group else "img"
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="{}" aria-label="{}">{}</svg>').format(
+        kind, *size_wh, role, label, Markup("").join(parts)
+    )

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from src.metrics.competition import ClassKey, ImageInstances, match_instances, split_key
+from src.annotations.competition import MatchRule
+from src.metrics.competition import (
+    COMPETITION_RULE,
+    ClassKey,
+    ImageInstances,
+    match_instances,
+    split_key,
+)
 from src.reporting.palette import Rgb, category_colour, text_colour
 
 RgbImage = npt.NDArray[np.uint8]
@@ -186,33 +194,65 @@ class DrawnComparison:
 
 
 def compare_instances(
-    ground_truth: ImageInstances, prediction: ImageInstances, category_names: Mapping[int, str]
+    ground_truth: ImageInstances,
+    prediction: ImageInstances,
+    category_names: Mapping[int, str],
+    rule: MatchRule = COMPETITION_RULE,
 ) -> DrawnComparison:
     """Match the detections of one image with its ground truth; give each a label and a colour.
 
-    A category has the same colour on both sides and on every image. A detection's label ends with the IoU of its match;
-    what has no match gets a dashed outline. Data of one class needs no name on each label, and a
-    side of more than 24 instances has no labels.
+    A category has the same colour on both sides and on every image. A detection's label has its
+    confidence, where that is known, and the IoU of its match; what has no match gets a dashed
+    outline. Data of one class needs no name on each label, and a side of more than 24 instances
+    has no labels.
     """
-    matches = match_instances(ground_truth, prediction)
-    colours = {key: category_colour(split_key(key)[0]) for key in matches.class_keys}
-    names = {key: short_name(category_names[split_key(key)[0]]) for key in matches.class_keys}
+    matches = match_instances(ground_truth, prediction, rule)
+    names = {key: _name_of(key, category_names) for key in matches.class_keys}
     labels = names if len(category_names) > 1 else dict.fromkeys(names, "")
     counts = (matches.num_ground_truth(), matches.num_detections())
     columns = (*counts, matches.class_values().mean(axis=1))
     return DrawnComparison(
-        ground_truth=_drawn(
-            ground_truth, matches.ground_truth_iou, colours, labels, show_iou=False
-        ),
-        prediction=_drawn(prediction, matches.prediction_iou, colours, labels, show_iou=True),
+        ground_truth=_drawn(ground_truth, matches.ground_truth_iou, labels, has_facts=False),
+        prediction=_drawn(prediction, matches.prediction_iou, labels, has_facts=True),
         classes=tuple(
-            ClassInImage(names[key], split_key(key)[1], colours[key], true, predicted, value)
+            ClassInImage(
+                names[key],
+                split_key(key)[1],
+                category_colour(split_key(key)[0]),
+                true,
+                predicted,
+                value,
+            )
             for key, true, predicted, value in zip(
                 matches.class_keys, *(column.tolist() for column in columns), strict=True
             )
         ),
         matched=int(np.count_nonzero(matches.ground_truth_iou)),
     )
+
+
+def draw_alone(prediction: ImageInstances, category_names: Mapping[int, str]) -> DrawnComparison:
+    """Give each detection of an image without ground truth a label and a colour."""
+    names = {key: _name_of(key, category_names) for key in prediction.class_keys}
+    labels = names if len(category_names) != 1 else dict.fromkeys(names, "")
+    drawn = _drawn(prediction, np.zeros(len(prediction)), labels, has_facts=True)
+    counts = Counter(prediction.class_keys)
+    return DrawnComparison(
+        ground_truth=(),
+        prediction=tuple(replace(one, matched=True) for one in drawn),
+        classes=tuple(
+            ClassInImage(
+                names[key], split_key(key)[1], category_colour(split_key(key)[0]), 0, number, 0.0
+            )
+            for key, number in counts.items()
+        ),
+        matched=0,
+    )
+
+
+def _name_of(key: ClassKey, category_names: Mapping[int, str]) -> str:
+    category = split_key(key)[0]
+    return short_name(category_names.get(category, str(category)))
 
 
 def short_name(name: str) -> str:
@@ -223,23 +263,31 @@ def short_name(name: str) -> str:
 def _drawn(
     objects: ImageInstances,
     ious: npt.NDArray[np.float64],
-    colours: Mapping[ClassKey, Rgb],
     labels: Mapping[ClassKey, str],
-    show_iou: bool,
+    has_facts: bool,
 ) -> tuple[DrawnInstance, ...]:
-    def label(key: ClassKey, iou: float) -> str:
+    known = len(objects) * [None] if objects.scores is None else objects.scores.tolist()
+
+    def label(key: ClassKey, iou: float, confidence: float | None) -> str:
         if len(objects) > _MAX_LABELS:
             return ""
-        return f"{labels[key]} {iou:.2f}".lstrip() if show_iou and iou else labels[key]
+        facts = describe_match(confidence, iou) if has_facts else ""
+        return f"{labels[key]} {facts}".strip()
 
     return tuple(
         DrawnInstance(
             mask=mask,
-            label=label(key, iou),
-            colour=colours[key],
+            label=label(key, iou, confidence),
+            colour=category_colour(split_key(key)[0]),
             matched=bool(iou),
         )
-        for key, mask, iou in zip(
-            objects.class_keys, objects.bitmasks.unpack(), ious.tolist(), strict=True
+        for key, mask, iou, confidence in zip(
+            objects.class_keys, objects.bitmasks.unpack(), ious.tolist(), known, strict=True
         )
     )
+
+
+def describe_match(confidence: float | None, iou: float) -> str:
+    """Return a detection's confidence and the IoU of its match: ``0.93 IoU 0.81``."""
+    parts = ["" if confidence is None else f"{confidence:.2f}", f"IoU {iou:.2f}" if iou else ""]
+    return " ".join(filter(None, parts))

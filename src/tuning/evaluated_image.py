@@ -54,7 +54,7 @@ def as_submitted(
     """
     categories = detections.category_ids.tolist()
     keys = class_keys(categories, [()] * len(categories), use_attributes)
-    found = ImageInstances(detections.image_id, tuple(keys), detections.bitmasks)
+    found = ImageInstances(detections.image_id, tuple(keys), detections.bitmasks, detections.scores)
     return or_filler(found, filler, use_attributes=use_attributes)
 
 

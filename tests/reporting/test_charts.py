@@ -12,8 +12,9 @@ from src.reporting.charts import (
     HEIGHT,
     WIDTH,
     _tick_step,
+    count_histogram,
     interval_bar,
-    score_histogram,
+    share_histogram,
     threshold_curve,
 )
 from tests.helpers.report_files import marks
@@ -53,7 +54,8 @@ def test_curve_labels_stay_in_the_figure(score):
 
 def test_histogram_bars_count_the_images():
     scores = np.array([0.0, 0.01, 0.049, 0.05, 0.5, 0.999, 1.0, 1.0])
-    bars = marks(score_histogram(scores), "bar")
+    svg = share_histogram(scores, axis="score of an image", noun="images", key="score")
+    bars = marks(svg, "bar")
     assert [bar[0].text for bar in bars] == [
         "0.00 to 0.05: 3 images",
         "0.05 to 0.10: 1 images",
@@ -62,6 +64,20 @@ def test_histogram_bars_count_the_images():
     ]
     heights = [float(bar.get("height")) for bar in bars]
     assert np.allclose(np.array(heights) / heights[1], [3, 1, 1, 3], atol=0.01)
+    links = [node.get("href") for node in ElementTree.fromstring(svg).iter("a")]
+    assert links == ["#score=0-0.05", "#score=0.05-0.1", "#score=0.5-0.55", "#score=0.95-1"]
+
+
+def test_counts_have_a_bar_each_until_they_are_many():
+    few = marks(count_histogram(np.array([0, 0, 2, 3]), axis="detections", noun="images"), "bar")
+    assert [bar[0].text for bar in few] == ["0: 2 images", "2: 1 images", "3: 1 images"]
+    many = marks(count_histogram(np.array([0, 7, 100]), axis="detections", noun="images"), "bar")
+    assert [bar[0].text for bar in many] == [
+        "0 to 5: 1 images",
+        "6 to 11: 1 images",
+        "96 to 101: 1 images",
+    ]
+    assert marks(count_histogram(np.zeros(3, dtype=int), axis="detections", noun="images"), "bar")
 
 
 @pytest.mark.parametrize("images", [1, 3, 450, 3200, 45_625])
@@ -70,7 +86,7 @@ def test_histogram_ticks_are_round_and_few(images):
     assert str(step)[0] in "125"
     assert set(str(step)[1:]) <= {"0"}
     assert images <= 5 * step
-    score_histogram(np.full(images, 0.3))
+    share_histogram(np.full(images, 0.3), axis="score", noun="images", key="score")
 
 
 def test_interval_bar_spans_the_interval():

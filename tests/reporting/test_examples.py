@@ -17,13 +17,23 @@ def test_labels_carry_iou_and_missing_matches_are_marked():
     prediction = ImageInstances("a", (1, 3), Bitmasks(np.stack([part, packed]), (512, 512)))
     drawn = compare_instances(ground_truth, prediction, {1: "top", 2: "sweater", 3: "cardigan"})
     assert [entry.label for entry in drawn.ground_truth] == ["top", "sweater"]
-    assert [entry.label for entry in drawn.prediction] == ["top 0.80", "cardigan"]
+    assert [entry.label for entry in drawn.prediction] == ["top IoU 0.80", "cardigan"]
     assert [entry.matched for entry in drawn.ground_truth] == [True, False]
     assert [entry.matched for entry in drawn.prediction] == [True, False]
     assert drawn.matched == 1
     assert drawn.ground_truth[0].colour == drawn.prediction[0].colour
     assert [entry.name for entry in drawn.classes] == ["top", "sweater", "cardigan"]
     assert [entry.value for entry in drawn.classes] == pytest.approx([0.6, 0.0, 0.0])
+
+
+def test_a_label_has_the_confidence_beside_the_iou():
+    bits = np.packbits(np.arange(64)[None] < np.array([[20], [16]]), axis=1, bitorder="little")
+    ground_truth = ImageInstances("a", (1,), Bitmasks(bits[:1], (8, 8)))
+    scores = np.array([0.934, 0.5], dtype=np.float32)
+    prediction = ImageInstances("a", (1, 2), Bitmasks(bits[::-1], (8, 8)), scores)
+    drawn = compare_instances(ground_truth, prediction, {1: "top", 2: "sweater"})
+    assert [one.label for one in drawn.ground_truth] == ["top"]
+    assert [one.label for one in drawn.prediction] == ["top 0.93 IoU 0.80", "sweater 0.50"]
 
 
 def test_attributes_are_shown_beside_the_class_and_not_on_the_drawing():
@@ -48,6 +58,6 @@ def test_instances_of_the_only_class_and_many_instances_are_not_named(count):
     few = count == 24
     drawn = compare_instances(instances, instances, {1: "nucleus"})
     assert {entry.label for entry in drawn.ground_truth} == {""}
-    assert {entry.label for entry in drawn.prediction} == {"1.00" if few else ""}
+    assert {entry.label for entry in drawn.prediction} == {"IoU 1.00" if few else ""}
     drawn = compare_instances(instances, instances, {1: "nucleus", 2: "cell"})
     assert {entry.label for entry in drawn.ground_truth} == {"nucleus" if few else ""}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,14 +16,11 @@ from PIL import Image
 from src.metrics.errors import GROUPS, KINDS, MISSED, ErrorAccumulator
 from src.metrics.intervals import bootstrap_interval
 from src.metrics.scoring import compare, open_ground_truth, open_submission, score_comparison
-from src.reporting.page import (
-    Report,
-    choose_examples,
-    load_examples,
-    render,
-    write_drawings,
-    write_report,
-)
+from src.reporting.examples import choose_examples, load_examples, write_drawings
+from src.reporting.gallery import Gallery
+from src.reporting.page import Report, render, write_report
+from src.reporting.page_images import ComparedImages
+from src.reporting.thumbnails import Limits, draw_images
 from tests.helpers.report_files import EVIL_NAME, make_data
 
 EVIL_TEXT = "</style><script>alert('x')</script>{{ 7 * 7 }}&amp;"
@@ -30,7 +29,8 @@ EVIL_TEXT = "</style><script>alert('x')</script>{{ 7 * 7 }}&amp;"
 ELEMENTS = """
 html head meta title style body main header footer section article aside h1 h2 h3 p small b i span
 div dl dt dd ul li code figure figcaption img table thead tbody tr th td
-svg line circle polygon polyline rect text
+svg line circle polygon polyline rect text a script noscript
+form label select option fieldset legend input button nav dialog
 """
 
 
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -71,10 +71,21 @@ def make_report(folder, *, images="train", worst=2, best=2, averaging="per_class
         open_submission(folder / "submission.csv", ground_truth) as prediction,
     ):
         comparison = compare(ground_truth, prediction, prediction_name="submission.csv")
-        errors = ErrorAccumulator(averaging=averaging)
-        score = score_comparison(comparison, averaging=averaging, errors=errors)
+        names = comparison.labels.category_names
+        errors, gallery = ErrorAccumulator(averaging=averaging), Gallery(names)
+        score = score_comparison(
+            comparison, averaging=averaging, errors=errors, on_errors=gallery.add
+        )
         chosen = choose_examples(score, worst=worst, best=best)
-        groups = [load_examples(comparison, group, images_directory) for group in chosen]
+        compared = ComparedImages(comparison)
+        groups = [load_examples(compared, group, images_directory, names) for group in chosen]
+        drawings = draw_images(
+            score.image_ids,
+            compared,
+            gallery,
+            images_directory=images_directory,
+            limits=options.pop("limits", Limits(max_images=100, max_size_mb=10, image_px=64)),
+        )
         return Report(
             title=options.pop("title", "A report"),
             score=score,
@@ -83,6 +94,8 @@ def make_report(folder, *, images="train", worst=2, best=2, averaging="per_class
             labels=comparison.labels,
             notes=comparison.notes,
             settings=[("Submission", EVIL_TEXT)],
+            gallery=gallery,
+            drawings=drawings,
             worst=groups[0],
             best=groups[1],
         )
@@ -119,17 +132,36 @@ def test_numbers_are_those_of_the_score(report, page):
         assert f"{example.image_id} {example.score:.3f}" in text
 
 
-def test_nothing_is_fetched_and_nothing_runs(page, report):
+def contents(html, tag):
+    return re.findall(rf"<{tag}(?: [^>]*)?>(.*?)</{tag}>", html, flags=re.DOTALL)
+
+
+def sha256(text):
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def test_nothing_is_fetched_and_only_the_pages_own_script_runs(page, report):
     html = render(report)
-    assert "http" not in html.replace("http-equiv", "")
+    assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "url(" not in html
     assert "@import" not in html
     assert {tag for tag, _ in page.elements} <= set(ELEMENTS.split())
-    for _, attributes in page.elements:
+    for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")]
-        assert "href" not in attributes
+        assert "style" not in attributes
+        if tag == "a":
+            assert attributes["href"].startswith("#")
+        else:
+            assert "href" not in attributes
     policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    (style,), scripts = contents(html, "style"), contents(html, "script")
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{sha256(style)}'; "
+        f"script-src 'sha256-{sha256(scripts[-1])}'; base-uri 'none'; form-action 'none'"
+    )
+    kinds = [attributes["type"] for attributes in page.all("script")]
+    assert kinds == ["application/json"] * (len(kinds) - 1) + ["module"]
+    assert "innerHTML" not in scripts[-1]
 
 
 def test_text_from_files_and_settings_is_shown_and_not_obeyed(folder, tmp_path):
@@ -138,8 +170,15 @@ def test_text_from_files_and_settings_is_shown_and_not_obeyed(folder, tmp_path):
     attributes = [{"id": 9, "name": "nine"}]
     labels.write_text(json.dumps({"categories": categories, "attributes": attributes}))
     report = make_report(folder, label_descriptions=labels, title=EVIL_TEXT)
-    page = Page(render(report))
-    assert page.all("script") == []
+    html = render(report)
+    page = Page(html)
+    *data, script = contents(html, "script")
+    assert script == contents(render(make_report(folder)), "script")[-1], "no text of a file"
+    assert len(page.all("script")) == 1 + 1 + 6
+    assert not [text for text in data if set(text) & set("<>&")]
+    index = json.loads(data[0])
+    assert EVIL_NAME in [image["id"] for image in index["images"]]
+    assert f"<b>31</b>{EVIL_TEXT}" in [one["name"] for one in index["classes"]]
     text = "".join(page.text)
     assert EVIL_NAME in text
     assert f"<b>31</b>{EVIL_TEXT}" in text
@@ -147,15 +186,54 @@ def test_text_from_files_and_settings_is_shown_and_not_obeyed(folder, tmp_path):
     assert EVIL_NAME in page.all("img")[0]["alt"]
 
 
-def test_images_are_in_the_page(report, page):
+def test_every_image_has_its_numbers_and_a_drawing(report):
+    index, *drawings = map(json.loads, contents(render(report), "script")[:-1])
+    score = report.score
+    assert [image["id"] for image in index["images"]] == list(score.image_ids)
+    assert [image["score"] for image in index["images"]] == pytest.approx(
+        score.per_image.tolist(), abs=1e-4
+    )
+    assert sorted(image["drawing"] for image in index["images"]) == list(range(6))
+    for image in index["images"]:
+        drawing = drawings[image["drawing"]]
+        assert [len(drawing[side]) for side in ("truth", "detections")] == image["counts"]
+        jpeg = Image.open(io.BytesIO(base64.b64decode(drawing["jpeg"])))
+        assert jpeg.size == (43, 64)
+        assert drawing["size"] == [341, 512]
+    first = index["images"][index["images"].index(max(index["images"], key=lambda i: i["id"]))]
+    assert sum(pair[-1] for pair in first["pairs"]) >= 4
+
+
+def test_past_a_limit_images_are_listed_without_a_drawing(folder):
+    for limits, key in ((Limits(2, 10, 64), "max_images=2"), (Limits(9, 0.012, 64), "max_size_mb")):
+        report = make_report(folder, limits=limits)
+        html = render(report)
+        index, *drawings = map(json.loads, contents(html, "script")[:-1])
+        assert len(index["images"]) == 6
+        assert 0 < len(drawings) < 6
+        assert sum(image["drawing"] >= 0 for image in index["images"]) == len(drawings)
+        text = " ".join(" ".join(Page(html).text).split())
+        assert f"{len(drawings)} of the 6 images have a drawing, which is as much as {key}" in text
+
+
+def test_some_images_are_drawn_where_no_script_runs(report, page):
     images = page.all("img")
-    assert len(images) == 3 * 4
+    assert len(images) == 4
     for attributes in images:
         kind, data = attributes["src"].split(",")
         assert kind == "data:image/jpeg;base64"
         image = Image.open(io.BytesIO(base64.b64decode(data)))
-        assert image.size == (427, 640)
-        assert (attributes["width"], attributes["height"]) == ("427", "640")
+        assert (attributes["width"], attributes["height"]) == tuple(map(str, image.size))
+        assert image.width == 1040
+
+
+def test_bars_and_classes_lead_to_their_images(page):
+    links = {attributes["href"] for attributes in page.all("a")}
+    assert {"#images", "#category=31", "#error=missed", "#error=wrong%20class"} <= links
+    assert "#category=4&error=missed" in links
+    assert "#true=31&predicted=31" in links
+    assert "#predicted=31&error=duplicate" in links or "#true=4&error=missed" in links
+    assert any(link.startswith("#score=") for link in links)
 
 
 def test_worst_and_best_images_are_in_order_and_apart(report):
@@ -183,8 +261,8 @@ def test_missing_and_damaged_images_are_named(folder, tmp_path):
     assert "2 of the images below could not be read" in text
     assert f"{EVIL_NAME} {images}/{EVIL_NAME}: the image file is missing" in text
     assert "not an image" in text
-    assert len(page.all("img")) == 12
-    captions = [attributes["alt"].split(",")[0] for attributes in page.all("img")][::3]
+    assert len(page.all("img")) == 4
+    captions = [attributes["alt"].split(",")[0] for attributes in page.all("img")]
     assert captions.count("no image") == 2
     gray = report.worst[0].image
     assert gray.shape == (640, 427, 3), "in the proportions of the annotation"
@@ -193,7 +271,7 @@ def test_missing_and_damaged_images_are_named(folder, tmp_path):
 def test_without_images_masks_are_drawn_on_gray(folder):
     report = make_report(folder, images=None)
     page = Page(render(report))
-    assert len(page.all("img")) == 12
+    assert len(page.all("img")) == 4
     assert page.all("aside") == []
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from src.errors import InputError
 from src.reporting.charts import best_scores, heat_map
-from src.reporting.page import render_sweep
+from src.reporting.sweep_page import render_sweep
 from src.tuning.sweeps import read_results
 from tests.helpers.report_files import MASK, NMS, SCORE, marks, write_sweep
 
@@ -59,7 +61,7 @@ def test_the_page_names_the_best_job_and_its_interval(tmp_path):
     assert "<dt>postprocess</dt><dd>winner</dd>" in html
     assert "multirun/a/3" in html
     assert "<b>1</b> others within its interval" in html  # mask 0.45: 0.395
-    assert html.count('<svg class="chart"') == 3  # each two of three keys
+    assert html.count('<svg class="chart map"') == 3  # each two of three keys
     assert "Each cell is the best over mask_threshold." in html
     assert html.count("<tr>") == 13
     assert "<script" not in html
@@ -75,3 +77,20 @@ def test_damaged_and_empty_sweeps_are_named(tmp_path):
     (tmp_path / "unscored" / "3" / "result.json").write_text("{}")
     with pytest.raises(InputError, match=r"3/result\.json: overrides or result are missing"):
         read_results(tmp_path / "unscored")
+
+
+def test_jobs_with_a_report_have_a_link_to_it(tmp_path):
+    """Relative to the page, and with every character of the path taken literally."""
+    sweep = tmp_path / "runs" / "a b&c"
+    write_sweep(sweep)
+    results = read_results(sweep)
+    page = render_sweep(results, title="t", directory=str(sweep), page_dir=tmp_path / "pages")
+    assert "href=" not in page
+    assert "A job whose folder has a report.html has a link" in page
+    best, other = results.rows[0]["folder"], results.rows[3]["folder"]
+    for folder in (best, other):
+        (sweep / folder / "report.html").write_text("<p>")
+    page = render_sweep(results, title="t", directory=str(sweep), page_dir=tmp_path / "pages")
+    links = re.findall(r'href="([^"]*)"', page)
+    address = "../runs/a%20b%26c/{}/report.html".format
+    assert links == [address(best), address(best), address(other)]

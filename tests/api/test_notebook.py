@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from src import write_example
+from tests.helpers.pages import read_page
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())
@@ -24,10 +24,8 @@ print(json.dumps([result.competition_map, drawing.shape, masks.shape, len(coco),
 
 
 def blocks(page: str) -> list[str]:
-    """The Python code of a page: indented blocks that are no commands."""
-    found = re.findall(r"^(?:    .*\n|\n(?=    ))+", (ROOT / page).read_text(), re.MULTILINE)
-    texts = [re.sub(r"^    ", "", block, flags=re.MULTILINE).strip("\n") for block in found]
-    return [text for text in texts if not text.startswith(("python -m", "make", "source"))]
+    """The Python code of a page."""
+    return [block.text for block in read_page(page) if block.kind == "python"]
 
 
 @pytest.mark.parametrize("opened_in", [".", "examples"])

@@ -21,18 +21,8 @@ from src.mmdet_bridge.cascade.detectors import (
 )
 from src.mmdet_bridge.cascade.inference import predict_candidates
 from src.predictions.candidates import Candidates
+from tests.helpers.sizes import SMALL
 
-SMALL = (  # of htc_tiny, for tests: fewer classes, channels, proposals
-    "module.num_classes=5",
-    "+module.detector.backbone.base_channels=16",
-    "module.detector.backbone.norm_cfg.num_groups=4",
-    "module.detector.neck.in_channels=[16,32,64,128]",
-    "module.detector.sizes.channels=16",
-    "module.detector.sizes.box_features=32",
-    "module.detector.sizes.training_rois=32",
-    "module.detector.sizes.proposals_training=100",
-    "module.detector.sizes.proposals_inference=60",
-)
 SMALL_BATCH_NORM = (  # the same sizes of htc_r50: BatchNorm with kept statistics, a frozen stage
     *(override for override in SMALL if "norm_cfg" not in override),
     "module.detector.backbone.depth=50",

@@ -126,7 +126,8 @@ def write_data() -> None:
             Path(name) / "predictions_test", Path("data/test_truth.csv"), Path("data/test"), seed=4
         )
     shutil.copytree("data", "outputs/demo/data")
-    write_submission("STORE", "winner_all_classes", "submission.csv")
+    write_submission("STORE", "winner_all_classes", "validation.csv")
+    write_submission("outputs/htc_x101/predictions_test", "winner_all_classes", "submission.csv")
     write_submission("STORE_A", "winner_all_classes", "one.csv")
     write_submission("STORE_B", "winner_all_classes", "other.csv")
     write_submission(

@@ -129,7 +129,14 @@ GROUPS = {
     "data": (
         *(*DATA, "data/split.json", "A.json", "validation.json", "train.json", "sample.csv"),
         *("DIR", "DIR_OF_NEW_IMAGES", "STORE", "STORE_A", "STORE_B"),
-        *("submission.csv", "one.csv", "other.csv", "results.json", "coco_instances_results.json"),
+        *(
+            "submission.csv",
+            "validation.csv",
+            "one.csv",
+            "other.csv",
+            "results.json",
+            "coco_instances_results.json",
+        ),
         *("out/coco_instances_results.json", "out/val.segm.json"),
         "runs/segment/val/predictions.json",
         *("stage1_train", "gtFine/train", "leftImg8bit/train", "labels", "images"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -35,11 +36,11 @@ from src.tuning.search_results import (
 from src.tuning.search_space import SearchSpace
 from src.tuning.session import Session, open_session
 from src.tuning.settings_evaluator import Scores
-from src.tuning.sweeps import Dashboard, open_dashboard
-from src.validation import Count, check_values, shown, whole
+from src.tuning.sweeps import Dashboard, TableRun, open_dashboard
+from src.validation import Count, Flag, check_values, shown, whole
 
 if TYPE_CHECKING:
-    from src.tuning.settings_search import Trial
+    from src.tuning.settings_search import SettingsSearch, Trial
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def run(
     with (
         progress_bar() as progress,
         open_session(inputs, remember=True, progress=progress) as session,
+        contextlib.ExitStack() as opened,
     ):
         comparison = session.comparison
         assert comparison is not None  # annotations are mandatory
@@ -106,7 +108,10 @@ def run(
         )
         if search.trials:
             console.print(f"{directory / STORAGE_NAME}: resumes after {len(search.trials)} trials")
-        rows = None if dashboard is None else _Rows(dashboard, directory, search.trials, console)
+        rows: _Rows | None = None
+        if dashboard is not None:
+            kind = _Rows if config.trial_runs else _Table
+            rows = opened.enter_context(kind(dashboard, directory, search, console))
         task = progress.add_task("trials", total=config.num_trials, completed=len(search.trials))
 
         def show(trial: Trial) -> None:
@@ -172,34 +177,73 @@ def without_mask_keys(space: Mapping[str, Any], reason: str) -> dict[str, Any]:
     return {key: value for key, value in space.items() if key not in MASK_KEYS}
 
 
-class _Rows:
-    """Trials on a dashboard, each once, those of earlier runs too; a file counts the rows there.
+class _Rows(contextlib.AbstractContextManager["_Rows"]):
+    """Trials on a dashboard, each a run, those of earlier starts too; a file counts them.
 
     Args:
         dashboard: The dashboard.
         directory: Folder of the file.
-        trials: Trials that finished before.
+        search: The search, with the trials that finished before.
         console: Prints the dashboard's location.
     """
 
     def __init__(
-        self, dashboard: Dashboard, directory: Path, trials: list[Trial], console: Console
+        self, dashboard: Dashboard, directory: Path, search: SettingsSearch, console: Console
     ) -> None:
-        self._dashboard = dashboard
+        self._dashboard, self._search = dashboard, search
         self._path = directory / ROWS_NAME
-        shown = _shown(self._path)
         console.print(dashboard.location)
-        for trial in trials[shown:]:
+
+    def __enter__(self) -> Self:
+        for trial in self._search.trials[_shown(self._path) :]:
             self.show(trial)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Nothing is open."""
 
     def show(self, trial: Trial) -> None:
-        """Add the next trial's row."""
+        """Add the next trial."""
+        self._add(trial)
+        write_json(self._path, {"shown": trial.number + 1})
+
+    def _add(self, trial: Trial) -> None:
         self._dashboard.add(
             f"trial {trial.number:04d}",
             config={"postprocess": trial.settings.to_dict(), "proposed_by": trial.proposed_by},
             summary={"competition_map": float(trial.per_image.mean()), "trial": trial.number},
         )
-        write_json(self._path, {"shown": trial.number + 1})
+
+
+class _Table(_Rows):
+    """Trials on a dashboard as one run: curves while they run, and in the end a table of all."""
+
+    _run: TableRun | None = None  # opened with the first trial that it does not have yet
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write the table, unless the search was interrupted: it resumes in the same run."""
+        if self._run is None:
+            return
+        if kind is not None:
+            self._run.abandon()
+            return
+        rows = [
+            {"trial": one.number, "competition_map": float(one.per_image.mean())}
+            | {"proposed_by": one.proposed_by, **one.settings.to_dict()}
+            for one in self._search.trials
+        ]
+        self._run.close("trials", rows, {"trials": len(rows), "best": self._best(len(rows))})
+
+    def _add(self, trial: Trial) -> None:
+        if self._run is None:
+            self._run = self._dashboard.open_table(self._dashboard.group, config={})
+        values = {"competition_map": float(trial.per_image.mean())}
+        values["best"] = self._best(trial.number + 1)
+        self._run.show(values, step=trial.number)
+
+    def _best(self, count: int) -> float:
+        """Return the best score of the first trials."""
+        return max(float(one.per_image.mean()) for one in self._search.trials[:count])
 
 
 def _shown(path: Path) -> int:
@@ -243,7 +287,12 @@ def _folds(session: Session, image_ids: Sequence[str], config: DictConfig) -> An
 def main(config: DictConfig) -> None:
     """Search, show the result beside the baselines, and write it as an option of the group."""
     check_metric(config)
-    kinds = {"num_trials": whole(1), "num_random_trials": Count, "num_folds": whole(2)}
+    kinds = {
+        "trial_runs": Flag,
+        "num_trials": whole(1),
+        "num_random_trials": Count,
+        "num_folds": whole(2),
+    }
     check_values(kinds | {"seed": Count}, config)
     directory = CONFIG_DIRECTORY if config.config_dir is None else Path(config.config_dir)
     path = option_path(directory, config.name)

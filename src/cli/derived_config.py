@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import os
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from src.annotations.categories import ClassList, classes_of_data
 from src.annotations.mask_settings import MaskImageSettings
@@ -148,3 +150,19 @@ def take_classes(config: DictConfig, store: AnnotationStore) -> ClassList:
 def is_num_classes_given(module: DictConfig) -> bool:
     """Return whether the command line, or the model, says how many classes there are."""
     return module.num_classes != DEFAULT_NUM_CLASSES or "module.num_classes" in overridden_keys()
+
+
+def loggers_with_id(loggers: DictConfig | None, run_id: str) -> DictConfig | None:
+    """Give W&B's run the id of this training, so that a resumed training is the same run.
+
+    An id that the configuration or the variable WANDB_RUN_ID gives stays; checkpoints of earlier
+    versions have none.
+    """
+    if not loggers or "wandb" not in loggers or not run_id:
+        return loggers
+    if loggers.wandb.get("id") is not None or os.environ.get("WANDB_RUN_ID"):
+        return loggers
+    named = copy.deepcopy(loggers)
+    with open_dict(named):
+        named.wandb.id = run_id
+    return named

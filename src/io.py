@@ -27,6 +27,7 @@ PARTIAL_EXPIRES_S = 24 * 3600.0
 NUM_COMPARED_CHARACTERS = 25
 MAX_NAME_BYTES = 255  # of Linux file systems
 MAX_JSON_BYTES = 256 * 2**20
+MAX_YAML_VALUES = 100_000  # of a file of settings, aliases expanded
 MAX_SHOWN_LENGTH = 80  # of a value in a message
 PROBE_BYTES = 2**16
 SEAL_KEY = "sha256"
@@ -404,6 +405,26 @@ def read_preset(presets: Path, name: str, *, key: str) -> dict[str, Any]:
     return read_yaml_values(presets / f"{name}.yaml", presets=presets)
 
 
+def _check_expansion(content: Any) -> None:
+    """Refuse aliases that stand for more values than a file of this kind has.
+
+    ``b: &b [*a, *a]`` is twice ``a``: few lines make billions, which nothing here may go through.
+    """
+    sizes: dict[int, int] = {}
+
+    def size_of(value: Any) -> int:
+        if not isinstance(value, dict | list | tuple):
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = MAX_YAML_VALUES  # while it is counted: where it holds itself
+            inner = value.values() if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(map(size_of, inner))
+        return sizes[id(value)]
+
+    if size_of(content) > MAX_YAML_VALUES:
+        raise ValueError(f"its aliases stand for more than {MAX_YAML_VALUES} values")
+
+
 def read_yaml_values(path: Path, *, presets: Path) -> dict[str, Any]:
     """Read a YAML file of a configuration group, with the values of the files in its ``defaults``.
 
@@ -417,6 +438,7 @@ def read_yaml_values(path: Path, *, presets: Path) -> dict[str, Any]:
     check_input_file(path)
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _check_expansion(content)
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise InputError(f"{path}: must hold keys with values, got {content!r:.60}")
         bases = content.pop("defaults", [])

@@ -408,8 +408,10 @@ def _check_instances(store: AnnotationStore) -> None:
     path = store.directory / "instances.arrow"
     table = store.table
     index = view(table["image_index"], np.int32)
-    wanted = np.repeat(np.arange(len(store)), store.instance_counts)
-    if not np.array_equal(index, wanted):
+    # the sum first: counts of another file may be those of billions of instances
+    if store.instance_counts.sum(dtype=np.int64) != len(index) or not np.array_equal(
+        index, np.repeat(np.arange(len(store)), store.instance_counts)
+    ):
         raise InputError(f"{path}: image_index must agree with the counts in images.arrow")
     labels = store.labels
     categories = view(table["category_id"], np.int16)

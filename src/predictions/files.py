@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from src.annotations.categories import LARGEST_ID
 from src.errors import InputError, naming_disk_errors
 from src.io import (
     PARTIAL_SUFFIX,
@@ -38,6 +39,7 @@ SHARD_NAME = re.compile(r"rank(\d{5})_shard(\d{5})\.arrow")
 FIXED = "rle"  # the mask_dtype of fixed masks
 MASK_DTYPES = ("float16", "float32", FIXED)
 INDEX_FIELDS = ("image_id", "height", "width", "count")
+_MAX_MASK_EDGE_PX = 4096  # of stored probabilities; their cells are counted before one is read
 RUN_AGAIN = "run the command that made the store again, it writes what is missing"
 REMEDY = f"delete it and {RUN_AGAIN}"
 
@@ -128,17 +130,23 @@ def read_meta(directory: Path) -> StoreMeta:
         raise _damaged(path, f"unknown key {unknown[0]!r}")
     try:
         cap = content["max_candidates"]
-        height, width = content["mask_size_hw"]
+        height, width = (_whole(value, most=_MAX_MASK_EDGE_PX) for value in content["mask_size_hw"])
         return StoreMeta(
-            category_ids=tuple(int(value) for value in content["category_ids"]),
+            category_ids=tuple(_whole(value, most=LARGEST_ID) for value in content["category_ids"]),
             settings=upgrade_keys(dict(content["settings"])),
-            mask_size_hw=(int(height), int(width)),
+            mask_size_hw=(height, width),
             mask_dtype=content["mask_dtype"],
             min_score=float(content["score_floor"]),
-            max_candidates=None if cap is None else int(cap),
+            max_candidates=None if cap is None else _whole(cap),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, error) from error
+
+
+def _whole(value: object, *, most: int = 2**63 - 1) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"a value must be a whole number from 0 to {most}, got {value!r:.80}")
+    return value
 
 
 def _damaged(path: Path, reason: object) -> InputError:
@@ -177,6 +185,8 @@ def read_failed(directory: Path) -> dict[str, str]:
         # format version 1 has the reasons at the top level
         if SEAL_KEY in content or not all(isinstance(text, str) for text in content.values()):
             content = _sealed_value(path, content, "failed", dict)
+        if not all(isinstance(text, str) for text in content.values()):
+            raise _damaged(path, "key 'failed' must hold texts")
         found |= content
     return dict(sorted(found.items()))
 
@@ -190,7 +200,10 @@ def read_expected(directory: Path) -> frozenset[str] | None:
     path = directory / EXPECTED_NAME
     if not path.exists():
         return None
-    return frozenset(_sealed_value(path, read_store_json(path), "image_ids", list))
+    image_ids = _sealed_value(path, read_store_json(path), "image_ids", list)
+    if not all(isinstance(image_id, str) for image_id in image_ids):
+        raise _damaged(path, "key 'image_ids' must hold texts")
+    return frozenset(image_ids)
 
 
 def read_done(directory: Path) -> dict[int, int]:

@@ -176,7 +176,7 @@ def from_record_batch(
     """Return the candidates of a record batch from ``to_record_batch``.
 
     Raises:
-        ValueError: The bytes are not those that were written.
+        ValueError: The bytes are not those that were written, or are no candidates.
     """
     batch.validate(full=True)
     nms_boxes, is_fixed = batch.column("nms_boxes"), mask_dtype == FIXED
@@ -196,4 +196,9 @@ def from_record_batch(
     )
     if _checksum(candidates) != batch.column("checksum")[0].as_py():
         raise ValueError("the checksum does not match")
+    if min(candidates.size_hw) < 1:
+        raise ValueError(f"height and width must be at least 1, got {candidates.size_hw}")
+    for name in ("boxes_xyxy", "boxes_for_nms", "scores"):
+        if not np.isfinite(getattr(candidates, name)).all():
+            raise ValueError(f"{name} must be finite")
     return candidates

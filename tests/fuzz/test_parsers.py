@@ -1,0 +1,127 @@
+"""Every parser of files under structure-aware damage; `make fuzz` does the same for minutes."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.errors import InputError
+from src.predictions.files import read_meta
+from tests.helpers.fuzz_targets import TARGETS, bounded, try_damaged, try_reading, valid_files
+
+NUM_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_valid_files_are_read(name: str) -> None:
+    assert try_reading(name, valid_files(name)) is None
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(
+    max_examples=NUM_EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(choices=st.randoms(use_true_random=False))
+def test_damaged_files_are_read_or_refused(name: str, choices: random.Random) -> None:
+    try_damaged(name, choices)
+
+
+def test_time_and_memory_are_bounded() -> None:
+    with pytest.raises(MemoryError), bounded():
+        bytes(2**31)
+    bytes(2**31)  # no longer
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+ALIASES = "\n".join(
+    f"{key}: &{key} [{','.join([f'*{before}'] * 9)}]"
+    for before, key in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a: &a [x]\n{ALIASES}\nnms_kind: *i\n",
+        f"a: &a [x]\n{ALIASES}\ndefaults: *i\n",
+        "steps: &a [*a]\n",
+        f"a: &a [x]\n{ALIASES}\nsteps: !!pairs [score: *i]\n",
+    ],
+)
+def test_aliases_of_yaml_that_stand_for_billions(tmp_path: Path, text: str) -> None:
+    """A message had all of them in it: nine lines took minutes and the memory."""
+    from src import read_settings
+
+    path = write(tmp_path, "s.yaml", text)
+    with bounded(), pytest.raises(InputError, match="aliases stand for more than 100000 values"):
+        read_settings(path)
+
+
+def test_a_few_aliases_are_fine(tmp_path: Path) -> None:
+    from src import read_settings
+
+    path = write(tmp_path, "s.yaml", "remove_categories: &a [1, 2]\nscore_threshold: 0.3\n")
+    assert list(read_settings(path).remove_categories) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mask_size_hw", [1e400, 28]),
+        ("mask_size_hw", [2**40, 2**40]),
+        ("mask_size_hw", [-1, 28]),
+        ("category_ids", [2**31]),
+        ("category_ids", [1.5]),
+        ("max_candidates", 1e400),
+    ],
+)
+def test_numbers_of_a_prediction_store(tmp_path: Path, key: str, value: object) -> None:
+    from src.io import read_json_object, seal, write_json
+
+    TARGETS["prediction_store"].write(tmp_path)
+    path = tmp_path / "p" / "meta.json"
+    content = read_json_object(path) | {key: value}
+    content.pop("sha256")
+    write_json(path, seal(content))
+    with pytest.raises(InputError, match=r"meta\.json: damaged \(a value must be a whole number"):
+        read_meta(tmp_path / "p")
+
+
+def test_images_of_a_prediction_store_are_texts(tmp_path: Path) -> None:
+    from src import PredictionStore
+    from src.io import seal, write_json
+
+    TARGETS["prediction_store"].write(tmp_path)
+    write_json(tmp_path / "p" / "expected_images.json", seal({"image_ids": [["a"]]}))
+    with pytest.raises(InputError, match="key 'image_ids' must hold texts"):
+        PredictionStore(tmp_path / "p")
+
+
+def test_counts_of_an_annotation_store_take_no_memory(tmp_path: Path) -> None:
+    """Counts of two billion instances were repeated before they were compared."""
+    import pyarrow as pa
+
+    target = TARGETS["annotation_store"]
+    target.write(tmp_path)
+    path = tmp_path / "a.store" / "images.arrow"
+    reader = pa.ipc.open_file(pa.BufferReader(path.read_bytes()))
+    rows = reader.get_batch(0).to_pylist()
+    rows[0]["instances"] = 2**31 - 1
+    with pa.ipc.new_file(str(path), reader.schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=reader.schema))
+    target.finish(tmp_path)
+    error = try_reading("annotation_store", tmp_path)
+    assert "image_index must agree with the counts" in str(error)

@@ -11,12 +11,21 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sort | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+# cuda: torch as PyPI has it, for GPUs and CPUs. cpu: without the packages that only a GPU uses. An environment
+# that is there keeps its choice. TORCH_INDEX with TORCH=cpu: an index of packages that has torch built without CUDA.
+TORCH ?= $(if $(wildcard .venv/.installed-cpu),cpu,cuda)
+TORCH_INDEX ?=
+$(if $(filter cpu cuda,$(TORCH)),,$(error TORCH must be cpu or cuda, got $(TORCH)))
+STAMP := .venv/.installed$(if $(filter cpu,$(TORCH)),-cpu)
+GPU_ONLY := triton|cuda-bindings|cuda-pathfinder|cuda-toolkit|nvidia-cusolver|nvidia-nvtx
+LEFT_OUT := $(if $(filter cpu,$(TORCH)),$(if $(TORCH_INDEX),torch|torchvision|nvidia-[a-z0-9-]+|$(GPU_ONLY),$(GPU_ONLY)),none)
+
 .PHONY: setup
-setup: .venv/.installed  ## make the environment in .venv from the pinned, hashed requirements
+setup: $(STAMP)  ## make the environment in .venv from the pinned, hashed requirements (TORCH=cpu: smaller)
 
 # uv installs exactly the file and nothing else. Where uv is missing it is fetched with pip into .make/, not into .venv,
 # because `uv pip sync` removes from .venv whatever the file does not name.
-.venv/.installed: requirements/requirements.txt
+$(STAMP): requirements/requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: $(PYTHON) is Python %d.%d; 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ..." % v)'
 	@uv=$$(command -v uv || true); \
 	if [ -z "$$uv" ]; then \
@@ -24,7 +33,14 @@ setup: .venv/.installed  ## make the environment in .venv from the pinned, hashe
 	  uv=$$PWD/.make/uv/bin/uv; \
 	fi; \
 	[ -x $(PY) ] || "$$uv" venv --quiet --no-python-downloads --python "$$(command -v $(PYTHON))" .venv; \
-	"$$uv" pip sync --quiet --require-hashes --python $(PY) requirements/requirements.txt
+	mkdir -p .make; \
+	awk '/^[a-z]/ {kept = !/^($(LEFT_OUT))==/} kept' requirements/requirements.txt > .make/pins.txt; \
+	"$$uv" pip sync --quiet --require-hashes --python $(PY) .make/pins.txt; \
+	if [ $(TORCH) = cpu ] && [ -n "$(TORCH_INDEX)" ]; then \
+	  "$$uv" pip install --quiet --no-deps --python $(PY) --index-url "$(TORCH_INDEX)" \
+	    $$(grep -oE '^(torch|torchvision)==[0-9.]+' requirements/requirements.txt); \
+	fi
+	@rm -f .venv/.installed*
 	@touch $@
 
 .PHONY: requirements
@@ -105,6 +121,30 @@ demo: weights-if-reachable  ## everything on generated images: data, training, p
 	  split=$(DEMO)/data/split.json output=$(DEMO)/score.json
 	@echo "submission: $(DEMO)/submission.csv"
 	@echo "report: $(DEMO)/report.html"
+
+# The image holds the environment and the code; data and results are folders of this machine. DOCKER_GPUS= (empty)
+# goes without GPUs.
+IMAGE := instance-cascade
+DOCKER_USER := $(patsubst 0,1000,$(shell id -u))
+DOCKER_GPUS := $(if $(filter cpu,$(TORCH)),,--gpus all)
+DOCKER_TTY := $(shell [ -t 0 ] && echo --tty || true)
+SHM_SIZE := 8g
+
+.PHONY: docker-build
+docker-build:  ## build the image (TORCH=cpu: without what only a GPU uses)
+	@docker build --build-arg TORCH=$(TORCH) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
+	  --build-arg USER_ID=$(DOCKER_USER) $(DOCKER_OPTIONS) --tag $(IMAGE):$(TORCH) .
+
+.PHONY: docker-run
+docker-run:  ## run COMMAND (the doctor) in a new container, with data/ and outputs/ mounted
+	@mkdir -p data outputs
+	@docker run --rm --init --interactive $(DOCKER_TTY) --name $(IMAGE) $(DOCKER_GPUS) --shm-size $(SHM_SIZE) \
+	  --volume "$(CURDIR)/data:/app/data" --volume "$(CURDIR)/outputs:/app/outputs" --env WANDB_API_KEY \
+	  $(DOCKER_OPTIONS) $(IMAGE):$(TORCH) $(COMMAND)
+
+.PHONY: docker-exec
+docker-exec:  ## run COMMAND (a shell) in the container that docker-run started
+	@docker exec --interactive $(DOCKER_TTY) $(IMAGE) $(or $(COMMAND),bash)
 
 .PHONY: bench
 bench: setup  ## measure every figure of the README beside its peer

@@ -158,7 +158,7 @@ def check_packages(
                 "error",
                 name,
                 f"{installed[name]} is installed over {ours}, under the same import name",
-                f"python -m pip uninstall -y {name} {ours} && rm -f .venv/.installed && {SETUP}",
+                f"python -m pip uninstall -y {name} {ours} && rm -f .venv/.installed* && {SETUP}",
             )
 
 
@@ -207,7 +207,7 @@ def check_imports(
         found: From ``run_probe``.
         driver: Version of NVIDIA's driver; None: there is none.
     """
-    again = f"rm -f .venv/.installed && {SETUP}"
+    again = f"rm -f .venv/.installed* && {SETUP}"
     for name, said in found.items():
         what = f"import {name}" if name in ("torch", "torchvision", "lightning", "mmdet") else name
         if "error" in said:

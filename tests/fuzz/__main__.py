@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 FAILURES = Path("outputs") / "fuzz"
-MOST_BYTES = 512  # of choices
+MOST_BYTES = 256  # of choices
+NUM_SEEDS = 50  # first inputs
 
 
 def try_once(name: str, choices: random.Random) -> None:
@@ -62,9 +63,12 @@ def fuzz_with_coverage(name: str, seconds: float) -> None:
     if (error := try_reading(name, valid_files(name))) is not None:
         raise error
     options = [f"-max_total_time={seconds:.0f}", f"-max_len={MOST_BYTES}", "-rss_limit_mb=8192"]
-    options += ["-timeout=120", "-print_final_stats=1", "-verbosity=0"]
-    atheris.Setup(["fuzz", *options], lambda data: try_once(name, BytesRandom(data)))
-    atheris.Fuzz()
+    options += ["-timeout=120", "-len_control=0", "-print_final_stats=1", "-verbosity=0"]
+    with tempfile.TemporaryDirectory() as corpus:
+        for number in range(NUM_SEEDS):
+            (Path(corpus) / str(number)).write_bytes(random.Random(number).randbytes(MOST_BYTES))
+        atheris.Setup(["fuzz", *options, corpus], lambda data: try_once(name, BytesRandom(data)))
+        atheris.Fuzz()
 
 
 def main(arguments: list[str]) -> int:

@@ -105,6 +105,10 @@ def describe_store(
 
 def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
     """Copy ``images`` and ``annotations`` to the datamodule's keys, if they are given."""
+    if config.image is not None:
+        from src.cli.drawn_images import place_image
+
+        place_image(config)
     if config.predict_split == "validation":
         run = paths[0].parent
         use_own_data(config, run_directory=run.parent if run.name == "checkpoints" else run)
@@ -114,7 +118,7 @@ def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
                     config.datamodule[key] = None
     elif config.images is not None:
         config.datamodule.test_images = config.images
-        if "datamodule.sample_submission" not in overridden_keys():
+        if config.image is None and "datamodule.sample_submission" not in overridden_keys():
             config.datamodule.sample_submission = None
         if config.annotations is not None:
             log.warning(
@@ -257,6 +261,10 @@ def main(config: DictConfig) -> None:
     if not is_first_process():
         return
     store = PredictionStore(directory)
+    if config.image is not None:
+        from src.cli.drawn_images import write_drawings
+
+        write_drawings(config, store)
     if is_sweep():
         finish_job(
             Path(config.paths.output_dir),

@@ -47,13 +47,15 @@ def register_resolvers() -> None:
 
     ``${tuple:1,2}``: a Python tuple, which YAML lacks and some mmcv layers want.
     ``${wandb_offline:}``: whether the environment has no key of W&B.
-    ``${short_hash:text}``, ``${name_of_files:a,b}``: see the functions; null is no file.
+    ``${short_hash:text}``, ``${name_of_files:a,b}``, ``${name_of_prediction:a,b}``: see the
+    functions; null is no file.
     """
     for name, resolver in (
         ("tuple", lambda *values: tuple(values)),
         ("wandb_offline", lambda: not os.environ.get("WANDB_API_KEY")),
         ("short_hash", short_hash),
         ("name_of_files", name_of_files),
+        ("name_of_prediction", name_of_prediction),
     ):
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
@@ -61,6 +63,11 @@ def register_resolvers() -> None:
 def short_hash(text: str) -> str:
     """Return eight hexadecimal digits that stand for a text, as in a folder's name."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def name_of_prediction(image: str | None, split: str) -> str:
+    """Return the end of the name of a store's folder: of the image, or of the split without one."""
+    return split if image is None else name_of_files(image)
 
 
 def name_of_files(first: str, *others: str | None) -> str:

@@ -13,8 +13,10 @@ Same images, same split, same ImageNet weights of the backbone, same CPU time of
 
 The three are judged alike by what they write: COCO results with a score a detection. Figures: mask
 AP by pycocotools; the competition's score with the score threshold that cross-validation over the
-validation images chooses, and its paired interval to ours; images a second of training (data
-loading included, after the first steps) and of prediction; the greatest memory of all processes.
+validation images chooses, and its paired interval to ours, also with the settings of ``src.search``
+(cross-validated), which the peers have nothing like; images a second of training (data
+loading included, after the first steps) and of prediction (without the start), in wall and in CPU
+time; the greatest memory of all processes.
 mmdetection has no operators for the CPU in its wheel, so it uses this project's (torchvision's).
 """
 
@@ -26,11 +28,9 @@ import io
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[1]
 WAYS = ("ours", "mmdetection", "torchvision")
 SCORE_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 19))
 NUM_FOLDS = 5
+NUM_TRIALS = 200
 
 
 def split_annotations(annotations: Path, split: Path, folder: Path) -> dict[str, Path]:
@@ -66,14 +67,6 @@ def split_annotations(annotations: Path, split: Path, folder: Path) -> dict[str,
     return parts
 
 
-def cpu_seconds() -> float:
-    """Return the CPU seconds of this process and of its children that have ended."""
-    own, children = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
 # ours -------------------------------------------------------------------------------------------
 
 
@@ -81,28 +74,28 @@ def run_ours(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train and predict with the commands of this project."""
     folder = Path(job["folder"]) / "ours"
     shared = [*job["overrides"], f"paths.output_dir={folder}", f"hydra.run.dir={folder}"]
-    clock = Path(job["folder"]) / "clock.json"
-    start = cpu_seconds()
+    clock, prediction_clock = folder / "clock.json", folder / "prediction_clock.json"
     run_command(
         "src.train",
         *shared,
         "+callbacks.clock._target_=benchmarks.peer_runs.Clock",
         f"+callbacks.clock.path={clock}",
     )
-    figures: dict[str, Any] = {
-        "training": {**read_json_object(clock), "cpu_minutes": (cpu_seconds() - start) / 60}
-    }
+    training = read_json_object(clock)
+    # Without validation: the peers do none, and its checkpoints are not used here.
+    training["cpu_minutes"] = training["steps"] * training["cpu_s_per_step"] / 60
+    figures: dict[str, Any] = {"training": training}
     store = folder / "predictions_validation"
-    begin = time.perf_counter()
     run_command(
         "src.predict",
         f"checkpoint={folder}/checkpoints/last.ckpt",
         *shared,
         "predict_split=validation",
         f"predictions={store}",
+        "callbacks.progress_log._target_=benchmarks.peer_runs.PredictionClock",
+        f"+callbacks.progress_log.path={prediction_clock}",
     )
-    num = len(json.loads(Path(job["validation"]).read_text())["images"])
-    figures["prediction"] = {"images_per_s": num / (time.perf_counter() - begin)}
+    figures["prediction"] = dict(read_json_object(prediction_clock))
     exported = folder / "results.json"
     run_command(
         "src.export_coco",
@@ -111,7 +104,26 @@ def run_ours(job: Mapping[str, Any]) -> dict[str, Any]:
         f"annotations={job['validation']}",
     )
     write_json(job["results"], {"results": json.loads(exported.read_text())})
+    run_command(
+        "src.search",
+        f"predictions={store}",
+        f"annotations={job['validation']}",
+        f"images={job['images']}",
+        f"competition={job['competition']}",
+        "name=searched",
+        f"output_dir={folder}/search",
+        f"config_dir={folder}/found",
+        f"num_trials={NUM_TRIALS}",
+        "space.max_per_image=null",
+        "postprocess.max_per_image=null",
+    )
+    figures["searched"] = {"per_image": searched_scores(folder / "search")}
     return figures
+
+
+def searched_scores(directory: Path) -> dict[str, float]:
+    """Return the cross-validated score of each image under the settings that a search found."""
+    return dict(read_json_object(directory / "cross_validated.json")["per_image"])
 
 
 def run_command(module: str, *words: str) -> None:
@@ -237,9 +249,17 @@ def measure(way: str, job: Mapping[str, Any]) -> dict[str, Any]:
     return dict(read_json_object(figures_file))
 
 
+def differences(baseline: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> list[float]:
+    """Return the mean gain over a baseline of the same images, and its 95% interval."""
+    from src.metrics.intervals import paired_bootstrap_interval
+
+    found = paired_bootstrap_interval(baseline, scores).difference
+    return [found.estimate, found.low, found.high]
+
+
 def compare_ways(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the three ways, and judge them alike."""
-    from src.metrics.intervals import bootstrap_interval, paired_bootstrap_interval
+    from src.metrics.intervals import bootstrap_interval
 
     folder = arguments.output_dir.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,6 +294,7 @@ def compare_ways(arguments: argparse.Namespace) -> dict[str, Any]:
             if key.endswith("_edge_px") or key in ("batch_size", "num_workers")
         },
         "adamw": {"lr": config.optimizer.lr, "weight_decay": config.optimizer.weight_decay},
+        "competition": config.competition.name,
         "seed": config.seed,
         "num_threads": arguments.num_threads,
     }
@@ -300,16 +321,27 @@ def compare_ways(arguments: argparse.Namespace) -> dict[str, Any]:
             "score_thresholds": chosen,
             "score_by_default": float(values[0].mean()),
         }
-        if way != "ours":
-            paired = paired_bootstrap_interval(scores[way], scores["ours"])
-            difference = paired.difference
-            found[way]["ours_is_better_by"] = [
-                difference.estimate,
-                difference.low,
-                difference.high,
+        if way == "ours":
+            per_image = found[way].pop("searched")["per_image"]
+            names = [
+                image["file_name"] for image in read_json_object(parts["validation"])["images"]
             ]
-            rates = (found[name]["training"]["images_per_s"] for name in ("ours", way))
-            found[way]["ours_trains_times_as_fast"] = next(rates) / next(rates)
+            searched = np.array([per_image[name] for name in names])
+            interval = bootstrap_interval(searched)
+            found[way]["score_searched"] = interval.estimate
+            found[way]["score_searched_interval"] = [interval.low, interval.high]
+        else:
+            found[way]["ours_is_better_by"] = differences(scores[way], scores["ours"])
+            found[way]["ours_searched_is_better_by"] = differences(scores[way], searched)
+            for part, verb, key in (
+                ("training", "trains", "cpu_s_per_step"),
+                ("prediction", "predicts", "cpu_s_per_image"),
+            ):
+                own, its = found["ours"][part], found[way][part]
+                found[way][f"ours_{verb}_times_as_fast"] = {
+                    "wall": own["images_per_s"] / its["images_per_s"],
+                    "cpu": its[key] / own[key],
+                }
     return {
         "experiment": arguments.experiment,
         "num_validation_images": len(scores["ours"]),

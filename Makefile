@@ -146,6 +146,12 @@ docker-run:  ## run COMMAND (the doctor) in a new container, with data/ and outp
 docker-exec:  ## run COMMAND (a shell) in the container that docker-run started
 	@docker exec --interactive $(DOCKER_TTY) $(IMAGE) $(or $(COMMAND),bash)
 
+# The variable silences a note on MkDocs 2: https://zensical.org/docs/compatibility/mkdocs/migration/
+.PHONY: docs
+docs: setup  ## build the documentation site in site/, without network
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 .PHONY: bench
 bench: setup  ## measure every figure of the README beside its peer
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m benchmarks

@@ -29,7 +29,8 @@ NOT_IMPORTED = {
     "tensorboard": "writes the logs of Lightning's TensorBoardLogger",
 }
 # Development tools that are commands or plug-ins.
-TOOLS = {"import-linter", "mypy", "pytest-timeout", "pytest-xdist", "ruff"}
+TOOLS = {"import-linter", "mkdocs-material", "mkdocstrings", "mypy", "pytest-timeout"}
+TOOLS |= {"pytest-xdist", "ruff"}
 
 
 def declared(*, dev: bool) -> set[str]:

@@ -73,6 +73,8 @@ def documented_commands() -> list[tuple[str, tuple[str, ...]]]:
     found: set[tuple[str, tuple[str, ...]]] = set()
     keys: set[tuple[str, tuple[str, ...]]] = set()
     for page in [*PAGES, "Makefile"]:
+        if page == "docs/extending.md":  # of options that the page itself adds
+            continue
         text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text())
         for line in re.findall(r"(?:python|\$\(PY\)) -m src\.(\w+ [^\n`#|]*)", text):
             name, *words = shlex.split(line.partition("   (")[0])
@@ -97,7 +99,7 @@ def override(word: str) -> str:
         return f"sweep_dir={value}"
     if key == "ground_truth":  # of src.lab, as well
         return f"annotations={value}"
-    if value in ("mine", "found"):  # settings that a search wrote
+    if key != "+experiment" and value in ("mine", "found", "own"):  # settings that a search wrote
         return f"{key}=winner"
     if "..." in value or "$" in value or " to " in value:
         return f"{key}=x"

@@ -49,9 +49,14 @@ COMMENT = re.compile(r"<!-- figures (?P<file>\S+)\n(?P<lines>.*?)-->", re.DOTALL
 STATED: list[tuple[str, str, str]] = [
     ("*", "95%", "the coverage of an interval"),
     ("docs/clusters.md", "30 s", "a limit: src/callbacks/checkpoints.py"),
+    ("docs/differences.md", "three times", "a count of passes, not a ratio"),
     ("docs/operations.md", "two seconds", "a guarantee: tests/faults/test_signals.py"),
     ("docs/operations.md", "60 s", "a limit: src/cli/locks.py"),
     ("docs/operations.md", "64 MB", "Docker's default"),
+    ("docs/troubleshooting.md", "64 MB", "Docker's default"),
+    ("docs/tutorial_competition.md", "three days", "the winner's, on eight V100"),
+    ("docs/tutorial_competition.md", "24 days", "eight times three"),
+    ("docs/tutorial_competition.md", "1.04 GiB", "140 million float32 weights, and their momentum"),
     ("docs/weights.md", "16 MiB", "a limit: src/mmdet_bridge/checkpoints"),
 ]
 

@@ -133,7 +133,7 @@ class Filler(CheckedModel):
 class Competition(CheckedModel):
     """The rules of a competition.
 
-    Args:
+    Attributes:
         name: The name in messages and result files.
         raster: Where masks are submitted, see ``raster_hw``.
         score_raster: Where they are compared; None: where they are submitted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,36 +23,9 @@ from src.tuning.settings_evaluator import SettingsEvaluator
 from tests.helpers.candidates import DEFAULT_STEPS, make_candidates, make_settings
 from tests.helpers.competitions import IMATERIALIST_2019
 
-STEP = '''
-"""A step that no file of the repository names."""
-
-from src.postprocess.selection import Selection
-from src.postprocess.steps import Step
-from src.validation import Count
-
-
-
-class MaxArea(Step):
-    """Leave out masks with more pixels than ``max_area_px``; 0: none."""
-
-    name = "max_area"
-    place = "after masks"
-    place_reason = "areas are those of masks"
-    rules = ("max_area_px",)
-    is_per_category = True
-    uses_scores = False
-
-    max_area_px: Count = 0
-
-    @property
-    def rasters(self) -> frozenset[str]:
-        return frozenset({"512x512"} if self.max_area_px else ())
-
-    def apply(self, selection: Selection) -> Selection:
-        if not self.max_area_px:
-            return selection
-        return selection.take(selection.drawn_masks.areas_px("512x512") <= self.max_area_px)
-'''
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+_, _, REST = PAGE.partition("<!-- file: src/postprocess/steps/max_area.py -->\n\n")
+STEP = textwrap.dedent(REST.partition("\nThen\n")[0])
 ORDER = [*DEFAULT_STEPS, "max_area"]
 
 

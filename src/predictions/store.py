@@ -383,6 +383,8 @@ class PredictionStore:
             candidates = from_record_batch(batch, self.meta.mask_size_hw, self.meta.mask_dtype)
             if candidates.image_id != image.image_id:
                 raise ValueError(f"it holds {candidates.image_id!r} there")
+            if len(unknown := np.setdiff1d(candidates.category_ids, self.meta.category_ids)):
+                raise ValueError(f"category {unknown[0]} is not one of the store's")
             return candidates
         except (pa.ArrowException, OSError, ValueError, LookupError) as error:
             raise InputError(

@@ -63,7 +63,14 @@ def fuzz_with_coverage(name: str, seconds: float) -> None:
     if (error := try_reading(name, valid_files(name))) is not None:
         raise error
     options = [f"-max_total_time={seconds:.0f}", f"-max_len={MOST_BYTES}", "-rss_limit_mb=8192"]
-    options += ["-timeout=120", "-len_control=0", "-print_final_stats=1", "-verbosity=0"]
+    options += [
+        "-timeout=120",
+        "-len_control=0",
+        f"-artifact_prefix={FAILURES}/",
+        "-print_final_stats=1",
+        "-verbosity=0",
+    ]
+    FAILURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as corpus:
         for number in range(NUM_SEEDS):
             (Path(corpus) / str(number)).write_bytes(random.Random(number).randbytes(MOST_BYTES))

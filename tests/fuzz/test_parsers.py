@@ -125,3 +125,17 @@ def test_counts_of_an_annotation_store_take_no_memory(tmp_path: Path) -> None:
     target.finish(tmp_path)
     error = try_reading("annotation_store", tmp_path)
     assert "image_index must agree with the counts" in str(error)
+
+
+def test_categories_of_candidates_are_those_of_the_store(tmp_path: Path) -> None:
+    from src import PredictionStore
+    from src.io import read_json_object, seal, write_json
+
+    TARGETS["prediction_store"].write(tmp_path)
+    path = tmp_path / "p" / "meta.json"
+    content = read_json_object(path) | {"category_ids": [7232]}
+    content.pop("sha256")
+    write_json(path, seal(content))
+    store = PredictionStore(tmp_path / "p")
+    with pytest.raises(InputError, match=r"category \d+ is not one of the store's"):
+        [store.candidates(index) for index in range(len(store))]

@@ -111,6 +111,7 @@ def warm_python(packages: Sequence[str] = HEAVY) -> Iterator[WarmPython]:
 def become(job: dict[str, Any]) -> None:
     """Make this process, a fork, one that was started with a command line; run it to its end."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     nothing = os.open(os.devnull, os.O_RDONLY)

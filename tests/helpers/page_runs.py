@@ -41,7 +41,7 @@ READS = (
     (r"ensemble=top3", ("outputs/htc_x101/checkpoints",)),
     (r"src\.(train|predict).*\+experiment=demo", ("outputs/demo/data",)),
 )
-MULTIRUN = re.compile(r"multirun/postprocess/(\w+)-[0-9a-f]{8}")
+MULTIRUN = re.compile(r"multirun/postprocess/(\w+)-[0-9a-f]{8}(?:/([0-9a-f]{8}))?")
 
 
 @dataclass
@@ -147,12 +147,11 @@ class Run:
         if found is None:
             return word
         (sweep,) = self.folder.glob(f"multirun/postprocess/{found[1]}-????????")
-        rest = word[found.end() :]
-        if rest:
+        if found[2] is not None:
             jobs = sorted(path.parent.name for path in sweep.glob("*/result.json"))
             free = [job for job in jobs if job not in self.jobs.values()]
-            rest = "/" + self.jobs.setdefault(rest, (free or jobs)[0])
-        return word[: found.start()] + sweep.relative_to(self.folder).as_posix() + rest
+            sweep /= self.jobs.setdefault(found[2], (free or jobs)[0])
+        return word[: found.start()] + str(sweep.relative_to(self.folder)) + word[found.end() :]
 
     def local_source(self, word: str) -> str:
         """Put a local checkpoint for one of a model index, which would be downloaded."""

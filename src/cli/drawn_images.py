@@ -25,10 +25,8 @@ from src.tuning.evaluated_image import as_submitted
 log = logging.getLogger(__name__)
 
 LIST_NAME = "image.csv"
-_EDGE_PX = (
-    640,
-    1600,
-)  # of the longer edge of a drawing: a small image is enlarged, a large one not
+# Of the longer edge of a drawing: a small image is enlarged to the first, a large one reduced.
+_EDGE_PX = (640, 1600)
 
 
 def place_image(config: DictConfig) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.page_library import Library
-from tests.helpers.page_runs import Run
+from tests.helpers.page_runs import Run, patched
 from tests.helpers.pages import PAGES, ROOT, PageError, parse_page, read_page
 from tests.helpers.warm_python import LIGHT, warm_python
 
@@ -112,6 +112,15 @@ and
     train.json   a file
     error: it is no command
 """
+
+
+def test_a_patch_fits_once() -> None:
+    text = "<!-- patch: a.py -->\n\n    --- a\n    +++ b\n    @@\n     one\n    +two\n"
+    (block,) = parse_page(text, "page.md")
+    assert (block.kind, block.file) == ("patch", "a.py")
+    assert patched("zero\none\n", block) == "zero\none\ntwo\n"
+    with pytest.raises(AssertionError, match=r"page\.md, line 3: not once in a\.py"):
+        patched("one\none\n", block)
 
 
 def test_blocks_of_a_page() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -99,6 +100,26 @@ def write_mask_folders() -> None:
     write_images(Path("images"), ["a.png", "b.png"], size_hw=SIZE_HW)
 
 
+def write_via_csv(annotations: Path) -> None:
+    """Write boxes as an export of the VGG Image Annotator, which docs/extending.md reads."""
+    coco = json.loads(annotations.read_text())
+    images = {image["id"]: image["file_name"] for image in coco["images"]}
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    with Path("via_export.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("filename", "region_shape_attributes", "region_attributes"))
+        for annotation in coco["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            shape = {
+                "name": "polygon",
+                "all_points_x": [x, x + width, x + width, x],
+                "all_points_y": [y, y, y + height, y + height],
+            }
+            region = {"class": names[annotation["category_id"]]}
+            row = (images[annotation["image_id"]], json.dumps(shape), json.dumps(region))
+            writer.writerow(row)
+
+
 def write_data() -> None:
     """Write everything that needs no torch."""
     synthesize(
@@ -153,6 +174,7 @@ def write_results() -> None:
     named = [one | {"image_id": Path(names[one["image_id"]]).stem} for one in results]
     Path("runs/segment/val").mkdir(parents=True)
     Path("runs/segment/val/predictions.json").write_text(json.dumps(named))
+    write_via_csv(Path("A.json"))
 
 
 def write_weights() -> None:

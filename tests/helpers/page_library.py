@@ -128,6 +128,7 @@ GROUPS = {
     "own": OWN_RUN,
     "data": (
         *(*DATA, "data/split.json", "A.json", "validation.json", "train.json", "sample.csv"),
+        "via_export.csv",
         *("DIR", "DIR_OF_NEW_IMAGES", "STORE", "STORE_A", "STORE_B"),
         *(
             "submission.csv",

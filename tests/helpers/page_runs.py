@@ -44,6 +44,17 @@ READS = (
 MULTIRUN = re.compile(r"multirun/postprocess/(\w+)-[0-9a-f]{8}(?:/([0-9a-f]{8}))?")
 
 
+def patched(text: str, block: Block) -> str:
+    """Return a text with the hunks of a diff, each of which must fit in one place."""
+    for hunk in block.text.split("\n@@\n")[1:]:
+        lines = hunk.split("\n")
+        old = "\n".join(line[1:] for line in lines if line[:1] in " -")
+        new = "\n".join(line[1:] for line in lines if line[:1] in " +")
+        assert text.count(old) == 1, f"{block.place}: not once in {block.file}:\n{old}"
+        text = text.replace(old, new)
+    return text
+
+
 @dataclass
 class Run:
     """A page's run: its folder, the library, and what its commands cost."""
@@ -86,7 +97,10 @@ class Run:
         path = (self.folder / block.file).resolve()
         assert path.is_relative_to(self.folder.resolve()), f"{block.place}: {block.file}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(block.text + "\n")
+        if block.kind == "patch":
+            path.write_text(patched(path.read_text(), block))
+        else:
+            path.write_text(block.text + "\n")
         if path.suffix == ".py" and block.file.startswith("src/"):
             module = block.file.removesuffix(".py").replace("/", ".")
             check = self.folder / "page_import.py"

@@ -4,6 +4,7 @@ A block is indented by four spaces or fenced. An HTML comment directly before it
 
     <!-- not run: GPU -->             commands or Python that a test cannot run; REASONS are legal
     <!-- file: conf/module/a.yaml --> the block is this file of the reader's copy
+    <!-- patch: src/a.py -->          the block changes this file: a diff without line numbers
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PROGRAMS = (  # a block that starts with one of these has commands
     *("export", "pre-commit", "mkdocs", "tar", "ls", "cat", "psql", "createdb", "#!/bin/bash"),
 )
 SHELLS = ("bash", "console", "sh", "shell")
-_MARK = re.compile(r"<!-- (not run|file): (.*?) -->")
+_MARK = re.compile(r"<!-- (not run|file|patch): (.*?) -->")
 _FENCE = re.compile(r"( *)(```+)(\w*)")
 _CONTAINER = re.compile(r"([-*+]|\d+\.) |!!! |\?\?\?\+? |=== ")  # what indents text that is no code
 _ASSIGNMENT = re.compile(r"^([A-Z_]+=\S* +)+")
@@ -36,7 +37,7 @@ _ASSIGNMENT = re.compile(r"^([A-Z_]+=\S* +)+")
 
 @dataclass(frozen=True)
 class Block:
-    """A code block of a page; ``kind`` is commands, python, file or text."""
+    """A code block of a page; ``kind`` is commands, python, file, patch or text."""
 
     page: str
     line: int
@@ -83,14 +84,15 @@ def parse_page(text: str, page: str) -> list[Block]:
         mark = _MARK.fullmatch(before)
         marks += mark is not None
         kind, value = mark.groups() if mark else ("", None)
-        what = "file" if kind == "file" else _kind_of(code, language)
+        is_of_file = kind in ("file", "patch")
+        what = kind if is_of_file else _kind_of(code, language)
         block = Block(
             page,
             number,
             code,
             what,
             not_run=value if kind == "not run" else None,
-            file=value if kind == "file" else None,
+            file=value if is_of_file else None,
         )
         if block.not_run is not None and block.not_run not in REASONS:
             raise PageError(f"{block.place}: {before} must name one of {', '.join(REASONS)}")

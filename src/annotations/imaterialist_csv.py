@@ -62,6 +62,9 @@ class CsvEdition:
 def read_header(path: Path) -> list[str]:
     """Read the column names of a CSV file.
 
+    The category's column may be named CategoryId, as a competition's submission may name it; it is
+    ClassId in what is returned.
+
     Raises:
         InputError: The file is missing, empty or not UTF-8 text, or its first line is no header of
             annotations.
@@ -84,7 +87,9 @@ def read_header(path: Path) -> list[str]:
         raise InputError(
             f"columns must be different, got {repeated[0]} twice or more ({path}, row 1)"
         )
-    return header
+    if "ClassId" in header:
+        return header
+    return ["ClassId" if name == "CategoryId" else name for name in header]
 
 
 def read_csv_blocks(

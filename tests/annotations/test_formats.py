@@ -227,3 +227,13 @@ def test_real_rows_come_back_through_every_format(tmp_path):
         if found[0].startswith("9c9a106f") and found[2] == 32 and len(found[4]) == 141
     ]
     assert [found[5:] for found in known] == [([2063, 1916, 2204, 2132], 14640)]
+
+
+def test_the_category_may_stand_in_category_id(tmp_path, csv_2019, csv_2020):
+    for source in (csv_2019, csv_2020):
+        renamed = tmp_path / f"renamed_{source.name}"
+        renamed.write_text(source.read_text().replace("ClassId", "CategoryId", 1))
+        assert detect_format(renamed) == detect_format(source)
+        for path in (source, renamed):
+            convert(path, path.with_suffix(".json"))
+        assert renamed.with_suffix(".json").read_bytes() == source.with_suffix(".json").read_bytes()

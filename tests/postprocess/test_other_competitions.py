@@ -135,6 +135,19 @@ def test_a_submission_to_the_data_science_bowl(
     assert 0.1 < of_file["competition_map"] < 0.99
 
 
+def test_a_category_column_of_another_name_is_scored(
+    run: Callable[..., str], arguments: tuple[str, ...], folder: Path, tmp_path: Path
+) -> None:
+    columns = "competition.columns=[ImageId,EncodedPixels,CategoryId]"
+    run(*arguments, columns)
+    assert (tmp_path / "submission.csv").read_text().startswith("ImageId,EncodedPixels,CategoryId")
+    written = json.loads((tmp_path / "score.json").read_text())
+    truth = f"annotations={folder}/train.json"
+    given = ("submission=submission.csv", truth, "competition=dsb_2018", columns)
+    scored = json.loads(run(*given, program=score_main).splitlines()[-1])
+    assert scored["competition_map"] == written["competition_map"] > 0.1
+
+
 def test_a_sample_submission_names_images_without_their_suffix(
     run: Callable[..., str], arguments: tuple[str, ...], tmp_path: Path
 ) -> None:

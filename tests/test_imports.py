@@ -34,7 +34,7 @@ def faults_of(source: str, own_name: str) -> list[str]:
     return sorted(
         {name for name in imported if name.startswith(".") or name.split(".")[0] in OF_TESTS}
         | {name for name in imported | named if re.match(r"tests\.(?!helpers\b)", name)}
-        - {name for name in named if name.startswith(f"{own_name}.")}
+        - {name for name in named if f"{name}.".startswith(f"{own_name}.")}
     )
 
 
@@ -44,7 +44,7 @@ def faults_of(source: str, own_name: str) -> list[str]:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_only_helpers_are_imported(path: Path) -> None:
-    own_name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    own_name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
     assert faults_of(path.read_text(), own_name) == []
 
 

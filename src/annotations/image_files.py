@@ -31,6 +31,8 @@ _ORIENTATION_TAG = 0x0112
 _END_MARKS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL_BYTES = 4096
 LARGEST_MEGAPIXELS = 2147  # masks count pixels in 32 bits
+# What Pillow raises for damaged files; a length of two gigabytes is asked of the memory at once.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError)
 _BYTES_A_PIXEL = 7  # Pillow keeps four, and the array that is made of them takes three
 
 # Pillow's own limit would call a large image a "decompression bomb" and not name its size;
@@ -163,7 +165,7 @@ def open_image(path: Path) -> Image.Image:
         image = Image.open(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the image file is missing") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: not an image, or cut off in its header ({error})") from error
     try:
         if image.format == "EPS":  # to draw it, Pillow would start Ghostscript: EPS is a program
@@ -183,14 +185,15 @@ def load_pixels(image: Image.Image, path: Path) -> None:
     """
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(f"{path}: the image is damaged or truncated ({error})") from error
+    except UNREADABLE as error:
+        reason = str(error) or "a part of it claims more than the memory"
+        raise InputError(f"{path}: the image is damaged or truncated ({reason})") from error
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (OSError, ValueError, TypeError, SyntaxError):
+    except (*UNREADABLE, TypeError):
         return 1  # EXIF that cannot be read rotates nothing, as in every viewer
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 

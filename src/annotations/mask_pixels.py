@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from src.annotations.image_files import load_pixels, open_image
+from src.annotations.image_files import UNREADABLE, load_pixels, open_image
 from src.annotations.mat_file import read_mat_array
 from src.annotations.rows import RowError
 
@@ -68,7 +68,7 @@ def read_mask_values(path: Path, *, mat_variable: str | None = None) -> npt.NDAr
 def _num_pages(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
-    except (OSError, ValueError, SyntaxError, EOFError):
+    except UNREADABLE:
         return 1  # damaged; decoding says so
 
 

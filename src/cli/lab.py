@@ -119,12 +119,6 @@ def main(config: DictConfig) -> None:
     if config.images is not None and not Path(config.images).is_dir():
         raise InputError(f"images must be a folder, got {config.images}: no such folder")
     inputs = inputs_of(config)
-    # Imported where it is needed: Werkzeug and Jinja, which --help and typos do without.
-    from src.lab.guard import Guard, is_loopback
-    from src.lab.server import LabApp, open_server
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    token = None if is_loopback(config.host) else secrets.token_urlsafe(24)
     with (
         progress_bar() as progress,
         open_session(inputs, remember=True, progress=progress) as session,
@@ -137,6 +131,12 @@ def main(config: DictConfig) -> None:
             check_fixed_masks(values, session.store)
         for note in (*session.notes, *workspace.notes):
             say(f"note: {note}")
+        # Imported where it is needed: Werkzeug and Jinja, which --help and mistakes do without.
+        from src.lab.guard import Guard, is_loopback
+        from src.lab.server import LabApp, open_server
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        token = None if is_loopback(config.host) else secrets.token_urlsafe(24)
         app = _Later()
         with open_server(config.host, config.port, app) as server:
             guard = Guard(config.host, server.port, token)

@@ -7,42 +7,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.browser
+from tests.helpers.lab_page import CONTRASTS
 
-# Each text that is shown, with the contrast to what lies behind it (WCAG 2.2, 1.4.3).
-CONTRASTS = """
-const parse = (text) => {
-  const numbers = text.match(/[\\d.]+(e-?\\d+)?/g).map(Number);
-  const isShare = text.startsWith("color(");
-  return [...numbers.slice(0, 3).map((one) => (isShare ? 255 * one : one)), numbers[3] ?? 1];
-};
-const light = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
-  .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
-const over = (top, below) => top.slice(0, 3)
-  .map((one, at) => one * top[3] + below[at] * (1 - top[3])).concat(1);
-const behind = (node) => {
-  if (!node) return [255, 255, 255, 1];
-  const color = parse(getComputedStyle(node).backgroundColor);
-  return color[3] === 1 ? color : over(color, behind(node.parentElement));
-};
-const opacity = (node) => (node ? getComputedStyle(node).opacity * opacity(node.parentElement) : 1);
-const EXEMPT = "svg, :disabled, [aria-disabled=true], .hidden, .skip, figcaption";
-const found = [];
-const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const node = walker.currentNode.parentElement;
-  const text = walker.currentNode.textContent.trim();
-  if (!text || !node.checkVisibility() || node.closest(EXEMPT)) continue;
-  const back = behind(node);
-  const color = parse(getComputedStyle(node).color);
-  color[3] *= opacity(node);
-  const [a, b] = [light(over(color, back)), light(back)].sort((x, y) => y - x);
-  const contrast = (a + 0.05) / (b + 0.05);
-  if (contrast < 4.5) found.push(`${contrast.toFixed(2)}: ${node.outerHTML.slice(0, 90)}`);
-}
-return [...new Set(found)];
-"""
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.test_accessibility import CONTRASTS
-from tests.helpers.lab_page import CATEGORY_NAMES, HOSTILE_IMAGE, NUM_IMAGES, ROOT, write_page_data
+from tests.helpers.lab_page import (
+    CATEGORY_NAMES,
+    CONTRASTS,
+    HOSTILE_IMAGE,
+    NUM_IMAGES,
+    ROOT,
+    write_page_data,
+)
 
 pytestmark = pytest.mark.browser
 

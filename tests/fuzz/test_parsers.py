@@ -6,10 +6,14 @@ import os
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from src.annotations.image_files import read_image_rgb
+from src.annotations.mask_pixels import read_mask_values
 from src.errors import InputError
 from src.predictions.files import read_meta
 from tests.helpers.fuzz_targets import TARGETS, bounded, try_damaged, try_reading, valid_files
@@ -44,6 +48,21 @@ def write(folder: Path, name: str, text: str) -> Path:
     path = folder / name
     path.write_text(text)
     return path
+
+
+def test_a_chunk_of_a_png_that_claims_the_memory(tmp_path: Path) -> None:
+    """Pillow asked the memory for all of it at once."""
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.zeros((9, 12), np.uint8)).save(path)
+    content = path.read_bytes()
+    at = content.index(b"IDAT") - 4
+    path.write_bytes(content[:at] + (2**31 - 1).to_bytes(4, "big") + content[at + 4 :])
+    for read in (read_image_rgb, read_mask_values):
+        with (
+            bounded(),
+            pytest.raises(InputError, match=r"mask\.png: .*damaged or truncated \(.+\)"),
+        ):
+            read(path)
 
 
 ALIASES = "\n".join(

@@ -82,7 +82,7 @@ def test_meta_with_a_wrong_value_is_named(tmp_path: Path) -> None:
     path = tmp_path / "meta.json"
     content = check_seal(json.loads(path.read_text()), path)
     path.write_text(json.dumps(seal(content | {"mask_size_hw": 28})))
-    with pytest.raises(InputError, match=r"meta\.json: damaged \(cannot unpack"):
+    with pytest.raises(InputError, match=r"meta\.json: damaged \(.int. object is not iterable"):
         PredictionStore(tmp_path)
 
 

@@ -23,7 +23,7 @@ from benchmarks.cascade_batches import compose_training
 from src.io import write_json
 
 WARM_UP_STEPS = 5  # before images a second are counted
-CALIBRATION_STEPS = 25  # of which the CPU seconds a step are taken
+CALIBRATION_STEPS = 60  # of which the CPU seconds a step are taken
 INVERTED_RESIDUAL = ("expand_conv", "depthwise_conv", "linear_conv")
 
 

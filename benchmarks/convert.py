@@ -21,8 +21,9 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from benchmarks.timing import timed
+from src.annotations.conversion import convert
 from src.annotations.store import masks_of
-from src.annotations.store_builder import build_store, convert
+from src.annotations.store_builder import build_store
 from src.annotations.store_writer import masks_as_arrow
 from src.rle import Rle, format_rle, parse_rle, to_coco
 

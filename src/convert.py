@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from src.annotations.conversion import ConversionReport, convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.image_files import SizeFinding, describe_outcome
 from src.annotations.mask_settings import MaskImageSettings
-from src.annotations.store_builder import ConversionReport, convert
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
 from src.console import PlainConsole, progress_bar

@@ -24,6 +24,7 @@ from src.postprocess.mask_source import MASK_KEYS, check_fixed_masks, settings_f
 from src.postprocess.settings import PostprocessSettings, named_settings, plain_settings
 from src.quoting import quote
 from src.tuning.cross_validation import cross_validate
+from src.tuning.dashboard import Dashboard, TableRun, open_dashboard
 from src.tuning.search_results import (
     HELD_OUT,
     Searched,
@@ -36,7 +37,6 @@ from src.tuning.search_results import (
 from src.tuning.search_space import SearchSpace
 from src.tuning.session import Session, open_session
 from src.tuning.settings_evaluator import Scores
-from src.tuning.sweeps import Dashboard, TableRun, open_dashboard
 from src.validation import Count, Flag, check_values, shown, whole
 
 if TYPE_CHECKING:

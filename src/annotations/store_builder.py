@@ -19,20 +19,16 @@ from typing import Any
 from src.annotations.categories import (
     label_descriptions_to_json,
     read_label_descriptions,
-    write_label_descriptions,
 )
-from src.annotations.coco import COCO
 from src.annotations.exif import ExifReadings, ReadOtherwiseError
 from src.annotations.formats import (
     CSV_EDITIONS,
     DEFAULT_OPTIONS,
     ReadingOptions,
-    default_labels,
     detect_format,
     labels_beside,
     open_source,
     skipped_beside,
-    write_annotations,
 )
 from src.annotations.image_files import (
     AS_DISPLAYED,
@@ -45,8 +41,6 @@ from src.annotations.image_files import (
     write_image_files,
 )
 from src.annotations.imaterialist_csv import (
-    IMATERIALIST_2019,
-    IMATERIALIST_2020,
     SIZE_COLUMNS,
     SizesOfFiles,
     read_header,
@@ -66,7 +60,6 @@ from src.annotations.store import (
 from src.annotations.store_writer import StoreWriter
 from src.errors import InputError
 from src.io import (
-    atomic_path,
     fitting_name,
     fsync,
     make_directory,
@@ -77,8 +70,6 @@ from src.io import (
 from src.quoting import quote
 
 log = logging.getLogger(__name__)
-
-OUTPUT_FORMATS = ("auto", IMATERIALIST_2019.name, IMATERIALIST_2020.name, COCO, STORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +235,7 @@ def open_or_build(
     """
     source, folder = Path(source), Path(cache_dir)
     if detect_format(source) == STORE:
-        return _open_given(source, options)
+        return open_given(source, options)
     options = _with_paths(options, source)
     made_from = _made_from(source, options)
     key = hashlib.sha256(repr((source.resolve(), options)).encode()).hexdigest()[:12]
@@ -282,7 +273,7 @@ def _warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
-def _open_given(directory: Path, options: ReadingOptions) -> AnnotationStore:
+def open_given(directory: Path, options: ReadingOptions) -> AnnotationStore:
     """Open a store that a user gives, if the options still allow it.
 
     Its masks are drawn: nothing tells any longer on which image they were made. So it is refused
@@ -393,109 +384,3 @@ def _fingerprint(path: Path) -> list[Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return [str(path.resolve()), 0 if path.is_dir() else status.st_size, status.st_mtime_ns]
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionReport:
-    """Figures of a conversion."""
-
-    input_format: str
-    output_format: str
-    read: BuildReport | None  # None where the input was a store
-    images: int
-    instances: int
-    crowd_regions: int  # instances marked iscrowd, a mark that a CSV cannot carry
-    labels_file: Path | None  # categories and attributes beside a CSV that cannot carry them
-
-
-def convert(
-    source: str | Path,
-    output: str | Path,
-    options: ReadingOptions = DEFAULT_OPTIONS,
-    *,
-    output_format: str = "auto",
-    skipped_file: str | Path | None = None,
-    on_progress: ProgressCallback | None = None,
-) -> ConversionReport:
-    """Convert an annotation file of any format to any other.
-
-    A CSV carries ids only: where its categories and attributes are not those that a reader would
-    take for granted, they are written beside it as ``<output>.label_descriptions.json``, which is
-    then read with it. Attribute ids keep their numbers, though 2019 and 2020 mean different
-    attributes by them; in a 2020 CSV they are sorted. ``iscrowd`` is lost in a CSV.
-
-    Args:
-        source: A 2019 or 2020 CSV, COCO JSON, a store, or a folder of mask images; told apart by
-            content.
-        output: The file to write, or the folder of a store; replaced where it exists.
-        options: How to read the source.
-        output_format: One of ``OUTPUT_FORMATS``. ``auto``: ``coco`` for a name in .json, ``store``
-            for a name in .store or a store that is there, a CSV for .csv and .txt, of 2020 if the
-            source is.
-        skipped_file: As for ``build_store``; default: ``output`` with ``.skipped.csv`` behind it.
-        on_progress: Called with the number of bytes read and their total.
-
-    Raises:
-        InputError: Bad input; nothing is left behind and an existing output stays as it was.
-    """
-    source, output = Path(source), Path(output)
-    input_format = detect_format(source)
-    target = _output_format(output_format, output, input_format)
-    if output.exists() and output.samefile(source):
-        raise InputError(f"output must be another file than the annotations, got {output}")
-    if output.is_dir() and target != STORE:
-        raise InputError(f"output must be a file for {target}, got the folder {output}")
-    if input_format == STORE and target == STORE:
-        raise InputError(
-            f"annotations must be a CSV or COCO JSON, got a store: copy the folder ({source})"
-        )
-    with working_directory(next_to=output) as work:
-        report: BuildReport | None = None
-        if input_format == STORE:
-            store = _open_given(source, options)
-        else:
-            directory = output if target == STORE else work / "store"
-            skipped_file = skipped_file or skipped_beside(output)
-            report = build_store(
-                source, directory, options, skipped_file=skipped_file, on_progress=on_progress
-            )
-            store = AnnotationStore(directory)
-        labels_file: Path | None = None
-        if target != STORE:
-            with atomic_path(output) as partial:
-                write_annotations(store, partial, target)
-                labels_file = labels_beside(output)
-                if target == COCO or store.labels == default_labels(target):
-                    labels_file.unlink(missing_ok=True)
-                    labels_file = None
-                else:
-                    write_label_descriptions(store.labels, labels_file)
-    return ConversionReport(
-        input_format=input_format,
-        output_format=target,
-        read=report,
-        images=len(store),
-        instances=store.num_instances,
-        crowd_regions=store.num_crowd_regions,
-        labels_file=labels_file,
-    )
-
-
-def _output_format(wanted: str, output: Path, input_format: str) -> str:
-    if wanted not in OUTPUT_FORMATS:
-        raise InputError(
-            f"output_format must be one of {', '.join(OUTPUT_FORMATS)}, got {wanted!r:.60}"
-        )
-    if wanted != "auto":
-        return wanted
-    suffix = output.suffix.lower()
-    if suffix == ".json":
-        return COCO
-    if suffix == ".store" or (output / "store.json").is_file():
-        return STORE
-    if suffix not in (".csv", ".txt") and not output.is_dir():
-        raise InputError(
-            f"output must end in .csv (iMaterialist), .json (COCO) or .store, got {output}; "
-            "output_format=... says what another name holds"
-        )
-    return input_format if input_format == IMATERIALIST_2020.name else IMATERIALIST_2019.name

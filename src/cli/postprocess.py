@@ -37,6 +37,7 @@ from src.postprocess.settings import (
     named_settings,
     plain_settings,
 )
+from src.tuning.dashboard import open_dashboard
 from src.tuning.search_results import find_in_sample
 from src.tuning.session import (
     Inputs,
@@ -53,7 +54,6 @@ from src.tuning.sweeps import (
     finished_result,
     is_sweep,
     job_overrides,
-    open_dashboard,
     write_result,
 )
 

@@ -9,7 +9,6 @@ made of their files.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -42,6 +41,7 @@ from src.io import (
 )
 from src.quoting import quote_for_hydra, quote_for_shell
 from src.renamed_keys import RENAMED_KEYS, upgrade_keys
+from src.tuning.dashboard import of_one_type, open_dashboard
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,6 @@ RESULT_NAME = "result.json"
 OVERRIDES_NAME = "overrides.yaml"  # of a job, written when it starts
 SCORE_COLUMNS = ("competition_map", "low", "high")
 TABLE_NAMES = ("results.csv", "results.parquet")
-MARK_NAME = "wandb_row.txt"
-_WANDB_SETTINGS: dict[str, Any] = {"console": "off"} | dict.fromkeys(
-    ("silent", "x_disable_stats", "x_disable_meta", "disable_code", "disable_git"), True
-)
 KEY = "hydra.callbacks.sweep_table"  # of the callback in a sweep's configuration
 SHOWN_OVERRIDES = 120
 _OF_DATA = ("images", "paths.data_dir")  # the next command needs these overrides, too
@@ -244,7 +240,7 @@ def write_table(sweep_directory: str | Path) -> tuple[Path, Path]:
     directory = Path(sweep_directory)
     rows = read_results(directory).rows
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    plain = {column: _column([row.get(column) for row in rows]) for column in columns}
+    plain = {column: of_one_type([row.get(column) for row in rows]) for column in columns}
     text, parquet = io.StringIO(), io.BytesIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -263,18 +259,6 @@ def _value(content: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def _column(values: list[Any]) -> list[Any]:
-    """Return values of one type: all boolean, all numbers, or otherwise text; None stays."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {bool} or kinds <= {int}:
-        return values
-    if kinds <= {int, float}:
-        return [None if value is None else float(value) for value in values]
-    return [
-        value if value is None or isinstance(value, str) else json.dumps(value) for value in values
-    ]
 
 
 class SweepTable(Callback):
@@ -413,113 +397,3 @@ def _once(override: Override) -> tuple[str, int | None]:
     if not override.is_sweep_override():
         return line, 1
     return line, len(list(override.sweep_iterator())) if override.is_range_sweep() else None
-
-
-class TableRun:
-    """One W&B run: a curve of the rows so far, and in the end a table of all."""
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def show(self, values: Mapping[str, float | int | str], *, step: int) -> None:
-        """Add a point to the curves."""
-        self._run.log(dict(values), step=step)
-
-    def close(
-        self, key: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
-    ) -> None:
-        """Write the table and the summary, and end the run.
-
-        Args:
-            key: Name of the table.
-            rows: Plain values by column; a column that a row lacks is empty there.
-            summary: Plain values.
-        """
-        import wandb
-
-        columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row))
-        values = {name: _column([row.get(str(name)) for row in rows]) for name in columns}
-        data = [list(cells) for cells in zip(*values.values(), strict=True)]
-        self._run.log({key: wandb.Table(columns=columns, data=data)})
-        self._run.summary.update(json.loads(json.dumps(summary)))
-        self._run.finish()
-
-    def abandon(self) -> None:
-        """End the run as one that failed."""
-        self._run.finish(exit_code=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Dashboard:
-    """A group of W&B runs, one run a row: its config holds parameters, its summary results.
-
-    W&B's parallel-coordinates and importance panels show the runs of one group.
-    """
-
-    project: str
-    group: str
-    directory: Path  # W&B's files are written below it, in ``wandb``
-    offline: bool  # whether rows are only written there; ``wandb sync`` uploads them later
-    shown: Path  # the directory in messages; SWEEP/* for the directories of many jobs
-
-    @property
-    def location(self) -> str:
-        """Line that says where the rows go."""
-        if self.offline:
-            runs = self.shown / "wandb" / "offline-run-*"
-            return f"W&B is offline (no WANDB_API_KEY); later: wandb sync {runs}"
-        return f"W&B: project {self.project}, group {self.group}"
-
-    def add(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """Write one row. The same name in the same directory is the same run."""
-        run = self._open(name, config)
-        run.summary.update(json.loads(json.dumps(summary)))
-        run.finish()
-
-    def open_table(self, name: str, *, config: Mapping[str, Any]) -> TableRun:
-        """Open one run for many rows. The same name in the same directory is the same run."""
-        return TableRun(self._open(name, config))
-
-    def _open(self, name: str, config: Mapping[str, Any]) -> Any:
-        import wandb  # takes a second, and most runs do without
-
-        self.directory.mkdir(parents=True, exist_ok=True)
-        place = f"{self.directory.resolve()}/{name}"
-        return wandb.init(
-            project=self.project,
-            group=self.group,
-            name=name,
-            id=hashlib.sha256(place.encode()).hexdigest()[:16],
-            dir=str(self.directory),
-            mode="offline" if self.offline else None,
-            resume=None if self.offline else "allow",
-            config=json.loads(json.dumps(config)),  # keys become text
-            reinit="create_new",
-            settings=wandb.Settings(**_WANDB_SETTINGS),
-        )
-
-    def add_once(self, name: str, *, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """Write the only row of this directory, unless it exists; arguments as for ``add``."""
-        mark = self.directory / MARK_NAME
-        if not mark.exists():
-            self.add(name, config=config, summary=summary)
-            mark.write_text(f"{self.project}: {self.group}: {name}\n", encoding="utf-8")
-
-
-def open_dashboard(
-    logger: Mapping[str, Any] | None, *, group: str, directory: Path, shown: Path | None = None
-) -> Dashboard | None:
-    """Open the dashboard of the configuration group ``logger``; None without a logger.
-
-    The group's entry ``wandb`` names the project, and whether it is offline.
-
-    Raises:
-        InputError: There are loggers, but not W&B.
-    """
-    if not logger:
-        return None
-    if "wandb" not in logger:
-        given = ", ".join(map(str, logger))
-        raise InputError(f"logger must include wandb to show rows, got {given}")
-    project, offline = logger["wandb"]["project"], bool(logger["wandb"]["offline"])
-    return Dashboard(project, group, directory, offline, shown or directory)

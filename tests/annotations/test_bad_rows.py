@@ -6,10 +6,11 @@ import re
 
 import pytest
 
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.rows import describe_ids
 from src.annotations.store import TABLES, AnnotationStore
-from src.annotations.store_builder import build_store, convert
+from src.annotations.store_builder import build_store
 from src.errors import InputError
 from tests.helpers.annotation_files import (
     HEADER_2019,

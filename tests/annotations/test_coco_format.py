@@ -13,9 +13,10 @@ from numpy.testing import assert_array_equal
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, convert
+from src.annotations.store_builder import build_store
 from src.errors import InputError
 from src.rle import decode
 from tests.helpers.annotation_files import (

@@ -13,7 +13,7 @@ from benchmarks.convert import write_generated_csv
 ROOT = Path(__file__).resolve().parents[2]
 _CONVERT = """
 import re, sys
-from src.annotations.store_builder import convert
+from src.annotations.conversion import convert
 convert(sys.argv[1], sys.argv[2])
 # Not ru_maxrss: a process begins with its parent's, and the parent may be a whole test run.
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024)

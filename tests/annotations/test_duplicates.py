@@ -8,9 +8,10 @@ import re
 import numpy as np
 import pytest
 
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.store import AnnotationStore, open_store
-from src.annotations.store_builder import build_store, convert, open_or_build
+from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
 from src.metrics.scoring import open_ground_truth
 from tests.helpers.annotation_files import HEADER_2019, write_lines

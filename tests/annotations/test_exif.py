@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, convert, open_or_build
+from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
 from src.rle import decode, encode
 from tests.helpers.exif_data import (

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.annotations.conversion import convert
 from src.annotations.formats import detect_format
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import convert
 from src.errors import InputError
 from src.rle import format_rle
 from tests.helpers.annotation_files import (

@@ -17,12 +17,13 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from src.annotations.categories import Category, LabelDescriptions, write_label_descriptions
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.mask_images import open_mask_images
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.rows import NO_INSTANCE
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, convert, open_or_build
+from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
 from src.rle import decode
 from tests.helpers.mask_folders import blocks, save_palette, write_images, write_instance_files

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.annotations.categories import IMATERIALIST_2019_LABELS
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.image_files import ImageSizes
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, convert, open_or_build
+from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
 from tests.helpers.annotation_files import (
     HEADER_2019,

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from src.annotations.conversion import convert
 from src.annotations.store import TABLES, AnnotationStore, describe_files
-from src.annotations.store_builder import build_store, convert, open_or_build
+from src.annotations.store_builder import build_store, open_or_build
 from src.errors import InputError
 from src.io import read_json_object, seal, write_json
 from src.metrics.scoring import open_ground_truth, open_submission

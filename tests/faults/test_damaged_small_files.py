@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 
 from src.annotations.categories import read_label_descriptions
 from src.annotations.coco_results import read_image_numbers
-from src.annotations.store_builder import convert
+from src.annotations.conversion import convert
 from src.callbacks import run_record
 from src.callbacks.run_record import RunRecord
 from src.datamodules.split import read_split

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.annotations.store_builder import convert
+from src.annotations.conversion import convert
 from src.callbacks.checkpoints import AtomicCheckpointIO
 from src.datamodules.split import Split, write_split
 from src.errors import WriteError, describe_disk_error, find_disk_error

@@ -15,9 +15,9 @@ import scipy.io
 from PIL import Image
 
 from src.annotations import image_files
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.mask_settings import MaskImageSettings
-from src.annotations.store_builder import convert
 from src.errors import InputError
 from tests.helpers.mask_folders import blocks, write_images, write_instance_files
 

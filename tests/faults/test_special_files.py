@@ -13,12 +13,12 @@ import pytest
 
 from src.annotations.categories import read_label_descriptions
 from src.annotations.coco_results import read_image_numbers
+from src.annotations.conversion import convert
 from src.annotations.formats import detect_format
 from src.annotations.image_files import read_image_rgb, read_size_hw
 from src.annotations.json_stream import iterate_members
 from src.annotations.rows import LONGEST_LINE_BYTES, iterate_lines
 from src.annotations.store import open_table
-from src.annotations.store_builder import convert
 from src.cli.entry_point import entry_point
 from src.datamodules.split import read_split
 from src.errors import InputError

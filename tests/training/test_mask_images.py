@@ -13,10 +13,11 @@ from PIL import Image
 
 from src import open_annotations, score
 from src.annotations.competition import Competition
+from src.annotations.conversion import convert
 from src.annotations.formats import ReadingOptions
 from src.annotations.mask_settings import MaskImageSettings
 from src.annotations.store import AnnotationStore
-from src.annotations.store_builder import build_store, convert
+from src.annotations.store_builder import build_store
 from src.datamodules.datamodule import CompetitionDataModule
 from src.predict import predict
 from src.predictions.store import PredictionStore

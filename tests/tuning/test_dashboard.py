@@ -8,7 +8,7 @@ import pytest
 
 from src.cli.postprocess import main
 from src.errors import InputError
-from src.tuning.sweeps import open_dashboard
+from src.tuning.dashboard import open_dashboard
 from tests.helpers.lab_data import write_lab_data
 from tests.helpers.wandb_file import read_records, read_row
 

@@ -67,3 +67,17 @@ def lab(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         f"config_dir={config_dir}",
     ) as running:
         yield Lab(running.address, data, config_dir)
+
+
+@pytest.fixture
+def page(driver: Any, lab: Any) -> Iterator[Any]:
+    """The page, loaded anew; at the end nothing may be on the console."""
+    from tests.helpers.page import Page
+
+    made = Page(driver, lab.address)
+    driver.set_window_size(1440, 900)
+    made.messages()
+    made.open("#s=e30")  # an empty state, so that no session is offered
+    yield made
+    assert made.messages() == []
+    assert driver.execute_script("return window.wasHacked") is None

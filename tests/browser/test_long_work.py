@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,6 @@ from src.export_coco import main as export_coco
 from tests.helpers.lab_page import CATEGORY_NAMES, NUM_IMAGES, run_lab
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def page(driver: Any, lab: Any) -> Iterator[Any]:
-    """The page, loaded anew; at the end nothing may be on the console."""
-    from tests.helpers.page import Page
-
-    made = Page(driver, lab.address)
-    driver.set_window_size(1440, 900)
-    made.messages()
-    made.open("#s=e30")  # an empty state, so that no session is offered
-    yield made
-    assert made.messages() == []
 
 
 def coco_map(page: Any) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,20 +14,6 @@ from tests.helpers.candidates import DEFAULT_STEPS
 from tests.helpers.lab_page import CATEGORY_NAMES, HOSTILE_IMAGE, NUM_IMAGES
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def page(driver: Any, lab: Any) -> Iterator[Any]:
-    """The page, loaded anew; at the end nothing may be on the console."""
-    from tests.helpers.page import Page
-
-    made = Page(driver, lab.address)
-    driver.set_window_size(1440, 900)
-    made.messages()
-    made.open("#s=e30")  # an empty state, so that no session is offered
-    yield made
-    assert made.messages() == []
-    assert driver.execute_script("return window.wasHacked") is None
 
 
 @pytest.fixture

@@ -51,12 +51,19 @@ requirements: setup  ## resolve the pinned requirements anew
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --constraint requirements/requirements.txt --group pyproject.toml:mmpretrain --output-file requirements/mmpretrain.txt; \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --constraint requirements/requirements.txt --group pyproject.toml:postgresql --output-file requirements/postgresql.txt; \
+	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --group pyproject.toml:fuzz --output-file requirements/fuzz.txt
 
 .PHONY: mmpretrain
 mmpretrain: setup  ## add mmpretrain, an optional package: module=htc_convnext_tiny
 	@uv=$$(command -v uv || echo .make/uv/bin/uv); \
 	"$$uv" pip install --quiet --require-hashes --python $(PY) -r requirements/mmpretrain.txt
+
+.PHONY: postgresql
+postgresql: setup  ## add PostgreSQL's driver, an optional package: a search on several machines
+	@uv=$$(command -v uv || echo .make/uv/bin/uv); \
+	"$$uv" pip install --quiet --require-hashes --python $(PY) -r requirements/postgresql.txt
 
 .PHONY: lint
 lint: setup  ## ruff, mypy and the import contract

@@ -45,18 +45,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STORAGE_NAME = "search.db"
+RESULT_NAME = "result.json"
 ROWS_NAME = "rows_shown.json"
 HELD_OUT_NAME = "cross_validated.json"  # a score file, for src.compare
 GROUPS = ("postprocess", "default", "winner")  # where the search starts, and its baselines
 
 
 def run(
-    config: DictConfig, console: Console
-) -> tuple[SearchResult, PostprocessSettings, frozenset[bytes]]:
+    config: DictConfig, console: Console, opened: contextlib.ExitStack
+) -> tuple[SearchResult, PostprocessSettings, frozenset[bytes]] | None:
     """Search, choose, and score on held-out images.
 
+    Args:
+        config: The composed configuration.
+        console: For lines to people.
+        opened: Holds what the caller has to close, such as the lock of the results.
+
     Returns:
-        The scores, the settings found, and the digests of the images that chose them.
+        The scores, the settings found, and the digests of the images that chose them; None where
+        another process that shares the search is at work on that.
 
     Raises:
         InputError: A file is missing or wrong, or there are too few images.
@@ -68,6 +75,9 @@ def run(
     identity = identity_of(
         inputs, config, keys, postprocess=values["postprocess"], space=space_values
     )
+    is_shared = config.storage is not None
+    if is_shared:
+        identity |= inputs.digests()
     directory = Path(config.output_dir)
     dashboard = open_dashboard(
         config.get("logger"), group=f"search {config.name}", directory=directory
@@ -75,7 +85,7 @@ def run(
     with (
         progress_bar() as progress,
         open_session(inputs, remember=True, progress=progress) as session,
-        contextlib.ExitStack() as opened,
+        contextlib.ExitStack() as shown,
     ):
         comparison = session.comparison
         assert comparison is not None  # annotations are mandatory
@@ -99,7 +109,8 @@ def run(
         from src.tuning.settings_search import SettingsSearch
 
         search = SettingsSearch(
-            directory / STORAGE_NAME,
+            config.storage if is_shared else directory / STORAGE_NAME,
+            name=config.name,
             identity=identity,
             space=space,
             folds=folds,
@@ -107,11 +118,11 @@ def run(
             num_random_trials=config.num_random_trials,
         )
         if search.trials:
-            console.print(f"{directory / STORAGE_NAME}: resumes after {len(search.trials)} trials")
+            console.print(f"{search.place}: resumes after {len(search.trials)} trials")
         rows: _Rows | None = None
-        if dashboard is not None:
-            kind = _Rows if config.trial_runs else _Table
-            rows = opened.enter_context(kind(dashboard, directory, search, console))
+        row_kind = _Rows if config.trial_runs else _Table
+        if dashboard is not None and not is_shared:
+            rows = shown.enter_context(row_kind(dashboard, directory, search, console))
         task = progress.add_task("trials", total=config.num_trials, completed=len(search.trials))
 
         def show(trial: Trial) -> None:
@@ -120,6 +131,17 @@ def run(
                 rows.show(trial)
 
         search.run(config.num_trials, score, show)
+        if is_shared:
+            try:
+                opened.enter_context(working_in(directory, key="output_dir"))
+            except InputError:  # held by another
+                console.print(
+                    f"all {len(search.trials)} trials are done; another process chooses among them "
+                    f"and writes {directory / RESULT_NAME}"
+                )
+                return None
+            if dashboard is not None:  # one process shows the trials of all
+                shown.enter_context(row_kind(dashboard, directory, search, console))
         choices = progress.add_task(
             "choosing, held-out images", total=(config.num_folds + 1) * len(space.per_class)
         )
@@ -283,7 +305,14 @@ def _folds(session: Session, image_ids: Sequence[str], config: DictConfig) -> An
     return stratified_folds(sets, folds=config.num_folds, seed=config.seed)  # type: ignore[arg-type]
 
 
-@entry_point("search", lock=lambda config: working_in(config.output_dir, key="output_dir"))
+def _lock(config: DictConfig) -> contextlib.AbstractContextManager[None]:
+    """Hold the folder; processes that share a search hold it only to write the results."""
+    if config.storage is not None:
+        return contextlib.nullcontext()
+    return working_in(config.output_dir, key="output_dir")
+
+
+@entry_point("search", lock=_lock)
 def main(config: DictConfig) -> None:
     """Search, show the result beside the baselines, and write it as an option of the group."""
     check_metric(config)
@@ -299,7 +328,24 @@ def main(config: DictConfig) -> None:
     for output in (path, Path(config.output_dir) / STORAGE_NAME):
         check_writable(output)
     console = PlainConsole(file=sys.stdout, soft_wrap=True)
-    result, settings, images = run(config, console)
+    if config.storage is not None:
+        from src.tuning.shared_trials import check_database  # as SettingsSearch above
+
+        check_database(config.storage)
+    with contextlib.ExitStack() as opened:
+        if (found := run(config, console, opened)) is not None:
+            _write(config, console, path, *found)
+
+
+def _write(
+    config: DictConfig,
+    console: Console,
+    path: Path,
+    result: SearchResult,
+    settings: PostprocessSettings,
+    images: frozenset[bytes],
+) -> None:
+    """Print the result, and write it and the option of the group."""
     origin = [
         f"predictions {config.predictions}, ground truth {config.annotations}, {config.averaging}",
         *result.sentences,
@@ -319,11 +365,11 @@ def main(config: DictConfig) -> None:
         console.print(sentence)
     use = f"postprocess={config.name}"
     if config.config_dir is not None:
-        place = f"file://{directory.resolve()}"
+        place = f"file://{Path(config.config_dir).resolve()}"
         use += f" {quote('hydra.searchpath', [place])}"
     console.print(f"wrote {path}: {use}")
     summary = result.summary() | {"settings": settings.to_dict(), "written": str(path)}
-    write_json(Path(config.output_dir) / "result.json", json.loads(json.dumps(summary)))
+    write_json(Path(config.output_dir) / RESULT_NAME, json.loads(json.dumps(summary)))
     print(json.dumps(summary))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -70,6 +71,25 @@ PATH_KEYS = frozenset(
 )
 # ... or a list of paths.
 LISTS_OF_PATHS = frozenset({"checkpoint", "predictions"})
+
+
+# A value that may hold a password stands in this variable, and a reference to it in its place.
+SECRET_KEY, SECRET_VARIABLE = "storage", "INSTANCE_CASCADE_STORAGE"
+
+
+def hide_secrets(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without the address of a database, which goes to the environment.
+
+    So neither Hydra's messages nor what it writes or prints of a configuration have its password.
+    """
+    shown = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.lstrip("+") == SECRET_KEY and "://" in value:
+            os.environ[SECRET_VARIABLE] = _without_quotes(value)
+            argument = f"{key}=${{oc.env:{SECRET_VARIABLE}}}"
+        shown.append(argument)
+    return shown
 
 
 class _Parser(argparse.ArgumentParser):

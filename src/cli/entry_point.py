@@ -24,7 +24,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from src.cli.arguments import prepare_arguments
+from src.cli.arguments import hide_secrets, prepare_arguments
 from src.cli.help import show_help
 from src.console import escape_log_records, say
 from src.errors import InputError, describe_disk_error, find_disk_error
@@ -305,7 +305,7 @@ def entry_point(
             try:
                 with at_work():
                     sys.argv[1:] = prepare_arguments(
-                        sys.argv[1:],
+                        hide_secrets(sys.argv[1:]),
                         renamed,
                         CONFIG_DIRECTORY,
                         # a set, for a key that is ??? is in no DictConfig

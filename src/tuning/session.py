@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,6 +78,11 @@ class Inputs:
         if self.competition.score_rules not in [rules.score_rules for rules in usual_rules]:
             changed["score_rules"] = self.competition.score_rules
         return files | changed
+
+    def digests(self) -> dict[str, str | None]:
+        """Return a SHA-256 of the content of each input, which is the same on every machine."""
+        keys = ("predictions", "annotations", "sample_submission")
+        return {key: _digest(getattr(self, key)) for key in keys}
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +313,22 @@ def _fingerprint(key: str, path: str | None) -> dict[str, Any] | None:
         "path": str(place),
         "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
     }
+
+
+def _digest(path: str | None) -> str | None:
+    """Return a SHA-256 of the names and the content of a file, or of all in a folder."""
+    if path is None:
+        return None
+    place = find_store(Path(path))
+    digest = hashlib.sha256()
+    for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        name = file.relative_to(place).as_posix()
+        if not file.is_file() or name.startswith(".") or "/." in name:
+            continue
+        with file.open("rb") as content:
+            digest.update(f"{name}\n".encode())
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

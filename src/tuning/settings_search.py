@@ -16,10 +16,7 @@ mean of some of these scores.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +25,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
-import sqlalchemy
 
-from src.errors import InputError, find_disk_error, naming_disk_errors
-from src.io import check_input_file, describe_difference, make_directory
+from src.errors import InputError
 from src.postprocess.settings import PostprocessSettings
-from src.renamed_keys import upgrade_keys
 from src.tuning.search_space import SearchSpace
 from src.tuning.settings_evaluator import Scores
+from src.tuning.shared_trials import SharedTrials
+from src.tuning.trial_storage import TrialFile, TrialStorage
 
-log = logging.getLogger(__name__)
-
-STUDY_NAME = "search"
 RANDOM, ALL = "random", "all"
+POLL_S = 0.5  # between two looks at the trials of other processes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,13 +48,16 @@ class Trial:
 
 
 class SettingsSearch:
-    """A search that is kept in an SQLite file and resumes where it stopped.
+    """A search that is kept in a file or a database, and resumes where it stopped.
 
-    Proposals depend on the seed, the trial's number and the scores so far, so a search that was
-    stopped and resumed has the same trials as one that ran through.
+    Proposals depend on the seed, the trial's number and the scores so far, so a search of one
+    process that was stopped and resumed has the same trials as one that ran through. Of several
+    processes, each proposes from the scores that it knows at that moment.
 
     Args:
-        storage: The file; Optuna's own tools can open it (study ``search``).
+        storage: The file of one process, or the address of a database for several; Optuna's own
+            tools can open both.
+        name: Of the study in a database.
         identity: Everything that the scores depend on, as plain JSON values.
         space: Values that may be tried.
         folds: (M,) the fold of each image, from 0.
@@ -68,13 +65,14 @@ class SettingsSearch:
         num_random_trials: How many trials are drawn at random.
 
     Raises:
-        InputError: The file holds a search with another identity.
+        InputError: The file or the study holds a search with another identity, or is damaged.
     """
 
     def __init__(
         self,
-        storage: Path,
+        storage: Path | str,
         *,
+        name: str = "",
         identity: Mapping[str, Any],
         space: SearchSpace,
         folds: npt.NDArray[np.int64],
@@ -89,17 +87,20 @@ class SettingsSearch:
         self._seen_by = {view: folds != int(view) for view in views}
         self._seen_by[ALL] = np.ones(len(folds), dtype=bool)
         self._views = {view: optuna.create_study(direction="maximize") for view in self._seen_by}
-        self._storage = storage
-        self._study = _open_study(storage, identity)
+        self._storage: TrialStorage
+        if isinstance(storage, Path):
+            self._storage = TrialFile(storage, identity=identity)
+        else:
+            self._storage = SharedTrials(
+                storage, name=name, identity=identity, suggest=space.suggest
+            )
         self.trials: list[Trial] = []
-        try:
-            for frozen in self._study.get_trials(deepcopy=False):
-                self._take(frozen)
-        except (LookupError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{storage}: trial {len(self.trials)} is damaged ({type(error).__name__}: "
-                f"{error}); delete the file, the same command searches again"
-            ) from error
+        self._take_finished()
+
+    @property
+    def place(self) -> str:
+        """Where the trials are kept, without a password."""
+        return self._storage.place
 
     def run(
         self,
@@ -107,34 +108,47 @@ class SettingsSearch:
         score: Callable[[PostprocessSettings], Scores],
         on_trial: Callable[[Trial], None] = lambda _trial: None,
     ) -> None:
-        """Run the search up to a number of trials, those of earlier runs included.
+        """Run the search up to a number of trials, those of earlier runs and others included.
 
         ``score`` returns the score of each image, shape (M,); ``on_trial`` is called with each new
         trial.
         """
-        while len(self.trials) < num_trials:
-            number = len(self.trials)
-            proposed_by = self._proposer(number)
-            study = self._views[ALL if proposed_by == RANDOM else proposed_by]
-            seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-            if proposed_by == RANDOM:
-                study.sampler = optuna.samplers.RandomSampler(seed=seed)
+        while sum(trial.number < num_trials for trial in self.trials) < num_trials:
+            number = self._storage.claim(num_trials)
+            if number is None:
+                time.sleep(POLL_S)  # others are at work on the last ones
             else:
-                study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
-            asked = study.ask()
-            per_image = score(self._space.suggest(asked))
-            # not finished here: _take adds the finished trial to every view
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)
-            trial = optuna.trial.create_trial(
-                params=asked.params,
-                distributions=asked.distributions,
-                value=float(per_image.mean()),
-                user_attrs={"proposed_by": proposed_by, "per_image": per_image.tolist()},
-            )
-            with naming_disk_errors(self._storage):
-                self._study.add_trial(trial)
-            self._take(self._study.get_trials(deepcopy=False)[number])
-            on_trial(self.trials[-1])
+                self._take_finished(on_trial)  # what others have found by now
+                try:
+                    trial = self._try(number, score)
+                except BaseException:
+                    self._storage.abandon()
+                    raise
+                self._storage.finish(number, trial)
+            self._take_finished(on_trial)
+        self.trials.sort(key=lambda trial: trial.number)
+
+    def _try(
+        self, number: int, score: Callable[[PostprocessSettings], Scores]
+    ) -> optuna.trial.FrozenTrial:
+        """Propose settings, and return their scores."""
+        proposed_by = self._proposer(number)
+        study = self._views[ALL if proposed_by == RANDOM else proposed_by]
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        if proposed_by == RANDOM:
+            study.sampler = optuna.samplers.RandomSampler(seed=seed)
+        else:
+            study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
+        asked = study.ask()
+        per_image = score(self._space.suggest(asked))
+        # not finished here: _take adds the finished trial to every view
+        study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        return optuna.trial.create_trial(
+            params=asked.params,
+            distributions=asked.distributions,
+            value=float(per_image.mean()),
+            user_attrs={"proposed_by": proposed_by, "per_image": per_image.tolist()},
+        )
 
     def choices_of(self, fold: int) -> list[Trial]:
         """Return the trials that this fold's images had no influence on."""
@@ -146,10 +160,25 @@ class SettingsSearch:
             return RANDOM
         return ALL if turn % 2 == 0 else str(turn // 2 % (len(self._views) - 1))
 
-    def _take(self, frozen: optuna.trial.FrozenTrial) -> None:
+    def _take_finished(self, on_trial: Callable[[Trial], None] = lambda _trial: None) -> None:
+        """Take the trials that finished since the last time."""
+        known = {trial.number for trial in self.trials}
+        for number, frozen in sorted(self._storage.finished().items()):
+            if number in known:
+                continue
+            try:
+                self._take(number, frozen)
+            except (LookupError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{self.place}: trial {number} is damaged ({type(error).__name__}: {error}); "
+                    f"{self._storage.cure}"
+                ) from error
+            on_trial(self.trials[-1])
+
+    def _take(self, number: int, frozen: optuna.trial.FrozenTrial) -> None:
         """Add a finished trial to each view that may see it, with the mean over its images."""
         trial = Trial(
-            number=frozen.number,
+            number=number,
             proposed_by=frozen.user_attrs["proposed_by"],
             settings=self._space.settings(frozen.params),
             per_image=np.array(frozen.user_attrs["per_image"]),
@@ -160,45 +189,3 @@ class SettingsSearch:
                 parts: Any = {"params": frozen.params, "distributions": frozen.distributions}
                 mean = float(trial.per_image[seen].mean())
                 self._views[view].add_trial(optuna.trial.create_trial(**parts, value=mean))
-
-
-def _set_damaged_aside(storage: Path) -> None:
-    """Rename a damaged database, so that the search starts again without it."""
-    if not storage.exists():
-        return
-    check_input_file(storage)
-    try:
-        with contextlib.closing(sqlite3.connect(storage)) as database:
-            found = [row[0] for row in database.execute("PRAGMA integrity_check")]
-    except sqlite3.DatabaseError as error:
-        if find_disk_error(error) is not None or isinstance(error, sqlite3.OperationalError):
-            raise
-        found = [str(error)]
-    if found != ["ok"]:
-        aside = storage.replace(storage.with_name(f"{storage.name}.damaged")).name
-        message = "%s: damaged (%s); moved to %s, the search starts again"
-        log.warning(message, storage, found[0], aside)
-
-
-def _open_study(storage: Path, identity: Mapping[str, Any]) -> optuna.Study:
-    """Open the study in this file, or create one."""
-    make_directory(storage.parent)
-    _set_damaged_aside(storage)
-    url = sqlalchemy.URL.create("sqlite", database=str(storage.absolute()))
-    # SQLAlchemy escapes the special characters of a path, but for braces, which Optuna expands
-    address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    with naming_disk_errors(storage):
-        study = optuna.create_study(
-            study_name=STUDY_NAME, storage=address, direction="maximize", load_if_exists=True
-        )
-    wanted = json.loads(json.dumps(identity, sort_keys=True))
-    there = upgrade_keys(study.user_attrs.get("identity"))
-    if there is None:
-        study.set_user_attr("identity", wanted)
-    elif difference := describe_difference(there, wanted):
-        raise InputError(
-            f"{storage}: holds a search with other values or files, and resumes with the same ones "
-            "only; give another name= or output_dir=, or delete it. Different: "
-            + "; ".join(difference[:5])
-        )
-    return study

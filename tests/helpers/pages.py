@@ -22,7 +22,7 @@ PAGES = [
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
-REASONS = ("GPU", "Kaggle", "SLURM", "network", "another framework")
+REASONS = ("GPU", "Kaggle", "SLURM", "PostgreSQL", "network", "another framework")
 PROGRAMS = (  # a block that starts with one of these has commands
     *("python", "make", "source", "torchrun", "tensorboard", "wandb", "srun", "sbatch", "docker"),
     *("kaggle", "unzip", "mkdir", "cp", "mv", "ln", "cd", "git", "pip", "uv", "curl", "wget"),

@@ -10,36 +10,8 @@ import pytest
 
 from src.annotations.categories import stratified_folds
 from src.errors import InputError
-from src.tuning.search_space import SearchSpace
-from src.tuning.settings_search import ALL, RANDOM, SettingsSearch
-from tests.helpers.candidates import make_settings
-
-IMAGES, FOLDS = 20, 4
-FOLD_OF = np.arange(IMAGES) % FOLDS
-SPACE = SearchSpace(
-    {
-        "score_threshold": "0.0 to 1.0 by 0.01",
-        "nms_kind": ["class_wise", "soft_gaussian"],
-        "soft_nms_sigma": "0.1 to 1.0 by 0.1",
-    },
-    make_settings(),
-)
-
-
-def make_search(path, *, identity=None, seed=3):
-    return SettingsSearch(
-        path,
-        identity=identity or {"files": {"a": 1}},
-        space=SPACE,
-        folds=FOLD_OF,
-        seed=seed,
-        num_random_trials=6,
-    )
-
-
-def score(settings, wanted=0.3):
-    """Best at 0.3; images differ a little."""
-    return 1 - np.abs(settings.score_threshold - wanted - 0.01 * np.sin(np.arange(IMAGES)))
+from src.tuning.settings_search import ALL, RANDOM
+from tests.helpers.searches import FOLD_OF, make_search, score
 
 
 @pytest.fixture(scope="module")

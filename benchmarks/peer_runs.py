@@ -335,11 +335,15 @@ def endless(loader: DataLoader[Any]) -> Iterator[Any]:
 # mmdetection ------------------------------------------------------------------------------------
 
 
-def mmdet_model(job: Mapping[str, Any]) -> Any:
-    """Return the cascade's configuration with mmdetection's own RoI extractor."""
+def mmdet_model(job: Mapping[str, Any], num_classes: int) -> Any:
+    """Return the cascade's configuration with mmdetection's own RoI extractor.
+
+    ``python -m src.train`` takes the number of classes from the data; a composed configuration
+    holds the default, so it is set here.
+    """
     from omegaconf import OmegaConf
 
-    config = compose_training(*job["overrides"])
+    config = compose_training(*job["overrides"], f"module.num_classes={num_classes}")
     detector = OmegaConf.to_container(config.module.detector, resolve=True)
     detector.pop("sizes")
     for extractor in ("bbox_roi_extractor", "mask_roi_extractor"):
@@ -410,7 +414,7 @@ def run_mmdetection(job: Mapping[str, Any]) -> dict[str, Any]:
         clock = StepClock(job["batch_size"])
         warm_up = min(50, max(1, steps // 2))
         runner = Runner(
-            model=mmdet_model(job),
+            model=mmdet_model(job, len(names)),
             work_dir=str(Path(job["folder"]) / "mmdetection"),
             train_dataloader=loader("train", train_pipeline),
             train_cfg={"type": "IterBasedTrainLoop", "max_iters": steps, "val_interval": 10**9},

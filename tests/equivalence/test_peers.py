@@ -14,6 +14,7 @@ from torchvision.models import mobilenet_v2
 
 from benchmarks.peer_runs import (
     StepClock,
+    mmdet_model,
     mobilenet_v2_features,
     to_mmdet_name,
     to_results,
@@ -53,6 +54,15 @@ def test_images_are_scored_at_the_threshold_of_the_other_folds() -> None:
     assert scores[0] == 0.5
     assert SCORE_THRESHOLDS[3] in chosen
     assert len(chosen) == 5
+
+
+@pytest.mark.parametrize("experiment", ["street", "nuclei"])
+def test_mmdetection_has_the_classes_of_the_data(experiment: str) -> None:
+    detector = mmdet_model({"overrides": [f"+experiment={experiment}"]}, 3)
+    heads = detector["roi_head"]
+    assert [head["num_classes"] for head in heads["bbox_head"]] == [3, 3, 3]
+    masks = heads["mask_head"]
+    assert {head["num_classes"] for head in (masks if isinstance(masks, list) else [masks])} == {3}
 
 
 def a_truth(folder: Path) -> tuple[Path, np.ndarray]:

@@ -67,8 +67,8 @@ postgresql: setup  ## add PostgreSQL's driver, an optional package: a search on 
 
 .PHONY: lint
 lint: setup  ## ruff, mypy and the import contract
-	@$(PY) -m ruff check src tests benchmarks experiments
-	@$(PY) -m ruff format --check src tests benchmarks experiments
+	@$(PY) -m ruff check src tests benchmarks experiments docs
+	@$(PY) -m ruff format --check src tests benchmarks experiments docs
 	@$(PY) -m mypy
 	@PATH="$$PWD/.venv/bin:$$PATH" lint-imports
 

@@ -143,8 +143,13 @@ def check_data(
         log.warning(note)
 
 
-def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float) -> None:
+def check_predicted(directory: Path, image_ids: Sequence[str], lowest_score: str) -> None:
     """Compare the store with the images, and name those that failed.
+
+    Args:
+        directory: Of the store.
+        image_ids: Of the images of the split.
+        lowest_score: The key and the value of the score that candidates are above.
 
     Raises:
         InputError: The store lacks an image that did not fail, or has no candidate.
@@ -159,8 +164,8 @@ def check_predicted(directory: Path, image_ids: Sequence[str], min_score: float)
         )
     if len(store) and not any(store.count(index) for index in range(len(store))):
         raise InputError(
-            f"no image has a candidate: no class of any box scored above module.min_score="
-            f"{min_score}; is the checkpoint a trained one?"
+            f"no image has a candidate: no class of any box scored above {lowest_score}; is the "
+            "checkpoint a trained one?"
         )
     log.info("wrote %s: %d images", directory, len(store))
     if store.failed:

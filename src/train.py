@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from src.annotations.competition import Competition
 from src.cli.derived_config import open_data, take_classes, use_own_data
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import working_in
@@ -54,6 +55,7 @@ def train(config: DictConfig) -> float | None:
     use_own_data(config, run_directory=Path(config.paths.output_dir))
     classes = take_classes(config, open_data(config))
     plain_config = to_plain(config)
+    Competition.from_config(plain_config["competition"]).check_columns(classes.category_ids)
     from src.cli.resume import check_same_run, choose_checkpoint
 
     found = choose_checkpoint(resume=resume, directory=checkpoints, trainer=plain_config["trainer"])

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 def make(
     folder: Path, *arguments: str, path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MAKEFLAGS": ""}
+    # of the make that may run these tests: it would print the folders that it enters
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
     if path is not None:
         environment["PATH"] = f"{path}:{environment['PATH']}"
     return subprocess.run(

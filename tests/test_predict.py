@@ -107,11 +107,22 @@ def test_eight_views_are_recorded(folder: Path, tmp_path: Path) -> None:
     }
 
 
-def test_no_candidates_at_all_is_said(folder: Path, tmp_path: Path) -> None:
-    given = [f"checkpoint={checkpoint(folder, 0)}", "module.min_score=0.9999"]
+@pytest.mark.parametrize(
+    ("fusion", "key"),
+    [
+        ([], "module.min_score"),
+        (["fusion=late", "fusion.score_threshold=0.1"], "module.min_score"),
+        (["fusion=late", "fusion.score_threshold=0.9999"], "fusion.score_threshold"),
+    ],
+)
+def test_no_candidates_at_all_is_said(
+    folder: Path, tmp_path: Path, fusion: list[str], key: str
+) -> None:
+    floor = 0.9999 if key == "module.min_score" else 0.001
+    given = [f"checkpoint={checkpoint(folder, 0)}", f"module.min_score={floor}", *fusion]
     message = (
-        r"no image has a candidate: no class of any box scored above module.min_score=0.9999; is "
-        "the checkpoint a trained one"
+        rf"no image has a candidate: no class of any box scored above {key}=0\.9999; is the "
+        "checkpoint a trained one"
     )
     with pytest.raises(InputError, match=message):
         run(folder, tmp_path, *given)

@@ -285,16 +285,25 @@ class Competition(CheckedModel):
             InputError: No column has the category, and there are several.
         """
         category_ids = set(category_ids)
-        if not self.label_columns and self.file == "csv" and len(category_ids) > 1:
-            raise InputError(
-                f"competition.columns must have ClassId or CategoryId for {len(category_ids)} "
-                f"categories, got {', '.join(self.columns)}"
-            )
+        self.check_columns(category_ids)
         known = self.category_names
         is_own = self.is_of(category_names) or (
             has_sample and category_ids <= known.keys() and category_names.items() <= known.items()
         )
         return self if is_own else self.without_categories()
+
+    def check_columns(self, category_ids: Iterable[int]) -> None:
+        """Refuse categories that a submission of this competition has no column for.
+
+        Raises:
+            InputError: No column has the category, and there are several.
+        """
+        count = len(set(category_ids))
+        if not self.label_columns and self.file == "csv" and count > 1:
+            raise InputError(
+                f"competition.columns must have ClassId or CategoryId for {count} categories, got "
+                f"{', '.join(self.columns)}"
+            )
 
     def without_categories(self) -> Competition:
         """Return the competition with any category legal, and without a filler row."""

@@ -66,7 +66,7 @@ def predict_images(
     meta: StoreMeta,
     view_changes: list[ViewChange],
     late_fusion: LateFusion | None,
-) -> tuple[Sequence[str], float] | None:
+) -> tuple[Sequence[str], str] | None:
     """Predict every image of the split that is not in the store yet.
 
     Args:
@@ -78,8 +78,8 @@ def predict_images(
         late_fusion: Settings of ``fusion=late``.
 
     Returns:
-        The ids of the split's images, and the score that candidates are above; None in another
-        process than the first.
+        The ids of the split's images, and the key and the value of the score that candidates are
+        above; None in another process than the first.
     """
     start_process(config)
     directory = Path(config.predictions)
@@ -108,4 +108,6 @@ def predict_images(
         raise InputError(f"{failure}; {RESUMES['predict']}") from error
     if not trainer.is_global_zero:
         return None
-    return datamodule.images_to_predict.image_ids, ensemble.min_score
+    is_late = late_fusion is not None and late_fusion.score_threshold >= config.module.min_score
+    key = "fusion.score_threshold" if is_late else "module.min_score"
+    return datamodule.images_to_predict.image_ids, f"{key}={ensemble.min_score:g}"

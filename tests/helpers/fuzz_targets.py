@@ -114,9 +114,14 @@ def bounded() -> Iterator[None]:
 
 @cache
 def valid_files(name: str) -> Path:
-    """Return a folder with the valid files of a target, made once in a process."""
+    """Return a folder with the valid files of a target, made once in a process.
+
+    They are read once without bounds: what the libraries reserve when they are first used, such as
+    a pool of 1 GiB of address space, is not the file's.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
     TARGETS[name].write(folder)
+    TARGETS[name].read(folder)
     return folder
 
 

@@ -242,6 +242,7 @@ def test_what_multirun_allows(
             ["trainer.precision=bf61"],
             "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, got bf61",
         ),
+        (["competition=dsb_2018"], "competition.columns must have ClassId or CategoryId for "),
         (
             ["-m", "hydra.sweep.subdir=x", "seed=1,2", "trainer.devices=2"],
             "-m with trainer.devices=2",

@@ -20,7 +20,12 @@ import hydra
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -313,8 +318,10 @@ def entry_point(
                     )
                     return program()
             except Exception as error:
-                # Before the configuration is composed there is nothing but the command line.
-                if not is_composed and isinstance(error, HydraException | ValueError):
+                # Before the configuration is composed there is nothing but the command line. A
+                # later job of a sweep may have values that only together make none.
+                kinds = ConfigCompositionException if is_composed else HydraException | ValueError
+                if isinstance(error, kinds):
                     _fail(composition_mistake(error, config_name))
                 _end_by(error)  # of Hydra's own work around the function
                 raise

@@ -38,7 +38,7 @@ from src.annotations.rows import (
 )
 from src.errors import InputError
 from src.rle import ParsedRle, RleBatch, RleError, Runs, from_coco, from_coco_counts, to_coco
-from src.rle.coco import MIN_COORDINATES, from_polygons
+from src.rle.coco import MIN_COORDINATES, compress_polygons
 from src.rle.masks import NO_RUNS
 
 COCO = "coco"
@@ -348,11 +348,12 @@ def read_segmentations(
     """
     masks: list[Runs] = [NO_RUNS] * len(segmentations)
     problems: dict[int, str] = {}
-    compressed: dict[int, str] = {}
+    compressed: dict[int, str | bytes] = {}
     for index, (segmentation, size_hw) in enumerate(zip(segmentations, sizes_hw, strict=True)):
         try:
             if isinstance(segmentation, list):
-                masks[index] = from_polygons(segmentation, size_hw).runs
+                if polygons := compress_polygons(segmentation, size_hw):
+                    compressed[index] = polygons
                 continue
             counts = _counts_of(segmentation, size_hw)
             if isinstance(counts, str):

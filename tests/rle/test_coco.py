@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from pycocotools import mask as coco_mask
 
+from src.annotations.coco import read_segmentations
 from src.rle import (
     RleBatch,
     RleError,
@@ -165,6 +166,25 @@ def test_polygons_are_those_of_pycocotools():
         reference = coco_mask.merge(coco_mask.frPyObjects(polygons, 40, 50))
         assert_array_equal(decode(mask), coco_mask.decode(reference))
     assert from_polygons([], (40, 50)) == rle([], (40, 50))
+
+
+def test_polygons_that_are_read_together_are_those_read_alone():
+    rng = np.random.default_rng(3)
+    segmentations = [
+        [(rng.random(2 * points) * 90 - 20).tolist() for points in rng.integers(3, 9, count)]
+        for count in rng.integers(0, 4, 200)
+    ]
+    sizes_hw = [(40 + number % 3, 50) for number in range(200)]
+    mixed = [
+        {"size": list(size), "counts": [size[0] * size[1]]} if number % 7 == 0 else polygons
+        for number, (polygons, size) in enumerate(zip(segmentations, sizes_hw, strict=True))
+    ]
+    mixed[5] = [[1, 2, 3]]
+    found = read_segmentations(mixed, sizes_hw)
+    assert list(found.problems) == [5]
+    for number, (polygons, size_hw) in enumerate(zip(segmentations, sizes_hw, strict=True)):
+        is_other = number == 5 or number % 7 == 0
+        assert found.masks[number] == from_polygons([] if is_other else polygons, size_hw)
 
 
 def test_a_square_polygon():

@@ -70,6 +70,7 @@ def test_a_stage_is_measured_and_others_stay(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", sorted(set(load.STAGES) - {"sweep"}))
 def test_every_stage_runs(stage: str, tmp_path: Path) -> None:
     figures = load.run(stages=[stage], output_dir=tmp_path, sizes=load.TINY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from src.rle.raster import Words, resized_intervals, runs_to_words, transpose, w
 Bits = npt.NDArray[np.uint8]
 """Shape (N, ceil(H * W / 8)) uint8: see `Bitmasks`."""
 
-_BLOCK_MASKS = 64  # of 512 x 512 pixels; they fit in a core's cache
+_BLOCK_BYTES = 1 << 21  # 64 masks of 512 x 512 pixels, which fit in a core's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +87,8 @@ class Bitmasks:
         """Return the masks as maximal runs."""
         blocks = [NO_RUNS]
         counts = [np.zeros(1, dtype=np.int64)]
-        for begin in range(0, len(self), _BLOCK_MASKS):
-            words = _words(self.bits[begin : begin + _BLOCK_MASKS])
+        for block in _blocks(len(self), self.bits.shape[1]):
+            words = _words(self.bits[block])
             # the masks one after the other, and a clear word that ends the runs of each
             rows = np.zeros((len(words), words.shape[1] + 1), dtype=np.uint64)
             rows[:, :-1] = words
@@ -112,13 +112,12 @@ class Bitmasks:
         own, others = _words(self.bits), _words(other.bits)
         used = [np.flatnonzero(words) for words in own]
         shared = np.zeros((len(self), len(other)), dtype=np.int64)
-        for begin in range(0, len(other), _BLOCK_MASKS):
-            block = others[begin : begin + _BLOCK_MASKS]
+        for block in _blocks(len(other), other.bits.shape[1]):
             for row, (words, at) in enumerate(zip(own, used, strict=True)):
                 if len(at):
                     window = slice(at[0], at[-1] + 1)
-                    both = np.bitwise_count(words[window] & block[:, window])
-                    shared[row, begin : begin + len(block)] = both.sum(axis=1, dtype=np.uint32)
+                    both = np.bitwise_count(words[window] & others[block, window])
+                    shared[row, block] = both.sum(axis=1, dtype=np.uint32)
         return shared
 
     def paired_intersections_px(
@@ -130,8 +129,7 @@ class Bitmasks:
         """
         own, others = _words(self.bits), _words(other.bits)
         shared = np.zeros(len(rows), dtype=np.int64)
-        for begin in range(0, len(rows), _BLOCK_MASKS):
-            block = slice(begin, begin + _BLOCK_MASKS)
+        for block in _blocks(len(rows), self.bits.shape[1]):
             both = np.bitwise_count(own[rows[block]] & others[other_rows[block]])
             shared[block] = both.sum(axis=1, dtype=np.uint32)
         return shared
@@ -152,6 +150,13 @@ class Bitmasks:
             and self.raster_hw == other.raster_hw
             and np.array_equal(self.bits, other.bits)
         )
+
+
+def _blocks(count: int, mask_bytes: int) -> Iterator[slice]:
+    """Yield the places of masks that are worked on together; a large mask is alone."""
+    size = max(1, _BLOCK_BYTES // max(1, mask_bytes))
+    for begin in range(0, count, size):
+        yield slice(begin, begin + size)
 
 
 def areas_px(bits: Bits) -> npt.NDArray[np.int64]:

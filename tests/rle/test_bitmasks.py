@@ -105,9 +105,12 @@ def test_rows_of_a_larger_array_need_no_copy_by_the_caller(store):
     assert_array_equal(sliced.unpack(), whole.unpack())
 
 
-def test_intersections_of_more_masks_than_a_block():
+@pytest.mark.parametrize("block_bytes", [1, 64, bitmasks._BLOCK_BYTES])
+def test_more_masks_than_a_block(monkeypatch, block_bytes):
+    monkeypatch.setattr(bitmasks, "_BLOCK_BYTES", block_bytes)
     rng = np.random.default_rng(4)
-    a, b = (rng.random((count, 8, 8)) < 0.3 for count in (3, 2 * bitmasks._BLOCK_MASKS + 1))
+    a, b = (rng.random((count, 8, 8)) < 0.3 for count in (3, 17))
+    assert Bitmasks.pack(b).to_rle() == RleBatch.of([encode(mask) for mask in b])
     flat_a, flat_b = a.reshape(len(a), -1).astype(int), b.reshape(len(b), -1).astype(int)
     shared = Bitmasks.pack(a).intersections_px(Bitmasks.pack(b))
     assert_array_equal(shared, flat_a @ flat_b.T)
@@ -124,6 +127,17 @@ def test_packing_resized_is_resizing_and_packing(pair, raster_hw):
     wanted = Bitmasks.of(resize_nearest(given_masks, raster_hw), raster_hw)
     assert Bitmasks.of(given_masks, raster_hw) == wanted
     assert len(wanted) == len(masks)
+
+
+def test_masks_of_large_images_whose_pixels_together_need_more_than_32_bits():
+    size_hw = (8_000, 10_000)  # 27 such masks have 2.2e9 pixels
+    bits = np.zeros((30, size_hw[0] * size_hw[1] // 8), dtype=np.uint8)
+    bits[[0, 28, 29], [5, 999, -1]] = 0x3C
+    masks = Bitmasks(bits, size_hw).to_rle()
+    filled = {0: 8 * 5 + 2, 28: 8 * 999 + 2, 29: 80_000_000 - 6}
+    assert masks.num_runs.tolist() == [int(row in filled) for row in range(30)]
+    for row, start in filled.items():
+        assert masks[row] == rle([[start, 4]], size_hw)
 
 
 def test_touching_runs_are_one_mask():

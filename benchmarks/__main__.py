@@ -37,6 +37,7 @@ BENCHMARKS = (
 )
 ON_A_GPU = ("gpu_training", "gpu_tta")  # without one they run when named, on a small model
 WHEN_NAMED = ("load",)  # takes an hour
+WITH_NETWORK = ("bundle",)  # downloads gigabytes, when named
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -105,7 +106,7 @@ def main(arguments: list[str]) -> None:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the names of the benchmarks, and the options of ``load``."""
-    legal = (*BENCHMARKS, *ON_A_GPU, *WHEN_NAMED)
+    legal = (*BENCHMARKS, *ON_A_GPU, *WHEN_NAMED, *WITH_NETWORK)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(legal))
     parser.add_argument("--stage", action="append", help="of load alone; may be repeated")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("train", "predict", "postprocess", "score", "report", "search", "compare", "convert"),
     *("split", "synthesize", "import_weights", "average", "validate_submission", "fuse"),
-    *("export_coco", "import_predictions", "lab", "doctor"),
+    *("export_coco", "import_predictions", "lab", "doctor", "bundle"),
 )
 # Packages that only a command's work needs.
 HEAVY = (
@@ -47,6 +47,8 @@ MISTAKES = (
     ("lab", ("predictions=no", "annotations=no.csv"), "no/meta.json: missing"),
     ("lab", ("predictions=no", "port=-1"), "port must be"),
     ("import_predictions", ("input=no.json", "annotations=a", "output=b"), "no.json: no such file"),
+    ("bundle", ("output=x", "checkpoint=no.ckpt"), "got no.ckpt: no such file"),
+    ("bundle", ("output=x", f"checkpoint={THERE}", "platform=win"), "platform must be"),
     ("score", ("submission=no.csv", "annotations=no.csv"), "no.csv"),
     ("score", ("submission=a", "annotations=b", "averaging=c"), "averaging must be one of"),
 )

@@ -7,13 +7,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from src.cli.entry_point import entry_point, to_plain
-from src.io import check_writable
+from src.io import check_writable, file_sha256
 from src.mmdet_bridge.checkpoints.files import (
     SAME_WEIGHTS_CURE,
     check_checkpoint_file,
     check_shares,
     check_weights_path,
-    file_sha256,
     find_checkpoint,
 )
 

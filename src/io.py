@@ -360,6 +360,12 @@ def _check_regular(path: str | Path, mode: int, purpose: str = "") -> None:
         raise InputError(f"{path}: must be a regular file{purpose}, got a {kind}")
 
 
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def make_directory(path: Path) -> None:
     """Make a directory and its parents, if they are missing."""
     try:

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -19,19 +19,23 @@ from src.annotations.store import AnnotationStore
 from src.cli.derived_config import DATAMODULE, check_datamodule, open_data, use_own_data
 from src.cli.entry_point import entry_point, overridden_keys, to_plain
 from src.cli.locks import working_in
-from src.cli.run_checks import check_devices, check_multirun, check_precision
+from src.cli.run_checks import (
+    check_devices,
+    check_multirun,
+    check_precision,
+    late_fusion_of,
+    view_changes_of,
+)
 from src.datamodules.image_lists import check_directory
 from src.datamodules.split import read_split
 from src.errors import InputError
-from src.io import check_writable
-from src.mmdet_bridge.checkpoints.files import checkpoint_paths, file_sha256
-from src.mmdet_bridge.options import VIEW_CHANGES, ViewChange
-from src.postprocess.late_fusion import LateFusion
+from src.io import check_writable, file_sha256
+from src.mmdet_bridge.checkpoints.files import checkpoint_paths
+from src.mmdet_bridge.options import ViewChange
 from src.predictions.files import META_NAME, StoreMeta, read_expected
 from src.predictions.store import PredictionStore, claim_folder
 from src.processes import is_first_process
 from src.tuning.sweeps import finish_job, is_sweep
-from src.validation import Flag, check_values, shown
 
 if TYPE_CHECKING:
     from src.cli.carried_config import Carried
@@ -41,29 +45,6 @@ log = logging.getLogger(__name__)
 # Keys of the datamodule that do not change the samples; a run may resume with others.
 RUNTIME_KEYS = ("batch_size", "cache_dir", "num_workers", "persistent_workers", "prefetch_factor")
 MAX_SHOWN = 10
-
-
-def view_changes_of(config: DictConfig) -> list[ViewChange]:
-    """Return the changes of the views that ``tta`` asks for.
-
-    Raises:
-        InputError: A value that is not legal; names its key.
-    """
-    flags: dict[str, Any] = {change: config.tta.get(change, False) for change in VIEW_CHANGES}
-    check_values(dict.fromkeys(VIEW_CHANGES, Flag), flags, prefix="tta.")
-    return [change for change in VIEW_CHANGES if flags[change]]
-
-
-def late_fusion_of(config: DictConfig) -> LateFusion | None:
-    """Return the settings of ``fusion=late``; None for ``fusion=cascade``."""
-    values = to_plain(config.fusion)
-    kind = values.pop("kind")
-    if kind not in ("cascade", "late"):
-        raise InputError(f"fusion.kind must be cascade or late, got {shown(kind)}")
-    try:
-        return LateFusion(**values) if kind == "late" else None
-    except InputError as error:
-        raise InputError(f"fusion.{error}") from error
 
 
 def describe_store(

@@ -39,6 +39,7 @@ RESUMES = {
     "fuse": "the same command fuses the images that are missing",
     "search": "the same command resumes after the trials that are done",
     "postprocess": "the same command does what is missing (in a sweep, the jobs that are missing)",
+    "bundle": "wheels that were downloaded are kept, and the same command makes the bundle",
     "lab": "the same command offers the state of the page again",
     "synthesize": "the same command draws the images that are missing",
 }

@@ -16,8 +16,8 @@ from torch import Tensor
 from src.average import average
 from src.errors import InputError
 from src.import_weights import import_checkpoint
+from src.io import file_sha256
 from src.mmdet_bridge.cascade.detectors import build_detector
-from src.mmdet_bridge.checkpoints.files import file_sha256
 from src.mmdet_bridge.checkpoints.reading import load_state_dict
 from src.modules.cascade import CascadeModule
 from tests.helpers.cascades import detector_config

@@ -11,8 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
+from src.cli.entry_point import to_plain
 from src.errors import InputError
 from src.mmdet_bridge.checkpoints.files import check_checkpoint_file, find_checkpoint
+from src.mmdet_bridge.options import VIEW_CHANGES, ViewChange
+from src.postprocess.late_fusion import LateFusion
+from src.validation import Flag, check_values, shown
 
 # The last three are Lightning's older names of the first three.
 LEGAL_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
@@ -166,3 +170,26 @@ def find_initial_weights(initial_weights: str) -> Path:
         ) from error
     check_checkpoint_file(path)
     return path
+
+
+def view_changes_of(config: DictConfig) -> list[ViewChange]:
+    """Return the changes of the views that ``tta`` asks for.
+
+    Raises:
+        InputError: A value that is not legal; names its key.
+    """
+    flags: dict[str, Any] = {change: config.tta.get(change, False) for change in VIEW_CHANGES}
+    check_values(dict.fromkeys(VIEW_CHANGES, Flag), flags, prefix="tta.")
+    return [change for change in VIEW_CHANGES if flags[change]]
+
+
+def late_fusion_of(config: DictConfig) -> LateFusion | None:
+    """Return the settings of ``fusion=late``; None for ``fusion=cascade``."""
+    values = to_plain(config.fusion)
+    kind = values.pop("kind")
+    if kind not in ("cascade", "late"):
+        raise InputError(f"fusion.kind must be cascade or late, got {shown(kind)}")
+    try:
+        return LateFusion(**values) if kind == "late" else None
+    except InputError as error:
+        raise InputError(f"fusion.{error}") from error

@@ -14,9 +14,9 @@ from rich.table import Table
 from src.annotations.categories import ClassList, LabelDescriptions
 from src.console import PlainConsole
 from src.errors import InputError
+from src.io import file_sha256
 from src.mmdet_bridge.checkpoints.backbone_import import import_backbone
 from src.mmdet_bridge.checkpoints.category_map import read_category_map, source_class_names
-from src.mmdet_bridge.checkpoints.files import file_sha256
 from src.mmdet_bridge.checkpoints.reading import (
     Checkpoint,
     check_finite,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
-from src.annotations.categories import IMATERIALIST_2019_LABELS, LabelDescriptions
+from src.annotations.categories import IMATERIALIST_2019_LABELS, ClassList, LabelDescriptions
 from src.annotations.imaterialist_csv import FILLER_CATEGORY, is_competition
 from src.errors import InputError
 from src.io import printable
@@ -171,9 +171,19 @@ def names_for(
     """
     if ground_truth is not None:
         return CategoryNames(ground_truth.category_names, source)
-    if store.classes.names:
-        return CategoryNames(store.classes.by_id, str(store.directory))
-    if FILLER_CATEGORY in store.category_ids and set(store.category_ids) <= _COMPETITION.keys():
-        names = {number: _COMPETITION[number] for number in store.category_ids}
+    return names_of_classes(store.classes, str(store.directory))
+
+
+def names_of_classes(classes: ClassList, source: str) -> CategoryNames:
+    """Return the names of a model's classes, as ``names_for`` without ground truth.
+
+    Args:
+        classes: Of a store or a checkpoint.
+        source: Where they come from, for messages.
+    """
+    if classes.names:
+        return CategoryNames(classes.by_id, source)
+    if FILLER_CATEGORY in classes.category_ids and set(classes.category_ids) <= _COMPETITION.keys():
+        names = {number: _COMPETITION[number] for number in classes.category_ids}
         return CategoryNames(names, "iMaterialist (Fashion) 2019")
-    return CategoryNames({}, str(store.directory))
+    return CategoryNames({}, source)

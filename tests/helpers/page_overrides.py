@@ -36,6 +36,7 @@ ADDED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         (*TINY, "datamodule.num_validation_images=6", "trainer.max_epochs=3"),
     ),
     (("src.predict",), ON_THIS_CPU),
+    (("src.bundle",), ON_THIS_CPU),
     (("src.predict", "fusion=late"), ("fusion.score_threshold=0.001",)),  # of untrained models
     (("src.predict", "+experiment=htc_x101"), ("datamodule.num_validation_images=null",)),
     (("src.predict", "+experiment=demo"), ("datamodule.num_validation_images=null",)),

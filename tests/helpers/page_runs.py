@@ -31,7 +31,9 @@ RUN_ELSEWHERE = {
     "pre-commit": ".pre-commit-config.yaml",
 }
 EXIT_CODES = {"src.lab": (130,), "src.doctor": (0, 1)}  # others: 0; the lab ends by Ctrl-C
-MODELS = ("src.train", "src.predict", "src.import_weights", "src.average")  # need torch
+MODELS = (  # need torch
+    *("src.train", "src.predict", "src.import_weights", "src.average", "src.bundle"),
+)
 # What a command reads without naming it: a regular expression of the command, and files.
 READS = (
     (r"src\.train.*\+experiment=htc_x101", (*DATA, "data/htc_x101_dcn_coco.safetensors")),

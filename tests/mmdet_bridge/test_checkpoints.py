@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.mmdet_bridge.checkpoints.files import file_sha256
+from src.io import file_sha256
 from src.mmdet_bridge.checkpoints.reading import (
     load_checkpoint,
     load_state_dict,

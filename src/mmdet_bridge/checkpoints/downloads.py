@@ -21,8 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 
 from src.console import progress_bar, say
 from src.errors import InputError
-from src.io import make_directory, printable
-from src.mmdet_bridge.checkpoints.files import file_sha256
+from src.io import file_sha256, make_directory, printable
 
 SCHEMES = ("http", "https")
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")

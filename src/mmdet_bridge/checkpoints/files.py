@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,12 +116,6 @@ def check_weights_path(path: str | Path) -> Path:
     if path.suffix != WEIGHTS_SUFFIX:
         raise InputError(f"output must end in {WEIGHTS_SUFFIX}, got {path}")
     return path
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_shares(paths: Sequence[str | Path], weights: Sequence[float] | None) -> list[float]:

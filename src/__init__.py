@@ -24,7 +24,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from src.processes import command_of, take_over_signals
+from src.processes import command_of, name_rank_of_task, take_over_signals
 
 if TYPE_CHECKING:
     from src.api.detections import draw, postprocess, read_settings, write_submission
@@ -87,3 +87,5 @@ sys.modules[__name__].__class__ = _Package
 # Ctrl-C has to end them well.
 if sys.argv[:1] == ["-m"] and (_command := command_of(sys.orig_argv)) is not None:
     take_over_signals(_command)
+
+name_rank_of_task()

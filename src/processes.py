@@ -29,6 +29,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 _ENDED = -1
+_PARENT_VARIABLE = "INSTANCE_CASCADE_PARENT"
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
 GRACE_S = 1.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -49,6 +50,20 @@ STARTS_AGAIN = "nothing is half-written; the same command starts again"
 def is_first_process() -> bool:
     """Return whether this is the first process of a run, as Lightning, torchrun, SLURM count."""
     return all(os.environ.get(name, "0") in ("", "0") for name in _RANK_VARIABLES)
+
+
+def name_rank_of_task() -> None:
+    """Tell torch and Lightning the rank of a task that submitit's local launcher started.
+
+    They know SLURM's variables, not its own; without a rank each task would start all over again.
+    """
+    num_tasks = int(os.environ.get("SUBMITIT_LOCAL_NTASKS") or 1)
+    if num_tasks < 2 or "LOCAL_RANK" in os.environ:
+        return
+    rank, job = os.environ["SUBMITIT_LOCAL_GLOBALID"], os.environ["SUBMITIT_LOCAL_JOB_ID"]
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(num_tasks), "NODE_RANK": "0"}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ["MASTER_PORT"] = str(20_000 + int(job) % 10_000)  # one for all tasks of the job
 
 
 def process_identity() -> dict[str, Any]:
@@ -90,17 +105,24 @@ def _start_ticks(pid: int) -> int | None:
     return _ENDED if fields[0] in "ZX" else int(fields[19])
 
 
+def adopt_ranks() -> None:
+    """Let the ranks that this process is about to start know it as the one that they end with."""
+    os.environ[_PARENT_VARIABLE] = str(os.getpid())
+
+
 def die_with_parent() -> None:
     """Let the kernel end this process when the one that started it is killed (Linux).
 
     A worker that hands over its result then would wait for its reader for ever, and hold its
     memory: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+    A rank would wait for the others, or keep a device.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:
+    started_by = os.environ.get(_PARENT_VARIABLE) if parent is None else parent.pid
+    if started_by is not None and os.getppid() != int(started_by):
         os._exit(1)  # it ended before
 
 

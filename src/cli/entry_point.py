@@ -31,6 +31,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from src.cli.arguments import hide_secrets, prepare_arguments
 from src.cli.help import show_help
+from src.cli.sweep_jobs import explain_failed_jobs
 from src.console import escape_log_records, say
 from src.errors import InputError, describe_disk_error, find_disk_error
 from src.io import printable
@@ -218,7 +219,7 @@ def _end_by(error: Exception, config: DictConfig | None = None) -> None:
         sys.exit(128 + signal.SIGPIPE)
     if received_signal() is not None:  # what a library makes of Ctrl-C, or of a worker's end
         leave()
-    mistake = users_mistake(error)
+    mistake = users_mistake(error) or explain_failed_jobs(error)
     if mistake is None and config is not None and isinstance(error, InstantiationException):
         mistake = unknown_argument(error, config)
     if mistake is None and isinstance(error, InterpolationResolutionError):

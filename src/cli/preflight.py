@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from src.datamodules.loading import explain_loader_failure, messages_behind
 from src.errors import InputError
-from src.processes import die_with_parent
+from src.processes import adopt_ranks, die_with_parent
 
 # gloo and NCCL, when the process at the other end is gone:
 # https://github.com/pytorch/gloo/blob/main/gloo/transport/tcp/pair.cc
@@ -159,6 +159,8 @@ def start_process(config: DictConfig) -> None:
     silence_lightning()
     if os.environ.get("LOCAL_RANK", "0") != "0":
         die_with_parent()  # so that a device is free again when the first process is killed
+    else:
+        adopt_ranks()
     if config.num_torch_threads is not None:
         torch.set_num_threads(config.num_torch_threads)
 

@@ -129,11 +129,33 @@ def check_monitors(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, An
 
 
 def check_multirun(trainer: DictConfig) -> None:
-    """Refuse ``-m`` with several local devices: each of their processes would start all jobs."""
+    """Refuse a launcher that does not start as many processes as the trainer has devices.
+
+    Raises:
+        InputError: ``-m`` with several local devices, each of whose processes would start all jobs
+            again; a launcher whose tasks are not the devices, or that is not asked to launch.
+    """
     hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN or "submitit" in str(hydra.launcher._target_):
+    is_submitit = "submitit" in str(hydra.launcher._target_)
+    if hydra.mode != RunMode.MULTIRUN:
+        if is_submitit:
+            raise InputError(
+                "hydra/launcher starts the jobs of -m, got no -m, so that this run would start here"
+            )
         return
-    if (wanted := local_devices(trainer)) > 1:
+    wanted = local_devices(trainer)
+    if is_submitit:
+        for key, own, count in (
+            ("tasks_per_node", "devices", wanted),
+            ("nodes", "num_nodes", int(trainer.get("num_nodes") or 1)),
+        ):
+            if (tasks := int(hydra.launcher.get(key) or 1)) != count:
+                raise InputError(
+                    f"hydra.launcher.{key} must be {count}, as trainer.{own}, got {tasks}: the "
+                    "launcher starts the processes"
+                )
+        return
+    if wanted > 1:
         raise InputError(
             f"-m with trainer.devices={trainer.devices}: each of the {wanted} processes of a job "
             "would start all jobs again; start one run at a time (without -m), take "

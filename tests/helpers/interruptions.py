@@ -51,6 +51,19 @@ class KillOneOfMany(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KillAll(Callback):
+    """SIGKILL all processes of this run before a training step, once: it leads a process group."""
+
+    def __init__(self, *, step: int, marker: str) -> None:
+        self.step, self.marker = step, Path(marker)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        is_here = trainer.global_step == self.step and trainer.is_global_zero
+        if is_here and not self.marker.exists():
+            self.marker.touch()
+            os.killpg(0, signal.SIGKILL)
+
+
 class Snapshots(Callback):
     """Copy the run's folder as a SIGKILL would leave it there and then.
 

@@ -218,8 +218,28 @@ def test_multirun_on_several_devices_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_what_multirun_allows(
     mode: RunMode, launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HydraConfig, "get", lambda: hydra_of(mode, launcher))
+    hydra = hydra_of(mode, launcher)
+    hydra.launcher.update(tasks_per_node=2, nodes=1)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
     check_multirun(trainer(devices=2))
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "message"),
+    [
+        (RunMode.RUN, {}, "hydra/launcher starts the jobs of -m, got no -m"),
+        (RunMode.MULTIRUN, {}, r"launcher\.tasks_per_node must be 2, as trainer\.devices, got 1: "),
+        (RunMode.MULTIRUN, {"tasks_per_node": 2, "nodes": 3}, r"\.nodes must be 1, as .*, got 3"),
+    ],
+)
+def test_a_launcher_starts_as_many_processes_as_there_are_devices(
+    mode: RunMode, options: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hydra = hydra_of(mode, SLURM)
+    hydra.launcher.update(options)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra)
+    with pytest.raises(InputError, match=message):
+        check_multirun(trainer(devices=2))
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ class _State:
         self.installed_in = 0  # process id
         self.is_started = False
         self.received: int | None = None
+        self.under_way: int | None = None  # received, and perhaps held up by another's handler
         self.is_said = False
         self.wakeup: tuple[int, int] | None = None
 
@@ -203,12 +204,12 @@ def at_work() -> Iterator[None]:
 
 def received_signal() -> int | None:
     """Return the number of the signal that this process was asked to end by, None without one."""
-    return _state.received
+    return _state.received or _state.under_way
 
 
 def exit_code() -> int:
     """Return the exit code for the signal received: 130 for Ctrl-C, 143 for SIGTERM."""
-    return 128 + (_state.received or signal.SIGINT)
+    return 128 + (received_signal() or signal.SIGINT)
 
 
 def leave(details: str | None = None) -> NoReturn:
@@ -242,6 +243,7 @@ def _watch(pipe: int) -> None:
         pass
     if not number:
         return
+    _state.under_way = number[0]
     time.sleep(GRACE_S)
     _state.received = _state.received or number[0]
     _say(None)

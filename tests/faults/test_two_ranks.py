@@ -189,6 +189,7 @@ def test_two_tasks_of_slurm_are_requeued(whole: Path, images: Path, tmp_path: Pa
         return [(task.returncode, *said) for task, said in zip(tasks, ended, strict=True)]
 
     first = run()
+    assert "Traceback" not in "".join(stderr for *_, stderr in first)
     assert [code for code, *_ in first] == [143, 143], first
     assert requests.read_text() == "requeue 4711\n"
     assert (output / "hpc_ckpt_1.ckpt").exists()

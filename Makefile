@@ -144,7 +144,7 @@ docker-build:  ## build the image (TORCH=cpu: without what only a GPU uses)
 
 .PHONY: docker-run
 docker-run:  ## run COMMAND (the doctor) in a new container, with data/ and outputs/ mounted
-	@mkdir -p data outputs
+	@for folder in data outputs; do [ -d $$folder ] || install --directory --owner $(DOCKER_USER) $$folder; done
 	@docker run --rm --init --interactive $(DOCKER_TTY) --name $(IMAGE) $(DOCKER_GPUS) --shm-size $(SHM_SIZE) \
 	  --volume "$(CURDIR)/data:/app/data" --volume "$(CURDIR)/outputs:/app/outputs" --env WANDB_API_KEY \
 	  $(DOCKER_OPTIONS) $(IMAGE):$(TORCH) $(COMMAND)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -150,13 +151,37 @@ def docker_works() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_image_builds_and_runs() -> None:
+def test_the_image_builds_and_runs(tmp_path: Path) -> None:
+    """``DOCKER_OPTIONS`` of the environment reaches Docker, such as ``--network host``."""
     if not docker_works():
         pytest.skip("no Docker daemon here")
-    built = make(PROJECT, "docker-build", "TORCH=cpu", "IMAGE=instance-cascade-test")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True)
+    image = ("TORCH=cpu", "IMAGE=instance-cascade-test")
+    built = make(clone, "docker-build", *image)
     assert built.returncode == 0, built.stderr[-2000:]
-    command = "COMMAND=bash -c 'id -u && python -m src.doctor'"
-    ran = make(PROJECT, "docker-run", "TORCH=cpu", "IMAGE=instance-cascade-test", command)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.splitlines()[0] != "0"
-    assert "NMS and RoIAlign are right on cpu" in ran.stdout
+    doctor = make(clone, "docker-run", *image, "COMMAND=bash -c 'id -u && python -m src.doctor'")
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert doctor.stdout.splitlines()[0] != "0"
+    assert "NMS and RoIAlign are right on cpu" in doctor.stdout
+    synthesize = "python -m src.synthesize output=data num_train_images=4 num_test_images=1"
+    drawn = make(clone, "docker-run", *image, f"COMMAND={synthesize}")
+    assert drawn.returncode == 0, drawn.stdout + drawn.stderr
+    assert len(list((clone / "data" / "train").iterdir())) == 4  # in the mounted folder
+
+    started = subprocess.Popen(
+        ["make", "docker-run", *image, "COMMAND=sleep 600"],
+        cwd=clone,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(60):
+            inside = make(clone, "docker-exec", *image, "COMMAND=ls data/train.csv")
+            if inside.returncode == 0:
+                break
+            time.sleep(1)
+        assert inside.stdout.strip() == "data/train.csv"
+    finally:
+        subprocess.run(["docker", "kill", "instance-cascade-test"], capture_output=True)
+        started.wait(60)

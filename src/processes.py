@@ -110,6 +110,11 @@ def adopt_ranks() -> None:
     os.environ[_PARENT_VARIABLE] = str(os.getpid())
 
 
+def is_adopted_rank() -> bool:
+    """Return whether the first process of the run started this one."""
+    return os.environ.get(_PARENT_VARIABLE) not in (None, str(os.getpid()))
+
+
 def die_with_parent() -> None:
     """Let the kernel end this process when the one that started it is killed (Linux).
 

@@ -20,6 +20,7 @@ from src.callbacks.prediction_writer import PredictionWriter
 from src.errors import InputError
 from src.predictions.store import PredictionStore
 from tests.helpers.predictions import SIZES_HW, checkpoint, command, overrides, run, write_folder
+from tests.helpers.slurm import slurm_job
 from tests.helpers.stores import check_same
 
 
@@ -113,6 +114,25 @@ def test_an_error_keeps_what_was_predicted_before_it(
     monkeypatch.setattr(src.modules.ensemble, "predict_candidates", watched)
     assert len(run(folder, tmp_path, *given)) == 3
     assert predicted == list(SIZES_HW)
+
+
+def test_slurms_requeue_signal_leaves_no_checkpoint(
+    folder: Path, tmp_path: Path, predicted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is what a requeued job resumes from; the run's folder is the training's."""
+    requests = slurm_job(tmp_path, monkeypatch)
+    watched = src.modules.ensemble.predict_candidates
+
+    def signals(*models: Any, **rest: Any) -> Any:
+        if len(predicted) == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return watched(*models, **rest)
+
+    monkeypatch.setattr(src.modules.ensemble, "predict_candidates", signals)
+    store = run(folder, tmp_path, f"checkpoint={checkpoint(folder, 0)}")
+    assert requests.read_text() == "requeue 4711\n"
+    assert len(store) == 3
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_failed_images_are_listed_and_are_predicted_when_they_are_repaired(

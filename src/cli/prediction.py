@@ -98,6 +98,9 @@ def predict_images(
     progress = {name: config.callbacks.get(name) for name in ("progress", "progress_log")}
     callbacks = [writer, *instantiate_all(progress)]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=False)
+    # SLURM's signal to requeue has Lightning save a checkpoint, which would lie among a training's;
+    # a prediction resumes from its store.
+    trainer.save_checkpoint = lambda *_, **__: None
     try:
         trainer.predict(ensemble, datamodule=datamodule, return_predictions=False)
     except InputError:

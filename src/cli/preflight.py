@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import time
 import warnings
 from typing import Any
 
@@ -19,8 +20,9 @@ from omegaconf import DictConfig
 
 from src.datamodules.loading import explain_loader_failure, messages_behind
 from src.errors import InputError
-from src.processes import adopt_ranks, die_with_parent
+from src.processes import adopt_ranks, die_with_parent, is_adopted_rank
 
+PATIENCE_S = 30.0
 # gloo and NCCL, when the process at the other end is gone:
 # https://github.com/pytorch/gloo/blob/main/gloo/transport/tcp/pair.cc
 _LOST_PROCESS = re.compile(
@@ -39,6 +41,8 @@ def explain_failure(error: BaseException, trainer: Trainer) -> InputError | None
     if (found := explain_loader_failure(error)) is not None:
         return found
     if trainer.world_size > 1 and _LOST_PROCESS.search(messages_behind(error)):
+        if is_adopted_rank():
+            time.sleep(PATIENCE_S)  # the first process says which one ended, and ends this one
         launcher = trainer.strategy.launcher
         for rank, process in enumerate(getattr(launcher, "procs", []), start=1):
             if code := process.poll():

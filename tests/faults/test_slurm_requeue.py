@@ -10,30 +10,16 @@ import pytest
 
 from src.callbacks import checkpoints
 from tests.helpers.runs import load, run, state_differences
+from tests.helpers.slurm import slurm_job
 
 # A job of one task that no checkpoint of the run's own helps; a rate that no limit changes.
 OPTIONS = ("scheduler=none", "callbacks.run_checkpoint.every_n_train_steps=500")
-JOB = {
-    "SLURM_JOB_ID": "4711",
-    "SLURM_JOB_NAME": "train",
-    "SLURM_NTASKS": "1",
-    "SLURM_PROCID": "0",
-    "SLURM_LOCALID": "0",
-    "SLURM_NODEID": "0",
-}
 
 
 @pytest.fixture
 def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The requests to a ``scontrol`` that stands in for SLURM's, in the environment of a job."""
-    program, requests = tmp_path / "bin" / "scontrol", tmp_path / "requests"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> "{requests}"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-    for name, value in JOB.items():
-        monkeypatch.setenv(name, value)
-    return requests
+    return slurm_job(tmp_path, monkeypatch)
 
 
 def cut_off(images: Path, output: Path, *, signal_at: str, ends_at: str, options: tuple) -> None:

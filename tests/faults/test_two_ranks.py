@@ -108,6 +108,24 @@ def test_killed_ranks(
     assert state_differences(output, whole) == []
 
 
+def test_of_three_ranks_the_first_alone_says_which_one_was_killed(
+    images: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    words = command(
+        images,
+        output,
+        f"+callbacks.kill._target_={HELPERS}.KillOneOfMany",
+        *("+callbacks.kill.rank=2", "+callbacks.kill.step=2"),
+        f"+callbacks.kill.marker={tmp_path / 'killed'}",
+    )
+    run = start([word for word in words if word not in TWO[:1]] + ["trainer.devices=3"])
+    _, stderr = run.communicate(timeout=200)
+    assert run.returncode == 2, stderr
+    assert re.findall(r"^error: rank \d", stderr, re.MULTILINE) == ["error: rank 2"]
+    check_nobody_is_left(output)
+
+
 def test_a_rank_does_not_outlive_a_start_that_was_killed(images: Path, tmp_path: Path) -> None:
     """While it still imports what it needs, nothing of the run can tell it."""
     output = tmp_path / "run"

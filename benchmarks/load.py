@@ -285,6 +285,7 @@ def image_stage(folder: Path, sizes: Sizes, report: Report) -> None:
 def _decide(folder: Path, kind: str, given: Iterable[str], report: Report) -> None:
     """Post-process, score and report the predictions, on a fixed raster and on the image's own."""
     store = (f"predictions=store_{kind}", *given, "cache_dir=.cache", "postprocess=default")
+    store = (*store, "postprocess.score_threshold=0")  # of a model that has learnt nothing
     for raster, competition in (("fixed", "imaterialist_2019"), ("native", "coco")):
         words = (*store, f"competition={competition}")
         output = "output=results.json" if raster == "native" else "output=submission.csv"

@@ -28,6 +28,7 @@ from src.reporting.drawing import (
     compare_instances,
     draw_instances,
     draw_side_by_side,
+    drawable_masks,
     fit,
     short_name,
 )
@@ -226,7 +227,8 @@ def draw(
     else:
         categories = detections.category_ids.tolist()
         names = {number: short_name(name) for number, name in (category_names or {}).items()}
-        columns = (detections.masks, categories, detections.scores.tolist())
+        masks = drawable_masks(detections.bitmasks, edge_px=max(edge_px, 1024))
+        columns = (masks, categories, detections.scores.tolist())
         instances = [
             DrawnInstance(
                 mask, f"{names.get(category, category)} {value:.2f}", category_colour(category)

@@ -225,11 +225,16 @@ def _overlaps(
         [[key == other for other in prediction.class_keys] for key in ground_truth.class_keys],
         dtype=bool,
     ).reshape(len(ground_truth), len(prediction))
-    rows, columns = np.nonzero(np.broadcast_to(free_prediction, same.shape))
+    least_iou = np.where(same, _MEANT, _FOUND)
+    true_px = ground_truth.bitmasks.areas_px()[:, None]
+    predicted_px = prediction.bitmasks.areas_px()[None]
+    # An IoU is at most the smaller area over the larger, so most pairs need no intersection.
+    can_mean = np.minimum(true_px, predicted_px) >= least_iou * np.maximum(true_px, predicted_px)
+    rows, columns = np.nonzero(free_prediction & can_mean)
     shared = ground_truth.bitmasks.paired_intersections_px(prediction.bitmasks, rows, columns)
-    areas = ground_truth.bitmasks.areas_px()[rows] + prediction.bitmasks.areas_px()[columns]
+    areas = (true_px + predicted_px)[rows, columns]
     ious = shared / np.maximum(areas - shared, 1)
-    meant = ious > np.where(same[rows, columns], _MEANT, _FOUND)
+    meant = ious > least_iou[rows, columns]
     return rows[meant], columns[meant], ious[meant]
 
 

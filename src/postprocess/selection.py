@@ -47,6 +47,8 @@ class RasterMasks(MaskSet):
 
     def take(self, kept: Kept) -> Self:
         """Return the masks of these positions."""
+        if isinstance(kept, np.ndarray) and kept.dtype == bool and kept.all():
+            return self  # on the raster of a large image a copy takes gigabytes
         return type(self)({raster: packed[kept] for raster, packed in self.on.items()})
 
     def areas_px(self, raster: str) -> npt.NDArray[np.integer]:

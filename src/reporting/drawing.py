@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -20,6 +20,7 @@ from src.metrics.competition import (
     split_key,
 )
 from src.reporting.palette import Rgb, category_colour, text_colour
+from src.rle import Bitmasks, decode_resized
 
 RgbImage = npt.NDArray[np.uint8]
 Cover = npt.NDArray[np.float32]
@@ -31,6 +32,7 @@ _IMAGE_COLOUR = 0.55  # share of the image's own colour that stays under the mas
 _DASH_PX, _GAP_PX = 7, 5
 _MARGIN_PX = 10  # between the images of a row
 _MARGIN_RGB = (255, 255, 255)
+_MASK_EDGE_PX = 1024  # a drawing is smaller, and the masks of a large image would fill the memory
 _MAX_LABELS = 24  # more than these hide the masks
 
 
@@ -282,9 +284,19 @@ def _drawn(
             matched=bool(iou),
         )
         for key, mask, iou, confidence in zip(
-            objects.class_keys, objects.bitmasks.unpack(), ious.tolist(), known, strict=True
+            objects.class_keys, drawable_masks(objects.bitmasks), ious.tolist(), known, strict=True
         )
     )
+
+
+def drawable_masks(
+    masks: Bitmasks, *, edge_px: int = _MASK_EDGE_PX
+) -> Iterable[npt.NDArray[np.bool_]]:
+    """Return masks as bitmaps, each (h, w) bool; those of a raster with a longer edge, reduced."""
+    if max(masks.raster_hw) <= edge_px:
+        return masks.unpack()
+    grid_hw = fitting_hw(masks.raster_hw, edge_px)
+    return [decode_resized(mask, grid_hw) for mask in masks.to_rle()]
 
 
 def describe_match(confidence: float | None, iou: float) -> str:

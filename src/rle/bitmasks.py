@@ -129,6 +129,15 @@ class Bitmasks:
         """
         own, others = _words(self.bits), _words(other.bits)
         shared = np.zeros(len(rows), dtype=np.int64)
+        if self.bits.shape[1] > _BLOCK_BYTES:
+            used, others_used = _used_words(own, rows), _used_words(others, other_rows)
+            pairs = zip(rows.tolist(), other_rows.tolist(), strict=True)
+            for place, (row, column) in enumerate(pairs):
+                (first, last), (others_first, others_last) = used[row], others_used[column]
+                window = slice(max(first, others_first), min(last, others_last))
+                both = np.bitwise_count(own[row, window] & others[column, window])
+                shared[place] = both.sum()
+            return shared
         for block in _blocks(len(rows), self.bits.shape[1]):
             both = np.bitwise_count(own[rows[block]] & others[other_rows[block]])
             shared[block] = both.sum(axis=1, dtype=np.uint32)
@@ -157,6 +166,15 @@ def _blocks(count: int, mask_bytes: int) -> Iterator[slice]:
     size = max(1, _BLOCK_BYTES // max(1, mask_bytes))
     for begin in range(0, count, size):
         yield slice(begin, begin + size)
+
+
+def _used_words(words: Words, rows: npt.NDArray[np.integer]) -> dict[int, tuple[int, int]]:
+    """Return the first word with a pixel, and the one after the last, by row; 0, 0 of none."""
+    found = {}
+    for row in np.unique(rows).tolist():
+        at = np.flatnonzero(words[row])
+        found[row] = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
+    return found
 
 
 def areas_px(bits: Bits) -> npt.NDArray[np.int64]:

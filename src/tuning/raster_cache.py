@@ -40,6 +40,8 @@ class RasterCache:
 
     def sampler(self, image_id: str, make: Sampler) -> Sampler:
         """Return a sampler of an image that has ``make`` draw only the masks not in the cache."""
+        if self.max_bytes == 0:
+            return make
 
         def sample(
             indices: npt.NDArray[np.int64], thresholds: npt.NDArray[np.float32], raster: str

@@ -17,6 +17,7 @@ from src.metrics.errors import (
     POOR_MASK,
     WRONG_CLASS,
     ErrorAccumulator,
+    _overlaps,
     find_errors,
     fixed_counts,
 )
@@ -73,6 +74,27 @@ def test_contribution_of_each_kind(name):
     assert found == pytest.approx(gains)
     assert report.counts[POOR_MASK] == sum(report.counts[band] for band in BANDS)
     assert report.gain(POOR_MASK) == pytest.approx(sum(gains.get(band, 0) for band in BANDS))
+
+
+def test_pairs_that_make_an_error_are_those_of_all_pairs():
+    random = np.random.default_rng(0)
+    strips = [(int(key), int(a), int(a + n)) for key, a, n in random.integers(0, 20, (80, 3))]
+    strips += [(1, 0, 40), (1, 0, 4), (2, 0, 20), (1, 0, 41), (1, 0, 0)]  # IoU of 0.1 and of 0.5
+    truth, found = (
+        make_objects([(key % 3, strip(start, stop)) for key, start, stop in side])
+        for side in (strips[::2], strips[1::2])
+    )
+    is_free = random.random(len(found)) < 0.8
+    wanted = []
+    for row, true_mask in enumerate(truth.bitmasks.unpack()):
+        for column, mask in enumerate(found.bitmasks.unpack()):
+            iou = (true_mask & mask).sum() / max((true_mask | mask).sum(), 1)
+            least = 0.1 if truth.class_keys[row] == found.class_keys[column] else 0.5
+            if is_free[column] and iou > least:
+                wanted.append((row, column, iou))
+    pairs = zip(*(one.tolist() for one in _overlaps(truth, found, is_free)), strict=True)
+    assert [*pairs] == wanted
+    assert len(wanted) > 50
 
 
 def test_gains_of_classes_and_sizes_are_those_of_their_errors():

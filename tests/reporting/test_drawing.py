@@ -10,9 +10,11 @@ from src.reporting.drawing import (
     DrawnInstance,
     draw_instances,
     draw_side_by_side,
+    drawable_masks,
     fit,
 )
 from src.reporting.palette import category_colour
+from src.rle import Bitmasks
 
 RED, BLUE = (220, 0, 0), (0, 0, 220)
 
@@ -131,3 +133,14 @@ def test_side_by_side_is_image_truth_prediction():
 )
 def test_fit_keeps_proportions(size, expected):
     assert fit(gray_image(*size), 640).shape[:2] == expected
+
+
+def test_masks_of_a_large_raster_are_reduced_before_they_are_unpacked():
+    large = box(500, 1000, 1500, 3000, (2000, 4000))
+    masks = Bitmasks.pack(np.stack([large, ~large]))
+    first, second = drawable_masks(masks)
+    assert first.shape == (512, 1024)
+    assert (first == large[(np.arange(512) * 2000 // 512)][:, np.arange(1024) * 4000 // 1024]).all()
+    assert (second == ~first).all()
+    (same, _) = drawable_masks(masks, edge_px=4000)
+    assert (same == large).all()

@@ -209,14 +209,20 @@ def fill(config: DictConfig, directory: Path, paths: Sequence[Path]) -> dict[str
 
     groups = check_config(config)
     overrides = replayed(HydraConfig.get().overrides.task if HydraConfig.initialized() else [])
-    text = OmegaConf.to_yaml({key: config[key] for key in config if key not in HERE})
+    shown_config = OmegaConf.to_yaml({key: config[key] for key in config if key not in HERE})
     weights = write_weights(paths, directory / "weights")
-    added = check_models(config, weights)
-    log.info("wrote the weights of %d checkpoints", len(weights))
+    try:
+        added = check_models(config, weights)
+    except InputError as error:  # in the words of whoever gave the checkpoints
+        text = str(error)
+        for written, source in zip(weights, paths, strict=True):
+            text = text.replace(str(written), str(source))
+        raise InputError(text) from error
+    log.info("wrote the weights: %s", ", ".join(map(str, paths)))
     write_code(directory / "code")
     for name, values in groups.items():
         write_group(directory / "code", name, values)
-    write_text(directory / "config.yaml", text)
+    write_text(directory / "config.yaml", shown_config)
     packages = write_wheels(config, directory, added)
     from src.callbacks.run_record import read_commit
 
@@ -270,8 +276,9 @@ def bundle(config: DictConfig) -> None:
         new.replace(output)
         if old.exists():
             old.rename(work / "old")  # removed with it
+    counts = f"{len(paths)} checkpoint{'s' * (len(paths) > 1)}, {manifest['packages']} packages"
     print(
-        f"{output}: {manifest['num_weights']} checkpoints, {manifest['packages']} packages, "
+        f"{output}: {counts}, "
         f"{shown_sizes(manifest)}\n"
         f"notebook: {output / 'submit.ipynb'}\n"
         f"or: python {output / 'submit.py'} images=DIR sample_submission=FILE output=submission.csv"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import benchmarks.__main__ as runner
-from benchmarks import load, load_inputs
+from benchmarks import load, load_inputs, load_table
 from benchmarks.measuring import measure, running
 from src.annotations.store_builder import build_store
 from tests.helpers.warm_python import ROOT
@@ -108,3 +108,13 @@ def test_mistakes_are_named(
     monkeypatch.setattr(runner, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match=message):
         runner.main(arguments)
+
+
+def test_the_table_has_what_was_measured_with_its_source() -> None:
+    figures = {"sweep": {"date": "2026-01-31", "sweep": {"cpu_s": 151.4, "peak_gib": 0.5}}}
+    table = list(load_table.lines(figures))
+    assert table[2] == "| sweep of 1,000 jobs on 40 images | 151 s | 0.50 GiB |"
+    assert "151 s = load.sweep.sweep.cpu_s" in table
+    assert len(table) == 2 + 1 + 2 + 2 + 1
+    names = {path.partition(".")[0] for path in load_table.ROWS}
+    assert names == set(load.STAGES)

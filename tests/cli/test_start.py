@@ -47,7 +47,13 @@ def test_help(command: str) -> None:
     assert seconds < MOST_CPU_S
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def some(command: str) -> Any:
+    """Return a parameter; typos of the other commands, which take a second each, are slow tests."""
+    marks = () if command in ("train", "predict", "search") else pytest.mark.slow
+    return pytest.param(command, marks=marks)
+
+
+@pytest.mark.parametrize("command", map(some, COMMANDS))
 def test_typo(command: str) -> None:
     code, _, stderr, imported, seconds = outcome(f"src.{command}", TYPO)
     assert (code, imported) == (2, "")

@@ -53,7 +53,7 @@ def some(command: str) -> Any:
     return pytest.param(command, marks=marks)
 
 
-@pytest.mark.parametrize("command", map(some, COMMANDS))
+@pytest.mark.parametrize("command", [some(command) for command in COMMANDS])
 def test_typo(command: str) -> None:
     code, _, stderr, imported, seconds = outcome(f"src.{command}", TYPO)
     assert (code, imported) == (2, "")

@@ -18,7 +18,7 @@ from src.datamodules.split import Split, write_split
 from src.errors import WriteError, describe_disk_error, find_disk_error
 from src.mmdet_bridge.checkpoints.reading import save_weights
 from src.synthetic import synthesize_csv
-from src.tuning.settings_search import _open_study
+from src.tuning.trial_storage import TrialFile
 from tests.helpers.stores import make_images, write_store
 
 PROJECT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_predictions_that_do_not_fit_leave_the_shards_before_them(small: Path) -
 def test_a_search_that_does_not_fit(small: Path) -> None:
     fill(small)
     with pytest.raises(WriteError, match=rf"No space left on device: '{small}/search\.db'"):
-        _open_study(small / "search.db", {"a": 1})
+        TrialFile(small / "search.db", identity={"a": 1})
 
 
 def test_errors_of_libraries_are_recognised(small: Path) -> None:

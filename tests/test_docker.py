@@ -86,14 +86,16 @@ def test_cpu_leaves_out_what_only_a_gpu_uses(checkout: Path) -> None:
 
 
 def test_cpu_from_an_index_of_ones_own(checkout: Path) -> None:
-    found = set_up(checkout, "TORCH=cpu", "TORCH_INDEX=https://example.org/cpu")
+    own = "https://example.org/cpu"
+    found = set_up(checkout, "TORCH=cpu", f"TORCH_INDEX={own}")
     assert not {
         name for name in found if name.startswith(("nvidia", "torch", "triton", "cuda"))
     } - {"torchmetrics"}
     last = (checkout / "uv.log").read_text().splitlines()[-1]
     assert "--no-deps" in last
     option, index, *packages = last.split()[-4:]
-    assert (option, index) == ("--index-url", "https://example.org/cpu")
+    assert option == "--index-url"
+    assert index == own
     assert [package.partition("==")[0] for package in packages] == ["torch", "torchvision"]
 
 

@@ -60,7 +60,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, "bundle")
 import submit
-bundle = submit.Bundle("images", work_dir="work")
+bundle = submit.Bundle("images", work_dir="made")
 bundle.verify()
 bundle.install()
 bundle.install()
@@ -75,7 +75,7 @@ def test_the_environment_is_made_without_a_network(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[1:] == [
         "installed 1 packages without a network",
-        f"installed already: {tmp_path}/work/environment",
+        f"installed already: {tmp_path}/made/environment",
         "42",
     ]
     assert list((tmp_path / "bundle").rglob("__pycache__")) == []

@@ -79,6 +79,22 @@ def train_words(annotations: str, images: str, validation: int, *more: str) -> l
     ]
 
 
+def measure_annotations(
+    folder: Path, annotations: str, images: str, validation: int, report: Report
+) -> None:
+    """Convert annotations, split them twice, the second time from the store, and train one step."""
+    given = (f"annotations={annotations}", f"images={images}")
+    found = measure("convert", *given, "output=converted.json", folder=folder)
+    report("convert", found | {"output_mb": _megabytes(folder / "converted.json")})
+    (folder / "converted.json").unlink()
+    number = f"num_validation_images={validation}"
+    report("split", measure("split", *given, number, folder=folder))
+    report("split_again", measure("split", *given, number, "seed=1", folder=folder))
+    cache = f"paths.cache_dir={Path(annotations).parent / '.cache'}"
+    words = train_words(annotations, images, validation, cache)
+    report("train", measure("train", *words, folder=folder))
+
+
 def csv_stage(folder: Path, sizes: Sizes, report: Report) -> None:
     """A train.csv of iMaterialist 2019's size: convert, split, train one step."""
     rows, edge = sizes.csv_instances, sizes.csv_long_edge_px
@@ -88,17 +104,7 @@ def csv_stage(folder: Path, sizes: Sizes, report: Report) -> None:
     named = load_inputs.sizes_in_csv(source)
     load_inputs.write_plain_images(folder / "data/train", named)
     report("data", {"images": len(named), "instances": rows, "mb": _megabytes(source)})
-    given = ("annotations=data/train.csv", "images=data/train")
-    found = measure("convert", *given, "output=train.json", folder=folder)
-    report("convert", found | {"output_mb": _megabytes(folder / "train.json")})
-    (folder / "train.json").unlink()
-    validation = f"num_validation_images={sizes.csv_validation}"
-    report("split", measure("split", *given, validation, folder=folder))
-    report("split_again", measure("split", *given, validation, "seed=1", folder=folder))
-    words = train_words(
-        "data/train.csv", "data/train", sizes.csv_validation, "paths.cache_dir=data/.cache"
-    )
-    report("train", measure("train", *words, folder=folder))
+    measure_annotations(folder, "data/train.csv", "data/train", sizes.csv_validation, report)
 
 
 def coco_stage(folder: Path, sizes: Sizes, report: Report) -> None:
@@ -108,15 +114,7 @@ def coco_stage(folder: Path, sizes: Sizes, report: Report) -> None:
     load_inputs.write_plain_images(folder / "images", named)
     counts = {"images": len(named), "instances": sizes.coco_instances, "mb": _megabytes(source)}
     report("data", counts)
-    given = ("annotations=instances.json", "images=images")
-    found = measure("convert", *given, "output=converted.json", folder=folder)
-    report("convert", found | {"output_mb": _megabytes(folder / "converted.json")})
-    (folder / "converted.json").unlink()
-    validation = f"num_validation_images={sizes.coco_validation}"
-    report("split", measure("split", *given, validation, folder=folder))
-    report("split_again", measure("split", *given, validation, "seed=1", folder=folder))
-    words = train_words("instances.json", "images", sizes.coco_validation, "paths.cache_dir=.cache")
-    report("train", measure("train", *words, folder=folder))
+    measure_annotations(folder, "instances.json", "images", sizes.coco_validation, report)
 
 
 def store_stage(folder: Path, sizes: Sizes, report: Report) -> None:

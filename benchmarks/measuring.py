@@ -120,9 +120,7 @@ def running(line: list[str], folder: Path, output: Any) -> Iterator[Running]:
         }
 
 
-def measure(
-    command: str, *words: str, folder: Path, legal_codes: tuple[int, ...] = (0,)
-) -> dict[str, Any]:
+def measure(command: str, *words: str, folder: Path) -> dict[str, Any]:
     """Run ``python -m src.COMMAND`` in a folder.
 
     Returns:
@@ -134,7 +132,7 @@ def measure(
     path = folder / "output.txt"
     with path.open("w") as file, running(["-m", f"src.{command}", *words], folder, file) as found:
         pass
-    if found.process.returncode not in legal_codes:
+    if found.process.returncode != 0:
         text = path.read_text(errors="replace")[-_TAIL:]
         raise RuntimeError(
             f"{found.figures['command']}: exit code {found.process.returncode}\n{text}"

@@ -206,6 +206,8 @@ def find_mode(
 def _may_set_mode(override: str) -> bool:
     key, _, value = override.lstrip("+~").partition("=")
     folder = CONFIG_DIRECTORY / key.partition("@")[0]
+    if key == "hydra.run.dir":
+        return False
     if "hydra" in key or not folder.is_dir():
         return "hydra" in key
     file = folder / f"{value}.yaml"

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -354,7 +355,7 @@ def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint
             continue
         others = trial_limits(_mapping(content[CONFIG_KEY].get("trainer")))
         if others == limits:
-            readable.append((content["global_step"], path.name != LAST_FILE, path))
+            readable.append((content["global_step"], path.name != LAST_FILE, path, content))
         elif others:
             trials.append(f"{path.name} ({_listed(others)})")
         else:
@@ -364,9 +365,9 @@ def _newest_whole(directory: Path, limits: Mapping[str, Any]) -> FoundCheckpoint
             )
     if trials:
         log.warning("left out: checkpoints of a trial: %s", ", ".join(trials))
-    for *_, path in sorted(readable, reverse=True):
+    for *_, path, content in sorted(readable, key=itemgetter(0, 1, 2), reverse=True):
         try:
-            return _read(path)
+            return _checked(path, content)
         except InputError as error:
             log.warning("left out: %s", error)
     return None
@@ -377,9 +378,12 @@ def _listed(limits: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> FoundCheckpoint:
-    check_checkpoint_file(path)
+    return _checked(path, _peek(path))
+
+
+def _checked(path: Path, content: Mapping[str, Any]) -> FoundCheckpoint:
+    """Compare the checksums of a file that was peeked into, and check its tensors."""
     check_archive(path)
-    content = _peek(path)
     check_finite(content["state_dict"], path)
     return FoundCheckpoint(path, content)
 

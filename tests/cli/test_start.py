@@ -133,6 +133,7 @@ group:
         ("train", ["seed=1,2", "trainer.max_steps=3"], False),
         ("train", ["+experiment=demo", "module=htc_tiny"], False),
         ("train", ["+sweep=thresholds"], True),
+        ("train", ["hydra.run.dir=outputs/one", "seed=1"], False),
         ("train", ["hydra.mode=MULTIRUN"], True),
         ("train", ["+experiment=[demo]", "seed=1"], True),
         ("of_a_folder_that_config_dir_adds", [], True),

@@ -51,15 +51,21 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
 
 
 def describe_commit() -> str | None:
-    """The commit that is measured, ``-dirty`` where files differ from it; None outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(
+    """The measured commit, ``-dirty`` where files but results differ from it; None outside git."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(
             command, cwd=RESULTS.parent, capture_output=True, text=True, check=True
         )
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", ":/", f":!{RESULTS.name}")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return f"{commit}-dirty" if changed else commit
 
 
 def main(arguments: list[str]) -> None:

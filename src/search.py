@@ -241,6 +241,7 @@ class _Table(_Rows):
     """Trials on a dashboard as one run: curves while they run, and in the end a table of all."""
 
     _run: TableRun | None = None  # opened with the first trial that it does not have yet
+    _best: float  # score of the trials so far
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the table, unless the search was interrupted: it resumes in the same run."""
@@ -254,18 +255,16 @@ class _Table(_Rows):
             | {"proposed_by": one.proposed_by, **one.settings.to_dict()}
             for one in self._search.trials
         ]
-        self._run.close("trials", rows, {"trials": len(rows), "best": self._best(len(rows))})
+        self._run.close("trials", rows, {"trials": len(rows), "best": self._best})
 
     def _add(self, trial: Trial) -> None:
+        score = float(trial.per_image.mean())
         if self._run is None:
             self._run = self._dashboard.open_table(self._dashboard.group, config={})
-        values = {"competition_map": float(trial.per_image.mean())}
-        values["best"] = self._best(trial.number + 1)
-        self._run.show(values, step=trial.number)
-
-    def _best(self, count: int) -> float:
-        """Return the best score of the first trials."""
-        return max(float(one.per_image.mean()) for one in self._search.trials[:count])
+            earlier = self._search.trials[: trial.number]
+            self._best = max((float(one.per_image.mean()) for one in earlier), default=score)
+        self._best = max(self._best, score)
+        self._run.show({"competition_map": score, "best": self._best}, step=trial.number)
 
 
 def _shown(path: Path) -> int:

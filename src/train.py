@@ -7,6 +7,7 @@ already without the others.
 
 from __future__ import annotations
 
+import gc
 import logging
 from pathlib import Path
 
@@ -56,9 +57,15 @@ def train(config: DictConfig) -> float | None:
     classes = take_classes(config, open_data(config))
     plain_config = to_plain(config)
     Competition.from_config(plain_config["competition"]).check_columns(classes.category_ids)
-    from src.cli.resume import check_same_run, choose_checkpoint
+    gc.disable()  # torch's modules and checkpoints are a million objects, and no garbage
+    try:
+        from src.cli.resume import check_same_run, choose_checkpoint
 
-    found = choose_checkpoint(resume=resume, directory=checkpoints, trainer=plain_config["trainer"])
+        found = choose_checkpoint(
+            resume=resume, directory=checkpoints, trainer=plain_config["trainer"]
+        )
+    finally:
+        gc.enable()
     if found is not None:
         check_same_run(found, plain_config)
         if (end := found.describe_end(plain_config)) is not None:

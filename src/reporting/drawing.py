@@ -125,8 +125,13 @@ def _draw_outline(canvas_rgb: RgbImage, cover: Cover, drawn: DrawnInstance) -> N
 
 
 def _draw_labels(canvas_rgb: RgbImage, objects: list[tuple[DrawnInstance, Cover]]) -> RgbImage:
-    """Write the labels, in their masks if there is room, else beside; none covers another."""
+    """Write the labels, in their masks if there is room, else beside.
+
+    One that would cover another, or most of a mask, is left out.
+    """
     image = Image.fromarray(canvas_rgb)
+    insides = [cover > 0.5 for _, cover in objects]
+    areas = [int(np.count_nonzero(inside)) for inside in insides]
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=max(11, round(canvas_rgb.shape[1] / 29)))
     taken: list[Box] = []
@@ -135,8 +140,13 @@ def _draw_labels(canvas_rgb: RgbImage, objects: list[tuple[DrawnInstance, Cover]
             continue
         left, top, right, bottom = pen.textbbox((0, 0), drawn.label, font=font)
         width, height = right - left + 8, bottom - top + 6
+        small = [
+            (inside, area)
+            for inside, area in zip(insides, areas, strict=True)
+            if area < 2 * width * height
+        ]
         for box in _label_boxes(cover, width, height):
-            if not any(_overlap(box, other) for other in taken):
+            if not any(_overlap(box, other) for other in taken) and not _hides_any(box, small):
                 break
         else:
             continue
@@ -167,6 +177,14 @@ def _label_boxes(cover: Cover, width: float, height: float) -> list[Box]:
     corners = [(max(0.0, x - width / 2), max(0.0, y - height / 2)) for x, y in centres]
     corners = [(min(x, most_x), min(y, most_y)) for x, y in corners]
     return [(x, y, x + width, y + height) for x, y in corners]
+
+
+def _hides_any(box: Box, masks: Iterable[tuple[npt.NDArray[np.bool_], int]]) -> bool:
+    """Return whether a box covers more than half of a mask, given with its area."""
+    left, top, right, bottom = map(round, box)
+    return any(
+        2 * np.count_nonzero(inside[top:bottom, left:right]) > area for inside, area in masks
+    )
 
 
 def _overlap(a: Box, b: Box) -> bool:

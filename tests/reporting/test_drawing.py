@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -104,6 +106,21 @@ def test_labels_do_not_cover_each_other():
     for i, a in enumerate(boxes):
         for b in boxes[:i]:
             assert a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]
+
+
+def test_a_label_hides_no_small_mask():
+    """Of a grid of small objects, where any label covers a neighbour, each is seen."""
+    corners = [(x, y) for x in range(20, 280, 24) for y in range(20, 280, 24)]
+    objects = [
+        DrawnInstance(box(x, y, x + 16, y + 16, (300, 300)), "0.93 IoU 0.81", RED)
+        for x, y in corners
+    ]
+    image = gray_image(300, 300)
+    plain = [replace(one, label="") for one in objects]
+    same = (draw_instances(image, objects) == draw_instances(image, plain)).all(axis=2)
+    assert not same.all()  # there is room for some, outside of the grid
+    for x, y in corners:
+        assert same[y : y + 16, x : x + 16].mean() > 0.4
 
 
 @pytest.mark.parametrize("label", ["a", "a label much wider than the image is", "été ✕ 服"])

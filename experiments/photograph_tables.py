@@ -34,6 +34,7 @@ from src.metrics.scoring import read_scores
 
 NUM_DRAWN = 4  # best and as many worst
 DRAWING_WIDTH_PX = 900
+DRAWING_GAP_PX = 12
 
 
 def measure(variants: Sequence[Variant], directory: Path, *, first: bool) -> list[Row]:
@@ -90,20 +91,19 @@ def draw(data: DataSet, directory: Path, drawings: Path) -> None:
     ]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
     paths = sorted(shown.iterdir())[: 2 * NUM_DRAWN]
-    drawn = []
+    drawn, width = [], (DRAWING_WIDTH_PX - DRAWING_GAP_PX) // 2
     for path in paths:
         with Image.open(path) as drawing:
             shown_left = 0 if data.recipe.may_show_pixels else drawing.width // 3  # the blank image
             cut = drawing.convert("RGB").crop((shown_left, 0, drawing.width, drawing.height))
-            height = cut.height * DRAWING_WIDTH_PX // 2 // cut.width
-            drawn.append(cut.resize((DRAWING_WIDTH_PX // 2, height)))
+            drawn.append(cut.resize((width, cut.height * width // cut.width)))
     rows = [drawn[at : at + 2] for at in range(0, len(drawn), 2)]
-    heights = [max(one.height for one in row) for row in rows]
-    canvas = Image.new("RGB", (DRAWING_WIDTH_PX, sum(heights)), "white")
+    heights = [max(one.height for one in row) + DRAWING_GAP_PX for row in rows]
+    canvas = Image.new("RGB", (DRAWING_WIDTH_PX, sum(heights) - DRAWING_GAP_PX), "white")
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for at, image in enumerate(row):
-            canvas.paste(image, (at * DRAWING_WIDTH_PX // 2, top))
+            canvas.paste(image, (at * (width + DRAWING_GAP_PX), top))
         top += height
     drawings.mkdir(parents=True, exist_ok=True)
     canvas.save(drawings / "predictions.jpg", quality=85)

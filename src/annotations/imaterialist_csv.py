@@ -39,6 +39,7 @@ from src.annotations.rows import (
     split_fields,
 )
 from src.errors import InputError
+from src.io import printable
 from src.rle import format_rle, parse_rle
 
 SIZE_COLUMNS = ("Height", "Width")
@@ -85,7 +86,7 @@ def read_header(path: Path) -> list[str]:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise InputError(
-            f"columns must be different, got {repeated[0]} twice or more ({path}, row 1)"
+            f"columns must be different, got {printable(repeated[0])} twice or more ({path}, row 1)"
         )
     if "ClassId" in header:
         return header
@@ -122,15 +123,16 @@ def read_csv_blocks(
     header = read_header(path)
     optional = SIZE_COLUMNS if size_hw is not None else ()
     missing = [name for name in edition.columns if name not in (*header, *optional)]
+    shown = printable(", ".join(header))
     if missing:
         raise InputError(
-            f"columns must be {', '.join(edition.columns)}, got {', '.join(header)} without "
-            f"{missing[0]} ({path}, row 1)"
+            f"columns must be {', '.join(edition.columns)}, got {shown} without {missing[0]} "
+            f"({path}, row 1)"
         )
     if not edition.label_columns and len(labels.categories) != 1:
         raise InputError(
-            f"columns must have ClassId for {len(labels.categories)} categories, got "
-            f"{', '.join(header)} ({path}, row 1)"
+            f"columns must have ClassId for {len(labels.categories)} categories, got {shown} "
+            f"({path}, row 1)"
         )
     parser = _RowParser(header, edition, labels, size_hw)
     any_rows, header_is_next = False, True

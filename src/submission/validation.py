@@ -42,7 +42,8 @@ class Violation:
 
     def __str__(self) -> str:
         place = f"row {self.row}" if self.row else "the file"
-        return f"{place}{', image ' + self.image_id if self.image_id else ''}: {self.reason}"
+        image = f", image {printable(self.image_id)}" if self.image_id else ""
+        return f"{place}{image}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,10 +385,11 @@ class _Reader:
             if not _ID.fullmatch(text) or (legal and int(text) not in legal):
                 problems.append(f"attribute must be {kind}, got {text!r:.60}")
         ids = [int(text) for text in attributes if _ID.fullmatch(text)]
+        shown = printable(",".join(attributes))
         if len(set(ids)) < len(ids):
-            problems.append(f"attributes must be different, got {','.join(attributes)}")
+            problems.append(f"attributes must be different, got {shown}")
         elif "AttributesIds" in self._rules.label_columns and ids != sorted(ids):
-            problems.append(f"attributes must ascend, got {','.join(attributes)}")
+            problems.append(f"attributes must ascend, got {shown}")
         return problems
 
     def _raster_of(self, image_id: str) -> tuple[int, int]:

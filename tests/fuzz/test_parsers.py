@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from src import validate_submission
 from src.annotations.image_files import read_image_rgb
 from src.annotations.mask_pixels import read_mask_values
+from src.annotations.store_builder import build_store
 from src.errors import InputError
 from src.predictions.files import read_meta
 from tests.helpers.fuzz_targets import TARGETS, bounded, try_damaged, try_reading, valid_files
@@ -158,3 +160,32 @@ def test_categories_of_candidates_are_those_of_the_store(tmp_path: Path) -> None
     store = PredictionStore(tmp_path / "p")
     with pytest.raises(InputError, match=r"category \d+ is not one of the store's"):
         [store.candidates(index) for index in range(len(store))]
+
+
+LONG = "x" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (f"ImageId,EncodedPixels,Height,{LONG}", r"got ImageId, EncodedPixels, Height, x+\.\.\."),
+        (f"ImageId,{LONG},{LONG}", r"columns must be different, got x+\.\.\. twice"),
+    ],
+)
+def test_a_message_does_not_repeat_a_long_header(tmp_path: Path, header: str, message: str) -> None:
+    write(tmp_path, "a.csv", f"{header}\n0.png,1 5,12,9\n")
+    with pytest.raises(InputError, match=message) as found:
+        build_store(tmp_path / "a.csv", tmp_path / "store")
+    assert len(str(found.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "row", [f'{LONG},1 5,1,"1"', f'0,1 5,1,"{"5," * 9_000}5"', f'0,1 5,1,"{"5,4," * 9_000}3"']
+)
+def test_a_violation_does_not_repeat_a_long_value(tmp_path: Path, row: str) -> None:
+    header = "ImageId,EncodedPixels,CategoryId,AttributesIds"
+    path = write(tmp_path, "s.csv", f"{header}\n{row}\n")
+    sample = write(tmp_path, "sample.csv", f"{header}\n0,,,\n")
+    report = validate_submission(path, sample_submission=sample, competition="imaterialist_2020")
+    assert report.violations
+    assert max(len(str(violation)) for violation in report.violations) < 700

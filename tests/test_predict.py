@@ -129,6 +129,7 @@ def test_no_candidates_at_all_is_said(
     assert len(PredictionStore(tmp_path / "predictions_test")) == 3
 
 
+@pytest.mark.slow
 def test_sweep_over_views_writes_a_store_for_each(folder: Path, tmp_path: Path) -> None:
     sweep: list[Any] = [
         "-m",

@@ -229,6 +229,7 @@ def test_images_that_were_lost_on_the_way_are_named(
         run(folder, tmp_path, f"checkpoint={checkpoint(folder, 0)}")
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_store_of_one(folder: Path, tmp_path: Path) -> None:
     given = [f"checkpoint={checkpoint(folder, 0)}"]
     one = run(folder, tmp_path / "one", *given)

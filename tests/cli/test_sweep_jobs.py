@@ -16,6 +16,7 @@ from tests.helpers.lab_data import write_lab_data
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_one_line_and_the_others_are_kept(tmp_path: Path) -> None:
     store, ground_truth = write_lab_data(tmp_path, images=4)
     command = [

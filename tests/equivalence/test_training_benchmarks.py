@@ -23,6 +23,7 @@ def test_lightnings_step_beside_a_plain_loops() -> None:
     assert figures["lightning_ms_a_step"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the mode for machines without a GPU")
 def test_every_way_of_the_gpu_benchmark_trains_on_a_cpu() -> None:
     figures = gpu_training.run(size_hw=(64, 96), warmup_steps=1, steps=1)

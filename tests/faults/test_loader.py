@@ -120,6 +120,7 @@ def full_shared_memory() -> Iterator[None]:
         ballast.unlink()
 
 
+@pytest.mark.slow
 def test_shared_memory_that_gets_full_ends_the_run(full_shared_memory: None) -> None:
     line = read_all(lambda: None, message="/dev/shm|shared memory|[Bb]us error", edge_px=1024)
     assert line.startswith("/dev/shm is full (")

@@ -278,6 +278,7 @@ def test_long_overrides_make_short_folders(run: Any, store: Path, tmp_path: Path
     assert table["competition_map"].isna().all()
 
 
+@pytest.mark.slow
 def test_joblib_runs_jobs_side_by_side(
     store: Path, ground_truth: Path, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:

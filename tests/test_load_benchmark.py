@@ -48,6 +48,7 @@ def test_generated_coco_annotations_are_valid(tmp_path: Path) -> None:
     assert sum(1 for _ in (tmp_path / "images").iterdir()) == 20
 
 
+@pytest.mark.slow
 def test_a_stage_is_measured_and_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

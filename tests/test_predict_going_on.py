@@ -164,6 +164,7 @@ def test_failed_images_are_listed_and_are_predicted_when_they_are_repaired(
     assert list(again.failed) == ["thin.jpg"]
 
 
+@pytest.mark.slow
 def test_a_vanished_image_makes_the_exit_code_1_and_postprocessing_names_it(
     folder: Path,
     tmp_path: Path,

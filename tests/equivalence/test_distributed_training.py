@@ -13,7 +13,7 @@ import torch
 from src.cli.entry_point import CONFIG_DIRECTORY
 from tests.helpers.two_ranks import RANKS, STEPS, batch_of, make_module, seed_of
 
-pytestmark = pytest.mark.timeout(600)  # two more interpreters have to start
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # two more interpreters start
 
 RATES = [0.0025, 0.0025 + 0.005 / 3, 0.0025 + 0.01 / 3, 0.0075, 0.0075, 0.0075]
 """0.03 for 16 images is 0.0075 for the run's 4; a warm-up over 3 steps from a third."""

@@ -57,7 +57,8 @@ def commands_of(data: DataSet) -> list[str]:
     return list(dict.fromkeys((*made, *submission_commands(data))))
 
 
-@pytest.mark.parametrize("name", ["street", pytest.param("nuclei", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_each_command_composes(name: str) -> None:
     for command in commands_of(a_set(name)):
         config = compose_command(command)

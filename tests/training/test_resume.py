@@ -58,6 +58,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert message is None or re.search(message, resuming[0])
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_by_the_same_command(
     uninterrupted: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -115,7 +116,10 @@ def test_a_run_limited_by_steps_goes_on_at_an_epoch(images: Path, tmp_path: Path
             "batch 3",
             2,
         ),
-        (["+callbacks=ema", "callbacks.ema.decay=0.5"], "batch 9", 2),
+        pytest.param(
+            *(["+callbacks=ema", "callbacks.ema.decay=0.5"], "batch 9", 2),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["accumulated gradients", "moving average"],
 )

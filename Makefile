@@ -75,7 +75,7 @@ lint: setup  ## ruff, mypy and the import contract
 
 .PHONY: test
 test: lint  ## lint, types, import contract and the default tests
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 3 --dist loadfile  # for two cores: many tests wait
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
 test-all: lint  ## every test, the slow ones too

@@ -67,7 +67,9 @@ def test_all_pins_are_installed_by_default(checkout: Path) -> None:
     everything = (checkout / "requirements" / "requirements.txt").read_text()
     assert set_up(checkout) == pins(everything)
     assert (checkout / "synced.txt").read_text() == everything
-    assert "pip sync --quiet --require-hashes" in (checkout / "uv.log").read_text()
+    assert (
+        "pip sync --quiet --compile-bytecode --require-hashes" in (checkout / "uv.log").read_text()
+    )
 
 
 def test_cpu_leaves_out_what_only_a_gpu_uses(checkout: Path) -> None:

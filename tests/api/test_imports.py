@@ -78,6 +78,7 @@ print(count)
 """
 
 
+@pytest.mark.slow
 def test_a_function_is_never_hidden_by_its_module_in_any_order_of_imports() -> None:
     assert python(ORDERS) == f"{4 * 720}\n"
 

@@ -68,6 +68,7 @@ bundle._run("it", bundle.python, "-c", "import only_here; print(only_here.ANSWER
 """
 
 
+@pytest.mark.slow
 def test_the_environment_is_made_without_a_network(tmp_path: Path) -> None:
     write_bundle(tmp_path, machine=platform.machine())
     env = {**os.environ, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_CONSTRAINT": "/no/file"}

@@ -193,6 +193,7 @@ def test_resuming_on_other_annotations_is_refused(
         run(data, output, "trainer.max_epochs=2")
 
 
+@pytest.mark.slow
 def test_resuming_on_other_pixels_is_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
     data, output = other_data(trained, tmp_path)
     name = image_ids(data, "training")[2]

@@ -105,6 +105,7 @@ def suppress_in_a_fresh_process(queue) -> None:
     queue.put(nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5)[1].tolist())
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_has_the_kernels_too():
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -93,6 +93,7 @@ def test_a_finished_run_is_not_trained_again(
     assert (uninterrupted / "checkpoints" / "last.ckpt").stat() == before
 
 
+@pytest.mark.slow
 def test_a_run_limited_by_steps_goes_on_at_an_epoch(images: Path, tmp_path: Path) -> None:
     """Lightning's own way would end the epoch a second time there."""
     steps = (

@@ -6,6 +6,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Installed modules are compiled once, by uv: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each start
+# would compile torch anew, which takes more than a second.
+export UV_COMPILE_BYTECODE := 1
 
 .PHONY: help
 help:  ## list the targets
@@ -24,8 +27,7 @@ LEFT_OUT := $(if $(filter cpu,$(TORCH)),$(if $(TORCH_INDEX),torch|torchvision|nv
 setup: $(STAMP)  ## make the environment in .venv from the pinned, hashed requirements (TORCH=cpu: smaller)
 
 # uv installs exactly the file and nothing else. Where uv is missing it is fetched with pip into .make/, not into .venv,
-# because `uv pip sync` removes from .venv whatever the file does not name. Modules are compiled once here: where
-# PYTHONDONTWRITEBYTECODE is set, as in many containers, each start would compile torch anew, for more than a second.
+# because `uv pip sync` removes from .venv whatever the file does not name.
 $(STAMP): requirements/requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: $(PYTHON) is Python %d.%d; 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ..." % v)'
 	@uv=$$(command -v uv || true); \
@@ -36,7 +38,7 @@ $(STAMP): requirements/requirements.txt
 	[ -x $(PY) ] || "$$uv" venv --quiet --no-python-downloads --python "$$(command -v $(PYTHON))" .venv; \
 	mkdir -p .make; \
 	awk '/^[a-z]/ {kept = !/^($(LEFT_OUT))==/} kept' requirements/requirements.txt > .make/pins.txt; \
-	"$$uv" pip sync --quiet --compile-bytecode --require-hashes --python $(PY) .make/pins.txt; \
+	"$$uv" pip sync --quiet --require-hashes --python $(PY) .make/pins.txt; \
 	if [ $(TORCH) = cpu ] && [ -n "$(TORCH_INDEX)" ]; then \
 	  "$$uv" pip install --quiet --no-deps --python $(PY) --index-url "$(TORCH_INDEX)" \
 	    $$(grep -oE '^(torch|torchvision)==[0-9.]+' requirements/requirements.txt); \

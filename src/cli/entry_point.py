@@ -194,8 +194,8 @@ def find_mode(
     """Return the mode that a configuration asks for, None for none; in place of Hydra's method.
 
     That composes everything, which takes as long as the rest of a start. Only a file that the
-    command line chooses (``+sweep=thresholds``, ``--config-name=mine``), or a key of Hydra's, can
-    ask for a multirun.
+    command line chooses (``+sweep=thresholds``, ``--config-name=mine``), or ``hydra.mode``, can ask
+    for a multirun.
     """
     is_own = (CONFIG_DIRECTORY / f"{config_name}.yaml").is_file()
     if is_own and not any(map(_may_set_mode, overrides)):
@@ -206,8 +206,8 @@ def find_mode(
 def _may_set_mode(override: str) -> bool:
     key, _, value = override.lstrip("+~").partition("=")
     folder = CONFIG_DIRECTORY / key.partition("@")[0]
-    if key == "hydra.run.dir":
-        return False
+    if key.startswith("hydra."):
+        return key in ("hydra.mode", "hydra.searchpath")  # the second may add files that set it
     if "hydra" in key or not folder.is_dir():
         return "hydra" in key
     file = folder / f"{value}.yaml"

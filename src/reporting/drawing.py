@@ -129,6 +129,8 @@ def _draw_labels(canvas_rgb: RgbImage, objects: list[tuple[DrawnInstance, Cover]
 
     One that would cover another, or most of a mask, is left out.
     """
+    if not any(drawn.label for drawn, _ in objects):
+        return canvas_rgb
     image = Image.fromarray(canvas_rgb)
     insides = [cover > 0.5 for _, cover in objects]
     areas = [int(np.count_nonzero(inside)) for inside in insides]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -180,12 +181,21 @@ def test_a_message_does_not_repeat_a_long_header(tmp_path: Path, header: str, me
 
 
 @pytest.mark.parametrize(
-    "row", [f'{LONG},1 5,1,"1"', f'0,1 5,1,"{"5," * 9_000}5"', f'0,1 5,1,"{"5,4," * 9_000}3"']
+    ("row", "message"),
+    [
+        (f'{LONG},1 5,1,"1"', r"row 2, image x+\.\.\.: ImageId must be one of the sample's"),
+        (f'0,1 5,1,"{"5," * 9_000}5"', r"attributes must be different, got 5,5.*\.\.\."),
+        (
+            f'0,1 5,1,"9,{",".join(map(str, range(100, 340)))},8"',
+            r"attributes must ascend, got 9,100.*\.\.\.",
+        ),
+    ],
 )
-def test_a_violation_does_not_repeat_a_long_value(tmp_path: Path, row: str) -> None:
-    header = "ImageId,EncodedPixels,CategoryId,AttributesIds"
+def test_a_violation_does_not_repeat_a_long_value(tmp_path: Path, row: str, message: str) -> None:
+    header = "ImageId,EncodedPixels,ClassId,AttributesIds"
     path = write(tmp_path, "s.csv", f"{header}\n{row}\n")
     sample = write(tmp_path, "sample.csv", f"{header}\n0,,,\n")
     report = validate_submission(path, sample_submission=sample, competition="imaterialist_2020")
-    assert report.violations
-    assert max(len(str(violation)) for violation in report.violations) < 700
+    found = [str(violation) for violation in report.violations]
+    assert any(re.search(message, line) for line in found), [line[:200] for line in found]
+    assert max(map(len, found)) < 700

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from src.commit import describe_commit
 
 BENCHMARKS = (
     "run_lengths",
@@ -38,7 +39,8 @@ BENCHMARKS = (
 ON_A_GPU = ("gpu_training", "gpu_tta")  # without one they run when named, on a small model
 WHEN_NAMED = ("load",)  # takes an hour
 WITH_NETWORK = ("bundle",)  # downloads gigabytes, when named
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -48,24 +50,6 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
             yield from leaves(value, (*path, str(key)))
     else:
         yield ".".join(path), node
-
-
-def describe_commit() -> str | None:
-    """The measured commit, ``-dirty`` where files but results differ from it; None outside git."""
-
-    def git(*words: str) -> str:
-        command = ["git", *words]
-        done = subprocess.run(
-            command, cwd=RESULTS.parent, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", ":/", f":!{RESULTS.name}")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit}-dirty" if changed else commit
 
 
 def main(arguments: list[str]) -> None:
@@ -84,7 +68,7 @@ def main(arguments: list[str]) -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": describe_commit(),
+        "commit": describe_commit(ROOT, ":!benchmarks/results"),
     }
     path = RESULTS / f"{device.lower().replace(' ', '_')}_{'_'.join(names) or 'all'}.json"
     path.parent.mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.rungs import DIRECTORY, arguments
+from src.commit import describe_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED_CODE = ("src", "conf", "experiments/*.py")
@@ -34,18 +35,8 @@ class CommandError(Exception):
 
 
 def current_commit() -> str:
-    """The commit of the code, ``-dirty`` where files differ from it; ``unknown`` outside git."""
-    try:
-        commit = _git("rev-parse", "--short=10", "HEAD")
-        changed = _git("status", "--porcelain", "--", *MEASURED_CODE)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit}-dirty" if changed else commit
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    """The commit of the measured code; ``unknown`` outside git."""
+    return describe_commit(ROOT, *MEASURED_CODE) or "unknown"
 
 
 def run_steps(commands: Sequence[str], directory: Path, *, marks: str = DIRECTORY) -> list[Done]:

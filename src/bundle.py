@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.cli.entry_point import entry_point, to_plain
 from src.cli.locks import writing
 from src.cli.run_checks import check_precision, late_fusion_of, view_changes_of
+from src.commit import read_commit
 from src.errors import InputError
 from src.io import (
     check_writable,
@@ -224,8 +225,6 @@ def fill(config: DictConfig, directory: Path, paths: Sequence[Path]) -> dict[str
         write_group(directory / "code", name, values)
     write_text(directory / "config.yaml", shown_config)
     packages = write_wheels(config, directory, added)
-    from src.callbacks.run_record import read_commit
-
     names, target = left_out(config), target_of(config)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     model_weights = to_plain(config.ensemble.model_weights)

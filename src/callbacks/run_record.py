@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from src.annotations.image_files import look_at_images
+from src.commit import read_commit
 from src.datamodules.datamodule import CompetitionDataModule
 from src.errors import InputError
 from src.io import printable, read_json, write_json
@@ -82,20 +82,6 @@ def _read_starts(path: Path) -> list[Any]:
         log.warning("%s; moved to %s, a new record begins", error, aside.name)
         return []
     return starts
-
-
-def read_commit(directory: Path) -> dict[str, Any]:
-    """Return ``commit`` (40 hex digits) and ``commit_is_dirty``; both None outside of git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(directory), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        changes = git("status", "--porcelain", "--untracked-files=no")
-        return {"commit": git("rev-parse", "HEAD"), "commit_is_dirty": bool(changes)}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "commit_is_dirty": None}
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from src.callbacks.run_record import finishing, read_commit
+from src.callbacks.run_record import finishing
+from src.commit import describe_commit, read_commit
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -29,12 +30,15 @@ def test_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
     assert read_commit(tmp_path) == {"commit": commit, "commit_is_dirty": False}
     (tmp_path / "file").write_text("two")
     assert read_commit(tmp_path) == {"commit": commit, "commit_is_dirty": True}
+    assert describe_commit(tmp_path) == f"{commit[:12]}-dirty"
+    assert describe_commit(tmp_path, ":!file") == commit[:12]
 
 
 def test_no_commit_where_git_knows_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     nothing = {"commit": None, "commit_is_dirty": None}
     assert read_commit(tmp_path) == nothing
+    assert describe_commit(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
     assert read_commit(tmp_path) == nothing
 

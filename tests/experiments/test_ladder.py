@@ -96,7 +96,7 @@ def test_what_is_done_is_passed_over(noting: Path) -> None:
     first = run_steps(commands, noting)
     assert run_steps(commands, noting) == first
     assert [done.command for done in first] == commands
-    assert all(re.fullmatch(r"[0-9a-f]{10}(-dirty)?|unknown", done.commit) for done in first)
+    assert all(re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", done.commit) for done in first)
     assert notes(noting) == ["a", "b"]
     run_steps([*commands, "python -m note c"], noting)
     assert notes(noting) == ["a", "b", "c"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from src.cli.entry_point import CONFIG_DIRECTORY
 from tests.helpers.configs import FILES, compose_config
@@ -106,6 +109,23 @@ def override(word: str) -> str:
     return word if value.startswith(("[", "{")) else f"{key}={value.split(',')[0]}"
 
 
+@cache
+def composed(name: str, choices: tuple[str, ...]) -> DictConfig:
+    return compose_config(name, list(choices))
+
+
 @pytest.mark.parametrize(("name", "overrides"), documented_commands(), ids=str)
 def test_commands_of_the_pages_compose(name: str, overrides: tuple[str, ...]) -> None:
-    compose_config(name, list(overrides))
+    """What chooses or adds is composed; of the others, the key must be there."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = {
+        str(one.input_line)
+        for one in parsed
+        if one.is_add() or (CONFIG_DIRECTORY / one.key_or_group).is_dir()
+    }
+    config = composed(name, tuple(sorted(chosen)))
+    for one in parsed:
+        if one.input_line not in chosen:
+            parent, _, key = one.key_or_group.rpartition(".")
+            there = OmegaConf.select(config, parent) if parent else config
+            assert key in there.keys(), one.input_line  # noqa: SIM118  # one without a value, too

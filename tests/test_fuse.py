@@ -128,6 +128,7 @@ def test_no_list_of_stores(given: Any) -> None:
         open_stores(given)
 
 
+@pytest.mark.slow
 def test_predicting_with_late_fusion_is_fusing_each_model_on_each_view(
     folder: Path, tmp_path: Path
 ) -> None:

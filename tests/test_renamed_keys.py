@@ -27,6 +27,7 @@ def error_of(
     return str(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_the_configuration_has_every_new_key_and_no_old_one() -> None:
     for old, new in RENAMED_KEYS.items():
         if not new.startswith("space."):

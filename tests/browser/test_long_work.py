@@ -42,6 +42,7 @@ def reference_map(annotations: Path, results: Path) -> float:
     return float(evaluation.stats[0])
 
 
+@pytest.mark.slow
 def test_coco_ap_is_computed_on_request_and_belongs_to_its_settings(
     page: Any, lab: Any, run: Any, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_the_cross_validated_figure_of_a_search_stands_by_its_settings(page: Any
     assert page.find("#searched").is_displayed()
 
 
+@pytest.mark.slow
 def test_the_state_outlives_a_killed_server(driver: Any, lab: Any, tmp_path: Path) -> None:
     from tests.helpers.page import Page
 

@@ -155,11 +155,16 @@ def test_reload_and_back_restore_the_state(page, keys):
     "fragment",
     [
         "#s=%%%",
-        "#s=bm90IGpzb24",  # not json
-        "#s=W10",  # []
-        "#s=eyJzZXR0aW5ncyI6eyJfX3Byb3RvX18iOjF9fQ",  # {"settings":{"__proto__":1}}
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in (
+                "#s=bm90IGpzb24",  # not json
+                "#s=W10",  # []
+                "#s=eyJzZXR0aW5ncyI6eyJfX3Byb3RvX18iOjF9fQ",  # {"settings":{"__proto__":1}}
+                "#s=eyJ2aWV3Ijp7ImltYWdlIjo5OTk5fX0",  # {"view":{"image":9999}}
+            )
+        ),
         "#s=eyJzZXR0aW5ncyI6eyJzY29yZV90aHJlc2hvbGQiOiI8Yj4ifX0",  # a text as score_threshold
-        "#s=eyJ2aWV3Ijp7ImltYWdlIjo5OTk5fX0",  # {"view":{"image":9999}}
     ],
 )
 def test_a_malformed_address_is_ignored_with_a_line(page, fragment):
@@ -311,6 +316,7 @@ def test_settings_are_written_and_never_over_a_file_of_somebody(page, lab):
     assert any("400" in message for message in page.messages())  # of the refused file
 
 
+@pytest.mark.slow
 def test_files_are_downloaded(page, driver, tmp_path):
     behavior = {"behavior": "allow", "downloadPath": str(tmp_path)}
     driver.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)

@@ -39,18 +39,18 @@ def outcome(*arguments: str) -> tuple[int, str, str, str, float]:
     return done.returncode, done.stdout, stderr, imported.strip(), seconds
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def some(command: str, *rest: Any) -> Any:
+    """Return a parameter; other commands than these, at a second each, are slow tests."""
+    marks = () if command in ("train", "predict", "search") else pytest.mark.slow
+    return pytest.param(command, *rest, marks=marks)
+
+
+@pytest.mark.parametrize("command", [some(command) for command in COMMANDS])
 def test_help(command: str) -> None:
     code, stdout, stderr, imported, seconds = outcome(f"src.{command}", "--help")
     assert (code, imported, stderr) == (0, "", "")
     assert f"python -m src.{command}" in stdout
     assert seconds < MOST_CPU_S
-
-
-def some(command: str) -> Any:
-    """Return a parameter; typos of the other commands, which take a second each, are slow tests."""
-    marks = () if command in ("train", "predict", "search") else pytest.mark.slow
-    return pytest.param(command, marks=marks)
 
 
 @pytest.mark.parametrize("command", [some(command) for command in COMMANDS])
@@ -61,7 +61,9 @@ def test_typo(command: str) -> None:
     assert seconds < MOST_CPU_S
 
 
-@pytest.mark.parametrize(("command", "arguments", "message"), MISTAKES)
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"), [some(*mistake) for mistake in MISTAKES]
+)
 def test_mistakes(command: str, arguments: tuple[str, ...], message: str) -> None:
     code, _, stderr, imported, seconds = outcome(f"src.{command}", *arguments)
     assert (code, imported) == (2, ""), stderr

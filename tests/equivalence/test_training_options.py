@@ -56,7 +56,7 @@ def step(module: CascadeModule, *, autocast: torch.dtype | None = None) -> dict[
     ("dtype", "cosine", "longer"),
     [
         pytest.param(torch.bfloat16, 0.98, 0.15, id="bfloat16"),  # a mantissa of 8 bits
-        pytest.param(torch.float16, 0.999, 0.02, id="float16"),
+        pytest.param(torch.float16, 0.999, 0.02, id="float16", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize(("name", "overrides"), MODELS)
@@ -144,7 +144,7 @@ def test_lightnings_bf16_trains_as_float32_does(
     assert found[-1] < 0.9 * found[0]
 
 
-@pytest.mark.parametrize("accumulated", [2, 3])
+@pytest.mark.parametrize("accumulated", [3, pytest.param(2, marks=pytest.mark.slow)])
 def test_accumulated_batches_are_the_averaged_gradients_of_a_plain_loop(
     accumulated: int, tmp_path: Path
 ) -> None:

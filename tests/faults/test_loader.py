@@ -70,7 +70,13 @@ def read_all(happens: Callable[[], None], *, message: str, **options: Any) -> st
     return one_line(failure)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGBUS, signal.SIGSEGV)),
+    ],
+)
 def test_a_killed_worker_is_named(number: signal.Signals) -> None:
     line = read_all(lambda: os.kill(os.getpid(), number), message="DataLoader worker")
     assert "\n" not in line
@@ -82,6 +88,7 @@ def test_a_killed_worker_is_named(number: signal.Signals) -> None:
     assert "datamodule.num_workers" in line
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_its_batch_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise ConnectionResetError("Connection reset by peer")
@@ -127,6 +134,7 @@ def test_shared_memory_that_gets_full_ends_the_run(full_shared_memory: None) -> 
     assert "docker run --shm-size=2g" in line
 
 
+@pytest.mark.slow
 def test_an_error_of_the_copy_reaches_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a full ``/dev/shm``: the worker's own thread, not the one that sends, does the copy."""
 

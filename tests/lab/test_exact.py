@@ -70,8 +70,9 @@ def nothing() -> None:
     pass
 
 
-def test_two_hundred_settings_are_scored_as_their_submission(
-    workspace: Workspace, tmp_path: Path
+@pytest.mark.parametrize("num_settings", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_settings_are_scored_as_their_submission(
+    workspace: Workspace, tmp_path: Path, num_settings: int
 ) -> None:
     draw = random.Random(7)
     evaluation, views = Evaluation(workspace), ImageViews(workspace)
@@ -79,7 +80,7 @@ def test_two_hundred_settings_are_scored_as_their_submission(
     rules = session.evaluator.competition
     baseline = workspace.start
     with open_ground_truth(str(workspace.inputs.annotations)) as ground_truth:
-        for number in range(200):
+        for number in range(num_settings):
             settings = draw_settings(draw)
             if number % 2:  # as after a while without a request
                 other = settings.replace(mask_threshold=0.4, mask_threshold_per_class=None)

@@ -35,7 +35,9 @@ def test_interval_width_follows_the_standard_error():
     assert interval.resamples == 10_000
 
 
-@pytest.mark.parametrize("distribution", ["skewed", "mostly zero"])
+@pytest.mark.parametrize(
+    "distribution", [pytest.param("skewed", marks=pytest.mark.slow), "mostly zero"]
+)
 def test_coverage_by_simulation(distribution):
     generator = np.random.default_rng(7)
     draw, mean = {

@@ -26,7 +26,15 @@ def imported_packages(tree: ast.AST) -> Iterator[str]:
         yield from (name.partition(".")[0] for name in names)
 
 
-@pytest.mark.parametrize("module", ["reading", "weight_files", "untrusted_config", "averaging"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "reading",
+        "weight_files",
+        "untrusted_config",
+        pytest.param("averaging", marks=pytest.mark.slow),
+    ],
+)
 def test_checkpoints_are_read_without_mmdet(module: str) -> None:
     code = (
         f"import src.mmdet_bridge.checkpoints.{module}, sys; "

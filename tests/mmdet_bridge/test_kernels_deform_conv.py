@@ -278,6 +278,7 @@ def test_partial_and_repeated_backwards_do_not_mix():
             torch.testing.assert_close(ours, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", ["weight", "offset", ""])
 def test_many_steps_keep_no_memory(frozen):
     """A kept gradient of the weight would be 2.4 MB a step, 240 MB in all."""

@@ -42,8 +42,15 @@ def batches(**options: Any) -> Any:
     return DataLoader([make_batch(seed=seed, **options) for seed in range(2)], batch_size=None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("average", [False, True], ids=["weights", "moving_average"])
-@pytest.mark.parametrize("overrides", [SMALL_BATCH_NORM, SMALL_DEFORMABLE], ids=["bn", "dcn"])
+@pytest.mark.parametrize(
+    ("overrides", "average"),
+    [
+        pytest.param(SMALL_BATCH_NORM, False, id="bn-weights"),
+        pytest.param(SMALL_BATCH_NORM, True, id="bn-moving_average", marks=pytest.mark.slow),
+        pytest.param(SMALL_DEFORMABLE, False, id="dcn-weights", marks=pytest.mark.slow),
+        pytest.param(SMALL_DEFORMABLE, True, id="dcn-moving_average"),
+    ],
+)
 def test_frozen_parts_do_not_change_over_epochs_with_validation(
     overrides: tuple[str, ...], average: bool, tmp_path: Path
 ) -> None:

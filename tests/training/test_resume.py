@@ -35,10 +35,13 @@ def killed(request: pytest.FixtureRequest, uninterrupted: Path):
 @pytest.mark.parametrize(
     ("killed", "message"),
     [
-        ("batch 1", None),  # before the first checkpoint
+        # before the first checkpoint
+        pytest.param("batch 1", None, marks=pytest.mark.slow),
         ("saving 4", "resuming from .*step_00000002.ckpt, step 2"),
-        ("validation 0", "resuming from .*step_00000004.ckpt, step 4"),
-        ("batch 6", "resuming from .*epoch_00.ckpt, step 6"),
+        pytest.param(
+            *("validation 0", "resuming from .*step_00000004.ckpt, step 4"), marks=pytest.mark.slow
+        ),
+        pytest.param(*("batch 6", "resuming from .*epoch_00.ckpt, step 6"), marks=pytest.mark.slow),
         ("batch 9", "resuming from .*step_00000008.ckpt, step 8"),
     ],
     indirect=["killed"],
@@ -117,13 +120,11 @@ def test_a_run_limited_by_steps_goes_on_at_an_epoch(images: Path, tmp_path: Path
             "batch 3",
             2,
         ),
-        pytest.param(
-            *(["+callbacks=ema", "callbacks.ema.decay=0.5"], "batch 9", 2),
-            marks=pytest.mark.slow,
-        ),
+        (["+callbacks=ema", "callbacks.ema.decay=0.5"], "batch 9", 2),
     ],
     ids=["accumulated gradients", "moving average"],
 )
+@pytest.mark.slow
 def test_nothing_between_steps_is_lost(
     options: list[str], moment: str, batches_done: int, images: Path, tmp_path: Path
 ) -> None:

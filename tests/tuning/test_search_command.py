@@ -195,6 +195,7 @@ def test_a_search_is_one_run_with_a_table_of_its_trials(run, arguments, tmp_path
     assert [line[:2] for line in table["data"]] == [[n, score] for n, score in enumerate(scores)]
 
 
+@pytest.mark.slow
 def test_each_trial_is_a_row_of_one_group_if_asked_for(run, arguments, tmp_path):
     few = (*arguments, "num_random_trials=2", "space.score_threshold_per_class=null")
     few = (*few, "trial_runs=true")

@@ -30,4 +30,4 @@ def describe_commit(directory: Path, *pathspecs: str) -> str | None:
     found = read_commit(directory, *pathspecs)
     if found["commit"] is None:
         return None
-    return found["commit"][:12] + ("-dirty" if found["commit_is_dirty"] else "")
+    return f"{found['commit'][:12]}{'-dirty' if found['commit_is_dirty'] else ''}"

@@ -218,11 +218,53 @@ def read_json(path: str | Path, *, missing: str = "no such file") -> Any:
     try:
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise InputError(f"{path}: JSON must be at most {MAX_JSON_BYTES} bytes, got {size}")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except RecursionError:
         raise InputError(f"{path}: damaged JSON (nested too deep)") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged or no JSON ({error})") from None
+
+
+def parse_json(content: str | bytes, **options: Any) -> Any:
+    """Parse JSON, and refuse what Python takes for text, but no file and no terminal can hold.
+
+    Args:
+        content: A JSON value; bytes must be UTF-8.
+        options: Options of ``json.loads``.
+
+    Raises:
+        ValueError: No JSON, not UTF-8, or half of a surrogate pair in a string.
+        RecursionError: Nested too deep.
+    """
+    text = content.decode() if isinstance(content, bytes) else content
+    value = json.loads(text, **options)
+    if "\\u" in text:
+        check_characters(value)
+    return value
+
+
+def is_text(text: str) -> bool:
+    r"""Return whether UTF-8 has each character; it has none for a surrogate, as ``"\ud800"``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_characters(value: Any) -> None:
+    r"""Raise ValueError for a string that has half of a surrogate pair, such as ``"\ud800"``.
+
+    JSON and YAML can write one with an escape, and only with an escape where the file is UTF-8.
+
+    Args:
+        value: A JSON value; other objects count by their ``str``.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError as error:
+        half = printable(error.object[error.start])
+        raise ValueError(f"a string has {half}, half of a surrogate pair") from None
 
 
 def read_json_object(path: str | Path, *, missing: str = "no such file") -> dict[str, Any]:
@@ -445,6 +487,7 @@ def read_yaml_values(path: Path, *, presets: Path) -> dict[str, Any]:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         _check_expansion(content)
+        check_characters(content)
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise InputError(f"{path}: must hold keys with values, got {content!r:.60}")
         bases = content.pop("defaults", [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from src.annotations.coco import COCO, name_of_image
 from src.annotations.formats import detect_format
 from src.annotations.image_names import image_path
 from src.errors import InputError
-from src.io import refuse_special_file
+from src.io import parse_json, refuse_special_file
 
 
 def read_image_numbers(path: Path) -> dict[str, int]:
@@ -23,7 +22,7 @@ def read_image_numbers(path: Path) -> dict[str, int]:
     """
     refuse_special_file(path)
     try:
-        images = json.loads(path.read_text(encoding="utf-8-sig"))["images"]
+        images = parse_json(path.read_text(encoding="utf-8-sig"))["images"]
         numbers = {}
         for image in images:
             key, name = name_of_image(image)

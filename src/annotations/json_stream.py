@@ -12,7 +12,7 @@ from typing import Any
 
 from src.annotations.rows import LONGEST_LINE_BYTES, ProgressCallback
 from src.errors import InputError
-from src.io import refuse_special_file
+from src.io import check_characters, refuse_special_file
 
 _CHUNK_BYTES = 4 << 20
 _LARGEST_VALUE_CHARACTERS = 1 << 30
@@ -169,6 +169,11 @@ class _Text:
             else:
                 # A number may go on in what was not read yet, by as little as the 5 of 1e+5.
                 if end + 3 <= len(self._text) or self._ended:
+                    if self._text.find("\\u", self._at, end) >= 0:
+                        try:
+                            check_characters(value)
+                        except ValueError as error:
+                            raise self.error(str(error)) from None
                     self._at = end
                     return value
             if len(self._text) - self._at > longest:

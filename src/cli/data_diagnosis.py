@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from src.cli.diagnosis import MIB, Finding
 from src.errors import InputError
+from src.io import parse_json
 
 HEADER_LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
@@ -102,7 +102,7 @@ def _read_header(path: Path, size: int) -> tuple[int, int]:
         length = int.from_bytes(file.read(HEADER_LENGTH_BYTES), "little")
         if length > min(size, MAX_HEADER_BYTES):
             raise ValueError("longer than the file")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != METADATA_KEY]
     return len(ends), HEADER_LENGTH_BYTES + length + max(ends, default=0)
 

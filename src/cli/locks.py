@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError, naming_disk_errors
-from src.io import fitting_name, make_directory, partial_path, printable
+from src.io import fitting_name, make_directory, parse_json, partial_path, printable
 from src.processes import (
     is_first_process,
     is_process_alive,
@@ -125,7 +125,7 @@ def _is_the_file(descriptor: int, path: Path) -> bool:
 def _read(descriptor: int) -> dict[str, Any]:
     """Return the lock's owner; empty if the file does not name one."""
     with suppress(OSError, ValueError, RecursionError):
-        content = json.loads(os.pread(descriptor, 4096, 0))
+        content = parse_json(os.pread(descriptor, 4096, 0))
         if isinstance(content, dict):
             return content
     return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections import OrderedDict
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from src.errors import InputError
-from src.io import printable
+from src.io import parse_json, printable
 
 MAX_BODY_BYTES = 1 << 20
 MAX_CLIENTS = 64  # tabs whose newest requests are remembered
@@ -24,14 +23,14 @@ class DroppedError(Exception):
     """Raised in a request that a newer one of its channel has replaced."""
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
+def parse_body(body: bytes) -> dict[str, Any]:
     """Parse the JSON object of a request.
 
     Raises:
         InputError: It is no JSON, no object, nested too deep, or has a number that is not finite.
     """
     try:
-        content = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        content = parse_json(body, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise InputError("the body must be JSON, got one that is nested too deep") from None
     except ValueError as error:  # bytes that are not UTF-8, too

@@ -30,7 +30,7 @@ from src.lab.outputs import (
     write_settings,
 )
 from src.lab.photos import Photos
-from src.lab.requests import Channels, DroppedError, parse_json, take
+from src.lab.requests import Channels, DroppedError, parse_body, take
 from src.lab.warming import Warmer
 from src.lab.workspace import Workspace
 
@@ -127,7 +127,7 @@ class LabApp:
         if path in self._get and method in ("GET", "HEAD"):
             return self._get[path](request)
         if path in self._post and method == "POST":
-            return self._post[path](parse_json(request.get_data(cache=False)))
+            return self._post[path](parse_body(request.get_data(cache=False)))
         if path.startswith("/static/") and method in ("GET", "HEAD"):
             return _static_file(path.removeprefix("/static/"))
         if path in self._get or path in self._post:

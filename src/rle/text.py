@@ -48,7 +48,11 @@ def parse_in_blocks(
             fault or anything unusual, and is then called text by text.
         parse_one: Function of a text that ``parse_block`` refused and its number; raises RleError.
     """
-    encoded = [text.encode() if isinstance(text, str) else text for text in texts]
+    encoded = [
+        # what is no text becomes bytes that no mask has
+        text.encode(errors="surrogatepass") if isinstance(text, str) else text
+        for text in texts
+    ]
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     runs: list[Runs] = [NO_RUNS]
     counts: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]

@@ -110,6 +110,8 @@ PAYLOADS: list[tuple[str, Any, str]] = [
         (f"backbone.{key}", "mmdet", rf"detector\.backbone must be keyed by .*got '{key}'")
         for key in ("_scope_", "_target_", "_partial_", "_delete_", "_base_", "__class__")
     ),
+    ("backbone.style", "\ud800", r"backbone\.style must be text, got '\\ud800'"),
+    ("backbone.\ud800", 1, r"detector\.backbone must be keyed by text, got '\\ud800'"),
     ("backbone.depth", "${oc.env:HOME}", r"backbone\.depth must be without an interpolation, got"),
     ("backbone.${x}", 1, r"backbone must be keyed by names without"),
     ("backbone.depth", torch.zeros(1), r"backbone\.depth must be a plain value, got a Tensor"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,39 @@ def test_categories_of_candidates_are_those_of_the_store(tmp_path: Path) -> None
     store = PredictionStore(tmp_path / "p")
     with pytest.raises(InputError, match=r"category \d+ is not one of the store's"):
         [store.candidates(index) for index in range(len(store))]
+
+
+HALF_PAIR = r'"\ud800"'  # JSON, and YAML, can write what is no text
+JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+JSON_FILES = [
+    (name, file)
+    for name, target in TARGETS.items()
+    for file in target.mutations
+    if file.endswith(".json")
+]
+
+
+@pytest.mark.parametrize(("name", "file"), JSON_FILES)
+def test_half_of_a_surrogate_pair_is_no_text(name: str, file: str, tmp_path: Path) -> None:
+    """It was read as text, and raised UnicodeEncodeError where it was written or compared."""
+    text = (valid_files(name) / file).read_text()
+    places = list(JSON_TEXT.finditer(text))
+    for number, place in enumerate(places[:: 1 + len(places) // 20]):
+        folder = tmp_path / str(number)
+        shutil.copytree(valid_files(name), folder)
+        write(folder, file, f"{text[: place.start()]}{HALF_PAIR}{text[place.end() :]}")
+        TARGETS[name].finish(folder)
+        error = try_reading(name, folder)
+        if name != "rle":  # whose counts the test itself reads
+            assert r"a string has \ud800, half of a surrogate pair" in str(error)
+
+
+def test_half_of_a_surrogate_pair_in_settings(tmp_path: Path) -> None:
+    from src import read_settings
+
+    path = write(tmp_path, "s.yaml", f"nms_kind: {HALF_PAIR}\n")
+    with pytest.raises(InputError, match=r"s\.yaml: .*a string has \\ud800, half of a surrogate"):
+        read_settings(path)
 
 
 LONG = "x" * 20_000

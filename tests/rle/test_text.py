@@ -45,6 +45,13 @@ def test_bad_text_is_named(text, message):
         assert len(found[0].runs) == 0
 
 
+def test_half_of_a_surrogate_pair_is_no_number():
+    masks, problems = rl.parse_rle(["1 \ud800", "1 3"], LARGE)
+    assert problems[0].startswith(f"value 2 {WHOLE}")
+    assert masks[1].area_px == 3
+    assert list(rl.from_coco(["\ud800"], LARGE)[1]) == [0]
+
+
 def test_runs_of_whole_numbers_that_are_no_mask_are_kept_beside_their_problem():
     found, problems = rl.parse_rle(["9 2 1 3", "1 1"], (4, 4))
     assert list(problems) == [0]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from src.annotations.categories import CLASS_NAMES_KEY, ClassList
 from src.errors import InputError
-from src.io import atomic_path, printable
+from src.io import atomic_path, parse_json, printable
 from src.mmdet_bridge.checkpoints.files import check_checkpoint_file, check_weights_path
 from src.mmdet_bridge.checkpoints.untrusted_config import check_class_list, check_plain
 from src.mmdet_bridge.checkpoints.weight_files import (
@@ -275,7 +275,7 @@ def _carried(metadata: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for key in (HYPER_PARAMETERS_KEY, CONFIG_KEY):
         try:
-            content = json.loads(metadata.get(key, "null"))
+            content = parse_json(metadata.get(key, "null"))
         except (ValueError, RecursionError):
             continue
         if isinstance(content, dict):

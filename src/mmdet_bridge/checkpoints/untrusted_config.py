@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.errors import InputError
-from src.io import printable
+from src.io import is_text, printable
 
 MAX_DEPTH = 40  # of nested keys; the winning model has 6
 MAX_VALUES = 20_000  # the winning model has 300
@@ -171,6 +171,8 @@ def check_plain(value: Any, *, source: str, key: str, lookups: bool = False) -> 
             raise InputError(
                 f"{source}: {key} must hold at most {MAX_VALUES} values, {MAX_DEPTH} deep"
             )
+        if type(node) is str and not is_text(node):
+            raise _refusal(source, path, "text", node)
         if type(node) is str and "${" in node and not lookups:
             raise _refusal(source, path, "without an interpolation", node)
         if isinstance(node, Mapping):
@@ -180,6 +182,8 @@ def check_plain(value: Any, *, source: str, key: str, lookups: bool = False) -> 
                 if type(name) is not str or (not lookups and (name[:1] == "_" or "${" in name)):
                     legal = "keyed by names without a leading underscore"
                     raise _refusal(source, path, legal, name)
+                if not is_text(name):
+                    raise _refusal(source, path, "keyed by text", name)
                 waiting.append(((*path, name), inner))
         elif isinstance(node, list | tuple):
             waiting += [((*path, str(number)), inner) for number, inner in enumerate(node)]

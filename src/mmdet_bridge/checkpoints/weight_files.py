@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import InputError
-from src.io import printable
+from src.io import parse_json, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,7 +128,7 @@ def check_weights_seal(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         try:
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
             metadata = header.get(METADATA_KEY) or {}
             is_sealed = DIGEST_KEY in metadata or MARK_KEY in metadata
         except (ValueError, RecursionError, AttributeError, TypeError) as error:

@@ -156,6 +156,8 @@ class _Text:
         while True:
             try:
                 value, end = self._scan(self._text, self._at)
+                if self._text.find("\\u", self._at, end) >= 0:
+                    check_characters(value)
             except json.JSONDecodeError as error:
                 cut_off = error.msg.startswith("Unterminated string") or (
                     error.pos >= len(self._text) - _CUT_OFF_CHARACTERS
@@ -164,16 +166,11 @@ class _Text:
                     raise self._error(error.msg, error.pos) from error
             except RecursionError as error:
                 raise self.error("nested too deeply") from error
-            except ValueError as error:  # of a number of thousands of digits
+            except ValueError as error:  # a number of thousands of digits, or no text
                 raise self.error(str(error).partition(";")[0]) from error
             else:
                 # A number may go on in what was not read yet, by as little as the 5 of 1e+5.
                 if end + 3 <= len(self._text) or self._ended:
-                    if self._text.find("\\u", self._at, end) >= 0:
-                        try:
-                            check_characters(value)
-                        except ValueError as error:
-                            raise self.error(str(error)) from None
                     self._at = end
                     return value
             if len(self._text) - self._at > longest:

@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+MAX_MESSAGE_CHARACTERS = 2000
+
 
 class InputError(ValueError):
     """Bad input from a user: a file, a row or a configuration value.
 
-    The message names the file, row or key, the bad value, and what is legal.
+    The message names the file, row or key, the bad value, and what is legal. The middle of one that
+    would be longer than ``MAX_MESSAGE_CHARACTERS`` is left out, since files hold names and ids of
+    any length.
 
     Example:
         >>> from src import InputError, PostprocessSettings
@@ -25,6 +29,16 @@ class InputError(ValueError):
         ...     print(error)
         preset must be one of default, ..., got 'looser'
     """
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
+
+
+def shortened(message: str) -> str:
+    """Return a message with at most ``MAX_MESSAGE_CHARACTERS``: its begin and its end."""
+    half = (MAX_MESSAGE_CHARACTERS - 5) // 2
+    is_short = len(message) <= MAX_MESSAGE_CHARACTERS
+    return message if is_short else f"{message[:half]} ... {message[-half:]}"
 
 
 SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

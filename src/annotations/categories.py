@@ -107,7 +107,7 @@ def _entries(entries: list[Any], where: str, key: str) -> list[tuple[int, str, s
         if not isinstance(name, str) or not name:
             raise InputError(f"{place}: name must be a text, got {name!r:.60} ({where})")
         if number in found:
-            other = f"{found[number][1]!r}"
+            other = f"{found[number][1]!r:.60}"
             raise InputError(
                 f"{place}: id must differ from that of {other}, got {number} ({where})"
             )

@@ -33,7 +33,7 @@ from src.cli.arguments import hide_secrets, prepare_arguments
 from src.cli.help import show_help
 from src.cli.sweep_jobs import explain_failed_jobs
 from src.console import escape_log_records, say
-from src.errors import InputError, describe_disk_error, find_disk_error
+from src.errors import InputError, describe_disk_error, find_disk_error, shortened
 from src.io import printable
 from src.processes import at_work, leave, received_signal
 from src.renamed_keys import (
@@ -138,7 +138,10 @@ def users_mistake(error: BaseException | None) -> InputError | None:
 
 def one_line(mistake: InputError) -> str:
     """Return the message alone, without the traceback that a loader's worker puts around it."""
-    return str(mistake).rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2].strip()
+    message = str(mistake.args[0])  # of any length: the traceback stands before it
+    return shortened(
+        message.rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2]
+    ).strip()
 
 
 def unknown_argument(error: BaseException, config: DictConfig) -> InputError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -15,10 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src import validate_submission
+from src.annotations.categories import read_label_descriptions
 from src.annotations.image_files import read_image_rgb
 from src.annotations.mask_pixels import read_mask_values
 from src.annotations.store_builder import build_store
-from src.errors import InputError
+from src.cli.entry_point import one_line
+from src.errors import MAX_MESSAGE_CHARACTERS, InputError
 from src.predictions.files import read_meta
 from tests.helpers.fuzz_targets import TARGETS, bounded, try_damaged, try_reading, valid_files
 
@@ -212,6 +215,29 @@ def test_a_message_does_not_repeat_a_long_header(tmp_path: Path, header: str, me
     with pytest.raises(InputError, match=message) as found:
         build_store(tmp_path / "a.csv", tmp_path / "store")
     assert len(str(found.value)) < 700
+
+
+def test_a_message_has_its_begin_and_its_end_whatever_a_file_holds() -> None:
+    """Of a loader's worker, too, which puts its traceback before the message."""
+    error = InputError(f"a.csv, row 1: id must be one of the sample's, got {LONG} (row 7)")
+    found = str(error)
+    assert len(found) <= MAX_MESSAGE_CHARACTERS
+    assert found.startswith("a.csv, row 1: id must be one of the sample's, got xx")
+    assert " ... " in found
+    assert found.endswith("xx (row 7)")
+    of_worker = InputError(
+        f"Caught InputError in a worker.\n{LONG}\nsrc.errors.InputError: {error.args[0]}"
+    )
+    assert one_line(of_worker) == found
+    assert str(InputError("short")) == "short"
+
+
+def test_a_name_of_any_length_that_an_id_repeats(tmp_path: Path) -> None:
+    content = {"categories": [{"id": 1, "name": LONG}, {"id": 1, "name": "hat"}]}
+    path = write(tmp_path, "labels.json", json.dumps(content))
+    with pytest.raises(InputError, match=r"id must differ from that of 'x+, got 1 \(.+\)") as found:
+        read_label_descriptions(path)
+    assert len(str(found.value)) < 400
 
 
 @pytest.mark.parametrize(

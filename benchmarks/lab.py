@@ -86,7 +86,7 @@ return performance.getEntriesByType("measure").map(({ name, duration }) => [name
 
 def write_truth(path: Path, ground_truth: list[Any]) -> None:
     """Write the instances as a train.csv on the raster."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["ImageId", "EncodedPixels", "Height", "Width", "ClassId"])
         for instances in ground_truth:

@@ -180,12 +180,12 @@ def measure_lab(folder: Path, words: list[str], sizes: Sizes) -> Figures:
 def _port(path: Path, lab: Running) -> int:
     """Return the port in the address that the lab prints."""
     for _ in range(10 * _START_S):
-        if address := re.search(r"http://127\.0\.0\.1:(\d+)/", path.read_text()):
+        if address := re.search(r"http://127\.0\.0\.1:(\d+)/", path.read_text(encoding="utf-8")):
             return int(address[1])
         if lab.process.poll() is not None:
             break
         time.sleep(0.1)
-    raise RuntimeError(f"the lab does not start: {path.read_text()[-2000:]}")
+    raise RuntimeError(f"the lab does not start: {path.read_text(encoding='utf-8')[-2000:]}")
 
 
 class _Page:

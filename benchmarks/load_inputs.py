@@ -74,7 +74,7 @@ def write_coco(
         (f"{number:012d}{suffix}", *sizes_hw[number % len(sizes_hw)]) for number in range(images)
     ]
     shapes = [_shape(random) for _ in range(_SHAPES)]
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write('{"info": {}, "licenses": [], "images": [')
         file.write(
             ",\n".join(

@@ -69,7 +69,7 @@ class PeakMemory:
 
 def _kilobytes(path: Path) -> dict[str, int]:
     """Read a file of lines ``NAME: NUMBER kB``."""
-    lines = (line.split() for line in path.read_text().splitlines())
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
     return {line[0].rstrip(":"): int(line[1]) for line in lines if line[-1] == "kB"}
 
 

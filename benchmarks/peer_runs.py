@@ -360,7 +360,9 @@ def run_mmdetection(job: Mapping[str, Any]) -> dict[str, Any]:
     from mmengine.runner import Runner
     from safetensors.torch import load_file
 
-    names = [c["name"] for c in json.loads(Path(job["train"]).read_text())["categories"]]
+    names = [
+        c["name"] for c in json.loads(Path(job["train"]).read_text(encoding="utf-8"))["categories"]
+    ]
     low, high = job["train_short_edge_px"]
     long = job["train_long_edge_px"]
     train_pipeline = [

@@ -52,7 +52,7 @@ NUM_TRIALS = 200
 
 def split_annotations(annotations: Path, split: Path, folder: Path) -> dict[str, Path]:
     """Write the training and the validation part of a COCO file, and return their paths."""
-    whole = json.loads(annotations.read_text())
+    whole = json.loads(annotations.read_text(encoding="utf-8"))
     validation = set(read_json_object(split)["validation"])
     parts = {}
     for name, wanted in (("train", False), ("validation", True)):
@@ -164,7 +164,7 @@ def competition_scores(
     from src.metrics.competition import ImageInstances, image_score, match_instances
     from src.rle import Bitmasks, from_coco
 
-    truth = json.loads(validation.read_text())
+    truth = json.loads(validation.read_text(encoding="utf-8"))
     by_image: dict[int, dict[str, list[dict[str, Any]]]] = {
         image["id"]: {"truth": [], "found": []} for image in truth["images"]
     }

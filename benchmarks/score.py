@@ -91,7 +91,7 @@ def brute_force(submission: Path, truth_file: Path) -> float:
 def _bitmaps(path: Path) -> Objects:
     csv.field_size_limit(1 << 30)
     objects: Objects = {}
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             height, width = int(row.get("Height") or 512), int(row.get("Width") or 512)
             values = np.array(row["EncodedPixels"].split(), dtype=np.int64)

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write_truth(path: Path, ground_truth: Sequence[ImageInstances]) -> None:
     """Write ground-truth instances as train.csv of images of the raster's size."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write("ImageId,EncodedPixels,Height,Width,ClassId\n")
         for objects in ground_truth:
             texts = format_rle(objects.bitmasks.to_rle())

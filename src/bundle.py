@@ -226,7 +226,7 @@ def fill(config: DictConfig, directory: Path, paths: Sequence[Path]) -> dict[str
     write_text(directory / "config.yaml", shown_config)
     packages = write_wheels(config, directory, added)
     names, target = left_out(config), target_of(config)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     model_weights = to_plain(config.ensemble.model_weights)
     shares = "null" if model_weights is None else f"[{','.join(map(str, model_weights))}]"
     manifest = write_manifest(

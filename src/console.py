@@ -7,6 +7,7 @@ import logging
 import sys
 import unicodedata
 from collections.abc import Iterable
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -40,6 +41,17 @@ class PlainConsole(Console):
                 # One character for one, so that a table's columns stay in line.
                 segment = Segment("".join(c if _is_harmless(c) else "\ufffd" for c in text), style)
             yield segment
+
+
+def escape_unencodable() -> None:
+    r"""Let stdout and stderr print ``\xe9`` for a character that their encoding has not.
+
+    Names of categories and files have any character; a terminal that is not of UTF-8 would end the
+    command with UnicodeEncodeError.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:

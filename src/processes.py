@@ -99,7 +99,7 @@ def is_process_alive(identity: dict[str, Any]) -> bool | None:
 def _start_ticks(pid: int) -> int | None:
     """Return field 22 of ``/proc/PID/stat``, None without it, ``_ENDED`` for a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):
         return None
     return _ENDED if fields[0] in "ZX" else int(fields[19])
@@ -279,7 +279,7 @@ def _descendants(process: int) -> list[int]:
         for thread in Path(f"/proc/{process}/task").iterdir():
             for child in map(int, (thread / "children").read_text().split()):
                 # wandb is writing its file, and ends then
-                if not Path(f"/proc/{child}/comm").read_text().startswith("wandb"):
+                if not Path(f"/proc/{child}/comm").read_text(encoding="utf-8").startswith("wandb"):
                     found += [child, *_descendants(child)]
     return found
 

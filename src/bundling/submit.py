@@ -92,7 +92,9 @@ class Bundle:
         self.partial = partial
         self.overrides = list(overrides)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.directory / MANIFEST).read_text())
+            self.manifest: dict[str, Any] = json.loads(
+                (self.directory / MANIFEST).read_text("utf-8")
+            )
         except (OSError, ValueError) as error:
             raise BundleError(f"{self.directory}: no bundle, or damaged ({error})") from None
         if not self.images.is_dir():

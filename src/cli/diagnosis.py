@@ -124,14 +124,16 @@ def normalise(name: str) -> str:
 def read_pins(path: Path = PINS) -> dict[str, set[str]]:
     """Return the versions of each pin; a pin may differ from Python to Python."""
     pins: dict[str, set[str]] = {}
-    for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", path.read_text(), re.MULTILINE):
+    for name, version in re.findall(
+        r"^([\w.-]+)==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE
+    ):
         pins.setdefault(normalise(name), set()).add(version)
     return pins
 
 
 def read_needed(path: Path = ROOT / "pyproject.toml") -> list[str]:
     """Return the distributions that ``src`` needs, as ``pyproject.toml`` declares them."""
-    declared = tomllib.loads(path.read_text())["project"]["dependencies"]
+    declared = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
     return [normalise(re.split(r"[^\w.-]", line)[0]) for line in declared]
 
 
@@ -251,7 +253,7 @@ def _describe_operators(found: Mapping[str, Any]) -> Iterator[Finding]:
 def read_driver() -> str | None:
     """Return the version of NVIDIA's kernel driver; None if it is not loaded."""
     try:
-        text = Path("/proc/driver/nvidia/version").read_text()
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
         return None
     found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", text)
@@ -306,7 +308,7 @@ def count_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return the CPUs that this process may use, by affinity and by the container's quota."""
     count = len(os.sched_getaffinity(0))
     try:
-        limit, period = quota.read_text().split()
+        limit, period = quota.read_text(encoding="utf-8").split()
         return min(count, max(1, int(limit) // int(period)))
     except (OSError, ValueError):  # no such file, or "max"
         return count

@@ -32,7 +32,7 @@ from omegaconf.errors import InterpolationResolutionError
 from src.cli.arguments import hide_secrets, prepare_arguments
 from src.cli.help import show_help
 from src.cli.sweep_jobs import explain_failed_jobs
-from src.console import escape_log_records, say
+from src.console import escape_log_records, escape_unencodable, say
 from src.errors import InputError, describe_disk_error, find_disk_error, shortened
 from src.io import printable
 from src.processes import at_work, leave, received_signal
@@ -214,7 +214,7 @@ def _may_set_mode(override: str) -> bool:
     if "hydra" in key or not folder.is_dir():
         return "hydra" in key
     file = folder / f"{value}.yaml"
-    return not file.is_file() or re.search(r"\b(mode|sweep)\b", file.read_text()) is not None
+    return not file.is_file() or re.search(r"\b(mode|sweep)\b", file.read_text("utf-8")) is not None
 
 
 def _end_by(error: Exception, config: DictConfig | None = None) -> None:
@@ -313,6 +313,7 @@ def entry_point(
             # Hydra prints an exception on several lines and exits, unless told to let it through.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             logging.raiseExceptions = False  # a full disk is said once, not by every log line
+            escape_unencodable()
             try:
                 with at_work():
                     sys.argv[1:] = prepare_arguments(

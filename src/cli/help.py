@@ -78,7 +78,7 @@ def show_help(
             continue
         files = [folder / f"{default.config_path}.yaml" for folder in folders]
         if file := next((file for file in files if file.is_file()), None):
-            comments.read(file.read_text(), () if package == ("_global_",) else package)
+            comments.read(file.read_text("utf-8"), () if package == ("_global_",) else package)
     shown = hydra.get_sanitized_cfg(config.copy(), "job")
     template = string.Template(config.hydra.help.template)
     text = template.safe_substitute(

@@ -179,5 +179,5 @@ def _beat(path: Path, is_done: threading.Event) -> None:
 def _boot() -> str:
     """Return the id of this start of the machine; empty if it is not known."""
     with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return ""

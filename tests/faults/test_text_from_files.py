@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.callbacks.loggers import _cell
-from src.cli.entry_point import entry_point
+from src.cli.entry_point import CONFIG_DIRECTORY, entry_point
 from src.console import PlainConsole, escape_controls, escape_log_records, say
 from src.errors import InputError
 from src.postprocess.settings import PostprocessSettings
@@ -61,6 +65,37 @@ def test_names_of_other_scripts_stay() -> None:
     text = "футболка 靴 \u3000\u00a0é"
     assert text.split()[0] in shown(text)
     assert escape_controls(text) == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("ascii", r"plac\xe9 \u88d9"), ("latin-1", r"placé \u88d9")]
+)
+def test_names_of_categories_in_a_terminal_that_is_not_of_utf_8(
+    encoding: str, name: str, tmp_path: Path
+) -> None:
+    """UnicodeEncodeError ended the command; a file that it writes is of UTF-8 all the same."""
+    categories = [{"id": 1, "name": "placé \u88d9"}]
+    image = {"id": 1, "file_name": "a.jpg", "height": 9, "width": 9}
+    mask = {"size": [9, 9], "counts": [20, 9, 52]}
+    truth = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": mask}
+    content = {"images": [image], "annotations": [truth], "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    arguments = ("submission=a.json", "annotations=a.json", "cache_dir=null", "output=o.json")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(CONFIG_DIRECTORY.parent),
+        "PYTHONIOENCODING": encoding,
+        **{"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"},
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "src.score", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f"1 {name} " in done.stdout.decode(encoding)
 
 
 def test_a_line_and_a_log_record_are_harmless(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
 from src.mmdet_bridge.cascade.detectors import preprocess

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
+import importlib.util
 import multiprocessing
 import sys
 

@@ -99,7 +99,8 @@ def place_images(config: DictConfig, paths: Sequence[Path]) -> None:
                     config.datamodule[key] = None
     elif config.images is not None:
         config.datamodule.test_images = config.images
-        if config.image is None and "datamodule.sample_submission" not in overridden_keys():
+        is_listed = config.image is not None and Path(config.image).is_file()  # by place_image
+        if not is_listed and "datamodule.sample_submission" not in overridden_keys():
             config.datamodule.sample_submission = None
         if config.annotations is not None:
             log.warning(

@@ -50,7 +50,9 @@ def test_an_image_is_predicted_alone_and_drawn(folder, tmp_path):
 
 
 def test_a_folder_is_drawn_whole(folder, tmp_path):
-    config = compose_for(folder, tmp_path, f"image={folder}/test")
+    # the list of the competition's test images, which a folder of one's own has not
+    no_list = f"datamodule.sample_submission={tmp_path}/sample_submission.csv"
+    config = compose_for(folder, tmp_path, f"image={folder}/test", no_list)
     store = PredictionStore(predict(config))
     assert store.image_ids == tuple(SIZES_HW)
     names = sorted(path.name for path in write_drawings(config, store).iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,11 @@ def read_image_numbers(path: Path) -> dict[str, int]:
         raise InputError(
             f"annotations must be the COCO JSON whose image ids to use, got the folder {path}; "
             "python -m src.convert makes COCO JSON of a store or of mask images"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"annotations must be the COCO JSON whose image ids to use, got a file that is no JSON "
+            f"({error}) ({path}); python -m src.convert makes COCO JSON of the other formats"
         ) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(

@@ -35,7 +35,10 @@ def render_sweep(
     rows = [row for row in results.rows if row["competition_map"] is not None]
     if not rows:
         jobs = f"none of its {len(results.rows)} jobs has a score"
-        raise InputError(f"{directory}: {jobs}; give the sweep annotations=...")
+        raise InputError(
+            f"{directory}: {jobs}; give the sweep annotations=..., or let a sweep of trainings "
+            "reach their first validation"
+        )
     scored = SweepResults(results.overrides, tuple(rows))
     best, swept = rows[0], scored.swept
     has_interval = _has_interval(best)

@@ -187,7 +187,8 @@ def test_images_are_found_by_file_name_with_or_without_folder_and_suffix(tmp_pat
     ("content", "message"),
     [
         (None, r"annotations=.*a\.json: no such file"),
-        ("{", r"must be COCO JSON with images that have id and file_name, got .*a\.json\)"),
+        ("{", r"got a file that is no JSON \(.*\) \(.*a\.json\); python -m src\.convert makes"),
+        ("{}", r"must be COCO JSON with images that have id and file_name, got .*a\.json\)"),
         ('{"images": [{"id": 1}]}', r"must be COCO JSON.* got KeyError: 'file_name' \("),
         ("[]", r"must be COCO JSON.*TypeError"),
         (

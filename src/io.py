@@ -150,11 +150,12 @@ def remove_all_partial_files(directory: Path, *, start: str = ".") -> None:
     """Remove temporary files of killed processes in a directory; see ``remove_partial_files``."""
     pattern = re.compile(r"\..*\.(?P<host>\w+)-(?P<pid>\d+)-(?P<start>\d+)\.part")
     try:
-        names = [entry.name for entry in directory.iterdir()]
+        with os.scandir(directory) as entries:  # quicker than iterdir: of /tmp, at every score
+            names = [entry.name for entry in entries if entry.name.startswith(start)]
     except OSError:
         return
     for name in names:
-        if not name.startswith(start) or not (found := pattern.fullmatch(name)):
+        if not (found := pattern.fullmatch(name)):
             continue
         left = directory / name
         with suppress(OSError):

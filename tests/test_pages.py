@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.page_library import Library
+from tests.helpers.page_library import KNOWN, Library
 from tests.helpers.page_runs import Run, patched
 from tests.helpers.pages import PAGES, ROOT, PageError, parse_page, read_page
 from tests.helpers.warm_python import LIGHT, warm_python
@@ -69,6 +69,20 @@ def test_commands_are_whole_and_few_are_not_run(page: str) -> None:
         if block.kind == "commands" and block.not_run != "SLURM":
             for _, command in block.commands():
                 assert "..." not in shlex.split(command, comments=True), block.place
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_stands_for_the_readers_files_is_made_for_the_test(page: str) -> None:
+    """The test of a page's blocks is slow: a name that it cannot know is found here."""
+    made = {name for name in KNOWN if name.isupper()}
+    for block in read_page(page):
+        if block.kind != "commands" or block.not_run is not None:
+            continue
+        for _, command in block.commands():
+            given = [word.partition("=")[::2] for word in shlex.split(command, comments=True)]
+            named = {(key, value) for key, value in given if re.fullmatch("[A-Z][A-Z_]+", value)}
+            made |= {value for key, value in named if key in ("output", "predictions")}
+            assert {value for _, value in named} <= made, f"{block.place}: {command}"
 
 
 PAGE = """# A page

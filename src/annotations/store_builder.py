@@ -96,6 +96,7 @@ def build_store(
     *,
     skipped_file: str | Path | None = None,
     on_progress: ProgressCallback | None = None,
+    sync: bool = True,
 ) -> BuildReport:
     """Read an annotation file of any format into a store folder.
 
@@ -106,6 +107,8 @@ def build_store(
         skipped_file: Where ``on_bad_rows=skip`` writes the rows left out; default: ``directory``
             with ``.skipped.csv`` behind it.
         on_progress: Called with the number of bytes read and their total.
+        sync: Whether to flush the store to the disk, as in ``atomic_path``; not worth its time
+            where the store is removed with the process.
 
     Raises:
         InputError: The source cannot be read, a row is bad and not to be skipped, ``exif`` is
@@ -164,8 +167,9 @@ def build_store(
                 "files": describe_files(new),
             }
             (new / "store.json").write_text(json.dumps(seal(description)), encoding="utf-8")
-            for path in (*(new / name for name in TABLES), new / "store.json", new):
-                fsync(path)
+            if sync:
+                for path in (*(new / name for name in TABLES), new / "store.json", new):
+                    fsync(path)
         return BuildReport(
             source=source,
             kind=opened.kind,
@@ -191,7 +195,8 @@ def build_store(
         if directory.exists():
             directory.replace(work / "old")
         new.replace(directory)
-        fsync(directory.parent)
+        if sync:
+            fsync(directory.parent)
     return report
 
 

@@ -269,6 +269,7 @@ def open_submission(
                     size_hw=_raster_of(kind, ground_truth, ids),
                 ),
                 on_progress=_bytes_read(progress, submission),
+                sync=False,
             )
         detections = RasterInstances(
             open_store(directory) if kind == STORE else AnnotationStore(directory),

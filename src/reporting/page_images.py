@@ -133,7 +133,7 @@ def open_alone(
 
 
 def _built(submission: str | Path, directory: Path, options: ReadingOptions) -> AnnotationStore:
-    build_store(submission, directory, options)
+    build_store(submission, directory, options, sync=False)
     return AnnotationStore(directory)
 
 

@@ -79,7 +79,7 @@ class Snapshots(Callback):
     def _note(self, moment: str) -> None:
         self.seen.append(moment)
         if moment in self.moments:
-            shutil.copytree(self.directory, self.output / moment)
+            shutil.copytree(self.directory, self.output / moment, symlinks=True)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self._note(f"batch {trainer.fit_loop.total_batch_idx}")

@@ -17,9 +17,9 @@ from tests.helpers.runs import STEPS_PER_EPOCH, load, overrides, run, state_diff
 
 def at(moment: str, uninterrupted: Path) -> Path:
     """The run's folder, put back to how it was at a moment."""
-    shutil.copytree(uninterrupted, uninterrupted.parent / "kept")
+    shutil.copytree(uninterrupted, uninterrupted.parent / "kept", symlinks=True)
     shutil.rmtree(uninterrupted)
-    shutil.copytree(uninterrupted.parent / "moments" / moment, uninterrupted)
+    shutil.copytree(uninterrupted.parent / "moments" / moment, uninterrupted, symlinks=True)
     return uninterrupted.parent / "kept"
 
 

@@ -216,6 +216,7 @@ def open_or_build(
     fallback_directory: str | Path | None = None,
     on_progress: ProgressCallback | None = None,
     on_built: Callable[[BuildReport], None] | None = None,
+    sync: bool = True,
 ) -> AnnotationStore:
     """Open the store of an annotation file; build it if there is none, or its source has changed.
 
@@ -234,6 +235,7 @@ def open_or_build(
             them is turned or has another shape.
         on_progress: Called with the number of bytes read and their total.
         on_built: Called with the report if a store was built.
+        sync: As for ``build_store``.
 
     Raises:
         InputError: As ``build_store``; an image has another size than when the store was built.
@@ -263,7 +265,7 @@ def open_or_build(
         fcntl.flock(lock, fcntl.LOCK_EX)
         store = _open_current(directory, made_from, images)
         if store is None:
-            report = build_store(source, directory, options, on_progress=on_progress)
+            report = build_store(source, directory, options, on_progress=on_progress, sync=sync)
             if on_built is not None:
                 on_built(report)
             store = AnnotationStore(directory)

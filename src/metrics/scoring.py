@@ -204,6 +204,7 @@ def open_ground_truth(
             ),
             fallback_directory=user_cache_directory(),
             on_progress=_bytes_read(progress, annotations),
+            sync=cache_dir is not None,
         )
         yield RasterInstances(
             store,

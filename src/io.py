@@ -229,6 +229,8 @@ def read_json(path: str | Path, *, missing: str = "no such file") -> Any:
 def parse_json(content: str | bytes, **options: Any) -> Any:
     """Parse JSON, and refuse what Python takes for text, but no file and no terminal can hold.
 
+    Paths that are not UTF-8 stay: Python has a surrogate from U+DC80 for each byte of theirs.
+
     Args:
         content: A JSON value; bytes must be UTF-8.
         options: Options of ``json.loads``.
@@ -240,29 +242,30 @@ def parse_json(content: str | bytes, **options: Any) -> Any:
     text = content.decode() if isinstance(content, bytes) else content
     value = json.loads(text, **options)
     if "\\u" in text:
-        check_characters(value)
+        check_characters(value, errors="surrogateescape")
     return value
 
 
 def is_text(text: str) -> bool:
-    r"""Return whether UTF-8 has each character; it has none for a surrogate, as ``"\ud800"``."""
+    r"""Return whether text has no surrogate, as ``"\ud800"``, but those of a path (U+DC80 on)."""
     try:
-        text.encode()
+        text.encode(errors="surrogateescape")
     except UnicodeEncodeError:
         return False
     return True
 
 
-def check_characters(value: Any) -> None:
+def check_characters(value: Any, *, errors: str = "strict") -> None:
     r"""Raise ValueError for a string that has half of a surrogate pair, such as ``"\ud800"``.
 
     JSON and YAML can write one with an escape, and only with an escape where the file is UTF-8.
 
     Args:
         value: A JSON value; other objects count by their ``str``.
+        errors: ``surrogateescape`` for a value that may have paths.
     """
     try:
-        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode(errors=errors)
     except UnicodeEncodeError as error:
         half = printable(error.object[error.start])
         raise ValueError(f"a string has {half}, half of a surrogate pair") from None

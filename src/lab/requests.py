@@ -27,7 +27,8 @@ def parse_body(body: bytes) -> dict[str, Any]:
     """Parse the JSON object of a request.
 
     Raises:
-        InputError: It is no JSON, no object, nested too deep, or has a number that is not finite.
+        InputError: It is no JSON, no object, nested too deep, or has a number that is not finite
+            or a string that is no text.
     """
     try:
         content = parse_json(body, parse_constant=_refuse_constant, parse_float=_finite)

@@ -19,9 +19,11 @@ from src import validate_submission
 from src.annotations.categories import read_label_descriptions
 from src.annotations.image_files import read_image_rgb
 from src.annotations.mask_pixels import read_mask_values
+from src.annotations.store import open_store
 from src.annotations.store_builder import build_store
 from src.cli.entry_point import one_line
 from src.errors import MAX_MESSAGE_CHARACTERS, InputError
+from src.mmdet_bridge.checkpoints.untrusted_config import check_plain
 from src.predictions.files import read_meta
 from tests.helpers.fuzz_targets import TARGETS, bounded, try_damaged, try_reading, valid_files
 
@@ -190,6 +192,19 @@ def test_half_of_a_surrogate_pair_is_no_text(name: str, file: str, tmp_path: Pat
         error = try_reading(name, folder)
         if name != "rle":  # whose counts the test itself reads
             assert r"a string has \ud800, half of a surrogate pair" in str(error)
+
+
+def test_a_path_that_is_not_of_utf_8_is_read_again(tmp_path: Path) -> None:
+    """A store's description and a checkpoint's configuration have it, a surrogate for each byte."""
+    folder = tmp_path / os.fsdecode(b"\xe9t\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("the file system takes names of UTF-8 only")
+    TARGETS["csv_2019"].write(folder)
+    build_store(folder / "a.csv", tmp_path / "store")
+    assert len(open_store(tmp_path / "store").images) == 3
+    check_plain({"path": str(folder)}, source="checkpoint", key="paths")
 
 
 def test_half_of_a_surrogate_pair_in_settings(tmp_path: Path) -> None:
